@@ -1,0 +1,1 @@
+"""Configurations, voices and weights that ship with Wishbone: data only."""

@@ -1,0 +1,364 @@
+"""The contracts: what a part must be so that any other part can stand beside it.
+
+A system is six parts in a row, and one text goes through them from top to bottom::
+
+    Tokenizer        text -> ids
+    SpeechTokenizer  prompt audio -> codes
+    Layout           ids, codes -> positions          (which table, which row, what to predict)
+    Backbone         vectors -> hidden vectors, state
+    Head             codes -> vectors, hidden vectors -> logits over codes
+    Decoder          codes -> audio
+
+Every part carries a nested dataclass ``Config``: the schema of its slot in the YAML file.
+Letters (B, T, D, Q, X, S) are defined in ``wishbone.core``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+"""What a backbone remembers: flat names, batch first, plain tensors, so a file can hold it."""
+
+IGNORE = -100
+"""Target of a position that predicts nothing; PyTorch's cross entropy skips this number."""
+
+
+@dataclass(frozen=True)
+class Caps:
+    """What a backbone promises. A feature checks the promise before any weight is read."""
+
+    streaming: bool = True
+    """Gives the same numbers position by position as in one call."""
+    constant_state: bool = False
+    """Its state does not grow with the number of positions."""
+    varlen: bool = True
+    """Honours ``mask``: a masked position changes nothing."""
+    peft_targets: tuple[str, ...] = ()
+    """Name endings of the linear layers that adapters may wrap; empty means none."""
+    ids: bool = False
+    """Needs the token ids beside the vectors."""
+
+
+@dataclass(frozen=True)
+class TextSpace:
+    """What a layout must know of a tokenizer."""
+
+    vocabulary: int
+    """Number of ids; every id is below it."""
+    word_ends: frozenset[int] = frozenset()
+    """Ids that close a word. Empty where words cannot be told from ids."""
+    specials: Mapping[str, int] = field(default_factory=dict)
+    """Ids of marker strings such as ``<|endofprompt|>``."""
+
+
+@dataclass(frozen=True)
+class CodeSpace:
+    """What a layout and a head must know of a codec."""
+
+    size: int
+    """Codes per codebook, X without the layout's own extra ids."""
+    rate: float
+    """Code frames per second of audio."""
+    codebooks: int = 1
+    """Q."""
+    levels: tuple[int, ...] = ()
+    """Levels of each FSQ digit, least significant first; empty where codes have no digits."""
+
+
+class Tokenizer(ABC):
+    """Text to ids and back. Never fails on a character it does not know."""
+
+    Config: ClassVar[type]
+    space: TextSpace
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``; an empty list when nothing in it can be spoken."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """A readable form of ``ids``; for logs, not always the text they came from."""
+
+
+class SpeechTokenizer(nn.Module):
+    """Audio to codes."""
+
+    Config: ClassVar[type]
+    sample_rate: int
+    """Of the audio it wants, in samples per second."""
+    codes: CodeSpace
+
+    @abstractmethod
+    def encode(self, audio: Tensor) -> Tensor:
+        """audio [S] in -1..1 at ``sample_rate`` -> codes [T, Q] int64."""
+
+
+class Backbone(nn.Module):
+    """Vectors to vectors, left to right: the part this library exists to exchange.
+
+    ``tests/contract`` runs ``wishbone.core.testing`` on every registered name.
+    """
+
+    Config: ClassVar[type]
+    caps: ClassVar[Caps] = Caps()
+    width: int
+    """D of what goes in and of what comes out."""
+
+    @abstractmethod
+    def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
+        """The state before the first position. Recurrent parts are float32 whatever ``dtype``."""
+
+    @abstractmethod
+    def forward(
+        self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """x [B, T, D] -> y [B, T, D] and the state after the last position.
+
+        mask [B, T] is true at real positions; a masked one leaves the state as it was. ``state``
+        is never changed in place. One call with T equals any split of it into several calls.
+        """
+
+    def step_(self, x: Tensor, state: State) -> Tensor:
+        """x [B, 1, D] -> y [B, 1, D], with ``state`` updated in place: ``forward`` without the copy."""
+        y, after = self(x, state)
+        state.clear()
+        state.update(after)
+        return y
+
+    @abstractmethod
+    def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
+        """Exact bytes of one sequence's state after ``length`` positions in a model of ``dtype``."""
+
+    @classmethod
+    @abstractmethod
+    def count_parameters(cls, config: Any) -> int:
+        """Parameters of a backbone built from ``config``, from a formula, building nothing."""
+
+    def flops_per_position(self, context: int = 0) -> int:
+        """Multiplications and additions of one decoding step with ``context`` positions behind it."""
+        return 2 * sum(p.numel() for p in self.parameters() if p.ndim > 1)
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for AdamW. The default decays matrices and leaves vectors alone."""
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.ndim <= 1]
+        return [
+            {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": vectors, "lr": learning_rate, "weight_decay": 0.0},
+        ]
+
+
+class Head(nn.Module):
+    """The table of codes, read in both directions.
+
+    Built as ``Head(config, width=D, codes=CodeSpace, extra=E)``: each codebook has
+    X = codes.size + E ids, the last E being the layout's own (end, fill, ...).
+    """
+
+    Config: ClassVar[type]
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [..., Q] -> vectors [..., D], summed over codebooks."""
+
+    @abstractmethod
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden [..., D] -> logits [..., Q, X]."""
+
+    def sample(self, hidden: Tensor, pick: Callable[[Tensor, int], int]) -> tuple[int, ...]:
+        """hidden [D] -> one id per codebook; ``pick(logits [X], codebook)`` chooses each.
+
+        A head whose codebooks depend on each other (a depth transformer) overrides this.
+        """
+        return tuple(pick(logits, q) for q, logits in enumerate(self(hidden)))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One utterance as a layout sees it in training."""
+
+    text: Sequence[int]
+    """Ids of the text."""
+    speech: Sequence[Sequence[int]]
+    """Codes [T][Q]."""
+    word_ends: Sequence[int] = ()
+    """For each word of ``text``, the number of code frames spoken when it ends; may be empty."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """A laid-out sequence of T positions. ``tables`` names are those of ``Layout.tables``."""
+
+    table: Tensor
+    """[T] int64, index into ``Layout.tables``; ``Layout.SPEECH`` means the head's table."""
+    ids: Tensor
+    """[T, Q] int64 row in that table (text and marker positions repeat one row)."""
+    targets: Tensor
+    """[T, Q] int64 what the head must say here, or ``IGNORE``."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What comes before the text to speak. All of it may be empty."""
+
+    text: Sequence[int] = ()
+    """Ids of what the prompt audio says."""
+    speech: Sequence[Sequence[int]] = ()
+    """Codes [T][Q] of the prompt audio."""
+    word_ends: Sequence[int] = ()
+    """As in ``Sample``, for the prompt."""
+    instruct: Sequence[int] = ()
+    """Ids of an instruction, spoken by nobody; the layout closes it with its own marker."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Put these positions through the backbone: (table, ids of Q codebooks) each."""
+
+    positions: Sequence[tuple[int, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draw the next ids from the last hidden vector and tell the turn what was drawn."""
+
+    banned: tuple[int, ...] = ()
+    """Ids that must not be drawn."""
+    forced: int | None = None
+    """The only id that may be drawn, if any."""
+
+
+@dataclass(frozen=True)
+class Emit:
+    """A code frame is ready for the decoder."""
+
+    code: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """More text is needed: call ``give_text`` or ``end_text``."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The utterance is over."""
+
+    reason: str
+    """"end" when the model ended it, "length" when the length rule did."""
+
+
+Action = Feed | Draw | Emit | Wait | Stop
+
+
+class Turn(ABC):
+    """One request's way through a layout: a state machine without parameters or tensors."""
+
+    @abstractmethod
+    def give_text(self, ids: Sequence[int]) -> None:
+        """More text arrived."""
+
+    @abstractmethod
+    def end_text(self) -> None:
+        """No more text will arrive."""
+
+    @abstractmethod
+    def next(self) -> Action:
+        """What to do now. After ``Draw`` comes ``drawn``; after ``Wait`` comes text."""
+
+    @abstractmethod
+    def drawn(self, ids: tuple[int, ...]) -> None:
+        """What the sampler drew."""
+
+
+class Layout(ABC):
+    """What goes at which position. Built as ``Layout(config, text=TextSpace, codes=CodeSpace)``.
+
+    Holds no parameter, so it is tested against written-out token sequences without a model.
+    """
+
+    Config: ClassVar[type]
+    SPEECH: ClassVar[int] = 0
+    """Index of the head's own table in ``tables``; it is always the first."""
+    tables: Mapping[str, int]
+    """Name -> rows of every table the positions refer to, in order, "speech" first."""
+    extra: int
+    """Ids beyond the codebook that the head must know (end, fill, ...)."""
+
+    @abstractmethod
+    def train(self, sample: Sample, random: Random) -> Positions:
+        """Lay one utterance out for training; ``random`` decides whatever the layout varies."""
+
+    @abstractmethod
+    def start(self, prompt: Prompt) -> Turn:
+        """Begin a request. Text is given to the turn afterwards, all at once or as it arrives."""
+
+
+class DecoderStream(ABC):
+    """One utterance's way through a decoder; owns all of its state."""
+
+    @abstractmethod
+    def push(self, codes: Tensor) -> Tensor:
+        """codes [T, Q] -> samples [S] that are final now; S may be 0 while looking ahead."""
+
+    @abstractmethod
+    def finish(self) -> Tensor:
+        """The samples [S] still held back. The stream cannot be used afterwards."""
+
+
+class Decoder(nn.Module):
+    """Codes to audio."""
+
+    Config: ClassVar[type]
+    sample_rate: int
+    """Samples per second of what it makes."""
+    codes: CodeSpace
+    lookahead: int
+    """Code frames it must see beyond a frame before that frame's samples are final."""
+
+    @abstractmethod
+    def start(self, *, seed: int = 0, speaker: Tensor | None = None) -> DecoderStream:
+        """A new stream with its own random generator. ``speaker`` [E] where the codec wants one."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and how it is spoken."""
+
+    spelling: str
+    phonemes: tuple[str, ...]
+    separator: str
+    """What follows it: a space or one of ``, . ? !``."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What a teacher said."""
+
+    audio: Tensor
+    """[S] in -1..1."""
+    sample_rate: int
+    word_ends: Sequence[float] = ()
+    """Second at which each word ends; empty where the teacher cannot tell."""
+
+
+class Teacher(ABC):
+    """A voice that exists already and speaks training data."""
+
+    Config: ClassVar[type]
+
+    @abstractmethod
+    def speak(self, words: Sequence[Word]) -> Spoken:
+        """Speak the words with exactly the phonemes given."""
+
+    @abstractmethod
+    def read(self, text: str) -> Spoken:
+        """Read text its own way, with its own front end: the yardstick in an evaluation."""
