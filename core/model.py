@@ -1,0 +1,133 @@
+"""The speech language model: the tables a layout asks for, a backbone, and a head.
+
+Nothing here knows which backbone it holds: exchanging it is the purpose of the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from wishbone.core.interfaces import IGNORE, Backbone, Head, Layout, State
+
+TABLE_STD = 0.02
+"""Standard deviation of a new table's rows: the scale at which residual streams usually begin."""
+
+
+class SpeechLM(nn.Module):
+    """Positions of a layout to hidden vectors, and hidden vectors to a loss over codes.
+
+    The speech table is the head's own (it reads codes in both directions); every other table of
+    the layout is an ``nn.Embedding`` in ``tables``, of which a position uses the id of its first
+    codebook.
+    """
+
+    def __init__(self, backbone: Backbone, head: Head, layout: Layout) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.names = tuple(layout.tables)
+        self.tables = nn.ModuleDict()
+        for name in self.names[1:]:
+            table = nn.Embedding(layout.tables[name], backbone.width)
+            nn.init.normal_(table.weight, std=TABLE_STD)
+            self.tables[name] = table
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tables, which is the dtype of the vectors that enter the backbone."""
+        return next(self.tables.parameters()).dtype
+
+    def embed(self, table: Tensor, ids: Tensor) -> Tensor:
+        """table [B, T], ids [B, T, Q] -> vectors [B, T, D].
+
+        Every table is read at every position and the right row kept: nothing depends on how many
+        positions are speech, so a GPU never waits for a count.
+        """
+        speech = table == Layout.SPEECH
+        vectors = self.head.embed(ids.masked_fill(~speech[..., None], 0))
+        for index, name in enumerate(self.names[1:], start=1):
+            here = table == index
+            rows = self.tables[name](ids[..., 0].masked_fill(~here, 0))
+            vectors = torch.where(here[..., None], rows, vectors)
+        return vectors
+
+    def embed_positions(self, positions: Sequence[tuple[int, tuple[int, ...]]]) -> Tensor:
+        """Positions of a ``Feed`` -> vectors [1, T, D]; a single position reads its table only."""
+        if len(positions) == 1:
+            index, ids = positions[0]
+            if index == Layout.SPEECH:
+                return self.head.embed(torch.tensor([[ids]], device=self.device))
+            return self.tables[self.names[index]].weight[ids[0]].view(1, 1, -1)
+        table = torch.tensor([[index for index, _ in positions]], device=self.device)
+        ids = torch.tensor([[ids for _, ids in positions]], device=self.device)
+        return self.embed(table, ids)
+
+    def forward(
+        self,
+        table: Tensor,
+        ids: Tensor,
+        state: State | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """table [B, T], ids [B, T, Q], mask [B, T] -> hidden [B, T, D] and the state after them."""
+        return self.backbone(self.embed(table, ids), state, mask=mask)
+
+    def losses(self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """Cross entropy of every target in nats, [B, T, Q]; 0 where nothing is predicted.
+
+        table [B, T], ids and targets [B, T, Q], mask [B, T] true at real positions. Only positions
+        with a target pass through the head: it is the widest layer of a small model.
+        """
+        hidden, _ = self(table, ids, mask=mask)
+        targets = targets.masked_fill(~mask[..., None], IGNORE)
+        wanted = (targets != IGNORE).any(dim=-1)
+        logits = self.head(hidden[wanted]).float()
+        answers = targets[wanted]
+        each = F.cross_entropy(
+            logits.flatten(0, 1), answers.flatten(), ignore_index=IGNORE, reduction="none"
+        )
+        losses = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
+        losses[wanted] = each.view_as(answers)
+        return losses
+
+    def loss(
+        self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the cross entropy in nats, and the number of targets it is the sum of.
+
+        Shapes as in ``losses``. The sum and the count are apart so that batches of any size, on any
+        number of machines, can be averaged exactly.
+        """
+        count = ((targets != IGNORE) & mask[..., None]).sum()
+        return self.losses(table, ids, targets, mask).sum(), count
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The backbone's own groups for AdamW, then those of head and tables.
+
+        Rows of a table are not decayed: a row that a batch does not use would shrink for nothing.
+        """
+        tables = list(self.tables.parameters())
+        seen = {id(p) for p in tables}
+        for module in self.head.modules():
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                fresh = [p for p in module.parameters() if id(p) not in seen]
+                seen.update(map(id, fresh))
+                tables.extend(fresh)
+        rest = [p for p in self.head.parameters() if id(p) not in seen]
+        matrices = [p for p in rest if p.ndim > 1]
+        plain = tables + [p for p in rest if p.ndim <= 1]
+        own = [
+            {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": plain, "lr": learning_rate, "weight_decay": 0.0},
+        ]
+        groups = self.backbone.parameter_groups(learning_rate, weight_decay)
+        return groups + [group for group in own if group["params"]]
