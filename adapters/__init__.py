@@ -1,4 +1,24 @@
 """One file per sequence layout: what goes at which position, and nothing else."""
 
+from __future__ import annotations
+
+from wishbone.core.plugin import hookimpl
+from wishbone.core.registry import Registry
+
 if __name__ != "wishbone.adapters":
-    raise ImportError(f"import this as wishbone.adapters, not {__name__}: run 'pip install -e .' first")
+    raise ImportError(
+        f"import this as wishbone.adapters, not {__name__}: run 'pip install -e .' first"
+    )
+
+WISHBONE_API = "1.0"
+
+
+@hookimpl
+def wishbone_register(registry: Registry) -> None:
+    """Every layout, by key."""
+    registry.add(
+        "layout",
+        "cosyvoice2",
+        "wishbone.adapters.cosyvoice2:CosyVoice2",
+        "text and speech in one sequence, all text first or interleaved",
+    )

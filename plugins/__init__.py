@@ -1,4 +1,48 @@
 """The parts that ship with Wishbone. They register by the same door as anybody else's."""
 
+from __future__ import annotations
+
+from wishbone.core.plugin import hookimpl
+from wishbone.core.registry import Registry
+
 if __name__ != "wishbone.plugins":
-    raise ImportError(f"import this as wishbone.plugins, not {__name__}: run 'pip install -e .' first")
+    raise ImportError(
+        f"import this as wishbone.plugins, not {__name__}: run 'pip install -e .' first"
+    )
+
+WISHBONE_API = "1.0"
+
+
+@hookimpl
+def wishbone_register(registry: Registry) -> None:
+    """Every part, by kind and key."""
+    for kind, key, target, summary in PARTS:
+        registry.add(kind, key, f"wishbone.plugins.{target}", summary)
+
+
+PARTS = (
+    ("tokenizer", "phonemes", "phonemes.tokenizer:PhonemeTokenizer",
+     "English text to phonemes, with a lexicon and a model for unknown words"),
+    ("tokenizer", "characters", "phonemes.characters:CharacterTokenizer",
+     "text to letters, as it is written"),
+    ("speech_tokenizer", "fsqcodec", "fsqcodec.tokenizer:FSQCodecTokenizer",
+     "24 kHz audio to 25 codes per second, one codebook of 3^8"),
+    ("backbone", "rwkv7", "rwkv7.backbone:RWKV7",
+     "RWKV-7: a recurrent network whose state has constant size"),
+    ("backbone", "transformer", "transformer.backbone:Transformer",
+     "a modern decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention"),
+    ("head", "linear", "heads.head:LinearHead", "one row per code, in and out"),
+    ("head", "fsq", "heads.head:FSQHead", "codes share the vectors of their FSQ digits"),
+    ("decoder", "fsqcodec", "fsqcodec.decoder:FSQCodecDecoder",
+     "codes to 24 kHz audio through an inverse-STFT head, streaming"),
+    ("teacher", "piper", "piper.teacher:PiperTeacher",
+     "a Piper voice that speaks training data (extra: train)"),
+)  # fmt: skip
+
+
+@hookimpl
+def wishbone_doctor() -> list[tuple[str, bool, str]]:
+    """Which kernels run here, and why the others do not."""
+    from wishbone.plugins.kernel_report import kernel_report
+
+    return kernel_report()

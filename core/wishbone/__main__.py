@@ -1,0 +1,8 @@
+"""``python -m wishbone`` is the command ``wishbone``; torchrun starts it this way."""
+
+import sys
+
+from wishbone.core.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
