@@ -1,0 +1,208 @@
+"""Codes to audio: a causal convolutional trunk that drives a source-filter synthesiser."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream
+from wishbone.plugins.fsqcodec import source
+from wishbone.plugins.fsqcodec.layers import Block, Cache, Convolution, Upsample
+
+SAMPLE_RATE = 24_000  # CosyVoice2's rate
+CODE_RATE = 25  # code frames per second, as CosyVoice2's speech tokenizer
+DIGITS = 8  # 3^8 = 6561 codes, arXiv:2412.10117
+HOP = 240  # samples between synthesis frames: 10 ms
+WINDOW = 960  # samples, 40 ms: two periods of the lowest pitch a voice reaches
+FRAMES = SAMPLE_RATE // CODE_RATE // HOP  # synthesis frames per code frame
+PITCH_LOW, PITCH_HIGH = 50.0, 500.0  # Hz; log pitch is squeezed between them
+
+
+def digits(codes: Tensor) -> Tensor:
+    """codes [...] -> digits [..., 8] in {-1, 0, 1}, least significant first."""
+    powers = 3 ** torch.arange(DIGITS, device=codes.device)
+    return (torch.div(codes[..., None], powers, rounding_mode="floor") % 3 - 1).float()
+
+
+class FSQCodecDecoder(Decoder):
+    """A quarter of a second of thought per second of speech: causal but for two code frames."""
+
+    @dataclass
+    class Config:
+        width: int = 256
+        """Channels at 25 and 50 frames per second."""
+        fine_width: int = 192
+        """Channels at 100 frames per second."""
+        blocks: int = 4
+        """ConvNeXt blocks at 25 frames per second."""
+        fine_blocks: int = 2
+        """ConvNeXt blocks at 50 and again at 100 frames per second."""
+        expansion: int = 3
+        """Inner width of a block over its width."""
+        envelope_points: int = 160
+        """Points of each spectral envelope, spaced as mels; between them it is interpolated."""
+
+    sample_rate = SAMPLE_RATE
+    codes = CodeSpace(size=3**DIGITS, rate=CODE_RATE, levels=(3,) * DIGITS)
+    lookahead = 2
+
+    def __init__(self, config: FSQCodecDecoder.Config):
+        super().__init__()
+        self.config = config
+        width, fine, expansion = config.width, config.fine_width, config.expansion
+        self.entry = Convolution(DIGITS, width, 5, lookahead=self.lookahead)
+        self.coarse = nn.ModuleList(Block(width, 7, expansion, 0) for _ in range(config.blocks))
+        self.rise1 = Upsample(width, width, 2)
+        self.middle = nn.ModuleList(
+            Block(width, 7, expansion, 0) for _ in range(config.fine_blocks)
+        )
+        self.rise2 = Upsample(width, fine, 2)
+        self.fine = nn.ModuleList(Block(fine, 7, expansion, 0) for _ in range(config.fine_blocks))
+        self.norm = nn.LayerNorm(fine)
+        points = config.envelope_points
+        self.pitch = nn.Linear(fine, 1)
+        self.envelopes = nn.Linear(fine, 3 * points)  # pulse magnitude, noise magnitude, phase
+        nn.init.normal_(self.envelopes.weight, std=1e-2)
+        with torch.no_grad():
+            self.envelopes.bias.fill_(-3.0)
+            self.envelopes.bias[2 * points :] = 0.0
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.register_buffer("spread", _spread(points), persistent=False)
+
+    def trunk(self, values: Tensor, cache: Cache | None = None) -> Tensor:
+        """Digits [B, 8, T] -> features [B, 4 T, C]; with a cache, those that are final now."""
+        h = self.entry(values, cache)
+        for block in self.coarse:
+            h = block(h, cache)
+        h = self.rise1(h)
+        for block in self.middle:
+            h = block(h, cache)
+        h = self.rise2(h)
+        for block in self.fine:
+            h = block(h, cache)
+        return self.norm(h.transpose(1, 2))
+
+    def pitch_of(self, features: Tensor) -> Tensor:
+        """features [B, n, C] -> pitch [B, n] in Hz at the end of each frame."""
+        low, high = math.log(PITCH_LOW), math.log(PITCH_HIGH)
+        return (low + (high - low) * torch.sigmoid(self.pitch(features).squeeze(-1).float())).exp()
+
+    def spectra(self, features: Tensor, pulse: Tensor, noise: Tensor) -> Tensor:
+        """features [B, n, C] and source spectra [B, n, F] -> output spectra [B, n, F]."""
+        points = self.config.envelope_points
+        parts = self.envelopes(features).float().unflatten(-1, (3, points)) @ self.spread
+        voiced, breath, turn = parts.clamp(min=-14.0, max=6.0).unbind(-2)
+        phase = source.minimum_phase(voiced) + turn
+        return source.filtered(pulse, voiced, phase) + noise * breath.exp()
+
+    def synthesise(self, features: Tensor, pitch: Tensor, noise: Tensor) -> Tensor:
+        """features [B, n, C], pitch [B, n] Hz, noise [B, n HOP] -> audio [B, n HOP], all at once."""
+        before = torch.cat([pitch[:, :1], pitch], dim=1)
+        pulse, _ = source.pulses(before, pitch.new_zeros(len(pitch)).double(), HOP, SAMPLE_RATE)
+        pad = (WINDOW - HOP) // 2
+        pulse, noise = (
+            source.frames_of(F.pad(x, (pad, pad)), self.window, HOP) for x in (pulse, noise)
+        )
+        spectra = self.spectra(features, pulse, noise)
+        audio = source.overlap_add(spectra, self.window, HOP)
+        return audio[:, pad : audio.shape[1] - pad] / WINDOW_SUM
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor, *, seed: int = 0) -> Tensor:
+        """codes [T, 1] -> samples [960 T]: the whole utterance in one stream."""
+        stream = self.start(seed=seed)
+        return torch.cat([stream.push(codes), stream.finish()])
+
+    def start(self, *, seed: int = 0, speaker: Tensor | None = None) -> FSQCodecStream:
+        return FSQCodecStream(self, seed)
+
+
+WINDOW_SUM = 1.5  # sum of squared Hann windows at four frames per window
+
+
+def _spread(points: int) -> Tensor:
+    """[points, F]: linear interpolation from points spaced as mels to the bins of a frame."""
+    bins = WINDOW // 2 + 1
+    top = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
+    hertz = torch.linspace(0.0, SAMPLE_RATE / 2, bins)
+    place = 2595.0 * torch.log10(1.0 + hertz / 700.0) / top * (points - 1)
+    distance = (place[None, :] - torch.arange(points)[:, None]).abs()
+    return (1.0 - distance).clamp(min=0.0)
+
+
+class FSQCodecStream(DecoderStream):
+    """One utterance being decoded. Nothing is ever computed twice.
+
+    A frame's window reaches ``pad`` samples into the frames on either side, so spectra follow the
+    features by two frames and samples follow the spectra by another ``pad``.
+    """
+
+    def __init__(self, decoder: FSQCodecDecoder, seed: int):
+        self.decoder = decoder
+        self.generator = torch.Generator().manual_seed(seed)
+        self.cache: Cache = {}
+        self.features: Tensor | None = None  # [1, n, C] still without their spectra
+        self.pitch: Tensor | None = None  # [1, 1] Hz at the end of the last frame
+        self.phase = torch.zeros(1, dtype=torch.float64)
+        pad = (WINDOW - HOP) // 2
+        self.sources = torch.zeros(2, pad)  # pulse and noise from the next frame's window on
+        self.tail = torch.zeros(0)  # overlap-added samples that later frames still add to
+        self.skip = pad  # samples before the utterance begins
+        self.done = False
+
+    def push(self, codes: Tensor) -> Tensor:
+        if self.done:
+            raise RuntimeError("this stream is finished; start another one")
+        if codes.shape[0] == 0:
+            return torch.zeros(0)
+        with torch.inference_mode():
+            values = digits(codes[:, 0]).T[None]
+            return self._advance(self.decoder.trunk(values, self.cache), last=False)
+
+    def finish(self) -> Tensor:
+        if self.done:
+            raise RuntimeError("this stream is finished; start another one")
+        self.done = True
+        with torch.inference_mode():
+            ahead = torch.zeros(1, DIGITS, self.decoder.lookahead)
+            return self._advance(self.decoder.trunk(ahead, self.cache), last=True)
+
+    def _advance(self, features: Tensor, last: bool) -> Tensor:
+        self._extend_sources(features)
+        held = features if self.features is None else torch.cat([self.features, features], dim=1)
+        if last:
+            self.sources = F.pad(self.sources, (0, (WINDOW - HOP) // 2))
+        ready = min(held.shape[1], max(0, (self.sources.shape[1] - WINDOW) // HOP + 1))
+        self.features = held[:, ready:]
+        if ready == 0:
+            return torch.zeros(0)
+        reach = (ready - 1) * HOP + WINDOW
+        pulse, noise = source.frames_of(self.sources[:, :reach], self.decoder.window, HOP)
+        self.sources = self.sources[:, ready * HOP :]
+        spectra = self.decoder.spectra(held[:, :ready], pulse[None], noise[None])
+        added = source.overlap_add(spectra, self.decoder.window, HOP)[0]
+        added[: len(self.tail)] += self.tail
+        final = len(added) - (WINDOW - HOP)
+        self.tail = added[final:]
+        out = added[: final + (WINDOW - HOP) // 2] if last else added[:final]
+        skipped = min(self.skip, len(out))
+        self.skip -= skipped
+        return out[skipped:] / WINDOW_SUM
+
+    def _extend_sources(self, features: Tensor) -> None:
+        if features.shape[1] == 0:
+            return
+        # a grid of 1/32 Hz: float error in the trunk would otherwise add up in the pulses' phase
+        pitch = (self.decoder.pitch_of(features) * 32).round() / 32
+        before = pitch[:, :1] if self.pitch is None else self.pitch
+        pulse, self.phase = source.pulses(
+            torch.cat([before, pitch], dim=1), self.phase, HOP, SAMPLE_RATE
+        )
+        self.pitch = pitch[:, -1:]
+        # one draw per frame: the same noise however the codes are grouped into pushes
+        noise = [torch.randn(HOP, generator=self.generator) for _ in range(features.shape[1])]
+        self.sources = torch.cat([self.sources, torch.stack([pulse[0], torch.cat(noise)])], dim=1)

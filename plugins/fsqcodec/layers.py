@@ -1,0 +1,104 @@
+"""Blocks the codec is made of, causal where it must stream."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Cache = dict[int, Tensor]
+"""What a stream remembers: for every convolution (by identity) its last inputs [B, C, k-1]."""
+
+
+def mel_filters(bins: int, sample_rate: int, mels: int, top_hz: float) -> Tensor:
+    """Triangular filters [bins, mels] on the HTK mel scale, each with weights that sum to one."""
+
+    def hertz(mel: Tensor) -> Tensor:
+        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+
+    edges = hertz(torch.linspace(0.0, 2595.0 * math.log10(1.0 + top_hz / 700.0), mels + 2))
+    frequency = torch.linspace(0.0, sample_rate / 2, bins)[:, None]
+    rising = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequency) / (edges[2:] - edges[1:-1])
+    triangle = torch.minimum(rising, falling).clamp(min=0.0)
+    return triangle / triangle.sum(dim=0, keepdim=True).clamp(min=1e-8)
+
+
+class LogMel(nn.Module):
+    """Audio [B, S] to log-mel [B, mels, S / hop]; frame i is centred on sample (i + 1/2) hop."""
+
+    def __init__(self, sample_rate: int, window: int, hop: int, mels: int, top_hz: float):
+        super().__init__()
+        self.window_samples, self.hop = window, hop
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+        filters = mel_filters(window // 2 + 1, sample_rate, mels, top_hz)
+        self.register_buffer("filters", filters, persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        pad = (self.window_samples - self.hop) // 2
+        frames = F.pad(audio, (pad, pad)).unfold(-1, self.window_samples, self.hop)
+        power = torch.fft.rfft(frames * self.window).abs()
+        # a tenth of the cells of clean speech lie under this floor, 75 dB below its loudest ones
+        return (power @ self.filters).clamp(min=3e-4).log().transpose(1, 2)
+
+
+class Convolution(nn.Module):
+    """Convolution along time that sees ``lookahead`` positions ahead, for whole sequences.
+
+    With a cache it is causal: it continues where the last call stopped, and its output lags
+    ``lookahead`` positions behind its input.
+    """
+
+    def __init__(
+        self, width_in: int, width_out: int, kernel: int, *, lookahead: int = 0, groups: int = 1
+    ):
+        super().__init__()
+        self.convolution = nn.Conv1d(width_in, width_out, kernel, groups=groups)
+        self.behind, self.lookahead = kernel - 1 - lookahead, lookahead
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        if cache is None:
+            return self.convolution(F.pad(x, (self.behind, self.lookahead)))
+        reach = self.behind + self.lookahead
+        before = cache.get(id(self))
+        if before is None:
+            before = x.new_zeros(x.shape[0], x.shape[1], self.behind)
+        x = torch.cat([before, x], dim=2)
+        cache[id(self)] = x[:, :, max(0, x.shape[2] - reach) :]
+        if x.shape[2] <= reach:
+            return x.new_zeros(x.shape[0], self.convolution.out_channels, 0)
+        return self.convolution(x)
+
+
+class Block(nn.Module):
+    """ConvNeXt block (arXiv:2201.03545) on [B, C, T]."""
+
+    def __init__(self, width: int, kernel: int, expansion: int, lookahead: int):
+        super().__init__()
+        self.depthwise = Convolution(width, width, kernel, lookahead=lookahead, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, width * expansion)
+        self.down = nn.Linear(width * expansion, width)
+        # layer scale: a block begins almost as the identity, so that deep stacks train at once
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        h = self.depthwise(x, cache).transpose(1, 2)
+        h = self.scale * self.down(F.gelu(self.up(self.norm(h))))
+        return x + h.transpose(1, 2)
+
+
+class Upsample(nn.Module):
+    """[B, C, T] -> [B, C', factor T]; every position becomes ``factor`` new ones on its own."""
+
+    def __init__(self, width_in: int, width_out: int, factor: int):
+        super().__init__()
+        self.factor, self.width_out = factor, width_out
+        self.linear = nn.Linear(width_in, width_out * factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, length = x.shape
+        y = self.linear(x.transpose(1, 2))
+        return y.reshape(batch, length * self.factor, self.width_out).transpose(1, 2)

@@ -1,0 +1,75 @@
+"""Audio to codes: what is said, how high and how loud, in 12.7 bits every 40 ms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wishbone.core.interfaces import CodeSpace, SpeechTokenizer
+from wishbone.plugins.fsqcodec.decoder import CODE_RATE, DIGITS, SAMPLE_RATE
+from wishbone.plugins.fsqcodec.layers import Block, Convolution, LogMel
+
+SAMPLES = SAMPLE_RATE // CODE_RATE  # samples per code frame
+
+
+class FSQCodecTokenizer(SpeechTokenizer):
+    """Log-mel at 50 frames per second, ConvNeXt blocks, eight values rounded to {-1, 0, 1}.
+
+    Finite scalar quantisation (arXiv:2309.15505) with three levels per digit, the code of
+    CosyVoice2 (arXiv:2412.10117, section 2.2). A phoneme classifier on the code, used in training
+    only, makes it carry what is said before how it sounds.
+    """
+
+    @dataclass
+    class Config:
+        width: int = 224
+        """Channels."""
+        fine_blocks: int = 3
+        """ConvNeXt blocks at 50 frames per second."""
+        blocks: int = 4
+        """ConvNeXt blocks at 25 frames per second."""
+        expansion: int = 3
+        """Inner width of a block over its width."""
+
+    sample_rate = SAMPLE_RATE
+    codes = CodeSpace(size=3**DIGITS, rate=CODE_RATE, levels=(3,) * DIGITS)
+
+    def __init__(self, config: FSQCodecTokenizer.Config):
+        super().__init__()
+        width, expansion = config.width, config.expansion
+        self.mel = LogMel(SAMPLE_RATE, window=1024, hop=SAMPLES // 2, mels=80, top_hz=11_000.0)
+        self.entry = Convolution(80, width, 5, lookahead=2)
+        self.fine = nn.ModuleList(Block(width, 7, expansion, 3) for _ in range(config.fine_blocks))
+        self.halve = nn.Conv1d(width, width, 2, stride=2)
+        self.coarse = nn.ModuleList(Block(width, 7, expansion, 3) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, DIGITS)
+
+    def values(self, audio: Tensor) -> Tensor:
+        """audio [B, 960 T] -> values [B, 8, T] in (-1, 1), before rounding."""
+        h = self.entry((self.mel(audio) + 3.0) * 0.4)
+        for block in self.fine:
+            h = block(h)
+        h = self.halve(h)
+        for block in self.coarse:
+            h = block(h)
+        return torch.tanh(self.project(self.norm(h.transpose(1, 2))).float()).transpose(1, 2)
+
+    @torch.inference_mode()
+    def encode(self, audio: Tensor) -> Tensor:
+        """audio [S] -> codes [ceil(S / 960), 1]; the end is padded with silence."""
+        return self.encode_batch([audio])[0]
+
+    @torch.inference_mode()
+    def encode_batch(self, audios: list[Tensor]) -> list[Tensor]:
+        """Several recordings of similar length at once; each gets the codes it gets alone
+        but for the last few frames, which may see silence where there was nothing."""
+        lengths = [-(-len(audio) // SAMPLES) for audio in audios]
+        longest = max(lengths) * SAMPLES
+        batch = torch.stack([F.pad(audio, (0, longest - len(audio))) for audio in audios])
+        powers = 3 ** torch.arange(DIGITS)
+        codes = ((self.values(batch).round().long() + 1) * powers[:, None]).sum(dim=1)
+        return [codes[i, :length, None] for i, length in enumerate(lengths)]

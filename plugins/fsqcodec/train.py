@@ -1,0 +1,220 @@
+"""The recipe of the codec: ``python -m wishbone.plugins.fsqcodec.train OUT --audio FOLDER ...``.
+
+Stage "code" trains encoder, quantiser and trunk on cheap targets at frame rate: the log-mel of the
+frame, its pitch, and its phoneme, read by a small classifier from the code alone. Stage "sound"
+freezes the code and trains the decoder on the waveform's spectra at several resolutions. Language
+models can therefore start on the tokens of the first stage while the second still runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wishbone.plugins.fsqcodec import corpus
+from wishbone.plugins.fsqcodec.decoder import (
+    DIGITS,
+    PITCH_HIGH,
+    PITCH_LOW,
+    SAMPLE_RATE,
+    FSQCodecDecoder,
+)
+from wishbone.plugins.fsqcodec.layers import Convolution, LogMel
+from wishbone.plugins.fsqcodec.tokenizer import FSQCodecTokenizer
+
+CROP = 48  # code frames, 1.92 s: several words, and small enough for a batch of 16 on two cores
+
+
+class PhonemeReader(nn.Module):
+    """Phoneme logits, two per code frame, from a code and its two neighbours."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.entry = Convolution(DIGITS, 192, 3, lookahead=1)
+        self.middle = nn.Conv1d(192, 192, 1)
+        self.exit = nn.Conv1d(192, 2 * classes, 1)
+        self.classes = classes
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values [B, 8, T] -> logits [B, 2 T, classes]."""
+        h = F.gelu(self.middle(F.gelu(self.entry(values))))
+        return self.exit(h).transpose(1, 2).unflatten(-1, (2, self.classes)).flatten(1, 2)
+
+
+class Trainee(nn.Module):
+    """Everything that learns: the two parts that are kept and the two readers that are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokenizer = FSQCodecTokenizer(FSQCodecTokenizer.Config())
+        self.decoder = FSQCodecDecoder(FSQCodecDecoder.Config())
+        self.reader = PhonemeReader(len(corpus.CLASSES) + 1)
+        self.mel_reader = nn.Linear(self.decoder.config.fine_width, 80)
+
+
+def rounded(values: Tensor) -> Tensor:
+    """To {-1, 0, 1} with the gradient passed straight through (arXiv:2309.15505)."""
+    return values + (values.round() - values).detach()
+
+
+def log_pitch(hertz: Tensor) -> Tensor:
+    """Hz -> 0..1 between the lowest and the highest pitch, on a logarithmic scale."""
+    low, high = math.log(PITCH_LOW), math.log(PITCH_HIGH)
+    return (hertz.clamp(PITCH_LOW, PITCH_HIGH).log() - low) / (high - low)
+
+
+class Spectra(nn.Module):
+    """Distance of two waveforms: log-mel and spectral convergence at several window lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.mels = nn.ModuleList(
+            LogMel(SAMPLE_RATE, window, window // 4, mels, 11_000.0)
+            for window, mels in ((256, 40), (512, 64), (1024, 96), (2048, 128))
+        )
+
+    def forward(self, made: Tensor, real: Tensor) -> Tensor:
+        total = made.new_zeros(())
+        for mel in self.mels:
+            usable = made.shape[-1] // mel.hop * mel.hop
+            a, b = mel(made[:, :usable]), mel(real[:, :usable])
+            linear_a, linear_b = a.exp(), b.exp()
+            convergence = (linear_a - linear_b).norm() / linear_b.norm()
+            total = total + F.l1_loss(a, b) + 0.5 * convergence
+        return total / len(self.mels)
+
+
+def step_code(model: Trainee, mel: LogMel, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    audio, pitch, voiced, labels = batch
+    with torch.autocast("cpu", torch.bfloat16):
+        values = rounded(model.tokenizer.values(audio))
+        features = model.decoder.trunk(values)
+        logits = model.reader(values).float()
+        mel_guess = model.mel_reader(features).float()
+    guess = log_pitch(model.decoder.pitch_of(features.float()))
+    weight = 0.05 + voiced.float()
+    return {
+        "mel": F.l1_loss(mel_guess, mel(audio).transpose(1, 2)),
+        "pitch": 8.0 * ((guess - log_pitch(pitch)).abs() * weight).sum() / weight.sum(),
+        "phoneme": 0.3 * F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-1),
+    }
+
+
+def step_sound(model: Trainee, spectra: Spectra, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    audio, pitch, voiced, _ = batch
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            values = model.tokenizer.values(audio).round()
+        features = model.decoder.trunk(values)
+    features = features.float()
+    guess = log_pitch(model.decoder.pitch_of(features))
+    weight = 0.05 + voiced.float()
+    made = model.decoder.synthesise(features, pitch, torch.randn_like(audio))
+    # the first frames lack the past that a whole utterance would give them
+    edge = 6 * 960
+    return {
+        "sound": spectra(made[:, edge:], audio[:, edge:]),
+        "pitch": 2.0 * ((guess - log_pitch(pitch)).abs() * weight).sum() / weight.sum(),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--audio", type=Path, required=True, help="folder of audio Parquet files")
+    parser.add_argument("--stage", choices=("code", "sound"), default="code")
+    parser.add_argument("--start", type=Path, help="model.safetensors of an earlier stage")
+    parser.add_argument("--hours", type=float, default=4.0, help="of audio to use")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of training")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    recordings = corpus.load(options.audio, options.hours)
+    held_out, recordings = recordings[:64], recordings[64:]
+    print(f"{len(recordings)} recordings", flush=True)
+    model = Trainee()
+    if options.start:
+        model.load_state_dict(load_file(options.start))
+    train(model, recordings, held_out, options)
+
+
+def train(
+    model: Trainee,
+    recordings: list[corpus.Recording],
+    held_out: list[corpus.Recording],
+    options: argparse.Namespace,
+) -> None:
+    """Train for ``options.minutes``; the learning rate falls with the time that is left."""
+    if options.stage == "code":
+        trained, measure = list(model.parameters()), LogMel(SAMPLE_RATE, 1024, 240, 80, 11_000.0)
+        step = step_code
+    else:
+        trained, measure, step = list(model.decoder.parameters()), Spectra(), step_sound
+    optimizer = torch.optim.AdamW(trained, options.learning_rate, betas=(0.8, 0.99), fused=True)
+    generator = np.random.default_rng(options.seed)
+    check = corpus.crops(held_out, CROP, 32, np.random.default_rng(0))
+    begin, count, saved = time.time(), 0, time.time()
+    log = (options.out / "log.jsonl").open("a")
+    while (done := (time.time() - begin) / 60 / options.minutes) < 1.0:
+        rate = options.learning_rate * min(1.0, (count + 1) / 100) * (1 - done) ** 0.5
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        losses = step(model, measure, corpus.crops(recordings, CROP, options.batch, generator))
+        loss = torch.stack(list(losses.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(trained, 5.0)
+        if not torch.isfinite(norm):
+            print(f"step {count}: the gradient is not finite, skipped", flush=True)
+            continue
+        optimizer.step()
+        count += 1
+        if count % 100 == 0:
+            with torch.no_grad():
+                held = {k: round(float(v), 4) for k, v in step(model, measure, check).items()}
+            made = {k: round(float(v.detach()), 4) for k, v in losses.items()}
+            speed = count * options.batch * CROP / 25 / (time.time() - begin)
+            entry = {
+                "step": count,
+                "train": made,
+                "held_out": held,
+                "audio_per_second": round(speed, 1),
+            }
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
+            print(entry, flush=True)
+        if time.time() - saved > 120:
+            save(model, options, count)
+            saved = time.time()
+    save(model, options, count)
+
+
+def save(model: Trainee, options: argparse.Namespace, count: int) -> None:
+    """Everything, so that the next stage can start from it; written aside and renamed."""
+    path = options.out / "model.safetensors"
+    notes = {"stage": options.stage, "steps": str(count), "seed": str(options.seed)}
+    save_file(model.state_dict(), path.with_suffix(".tmp"), metadata=notes)
+    os.replace(path.with_suffix(".tmp"), path)
+    settings = {
+        "tokenizer": asdict(FSQCodecTokenizer.Config()),
+        "decoder": asdict(model.decoder.config),
+    }
+    (options.out / "config.json").write_text(json.dumps(settings, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The codec: streamed audio is whole audio, codes are digits, the synthesiser does what it says."""
+
+import math
+
+import pytest
+import torch
+
+from wishbone.plugins.fsqcodec import source
+from wishbone.plugins.fsqcodec.decoder import (
+    HOP,
+    SAMPLE_RATE,
+    WINDOW,
+    FSQCodecDecoder,
+    digits,
+)
+from wishbone.plugins.fsqcodec.tokenizer import SAMPLES, FSQCodecTokenizer
+
+
+@pytest.fixture(scope="module")
+def decoder() -> FSQCodecDecoder:
+    """Random weights large enough that every part is heard."""
+    torch.manual_seed(0)
+    decoder = FSQCodecDecoder(FSQCodecDecoder.Config(width=32, fine_width=24, envelope_points=40))
+    for name, parameter in decoder.named_parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.7 * parameter.shape[-1] ** -0.5)
+    return decoder.eval()
+
+
+def pushed(decoder: FSQCodecDecoder, codes: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+    stream, parts = decoder.start(seed=3), []
+    for piece in codes.split(sizes):
+        parts.append(stream.push(piece))
+    return torch.cat([*parts, stream.finish()])
+
+
+@pytest.mark.parametrize("sizes", [[1] * 23, [2, 20, 1], [5, 1, 1, 16], [22, 1]])
+def test_pieces_sound_like_the_whole(decoder, sizes):
+    codes = torch.randint(0, 6561, (23, 1), generator=torch.Generator().manual_seed(1))
+    whole = decoder.decode(codes, seed=3)
+    pieces = pushed(decoder, codes, sizes)
+    assert whole.shape == pieces.shape == (23 * SAMPLES,)
+    assert (whole - pieces).abs().max() < 1e-3 * whole.abs().max()
+
+
+def test_streaming_matches_the_form_used_in_training(decoder):
+    codes = torch.randint(0, 6561, (12, 1), generator=torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.cat([torch.randn(HOP, generator=generator) for _ in range(48)])[None]
+    with torch.no_grad():
+        features = decoder.trunk(digits(codes[:, 0]).T[None])
+        pitch = (decoder.pitch_of(features) * 32).round() / 32
+        whole = decoder.synthesise(features, pitch, noise)[0]
+    streamed = decoder.decode(codes, seed=3)
+    assert (whole - streamed).abs().max() < 1e-3 * whole.abs().max()
+
+
+def test_lookahead_is_what_it_claims(decoder):
+    """Samples of a frame do not change with codes more than ``lookahead`` frames later."""
+    codes = torch.randint(0, 6561, (20, 1), generator=torch.Generator().manual_seed(4))
+    other = codes.clone()
+    other[12:] = (other[12:] + 1234) % 6561
+    first, second = decoder.decode(codes), decoder.decode(other)
+    # the synthesis window reaches 600 samples ahead of a frame, 360 of them into later frames
+    same = (12 - decoder.lookahead) * SAMPLES - WINDOW
+    assert torch.equal(first[:same], second[:same])
+    changed = (12 + decoder.lookahead) * SAMPLES
+    assert not torch.allclose(first[:changed], second[:changed])
+
+
+def test_streams_do_not_disturb_each_other(decoder):
+    codes = torch.randint(0, 6561, (10, 1), generator=torch.Generator().manual_seed(5))
+    alone = pushed(decoder, codes, [5, 5])
+    first, second = decoder.start(seed=3), decoder.start(seed=9)
+    parts = []
+    for piece in codes.split(5):
+        parts.append(first.push(piece))
+        second.push(piece.flip(0))
+    assert torch.equal(alone, torch.cat([*parts, first.finish()]))
+
+
+def test_a_finished_stream_refuses_more(decoder):
+    stream = decoder.start()
+    stream.finish()
+    with pytest.raises(RuntimeError, match="finished"):
+        stream.push(torch.zeros(1, 1, dtype=torch.long))
+
+
+def test_digits_are_least_significant_first():
+    code = 2 * 1 + 0 * 3 + 1 * 9 + 2 * 3**7
+    assert digits(torch.tensor(code)).tolist() == [1, -1, 0, -1, -1, -1, -1, 1]
+
+
+def test_codes_come_back_from_their_digits():
+    codes = torch.arange(6561)
+    powers = 3 ** torch.arange(8)
+    assert torch.equal(((digits(codes).long() + 1) * powers).sum(-1), codes)
+
+
+def test_tokenizer_gives_one_code_per_forty_milliseconds():
+    tokenizer = FSQCodecTokenizer(FSQCodecTokenizer.Config(width=32)).eval()
+    audio = torch.randn(SAMPLES * 7 + 1) * 0.1
+    codes = tokenizer.encode(audio)
+    assert codes.shape == (8, 1)
+    assert codes.dtype == torch.int64
+    assert 0 <= int(codes.min()) and int(codes.max()) < 6561
+    assert torch.equal(tokenizer.encode_batch([audio, audio[:3000]])[0], codes)
+
+
+def test_pulses_have_the_pitch_asked_for():
+    pitch = torch.full((1, 101), 150.0)
+    samples, phase = source.pulses(pitch, torch.zeros(1).double(), HOP, SAMPLE_RATE)
+    spectrum = torch.fft.rfft(samples[0] * torch.hann_window(samples.shape[1])).abs()
+    peaks = spectrum.reshape(-1)[: int(1000 / SAMPLE_RATE * samples.shape[1])]
+    strongest = peaks.topk(6).indices * SAMPLE_RATE / samples.shape[1]
+    assert all(min(abs(f % 150), 150 - f % 150) < 2.0 for f in strongest.tolist())
+    assert abs(samples.pow(2).mean() - 1.0) < 0.05
+    assert min(float(phase), 1.0 - float(phase)) < 1e-9  # 150 whole turns in a second
+
+
+def test_pulses_continue_across_calls():
+    pitch = 100 + 50 * torch.rand(1, 41, generator=torch.Generator().manual_seed(0))
+    whole, _ = source.pulses(pitch, torch.zeros(1).double(), HOP, SAMPLE_RATE)
+    first, phase = source.pulses(pitch[:, :18], torch.zeros(1).double(), HOP, SAMPLE_RATE)
+    second, _ = source.pulses(pitch[:, 17:], phase, HOP, SAMPLE_RATE)
+    assert torch.allclose(whole, torch.cat([first, second], dim=1), atol=1e-4)
+
+
+def test_minimum_phase_of_a_one_pole_filter():
+    """1 / (1 - 0.8 z^-1) has minimum phase, so its magnitude alone must give its phase."""
+    z = torch.exp(-1j * math.pi * torch.arange(481) / 480)
+    response = 1 / (1 - 0.8 * z)
+    phase = source.minimum_phase(response.abs().log())
+    assert torch.allclose(phase, response.angle(), atol=1e-4)
