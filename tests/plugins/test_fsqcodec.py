@@ -21,7 +21,7 @@ def decoder() -> FSQCodecDecoder:
     """Random weights large enough that every part is heard."""
     torch.manual_seed(0)
     decoder = FSQCodecDecoder(FSQCodecDecoder.Config(width=32, fine_width=24, envelope_points=40))
-    for name, parameter in decoder.named_parameters():
+    for parameter in decoder.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.7 * parameter.shape[-1] ** -0.5)
     return decoder.eval()
