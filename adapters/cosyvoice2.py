@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 import torch
+
+from wishbone.adapters.cosyvoice2_turn import CosyVoice2Turn
 from wishbone.core.errors import ConfigError, DataError
 from wishbone.core.interfaces import (
     IGNORE,
@@ -43,9 +45,6 @@ SPEECH, TEXT, MARKS = 0, 1, 2
 
 SOS, TASK = 0, 1
 """Rows of the table of marks."""
-
-END_OF_PROMPT = "<|endofprompt|>"
-"""Closes an instruction; the tokenizer must know it as a special."""
 
 
 def split_words(ids: Sequence[int], closing: frozenset[int]) -> list[tuple[int, ...]]:
@@ -172,8 +171,6 @@ class CosyVoice2(Layout):
         Raises ``CapabilityError`` when an instruction is given and the tokenizer lacks
         ``<|endofprompt|>``.
         """
-        from wishbone.adapters.cosyvoice2_turn import CosyVoice2Turn
-
         return CosyVoice2Turn(self, prompt)
 
     def words(self, ids: Sequence[int]) -> list[tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+
 from wishbone.adapters.cosyvoice2 import CosyVoice2, share_frames, split_words
 from wishbone.core.errors import ConfigError, DataError
 from wishbone.core.interfaces import IGNORE, CodeSpace, Sample, TextSpace

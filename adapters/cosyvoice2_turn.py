@@ -1,0 +1,281 @@
+"""One request's way through the cosyvoice2 layout: what to feed, what may be drawn, when to stop.
+
+Each form is a generator of actions that reads like the sequence it makes. Rules of the public code
+are those of cosyvoice/llm/llm.py (``inference``, ``inference_bistream``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from wishbone.core.errors import CapabilityError, DataError
+from wishbone.core.interfaces import Action, Draw, Emit, Feed, Prompt, Stop, Turn, Wait
+
+if TYPE_CHECKING:
+    from wishbone.adapters.cosyvoice2 import CosyVoice2
+
+SPEECH, TEXT, MARKS = 0, 1, 2
+SOS, TASK = (MARKS, (0,)), (MARKS, (1,))
+END_OF_PROMPT = "<|endofprompt|>"
+"""Closes an instruction; the tokenizer must know it as a special."""
+
+Position = tuple[int, tuple[int, ...]]
+Steps = Generator[Action, None, None]
+
+
+def text(ids: Iterable[int]) -> list[Position]:
+    """Positions of text."""
+    return [(TEXT, (row,)) for row in ids]
+
+
+def speech(codes: Iterable[int]) -> list[Position]:
+    """Positions of codes."""
+    return [(SPEECH, (code,)) for code in codes]
+
+
+class CosyVoice2Turn(Turn):
+    """Text comes in by ``give_text``, actions go out by ``next``, in the form the layout names.
+
+    Text and codes of the prompt stand in the sequence as if the utterance had begun with them. The
+    actions before the first ``Wait`` depend on the prompt alone, so their state can be kept.
+    """
+
+    def __init__(self, layout: CosyVoice2, prompt: Prompt) -> None:
+        self._layout = layout
+        self._config = layout.config
+        self._instruct = close_instruct(prompt.instruct, layout)
+        self._prompt_text = list(prompt.text)
+        self._prompt = [frame[0] for frame in prompt.speech]
+        self._prompt_ends = prompt.word_ends
+        self._text: list[int] = []
+        self._ended = False
+        self._drawn: int | None = None
+        self._action: Action | None = None
+        self._steps = self._choose()
+
+    def give_text(self, ids: Sequence[int]) -> None:
+        """More text arrived."""
+        self._text.extend(ids)
+
+    def end_text(self) -> None:
+        """No more text will arrive."""
+        self._ended = True
+
+    def next(self) -> Action:
+        """What to do now; after the utterance is over, ``Stop`` again and again."""
+        action = next(self._steps, self._action)
+        assert action is not None
+        self._action = action
+        return action
+
+    def drawn(self, ids: tuple[int, ...]) -> None:
+        """What the sampler drew."""
+        self._drawn = ids[0]
+
+    def _choose(self) -> Steps:
+        if self._config.form == "unistream":
+            return self._unistream()
+        if self._config.pace == "words":
+            return self._words()
+        if self._config.parity == "upstream":
+            return self._ratio_upstream()
+        return self._ratio()
+
+    def _draw(self, *banned: int, forced: int | None = None) -> Generator[Action, None, int]:
+        self._drawn = None
+        yield Draw(banned=banned, forced=forced)
+        if self._drawn is None:
+            raise RuntimeError("a turn asked for a draw and was not told what was drawn")
+        return self._drawn
+
+    def _say(self, code: int) -> Steps:
+        yield Emit((code,))
+        yield Feed(speech((code,)))
+
+    def _wait_for_the_end(self) -> Steps:
+        while not self._ended:
+            yield Wait()
+
+    def _unistream(self) -> Steps:
+        yield Feed([SOS, *text(self._instruct), *text(self._prompt_text)])
+        yield from self._wait_for_the_end()
+        if not self._text:
+            yield Stop("end")
+            return
+        yield Feed([*text(self._text), TASK, *speech(self._prompt)])
+        yield from self._finish(*self._code_bounds())
+
+    def _code_bounds(self) -> tuple[int, int]:
+        """Fewest and most codes for the text given; the prompt's text does not count."""
+        count = len(self._text)
+        return int(self._config.min_code_ratio * count), int(self._config.max_code_ratio * count)
+
+    def _finish(self, fewest: int, most: int) -> Steps:
+        """Everything after TASK: codes until the end is drawn, within bounds."""
+        layout = self._layout
+        never = () if self._config.parity == "upstream" else (layout.unused, layout.fill)
+        for said in range(most):
+            early = (layout.eos,) if said < fewest else ()
+            code = yield from self._draw(*never, *early)
+            if code >= layout.eos:
+                yield Stop("end")
+                return
+            yield from self._say(code)
+        yield Stop("length")
+
+    def _ratio(self) -> Steps:
+        """Blocks of ``mix`` as in training, prompt and request in one row."""
+        n, m = self._config.mix
+        if len(self._prompt) < len(self._prompt_text) // n * m:
+            raise DataError(
+                f"The prompt has {len(self._prompt)} codes for {len(self._prompt_text)} ids of"
+                f" text, and blocks of {n} ids need {m} codes each, so it would be spoken again.",
+                where="the prompt of a bistream request with pace: ratio",
+                do="Use form: unistream, pace: words, or a prompt that is spoken more slowly.",
+            )
+        yield Feed([SOS, *text(self._instruct)])
+        begin = said = 0
+        while True:
+            while len(self._prompt_text) + len(self._text) - begin < n and not self._ended:
+                yield Wait()
+            row = self._prompt_text + self._text
+            if len(row) - begin < n:
+                break
+            said += yield from self._block(row[begin : begin + n], m)
+            begin += n
+        yield from self._wait_for_the_end()
+        if not self._text:
+            yield Stop("end")
+            return
+        row = self._prompt_text + self._text
+        yield Feed([*text(row[begin:]), TASK, *speech(self._prompt)])
+        fewest, most = self._code_bounds()
+        yield from self._finish(fewest - said, max(most - said, 1))
+
+    def _block(self, ids: Sequence[int], count: int) -> Generator[Action, None, int]:
+        """``count`` codes after some text, the prompt's first; how many of them were drawn."""
+        layout = self._layout
+        known, self._prompt = self._prompt[:count], self._prompt[count:]
+        yield Feed([*text(ids), *speech(known)])
+        missing = count - len(known)
+        for _ in range(missing):
+            code = yield from self._draw(layout.eos, layout.unused, layout.fill)
+            yield from self._say(code)
+        if missing:
+            yield from self._draw(forced=layout.fill)
+        return missing
+
+    def _words(self) -> Steps:
+        """One block a word, as in training; the model says when it wants the next word."""
+        layout, ahead = self._layout, self._config.lookahead_words
+        prompt_words = layout.words(self._prompt_text)
+        ends = layout.word_ends(prompt_words, len(self._prompt), self._prompt_ends)
+        yield Feed([SOS, *text(self._instruct)])
+        word = fed = said = 0
+        while True:
+            count = word + ahead + 1
+            words = prompt_words + layout.words(self._text)
+            while len(words) <= count and not self._ended:
+                yield Wait()
+                words = prompt_words + layout.words(self._text)
+            if len(words) <= count:
+                break
+            ids = [row for each in words[fed:count] for row in each]
+            known = self._prompt[said : ends[word]] if word < len(ends) else []
+            yield Feed([*text(ids), *speech(known)])
+            if word >= len(ends):
+                yield from self._say_word(words[word])
+            said, fed, word = said + len(known), count, word + 1
+        if not self._text:
+            yield Stop("end")
+            return
+        ids = [row for each in words[fed:] for row in each]
+        yield Feed([*text(ids), TASK, *speech(self._prompt[said:])])
+        left = words[max(word, len(prompt_words)) :]
+        fewest = self._config.min_codes_per_word * len(left)
+        yield from self._finish(fewest, sum(self._most_codes(each) for each in left))
+
+    def _most_codes(self, word: Sequence[int]) -> int:
+        return self._config.word_base + self._config.word_per_id * len(word)
+
+    def _say_word(self, word: Sequence[int]) -> Steps:
+        layout = self._layout
+        for said in range(self._most_codes(word)):
+            early = (layout.fill,) if said < self._config.min_codes_per_word else ()
+            code = yield from self._draw(layout.eos, layout.unused, *early)
+            if code == layout.fill:
+                return
+            yield from self._say(code)
+        yield from self._draw(forced=layout.fill)
+
+    def _ratio_upstream(self) -> Steps:
+        """The public code's bistream, id by id, with what differs from training left in.
+
+        The last code is fed twice when text runs out after FILL; prompt codes that text did not
+        reach are dropped; a prompt of whole blocks is followed by a block without text; nothing
+        bounds the length; ids that mean nothing at their place raise ``DataError``.
+        """
+        layout, (n, m) = self._layout, self._config.mix
+        pending: list[Position] = [SOS]
+        waiting = self._instruct + self._prompt_text
+        prompt = self._prompt
+        next_fill = (len(prompt) // m + 1) * m - len(prompt)
+        drawn, filled, read = 0, False, 0
+        while True:
+            while read == len(self._text) and not self._ended:
+                yield Wait()
+            if read == len(self._text):
+                break
+            waiting.append(self._text[read])
+            read += 1
+            while prompt and len(waiting) >= n:
+                pending += [*text(waiting[:n]), *speech(prompt[:m])]
+                waiting, prompt = waiting[n:], prompt[m:]
+            if prompt:
+                continue
+            if filled or (drawn == 0 and len(pending) == 1):
+                if len(waiting) < n:
+                    continue
+                pending = [*([] if filled else pending), *text(waiting[:n])]
+                waiting = waiting[n:]
+            filled = False
+            while not filled:
+                yield Feed(pending)
+                forced = layout.fill if drawn == next_fill else None
+                code = yield from self._draw(layout.eos, forced=forced)
+                filled = code == layout.fill
+                if filled:
+                    next_fill = drawn + m + 1
+                else:
+                    self._refuse_extra(code)
+                    yield Emit((code,))
+                    pending = speech((code,))
+                drawn += 1
+        yield Feed([*pending, *text(waiting), TASK])
+        while (code := (yield from self._draw())) != layout.eos:
+            self._refuse_extra(code)
+            yield from self._say(code)
+        yield Stop("end")
+
+    def _refuse_extra(self, code: int) -> None:
+        if code >= self._layout.codes.size:
+            raise DataError(
+                f"The model drew id {code}, which is no code, where it cannot be understood.",
+                where="a bistream request with parity: upstream",
+                do="Use parity: right, which keeps such ids from being drawn.",
+            )
+
+
+def close_instruct(ids: Sequence[int], layout: CosyVoice2) -> list[int]:
+    """The instruction with its closing marker, which is added only if it is missing."""
+    if not ids:
+        return []
+    marker = layout.text.specials.get(END_OF_PROMPT)
+    if marker is None:
+        raise CapabilityError(
+            f"The tokenizer has no id for {END_OF_PROMPT}, so an instruction would be spoken.",
+            where="Prompt.instruct given to the cosyvoice2 layout",
+            do="Leave the instruction out, or use a tokenizer with this special.",
+        )
+    return list(ids) if marker in ids else [*ids, marker]
