@@ -1,0 +1,160 @@
+"""Two heads: a plain table of codes, and one that shares the digits codes are made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wishbone.core.errors import ConfigError
+from wishbone.core.interfaces import CodeSpace, Head
+
+TABLE_STD = 0.02
+"""Standard deviation of a new code's vector; as the other tables of a ``SpeechLM``."""
+
+
+@dataclass
+class LinearHeadConfig:
+    """The plain head."""
+
+    bias: bool = False
+    """Whether every id has an offset in the logits; CosyVoice2 has one."""
+    dropout: float = 0.0
+    """Probability of dropping a number of a code's vector in training."""
+
+
+class LinearHead(Head):
+    """A row for every id on the way in, another on the way out."""
+
+    Config = LinearHeadConfig
+
+    def __init__(
+        self, config: LinearHeadConfig, *, width: int, codes: CodeSpace, extra: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.codebooks = codes.codebooks
+        self.size = codes.size + extra
+        self.table = nn.Embedding(self.codebooks * self.size, width)
+        self.output = nn.Linear(width, self.codebooks * self.size, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.normal_(self.table.weight, std=TABLE_STD)
+        nn.init.normal_(self.output.weight, std=TABLE_STD)
+        if config.bias:
+            nn.init.zeros_(self.output.bias)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [..., Q] -> [..., D]."""
+        return self.dropout(self.table(_offset(ids, self.size)).sum(-2))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden [..., D] -> logits [..., Q, X]."""
+        return self.output(hidden).unflatten(-1, (self.codebooks, self.size))
+
+
+@dataclass
+class FSQHeadConfig:
+    """The head of shared digits."""
+
+    rank: int = 32
+    """Dimensions in which a code may differ from what its digits say."""
+    dropout: float = 0.0
+    """Probability of dropping a number of a code's vector in training."""
+
+
+class FSQHead(Head):
+    """A code is its digits plus a little of its own.
+
+    In an FSQ codec (arXiv:2309.15505) a code is a number written in digits, and codes that share
+    digits sound alike. So an id's features are P numbers: one mark per digit value (the value it
+    has), one mark per extra id (itself), and ``rank`` learned numbers of its own that start at
+    zero. A vector is features x [P, D]; the logits are scores [P] x features. A code seen once in
+    training thus starts from what thousands of others taught its digits.
+    """
+
+    Config = FSQHeadConfig
+
+    def __init__(self, config: FSQHeadConfig, *, width: int, codes: CodeSpace, extra: int) -> None:
+        super().__init__()
+        _check(codes)
+        self.config = config
+        self.levels, self.codebooks = tuple(codes.levels), codes.codebooks
+        self.codes, self.size = codes.size, codes.size + extra
+        self.marks = sum(self.levels) + extra
+        ids, features = self.codebooks * self.size, self.codebooks * (self.marks + config.rank)
+        self.table = nn.Embedding(features, width)
+        self.own = nn.Embedding(ids, config.rank)
+        self.output = nn.Linear(width, features)
+        self.output_own = nn.Embedding(ids, config.rank)
+        self.dropout = nn.Dropout(config.dropout)
+        self._marks: Tensor | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sums of digits as wide as a row of the plain table; nothing of one's own yet."""
+        shared = TABLE_STD / math.sqrt(len(self.levels))
+        free = 1 / math.sqrt(self.output.in_features)
+        digits = sum(self.levels)
+        for matrix in (self.table.weight, self.output.weight):
+            for rows in matrix.unflatten(0, (self.codebooks, -1)):
+                nn.init.normal_(rows[:digits], std=shared)
+                nn.init.normal_(rows[digits : self.marks], std=TABLE_STD)
+                nn.init.normal_(rows[self.marks :], std=free)
+        nn.init.zeros_(self.output.bias)
+        nn.init.zeros_(self.own.weight)
+        nn.init.zeros_(self.output_own.weight)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [..., Q] -> [..., D]."""
+        own = self.own(_offset(ids, self.size))
+        features = torch.cat((self._marked(own)[ids], own), dim=-1)
+        return self.dropout(features.flatten(-2) @ self.table.weight)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden [..., D] -> logits [..., Q, X]."""
+        scores = self.output(hidden).unflatten(-1, (self.codebooks, -1))
+        own = self.output_own.weight.unflatten(0, (self.codebooks, self.size))
+        marks = self._marked(own)
+        logits = [
+            F.linear(scores[..., q, :], torch.cat((marks, own[q]), dim=-1))
+            for q in range(self.codebooks)
+        ]
+        return logits[0].unsqueeze(-2) if self.codebooks == 1 else torch.stack(logits, dim=-2)
+
+    def _marked(self, like: Tensor) -> Tensor:
+        """[X, marks] of ones and zeros. Kept, yet no buffer: a meta build must not lose it."""
+        kept = self._marks
+        if kept is None or kept.device != like.device or kept.dtype != like.dtype:
+            kept = self._marks = self._mark(like)
+        return kept
+
+    def _mark(self, like: Tensor) -> Tensor:
+        marks = like.new_zeros(self.size, self.marks, requires_grad=False)
+        ids = torch.arange(self.codes, device=like.device)
+        start, stride = 0, 1
+        for levels in self.levels:
+            marks[ids, start + ids // stride % levels] = 1
+            start, stride = start + levels, stride * levels
+        extra = torch.arange(self.size - self.codes, device=like.device)
+        marks[self.codes + extra, start + extra] = 1
+        return marks
+
+
+def _offset(ids: Tensor, size: int) -> Tensor:
+    """ids [..., Q] -> rows of Q tables of ``size`` rows stacked."""
+    return ids + size * torch.arange(ids.shape[-1], device=ids.device)
+
+
+def _check(codes: CodeSpace) -> None:
+    combinations = list(accumulate(codes.levels, mul))[-1:]
+    if combinations != [codes.size]:
+        raise ConfigError(
+            f"the codec has {codes.size} codes, but its digits have the levels {codes.levels}",
+            where="head.name: fsq",
+            do="use the linear head, or a codec whose levels multiply to its number of codes",
+        )
