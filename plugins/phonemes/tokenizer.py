@@ -1,0 +1,147 @@
+"""Text to phonemes of American English by gruut: one id per phoneme, one separator per word."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from wishbone.core.interfaces import TextSpace, Tokenizer, Word
+from wishbone.plugins.phonemes.symbols import (
+    BREAKS,
+    CONSONANTS,
+    END_OF_PROMPT,
+    SEPARATORS,
+    SYMBOLS,
+    UNSTRESSED,
+)
+
+_LOOKALIKES = str.maketrans(
+    {"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "—": ", ", "–": ", ", "…": ". "}
+    | {"ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l"}
+)
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+class PhonemeTokenizer(Tokenizer):
+    """Phonemes with their stress marks; a separator (space or ``, . ? !``) closes every word.
+
+    Numbers, dates, currencies and common abbreviations are written out by gruut, and words
+    outside its lexicon go through its letter-to-sound model. Characters that nobody can
+    pronounce are dropped. Total: no string makes it raise.
+    """
+
+    @dataclass
+    class Config:
+        """Nothing to choose: the alphabet is fixed, because trained tables depend on it."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+        self._ids = {symbol: number for number, symbol in enumerate(SYMBOLS)}
+        self.space = TextSpace(
+            vocabulary=len(SYMBOLS),
+            word_ends=frozenset(self._ids[mark] for mark in SEPARATORS),
+            specials={END_OF_PROMPT: self._ids[END_OF_PROMPT]},
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``; the marker ``<|endofprompt|>`` in it becomes its own id."""
+        ids: list[int] = []
+        for number, part in enumerate(text.split(END_OF_PROMPT)):
+            if number:
+                ids.append(self._ids[END_OF_PROMPT])
+            ids.extend(self.encode_words(self.words(part)))
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The phonemes written in a row; ids outside the alphabet show as a question mark box."""
+        return "".join(SYMBOLS[i] if 0 < i < len(SYMBOLS) else "\ufffd" for i in ids)
+
+    def words(self, text: str) -> list[Word]:
+        """The words of ``text`` as they are spoken."""
+        return [
+            Word(spelling, phonemes, separator)
+            for spelling, phonemes, separator in _words(_plain(text))
+        ]
+
+    def encode_words(self, words: Sequence[Word]) -> list[int]:
+        """Ids of words: the phonemes of each, then exactly one separator.
+
+        A phoneme outside the alphabet is dropped and an unknown separator becomes a space, so
+        that the number of separators always equals the number of words.
+        """
+        ids: list[int] = []
+        for word in words:
+            known = (self._ids.get(_unstress_consonant(p)) for p in word.phonemes)
+            ids.extend(i for i in known if i is not None)
+            ids.append(self._ids[word.separator if word.separator in SEPARATORS else " "])
+        return ids
+
+
+def _words(text: str) -> list[tuple[str, tuple[str, ...], str]]:
+    found: list[list[Any]] = []
+    for token in _gruut(text):
+        if token.is_major_break or token.is_minor_break:
+            if found:
+                mark = "," if token.is_minor_break else "."
+                found[-1][2] = BREAKS.get(token.text.strip()[:1], mark)
+            continue
+        if any(character.isdigit() for character in token.text):
+            spelt = _spell_digits(token.text)
+            found.extend(list(word) for word in _words(spelt))
+            if found and found[-1][2] == ".":
+                found[-1][2] = " "
+            continue
+        phonemes = tuple(p for p in token.phonemes or () if p not in ("|", "‖"))
+        if token.text.lower() in UNSTRESSED:
+            phonemes = tuple(p.lstrip("ˈˌ") for p in phonemes)
+        if phonemes:
+            found.append([token.text, phonemes, " "])
+    if found and found[-1][2] in " ,":
+        found[-1][2] = "."
+    return [tuple(word) for word in found]
+
+
+def _gruut(text: str) -> list[Any]:
+    """Tokens of all sentences. Where gruut raises, the digits are read one by one instead."""
+    if not text.strip():
+        return []
+    sentences = _front_end()
+    for attempt in (text, _spell_digits(text), re.sub(r"[^A-Za-z' ,.?!]+", " ", text)):
+        try:
+            return [token for sentence in sentences(attempt, lang="en-us") for token in sentence]
+        # gruut fails in many ways (decimal overflow, lxml, regular expressions); none may escape.
+        except Exception:
+            continue
+    return []
+
+
+@cache
+def _front_end() -> Any:
+    """gruut, imported on first use because it takes a second."""
+    import gruut
+
+    return gruut.sentences
+
+
+def _spell_digits(text: str) -> str:
+    """Every digit as a word, and whatever else is no letter, apostrophe or mark as a space."""
+    spelt = re.sub(r"[0-9]", lambda digit: f" {_DIGITS[int(digit[0])]} ", text)
+    return re.sub(r"[^A-Za-z' ,.?!]+", " ", spelt)
+
+
+def _plain(text: str) -> str:
+    """Letters without diacritics, quotes and dashes as ASCII; ASCII text passes unchanged."""
+    if text.isascii():
+        return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", " ", text)
+    text = unicodedata.normalize("NFKD", text.translate(_LOOKALIKES)).replace("\u2044", "/")
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    return "".join(c if c.isascii() and c.isprintable() or c in "£€¥\n" else " " for c in text)
+
+
+def _unstress_consonant(phoneme: str) -> str:
+    bare = phoneme.lstrip("ˈˌ")
+    return bare if bare in CONSONANTS else phoneme
