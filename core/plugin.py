@@ -19,6 +19,7 @@ from importlib import import_module, metadata
 from typing import Any
 
 import pluggy
+
 from wishbone.core.errors import PluginBroken, PluginError, PluginIncompatible
 from wishbone.core.registry import HOME, Entry, Registry
 

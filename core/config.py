@@ -1,0 +1,387 @@
+"""A configuration to a system that speaks: schema, facts between slots, construction.
+
+Everything a YAML file says is checked before any weight is read. The schema of a slot is the
+dataclass ``Config`` nested in the class that the slot names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from wishbone.core.compose import Config, compose, dump, weights_folder
+from wishbone.core.errors import CapabilityError, ConfigError, WishboneError, did_you_mean
+from wishbone.core.interfaces import (
+    Backbone,
+    CodeSpace,
+    Decoder,
+    Head,
+    Layout,
+    SpeechTokenizer,
+    Tokenizer,
+)
+from wishbone.core.plugin import registry
+
+if TYPE_CHECKING:
+    from wishbone.core.audio import Audio
+    from wishbone.core.model import SpeechLM
+    from wishbone.core.sampling import Sampling
+
+SLOTS = ("tokenizer", "speech_tokenizer", "layout", "backbone", "head", "decoder")
+OTHER_KEYS = ("sampling", "weights", "voice", "about")
+"""Top-level keys beside the slots: how codes are drawn, the folder of the language model's weights,
+the voice to speak with, and a sentence for people."""
+
+__all__ = [
+    "SLOTS",
+    "Config",
+    "Parts",
+    "System",
+    "build",
+    "build_layout",
+    "build_model",
+    "check_fit",
+    "dump",
+    "load",
+    "part",
+    "read",
+    "require",
+    "structured",
+]
+
+
+@dataclass
+class Parts:
+    """The six parts of a system, not yet put together."""
+
+    tokenizer: Tokenizer
+    speech_tokenizer: SpeechTokenizer
+    layout: Layout
+    backbone: Backbone
+    head: Head
+    decoder: Decoder
+
+
+@dataclass
+class System:
+    """Everything that is needed to speak, on one device."""
+
+    tokenizer: Tokenizer
+    speech_tokenizer: SpeechTokenizer
+    layout: Layout
+    model: SpeechLM
+    decoder: Decoder
+    sampling: Sampling
+    config: Config
+
+    def say(self, text: str, voice: Any = None, seed: int = 0) -> Audio:
+        """Speak all of ``text``; ``voice`` is what ``wishbone.core.pipeline`` takes."""
+        from wishbone.core import pipeline
+
+        return pipeline.say(self, text, voice=voice, seed=seed)
+
+    def stream(self, text: str, voice: Any = None, seed: int = 0) -> Iterator[Tensor]:
+        """The same samples as ``say``, in chunks [S], each as soon as it is final."""
+        from wishbone.core import pipeline
+
+        return pipeline.stream(self, text, voice=voice, seed=seed)
+
+
+def load(name_or_path: str | Path, overrides: Sequence[str] = (), device: str = "cpu") -> System:
+    """``build(read(name_or_path, overrides), device)``: from a name to a system that speaks."""
+    return build(read(name_or_path, overrides), device)
+
+
+def read(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """A system's configuration, resolved: every field of every slot is there and has its type.
+
+    ``overrides`` are ``"backbone.width=256"``. Saved with ``dump`` and read again it is the same.
+    Raises ``ConfigError`` naming file, line and full key; ``UnknownName``; ``PluginError``.
+    """
+    return resolve(compose(name_or_path, overrides))
+
+
+def resolve(config: Mapping[str, Any]) -> Config:
+    """``config`` with every slot checked against its schema and filled with its defaults."""
+    from wishbone.core.sampling import Sampling
+
+    config = config if isinstance(config, Config) else Config(config)
+    _check_keys(config)
+    resolved: dict[str, Any] = {}
+    for slot in SLOTS:
+        _, fields = part(config, slot)
+        own = {key: config[slot][key] for key in ("name", "weights") if key in config[slot]}
+        resolved[slot] = {**own, **asdict(fields)}
+    sampling = structured(Sampling, config.get("sampling") or {}, "sampling", config)
+    resolved["sampling"] = asdict(sampling)
+    resolved |= {key: config[key] for key in OTHER_KEYS[1:] if config.get(key) is not None}
+    return Config(resolved, config.path, config.places)
+
+
+def part(config: Mapping[str, Any], slot: str, kind: str = "") -> tuple[type[Any], Any]:
+    """The class that ``config[slot]`` names, and an instance of its ``Config``.
+
+    ``kind`` is the registry's kind where it is not the slot's name. Imports the class.
+    """
+    config = config if isinstance(config, Config) else Config(config)
+    section = config.get(slot)
+    if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
+        raise ConfigError(
+            f"'{slot}' does not say which {kind or slot} to use.",
+            config.place(slot),
+            f"Write '{slot}: {{name: KEY}}'; 'wishbone plugins list' shows the keys.",
+        )
+    cls = registry().get(kind or slot, section["name"])
+    fields = {key: value for key, value in section.items() if key not in ("name", "weights")}
+    return cls, structured(cls.Config, fields, slot, config)
+
+
+def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: Config) -> Any:
+    """An instance of the dataclass ``schema`` from ``values``, which stand under ``key``.
+
+    Raises ``ConfigError`` with the full key, its line, and the nearest legal name.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        whole = OmegaConf.create({key: OmegaConf.structured(schema)})
+        return OmegaConf.to_object(OmegaConf.merge(whole, {key: dict(values)}))[key]
+    except OmegaConfBaseException as error:
+        full = str(error.full_key or key)
+        what = (error.msg or str(error)).splitlines()[0].replace("'Config'", f"'{key}'")
+        legal = ", ".join(schema.__dataclass_fields__)
+        raise ConfigError(
+            f"{full}: {what}.".replace("..", ".").replace("?.", "?"),
+            config.place(full),
+            f"Correct that key. Keys of '{key}': {legal}.",
+        ) from error
+    except WishboneError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{key}: {error}", config.place(key), "Correct the values of that slot."
+        ) from error
+
+
+def build(config: Mapping[str, Any], device: str = "cpu") -> System:
+    """Construct a system, check that its parts fit, then read weights.
+
+    On ``device="meta"`` shapes are checked and nothing is read. Raises ``ConfigError`` when parts
+    do not fit, ``CheckpointError`` when weights do not.
+    """
+    from wishbone.core.model import SpeechLM
+    from wishbone.core.sampling import Sampling
+
+    config = resolve(config)
+    check_fit(parts := _construct(config, "meta", tokenizer=None), config)
+    if str(device) != "meta":
+        parts = _construct(config, device, parts.tokenizer)
+    with torch.device(device):
+        model = SpeechLM(parts.backbone, parts.head, parts.layout)
+    if str(device) != "meta":
+        for slot in ("speech_tokenizer", "decoder"):
+            _load_slot(getattr(parts, slot), config, slot)
+        _load_model(model, config)
+    for module in (parts.speech_tokenizer, model, parts.decoder):
+        module.to(device).eval().requires_grad_(False)
+    sampling = structured(Sampling, config["sampling"], "sampling", config)
+    return System(
+        parts.tokenizer,
+        parts.speech_tokenizer,
+        parts.layout,
+        model,
+        parts.decoder,
+        sampling,
+        config,
+    )
+
+
+def build_model(config: Mapping[str, Any], device: str = "cpu") -> SpeechLM:
+    """The language model alone, ready to train: no codec is allocated and none of its weights read.
+
+    Starts from ``weights:`` where the configuration has them.
+    """
+    from wishbone.core.model import SpeechLM
+
+    config = resolve(config)
+    check_fit(parts := _construct(config, "meta", tokenizer=None), config)
+    with torch.device(device):
+        backbone = _new(config, "backbone")
+        head = _new_head(config, backbone, parts.decoder.codes, parts.layout)
+        model = SpeechLM(backbone, head, parts.layout)
+    if str(device) != "meta":
+        _load_model(model, config)
+    return model
+
+
+def build_layout(config: Mapping[str, Any]) -> tuple[Tokenizer, Layout, CodeSpace]:
+    """What turns a corpus into positions: tokenizer, layout and the space of codes; no weights."""
+    config = resolve(config)
+    tokenizer = _new(config, "tokenizer")
+    with torch.device("meta"):
+        codes = _new(config, "decoder").codes
+    cls, fields = part(config, "layout")
+    return tokenizer, cls(fields, text=tokenizer.space, codes=codes), codes
+
+
+def check_fit(parts: Parts, config: Mapping[str, Any] | None = None) -> None:
+    """Facts between slots, each its own sentence; raises ``ConfigError`` with all that fail."""
+    problems = [*_check_codes(parts), *_check_tables(parts), *_check_head(parts)]
+    if parts.backbone.caps.ids:
+        problems.append(
+            "the backbone needs token ids beside its vectors, and no layout hands them on"
+        )
+    if problems:
+        place = config.place("") if isinstance(config, Config) else "the configuration"
+        raise ConfigError(
+            f"The parts do not fit: {'; '.join(problems)}.", place, "Change one slot of each pair."
+        )
+
+
+def require(config: Mapping[str, Any], feature: str, *capabilities: str) -> None:
+    """Raise ``CapabilityError`` unless the configured backbone promises all ``capabilities``.
+
+    ``feature`` is named in the error. Imports the backbone's class, builds nothing.
+    """
+    key = config["backbone"]["name"]
+    caps = registry().get("backbone", key).caps
+    for capability in capabilities:
+        if not getattr(caps, capability):
+            raise CapabilityError(
+                f"{feature} needs '{capability}', and backbone '{key}' does not promise it.",
+                f"caps of {registry().entry('backbone', key).target}",
+                "Choose another backbone, or leave that feature out.",
+            )
+
+
+def _check_keys(config: Config) -> None:
+    known = (*SLOTS, *OTHER_KEYS)
+    for key in config:
+        if key not in known:
+            raise ConfigError(
+                f"'{key}' is not a key of a system.",
+                config.place(key),
+                f"{did_you_mean(key, known)} Keys: {', '.join(known)}.".strip(),
+            )
+    for key in ("weights", "voice", "about"):
+        if config.get(key) is not None and not isinstance(config[key], str):
+            raise ConfigError(f"'{key}' must be text.", config.place(key), "Quote it.")
+
+
+def _check_codes(parts: Parts) -> Iterator[str]:
+    """Codec against codec, and the codec against itself."""
+    made, read_ = parts.speech_tokenizer.codes, parts.decoder.codes
+    for name in ("size", "codebooks", "rate", "levels"):
+        left, right = getattr(made, name), getattr(read_, name)
+        if left != right:
+            yield f"the speech tokenizer's codes have {name} {left}, the decoder's {right}"
+    if read_.levels and math.prod(read_.levels) != read_.size:
+        yield (
+            f"the FSQ levels {list(read_.levels)} make {math.prod(read_.levels)} codes,"
+            f" the codebook has {read_.size}"
+        )
+    samples = parts.decoder.sample_rate / read_.rate
+    if samples != int(samples):
+        yield (
+            f"{parts.decoder.sample_rate} samples per second at {read_.rate} codes per second"
+            f" are {samples:.3f} samples per code, not a whole number"
+        )
+    stated = getattr(parts.decoder, "samples_per_frame", None)
+    if isinstance(stated, int) and stated * read_.rate != parts.decoder.sample_rate:
+        yield (
+            f"{read_.rate} codes per second of {stated} samples each"
+            f" are not {parts.decoder.sample_rate} samples per second"
+        )
+
+
+def _check_tables(parts: Parts) -> Iterator[str]:
+    """The layout's tables against tokenizer and codec."""
+    tables = dict(parts.layout.tables)
+    wanted = parts.decoder.codes.size + parts.layout.extra
+    if next(iter(tables), None) != "speech":
+        yield "the layout's first table is not 'speech'"
+    elif tables["speech"] != wanted:
+        yield (
+            f"the layout's speech table has {tables['speech']} rows; the codec's"
+            f" {parts.decoder.codes.size} codes and {parts.layout.extra} of its own need {wanted}"
+        )
+    if "text" in tables and tables["text"] < parts.tokenizer.space.vocabulary:
+        yield (
+            f"the layout's text table has {tables['text']} rows, the tokenizer"
+            f" {parts.tokenizer.space.vocabulary} ids"
+        )
+
+
+def _check_head(parts: Parts) -> Iterator[str]:
+    """The head against backbone and codec, by sending shapes through it."""
+    codes, width = parts.decoder.codes, parts.backbone.width
+    parameter = next(parts.head.parameters())
+    with torch.device(parameter.device):
+        vector = parts.head.embed(torch.zeros(1, codes.codebooks, dtype=torch.long))
+        logits = parts.head(torch.zeros(1, width, dtype=parameter.dtype))
+    if vector.shape[-1] != width:
+        yield f"the head embeds codes to width {vector.shape[-1]}, the backbone has {width}"
+    if logits.shape[-2] != codes.codebooks:
+        yield f"the head predicts {logits.shape[-2]} codebooks, the codec has {codes.codebooks}"
+    if logits.shape[-1] != codes.size + parts.layout.extra:
+        yield (
+            f"the head predicts {logits.shape[-1]} ids; the codec and the layout have"
+            f" {codes.size} + {parts.layout.extra}"
+        )
+
+
+def _construct(config: Config, device: str, tokenizer: Tokenizer | None) -> Parts:
+    """All six parts without weights; the tokenizer has none, so one that exists is kept."""
+    tokenizer = tokenizer or _new(config, "tokenizer")
+    with torch.device(device):
+        speech_tokenizer = _new(config, "speech_tokenizer")
+        decoder = _new(config, "decoder")
+        backbone = _new(config, "backbone")
+        cls, fields = part(config, "layout")
+        layout = cls(fields, text=tokenizer.space, codes=decoder.codes)
+        head = _new_head(config, backbone, decoder.codes, layout)
+    return Parts(tokenizer, speech_tokenizer, layout, backbone, head, decoder)
+
+
+def _new(config: Config, slot: str) -> Any:
+    cls, fields = part(config, slot)
+    try:
+        return cls(fields)
+    except ValueError as error:
+        raise ConfigError(
+            f"{slot}: {error}", config.place(slot), "Correct the values of that slot."
+        ) from error
+
+
+def _new_head(config: Config, backbone: Backbone, codes: CodeSpace, layout: Layout) -> Head:
+    cls, fields = part(config, "head")
+    try:
+        return cls(fields, width=backbone.width, codes=codes, extra=layout.extra)
+    except ValueError as error:
+        raise ConfigError(
+            f"head: {error}", config.place("head"), "Correct the values of that slot."
+        ) from error
+
+
+def _load_slot(module: nn.Module, config: Config, slot: str) -> None:
+    if config[slot].get("weights"):
+        from wishbone.core.weights import load_part
+
+        load_part(module, weights_folder(config[slot]["weights"]), slot)
+
+
+def _load_model(model: SpeechLM, config: Config) -> None:
+    """The whole model's weights first, then those of a part that has its own."""
+    if config.get("weights"):
+        from wishbone.core.weights import load_part
+
+        load_part(model, weights_folder(config["weights"]), "model")
+    _load_slot(model.backbone, config, "backbone")
+    _load_slot(model.head, config, "head")
