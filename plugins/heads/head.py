@@ -101,10 +101,10 @@ class FSQHead(Head):
         free = 1 / math.sqrt(self.output.in_features)
         digits = sum(self.levels)
         for matrix in (self.table.weight, self.output.weight):
-            for rows in matrix.unflatten(0, (self.codebooks, -1)):
-                nn.init.normal_(rows[:digits], std=shared)
-                nn.init.normal_(rows[digits : self.marks], std=TABLE_STD)
-                nn.init.normal_(rows[self.marks :], std=free)
+            rows = matrix.detach().unflatten(0, (self.codebooks, -1))
+            nn.init.normal_(rows[:, :digits], std=shared)
+            nn.init.normal_(rows[:, digits : self.marks], std=TABLE_STD)
+            nn.init.normal_(rows[:, self.marks :], std=free)
         nn.init.zeros_(self.output.bias)
         nn.init.zeros_(self.own.weight)
         nn.init.zeros_(self.output_own.weight)
