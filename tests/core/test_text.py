@@ -1,0 +1,81 @@
+"""Cutting text into sentences, and long sentences into parts."""
+
+from random import Random
+
+import pytest
+
+from wishbone.core.text import MOST_CHARACTERS, sentences, speakable
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+        ("Mr. Holmes met Dr. Watson. They left.", ["Mr. Holmes met Dr. Watson.", "They left."]),
+        ("J. R. Smith came. So did I. We ate.", ["J. R. Smith came.", "So did I.", "We ate."]),
+        ("It costs 3.50 now. Fine.", ["It costs 3.50 now.", "Fine."]),
+        ("See No. 5. He said no. Then he went.", ["See No. 5.", "He said no.", "Then he went."]),
+        ("He left at 5 p.m. and slept.", ["He left at 5 p.m. and slept."]),
+        ('"Stop!" she said. "Why?"', ['"Stop!" she said.', '"Why?"']),
+        ("(It rained.) We stayed.", ["(It rained.)", "We stayed."]),
+        ("Well... perhaps. Yes", ["Well... perhaps.", "Yes"]),
+        ("A title\n\nA line\nbroken in two", ["A title", "A line broken in two"]),
+        ("你好。再见！", ["你好。", "再见！"]),
+        ("e.g. Bach vs. Handel", ["e.g. Bach vs. Handel"]),
+        ("", []),
+        (" \n\t ", []),
+    ],
+)
+def test_sentences(text, expected):
+    assert list(sentences(text)) == expected
+
+
+def test_pieces_do_not_matter():
+    text = 'Dr. No said: "Go!" And? They went...\n\nNo. 5 stayed. 你好。好。 The end'
+    random = Random(0)
+    for _ in range(50):
+        cuts = sorted(random.sample(range(len(text)), 9))
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
+        assert list(sentences(pieces)) == list(sentences(text))
+    assert list(sentences(iter(text))) == list(sentences(text))
+
+
+def test_a_sentence_is_given_out_before_the_text_ends():
+    def arriving():
+        yield "First one. Sec"
+        raise RuntimeError("the rest never came")
+
+    assert next(sentences(arriving())) == "First one."
+
+
+def letters(text):
+    return [ord(letter) for letter in text if letter.isalpha()]
+
+
+def test_long_sentences_are_cut_at_commas_before_blanks():
+    text = "one two three four, five six seven eight nine"
+    parts = [part for part, _ in speakable(text, letters, most=20)]
+    assert parts[0] == "one two three four,"
+    assert " ".join(parts) == text
+
+
+@pytest.mark.parametrize("text", ["word " * 2000, "x" * 10_000, "a, " * 3333, "é" * 500])
+def test_ten_thousand_characters(text):
+    asked = []
+
+    def encode(part):
+        asked.append(len(part))
+        return letters(part)
+
+    parts = list(speakable(text, encode, most=100))
+    assert all(0 < len(ids) <= 100 for _, ids in parts)
+    assert sum(len(ids) for _, ids in parts) == len(letters(text))
+    assert max(asked) <= MOST_CHARACTERS
+
+
+def test_what_cannot_be_spoken_is_left_out():
+    assert list(speakable("... Hi! ???", letters)) == [("Hi!", letters("Hi"))]
+
+
+def test_a_single_character_of_many_ids_is_not_cut():
+    assert list(speakable("5", lambda text: [1] * 300 * len(text), most=9)) == [("5", [1] * 300)]
