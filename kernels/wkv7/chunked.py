@@ -19,7 +19,7 @@ CHUNK = 32
 LONGEST = 64
 """exp(0.6065 * 64) is 7e16; float32 ends at 3e38, half of it in the exponent for products."""
 
-SLICE = 1 << 19
+SLICE = 1 << 17
 """Numbers per operand worked on at once, so that a handful of operands stay in the cache."""
 
 
@@ -47,7 +47,7 @@ def wkv7_chunked(
         chunk //= 2
     if mask is not None:
         hole = ~mask[:, :, None, None]
-        r, g, k, b = (x.masked_fill(hole, 0) for x in (r, g, k, b))
+        g, k, b = (x.masked_fill(hole, 0) for x in (g, k, b))
     if state is None:
         kind = compute_dtype(r, g, k, v, a, b)
         state = torch.zeros(batch, heads, v.shape[-1], keys, dtype=kind, device=k.device)
@@ -71,9 +71,9 @@ class _Chunked(torch.autograd.Function):
         step = max(1, SLICE // (length * heads * k.shape[-1]))
         for start in range(0, batch, step):
             rows = slice(start, start + step)
-            kept = _forward(
-                [x[rows] for x in (r, g, k, v, a, b)], state[rows], y[rows], after[rows], chunk
-            )
+            inputs = [x[rows] for x in (r, g, k, v, a, b)]
+            with torch.autocast(k.device.type, enabled=False):
+                kept = _forward(inputs, state[rows], y[rows], after[rows], chunk)
             saved += kept if keep else []
         ctx.save_for_backward(*saved)
         ctx.shape, ctx.step = k.shape, step
@@ -93,7 +93,8 @@ class _Chunked(torch.autograd.Function):
         for index, start in enumerate(range(0, batch, ctx.step)):
             rows = slice(start, start + ctx.step)
             kept = saved[index * per_slice : (index + 1) * per_slice]
-            _backward(kept, dy[rows], dafter[rows], [x[rows] for x in grads], dstate[rows])
+            with torch.autocast(dy.device.type, enabled=False):
+                _backward(kept, dy[rows], dafter[rows], [x[rows] for x in grads], dstate[rows])
         return (*grads, dstate.to(ctx.dtypes[-1]), None)
 
 

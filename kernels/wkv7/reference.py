@@ -20,7 +20,7 @@ def wkv7_reference(
 
     r, g, k, a, b [B, T, H, K] and v [B, T, H, V]; g is the natural logarithm of the decay.
     state [B, H, V, K] comes before the first position, zeros when absent. mask [B, T] is true at
-    real positions; others leave the state alone and put out zeros. Per head, with rows of S
+    real positions; others read the state but leave it alone. Per head, with rows of S
     indexed by value and columns by key::
 
         S <- S diag(exp g) + (S a) b^T + v k^T
@@ -40,13 +40,10 @@ def wkv7_reference(
         removed = (state @ a[:, t, :, :, None]) * b[:, t, :, None, :]  # [B, H, V, K]
         written = v[:, t, :, :, None] * k[:, t, :, None, :]  # [B, H, V, K]
         after = state * g[:, t, :, None, :].exp() + removed + written
-        y = (after @ r[:, t, :, :, None]).squeeze(-1)
         if mask is not None:
-            real = mask[:, t, None, None]
-            after = torch.where(real[..., None], after, state)
-            y = y * real
+            after = torch.where(mask[:, t, None, None, None], after, state)
         state = after
-        outputs.append(y)
+        outputs.append((state @ r[:, t, :, :, None]).squeeze(-1))
     y = torch.stack(outputs, 1) if outputs else torch.zeros_like(v)
     return y.to(out_dtype), state
 
