@@ -66,17 +66,25 @@ def compose(
     return Config(_interpolate(values, path), path, places)
 
 
-def find(name_or_path: str | Path, kind: str = "system", folder: Path | None = None) -> Path:
+def find(
+    name_or_path: str | Path,
+    kind: str = "system",
+    folder: Path | None = None,
+    asking: Path | None = None,
+) -> Path:
     """The YAML file meant by a path or by a bundled name.
 
-    Raises ``UnknownName`` naming what there is.
+    ``folder`` is looked in first (the current one if None); ``asking`` is the file that names this
+    one as its base, so that a file may share the name of the bundled one it is based on. Raises
+    ``UnknownName`` naming what there is.
     """
     text = str(name_or_path)
     file = text if text.endswith((".yaml", ".yml")) else f"{text}.yaml"
     places = [folder] if folder else [Path()]
     for place in [*places, bundled() / kind, bundled()]:
-        if (place / file).is_file():
-            return place / file
+        path = place / file
+        if path.is_file() and (asking is None or path.resolve() != asking):
+            return path
     if Path(text).is_dir() and (Path(text) / "config.yaml").is_file():
         return Path(text) / "config.yaml"
     known = sorted(p.stem for p in (bundled() / kind).glob("*.yaml"))
@@ -121,7 +129,7 @@ def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for name in [bases] if isinstance(bases, str) else bases:
-        below, origin = _read(find(str(name), kind, path.parent), kind, (*seen, path))
+        below, origin = _read(find(str(name), kind, path.parent, path), kind, (*seen, path))
         places = _forget(places, values, below) | origin
         values = merge(values, below)
     _resolve_weights(own, path.parent)

@@ -7,6 +7,7 @@ dataclass ``Config`` nested in the class that the slot names.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,10 +156,11 @@ def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: C
         return OmegaConf.to_object(OmegaConf.merge(whole, {key: dict(values)}))[key]
     except OmegaConfBaseException as error:
         full = str(error.full_key or key)
-        what = (error.msg or str(error)).splitlines()[0].replace("'Config'", f"'{key}'")
+        what = (error.msg or str(error)).splitlines()[0]
+        what = re.sub(r"Key '(.+)' not in '.+'\.", rf"'\1' is not a key of '{key}'.", what)
         legal = ", ".join(schema.__dataclass_fields__)
         raise ConfigError(
-            f"{full}: {what}.".replace("..", ".").replace("?.", "?"),
+            f"{full}: {what.rstrip('.')}" + ("" if what.endswith("?") else "."),
             config.place(full),
             f"Correct that key. Keys of '{key}': {legal}.",
         ) from error

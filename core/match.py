@@ -1,0 +1,170 @@
+"""``wishbone match A.yaml B.yaml``: the size of B's backbone at which both models cost the same.
+
+A comparison of two backbones says little when one of them has more parameters. Width and depth of
+B are searched by formula; the answer is then built on the meta device and counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from wishbone.core.errors import ConfigError, GateFailed, WishboneError
+from wishbone.core.plugin import registry
+
+
+@dataclass(frozen=True)
+class Match:
+    """A size of B, and what it costs beside A."""
+
+    fields: dict[str, Any]
+    """Fields of B's backbone that change."""
+    parameters: int
+    """Of the whole language model B: tables, backbone, head."""
+    target: int
+    """Of the whole language model A."""
+
+    @property
+    def difference(self) -> float:
+        """Relative to A; positive when B is larger."""
+        return self.parameters / self.target - 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse and run; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="wishbone match", description=__doc__)
+    parser.add_argument("a", help="the system whose size is kept: a name or a YAML file")
+    parser.add_argument("b", help="the system whose backbone is sized")
+    parser.add_argument("--tolerance", type=float, default=0.01, help="share of A; 0.01 is 1 %%")
+    options = parser.parse_args(argv)
+    from wishbone.core.config import read
+
+    a, b = read(options.a), read(options.b)
+    found = match(a, b, options.tolerance)
+    name = b["backbone"]["name"]
+    print(f"A  {a['backbone']['name']:<14}{found.target:>12,} parameters  ({options.a})")
+    print(f"B  {name:<14}{found.parameters:>12,} parameters  ({options.b})")
+    print(f"B is {100 * found.difference:+.2f} % of A in size" if found.difference else "equal")
+    changed = ", ".join(f"{key}: {value}" for key, value in found.fields.items())
+    print(f"\nput this into {options.b}:\n\nbackbone: {{name: {name}, {changed}}}")
+    return 0
+
+
+def match(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float = 0.01) -> Match:
+    """The nearest shape of B's backbone whose model has A's parameters within ``tolerance``.
+
+    ``a`` and ``b`` are resolved configurations. Raises ``GateFailed`` with the closest size if no
+    size fits, ``ConfigError`` if B's backbone has no width or depth to change.
+    """
+    from wishbone.core.config import build_model, part, resolve
+
+    target = _count(build_model(a, "meta"))
+    cls, base = part(b, "backbone")
+    depth = _depth_field(base, b)
+    around: dict[int, int] = {}
+
+    def total(config: Any) -> int:
+        """Backbone by formula; tables and head built once per width."""
+        if config.width not in around:
+            whole = build_model(_with(b, config), "meta")
+            around[config.width] = _count(whole) - _count(whole.backbone)
+        return cls.count_parameters(config) + around[config.width]
+
+    best: tuple[float, Any] | None = None
+    nearest: tuple[float, Any] | None = None
+    for config in _sizes(base, depth):
+        try:
+            config = _tune(config, target, total)
+            off = abs(total(config) / target - 1)
+        except (WishboneError, ValueError):
+            # this width does not divide as the backbone wants it to
+            continue
+        change = _change(base, config, depth)
+        if nearest is None or off < nearest[0]:
+            nearest = off, config
+        if off <= tolerance and (best is None or change < best[0]):
+            best = change, config
+    if best is None:
+        raise GateFailed(
+            f"No size of '{b['backbone']['name']}' comes within {100 * tolerance:g} % of"
+            f" {target:,} parameters" + (f"; the nearest is {nearest[1]}." if nearest else "."),
+            "wishbone match",
+            "Allow a larger --tolerance, or start from a size nearer to it.",
+        )
+    changed = {
+        key: value
+        for key, value in asdict(best[1]).items()
+        if key in ("width", depth) or value != asdict(base)[key]
+    }
+    built = _count(build_model(resolve(_with(b, best[1])), "meta"))
+    return Match(changed, built, target)
+
+
+def _sizes(base: Any, depth: str) -> Iterator[Any]:
+    """Widths in whole heads from a quarter to four times, depths from half to twice."""
+    unit = getattr(base, "head_size", 0)
+    heads = getattr(base, "heads", 0)
+    if not unit:
+        unit = base.width // heads if heads else 16
+    layers = getattr(base, depth)
+    for blocks in range(max(1, layers // 2), 2 * layers + 1):
+        for width in range(max(unit, base.width // 4 // unit * unit), 4 * base.width + 1, unit):
+            fields = {"width": width, depth: blocks}
+            if heads:
+                fields["heads"] = width // unit
+            if getattr(base, "ffn_width", 0):
+                fields["ffn_width"] = max(16, round(base.ffn_width * width / base.width / 16) * 16)
+            yield replace(base, **fields)
+
+
+def _tune(config: Any, target: int, total: Any) -> Any:
+    """Move ``ffn_width``, where there is one, by steps of 16 to the size nearest to ``target``.
+
+    By at most an eighth, so that the shape stays one that somebody would choose.
+    """
+    here = getattr(config, "ffn_width", 0)
+    count = total(config)
+    if not here:
+        return config
+    step = total(replace(config, ffn_width=here + 16)) - count
+    moves = round((target - count) / step)
+    if abs(16 * moves) > here // 8:
+        return config
+    return replace(config, ffn_width=here + 16 * moves)
+
+
+def _change(base: Any, config: Any, depth: str) -> float:
+    """How far a shape is from the one that was asked for; a factor of two counts the same anywhere.
+
+    Width and depth count alike, the proportion between feed-forward and width as well.
+    """
+    change = abs(math.log(config.width / base.width))
+    change += abs(math.log(getattr(config, depth) / getattr(base, depth)))
+    if getattr(base, "ffn_width", 0):
+        ratio = (config.ffn_width / config.width) / (base.ffn_width / base.width)
+        change += abs(math.log(ratio))
+    return change
+
+
+def _depth_field(base: Any, config: Mapping[str, Any]) -> str:
+    depth = next((name for name in ("layers", "depth") if hasattr(base, name)), None)
+    if depth is None or not hasattr(base, "width"):
+        name = config["backbone"]["name"]
+        raise ConfigError(
+            f"Backbone '{name}' has no fields 'width' and 'layers' to search.",
+            registry().entry("backbone", name).target,
+            "Set its size by hand; 'wishbone plugins info' shows its fields.",
+        )
+    return depth
+
+
+def _with(config: Mapping[str, Any], fields: Any) -> dict[str, Any]:
+    backbone = {"name": config["backbone"]["name"], **asdict(fields)}
+    return {**config, "backbone": backbone}
+
+
+def _count(module: Any) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
