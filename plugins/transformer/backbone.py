@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from wishbone.core.errors import ConfigError
 from wishbone.core.interfaces import Backbone, Caps, State
+from wishbone.plugins.transformer.attention import causal_attention
 from wishbone.plugins.transformer.cache import Past, append_, plan_past, plan_step
 
 
@@ -98,11 +99,11 @@ class Attention(nn.Module):
             # One position that sees everything: the query heads of a group stand in for positions.
             queries = queries.reshape(batch, self.kv_heads, share, size)
             y = F.scaled_dot_product_attention(queries, key, value)
+        elif past.causal:
+            y = causal_attention(queries, key, value)
         else:
-            if share > 1:
-                key, value = (t.repeat_interleave(share, dim=1) for t in (key, value))
             y = F.scaled_dot_product_attention(
-                queries, key, value, attn_mask=past.bias, is_causal=past.causal
+                queries, key, value, attn_mask=past.bias, enable_gqa=share > 1
             )
         return self.output(y.reshape(batch, -1, length, size).transpose(1, 2).flatten(2))
 

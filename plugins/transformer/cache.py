@@ -59,7 +59,7 @@ def plan_past(x: Tensor, state: State | None, count: Tensor | None, angles: Angl
     used, even = _extent(before, state)
     if even:
         past = Past(angles((used + new)[None], x.dtype), used, None, after)
-        past.causal = used == 0 and length > 1
+        past.causal = used == 0
         if used and length > 1:
             slots = torch.arange(used + length, device=x.device)
             past.bias = slots <= (used + new)[:, None]
