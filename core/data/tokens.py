@@ -1,0 +1,206 @@
+"""Token data: text ids and codes of every utterance, in memory as flat arrays.
+
+A corpus is a folder of Parquet files. Columns: ``id``, ``text``, ``text_ids``, ``codes`` (frame by
+frame, the codebooks of one frame together), ``word_ends`` (code frames spoken when each word ends,
+may be empty), ``seconds``, ``speaker``. What made the ids stands in the schema's metadata under
+``wishbone``, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wishbone.core.errors import DataError, MissingExtra
+from wishbone.core.interfaces import Sample
+
+METADATA = b"wishbone"
+
+
+def arrow() -> Any:
+    """The module pyarrow, with ``parquet`` in it; ``MissingExtra`` where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra(
+            "Reading and writing corpora needs pyarrow.",
+            "wishbone.core.data",
+            "Run: pip install 'wishbone-tts[train]'.",
+        ) from error
+    return pyarrow
+
+
+def parquet_files(folder: str | Path) -> list[Path]:
+    """The Parquet files of a corpus in the order of their names.
+
+    Raises ``DataError`` when there is none.
+    """
+    folder = Path(folder)
+    files = [folder] if folder.is_file() else sorted(folder.glob("*.parquet"))
+    if not files:
+        raise DataError(
+            "There is no Parquet file here.",
+            str(folder),
+            "Give the folder that 'wishbone data' wrote.",
+        )
+    return files
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Lists of different lengths in one array: list i is ``values[starts[i]:starts[i + 1]]``."""
+
+    values: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def join(cls, parts: Sequence[Any]) -> Ragged:
+        """From pyarrow list columns, one per file."""
+        values, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
+        for part in parts:
+            column = part.combine_chunks()
+            offsets = np.asarray(column.offsets, dtype=np.int64)
+            values.append(np.asarray(column.values, dtype=np.int32)[offsets[0] : offsets[-1]])
+            lengths.append(np.diff(offsets))
+        return cls(np.concatenate(values), np.cumsum(np.concatenate(lengths)))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.values[self.starts[index] : self.starts[index + 1]]
+
+    def lengths(self) -> np.ndarray:
+        """How long each list is."""
+        return np.diff(self.starts)
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """The lists ``rows`` alone, copied."""
+        lengths = self.lengths()[rows]
+        values = [self[int(row)] for row in rows] or [np.empty(0, np.int32)]
+        return Ragged(np.concatenate(values), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+@dataclass(frozen=True)
+class TokenCorpus:
+    """All utterances of one or several folders."""
+
+    ids: list[str]
+    texts: list[str]
+    text: Ragged
+    codes: Ragged
+    """Flat; every ``codebooks`` numbers are one frame."""
+    word_ends: Ragged
+    seconds: np.ndarray
+    about: dict[str, Any]
+    """What made the tokens: ``tokenizer``, ``codec``, ``codebooks``, ``rate``, ..."""
+    files: list[Path]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def codebooks(self) -> int:
+        """Q."""
+        return int(self.about.get("codebooks", 1))
+
+    def sample(self, index: int) -> Sample:
+        """One utterance as layouts take it."""
+        frames = self.codes[index].reshape(-1, self.codebooks).tolist()
+        return Sample(self.text[index].tolist(), frames, self.word_ends[index].tolist())
+
+    def positions(self) -> np.ndarray:
+        """[N] about how many positions each utterance takes: its ids, its frames, two marks."""
+        return self.text.lengths() + self.codes.lengths() // self.codebooks + 2
+
+    def take(self, rows: np.ndarray) -> TokenCorpus:
+        """The utterances ``rows`` alone."""
+        return TokenCorpus(
+            [self.ids[row] for row in rows],
+            [self.texts[row] for row in rows],
+            self.text.take(rows),
+            self.codes.take(rows),
+            self.word_ends.take(rows),
+            self.seconds[rows],
+            self.about,
+            self.files,
+        )
+
+
+def read_tokens(folders: str | Path | Iterable[str | Path]) -> TokenCorpus:
+    """Load token data of one folder or several that were made with the same parts.
+
+    Raises ``DataError`` when a file is no token data or two files disagree about what made them.
+    """
+    pyarrow = arrow()
+    folders = [folders] if isinstance(folders, str | Path) else list(folders)
+    files = [file for folder in folders for file in parquet_files(folder)]
+    names = ["id", "text", "text_ids", "codes", "word_ends", "seconds"]
+    tables, about = [], None
+    for file in files:
+        schema = pyarrow.parquet.read_schema(file)
+        missing = [name for name in names if name not in schema.names]
+        if missing or METADATA not in (schema.metadata or {}):
+            raise DataError(
+                f"This is not token data: it lacks {', '.join(missing) or 'its description'}.",
+                str(file),
+                "Make token data with 'wishbone data tokenize'.",
+            )
+        described = json.loads(schema.metadata[METADATA])
+        if about is not None and described != about:
+            raise DataError(
+                f"Two files were made with different parts: {about} and {described}.",
+                str(file),
+                "Tokenise all of them with one system.",
+            )
+        about = described
+        tables.append(pyarrow.parquet.read_table(file, columns=names))
+    whole = {name: [table.column(name) for table in tables] for name in names}
+    return TokenCorpus(
+        ids=[value for column in whole["id"] for value in column.to_pylist()],
+        texts=[value for column in whole["text"] for value in column.to_pylist()],
+        text=Ragged.join(whole["text_ids"]),
+        codes=Ragged.join(whole["codes"]),
+        word_ends=Ragged.join(whole["word_ends"]),
+        seconds=np.concatenate([np.asarray(c, dtype=np.float32) for c in whole["seconds"]]),
+        about=about or {},
+        files=files,
+    )
+
+
+def write_tokens(path: str | Path, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Write one Parquet file of token data, aside and renamed."""
+    pyarrow = arrow()
+    numbers = pyarrow.list_(pyarrow.int32())
+    schema = pyarrow.schema(
+        [
+            ("id", pyarrow.string()),
+            ("text", pyarrow.string()),
+            ("text_ids", numbers),
+            ("codes", numbers),
+            ("word_ends", numbers),
+            ("seconds", pyarrow.float32()),
+            ("speaker", pyarrow.string()),
+        ],
+        metadata={METADATA: json.dumps(about, sort_keys=True)},
+    )
+    write_table(path, pyarrow.Table.from_pylist(list(rows), schema=schema))
+
+
+def write_table(path: str | Path, table: Any) -> None:
+    """Write a pyarrow table to a Parquet file that is either all there or not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        arrow().parquet.write_table(table, aside, compression="zstd")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

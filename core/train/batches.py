@@ -1,0 +1,134 @@
+"""Which utterances go into which step, and making tensors of them.
+
+Everything follows from the seed and the number of the step: to resume is to count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wishbone.core.data.tokens import TokenCorpus
+from wishbone.core.errors import DataError
+from wishbone.core.interfaces import IGNORE, Layout, Positions
+
+POOL = 50
+"""Batches whose utterances are sorted by length together: more pad less and mix less."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Laid-out utterances, padded to the longest."""
+
+    table: Tensor  # [B, T]
+    ids: Tensor  # [B, T, Q]
+    targets: Tensor  # [B, T, Q]
+    mask: Tensor  # [B, T]
+    rows: tuple[int, ...]
+    """Which utterances of the corpus."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        parts = (self.table, self.ids, self.targets, self.mask)
+        return Batch(*(part.to(device, non_blocking=True) for part in parts), self.rows)
+
+
+class BatchPlan:
+    """Batches of about equal length under a budget of padded positions, shuffled every epoch.
+
+    The plan is that of all processes together, so a run on two processes with a budget of P each
+    sees the same batches in the same order as a run on one with 2 P.
+    """
+
+    def __init__(self, lengths: np.ndarray, budget: int, seed: int) -> None:
+        self.lengths = lengths
+        self.budget = budget
+        self.seed = seed
+        self._first = [0]  # step at which each epoch begins
+        self._epochs: dict[int, list[np.ndarray]] = {}
+        longest = int(lengths.max(initial=0))
+        if not len(lengths) or longest > budget:
+            raise DataError(
+                f"The longest of {len(lengths)} utterances takes {longest} positions,"
+                f" a step has {budget}.",
+                "the batch plan",
+                "Raise batch_positions, or take other data.",
+            )
+
+    def rows(self, step: int) -> tuple[int, np.ndarray]:
+        """The epoch of a step (counted from 0) and the utterances in it."""
+        epoch = 0
+        while True:
+            if epoch + 1 == len(self._first):
+                self._first.append(self._first[epoch] + len(self.epoch(epoch)))
+            if step < self._first[epoch + 1]:
+                return epoch, self.epoch(epoch)[step - self._first[epoch]]
+            epoch += 1
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The batches of one epoch in order, each an array of rows."""
+        if epoch not in self._epochs:
+            self._epochs = {epoch: self._plan(epoch)}
+        return self._epochs[epoch]
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        random = np.random.default_rng((self.seed, epoch))
+        order = random.permutation(len(self.lengths))
+        size = max(1, POOL * self.budget // max(1, int(self.lengths.mean())))
+        batches: list[np.ndarray] = []
+        for begin in range(0, len(order), size):
+            pool = order[begin : begin + size]
+            batches += self._cut(pool[np.argsort(self.lengths[pool], kind="stable")])
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def _cut(self, pool: np.ndarray) -> list[np.ndarray]:
+        """Utterances of rising length into batches that stay within the budget."""
+        batches, begin = [], 0
+        for end in range(1, len(pool) + 1):
+            whole = end == len(pool)
+            if whole or (end + 1 - begin) * self.lengths[pool[end]] > self.budget:
+                batches.append(pool[begin:end])
+                begin = end
+        return batches
+
+
+def lay_out(corpus: TokenCorpus, layout: Layout, row: int, seed: int, epoch: int) -> Positions:
+    """One utterance; what the layout varies depends on seed, epoch and row alone."""
+    return layout.train(corpus.sample(row), Random(f"{seed}-{epoch}-{row}"))
+
+
+def collate(sequences: Sequence[Positions], rows: Sequence[int]) -> Batch:
+    """Pad on the right to the longest. Padding reads row 0 of the head's table and is masked."""
+    longest = max(len(sequence.table) for sequence in sequences)
+    count, books = len(sequences), sequences[0].ids.shape[-1]
+    table = np.zeros((count, longest), np.int64)
+    ids = np.zeros((count, longest, books), np.int64)
+    targets = np.full((count, longest, books), IGNORE, np.int64)
+    mask = np.zeros((count, longest), bool)
+    for index, sequence in enumerate(sequences):
+        length = len(sequence.table)
+        table[index, :length] = sequence.table.numpy()
+        ids[index, :length] = sequence.ids.numpy()
+        targets[index, :length] = sequence.targets.numpy()
+        mask[index, :length] = True
+    parts = (torch.from_numpy(part) for part in (table, ids, targets, mask))
+    return Batch(*parts, tuple(int(row) for row in rows))
+
+
+def split_held_out(corpus: TokenCorpus, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows to keep out: whole texts, chosen by a hash of the text."""
+    marks = [int.from_bytes(sha256(text.encode()).digest()[:8], "big") for text in corpus.texts]
+    out = np.asarray(marks, np.float64) / 2.0**64 < share
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def without_texts(corpus: TokenCorpus, other: TokenCorpus) -> np.ndarray:
+    """Rows of ``corpus`` whose text is not a text of ``other``."""
+    known = set(other.texts)
+    return np.flatnonzero([text not in known for text in corpus.texts])

@@ -1,0 +1,158 @@
+"""The folder of a run: its configuration, its log, and checkpoints to go on from.
+
+::
+
+    RUN/config.yaml                    the recipe with the system resolved in it
+    RUN/log.jsonl                      one JSON object per line: losses, rates, speeds
+    RUN/checkpoints/step-00001000/     model, average, optimizer (safetensors), state.json
+    RUN/export/                        at the end: what a system's ``weights:`` can name
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wishbone.core.compose import dump
+from wishbone.core.errors import CheckpointError, ConfigError
+from wishbone.core.model import SpeechLM
+from wishbone.core.train.optimizer import Average, load_optimizer, optimizer_tensors
+from wishbone.core.train.recipe import RUNNING, Recipe, as_saved
+from wishbone.core.weights import load_tensors, read_tensors, write_tensors
+
+PARTS = ("model", "average", "optimizer")
+
+
+class Run:
+    """The files of one run."""
+
+    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+        self.folder = Path(folder)
+        self.keep = keep
+        self.log_file = self.folder / "log.jsonl"
+        self.export = self.folder / "export"
+
+    def claim(self, recipe: Recipe, data: str, change: bool) -> None:
+        """Begin a run here, or make sure that the one here is the same.
+
+        ``data`` is the corpus' hash. Raises ``ConfigError`` naming the fields that differ, unless
+        ``change`` says that this is meant.
+        """
+        path = self.folder / "config.yaml"
+        now = as_saved(recipe) | {"data_hash": data}
+        if path.exists():
+            from omegaconf import OmegaConf
+
+            before = OmegaConf.to_container(OmegaConf.load(path))
+            differ = sorted(_differences(before, now))
+            if differ and not change:
+                raise ConfigError(
+                    f"The run here was begun with other values of: {', '.join(differ)}.",
+                    str(path),
+                    "Choose another 'out', or add --change to go on with the new values.",
+                )
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise ConfigError(
+                "The folder holds something that is no training run.",
+                str(self.folder),
+                "Choose another 'out'.",
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, dump(now))
+
+    def newest(self) -> Path | None:
+        """The last complete checkpoint, if there is one."""
+        return next(iter(reversed(self._all())), None)
+
+    def save(
+        self,
+        model: SpeechLM,
+        average: Average,
+        optimizer: torch.optim.Optimizer,
+        state: dict[str, Any],
+    ) -> Path:
+        """Write a checkpoint aside, rename it, and remove the oldest beyond ``keep``."""
+        target = self.folder / "checkpoints" / f"step-{state['step']:08d}"
+        if target.exists():
+            return target
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        write_tensors(aside / "model.safetensors", model)
+        write_tensors(aside / "average.safetensors", average.tensors())
+        write_tensors(aside / "optimizer.safetensors", optimizer_tensors(optimizer, model))
+        write_text(aside / "state.json", json.dumps(state, indent=2) + "\n")
+        aside.rename(target)
+        for old in self._all()[: -self.keep]:
+            shutil.rmtree(old)
+        return target
+
+    def load(
+        self, model: SpeechLM, average: Average, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """Go back to the newest checkpoint; an empty dictionary where there is none.
+
+        Lines of the log after that step are removed: they will be written again.
+        """
+        folder = self.newest()
+        if folder is None:
+            return {}
+        try:
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"The checkpoint cannot be read: {error}.",
+                str(folder),
+                "Remove that folder; the run goes on from the one before it.",
+            ) from error
+        load_tensors(model, read_tensors(folder / "model.safetensors"), str(folder))
+        average.load(read_tensors(folder / "average.safetensors"))
+        load_optimizer(optimizer, model, read_tensors(folder / "optimizer.safetensors"))
+        return state
+
+    def trim_log(self, step: int) -> None:
+        """Remove what the log says about steps after ``step``."""
+        if self.log_file.exists():
+            lines = self.log_file.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
+            write_text(self.log_file, "".join(line + "\n" for line in kept))
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to the log."""
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _all(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("step-*"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is either all there or as it was."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def _step_of(line: str) -> float:
+    """The step a line of the log is about; a line cut short by a kill belongs to no step."""
+    try:
+        return json.loads(line).get("step", 0)
+    except ValueError:
+        return float("inf")
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """Dotted keys at which two recipes differ, those of ``RUNNING`` left out."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [prefix]
+    found = []
+    for key in sorted(before.keys() | now.keys(), key=str):
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if name not in RUNNING:
+            found += _differences(before.get(key), now.get(key), name)
+    return found

@@ -1,0 +1,235 @@
+"""The training loop: every step from the plan to the weights, and nothing hidden between them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wishbone.core.config import Config, build_layout, build_model
+from wishbone.core.data.tokens import TokenCorpus
+from wishbone.core.errors import DataError, WishboneError
+from wishbone.core.train.batches import Batch, BatchPlan, collate, lay_out
+from wishbone.core.train.checkpoint import Run, write_text
+from wishbone.core.train.optimizer import Average, make_optimizer, rate, set_rate
+from wishbone.core.train.processes import Processes
+from wishbone.core.train.recipe import Recipe
+from wishbone.core.train.watch import Watch
+
+
+@dataclass
+class Tally:
+    """Losses and counts summed since the last line of the log."""
+
+    loss: float = 0.0
+    count: float = 0.0
+    positions: int = 0
+    seconds: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Nats per target."""
+        return self.loss / max(1.0, self.count)
+
+
+class Trainer:
+    """One run in one process; under torchrun each process has its own and they keep in step."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        system: Config,
+        training: TokenCorpus,
+        held_out: TokenCorpus,
+        here: Processes,
+        run: Run,
+    ) -> None:
+        self.recipe = recipe
+        self.system = system
+        self.here = here
+        self.run = run
+        torch.manual_seed(recipe.seed)
+        self.model = build_model(system, "cpu").to(here.device).train()
+        _, self.layout, self.codes = build_layout(system)
+        check_tokens(training, self.layout.tables, self.codes.size, self.codes.codebooks)
+        self.training = training
+        self.plan = BatchPlan(
+            training.positions(), recipe.batch_positions * here.count, recipe.seed
+        )
+        self.held_out = self._held_out_batches(held_out)
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.average = Average(self.model, recipe.ema)
+        self.step = 0
+        self.elapsed = 0.0
+        """Seconds of training in all calls of this run."""
+        self.tally = Tally()
+
+    def train(self, stop: Any = lambda: False) -> bool:
+        """Go on from the newest checkpoint to the last step; true when that was reached.
+
+        ``stop()`` is asked after every step. Raises ``WishboneError`` when a loss is not finite.
+        """
+        # AdamW's sums sink below the smallest normal number, where a CPU is a hundred times slower.
+        torch.set_flush_denormal(True)
+        self._resume()
+        watch = Watch(self.recipe, self.run, self.here, self.step)
+        begin, before = time.monotonic(), self.elapsed
+        while self.step < self.recipe.steps:
+            self._train_step()
+            self.elapsed = before + time.monotonic() - begin
+            last = self.step == self.recipe.steps
+            if self.step % self.recipe.log_every == 0 or last:
+                watch.training(self.step, self.tally, self._rate(), self.elapsed)
+                self.tally = Tally()
+            every = self.recipe.evaluate_every
+            if last or (every and self.step % every == 0):
+                watch.held_out(self.step, self.evaluate())
+            out_of_time = 0 < self.recipe.max_minutes * 60 < time.monotonic() - begin
+            halt = self.here.agree(out_of_time or stop())
+            if last or halt or self.here.agree(watch.checkpoint_due(self.step)):
+                self.save(watch)
+            if halt:
+                break
+        watch.close()
+        return self.step >= self.recipe.steps
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Held-out loss of the averaged weights, nats per target; not a number without data."""
+        self.model.eval()
+        total = torch.zeros(2, dtype=torch.float64, device=self.here.device)
+        with self.average.applied():
+            for batch in self.held_out:
+                batch = batch.to(self.here.device)
+                with self._autocast():
+                    loss, count = self.model.loss(batch.table, batch.ids, batch.targets, batch.mask)
+                total += torch.stack([loss.double(), count.double()])
+        self.model.train()
+        loss, count = self.here.sum_(total).tolist()
+        return loss / count if count else math.nan
+
+    def save(self, watch: Watch | None = None) -> None:
+        """Write a checkpoint; all processes call it, the leading one writes."""
+        if self.here.leads:
+            state = {"step": self.step, "elapsed": self.elapsed, "tally": vars(self.tally)}
+            folder = self.run.save(self.model, self.average, self.optimizer, state)
+            if watch:
+                with self.average.applied():
+                    watch.saved(folder, self.model, self.system)
+                self.model.train()
+        self.here.wait()
+
+    def _resume(self) -> None:
+        state = self.run.load(self.model, self.average, self.optimizer)
+        self.step = int(state.get("step", 0))
+        self.elapsed = float(state.get("elapsed", 0.0))
+        self.tally = Tally(**state.get("tally", {}))
+        if self.here.leads:
+            self.run.trim_log(self.step)
+        self.here.wait()
+
+    def _train_step(self) -> None:
+        begin = time.monotonic()
+        epoch, rows = self.plan.rows(self.step)
+        # Dropout, too, follows from the number of the step, so no generator need be saved.
+        torch.manual_seed((self.recipe.seed << 32) + self.step * self.here.count + self.here.rank)
+        batch = self._batch(rows[self.here.rank :: self.here.count], epoch)
+        loss, count = self._loss(batch)
+        total = torch.stack([loss.detach().double(), count.double()])
+        loss_sum, targets = self.here.sum_(total).tolist()
+        self.optimizer.zero_grad(set_to_none=True)
+        if loss.requires_grad:
+            (loss / max(1.0, targets)).backward()
+        self.here.sum_gradients_(self.model)
+        limit = self.recipe.clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        if not math.isfinite(loss_sum) or not math.isfinite(norm):
+            self._refuse(epoch, rows, loss_sum, norm)
+        set_rate(self.optimizer, rate(self.step, self.recipe))
+        self.optimizer.step()
+        if self.average.decay:
+            self.average.update(self.step)
+        self.step += 1
+        self.tally.loss += loss_sum
+        self.tally.count += targets
+        self.tally.positions += int(self.training.positions()[rows].sum())
+        self.tally.seconds += time.monotonic() - begin
+        self.tally.parts = {"epoch": epoch, "norm": norm}
+
+    def _batch(self, rows: Any, epoch: int) -> Batch | None:
+        if not len(rows):
+            return None
+        laid = [lay_out(self.training, self.layout, int(r), self.recipe.seed, epoch) for r in rows]
+        return collate(laid, rows).to(self.here.device)
+
+    def _loss(self, batch: Batch | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum over the targets of this process, and their number."""
+        if batch is None:
+            nothing = torch.zeros((), device=self.here.device)
+            return nothing, nothing
+        with self._autocast():
+            return self.model.loss(batch.table, batch.ids, batch.targets, batch.mask)
+
+    def _held_out_batches(self, corpus: TokenCorpus) -> list[Batch]:
+        """This process's share of the held-out batches, laid out the same way every time."""
+        rows = range(min(len(corpus), self.recipe.held_out_limit))
+        laid = [lay_out(corpus, self.layout, row, 0, 0) for row in rows]
+        order = sorted(rows, key=lambda row: len(laid[row].table))
+        batches: list[Batch] = []
+        begin = 0
+        for end in range(1, len(order) + 1):
+            full = end == len(order) or (
+                (end + 1 - begin) * len(laid[order[end]].table) > self.recipe.batch_positions
+            )
+            if full:
+                batches.append(collate([laid[row] for row in order[begin:end]], order[begin:end]))
+                begin = end
+        return batches[self.here.rank :: self.here.count]
+
+    def _autocast(self) -> Any:
+        if self.recipe.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.here.device.type, torch.bfloat16)
+
+    def _rate(self) -> float:
+        return self.recipe.learning_rate * rate(self.step - 1, self.recipe)
+
+    def _refuse(self, epoch: int, rows: Any, loss: float, norm: float) -> None:
+        """Stop before the weights are spoilt, and name the utterances."""
+        ids = [self.training.ids[row] for row in rows]
+        path = Path(self.run.folder) / f"not-finite-{self.step:08d}.json"
+        if self.here.leads:
+            entry = {"step": self.step, "epoch": epoch, "loss": str(loss), "norm": str(norm)}
+            write_text(path, json.dumps(entry | {"utterances": ids}, indent=2) + "\n")
+        shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+        raise WishboneError(
+            f"The loss ({loss}) or the gradient (norm {norm}) of step {self.step} is not finite.",
+            f"utterances {shown}; all of them in {path}",
+            "Look at these utterances, or lower learning_rate; the last checkpoint is intact.",
+        )
+
+
+def check_tokens(corpus: TokenCorpus, tables: Any, size: int, books: int) -> None:
+    """Raise ``DataError`` unless every id of the corpus exists in the system's tables."""
+    problems = []
+    if corpus.codebooks != books:
+        problems.append(f"it has {corpus.codebooks} codebooks, the codec {books}")
+    if len(corpus.codes.values) and int(corpus.codes.values.max()) >= size:
+        problems.append(f"its highest code is {int(corpus.codes.values.max())}, of {size}")
+    rows = tables.get("text", 0)
+    if rows and len(corpus.text.values) and int(corpus.text.values.max()) >= rows:
+        problems.append(f"its highest text id is {int(corpus.text.values.max())}, of {rows}")
+    if problems:
+        raise DataError(
+            f"The corpus was not made for this system: {'; '.join(problems)}.",
+            str(corpus.files[0].parent if corpus.files else "the corpus"),
+            "Tokenise it with this system: 'wishbone data tokenize'.",
+        )

@@ -1,0 +1,120 @@
+"""AdamW, the learning rate of every step, and the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from wishbone.core.errors import CheckpointError
+from wishbone.core.model import SpeechLM
+from wishbone.core.train.recipe import Recipe
+
+FIRST = 0.01
+"""Learning rate of the first step as a share of the highest (RWKV-LM, train.py)."""
+
+
+def make_optimizer(model: SpeechLM, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW over the model's own parameter groups; their learning rates keep their ratios."""
+    groups = model.parameter_groups(recipe.learning_rate, recipe.weight_decay)
+    groups = [group for group in groups if group["params"]]
+    for group in groups:
+        group["highest"] = group["lr"]
+    return torch.optim.AdamW(
+        groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=True
+    )
+
+
+def rate(step: int, recipe: Recipe) -> float:
+    """Share of the highest learning rate in a step counted from 0."""
+    if step < recipe.warmup_steps:
+        return FIRST + (1 - FIRST) * (step + 1) / recipe.warmup_steps
+    last = recipe.final_rate
+    if recipe.schedule == "cosine":
+        whole = max(1, recipe.steps - recipe.warmup_steps)
+        done = min(1.0, (step - recipe.warmup_steps) / whole)
+        return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done))
+    falling = max(1.0, recipe.decay_share * recipe.steps)
+    left = max(0.0, recipe.steps - step)
+    return last + (1 - last) * min(1.0, left / falling)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Give every group its own highest learning rate times ``share``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["highest"] * share
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """AdamW's memory as named tensors: ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME``."""
+    named = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            named[f"{key}/{name}"] = value.detach().clone()
+    return named
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
+) -> None:
+    """Put back what ``optimizer_tensors`` took. Raises ``CheckpointError`` if a name is unknown."""
+    parameters = dict(model.named_parameters())
+    for full, value in tensors.items():
+        key, _, name = full.partition("/")
+        if name not in parameters:
+            raise CheckpointError(
+                f"The optimiser remembers '{name}', which the model does not have.",
+                "optimizer.safetensors",
+                "Resume with the configuration that the run began with.",
+            )
+        parameter = parameters[name]
+        place = parameter.device if key != "step" or parameter.is_cuda else "cpu"
+        optimizer.state[parameter][key] = value.to(place)
+
+
+class Average:
+    """Exponential moving average of the weights; young averages forget faster.
+
+    The decay of step t is ``min(decay, (1 + t) / (10 + t))``, so that the first steps do not weigh
+    on the average for ever.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.names = [name for name, _ in model.named_parameters()]
+        self._live = [p for _, p in model.named_parameters()]
+        self._mean = [p.detach().clone() for p in self._live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the weights after step ``step`` (counted from 0) into the average."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._mean, [p.detach() for p in self._live], 1 - decay)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The averages by parameter name; the weights themselves where none are kept."""
+        return dict(zip(self.names, self._mean if self.decay else self._live, strict=True))
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put averages back by parameter name."""
+        for name, mean in zip(self.names, self._mean, strict=True):
+            mean.copy_(tensors[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model with averaged weights; afterwards it has its own again."""
+        if not self.decay:
+            yield
+            return
+        held = [p.detach().clone() for p in self._live]
+        with torch.no_grad():
+            torch._foreach_copy_(self._live, self._mean)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._live, held)

@@ -1,0 +1,143 @@
+"""What a training YAML may say, and reading it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.compose import Config, compose, merge
+from wishbone.core.config import read, resolve, structured
+from wishbone.core.errors import ConfigError
+
+
+@dataclass
+class Recipe:
+    """One training run. Everything but ``system``, ``data`` and ``out`` has a default."""
+
+    system: Any = None
+    """Name or path of a system, or a mapping with ``base:`` and what differs from it."""
+    data: Any = None
+    """Folder of token data, or a list of folders."""
+    held_out: Any = 0.02
+    """Folder of token data no training sees, or the share of the texts of ``data`` to keep out."""
+    held_out_limit: int = 500
+    """Utterances of the held-out loss at most, so that measuring it stays short."""
+    out: str = ""
+    """Folder of the run; empty means ``runs/`` and the name of the YAML file."""
+    steps: int = 10_000
+    """Optimiser steps of the whole run; the schedule ends there."""
+    max_minutes: float = 0.0
+    """Stop with a checkpoint after this many minutes of this call; 0 means never."""
+    batch_positions: int = 8192
+    """Padded positions a process sees in one step: batch size times longest sequence."""
+    learning_rate: float = 1e-3
+    """Highest learning rate."""
+    weight_decay: float = 0.01
+    """Of AdamW, for the matrices that the model's parameter groups name."""
+    beta1: float = 0.9
+    """Decay of AdamW's mean of gradients."""
+    beta2: float = 0.99
+    """Decay of AdamW's mean of squared gradients; RWKV's choice, quicker than the usual 0.999."""
+    epsilon: float = 1e-18
+    """AdamW's guard against division by zero. RWKV's choice: tables have rare, tiny gradients."""
+    clip: float = 1.0
+    """Longest gradient, as a norm over all parameters; 0 means any."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises from a hundredth to its highest."""
+    schedule: str = "cosine"
+    """"cosine" falls all the time; "trapezoid" stays high and falls in a line at the end."""
+    final_rate: float = 0.0
+    """Learning rate at the end, as a share of the highest."""
+    decay_share: float = 0.25
+    """Share of the steps in which "trapezoid" falls."""
+    ema: float = 0.999
+    """Decay per step of the averaged weights, which are measured and exported; 0 averages none."""
+    precision: str = "bf16"
+    """"bf16" runs forward and backward under autocast, "fp32" does not."""
+    seed: int = 1
+    """Of the initial weights, the order of the data, the layouts and the dropout."""
+    device: str = "auto"
+    """"auto" takes the GPU where there is one."""
+    log_every: int = 20
+    """Steps between lines of the log."""
+    evaluate_every: int = 500
+    """Steps between held-out losses; 0 means only at the end."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 means by time alone."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints; 0 means by steps alone."""
+    keep: int = 2
+    """Checkpoints to keep."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside the log."""
+    samples: list[str] = field(default_factory=list)
+    """Sentences to speak into the run's folder at every checkpoint."""
+
+
+RUNNING = (
+    "out", "max_minutes", "log_every", "evaluate_every", "held_out_limit", "checkpoint_every",
+    "checkpoint_minutes", "keep", "tensorboard", "samples", "device",
+)  # fmt: skip
+"""Fields that may differ when a run is resumed, because no loss depends on them."""
+
+
+def read_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Config]:
+    """A training YAML and the resolved configuration of the system it trains.
+
+    Overrides ``system.backbone.width=...`` reach into the system. Raises ``ConfigError``.
+    """
+    inner = [o.removeprefix("system.") for o in overrides if o.startswith("system.")]
+    outer = [o for o in overrides if not o.startswith("system.")]
+    values = compose(name_or_path, outer, kind="train")
+    recipe: Recipe = _structured(values)
+    _check(recipe, values)
+    if not recipe.out:
+        recipe.out = str(Path("runs") / Path(name_or_path).stem)
+    system = _system(recipe.system, inner, values)
+    recipe.system = dict(system)
+    return recipe, system
+
+
+def _structured(values: Config) -> Recipe:
+    places = {f"recipe.{key}": place for key, place in values.places.items()}
+    return structured(Recipe, values, "recipe", Config(values, values.path, places))
+
+
+def _system(system: Any, overrides: list[str], values: Config) -> Config:
+    if isinstance(system, str):
+        folder = values.path.parent if values.path else Path()
+        beside = folder / system
+        return read(beside if beside.is_file() else system, overrides)
+    own = dict(system)
+    base = compose(own.pop("base"), ()) if "base" in own else Config({})
+    from wishbone.core.compose import _overrides
+
+    return resolve(Config(merge(merge(base, own), _overrides(overrides) if overrides else {})))
+
+
+def _check(recipe: Recipe, values: Config) -> None:
+    def refuse(key: str, what: str, do: str) -> None:
+        raise ConfigError(what, values.place(key), do)
+
+    if not isinstance(recipe.system, str | Mapping):
+        refuse("system", "'system' does not say what to train.", "Write 'system: NAME'.")
+    if not isinstance(recipe.data, str | list) or not recipe.data:
+        refuse("data", "'data' does not name a folder of token data.", "Write 'data: FOLDER'.")
+    if not isinstance(recipe.held_out, str | float | int | list):
+        refuse("held_out", "'held_out' is neither a folder nor a share.", "Write a number or path.")
+    if recipe.schedule not in ("cosine", "trapezoid"):
+        refuse("schedule", f"There is no schedule '{recipe.schedule}'.", "cosine or trapezoid.")
+    if recipe.precision not in ("bf16", "fp32"):
+        refuse("precision", f"There is no precision '{recipe.precision}'.", "Write bf16 or fp32.")
+    for key in ("steps", "batch_positions", "log_every", "keep"):
+        if getattr(recipe, key) < 1:
+            refuse(key, f"'{key}' must be at least 1.", "Write a larger number.")
+    if not 0 <= recipe.ema < 1:
+        refuse("ema", "'ema' must be at least 0 and less than 1.", "Write 0.999, for example.")
+
+
+def as_saved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as it is written beside a run, the system resolved in it."""
+    return asdict(recipe)
