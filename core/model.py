@@ -6,11 +6,13 @@ Nothing here knows which backbone it holds: exchanging it is the purpose of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from wishbone.core.interfaces import IGNORE, Backbone, Head, Layout, State
 
 TABLE_STD = 0.02
@@ -44,7 +46,7 @@ class SpeechLM(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the tables, which is the dtype of the vectors that enter the backbone."""
-        return next(self.tables.parameters()).dtype
+        return next(chain(self.tables.parameters(), self.parameters())).dtype
 
     def embed(self, table: Tensor, ids: Tensor) -> Tensor:
         """table [B, T], ids [B, T, Q] -> vectors [B, T, D].
@@ -70,6 +72,20 @@ class SpeechLM(nn.Module):
         table = torch.tensor([[index for index, _ in positions]], device=self.device)
         ids = torch.tensor([[ids for _, ids in positions]], device=self.device)
         return self.embed(table, ids)
+
+    @torch.inference_mode()
+    def advance(
+        self, positions: Sequence[tuple[int, tuple[int, ...]]], state: State
+    ) -> tuple[Tensor, State]:
+        """Positions of a ``Feed`` -> the last hidden vector [D], and the state after them.
+
+        One position is a decoding step, which may change ``state`` in place: use what comes back.
+        """
+        vectors = self.embed_positions(positions)
+        if len(positions) == 1:
+            return self.backbone.step_(vectors, state)[0, 0], state
+        hidden, state = self.backbone(vectors, state)
+        return hidden[0, -1], state
 
     def forward(
         self,

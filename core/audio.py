@@ -1,0 +1,159 @@
+"""Audio in and out of files, between sample rates, and as log-mel spectrograms.
+
+The only file that imports torchaudio, and only inside functions, because a torchaudio that does
+not fit its torch must not stop someone who only wants to speak.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wishbone.core.errors import DataError, MissingExtra, UsageError
+
+FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+"""File ending -> how soundfile names the container and the coding."""
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Samples of one channel and their rate."""
+
+    samples: Tensor
+    """[S] float32 in -1..1."""
+    sample_rate: int
+    """Samples per second."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it sounds."""
+        return len(self.samples) / self.sample_rate
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write a file; its ending chooses WAV, FLAC or OGG. Raises ``UsageError``."""
+        with Writer(path, self.sample_rate, overwrite) as writer:
+            writer.write(self.samples)
+        return writer.path
+
+
+class Writer:
+    """A file that grows chunk by chunk and appears under its name when it is complete.
+
+    Use it as a context: leaving it by an exception leaves no file. Raises ``UsageError`` for an
+    ending that is not known, a folder that is not there, and a file that exists already.
+    """
+
+    def __init__(self, path: str | Path, sample_rate: int, overwrite: bool = False) -> None:
+        self.path = check_target(path, overwrite)
+        self.sample_rate = sample_rate
+        self.samples = 0
+        self._aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+
+    def __enter__(self) -> Writer:
+        import soundfile
+
+        container, coding = FORMATS[self.path.suffix.lower()]
+        self._file = soundfile.SoundFile(
+            self._aside, "w", self.sample_rate, channels=1, format=container, subtype=coding
+        )
+        return self
+
+    def write(self, samples: Tensor) -> None:
+        """Append samples [S]; what is beyond -1..1 is clipped."""
+        # libsndfile's Vorbis encoder overflows its stack on very long blocks
+        for part in samples.detach().cpu().float().clamp(-1, 1).split(1 << 16):
+            self._file.write(part.numpy())
+        self.samples += len(samples)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._file.close()
+        if kind is None:
+            self._aside.replace(self.path)
+        else:
+            self._aside.unlink(missing_ok=True)
+
+
+def check_target(path: str | Path, overwrite: bool = False) -> Path:
+    """``path`` if audio can be written there; raises ``UsageError`` before any work is done."""
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"'{path.suffix}' is not an ending of an audio file that can be written.",
+            where=str(path),
+            do=f"Use {', '.join(FORMATS)}.",
+        )
+    if not path.parent.is_dir():
+        raise UsageError(
+            "The folder does not exist.", where=str(path.parent), do="Make it, or choose another."
+        )
+    if path.exists() and not overwrite:
+        raise UsageError(
+            "The file exists already.",
+            where=str(path),
+            do="Choose another name, or say --force to replace it.",
+        )
+    return path
+
+
+def read(path: str | Path) -> Audio:
+    """A file of any format that libsndfile knows, its channels averaged to one.
+
+    Raises ``UsageError`` when there is no such file and ``DataError`` when it is no audio.
+    """
+    import soundfile
+
+    if not Path(path).is_file():
+        raise UsageError(
+            "There is no such audio file.", where=str(path), do="Check the name and the folder."
+        )
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise DataError(
+            f"The file cannot be read as audio: {error}",
+            where=str(path),
+            do="Convert it to WAV, FLAC, OGG or MP3.",
+        ) from error
+    if not len(samples):
+        raise DataError("The file holds no sound.", where=str(path), do="Record it again.")
+    return Audio(torch.from_numpy(samples).mean(dim=1), rate)
+
+
+def resample(audio: Audio, sample_rate: int) -> Audio:
+    """The same sound at another rate, by windowed sinc interpolation."""
+    if audio.sample_rate == sample_rate:
+        return audio
+    functional = _torchaudio()
+    samples = functional.resample(audio.samples, audio.sample_rate, sample_rate)
+    return Audio(samples, sample_rate)
+
+
+def log_mel(audio: Audio, mels: int = 80, window: int = 1024, hop: int = 256) -> Tensor:
+    """Natural logarithm of a mel spectrogram [mels, frames], for looking at and comparing.
+
+    Hann window of ``window`` samples every ``hop``, magnitudes, Slaney's mel scale up to half the
+    sample rate, floor of 1e-5. The codecs have spectrograms of their own.
+    """
+    spectrum = torch.stft(
+        audio.samples, window, hop, window=torch.hann_window(window), return_complex=True
+    ).abs()
+    filters = _torchaudio().melscale_fbanks(
+        window // 2 + 1, 0.0, audio.sample_rate / 2, mels, audio.sample_rate, "slaney", "slaney"
+    )
+    return (filters.T @ spectrum).clamp(min=1e-5).log()
+
+
+def _torchaudio():  # noqa: ANN202
+    try:
+        from torchaudio import functional
+    except (ImportError, OSError, RuntimeError) as error:
+        raise MissingExtra(
+            f"torchaudio cannot be imported: {error}",
+            where="a change of sample rate or a spectrogram",
+            do="Install the torchaudio that belongs to this torch; 'wishbone doctor' shows both.",
+        ) from error
+    return functional

@@ -1,0 +1,149 @@
+"""THE path of a token: text goes in at the top, samples come out at the bottom.
+
+Speaking a whole text is the stream, drained, so both give the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from wishbone.core.audio import Audio
+from wishbone.core.errors import UsageError
+from wishbone.core.interfaces import Draw, Emit, Feed, Prompt, State, Stop, Wait
+from wishbone.core.sampling import Sampler
+from wishbone.core.text import speakable
+from wishbone.core.voice import Voice, find
+
+if TYPE_CHECKING:
+    from wishbone.core.config import System
+
+Text = str | Iterable[str]
+GROUPS = (4, 8, 16, 25)
+"""Code frames that go to the decoder together, the last size again and again: the first sound
+comes early, and later calls are large enough to be cheap."""
+
+PAUSE = 0.15
+"""Seconds of silence between two pieces of text, beside what the voice itself leaves."""
+
+
+@dataclass
+class Utterance:
+    """One piece of text and what became of it; filled while it is spoken."""
+
+    text: str = ""
+    ids: Sequence[int] = ()
+    codes: list[tuple[int, ...]] = field(default_factory=list)
+    """Frames [T][Q] in the order they were drawn."""
+    reason: str = ""
+    """Why it is over, as in ``Stop``; empty while it is not."""
+
+
+Record = list[Utterance] | None
+
+
+def say(
+    system: System,
+    text: Text,
+    voice: Voice | str | None = None,
+    seed: int = 0,
+    record: Record = None,
+) -> Audio:
+    """Speak all of ``text``: ``stream``, drained."""
+    chunks = list(stream(system, text, voice, seed, record))
+    return Audio(torch.cat(chunks), system.decoder.sample_rate)
+
+
+def stream(
+    system: System,
+    text: Text,
+    voice: Voice | str | None = None,
+    seed: int = 0,
+    record: Record = None,
+) -> Iterator[Tensor]:
+    """Speak ``text`` as it arrives: samples [S] on the CPU, each chunk as soon as it is final.
+
+    Every sentence starts from the voice's own state, so a long text does not drift. ``voice`` is a
+    voice, its name or its file; None means the one the configuration names. ``record`` receives an
+    ``Utterance`` for each piece. Raises ``UsageError`` when nothing in the text can be spoken.
+    """
+    voice = find(voice or system.config.get("voice"))
+    prompt = voice.prompt(system)
+    begin = voice.state_for(system) or prefix(system, prompt)
+    sampler = Sampler(system.sampling, system.decoder.codes, seed)
+    spoken = False
+    for sentence, ids in speakable(text, system.tokenizer.encode):
+        if spoken:
+            yield torch.zeros(round(PAUSE * system.decoder.sample_rate))
+        spoken, utterance = True, Utterance(sentence, ids)
+        if record is not None:
+            record.append(utterance)
+        codes = frames(system, [ids], prompt, sampler, begin, utterance)
+        yield from decode(system, codes, seed, voice.speaker)
+    if not spoken:
+        what = "Nothing in the text can be spoken."
+        raise UsageError(what, "the text given", "Give at least one word or number.")
+
+
+def prefix(system: System, prompt: Prompt) -> State:
+    """The state after what ``prompt`` alone puts into the sequence, before any text is known."""
+    turn, positions = system.layout.start(prompt), []
+    while isinstance(action := turn.next(), Feed):
+        positions.extend(action.positions)
+    model = system.model
+    state = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
+    return model.advance(positions, state)[1] if positions else state
+
+
+def frames(
+    system: System,
+    pieces: Iterable[Sequence[int]],
+    prompt: Prompt,
+    sampler: Sampler,
+    begin: State,
+    utterance: Utterance,
+) -> Iterator[tuple[int, ...]]:
+    """One utterance's code frames; ``pieces`` of ids are taken when the layout wants more text.
+
+    ``begin`` is ``prefix(system, prompt)`` or a voice's saved state; it is not changed.
+    """
+    turn, pieces, model = system.layout.start(prompt), iter(pieces), system.model
+    while isinstance(action := turn.next(), Feed):
+        pass  # begin is the state after these
+    state, waiting, hidden = {name: part.clone() for name, part in begin.items()}, [], None
+    sampler.forget()
+    while not isinstance(action, Stop):
+        match action:
+            case Feed(positions):
+                waiting.extend(positions)
+            case Draw(forced=forced):
+                if waiting and forced is None:
+                    hidden, state = model.advance(waiting, state)
+                    waiting = []
+                with torch.inference_mode():
+                    turn.drawn(sampler.draw(model.head, hidden, action))
+            case Emit(code):
+                utterance.codes.append(code)
+                yield code
+            case Wait():
+                piece = next(pieces, None)
+                turn.end_text() if piece is None else turn.give_text(piece)
+        action = turn.next()
+    utterance.reason = action.reason
+
+
+@torch.no_grad()
+def decode(
+    system: System, codes: Iterable[tuple[int, ...]], seed: int, speaker: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Code frames to samples [S], in groups of ``GROUPS``."""
+    decoder = system.decoder.start(seed=seed, speaker=speaker)
+    codes, sizes = iter(codes), chain(GROUPS, repeat(GROUPS[-1]))
+    while group := list(islice(codes, next(sizes))):
+        yield decoder.push(torch.tensor(group, device=system.model.device)).cpu()
+    yield decoder.finish().cpu()

@@ -1,0 +1,251 @@
+"""A voice: what it said once, as codes, and optionally the state it left a model in.
+
+A voice is two files side by side: ``NAME.yaml`` for people (name, licence, transcript) and
+``NAME.safetensors`` with the codes. The fingerprints in the first say which codec, tokenizer and
+model the second belongs to, because codes and states of another one would be noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from wishbone.core import audio as audio_files
+from wishbone.core.audio import Audio
+from wishbone.core.errors import CheckpointError, DataError, UnknownName, UsageError, did_you_mean
+from wishbone.core.interfaces import Prompt, State
+
+if TYPE_CHECKING:
+    from wishbone.core.config import System
+
+LONGEST_PROMPT = 30.0
+"""Seconds of a recording; CosyVoice2's speech tokenizer takes no more either."""
+
+FIELDS = ("name", "licence", "about", "transcript", "codec", "tokenizer", "model")
+"""Keys of the YAML file."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Someone to speak as. The empty voice is the one a model has by itself."""
+
+    name: str = ""
+    licence: str = ""
+    about: str = ""
+    """Where the recording comes from."""
+    transcript: str = ""
+    """What the recording says, every word."""
+    text: tuple[int, ...] = ()
+    """Ids of the transcript."""
+    speech: tuple[tuple[int, ...], ...] = ()
+    """Codes [T][Q] of the recording."""
+    word_ends: tuple[int, ...] = ()
+    """As in ``Sample``; empty where nobody measured them."""
+    speaker: Tensor | None = None
+    """[E], for decoders that want one."""
+    codec: str = ""
+    """Fingerprint of the speech tokenizer that made the codes."""
+    tokenizer: str = ""
+    """Registry key of the tokenizer that made the ids."""
+    model: str = ""
+    """Fingerprint of the model whose state this is; empty without one."""
+    state: State | None = None
+    """The model's state after the prompt, as ``wishbone.core.pipeline.prefix`` makes it."""
+
+    @classmethod
+    def from_audio(
+        cls,
+        system: System,
+        audio: Audio | str | Path,
+        transcript: str,
+        name: str = "",
+        licence: str = "",
+        word_ends: Sequence[int] = (),
+    ) -> Voice:
+        """A voice from a recording of any sample rate and what is said in it.
+
+        Raises ``UsageError`` for a recording that is too long or a transcript without words.
+        """
+        where = str(audio) if isinstance(audio, str | Path) else "the recording"
+        audio = audio_files.read(audio) if isinstance(audio, str | Path) else audio
+        if audio.seconds > LONGEST_PROMPT:
+            raise UsageError(
+                f"The recording is {audio.seconds:.0f} seconds long, and a voice takes"
+                f" {LONGEST_PROMPT:.0f} at most.",
+                where,
+                "Cut it to one or two sentences, and the transcript with it.",
+            )
+        text = tuple(system.tokenizer.encode(transcript))
+        if not text:
+            raise UsageError(
+                "The transcript of the voice holds nothing that can be spoken.",
+                where,
+                "Write down what the recording says, every word.",
+            )
+        audio = audio_files.resample(audio, system.speech_tokenizer.sample_rate)
+        with torch.inference_mode():
+            codes = system.speech_tokenizer.encode(audio.samples.to(system.model.device))
+        if not len(codes):
+            raise DataError("The recording is too short for a single code.", where, "Record more.")
+        return cls(
+            name=name,
+            licence=licence,
+            transcript=transcript,
+            text=text,
+            speech=tuple(map(tuple, codes.tolist())),
+            word_ends=tuple(word_ends),
+            codec=fingerprint(system.speech_tokenizer),
+            tokenizer=_tokenizer_key(system),
+        )
+
+    def with_state(self, system: System) -> Voice:
+        """The same voice with the state it leaves this system's model in, to start faster."""
+        from wishbone.core.pipeline import prefix
+
+        state = prefix(system, self.prompt(system))
+        return replace(self, state=state, model=fingerprint(system.model))
+
+    def prompt(self, system: System) -> Prompt:
+        """What stands before the text. Raises ``CheckpointError`` for codes of another codec."""
+        if self.codec and self.codec != fingerprint(system.speech_tokenizer):
+            self._refuse("its codes were made by another codec")
+        if self.tokenizer and self.tokenizer != _tokenizer_key(system):
+            self._refuse(f"its transcript was encoded by the tokenizer '{self.tokenizer}'")
+        return Prompt(text=self.text, speech=self.speech, word_ends=self.word_ends)
+
+    def state_for(self, system: System) -> State | None:
+        """The saved state on the system's device, if there is one.
+
+        Raises ``CheckpointError`` when it is the state of another model.
+        """
+        if self.state is None:
+            return None
+        if self.model != fingerprint(system.model):
+            self._refuse("its state belongs to another model")
+        return {name: tensor.to(system.model.device) for name, tensor in self.state.items()}
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write ``path`` (ending in .yaml) and the tensors beside it.
+
+        Raises ``UsageError`` instead of replacing a file, unless told to.
+        """
+        from omegaconf import OmegaConf
+
+        from wishbone.core.weights import write_tensors
+
+        path = Path(path).with_suffix(".yaml")
+        if path.exists() and not overwrite:
+            raise UsageError(
+                "A voice of this name exists already.", str(path), "Choose another name."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            "text": torch.tensor(self.text, dtype=torch.int32),
+            "speech": torch.tensor(self.speech, dtype=torch.int32),
+            "word_ends": torch.tensor(self.word_ends, dtype=torch.int32),
+        }
+        if self.speaker is not None:
+            tensors["speaker"] = self.speaker
+        for name, tensor in (self.state or {}).items():
+            tensors[f"state.{name}"] = tensor
+        write_tensors(path.with_suffix(".safetensors"), tensors)
+        said = {key: getattr(self, key) for key in FIELDS if getattr(self, key)}
+        aside = path.with_name(f".{path.name}.new")
+        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(said)), encoding="utf-8")
+        aside.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Voice:
+        """A bundled voice by name, or a voice file. Raises ``UnknownName``, ``CheckpointError``."""
+        from omegaconf import OmegaConf
+
+        from wishbone.core.weights import read_tensors
+
+        path = _locate(name_or_path)
+        said = OmegaConf.to_container(OmegaConf.load(path)) or {}
+        unknown = set(said) - set(FIELDS)
+        if unknown:
+            raise CheckpointError(
+                f"The voice has keys that mean nothing: {', '.join(sorted(unknown))}.",
+                str(path),
+                f"Keys are {', '.join(FIELDS)}.",
+            )
+        tensors = read_tensors(path.with_suffix(".safetensors"))
+        state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+        try:
+            return cls(
+                **{key: str(value) for key, value in said.items()},
+                text=tuple(tensors["text"].tolist()),
+                speech=tuple(map(tuple, tensors["speech"].tolist())),
+                word_ends=tuple(tensors["word_ends"].tolist()),
+                speaker=tensors.get("speaker"),
+                state=state or None,
+            )
+        except KeyError as error:
+            raise CheckpointError(
+                f"The voice has no tensor {error}.",
+                str(path.with_suffix(".safetensors")),
+                "Make the voice again from its recording.",
+            ) from error
+
+    def _refuse(self, why: str) -> None:
+        raise CheckpointError(
+            f"The voice '{self.name}' does not fit this system: {why}.",
+            where="the voice and the system that shall speak with it",
+            do="Make the voice again from its recording with this system.",
+        )
+
+
+def find(voice: Voice | str | Path | None) -> Voice:
+    """A voice, or the one of that name or file; the empty voice for None."""
+    if voice is None:
+        return Voice()
+    return voice if isinstance(voice, Voice) else Voice.load(voice)
+
+
+def bundled() -> list[str]:
+    """Names of the voices that come with Wishbone."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A short hash of a module's parameters and buffers: names, types, shapes, numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _tokenizer_key(system: System) -> str:
+    return str((system.config.get("tokenizer") or {}).get("name", ""))
+
+
+def _folder() -> Path:
+    from importlib.resources import files
+
+    return Path(str(files("wishbone.configs"))) / "voices"
+
+
+def _locate(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix == ".safetensors":
+        path = path.with_suffix(".yaml")
+    if path.is_file():
+        return path
+    inside = _folder() / f"{name_or_path}.yaml"
+    if inside.is_file():
+        return inside
+    raise UnknownName(
+        f"There is no voice '{name_or_path}'.",
+        "the voice asked for",
+        f"{did_you_mean(str(name_or_path), bundled())} Bundled voices:"
+        f" {', '.join(bundled()) or 'none'}; or give a .wav with its transcript.".strip(),
+    )

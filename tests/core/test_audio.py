@@ -1,0 +1,98 @@
+"""Files, sample rates and spectrograms."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from wishbone.core import audio as files
+from wishbone.core.audio import Audio
+from wishbone.core.errors import DataError, UsageError
+
+RATE = 24_000
+
+
+def tone(hertz=440.0, seconds=0.5, rate=RATE):
+    return Audio(
+        0.5 * torch.sin(2 * torch.pi * hertz * torch.arange(int(seconds * rate)) / rate), rate
+    )
+
+
+@pytest.mark.parametrize("ending, tolerance", [(".wav", 1e-4), (".FLAC", 1e-4), (".ogg", 0.1)])
+def test_round_trip(tmp_path, ending, tolerance):
+    path = tone().save(tmp_path / f"a{ending}")
+    back = files.read(path)
+    assert back.sample_rate == RATE and back.samples.dtype == torch.float32
+    assert back.seconds == pytest.approx(0.5, abs=0.05)
+    assert (back.samples[:8000] - tone().samples[:8000]).abs().max() < tolerance
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_chunks_make_the_same_file_as_the_whole(tmp_path):
+    samples = tone(seconds=1.0).samples
+    with files.Writer(tmp_path / "chunks.wav", RATE) as writer:
+        for part in samples.split(777):
+            writer.write(part)
+    Audio(samples, RATE).save(tmp_path / "whole.wav")
+    assert (tmp_path / "chunks.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+
+
+def test_long_vorbis_does_not_crash(tmp_path):
+    path = Audio(torch.randn(RATE * 60) * 0.1, RATE).save(tmp_path / "long.ogg")
+    assert files.read(path).seconds == pytest.approx(60, abs=0.1)
+
+
+def test_loud_samples_are_clipped_not_wrapped(tmp_path):
+    path = Audio(torch.tensor([2.0, -2.0]), RATE).save(tmp_path / "a.wav")
+    assert files.read(path).samples.tolist() == pytest.approx([1.0, -1.0], abs=1e-3)
+
+
+def test_nothing_is_left_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), files.Writer(tmp_path / "a.wav", RATE) as writer:
+        writer.write(tone().samples)
+        raise RuntimeError("the model broke")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_targets_that_cannot_be_written(tmp_path):
+    tone().save(tmp_path / "a.wav")
+    with pytest.raises(UsageError, match="exists already"):
+        tone().save(tmp_path / "a.wav")
+    tone(880).save(tmp_path / "a.wav", overwrite=True)
+    with pytest.raises(UsageError, match="'.mp4' is not an ending"):
+        tone().save(tmp_path / "a.mp4")
+    with pytest.raises(UsageError, match="folder does not exist"):
+        tone().save(tmp_path / "no" / "a.wav")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match="no such audio file"):
+        files.read(tmp_path / "a.wav")
+    (tmp_path / "a.wav").write_text("hello")
+    with pytest.raises(DataError, match="cannot be read as audio"):
+        files.read(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
+    with pytest.raises(DataError, match="no sound"):
+        files.read(tmp_path / "empty.wav")
+
+
+def test_channels_are_averaged(tmp_path):
+    left, right = np.full(100, 0.5), np.full(100, 0.1)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE)
+    assert files.read(tmp_path / "a.wav").samples.mean() == pytest.approx(0.3, abs=1e-3)
+
+
+def test_resample_keeps_the_sound():
+    low = files.resample(tone(), 16_000)
+    assert low.sample_rate == 16_000 and len(low.samples) == 8000
+    expected = tone(rate=16_000).samples
+    assert (low.samples - expected)[100:-100].abs().max() < 0.01
+    assert files.resample(low, 16_000) is low
+
+
+def test_log_mel_finds_the_tone():
+    low, high = (files.log_mel(tone(hertz)) for hertz in (300.0, 3000.0))
+    assert low.shape[0] == 80 and low.shape == high.shape
+    peaks = [mel.mean(1).argmax().item() for mel in (low, high)]
+    assert peaks[0] < peaks[1] - 20
+    assert files.log_mel(Audio(torch.zeros(4000), RATE)).max() == pytest.approx(np.log(1e-5))

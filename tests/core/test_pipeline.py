@@ -1,0 +1,139 @@
+"""The path of a token with a tiny random system."""
+
+import inspect
+
+import pytest
+import torch
+from tiny_system import HOP, tiny_system
+
+from wishbone.core import pipeline
+from wishbone.core.errors import UsageError
+from wishbone.core.interfaces import Prompt
+from wishbone.core.sampling import Sampler
+from wishbone.core.voice import Voice
+
+TEXT = "We speak of one thing. Then of another thing altogether! And stop."
+FORMS = [
+    {"form": "unistream"},
+    {"form": "bistream", "pace": "ratio"},
+    {"form": "bistream", "pace": "words"},
+]
+
+
+@pytest.mark.parametrize("fields", FORMS)
+def test_say_is_the_stream_drained(fields):
+    system = tiny_system(**fields)
+    whole = pipeline.say(system, TEXT, seed=3)
+    chunks = list(pipeline.stream(system, TEXT, seed=3))
+    assert len(chunks) > 3 and torch.equal(torch.cat(chunks), whole.samples)
+    assert whole.sample_rate == 24_000 and whole.samples.abs().max() <= 1
+    other = pipeline.say(system, TEXT, seed=4).samples
+    assert len(other) != len(whole.samples) or not torch.equal(other, whole.samples)
+
+
+def test_arriving_text_gives_the_same_samples():
+    system = tiny_system()
+    arriving = pipeline.stream(system, iter(TEXT), seed=1)
+    assert torch.equal(torch.cat(list(arriving)), pipeline.say(system, TEXT, seed=1).samples)
+
+
+def test_the_first_sound_needs_only_the_first_sentence():
+    def arriving():
+        yield "We speak of one thing. T"
+        raise RuntimeError("the rest never came")
+
+    chunks = pipeline.stream(tiny_system(), arriving())
+    assert len(next(chunks)) > 0
+
+
+def test_record_holds_what_was_spoken():
+    system, record = tiny_system(), []
+    audio = pipeline.say(system, TEXT, record=record)
+    assert [u.text for u in record] == [
+        "We speak of one thing.", "Then of another thing altogether!", "And stop."
+    ]  # fmt: skip
+    assert all(u.reason in ("end", "length") and u.codes for u in record)
+    frames = sum(len(u.codes) for u in record)
+    pauses = 2 * round(pipeline.PAUSE * 24_000)
+    assert len(audio.samples) == HOP * frames + pauses
+
+
+def test_every_sentence_starts_from_the_voice_not_from_the_last_sentence():
+    fields = {"sampling": None}
+    system = tiny_system(**fields)
+    system.sampling.greedy = True
+    record = []
+    pipeline.say(system, "Go home now. Stay there. Go home now.", record=record)
+    assert record[0].codes == record[2].codes != record[1].codes
+
+
+def test_prompt_prefix_is_computed_once():
+    system = tiny_system()
+    voice = Voice(text=tuple([1, 2, 27] * 8), speech=tuple([(3,)] * 40))
+    pipeline.say(system, TEXT, voice)
+    long = [length for length in system.model.backbone.calls if length > 40]
+    assert len(long) == 1
+
+
+def test_a_request_leaves_no_trace():
+    system = tiny_system()
+    before = pipeline.say(system, TEXT, seed=1).samples
+    pipeline.say(system, "Something else.", seed=9)
+    torch.manual_seed(77)
+    half = pipeline.stream(system, TEXT, seed=5)
+    next(half)
+    assert torch.equal(pipeline.say(system, TEXT, seed=1).samples, before)
+
+
+def test_the_callers_gradient_mode_is_left_alone():
+    chunks = pipeline.stream(tiny_system(), TEXT)
+    chunk = next(chunks)
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    assert not chunk.requires_grad
+    chunk += 1
+
+
+def test_codes_go_to_the_decoder_in_growing_groups():
+    system = tiny_system(word_base=40)
+    system.sampling.greedy = True
+    record = []
+    pipeline.say(system, "We go.", record=record)
+    pushed, sizes = system.decoder.streams[0].pushed, list(pipeline.GROUPS)
+    assert sum(pushed) == len(record[0].codes) > sum(sizes)
+    assert pushed[:4] == sizes and set(pushed[4:-1]) <= {25}
+
+
+@pytest.mark.parametrize("text", ["", "   ", "?!...", []])
+def test_nothing_to_speak_is_an_error(text):
+    with pytest.raises(UsageError, match="Nothing in the text"):
+        pipeline.say(tiny_system(), text)
+
+
+def test_ten_thousand_characters():
+    system, record = tiny_system(word_base=1, word_per_id=0), []
+    pipeline.say(system, "so it goes on and on, " * 455, record=record)
+    assert sum(len(u.ids) for u in record) == 455 * (15 + 6)
+    assert len(record) > 10
+
+
+def test_pieces_of_ids_are_taken_only_when_the_layout_wants_them():
+    system, taken = tiny_system(lookahead_words=1), []
+
+    def pieces():
+        for word in ([1, 27], [2, 27], [3, 27], [4, 27], [5, 28]):
+            taken.append(word)
+            yield word
+
+    sampler = Sampler(system.sampling, system.decoder.codes)
+    begin = pipeline.prefix(system, Prompt())
+    utterance = pipeline.Utterance()
+    codes = pipeline.frames(system, pieces(), Prompt(), sampler, begin, utterance)
+    next(codes)
+    assert len(taken) == 3
+    list(codes)
+    assert len(taken) == 5 and utterance.reason
+    assert torch.equal(begin["h"], pipeline.prefix(system, Prompt())["h"])
+
+
+def test_it_fits_on_a_page_or_three():
+    assert len(inspect.getsource(pipeline).splitlines()) < 150

@@ -1,0 +1,121 @@
+"""Voices: from a recording, to files and back, and refused where they do not fit."""
+
+import pytest
+import torch
+from tiny_system import HOP, tiny_system
+
+from wishbone.core import pipeline
+from wishbone.core.audio import Audio
+from wishbone.core.errors import CheckpointError, UnknownName, UsageError
+from wishbone.core.voice import Voice, find, fingerprint
+
+WORDS = "one two three four"
+
+
+def recording(rate=24_000, seconds=1.2):
+    generator = torch.Generator().manual_seed(0)
+    time = torch.arange(round(seconds * rate)) / rate
+    return Audio(0.5 * torch.sin(440 * time) * torch.rand(1, generator=generator), rate)
+
+
+def test_from_audio():
+    system = tiny_system()
+    voice = Voice.from_audio(system, recording(), WORDS, name="me", licence="CC0-1.0")
+    assert voice.text == tuple(system.tokenizer.encode(WORDS))
+    assert len(voice.speech) == round(1.2 * 24_000) // HOP
+    assert voice.codec == fingerprint(system.speech_tokenizer) and voice.state is None
+
+
+def test_from_a_file_of_another_rate(tmp_path):
+    system = tiny_system()
+    path = recording(16_000).save(tmp_path / "voice.wav")
+    voice = Voice.from_audio(system, path, WORDS)
+    assert len(voice.speech) == 30
+
+
+def test_a_voice_changes_what_is_said():
+    system = tiny_system()
+    voice = Voice.from_audio(system, recording(), WORDS)
+    plain, spoken = [], []
+    pipeline.say(system, "We go.", record=plain)
+    pipeline.say(system, "We go.", voice, record=spoken)
+    assert plain[0].codes != spoken[0].codes
+
+
+@pytest.mark.parametrize("form", ["unistream", "bistream"])
+def test_save_and_load_continue_exactly(tmp_path, form):
+    system = tiny_system(form=form)
+    voice = Voice.from_audio(system, recording(), WORDS, name="me", word_ends=[6, 12, 20, 29])
+    plain = pipeline.say(system, "We go there now.", voice, seed=5).samples
+    kept = voice.with_state(system)
+    loaded = Voice.load(kept.save(tmp_path / "me.yaml"))
+    assert loaded.state is not None and loaded.word_ends == (6, 12, 20, 29)
+    for one in (kept, loaded, str(tmp_path / "me.yaml"), tmp_path / "me.safetensors"):
+        assert torch.equal(pipeline.say(system, "We go there now.", one, seed=5).samples, plain)
+
+
+def test_a_state_of_another_model_is_refused(tmp_path):
+    voice = Voice.from_audio(tiny_system(), recording(), WORDS, name="me")
+    other = tiny_system(seed=1)
+    pipeline.say(other, "We go.", voice)
+    with pytest.raises(CheckpointError, match="another model"):
+        pipeline.say(other, "We go.", voice.with_state(tiny_system()))
+
+
+def test_codes_of_another_codec_are_refused():
+    voice = Voice.from_audio(tiny_system(), recording(), WORDS)
+    other = tiny_system()
+    torch.nn.init.constant_(other.speech_tokenizer.scale, 40.0)
+    with pytest.raises(CheckpointError, match="another codec"):
+        pipeline.say(other, "We go.", voice)
+
+
+def test_ids_of_another_tokenizer_are_refused():
+    voice = Voice.from_audio(tiny_system(), recording(), WORDS)
+    other = tiny_system()
+    other.config["tokenizer"]["name"] = "phonemes"
+    with pytest.raises(CheckpointError, match="tokenizer 'letters'"):
+        pipeline.say(other, "We go.", voice)
+
+
+def test_recordings_that_make_no_voice():
+    system = tiny_system()
+    with pytest.raises(UsageError, match="31 seconds"):
+        Voice.from_audio(system, recording(seconds=31), WORDS)
+    with pytest.raises(UsageError, match="nothing that can be spoken"):
+        Voice.from_audio(system, recording(), "?!")
+    with pytest.raises(UsageError, match="no such audio file"):
+        Voice.from_audio(system, "missing.wav", WORDS)
+
+
+def test_files_are_not_replaced(tmp_path):
+    voice = Voice(name="me")
+    voice.save(tmp_path / "me.yaml")
+    with pytest.raises(UsageError, match="exists already"):
+        voice.save(tmp_path / "me.yaml")
+    voice.save(tmp_path / "me.yaml", overwrite=True)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_broken_files_are_refused(tmp_path):
+    path = Voice(name="me").save(tmp_path / "me.yaml")
+    path.write_text("name: me\ncolour: blue\n")
+    with pytest.raises(CheckpointError, match="colour"):
+        Voice.load(path)
+    with pytest.raises(UnknownName, match="no voice 'nobody'"):
+        Voice.load("nobody")
+
+
+def test_find():
+    assert find(None) == Voice()
+    voice = Voice(name="me")
+    assert find(voice) is voice
+
+
+def test_fingerprints_tell_models_apart():
+    first, second = tiny_system().model, tiny_system().model
+    assert fingerprint(first) == fingerprint(second)
+    with torch.no_grad():
+        second.head.out.bias[3] += 1e-6
+    assert fingerprint(first) != fingerprint(second)
+    assert fingerprint(first.bfloat16()) != fingerprint(second)
