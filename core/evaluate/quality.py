@@ -45,7 +45,7 @@ class DNSMOS:
         length = int(WINDOW * RATE)
         while len(audio) < length:
             audio = np.concatenate([audio, audio])
-        starts = range(0, (int(len(audio) / RATE - WINDOW) + 1) * RATE, RATE)
+        starts = range(0, (int(len(audio) // RATE - WINDOW) + 1) * RATE, RATE)
         windows = [audio[start : start + length] for start in starts]
         raw = [self._session.run(None, {"input_1": w[None]})[0][0][2] for w in windows]
         return float(np.mean([_overall(value) for value in raw]))

@@ -1,0 +1,204 @@
+"""The statistics, by simulation with fixed seeds: what they promise must happen that often."""
+
+import numpy as np
+import pytest
+
+from wishbone.core.evaluate import statistics as st
+
+
+def simulated(seed, units=24, seeds=1, shift=0.0, skew=False):
+    """Scores of two arms that share each prompt's difficulty (its spread is 5 times the noise)."""
+    random = np.random.default_rng(seed)
+    difficulty = random.normal(0, 5, (units, 1))
+    noise = (
+        random.exponential(1, (2, units, seeds)) - 1
+        if skew
+        else random.normal(0, 1, (2, units, seeds))
+    )
+    return difficulty + noise[0], difficulty + noise[1] + shift
+
+
+def coverage(trials, draws=1000, **world):
+    inside = 0
+    for seed in range(trials):
+        a, b = simulated(seed, **world)
+        found = st.bootstrap(b - a, draws=draws, seed=seed)
+        inside += found.low <= world.get("shift", 0.0) <= found.high
+    return inside / trials
+
+
+@pytest.mark.parametrize(
+    ("world", "least"),
+    [
+        ({"units": 24}, 0.92),
+        # eight prompts have too few patterns for the tails; it is near, and the plain one is not
+        ({"units": 8}, 0.90),
+        ({"units": 24, "seeds": 3}, 0.92),
+        ({"units": 40, "skew": True}, 0.92),
+    ],
+)
+def test_the_interval_holds_the_truth_95_times_in_100(world, least):
+    assert least <= coverage(400, shift=0.3, **world) <= 0.985
+
+
+def test_plain_percentiles_would_be_too_narrow_for_few_units():
+    # the negative control of the correction: with 6 units the uncorrected interval misses often
+    inside = 0
+    for seed in range(400):
+        a, b = simulated(seed, units=6)
+        draws = np.random.default_rng(seed).choice((b - a)[:, 0], (400, 6)).mean(1)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        inside += low <= 0 <= high
+    assert inside / 400 < 0.91
+
+
+def test_an_unpaired_comparison_misses_what_the_paired_one_sees():
+    a, b = simulated(1, units=24, shift=1.5)
+    paired = st.bootstrap(b - a)
+    random = np.random.default_rng(0)
+    unpaired = [
+        random.choice(b[:, 0], 24).mean() - random.choice(a[:, 0], 24).mean() for _ in range(2000)
+    ]
+    low, high = np.quantile(unpaired, [0.025, 0.975])
+    assert paired.low > 0
+    assert low < 0 < high
+
+
+def test_sign_flip_cries_wolf_5_times_in_100():
+    for units in (12, 30):
+        alarms = 0
+        for seed in range(400):
+            a, b = simulated(seed, units=units, skew=True)
+            alarms += st.sign_flip(b - a, draws=400, seed=seed) <= 0.05
+        assert 0.02 <= alarms / 400 <= 0.08
+
+
+def test_flipping_seeds_instead_of_prompts_would_cry_wolf():
+    # the negative control of the unit: five seeds of a prompt share its own difference
+    alarms = {"prompts": 0, "seeds": 0}
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        difference = random.normal(0, 1, (10, 1)) + random.normal(0, 0.3, (10, 5))
+        alarms["prompts"] += st.sign_flip(difference, draws=400) <= 0.05
+        alarms["seeds"] += st.sign_flip(difference.reshape(-1), draws=400) <= 0.05
+    assert alarms["prompts"] <= 20
+    assert alarms["seeds"] >= 50
+
+
+def test_resampling_prompts_alone_is_too_sure_about_new_voices():
+    inside = {"prompts": 0, "voices": 0}
+    for seed in range(120):
+        random = np.random.default_rng(seed)
+        voices = np.repeat(np.arange(8), 6)
+        values = random.normal(0, 1, 8)[voices] + random.normal(0, 0.5, 48)
+        alone = st.bootstrap(values, draws=200, seed=seed)
+        nested = st.bootstrap(values, groups=voices, draws=200, seed=seed)
+        inside["prompts"] += alone.low <= 0 <= alone.high
+        inside["voices"] += nested.low <= 0 <= nested.high
+    assert inside["prompts"] < 0.75 * 120
+    assert inside["voices"] > 0.9 * 120
+
+
+def test_sign_flip_is_exact_for_few_units():
+    assert st.sign_flip(np.array([1.0, 1, 1, 1, 1])) == pytest.approx(2 / 32)
+    # units that do not differ carry no sign
+    assert st.sign_flip(np.array([1.0, 1, 1, 1, 1, 0, 0, 0])) == pytest.approx(2 / 32)
+    assert st.sign_flip(np.zeros(5)) == 1.0
+    # sums equal on paper count as reached though they differ by rounding
+    assert st.sign_flip(np.array([0.1, 0.2, -0.3])) == 1.0
+
+
+def test_random_flips_agree_with_all_flips():
+    values = np.random.default_rng(3).normal(0.4, 1, 18)
+    exact = st.sign_flip(values)
+    wide = np.concatenate([values, np.full(6, 1e-12)])
+    assert st.sign_flip(wide) == pytest.approx(exact, abs=0.02)
+
+
+def test_four_voices_cannot_reach_five_percent():
+    voices = np.repeat(np.arange(4), 10)
+    assert st.sign_flip(np.ones(40), groups=voices) == pytest.approx(2 / 16)
+
+
+def test_weights_make_it_the_corpus_rate():
+    errors, words = np.array([1.0, 0, 6]), np.array([2.0, 8, 10])
+    found = st.bootstrap(errors / words, words)
+    assert found.estimate == pytest.approx(7 / 20)
+    assert found.low < 0.35 < found.high
+
+
+def test_the_interval_is_reproducible_and_its_seed_matters_little():
+    values = np.random.default_rng(0).normal(0, 1, 30)
+    assert st.bootstrap(values, seed=1) == st.bootstrap(values, seed=1)
+    one, two = st.bootstrap(values, seed=1), st.bootstrap(values, seed=2)
+    assert one.low == pytest.approx(two.low, abs=0.03)
+
+
+def test_one_unit_says_nothing():
+    found = st.bootstrap(np.array([3.0]))
+    assert (found.low, found.high) == (-np.inf, np.inf)
+    assert st.verdict(found, 1.0, "lower") == "inconclusive"
+    assert st.more_needed(found, 1.0, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "better", "expected"),
+    [
+        (0.5, 2.0, "higher", "better"),
+        (0.5, 2.0, "lower", "worse"),
+        (-2.0, -0.5, "lower", "better"),
+        (-0.5, 0.9, "higher", "equivalent"),
+        (0.1, 0.9, "lower", "equivalent"),
+        (-0.5, 1.1, "higher", "inconclusive"),
+    ],
+)
+def test_verdicts(low, high, better, expected):
+    assert st.verdict(st.Interval((low + high) / 2, low, high), 1.0, better) == expected
+
+
+def test_the_number_of_prompts_it_asks_for_settles_it_four_times_in_five():
+    # one world: the paired difference is 0.5 with a spread of sqrt(2), the margin 0.1
+    asked = []
+    for seed in range(60):
+        a, b = simulated(seed, units=16, shift=0.5)
+        found = st.bootstrap(b - a, draws=400, seed=seed)
+        known = st.Interval(
+            0.5, 0.5 - (found.high - found.low) / 2, 0.5 + (found.high - found.low) / 2
+        )
+        asked.append(16 + (st.more_needed(known, 0.1, 16) or 0))
+    units = int(np.median(asked))
+    settled = 0
+    for seed in range(150):
+        a, b = simulated(1000 + seed, units=units, shift=0.5)
+        settled += st.verdict(st.bootstrap(b - a, draws=400), 0.1, "higher") != "inconclusive"
+    assert 0.7 <= settled / 150 <= 0.95
+
+
+def test_a_settled_question_needs_no_more():
+    assert st.more_needed(st.Interval(2, 1, 3), 0.5, 10) == 0
+
+
+def test_rates_of_failure():
+    none = st.wilson(0, 20)
+    assert none.low == 0 and 0.1 < none.high < 0.2
+    assert st.wilson(0, 0) == st.Interval(0.0, 0.0, 1.0)
+    assert st.mcnemar(0, 0) == 1.0
+    assert st.mcnemar(0, 6) == pytest.approx(2 / 64)
+    assert st.mcnemar(3, 3) == 1.0
+
+
+def test_holm_is_between_no_correction_and_bonferroni():
+    raw = {"a": 0.01, "b": 0.04, "c": 0.03}
+    assert st.holm(raw) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+
+
+def test_effect_counts_prompts():
+    found = st.effect(np.array([-1.0, -2, 0, 3]), "lower")
+    assert (found["wins"], found["ties"], found["losses"]) == (2, 1, 1)
+    assert found["superiority"] == pytest.approx(0.625)
+
+
+def test_student_quantiles():
+    # tables of Student's t at 97.5 %
+    for freedom, expected in ((1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (23, 2.069)):
+        assert st._student(0.975, freedom) == pytest.approx(expected, rel=0.09)
