@@ -1,0 +1,85 @@
+"""The command table, and what a person sees when something is wrong."""
+
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+
+import pytest
+
+from wishbone.core import cli
+from wishbone.core.errors import GateFailed
+
+
+def run(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "wishbone", *words], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_leads_somewhere(name):
+    assert find_spec(cli.COMMANDS[name][1].partition(":")[0]) is not None
+
+
+def test_help_names_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in cli.COMMANDS)
+    assert cli.main([]) == 2
+
+
+def test_an_unknown_command_is_three_lines():
+    done = run("sya", "hello")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["error", "where", "do"]
+    assert "'say'" in lines[2]
+
+
+def test_exit_codes_and_lines_of_every_error(capsys, monkeypatch):
+    import wishbone.core.doctor as doctor
+
+    def fail(argv):
+        raise GateFailed("three checks failed", "rwkv7", "repair it")
+
+    monkeypatch.setattr(doctor, "main", fail)
+    assert cli.main(["doctor"]) == 4
+    shown = capsys.readouterr().err
+    assert shown == "error: three checks failed\nwhere: rwkv7\ndo: repair it\n"
+    assert cli.main(["doctor", "--traceback"]) == 4
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_unforeseen_error_is_three_lines_too(capsys, monkeypatch):
+    import wishbone.core.doctor as doctor
+
+    monkeypatch.setattr(doctor, "main", lambda argv: 1 / 0)
+    assert cli.main(["doctor"]) == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "ZeroDivisionError" in lines[0] and "test_cli.py" in lines[1]
+
+
+def test_a_stopped_command_says_so(capsys, monkeypatch):
+    import wishbone.core.doctor as doctor
+
+    def stop(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "main", stop)
+    assert cli.main(["doctor"]) == 130
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plugins", "list"]])
+def test_light_commands_stay_light(words):
+    code = (
+        f"import sys; from wishbone.core.cli import main; main({words!r}); "
+        "heavy = [m for m in ('torch', 'omegaconf', 'numpy') if m in sys.modules]; "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # a fifth of a second on a quiet machine; the limit leaves room for a busy one
+    assert time.perf_counter() - started < 2.0

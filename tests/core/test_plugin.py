@@ -1,0 +1,165 @@
+"""The loader: each plug-in alone, and a broken one costs only its own users."""
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from wishbone.core import plugin
+from wishbone.core.errors import PluginBroken, PluginConflict, PluginError, PluginIncompatible
+
+
+def a_plugin(key, *, api="1.0", after=None, **hooks):
+    """A module as a third party would write it."""
+    module = ModuleType(key.replace("/", "_"))
+    if api is not None:
+        module.WISHBONE_API = api
+
+    @plugin.hookimpl
+    def wishbone_register(registry):
+        registry.add("backbone", key, "collections:OrderedDict")
+        if after:
+            raise after
+
+    module.wishbone_register = wishbone_register
+    for name, hook in hooks.items():
+        setattr(module, name, hook)
+    return module
+
+
+def point(module, name=None, distribution=None):
+    name = name or module.__name__
+    distribution = distribution or f"wishbone-{name}"
+    return plugin.Point(name, f"{name}.plugin", distribution, "0.2", lambda: module)
+
+
+def broken(name, error):
+    def load():
+        raise error
+
+    return plugin.Point(name, f"{name}.plugin", f"wishbone-{name}", "0.2", load)
+
+
+def statuses(result):
+    return {p.name: p.status for p in result.plugins}
+
+
+def test_the_built_in_parts_come_by_the_same_door():
+    everything = plugin.loaded()
+    own = [p for p in everything.plugins if p.distribution == "wishbone-tts"]
+    assert [p.status for p in own] == ["ok", "ok"]
+    assert {"rwkv7", "transformer"} <= set(plugin.names("backbone"))
+    assert "cosyvoice2" in plugin.names("layout")
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no acme"), RuntimeError("boom"), SystemExit(1), SyntaxError("bad")]
+)
+def test_a_plugin_that_fails_to_import_costs_only_itself(error):
+    result = plugin.load([broken("acme", error), point(a_plugin("good/one"))])
+    assert statuses(result) == {"acme": "broken", "good_one": "ok"}
+    assert result.registry.names("backbone") == ["good/one"]
+    with pytest.raises(PluginBroken, match=str(error)) as caught:
+        result.registry.get("backbone", "acme/anything")
+    assert caught.value.where == "wishbone-acme 0.2"
+
+
+def test_a_plugin_that_fails_half_way_leaves_nothing_behind():
+    bad = a_plugin("acme/half", after=ValueError("half way"))
+    result = plugin.load([point(bad, "strange"), point(a_plugin("good/one"))])
+    assert result.registry.names("backbone") == ["good/one"]
+    # the key it managed to register still leads to its error
+    with pytest.raises(PluginBroken, match="half way"):
+        result.registry.get("backbone", "acme/half")
+
+
+@pytest.mark.parametrize(
+    ("api", "fits"), [("1.0", True), ("2.0", False), ("0.9", False), ("1.7", False), (None, False),
+                      ("one", False), ("1", False)]
+)  # fmt: skip
+def test_versions_are_negotiated(api, fits):
+    result = plugin.load([point(a_plugin("acme/gla", api=api), "acme")])
+    assert statuses(result) == {"acme": "ok" if fits else "incompatible"}
+    if not fits:
+        with pytest.raises(PluginIncompatible) as caught:
+            result.registry.get("backbone", "acme/gla")
+        assert "1.0" in caught.value.what and "wishbone-acme" in caught.value.do
+
+
+def test_an_older_minor_is_still_welcome(monkeypatch):
+    monkeypatch.setattr(plugin, "API", (1, 3))
+    assert statuses(plugin.load([point(a_plugin("a/b", api="1.2"), "a")])) == {"a": "ok"}
+
+
+def test_hooks_that_do_not_exist_are_incompatible():
+    @plugin.hookimpl
+    def wishbone_regsiter(registry):
+        pass
+
+    @plugin.hookimpl
+    def wishbone_register(registry, more):
+        pass
+
+    misspelt = a_plugin("acme/gla", wishbone_regsiter=wishbone_regsiter)
+    greedy = a_plugin("other/gla")
+    greedy.wishbone_register = wishbone_register
+    result = plugin.load([point(misspelt, "acme"), point(greedy, "other")])
+    assert statuses(result) == {"acme": "incompatible", "other": "incompatible"}
+    assert "wishbone_regsiter" in result.plugins[0].detail
+
+
+def test_a_hook_of_the_future_may_be_optional():
+    @plugin.hookimpl(optionalhook=True)
+    def wishbone_from_the_future(thing):
+        pass
+
+    future = a_plugin("acme/gla", wishbone_from_the_future=wishbone_from_the_future)
+    assert statuses(plugin.load([point(future, "acme")])) == {"acme": "ok"}
+
+
+def test_two_that_claim_one_key_both_lose_it():
+    points = [
+        point(a_plugin("acme/gla"), "one"),
+        point(a_plugin("acme/gla"), "two"),
+        point(a_plugin("good/one"), "three"),
+    ]
+    result = plugin.load(points)
+    assert statuses(result) == {"one": "conflict", "two": "conflict", "three": "ok"}
+    assert "wishbone-two" in result.plugins[0].detail
+    with pytest.raises(PluginConflict):
+        result.registry.get("backbone", "acme/gla")
+
+
+def test_an_outsider_cannot_take_a_bare_key():
+    result = plugin.load([*plugin.built_in_points(), point(a_plugin("rwkv7"), "thief")])
+    assert statuses(result)["thief"] == "broken"
+    assert result.registry.entry("backbone", "rwkv7").distribution == "wishbone-tts"
+
+
+def test_plugins_can_be_left_out(monkeypatch):
+    points = [point(a_plugin("a/x"), "a"), point(a_plugin("b/x"), "b")]
+    monkeypatch.setenv("WISHBONE_DISABLE_PLUGINS", "a")
+    result = plugin.load(points)
+    assert statuses(result) == {"a": "disabled", "b": "ok"}
+    with pytest.raises(PluginError, match="WISHBONE_DISABLE_PLUGINS"):
+        result.registry.get("backbone", "a/x")
+    monkeypatch.setenv("WISHBONE_PLUGINS", "")
+    assert statuses(plugin.load(points)) == {"a": "disabled", "b": "disabled"}
+    assert statuses(plugin.load(plugin.built_in_points())) == dict.fromkeys(plugin.BUILT_IN, "ok")
+
+
+def test_strict_raises_at_once(monkeypatch):
+    monkeypatch.setenv("WISHBONE_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginBroken, match="boom"):
+        plugin.load([broken("acme", RuntimeError("boom"))])
+
+
+def test_loading_is_light():
+    """Without torch and omegaconf, which cost a second and a fifth of one."""
+    code = (
+        "import sys, wishbone; wishbone.names('backbone'); "
+        "print([m for m in ('torch', 'omegaconf', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
