@@ -1,0 +1,224 @@
+"""``wishbone say``: a text of any length into an audio file, or out as it is spoken."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from wishbone.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wishbone.core.config import System
+    from wishbone.core.pipeline import Utterance
+    from wishbone.core.voice import Voice
+
+SYSTEM = "quickstart-rwkv7"
+"""What speaks when nobody says."""
+
+RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
+"""Endings by which ``--voice`` is a recording and not a voice."""
+
+EXAMPLES = """examples:
+  wishbone say "Hello there." -o hello.wav
+  wishbone say --file book.txt -o book.ogg --system quickstart-transformer
+  wishbone say "Hello." -o hello.flac --voice me.wav --transcript "What I say in it."
+  wishbone say "Hello." -o hello.wav --seed 7 sampling.temperature=0.8
+  tail -f log.txt | wishbone say - --stream -o - | aplay -f S16_LE -r 24000"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in the three lines of every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}.", "wishbone say", "See 'wishbone say --help'.")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; raises ``WishboneError`` for whatever cannot be done."""
+    options = _parser().parse_intermixed_args(argv)
+    words = [] if options.text is None else [options.text]
+    if options.file and words:
+        options.overrides.insert(0, words.pop())
+    overrides = _check_overrides(options.overrides)
+    target = _check_target(options)
+    text = _read_text(words[0] if words else None, options.file, options.stream)
+    system = _load(options, overrides)
+    voice = _voice(system, options.voice, options.transcript)
+    spoken = _Spoken(system, text, voice, options.seed)
+    if target is None:
+        _to_stdout(spoken)
+    else:
+        _to_file(spoken, target, options.stream)
+    spoken.report("standard output" if target is None else str(target))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="wishbone say",
+        description="Speak a text of any length.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("text", nargs="?", help="what to say; - reads it from standard input")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes to the system's configuration"
+    )
+    parser.add_argument("-f", "--file", metavar="FILE", help="read the text from a UTF-8 file")
+    parser.add_argument(
+        "-o", "--out", required=True, metavar="FILE",
+        help=".wav, .flac or .ogg; - writes 16-bit samples to standard output",
+    )  # fmt: skip
+    parser.add_argument("--system", default=SYSTEM, help=f"name or YAML file (default: {SYSTEM})")
+    parser.add_argument("--voice", help="a voice by name or file, or a recording of one")
+    parser.add_argument("--transcript", help="what the recording given to --voice says")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same speech (default: 0)")
+    parser.add_argument(
+        "--stream", action="store_true", help="write each chunk as soon as it is spoken"
+    )
+    parser.add_argument(
+        "--force", "--overwrite", action="store_true", help="replace a file that exists already"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
+    return parser
+
+
+def _check_overrides(words: Sequence[str]) -> list[str]:
+    for word in words:
+        if "=" not in word:
+            raise UsageError(
+                f"'{word}' is neither the text nor a key=value.",
+                "wishbone say",
+                "Put quotation marks around the whole text.",
+            )
+    return list(words)
+
+
+def _check_target(options: argparse.Namespace) -> Path | None:
+    """Where the file goes, known to be possible before any work is done; None is stdout."""
+    from wishbone.core.audio import check_target
+
+    return None if options.out == "-" else check_target(options.out, options.force)
+
+
+def _read_text(text: str | None, file: str | None, stream: bool) -> str | Iterator[str]:
+    """The text to speak; standard input is handed on line by line when streaming."""
+    if file is not None:
+        try:
+            text = Path(file).read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise UsageError(
+                f"The text cannot be read: {error.strerror}.", file, "Check the name."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                "The text is not UTF-8.", file, "Convert it, for example with iconv."
+            ) from error
+    elif text == "-":
+        text = iter(sys.stdin.readline, "") if stream else sys.stdin.read()
+    if text is None or (isinstance(text, str) and not text.strip()):
+        raise UsageError(
+            "There is no text to speak.",
+            file or "wishbone say",
+            "Give a text in quotation marks, --file FILE, or - for standard input.",
+        )
+    return text
+
+
+def _load(options: argparse.Namespace, overrides: list[str]) -> System:
+    from wishbone.core.config import load
+
+    return load(options.system, overrides, options.device)
+
+
+def _voice(system: System, voice: str | None, transcript: str | None) -> Voice | None:
+    from wishbone.core.voice import Voice
+
+    recording = voice is not None and voice.lower().endswith(RECORDINGS)
+    if recording and not transcript:
+        raise UsageError(
+            "A recording needs its transcript.",
+            f"--voice {voice}",
+            "Add --transcript with every word the recording says.",
+        )
+    if transcript and not recording:
+        raise UsageError(
+            "There is a transcript but no recording it belongs to.",
+            "--transcript",
+            "Add --voice with a .wav, .flac, .ogg or .mp3 file.",
+        )
+    if recording:
+        return Voice.from_audio(system, voice, transcript, name=Path(voice).stem)
+    return None if voice is None else Voice.load(voice)
+
+
+class _Spoken:
+    """The chunks of one request, and how long they took."""
+
+    def __init__(
+        self, system: System, text: str | Iterator[str], voice: Voice | None, seed: int
+    ) -> None:
+        self.system, self.text, self.voice, self.seed = system, text, voice, seed
+        self.record: list[Utterance] = []
+        self.rate = system.decoder.sample_rate
+        self.samples = 0
+        self.first: float | None = None
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        from wishbone.core import pipeline
+
+        begin = time.perf_counter()
+        for chunk in pipeline.stream(self.system, self.text, self.voice, self.seed, self.record):
+            if not len(chunk):
+                continue
+            self.seconds = time.perf_counter() - begin
+            self.first = self.first or self.seconds
+            self.samples += len(chunk)
+            self._progress()
+            yield chunk
+
+    def _progress(self) -> None:
+        if sys.stderr.isatty():
+            done = f"{self.samples / self.rate:7.1f} s spoken, {len(self.record)} pieces"
+            print(f"\r{done}", end="", file=sys.stderr, flush=True)
+
+    def report(self, target: str) -> None:
+        """What was written and how fast, on standard error where samples go to standard output."""
+        if sys.stderr.isatty():
+            print("\r", end="", file=sys.stderr)
+        length = self.samples / self.rate
+        print(
+            f"{target}: {length:.2f} s of speech in {self.seconds:.2f} s"
+            f" ({self.seconds / length:.2f} of real time), first sound after {self.first:.2f} s",
+            file=sys.stderr if target == "standard output" else sys.stdout,
+        )
+        cut = [utterance for utterance in self.record if utterance.reason == "length"]
+        if cut:
+            print(
+                f"note: {len(cut)} of {len(self.record)} pieces ended by the length rule, not by"
+                f" the model, the first of them: {cut[0].text[:60]}",
+                file=sys.stderr,
+            )
+
+
+def _to_file(spoken: _Spoken, target: Path, stream: bool) -> None:
+    from wishbone.core.audio import Writer
+
+    # the target was checked before; it may only have appeared since by our own --force
+    with Writer(target, spoken.rate, overwrite=True) as writer:
+        for chunk in spoken if stream else list(spoken):
+            writer.write(chunk)
+
+
+def _to_stdout(spoken: _Spoken) -> None:
+    for chunk in spoken:
+        samples = (chunk.clamp(-1, 1) * 32767).round().short().numpy()
+        sys.stdout.buffer.write(samples.astype("<i2").tobytes())
+        sys.stdout.buffer.flush()
