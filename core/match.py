@@ -77,16 +77,17 @@ def match(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float = 0.01) -
     nearest: tuple[float, Any] | None = None
     for config in _sizes(base, depth):
         try:
-            config = _tune(config, target, total)
-            off = abs(total(config) / target - 1)
+            choices = [(config, 0.0), _tune(config, target, total)]
+            offs = [abs(total(choice) / target - 1) for choice, _ in choices]
         except (WishboneError, ValueError):
             # this width does not divide as the backbone wants it to
             continue
-        change = _change(base, config, depth)
-        if nearest is None or off < nearest[0]:
-            nearest = off, config
-        if off <= tolerance and (best is None or change < best[0]):
-            best = change, config
+        for (choice, stretch), off in zip(choices, offs, strict=True):
+            change = _change(base, choice, depth) + stretch
+            if nearest is None or off < nearest[0]:
+                nearest = off, choice
+            if off <= tolerance and (best is None or change < best[0]):
+                best = change, choice
     if best is None:
         raise GateFailed(
             f"No size of '{b['backbone']['name']}' comes within {100 * tolerance:g} % of"
@@ -120,33 +121,28 @@ def _sizes(base: Any, depth: str) -> Iterator[Any]:
             yield replace(base, **fields)
 
 
-def _tune(config: Any, target: int, total: Any) -> Any:
-    """Move ``ffn_width``, where there is one, by steps of 16 to the size nearest to ``target``.
+def _tune(config: Any, target: int, total: Any) -> tuple[Any, float]:
+    """Move ``ffn_width``, where there is one, in steps of 16 to the size nearest to ``target``.
 
-    By at most an eighth, so that the shape stays one that somebody would choose.
+    By at most a third, so that the shape stays one that somebody would choose. Also returns by
+    how much, as the logarithm of the ratio. A field that says 0 means a width of the backbone's
+    own, which the price of one step reveals.
     """
-    here = getattr(config, "ffn_width", 0)
-    count = total(config)
-    if not here:
-        return config
-    step = total(replace(config, ffn_width=here + 16)) - count
+    if not hasattr(config, "ffn_width"):
+        return config, 0.0
+    count, narrow = total(config), total(replace(config, ffn_width=16))
+    step = total(replace(config, ffn_width=32)) - narrow
+    here = config.ffn_width or 16 + round(16 * (count - narrow) / step)
     moves = round((target - count) / step)
-    if abs(16 * moves) > here // 8:
-        return config
-    return replace(config, ffn_width=here + 16 * moves)
+    if not moves or abs(16 * moves) > here / 3:
+        return config, 0.0
+    return replace(config, ffn_width=here + 16 * moves), abs(math.log(1 + 16 * moves / here))
 
 
 def _change(base: Any, config: Any, depth: str) -> float:
-    """How far a shape is from the one that was asked for; a factor of two counts the same anywhere.
-
-    Width and depth count alike, the proportion between feed-forward and width as well.
-    """
+    """How far a shape is from the one asked for: a factor of two counts the same in both sizes."""
     change = abs(math.log(config.width / base.width))
-    change += abs(math.log(getattr(config, depth) / getattr(base, depth)))
-    if getattr(base, "ffn_width", 0):
-        ratio = (config.ffn_width / config.width) / (base.ffn_width / base.width)
-        change += abs(math.log(ratio))
-    return change
+    return change + abs(math.log(getattr(config, depth) / getattr(base, depth)))
 
 
 def _depth_field(base: Any, config: Mapping[str, Any]) -> str:
