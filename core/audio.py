@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -147,7 +148,7 @@ def log_mel(audio: Audio, mels: int = 80, window: int = 1024, hop: int = 256) ->
     return (filters.T @ spectrum).clamp(min=1e-5).log()
 
 
-def _torchaudio():  # noqa: ANN202
+def _torchaudio() -> ModuleType:
     try:
         from torchaudio import functional
     except (ImportError, OSError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+
 from wishbone.core.interfaces import IGNORE, Backbone, Head
 from wishbone.core.model import SpeechLM
 
