@@ -169,7 +169,7 @@ class Transformer(Backbone):
         self.reset_parameters()
 
     @classmethod
-    def small(cls) -> TransformerConfig:
+    def small_config(cls) -> TransformerConfig:
         """A config for tests: two query heads share one head of keys."""
         return TransformerConfig(width=64, layers=2, heads=4, kv_heads=2, ffn_width=96)
 

@@ -1,0 +1,106 @@
+"""The contract suites: does a part do what every other part relies on?
+
+For authors of plug-ins and for this repository's own tests::
+
+    from wishbone.core.testing import check
+
+    def test_contract():
+        assert all(result.passed for result in check("backbone", "me/mine"))
+
+``wishbone plugins check me/mine`` prints the same. A class may offer a classmethod
+``small_config() -> Config``: the suites are then run on it, otherwise on ``Config()`` with the
+usual sizes (width, layers, ...) made small. Nothing here needs pytest or a GPU.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from wishbone.core.testing.common import (
+    COMMON,
+    Check,
+    CheckResult,
+    Skipped,
+    Violation,
+    small_config,
+    trained_looking_,
+)
+
+__all__ = [
+    "Check",
+    "CheckResult",
+    "Violation",
+    "check",
+    "check_class",
+    "small_config",
+    "suite",
+    "trained_looking_",
+]
+
+
+def suite(kind: str) -> Sequence[Check]:
+    """Every check of ``kind``. Kinds without a suite of their own have the common checks."""
+    from wishbone.core.testing import backbone, codec, head, layout, tokenizer
+
+    own = {
+        "backbone": backbone.CHECKS,
+        "head": head.CHECKS,
+        "layout": layout.CHECKS,
+        "tokenizer": tokenizer.CHECKS,
+        "decoder": codec.DECODER_CHECKS,
+        "speech_tokenizer": codec.TOKENIZER_CHECKS,
+    }
+    return (*own.get(kind, ()), *COMMON)
+
+
+def check(kind: str, key: str, config: Any = None) -> list[CheckResult]:
+    """Run the suite of ``kind`` on the class registered as ``key``, built from ``config``.
+
+    ``config`` is an instance of the class's ``Config``; None means a small one. Raises
+    ``UnknownName`` or ``PluginError`` when there is no such part; a failed check never raises.
+    """
+    from wishbone.core.plugin import registry
+
+    cls = registry().get(kind, key)
+    return check_class(kind, cls, config, module=registering_module(kind, key))
+
+
+def check_class(
+    kind: str, cls: type, config: Any = None, *, module: str | None = None
+) -> list[CheckResult]:
+    """As ``check``, for a class that need not be registered.
+
+    ``module`` is the light plug-in module that would register it, if that is to be checked too.
+    """
+    config = small_config(cls) if config is None else config
+    return [_run(each, cls, config, module) for each in suite(kind)]
+
+
+def registering_module(kind: str, key: str) -> str | None:
+    """Name of the plug-in module that registered ``key``."""
+    from wishbone.core.plugin import loaded
+
+    for plugin in loaded().plugins:
+        if any((entry.kind, entry.key) == (kind, key) for entry in plugin.entries):
+            return plugin.module.partition(":")[0]
+    return None
+
+
+def _run(each: Check, cls: type, config: Any, module: str | None) -> CheckResult:
+    started = time.perf_counter()
+    passed, skipped = True, False
+    try:
+        detail = each.run(cls, config, module) or ""
+    except Skipped as reason:
+        skipped, detail = True, str(reason)
+    except Violation as error:
+        passed, detail = False, str(error)
+    except Exception as error:  # a part under test may raise anything, and that is its verdict
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{frame.filename}:{frame.lineno}"
+        passed, detail = False, f"{type(error).__name__}: {error} ({place})"
+    seconds = time.perf_counter() - started
+    return CheckResult(each.name, passed, detail, each.sentence, skipped, seconds)

@@ -1,0 +1,229 @@
+"""What every backbone must satisfy, whatever it is inside.
+
+All checks use weights that look trained, float64 where the backbone can, and lengths that cross
+the chunks of chunked kernels (16, 32, 64).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wishbone.core.interfaces import State
+from wishbone.core.testing.case import BATCH, LENGTH, LENGTHS, Case, build, row, same_state
+from wishbone.core.testing.common import Check, Skipped, Violation, difference, near, require
+from wishbone.core.testing.states import STATE_CHECKS
+
+
+@torch.no_grad()
+def splits(cls: Any, config: Any, module: str | None) -> str:
+    """One call with T equals T calls with one and calls of any length, also from a warm state."""
+    case = Case(cls, config)
+    if not cls.caps.streaming:
+        raise Skipped("caps.streaming is false")
+    worst = 0.0
+    for start in (None, case.warm()):
+        for length, pieces in (
+            (LENGTH, [1] * LENGTH),
+            (LENGTH, [17, 1, 16, 3]),
+            (150, [61, 70, 19]),
+        ):
+            x = case.x(length=length)
+            whole, after = case.model(x, start)
+            state, parts = start, []
+            for piece in x.split(pieces, dim=1):
+                y, state = case.model(piece, state)
+                parts.append(y)
+            what = f"{length} positions as {len(pieces)} calls"
+            what += "" if start is None else " from a warm state"
+            worst = max(worst, near(torch.cat(parts, 1), whole, case.tolerance, what))
+            worst = max(worst, same_state(state, after, case.tolerance, what))
+    return f"largest difference {worst:.1e} in {case.dtype}"
+
+
+@torch.no_grad()
+def causality(cls: Any, config: Any, module: str | None) -> str:
+    """Changing x at t leaves every output before t as it was, to the last bit."""
+    case = Case(cls, config)
+    for start in (None, case.warm()):
+        before, _ = case.model(case.x(), start)
+        for t in (1, 16, LENGTH - 1):
+            x = case.x()
+            x[:, t:] = 3 * case.x(seed=2)[:, t:] + 1
+            after, _ = case.model(x, start)
+            changed = (after[:, :t] != before[:, :t]).any(2).any(0).nonzero()
+            require(
+                not len(changed), f"changing position {t} changed the output of {changed[:3, 0]}"
+            )
+            require(
+                difference(after[:, t:], before[:, t:]) > 0, f"the output at {t} ignores its input"
+            )
+    return "bit-equal"
+
+
+def _masks(side: str) -> Tensor:
+    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(3)
+    for b, count in enumerate(LENGTHS):
+        if side == "right":
+            mask[b, :count] = True
+        elif side == "left":
+            mask[b, LENGTH - count :] = True
+        else:
+            mask[b, torch.randperm(LENGTH, generator=generator)[:count]] = True
+    return mask
+
+
+def _masked(side: str) -> Any:
+    @torch.no_grad()
+    def run(cls: Any, config: Any, module: str | None) -> str:
+        case = Case(cls, config)
+        if not cls.caps.varlen:
+            raise Skipped("caps.varlen is false")
+        worst, mask, more = 0.0, _masks(side), case.x(length=4, seed=5)
+        for start in (None, case.warm()):
+            x = case.x().masked_fill(~mask[..., None], 7.0)
+            y, after = case.model(x, start, mask=mask)
+            then, _ = case.model(more, after)
+            for b in range(BATCH):
+                what = f"{side} padding, row of {LENGTHS[b]}"
+                own = None if start is None else row(start, b)
+                alone, left = case.model(x[b : b + 1, mask[b]], own)
+                found = y[b : b + 1, mask[b]]
+                worst = max(worst, near(found, alone, case.tolerance, what))
+                worst = max(worst, same_state(row(after, b), left, case.tolerance, what))
+                next_alone, _ = case.model(more[b : b + 1], left)
+                what += ", continued"
+                worst = max(worst, near(then[b : b + 1], next_alone, case.tolerance, what))
+        return f"largest difference {worst:.1e}"
+
+    return run
+
+
+@torch.no_grad()
+def masked_entirely(cls: Any, config: Any, module: str | None) -> str:
+    """A call in which nothing is real leaves the state as it was, and makes no NaN."""
+    case = Case(cls, config)
+    if not cls.caps.varlen:
+        raise Skipped("caps.varlen is false")
+    start = case.warm()
+    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
+    y, after = case.model(case.x(), start, mask=mask)
+    require(bool(y.isfinite().all()), "outputs of masked positions are not finite")
+    same_state(after, start, 0.0, "a call with nothing real")
+    return "state unchanged"
+
+
+def gradient(cls: Any, config: Any, module: str | None) -> str:
+    """The gradient reaches x and the first state and agrees with finite differences."""
+    case = Case(cls, config)
+    step, tolerance = (1e-6, 1e-5) if case.tolerance < 1e-6 else (1e-2, 3e-2)
+    x = case.x(2, 19).requires_grad_()
+    with torch.no_grad():
+        start = {name: t.clone() for name, t in case.warm(2).items()}
+    names = [name for name, t in start.items() if t.is_floating_point() and t.numel()]
+    leaves = {name: start[name].clone().requires_grad_() for name in names}
+    weights = case.x(2, 19, seed=9)
+
+    def loss(x: Tensor, state: State) -> Tensor:
+        y, after = case.model(x, {**start, **state})
+        kept = (t.double().square().mean() for t in after.values() if t.is_floating_point())
+        return (y * weights).sum().double() + sum(kept)
+
+    tensors = [x, *leaves.values()]
+    found = torch.autograd.grad(loss(x, leaves), tensors, allow_unused=True)
+    worst = 0.0
+    for index, (name, tensor, slope) in enumerate(
+        zip(["x", *names], tensors, found, strict=True), start=20
+    ):
+        if slope is None or not slope.any():
+            raise Violation(f"no gradient reaches {name}")
+        generator = torch.Generator().manual_seed(index)
+        way = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        way = (way / way.norm()).to(tensor)
+        sides = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                moved = [t.detach() for t in tensors]
+                moved[index - 20] = moved[index - 20] + sign * step * way
+                sides.append(loss(moved[0], dict(zip(names, moved[1:], strict=True))))
+        measured = ((sides[0] - sides[1]) / (2 * step)).item()
+        claimed = (slope * way).sum().item()
+        error = abs(measured - claimed) / max(abs(measured), slope.norm().item() / 10, 1e-8)
+        require(error < tolerance, f"{name}: slope {claimed:.6g}, measured {measured:.6g}")
+        worst = max(worst, error)
+    return f"{len(tensors)} tensors, largest relative error {worst:.1e}"
+
+
+def parameters(cls: Any, config: Any, module: str | None) -> str:
+    """Builds on the meta device, and has as many parameters as its formula says."""
+    with torch.device("meta"):
+        model = cls(config)
+    devices = {t.device.type for t in model.state_dict().values()}
+    require(devices <= {"meta"}, f"a meta build holds real tensors on {devices - {'meta'}}")
+    found = sum(parameter.numel() for parameter in model.parameters())
+    said = cls.count_parameters(config)
+    require(found == said, f"{found} parameters, but count_parameters says {said}")
+    groups = model.parameter_groups(1e-3, 0.1)
+    grouped = sorted(id(p) for group in groups for p in group["params"])
+    every = sorted(id(p) for p in model.parameters() if p.requires_grad)
+    require(grouped == every, "parameter_groups does not hold every parameter exactly once")
+    return f"{found} parameters"
+
+
+@torch.no_grad()
+def adapters(cls: Any, config: Any, module: str | None) -> str:
+    """The layers that adapters may wrap exist, and the cost of a step is a positive number."""
+    model = build(cls, config, torch.float32)
+    linear = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    lost = [end for end in cls.caps.peft_targets if not any(n.endswith(end) for n in linear)]
+    require(not lost, f"caps.peft_targets names {lost}, and no linear layer ends so")
+    flops = [model.flops_per_position(context) for context in (0, 100)]
+    require(0 < flops[0] <= flops[1], f"flops_per_position gives {flops} at 0 and 100 positions")
+    return f"{flops[0]} operations a position"
+
+
+@torch.no_grad()
+def low_precision(cls: Any, config: Any, module: str | None) -> str:
+    """bfloat16 stays near float32, and recurrent state stays float32."""
+    full = build(cls, config, torch.float32)
+    half = copy.deepcopy(full).to(torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 64, full.width, generator=generator).bfloat16()
+    exact, _ = full(x.float())
+    y, after = half(x)
+    steps, state = [], half.init_state(2)
+    for position in x.split(1, dim=1):
+        out, state = half(position, state)
+        steps.append(out)
+    require(y.dtype == torch.bfloat16, f"a bfloat16 model answers in {y.dtype}")
+    worst = 0.0
+    for what, found in (("one call", y), ("steps", torch.cat(steps, 1))):
+        error = (found.double() - exact.double()).norm() / exact.double().norm()
+        # Rounding to 8 bits gives 0.2 % a step of the way; a few layers add up to a few percent.
+        require(bool(error < 0.05), f"{what}: relative error {error:.3f} against float32")
+        worst = max(worst, error.item())
+    if cls.caps.constant_state:
+        name = max(after, key=lambda key: after[key].numel())
+        for origin, found in (("init_state", half.init_state(2)), ("forward", after)):
+            kind = found[name].dtype
+            require(kind == torch.float32, f"{origin}: recurrent state {name} is {kind}")
+    return f"relative error {worst:.4f}"
+
+
+CHECKS = (
+    Check("splits", "One call equals any split of it, from any state.", splits),
+    Check("causality", "No output depends on a later input.", causality),
+    Check("mask_right", "Padding on the right changes nothing.", _masked("right")),
+    Check("mask_left", "Padding on the left changes nothing.", _masked("left")),
+    Check("mask_mixed", "Masked positions anywhere change nothing.", _masked("mixed")),
+    Check("mask_all", "A call with nothing real changes nothing.", masked_entirely),
+    *STATE_CHECKS,
+    Check("gradient", "Gradients of x and of the first state are right.", gradient),
+    Check("parameters", "Builds on meta; the parameter formula is exact.", parameters),
+    Check("adapters", "Adapter targets exist; the cost of a step is stated.", adapters),
+    Check("low_precision", "bfloat16 stays near float32, with float32 state.", low_precision),
+)

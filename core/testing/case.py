@@ -1,0 +1,74 @@
+"""A backbone under test, and how its states are compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wishbone.core.interfaces import Backbone, State
+from wishbone.core.testing.common import near, require, seeded, trained_looking_
+
+BATCH, LENGTH = 3, 37
+LENGTHS = (37, 1, 18)
+"""Real positions of the rows of a masked batch."""
+
+
+class Case:
+    """A backbone that looks trained, vectors for it, and how exact it can be."""
+
+    def __init__(self, cls: Any, config: Any) -> None:
+        self.config = config
+        self.dtype = torch.float64
+        self.model = build(cls, config, torch.float64)
+        try:
+            with torch.no_grad():
+                self.model(self.x(1, 2))
+        except RuntimeError:
+            self.dtype = torch.float32
+            self.model = build(cls, config, torch.float32)
+        state = self.model.init_state(1, dtype=self.dtype)
+        narrow = any(t.dtype in (torch.float32, torch.bfloat16) for t in state.values())
+        # Long chains of float32 operations in another order differ by about 1e-5.
+        self.tolerance = 1e-4 if narrow else 1e-9
+
+    def x(self, batch: int = BATCH, length: int = LENGTH, seed: int = 0) -> Tensor:
+        """Vectors [B, T, D] like those of an embedding table."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (batch, length, self.model.width)
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(self.dtype)
+
+    def warm(self, batch: int = BATCH, length: int = 5) -> State:
+        """A state that is not the first one."""
+        return self.model(self.x(batch, length, seed=1))[1]
+
+
+def build(cls: Any, config: Any, dtype: torch.dtype) -> Backbone:
+    """A backbone for inference whose weights look trained."""
+    with seeded(0):
+        model = trained_looking_(cls(config), 0)
+    return model.to(dtype).eval()
+
+
+def row(state: State, index: int) -> State:
+    """One sequence of a batch."""
+    return {name: t.index_select(0, torch.tensor([index])) for name, t in state.items()}
+
+
+def same_state(a: State, b: State, tolerance: float, what: str) -> float:
+    """Compare states; ``a`` may hold zeros behind what ``b`` holds, as padding of its batch."""
+    require(a.keys() == b.keys(), f"{what}: entries {sorted(a.keys() ^ b.keys())} differ")
+    worst = 0.0
+    for name in b:
+        cut, rest = a[name], 0.0
+        for dim, size in enumerate(b[name].shape):
+            require(
+                cut.ndim == b[name].ndim and cut.shape[dim] >= size, f"{what}: {name} is too small"
+            )
+            behind = cut.narrow(dim, size, cut.shape[dim] - size)
+            rest = max(rest, behind.abs().max().item() if behind.numel() else 0.0)
+            cut = cut.narrow(dim, 0, size)
+        require(rest == 0, f"{what}: {name} holds {rest:.1e} behind the end of its sequence")
+        worst = max(worst, near(cut, b[name], tolerance, f"{what}, state {name}"))
+    return worst

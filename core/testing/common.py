@@ -1,0 +1,200 @@
+"""What all suites share: results, small configs, weights that look trained, comparisons."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SMALL = {
+    "width": 64,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_size": 16,
+    "ffn_width": 96,
+    "fine_width": 32,
+    "blocks": 1,
+    "fine_blocks": 1,
+    "rank": 4,
+}
+"""Sizes given to fields of these names when a class has no ``small_config``."""
+
+
+class Violation(AssertionError):
+    """A part breaks its contract; the message says how, with numbers."""
+
+
+class Skipped(Exception):
+    """A part does not promise what this check is about."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property of a kind of part."""
+
+    name: str
+    sentence: str
+    """What holds when the check passes."""
+    run: Callable[[type, Any, str | None], str | None]
+    """Called with the class, its config and the registering module; returns what it measured."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The verdict of one check."""
+
+    name: str
+    passed: bool
+    """Also true where the check was skipped."""
+    detail: str
+    """What was measured, or what is wrong."""
+    sentence: str = ""
+    """What holds when the check passes."""
+    skipped: bool = False
+    """The part does not promise this."""
+    seconds: float = 0.0
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise ``Violation(message)`` unless ``holds``."""
+    if not holds:
+        raise Violation(message)
+
+
+def small_config(cls: Any) -> Any:
+    """``cls.small_config()`` where there is one, else ``cls.Config()`` with ``SMALL`` sizes."""
+    offer = getattr(cls, "small_config", None)
+    if offer is not None:
+        return offer()
+    known = {field.name for field in dataclasses.fields(cls.Config)}
+    return cls.Config(**{name: size for name, size in SMALL.items() if name in known})
+
+
+def trained_looking_(module: nn.Module, seed: int) -> nn.Module:
+    """Change parameters in place so that nothing is zero, constant or symmetric any more.
+
+    Zero initialisations, ones and identities hide most mistakes. Constant tensors become normal
+    numbers (matrices about 1 / sqrt(longest side), vectors a tenth around the constant), all
+    others move by a tenth of their spread. The same seed gives the same weights everywhere.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, parameter in sorted(module.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            flat = parameter.numel() < 2 or bool((parameter == parameter.flatten()[0]).all())
+            if not flat:
+                scale = 0.1 * parameter.double().std().item()
+            elif squeezed(parameter) > 1:
+                scale = max(parameter.shape) ** -0.5
+            else:
+                scale = 0.1
+            parameter += (noise * scale).to(parameter)
+    return module
+
+
+def squeezed(parameter: Tensor) -> int:
+    """Dimensions longer than one."""
+    return sum(size > 1 for size in parameter.shape)
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference, relative to the largest number of ``b`` where that is above one.
+
+    Raises ``Violation`` when shapes or kinds differ, or when something is not finite.
+    """
+    require(a.shape == b.shape, f"shape {list(a.shape)} where {list(b.shape)} was expected")
+    require(
+        a.is_floating_point() == b.is_floating_point(),
+        f"dtype {a.dtype} where {b.dtype} was expected",
+    )
+    if not a.numel():
+        return 0.0
+    a, b = a.detach().double(), b.detach().double()
+    require(bool(a.isfinite().all()) and bool(b.isfinite().all()), "a number is not finite")
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1.0)).item()
+
+
+def near(a: Tensor, b: Tensor, tolerance: float, what: str) -> float:
+    """Raise ``Violation`` unless ``difference(a, b)`` is within ``tolerance``; return it."""
+    try:
+        found = difference(a, b)
+    except Violation as error:
+        raise Violation(f"{what}: {error}") from None
+    require(found <= tolerance, f"{what}: off by {found:.1e}, allowed {tolerance:.0e}")
+    return found
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Build parts with fixed random numbers and leave the caller's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def config_round_trip(cls: Any, config: Any, module: str | None) -> str:
+    """A config survives YAML and back, and every field says what it is."""
+    from omegaconf import OmegaConf
+
+    require(dataclasses.is_dataclass(cls.Config), "Config is not a dataclass")
+    plain = dataclasses.asdict(config)
+    again = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(plain))))
+    require(again == plain, f"{plain} came back from YAML as {again}")
+    require(cls.Config(**again) == config, "a config made from its own YAML differs")
+    silent = sorted({field.name for field in dataclasses.fields(config)} - _described(cls.Config))
+    require(not silent, f"fields without a sentence under them: {', '.join(silent)}")
+    return f"{len(plain)} fields"
+
+
+def _described(config: type) -> set[str]:
+    """Names of fields that have a string literal under them."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(config)))
+    except OSError:
+        return {field.name for field in dataclasses.fields(config)}
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    return {
+        node.target.id
+        for node, after in zip(body, body[1:], strict=False)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+    }
+
+
+def light_import(cls: Any, config: Any, module: str | None) -> str:
+    """Importing the module that registers the part does not import torch."""
+    if module is None:
+        raise Skipped("not registered by a plug-in module")
+    heavy = _heavy_imports(module)
+    require(not heavy, f"importing {module} also imports {heavy}")
+    return module
+
+
+@cache
+def _heavy_imports(module: str) -> str:
+    code = f"import sys, {module}; print(*[m for m in ('torch', 'omegaconf') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    require(done.returncode == 0, f"importing {module} failed: {done.stderr.strip()[-300:]}")
+    return done.stdout.strip()
+
+
+COMMON = (
+    Check("config_round_trip", "A config survives YAML and back.", config_round_trip),
+    Check("light_import", "Registering the part imports no torch.", light_import),
+)

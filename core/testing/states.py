@@ -1,0 +1,148 @@
+"""What every backbone must satisfy about its state: it can be kept, copied, stored and stepped."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wishbone.core.interfaces import State
+from wishbone.core.testing.case import BATCH, Case, build, same_state
+from wishbone.core.testing.common import Check, Violation, near, require
+
+
+def _copy(state: State) -> State:
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def _continue_equally(case: Case, a: State, b: State, what: str) -> None:
+    """Both states must continue alike to the last bit."""
+    more = case.x(next(iter(a.values())).shape[0], 7, seed=4)
+    y, after = case.model(more, a)
+    expected, expected_after = case.model(more, b)
+    near(y, expected, 0.0, what)
+    same_state(after, expected_after, 0.0, what)
+
+
+@torch.no_grad()
+def form(cls: Any, config: Any, module: str | None) -> str:
+    """A state is a flat dictionary of tensors, batch first, of the same kinds all the way."""
+    case = Case(cls, config)
+    first, warm = case.model.init_state(BATCH, dtype=case.dtype), case.warm()
+    require(first.keys() == warm.keys(), "the state after a call has other entries than the first")
+    for name, tensor in warm.items():
+        require(type(tensor) is torch.Tensor, f"{name} is a {type(tensor).__name__}")
+        require(tensor.ndim > 0 and tensor.shape[0] == BATCH, f"{name} is not batch first")
+        kinds = first[name].dtype, tensor.dtype
+        require(kinds[0] == kinds[1], f"{name} begins as {kinds[0]} and goes on as {kinds[1]}")
+    y, after = case.model(case.x(), first)
+    expected, left = case.model(case.x())
+    near(y, expected, case.tolerance, "init_state against no state")
+    same_state(after, left, case.tolerance, "init_state against no state")
+    return f"{len(warm)} tensors"
+
+
+@torch.no_grad()
+def file(cls: Any, config: Any, module: str | None) -> str:
+    """A state written by safetensors and read again continues to the last bit."""
+    from safetensors.torch import load_file, save_file
+
+    case = Case(cls, config)
+    state = case.warm()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+        again = load_file(path)
+    _continue_equally(case, again, state, "a state from a file")
+    return "bit-equal"
+
+
+@torch.no_grad()
+def fork(cls: Any, config: Any, module: str | None) -> str:
+    """Two continuations of one state do not disturb each other; ``forward`` changes nothing."""
+    case = Case(cls, config)
+    state, x = case.warm(), case.x()
+    kept, kept_x = _copy(state), x.clone()
+    for length in (1, x.shape[1]):
+        case.model(x[:, :length], state)
+        near(x, kept_x, 0.0, "x after forward")
+        for name in state:
+            near(state[name], kept[name], 0.0, f"{name} after forward")
+    _, ahead = case.model(x[:, :1], state)
+    ahead_kept = _copy(ahead)
+    for _ in range(2):
+        case.model.step_(x[:, :1], ahead)
+    for name in state:
+        near(state[name], kept[name], 0.0, f"{name} after step_ on a state made from it")
+    _continue_equally(case, state, kept, "a forked state")
+    _, again = case.model(x[:, :1], state)
+    same_state(again, ahead_kept, 0.0, "a second continuation")
+    return "bit-equal"
+
+
+@torch.no_grad()
+def reorder(cls: Any, config: Any, module: str | None) -> str:
+    """Rows picked by ``index_select`` continue as they would have in their own place."""
+    case = Case(cls, config)
+    order = torch.tensor([2, 0, 2, 1])
+    state, more = case.warm(), case.x(length=7, seed=4)
+    y, after = case.model(more, state)
+    picked = {name: tensor.index_select(0, order) for name, tensor in state.items()}
+    found, left = case.model(more.index_select(0, order), picked)
+    near(found, y.index_select(0, order), case.tolerance, "reordered rows")
+    expected = {name: tensor.index_select(0, order) for name, tensor in after.items()}
+    same_state(left, expected, case.tolerance, "reordered rows")
+    return "rows keep their own past"
+
+
+@torch.no_grad()
+def step_in_place(cls: Any, config: Any, module: str | None) -> str:
+    """``step_`` gives the numbers of ``forward`` and leaves the state where it was handed in."""
+    case = Case(cls, config)
+    worst = 0.0
+    for start in (case.model.init_state(BATCH, dtype=case.dtype), case.warm()):
+        x = case.x(length=70)
+        whole, after = case.model(x, start)
+        stepped = _copy(start)
+        outputs = [case.model.step_(position, stepped) for position in x.split(1, dim=1)]
+        worst = max(worst, near(torch.cat(outputs, 1), whole, case.tolerance, "step_"))
+        try:
+            worst = max(worst, same_state(stepped, after, case.tolerance, "step_"))
+        except Violation as error:
+            raise Violation(f"the state handed to step_ is not updated: {error}") from None
+        _continue_equally(case, stepped, _copy(stepped), "the copy of a stepped state")
+    return f"largest difference {worst:.1e}"
+
+
+@torch.no_grad()
+def size(cls: Any, config: Any, module: str | None) -> str:
+    """``state_bytes`` is exact: constant where ``caps`` says so, else growing by equal amounts."""
+    sizes = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = build(cls, config, dtype)
+        x = torch.zeros(2, 40, model.width, dtype=dtype)
+        sizes = [model.state_bytes(length, dtype=dtype) for length in (0, 1, 2, 40)]
+        states = [model.init_state(2), *(model(x[:, :length])[1] for length in (1, 2, 40))]
+        for said, state, length in zip(sizes, states, (0, 1, 2, 40), strict=True):
+            found = sum(t.numel() * t.element_size() for t in state.values()) / 2
+            require(
+                found == said,
+                f"{found:.0f} bytes after {length} positions in {dtype}, state_bytes says {said}",
+            )
+        growth = sizes[2] - sizes[1]
+        if cls.caps.constant_state:
+            require(growth == 0, f"caps.constant_state, yet a position adds {growth} bytes")
+        require(sizes[3] - sizes[2] == 38 * growth, "the state does not grow by equal amounts")
+    return f"{sizes[0]} bytes and {sizes[2] - sizes[1]} more a position in bfloat16"
+
+
+STATE_CHECKS = (
+    Check("state_form", "States are flat dictionaries of tensors, batch first.", form),
+    Check("state_file", "A state survives a file.", file),
+    Check("state_fork", "forward changes neither x nor the state it was given.", fork),
+    Check("state_reorder", "Rows of a state can be picked and reordered.", reorder),
+    Check("step_in_place", "step_ gives the numbers of forward.", step_in_place),
+    Check("state_size", "state_bytes is exact.", size),
+)
