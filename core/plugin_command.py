@@ -95,9 +95,10 @@ def _check(options: argparse.Namespace) -> int:
         print(f"{entry.kind} '{entry.key}' ({entry.source}, {entry.target})")
         results = check(entry.kind, entry.key)
         for result in results:
-            print(f"  {'ok    ' if result.passed else 'FAILED'} {result.name}")
+            verdict = "FAILED" if not result.passed else "none" if result.skipped else "ok"
+            print(f"  {verdict:<7}{result.name:<20}{result.detail}")
             if not result.passed:
-                print(f"         {result.detail}")
+                print(f"{'':<29}should: {result.sentence}")
         wrong = [result for result in results if not result.passed]
         failed += len(wrong)
         print(f"  {len(results) - len(wrong)} of {len(results)} checks passed")

@@ -1,0 +1,60 @@
+"""What the doctor says, and that nothing it meets stops it."""
+
+import json
+from types import SimpleNamespace
+
+import pluggy
+
+from wishbone.core import doctor
+from wishbone.core.plugin import Hooks, PluginStatus, hookimpl
+
+
+def test_a_report_of_this_machine(capsys):
+    assert doctor.main(["--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    names = {name for checks in told.values() for name, _, _ in checks}
+    assert {"wishbone-tts", "torch", "cpu", "cuda", "wishbone.plugins", "folder"} <= names
+    assert any(
+        name.startswith("kernel wkv7/") and fine for name, fine, _ in told["kernels and parts"]
+    )
+    assert all(text for checks in told.values() for _, fine, text in checks if not fine)
+
+
+def test_a_broken_plugin_is_told_and_fails(monkeypatch, capsys):
+    class Broken:
+        @hookimpl
+        def wishbone_doctor(self):
+            raise RuntimeError("cannot even say")
+
+    manager = pluggy.PluginManager("wishbone")
+    manager.add_hookspecs(Hooks)
+    manager.register(Broken(), name="acme")
+    status = PluginStatus("acme", "acme", "wishbone-acme", "0.2", "broken", "ImportError: no acme")
+    monkeypatch.setattr(
+        doctor, "loaded", lambda: SimpleNamespace(manager=manager, plugins=[status])
+    )
+    assert doctor.main([]) == 3
+    shown = capsys.readouterr().out
+    assert "wishbone-acme 0.2: broken: ImportError: no acme" in shown
+    assert "its check fails: RuntimeError: cannot even say" in shown
+
+
+def test_the_packages_asked_for_are_those_of_the_installed_distribution():
+    needed = doctor.requirements()
+    assert {"torch", "pluggy", "omegaconf", "safetensors"} <= set(needed[""])
+    assert "wishbone-tts" not in sum(needed.values(), [])
+    assert {"train", "ab", "dev"} <= needed.keys()
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(
+        doctor, "requirements", lambda: {"": ["nobody-has-this"], "ab": ["nor-this"]}
+    )
+    told = doctor.report()
+    assert told["packages"] == [
+        ("nobody-has-this", False, "not installed; pip install nobody-has-this")
+    ]
+    assert told["extras"][0][1:] == (
+        False,
+        "missing nor-this; pip install 'wishbone-tts[ab]'",
+    )

@@ -1,0 +1,62 @@
+"""Two backbones at one price."""
+
+import pytest
+
+from wishbone.core.config import build_model, read
+from wishbone.core.errors import GateFailed
+from wishbone.core.match import main, match
+
+BASE = """\
+tokenizer: {name: characters}
+speech_tokenizer: {name: fsqcodec}
+layout: {name: cosyvoice2}
+head: {name: linear}
+decoder: {name: fsqcodec}
+"""
+ARMS = {
+    "transformer": "backbone: {name: transformer, width: 128, layers: 3, heads: 4, kv_heads: 2,"
+    " ffn_width: 384}",
+    "rwkv7": "backbone: {name: rwkv7, width: 128, layers: 3, head_size: 32}",
+}
+
+
+@pytest.fixture
+def arms(tmp_path):
+    for name, line in ARMS.items():
+        (tmp_path / f"{name}.yaml").write_text(BASE + line + "\n")
+    return tmp_path
+
+
+def count(config):
+    return sum(p.numel() for p in build_model(config, "meta").parameters())
+
+
+@pytest.mark.parametrize(("a", "b"), [("transformer", "rwkv7"), ("rwkv7", "transformer")])
+def test_the_size_found_is_the_size_built(arms, a, b):
+    left, right = read(arms / f"{a}.yaml"), read(arms / f"{b}.yaml")
+    found = match(left, right)
+    words = [f"backbone.{key}={value}" for key, value in found.fields.items()]
+    assert count(read(arms / f"{b}.yaml", words)) == found.parameters
+    assert found.target == count(left)
+    assert abs(found.difference) <= 0.01
+
+
+def test_an_equal_pair_is_left_alone(arms):
+    config = read(arms / "rwkv7.yaml")
+    found = match(config, config)
+    assert (found.fields, found.difference) == ({"width": 128, "layers": 3}, 0.0)
+
+
+def test_what_cannot_be_matched_fails_the_gate(arms):
+    left = read(arms / "transformer.yaml", ["backbone.width=1024", "backbone.layers=12"])
+    right = read(arms / "rwkv7.yaml", ["backbone.width=32", "backbone.layers=1"])
+    with pytest.raises(GateFailed, match="nearest"):
+        match(left, right)
+
+
+def test_the_command_prints_the_line_for_the_file(arms, capsys):
+    assert main([str(arms / "transformer.yaml"), str(arms / "rwkv7.yaml")]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    (arms / "done.yaml").write_text(BASE + line + "\n")
+    a, b = count(read(arms / "transformer.yaml")), count(read(arms / "done.yaml"))
+    assert abs(b / a - 1) <= 0.01

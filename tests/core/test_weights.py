@@ -1,0 +1,146 @@
+"""Checkpoints: whole or not at all, every name accounted for, and where they came from."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from wishbone.core import weights
+from wishbone.core.errors import CheckpointError
+
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+
+
+CONFIG = {"backbone": {"name": "rwkv7", "width": 64}}
+
+
+def test_a_checkpoint_is_a_folder_with_its_origin(tmp_path):
+    model = small()
+    origin = weights.provenance(CONFIG, data="abc", seeds={"torch": 1}, notes={"steps": 3})
+    folder = weights.save(tmp_path / "run/last", model, CONFIG, origin)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "config.yaml",
+        "model.safetensors",
+        "provenance.json",
+    ]
+    other = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    weights.load_part(other, folder)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
+    said = json.loads((folder / "provenance.json").read_text())
+    assert said["parts"]["backbone"]["distribution"] == "wishbone-tts"
+    assert said["parts"]["backbone"]["target"].endswith(":RWKV7")
+    assert (said["data"], said["seeds"], said["notes"]) == ("abc", {"torch": 1}, {"steps": 3})
+    assert {"git", "command", "distributions", "made"} <= said.keys()
+
+
+def test_nothing_is_overwritten_and_nothing_half_written(tmp_path, monkeypatch):
+    folder = weights.save(tmp_path / "last", small(), CONFIG, {})
+    with pytest.raises(CheckpointError, match="exists"):
+        weights.save(folder, small(), CONFIG, {})
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(weights, "write_tensors", fail)
+    with pytest.raises(OSError, match="disk full"):
+        weights.save(tmp_path / "next", small(), CONFIG, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
+
+
+def test_every_wrong_name_is_told_at_once():
+    model = small()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    tensors = {k: v + 1 for k, v in model.state_dict().items()}
+    del tensors["0.bias"], tensors["1.bias"]
+    tensors |= {"extra": torch.zeros(1), "0.weight": torch.zeros(3, 5)}
+    with pytest.raises(CheckpointError) as caught:
+        weights.load_tensors(model, tensors, "some.safetensors")
+    what = caught.value.what
+    assert "2 missing: 0.bias, 1.bias" in what
+    assert "1 unexpected: extra" in what
+    assert "0.weight (file [3, 5], model [3, 2])" in what
+    # and nothing was loaded
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_loading_keeps_the_dtype_of_the_model():
+    model = small().bfloat16()
+    weights.load_tensors(model, small().state_dict())
+    assert model[0].weight.dtype == torch.bfloat16
+
+
+def test_shared_tensors_survive(tmp_path):
+    model = small()
+    model[1].weight = nn.Parameter(model[0].weight.detach().T.clone())
+    tied = {"a": model[0].weight, "b": model[0].weight, "c": model[0].weight.T}
+    weights.write_tensors(tmp_path / "t.safetensors", tied)
+    back = weights.read_tensors(tmp_path / "t.safetensors")
+    assert torch.equal(back["c"], back["a"].T)
+
+
+def test_foreign_files_run_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        weights.read_tensors(tmp_path / "evil.pt")
+    torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / "good.pth")
+    assert torch.equal(weights.read_tensors(tmp_path / "good.pth")["w"], torch.ones(2))
+    torch.save({"w": torch.ones(2), "step": 3}, tmp_path / "mixed.pth")
+    with pytest.raises(CheckpointError, match="step"):
+        weights.read_tensors(tmp_path / "mixed.pth")
+
+
+TABLE = {"blocks.{}.att.{}.w": "layers.{}.a{}", "emb": "table", "junk.{}": None}
+
+
+def test_translation_by_table():
+    theirs = {
+        "blocks.3.att.0.w": torch.tensor(1),
+        "emb": torch.tensor(2),
+        "junk.7": torch.tensor(3),
+    }
+    assert weights.translate(theirs, TABLE).keys() == {"layers.3.a0", "table"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"bloks.3.w": 1, "head.x": 1}, "does not know: bloks.3.w, head.x"),
+        ({"emb": None}, "met no tensor: emb"),
+        ({"blocks.3.att.0xw": 1}, "does not know: blocks.3.att.0xw"),
+    ],
+)
+def test_translation_accounts_for_every_name(change, said):
+    theirs = {"blocks.3.att.0.w": torch.tensor(1), "emb": torch.tensor(2)}
+    for name, value in change.items():
+        if value is None:
+            del theirs[name]
+        else:
+            theirs[name] = torch.tensor(0)
+    with pytest.raises(CheckpointError, match=said):
+        weights.translate(theirs, TABLE, "file.pth")
+
+
+def test_two_names_cannot_become_one():
+    theirs = {"a.1": torch.tensor(1), "b.1": torch.tensor(2)}
+    with pytest.raises(CheckpointError, match="made twice: x.1"):
+        weights.translate(theirs, {"a.{}": "x.{}", "b.{}": "x.{}"})
+
+
+def test_the_identity_of_a_corpus(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name).write_text(name)
+    both = weights.hash_files([tmp_path / "b", tmp_path / "a"])
+    assert both == weights.hash_files([tmp_path / "a", tmp_path / "b"])
+    (tmp_path / "a").write_text("c")
+    assert both != weights.hash_files([tmp_path / "a", tmp_path / "b"])
