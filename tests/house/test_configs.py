@@ -1,0 +1,70 @@
+"""Every YAML file that ships can be built: on the meta device, so in milliseconds and no memory."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from wishbone.core.compose import compose, dump, weights_folder
+from wishbone.core.config import build, build_model, read
+from wishbone.core.train.recipe import read_recipe
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def in_folder(kind):
+    return [path for path in FILES if path.relative_to(CONFIGS).parts[0] == kind]
+
+
+def name_of(path):
+    return path.relative_to(CONFIGS).as_posix()
+
+
+def test_there_is_something_to_build():
+    assert in_folder("system") and in_folder("train") and in_folder("ab")
+
+
+@pytest.mark.parametrize("path", in_folder("system"), ids=name_of)
+def test_a_system_builds(path):
+    config = read(path)
+    build(config, "meta")
+    for slot in (config, *config.values()):
+        if isinstance(slot, dict) and slot.get("weights"):
+            assert (weights_folder(slot["weights"]) / "provenance.json").is_file(), slot["weights"]
+
+
+@pytest.mark.parametrize("path", in_folder("train"), ids=name_of)
+def test_a_recipe_builds(path):
+    if "system" not in compose(path, kind="train"):
+        pytest.skip("trains no language model; its own plug-in reads it")
+    _, system = read_recipe(path)
+    build_model(system, "meta")
+
+
+@pytest.mark.parametrize("path", in_folder("ab"), ids=name_of)
+def test_every_arm_builds(path):
+    arms = compose(path, kind="ab")["arms"]
+    assert len(arms) >= 2
+    for arm in arms.values() if isinstance(arms, dict) else arms:
+        system = arm if isinstance(arm, str) else arm["system"]
+        beside = path.parent / system
+        build(read(beside if beside.is_file() else system), "meta")
+
+
+@pytest.mark.parametrize("path", in_folder("pretrained"), ids=name_of)
+def test_weights_ship_with_a_configuration_that_reads_back(path):
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    if "backbone" in values:
+        config = read(path)
+        assert dump(read(path)) == dump(config)
+        build_model(config, "meta")
+    assert (path.parent / "model.safetensors").is_file()
+    assert (path.parent / "provenance.json").is_file()
+
+
+def test_every_file_is_in_a_folder_that_a_test_reads():
+    read_here = {"system", "train", "ab", "pretrained"}
+    others = [p for p in FILES if p.relative_to(CONFIGS).parts[0] not in read_here]
+    for path in others:
+        assert isinstance(OmegaConf.to_container(OmegaConf.load(path)), dict), path
