@@ -44,8 +44,7 @@ def wkv7_chunked(
     if chunk not in (4, 8, 16, 32, LONGEST):
         raise ValueError(f"chunk length {chunk}: must be 4, 8, 16, 32 or {LONGEST}")
     batch, length, heads, keys = k.shape
-    while chunk > 4 and chunk // 2 >= length:
-        chunk //= 2
+    chunk = shorter(chunk, length)
     if mask is not None:
         hole = ~mask[:, :, None, None]
         g, k, b = (x.masked_fill(hole, 0) for x in (g, k, b))
@@ -96,9 +95,16 @@ class _Chunked(torch.autograd.Function):
         return (*grads, None)
 
 
+def shorter(chunk: int, length: int) -> int:
+    """A chunk no longer than ``length`` positions fill."""
+    while chunk > 4 and chunk // 2 >= length:
+        chunk //= 2
+    return chunk
+
+
 def slices(x: Tensor) -> list[slice]:
-    """Parts of the batch of x [B, T, H, N] with about ``SLICE`` numbers each."""
-    step = max(1, SLICE // max(1, x[0].numel()))
+    """Parts of the batch of x [B, ...] with about ``SLICE`` numbers each; one part on a GPU."""
+    step = len(x) if x.is_cuda else max(1, SLICE // max(1, x[0].numel()))
     return [slice(start, start + step) for start in range(0, len(x), step)]
 
 

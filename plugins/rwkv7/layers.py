@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.kernels.wkv7 import wkv7
+from wishbone.plugins.rwkv7.formula import Weights, attend
+from wishbone.plugins.rwkv7.fused import attend_fused
 from wishbone.plugins.rwkv7.shape import Shape
-
-DECAY = math.exp(-0.5)
-"""The strongest decay is exp(-DECAY) = 0.545 per position."""
 
 
 class Steps:
@@ -56,7 +54,7 @@ class TimeMix(nn.Module):
     def __init__(self, shape: Shape, layer: int) -> None:
         super().__init__()
         width = shape.width
-        self.heads, self.eps = shape.heads, shape.group_norm_eps
+        self.eps = shape.group_norm_eps
         self.mix = nn.Parameter(torch.empty(6, width))
         """Share of the previous vector in r, w, k, v, a, g: RWKV-LM's x_r ... x_g."""
         self.w0 = nn.Parameter(torch.empty(width))
@@ -96,23 +94,13 @@ class TimeMix(nn.Module):
         else:
             low_v = (x_v @ self.v1) @ self.v2
             v = torch.lerp(v, first, torch.sigmoid(low_v + self.v0).to(v.dtype))
-        full = wkv.dtype
-        decay = torch.sigmoid(low_w.to(full) + self.w0).mul(-DECAY)
-        a = torch.sigmoid(low_a.to(full) + self.a0)
-        k = k.to(full)
-        removed = F.normalize(self._by_head(k * self.k_k), dim=-1, eps=1e-12)
-        a, r, v = self._by_head(a), self._by_head(r), self._by_head(v)
-        k = self._by_head(k) * (1 + (a - 1) * self._by_head(self.k_a))
-        y, wkv = wkv7(r, self._by_head(decay), k, v, -removed, removed * a, wkv, steps.mask)
-        y = F.layer_norm(y.to(full), y.shape[-1:], eps=self.eps).flatten(-2)
-        y = torch.addcmul(self.ln_x.bias.to(full), y, self.ln_x.weight.to(full))
-        bonus = (r * k * self.r_k).sum(-1, keepdim=True) * v
-        y = (y + bonus.flatten(-2)) * gate
+        weights = Weights(
+            self.w0, self.a0, self.k_k, self.k_a, self.r_k, self.ln_x.weight, self.ln_x.bias
+        )
+        # On a GPU slices would only multiply the launches.
+        form = attend_fused if h.device.type == "cpu" and h.shape[1] > 1 else attend
+        y, wkv = form((r, k, v, low_w, low_a, gate), weights, wkv, steps.mask, self.eps)
         return self.output(y), first, wkv, carry
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., H, N]."""
-        return x.unflatten(-1, (self.heads, -1))
 
 
 class ChannelMix(nn.Module):
@@ -129,7 +117,22 @@ class ChannelMix(nn.Module):
         """h [B, T, D], carry [B, D] -> out [B, T, D], next carry."""
         before, carry = steps.shift(h, carry)
         (x_k,) = _mixed(h, before, self.mix)
-        return self.value(torch.relu(self.key(x_k)).square()), carry
+        return self.value(_SquaredReLU.apply(self.key(x_k))), carry
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """relu(x)^2; PyTorch's own two backward passes are slow in bfloat16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = torch.relu(x)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (dy * positive).mul_(2)
 
 
 class Block(nn.Module):
