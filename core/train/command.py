@@ -7,6 +7,7 @@ budget of ``batch_positions`` each makes the same batches as one process with N 
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 from pathlib import Path
@@ -52,9 +53,10 @@ def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int
         _introduce(trainer, training, held_out)
     with _Interruptions() as interrupted:
         finished = trainer.train(interrupted)
+    held_out_loss = trainer.evaluate() if finished else math.nan
     if here.leads:
         if finished:
-            export(trainer, digest)
+            export(trainer, digest, held_out_loss)
         else:
             print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
     here.wait()
@@ -73,17 +75,16 @@ def corpora(recipe: Recipe) -> tuple[TokenCorpus, TokenCorpus]:
     return corpus.take(rows), corpus.take(out)
 
 
-def export(trainer: Trainer, digest: str) -> Path | None:
+def export(trainer: Trainer, digest: str, held_out_loss: float) -> Path | None:
     """The averaged weights as a folder that a system's ``weights:`` can name."""
     run, recipe = trainer.run, trainer.recipe
     if run.export.exists():
         print(f"{run.export} exists already", file=sys.stderr)
         return None
-    held_out = trainer.evaluate()
     notes = {
         "steps": trainer.step,
         "minutes": round(trainer.elapsed / 60, 2),
-        "held_out_loss": held_out,
+        "held_out_loss": held_out_loss,
         "utterances": len(trainer.training),
         "hours": round(float(trainer.training.seconds.sum()) / 3600, 2),
         "recipe": {k: v for k, v in as_saved(recipe).items() if k != "system"},
@@ -92,7 +93,7 @@ def export(trainer: Trainer, digest: str) -> Path | None:
     config = {key: value for key, value in trainer.system.items() if key != "weights"}
     with trainer.average.applied():
         save(run.export, trainer.model, config | {"weights": "."}, origin)
-    print(f"wrote {run.export}  held-out loss {held_out:.4f}", file=sys.stderr)
+    print(f"wrote {run.export}  held-out loss {held_out_loss:.4f}", file=sys.stderr)
     return run.export
 
 
