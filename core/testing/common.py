@@ -159,20 +159,24 @@ def config_round_trip(cls: Any, config: Any, module: str | None) -> str:
 
 
 def _described(config: type) -> set[str]:
-    """Names of fields that have a string literal under them."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(config)))
-    except OSError:
-        return {field.name for field in dataclasses.fields(config)}
-    body = tree.body[0].body  # type: ignore[attr-defined]
-    return {
-        node.target.id
-        for node, after in zip(body, body[1:], strict=False)
-        if isinstance(node, ast.AnnAssign)
-        and isinstance(node.target, ast.Name)
-        and isinstance(after, ast.Expr)
-        and isinstance(after.value, ast.Constant)
-    }
+    """Names of fields that have a string literal under them, inherited ones included."""
+    names: set[str] = set()
+    for each in config.__mro__[:-1]:
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
+        except OSError:
+            # Made at run time: there is no source to read.
+            return {field.name for field in dataclasses.fields(config)}
+        body = tree.body[0].body  # type: ignore[attr-defined]
+        names |= {
+            node.target.id
+            for node, after in zip(body, body[1:], strict=False)
+            if isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        }
+    return names
 
 
 def light_import(cls: Any, config: Any, module: str | None) -> str:

@@ -95,7 +95,7 @@ def learns(cls: Any, config: Any, module: str | None) -> str:
         with seeded(0):
             head = cls(config, width=WIDTH, codes=codes, extra=EXTRA).train()
             ids = torch.stack([torch.randperm(IDS) for _ in range(codes.codebooks)], dim=1)
-            map_ = torch.nn.Linear(WIDTH, WIDTH)
+            map_ = torch.nn.Linear(WIDTH, WIDTH, bias=False)
             parameters = [*head.parameters(), *map_.parameters()]
             optimiser = torch.optim.Adam(parameters, lr=0.03)
             for _ in range(TOY_STEPS):
