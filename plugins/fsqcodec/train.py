@@ -209,9 +209,13 @@ def save(model: Trainee, options: argparse.Namespace, count: int) -> None:
     notes = {"stage": options.stage, "steps": str(count), "seed": str(options.seed)}
     save_file(model.state_dict(), path.with_suffix(".tmp"), metadata=notes)
     os.replace(path.with_suffix(".tmp"), path)
+    earlier = options.start.with_name("config.json") if options.start else None
+    stages = json.loads(earlier.read_text()).get("stages", []) if earlier else []
     settings = {
         "tokenizer": asdict(FSQCodecTokenizer.Config()),
         "decoder": asdict(model.decoder.config),
+        "seed": options.seed,
+        "stages": [*stages, {"stage": options.stage, "steps": count, "hours": options.hours}],
     }
     (options.out / "config.json").write_text(json.dumps(settings, indent=1))
 
