@@ -72,7 +72,7 @@ def find(
     folder: Path | None = None,
     asking: Path | None = None,
 ) -> Path:
-    """The YAML file meant by a path or by a bundled name.
+    """The YAML file meant by a path, a folder with a ``config.yaml``, or a bundled name.
 
     ``folder`` is looked in first (the current one if None); ``asking`` is the file that names this
     one as its base, so that a file may share the name of the bundled one it is based on. Raises
@@ -85,8 +85,9 @@ def find(
         path = place / file
         if path.is_file() and (asking is None or path.resolve() != asking):
             return path
-    if Path(text).is_dir() and (Path(text) / "config.yaml").is_file():
-        return Path(text) / "config.yaml"
+    for place in places:
+        if (place / text / "config.yaml").is_file():
+            return place / text / "config.yaml"
     known = sorted(p.stem for p in (bundled() / kind).glob("*.yaml"))
     raise UnknownName(
         f"There is no {kind} configuration '{text}'.",

@@ -87,11 +87,13 @@ def _info(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """The contract suite with its verdict, one line per check."""
+    entries = _find(options.key, options.kind)
+    for entry in entries:
+        loaded().registry.get(entry.kind, entry.key)
     from wishbone.core.testing import check
 
     failed = 0
-    for entry in _find(options.key, options.kind):
-        loaded().registry.get(entry.kind, entry.key)
+    for entry in entries:
         print(f"{entry.kind} '{entry.key}' ({entry.source}, {entry.target})")
         results = check(entry.kind, entry.key)
         for result in results:

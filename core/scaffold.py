@@ -78,6 +78,7 @@ def _names(name: str, kind: str) -> dict[str, str]:
     return {
         "kind": kind,
         "key": f"{vendor}/{short}",
+        "short": short,
         "vendor": vendor,
         "distribution": "-".join(["wishbone", *words]),
         "package": "_".join(["wishbone", *words]),

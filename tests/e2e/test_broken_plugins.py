@@ -1,0 +1,144 @@
+"""A machine with every kind of bad plug-in: all else works, and each has its own clear error."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SYSTEM = """\
+tokenizer: {name: characters}
+speech_tokenizer: {name: fsqcodec, width: 16, fine_blocks: 1, blocks: 1}
+layout: {name: cosyvoice2}
+backbone: {name: transformer, width: 32, layers: 1, heads: 2, kv_heads: 1, ffn_width: 48}
+head: {name: linear}
+decoder: {name: fsqcodec, width: 16, fine_width: 16, blocks: 1, fine_blocks: 1}
+"""
+PLUGIN = """\
+from wishbone.core.plugin import hookimpl
+
+WISHBONE_API = "{api}"
+
+
+@hookimpl
+def wishbone_register(registry):
+    registry.add("backbone", "{key}", "{target}")
+"""
+# distribution, version, entry point, source of its module
+INSTALLED = [
+    ("wishbone-torn", "0.2", "torn", "import package_that_nobody_has\n"),
+    ("wishbone-raising", "0.3", "raising", "raise SystemExit('not today')\n"),
+    ("wishbone-future", "3.0", "future", PLUGIN.format(api="2.0", key="future/x", target="a:B")),
+    ("wishbone-first", "1.1", "first", PLUGIN.format(api="1.0", key="both/x", target="a:B")),
+    ("wishbone-second", "1.2", "second", PLUGIN.format(api="1.0", key="both/x", target="c:D")),
+    ("wishbone-thief", "0.1", "thief", PLUGIN.format(api="1.0", key="rwkv7", target="a:B")),
+    ("wishbone-late", "0.4", "late", PLUGIN.format(api="1.0", key="late/x", target="torn_part:X")),
+    ("wishbone-good", "1.0", "good", PLUGIN.format(
+        api="1.0", key="good/x", target="wishbone.plugins.rwkv7.backbone:RWKV7")),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder of installed distributions, as pip leaves them."""
+    folder = tmp_path_factory.mktemp("site")
+    for distribution, version, name, source in INSTALLED:
+        (folder / f"{name}_plugin.py").write_text(source)
+        info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        )
+        (info / "entry_points.txt").write_text(f"[wishbone.plugins]\n{name} = {name}_plugin\n")
+    (folder / "torn_part.py").write_text("raise ValueError('half written')\n")
+    for key in ("transformer", "good/x", "both/x", "future/x", "torn/x", "late/x"):
+        text = SYSTEM.replace("transformer, ", f"{key}, ")
+        if key != "transformer":
+            text = text.replace("heads: 2, kv_heads: 1, ffn_width: 48", "head_size: 32")
+        (folder / f"{key.replace('/', '-')}.yaml").write_text(text)
+    return folder
+
+
+def run(site, *words, **variables):
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run(
+        [sys.executable, *words], cwd=site, env=environment, capture_output=True, text=True
+    )
+
+
+def wishbone(site, *words, **variables):
+    return run(site, "-m", "wishbone", *words, **variables)
+
+
+def test_the_list_says_how_each_fared(site):
+    done = wishbone(site, "plugins", "list", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    status = {plugin["name"]: plugin["status"] for plugin in told["plugins"]}
+    assert {name: status[name] for _, _, name, _ in INSTALLED} == {
+        "torn": "broken",
+        "raising": "broken",
+        "future": "incompatible",
+        "first": "conflict",
+        "second": "conflict",
+        "thief": "broken",
+        "late": "ok",
+        "good": "ok",
+    }
+    keys = {part["key"]: part["distribution"] for part in told["parts"]}
+    assert keys["rwkv7"] == "wishbone-tts" and keys["good/x"] == "wishbone-good"
+    assert "both/x" not in keys
+
+
+def test_everything_else_keeps_working(site):
+    code = (
+        "from wishbone import build; from wishbone.core.config import read\n"
+        "for name in ('transformer.yaml', 'good-x.yaml'):\n"
+        "    print(type(build(read(name), 'meta').model.backbone).__name__)\n"
+    )
+    done = run(site, "-c", code)
+    assert done.stdout.split() == ["Transformer", "RWKV7"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("torn/x", ["wishbone-torn 0.2", "package_that_nobody_has"]),
+        ("raising/x", ["wishbone-raising 0.3", "not today"]),
+        ("future/x", ["wishbone-future 3.0", "2.0", "1.0"]),
+        ("both/x", ["wishbone-first 1.1", "wishbone-second 1.2"]),
+        ("late/x", ["wishbone-late 0.4", "half written"]),
+    ],
+)
+def test_using_a_bad_one_names_it_its_version_and_the_cause(site, key, said):
+    attempts = [("plugins", "check", key)]
+    file = f"{key.replace('/', '-')}.yaml"
+    if (site / file).exists():
+        attempts.append(("match", file, "transformer.yaml"))
+    for words in attempts:
+        done = wishbone(site, *words)
+        lines = done.stderr.splitlines()
+        assert done.returncode == 3, (words, done.stderr)
+        assert [line.split(":")[0] for line in lines] == ["error", "where", "do"], done.stderr
+        for piece in said:
+            assert piece in done.stderr, (words, done.stderr)
+
+
+def test_a_thief_does_not_get_the_bare_key(site):
+    done = wishbone(site, "plugins", "info", "rwkv7")
+    assert done.returncode == 0 and "wishbone-tts" in done.stdout
+    done = wishbone(site, "plugins", "list")
+    assert "reserved for wishbone-tts" in done.stdout
+
+
+def test_the_doctor_names_the_broken_ones(site):
+    done = wishbone(site, "doctor")
+    assert done.returncode == 3
+    for name in ("wishbone-torn 0.2: broken", "wishbone-future 3.0: incompatible"):
+        assert name in done.stdout
+
+
+def test_strict_stops_at_the_first(site):
+    done = wishbone(site, "plugins", "list", WISHBONE_STRICT_PLUGINS="1")
+    assert done.returncode == 3 and len(done.stderr.splitlines()) == 3
