@@ -1,0 +1,109 @@
+"""``wishbone data``: sentences to audio, audio to tokens, and looking at both."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EPILOGUE = """Every subcommand goes on where it was stopped, and writes report.json beside its
+files: what was kept, what was dropped, and why."""
+
+
+def main(argv: list[str]) -> int:
+    """Run one subcommand."""
+    options = _parser().parse_args(argv)
+    return options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "wishbone data", description="Make and look at corpora.", epilog=EPILOGUE
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_speak(commands)
+    _add_tokenize(commands)
+    joining = commands.add_parser("join", help="pairs of utterances of token data as one")
+    joining.add_argument("source", help="folder of token data")
+    joining.add_argument("--out", required=True, help="folder for the pairs")
+    joining.add_argument("--pairs", type=int, default=40, help="pairs from each file")
+    joining.add_argument("--seed", type=int, default=0)
+    joining.set_defaults(run=_join)
+    looking = commands.add_parser("inspect", help="figures of token data or audio data")
+    looking.add_argument("folder")
+    looking.set_defaults(run=_inspect)
+    return parser
+
+
+def _add_speak(commands: argparse._SubParsersAction) -> None:
+    speak = commands.add_parser("speak", help="a teacher speaks sentences: text to audio data")
+    speak.add_argument("sentences", help="text file, one sentence a line")
+    speak.add_argument("--out", required=True, help="folder for the audio data")
+    speak.add_argument("--teacher", default="piper", help="name of a registered teacher")
+    speak.add_argument("--tokenizer", default="phonemes", help="front end that makes the words")
+    speak.add_argument("--start", type=int, default=0, help="first line, counted from 0")
+    speak.add_argument("--count", type=int, default=0, help="lines to speak; 0 means all")
+    speak.add_argument("--shard", type=int, default=250, help="lines of one file")
+    speak.add_argument("--workers", type=int, default=1, help="processes")
+    speak.add_argument("overrides", nargs="*", help="fields of the teacher, e.g. noise=0.5")
+    speak.set_defaults(run=_speak)
+
+
+def _add_tokenize(commands: argparse._SubParsersAction) -> None:
+    tokens = commands.add_parser("tokenize", help="audio to token data")
+    tokens.add_argument(
+        "sources", nargs="+", help="audio data (files or folders), folders with metadata.tsv"
+    )
+    tokens.add_argument("--out", required=True, help="folder for the token data")
+    tokens.add_argument("--system", default="quickstart", help="whose tokenizer and codec")
+    tokens.add_argument("--set", nargs="*", default=[], help="key=value of the system")
+    tokens.add_argument("--speaker", default="", help="name where the source gives none")
+    tokens.add_argument("--exclude", type=Path, help="file of sentences to leave out, one a line")
+    tokens.add_argument("--workers", type=int, default=1, help="processes")
+    tokens.set_defaults(run=_tokenize)
+
+
+def _speak(options: argparse.Namespace) -> int:
+    from wishbone.core.data.speak import speak
+
+    speak(
+        options.sentences,
+        options.out,
+        teacher=options.teacher,
+        tokenizer=options.tokenizer,
+        overrides=options.overrides,
+        start=options.start,
+        count=options.count,
+        shard=options.shard,
+        workers=options.workers,
+    )
+    return 0
+
+
+def _tokenize(options: argparse.Namespace) -> int:
+    from wishbone.core.data.tokenize import tokenize
+
+    tokenize(
+        options.sources,
+        options.out,
+        options.system,
+        options.set,
+        speaker=options.speaker,
+        exclude=options.exclude,
+        workers=options.workers,
+    )
+    return 0
+
+
+def _join(options: argparse.Namespace) -> int:
+    from wishbone.core.data.join import join
+
+    join(options.source, options.out, options.pairs, options.seed)
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from wishbone.core.data.inspect import inspect
+
+    for name, value in inspect(options.folder).items():
+        print(f"{name:<34}{value}")
+    return 0

@@ -1,0 +1,176 @@
+"""Audio to token data with the tokenizer and the codec of a system."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wishbone.core import audio as sound
+from wishbone.core.compose import Config, compose, weights_folder
+from wishbone.core.config import part as part_of
+from wishbone.core.data.shards import Report, ShardReport, run_shards
+from wishbone.core.data.sources import Part, Recording, parts
+from wishbone.core.data.tokens import write_tokens
+from wishbone.core.errors import ConfigError, WishboneError
+from wishbone.core.interfaces import SpeechTokenizer, Tokenizer
+from wishbone.core.weights import load_part
+
+BATCH_SECONDS = 40.0
+"""Audio that goes through the codec at once; more gains nothing on one core."""
+
+
+class Tokens:
+    """The two parts of a system that make token data, ready to use."""
+
+    def __init__(self, config: Config) -> None:
+        cls, fields = part_of(config, "tokenizer")
+        self.text: Tokenizer = cls(fields)
+        cls, fields = part_of(config, "speech_tokenizer")
+        self.speech: SpeechTokenizer = cls(fields)
+        folder = config["speech_tokenizer"].get("weights")
+        if not folder:
+            raise ConfigError(
+                "The speech tokenizer has no weights, so its codes would mean nothing.",
+                "speech_tokenizer.weights",
+                "Name the folder of a trained codec: speech_tokenizer.weights=FOLDER.",
+            )
+        load_part(self.speech, weights_folder(folder), "speech_tokenizer")
+        self.speech.eval().requires_grad_(False)
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.speech.state_dict().items()):
+            digest.update(name.encode() + tensor.float().numpy().tobytes())
+        self.about = {
+            "tokenizer": config["tokenizer"]["name"],
+            "codec": config["speech_tokenizer"]["name"],
+            "codec_weights": digest.hexdigest()[:16],
+            "codebooks": self.speech.codes.codebooks,
+            "rate": self.speech.codes.rate,
+        }
+
+    def text_ids(self, recording: Recording) -> list[int]:
+        """The ids of the words as they were spoken, where the tokenizer can say them."""
+        encode_words: Callable[..., list[int]] | None = getattr(self.text, "encode_words", None)
+        if recording.words and encode_words:
+            return encode_words(recording.words)
+        return self.text.encode(recording.text)
+
+    def codes(self, recordings: Sequence[Recording]) -> list[Tensor]:
+        """Codes [T, Q] of each; several at once if the codec offers ``encode_batch``."""
+        rate = self.speech.sample_rate
+        audios = [
+            sound.resample(sound.Audio(r.audio, r.sample_rate), rate).samples for r in recordings
+        ]
+        several = getattr(self.speech, "encode_batch", None)
+        return several(audios) if several else [self.speech.encode(audio) for audio in audios]
+
+    def row(self, recording: Recording, codes: Tensor, speaker: str) -> dict[str, Any]:
+        """One row of token data."""
+        ids = self.text_ids(recording)
+        words = sum(i in self.text.space.word_ends for i in ids)
+        ends = recording.ends if len(recording.ends) == words else ()
+        return {
+            "id": recording.id,
+            "text": recording.text,
+            "text_ids": ids,
+            "codes": codes.flatten().tolist(),
+            "word_ends": [min(len(codes), round(end * self.speech.codes.rate)) for end in ends],
+            "seconds": len(recording.audio) / recording.sample_rate,
+            "speaker": recording.speaker or speaker,
+        }
+
+
+def tokenize(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    system: str,
+    overrides: Sequence[str] = (),
+    *,
+    speaker: str = "",
+    exclude: str | Path | None = None,
+    workers: int = 1,
+) -> Report:
+    """Token data of ``sources`` into the folder ``out``, one shard for each part.
+
+    ``exclude`` is a file of sentences, one a line, that must not be in it. Goes on where an
+    earlier call stopped.
+    """
+    # Every part must load before the first shard, so that a mistake costs nothing.
+    about = _tokens(system, tuple(overrides)).about
+    out = Path(out)
+    jobs = [
+        (part.name, (part, str(out), system, tuple(overrides), speaker, str(exclude or "")))
+        for part in parts(sources)
+    ]
+    settings = about | {"speaker": speaker, "exclude": _digest(exclude)}
+    return run_shards(tokenize_part, jobs, out, settings, workers)
+
+
+def tokenize_part(
+    part: Part, out: str, system: str, overrides: tuple[str, ...], speaker: str, exclude: str
+) -> ShardReport:
+    """One part into ``out/<name>.parquet``."""
+    if torch.multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+    tokens = _tokens(system, overrides)
+    report = ShardReport(part.name)
+    rows: list[dict[str, Any]] = []
+    for recordings in _batches(_usable(part, report, _sentences(exclude))):
+        for recording, codes in zip(recordings, tokens.codes(recordings), strict=True):
+            row = tokens.row(recording, codes, speaker)
+            if not row["text_ids"]:
+                report.drop(recording.id, recording.text, "nothing to say in the text")
+                continue
+            rows.append(row)
+            report.seconds += row["seconds"]
+    rows.sort(key=lambda row: row["id"])
+    report.kept = len(rows)
+    write_tokens(Path(out) / f"{part.name}.parquet", rows, tokens.about)
+    return report
+
+
+@cache
+def _tokens(system: str, overrides: tuple[str, ...]) -> Tokens:
+    # Composed, not resolved: a system without a backbone can make tokens, too.
+    return Tokens(compose(system, overrides))
+
+
+def _usable(part: Part, report: ShardReport, excluded: frozenset[str]) -> Iterator[Recording]:
+    for found in part.recordings():
+        if isinstance(found, WishboneError):
+            report.drop(found.where, found.do, found.what)
+        elif found.text.strip() in excluded:
+            report.drop(found.id, found.text, "excluded sentence")
+        elif not len(found.audio):
+            report.drop(found.id, found.text, "empty audio")
+        else:
+            yield found
+
+
+def _batches(recordings: Iterator[Recording]) -> Iterator[list[Recording]]:
+    """Recordings of similar length together; those of one shard fit into memory."""
+    batch: list[Recording] = []
+    for recording in sorted(recordings, key=lambda r: len(r.audio) / r.sample_rate):
+        longest = len(recording.audio) / recording.sample_rate
+        if batch and longest * (len(batch) + 1) > BATCH_SECONDS:
+            yield batch
+            batch = []
+        batch.append(recording)
+    if batch:
+        yield batch
+
+
+@cache
+def _sentences(path: str) -> frozenset[str]:
+    if not path:
+        return frozenset()
+    return frozenset(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+
+
+def _digest(path: str | Path | None) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
