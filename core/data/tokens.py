@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from wishbone.core.compose import weights_folder
 from wishbone.core.errors import DataError, MissingExtra
 from wishbone.core.interfaces import Sample
 
@@ -38,11 +39,11 @@ def arrow() -> Any:
 
 
 def parquet_files(folder: str | Path) -> list[Path]:
-    """The Parquet files of a corpus in the order of their names.
+    """The Parquet files of a corpus in the order of their names; bundled corpora have names too.
 
     Raises ``DataError`` when there is none.
     """
-    folder = Path(folder)
+    folder = Path(folder) if Path(folder).exists() else weights_folder(str(folder))
     files = [folder] if folder.is_file() else sorted(folder.glob("*.parquet"))
     if not files:
         raise DataError(
