@@ -127,7 +127,7 @@ class Backbone(nn.Module):
         """
 
     def step_(self, x: Tensor, state: State) -> Tensor:
-        """x [B, 1, D] -> y [B, 1, D], with ``state`` updated in place: ``forward`` without the copy."""
+        """x [B, 1, D] -> y [B, 1, D], ``state`` updated in place: ``forward`` without the copy."""
         y, after = self(x, state)
         state.clear()
         state.update(after)
@@ -135,7 +135,7 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
-        """Exact bytes of one sequence's state after ``length`` positions in a model of ``dtype``."""
+        """Exact bytes of one sequence's state after ``length`` positions, model of ``dtype``."""
 
     @classmethod
     @abstractmethod
@@ -143,7 +143,7 @@ class Backbone(nn.Module):
         """Parameters of a backbone built from ``config``, from a formula, building nothing."""
 
     def flops_per_position(self, context: int = 0) -> int:
-        """Multiplications and additions of one decoding step with ``context`` positions behind it."""
+        """Multiplications and additions of one decoding step after ``context`` positions."""
         return 2 * sum(p.numel() for p in self.parameters() if p.ndim > 1)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -348,6 +348,8 @@ class Spoken:
     sample_rate: int
     word_ends: Sequence[float] = ()
     """Second at which each word ends; empty where the teacher cannot tell."""
+    phoneme_ends: Sequence[float] = ()
+    """The same for each phoneme of all words in a row."""
 
 
 class Teacher(ABC):
