@@ -105,8 +105,9 @@ def _check(options: argparse.Namespace) -> int:
         failed += len(wrong)
         print(f"  {len(results) - len(wrong)} of {len(results)} checks passed")
     if failed:
+        checks = "1 check" if failed == 1 else f"{failed} checks"
         raise GateFailed(
-            f"'{options.key}' does not keep its contract: {failed} checks failed.",
+            f"'{options.key}' does not keep its contract: {checks} failed.",
             "the checks marked FAILED above",
             "Correct the part; the contracts are written in wishbone.core.interfaces.",
         )

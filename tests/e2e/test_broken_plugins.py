@@ -39,6 +39,16 @@ INSTALLED = [
 ]  # fmt: skip
 
 
+BAD = {
+    "torn/x": ["wishbone-torn 0.2", "package_that_nobody_has"],
+    "raising/x": ["wishbone-raising 0.3", "not today"],
+    "future/x": ["wishbone-future 3.0", "2.0", "1.0"],
+    "both/x": ["wishbone-first 1.1", "wishbone-second 1.2"],
+    "late/x": ["wishbone-late 0.4", "half written"],
+}
+"""Key -> what its error must say."""
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A folder of installed distributions, as pip leaves them."""
@@ -101,28 +111,33 @@ def test_everything_else_keeps_working(site):
     assert done.stdout.split() == ["Transformer", "RWKV7"], done.stderr
 
 
-@pytest.mark.parametrize(
-    ("key", "said"),
-    [
-        ("torn/x", ["wishbone-torn 0.2", "package_that_nobody_has"]),
-        ("raising/x", ["wishbone-raising 0.3", "not today"]),
-        ("future/x", ["wishbone-future 3.0", "2.0", "1.0"]),
-        ("both/x", ["wishbone-first 1.1", "wishbone-second 1.2"]),
-        ("late/x", ["wishbone-late 0.4", "half written"]),
-    ],
-)
+@pytest.mark.parametrize(("key", "said"), BAD.items())
 def test_using_a_bad_one_names_it_its_version_and_the_cause(site, key, said):
-    attempts = [("plugins", "check", key)]
-    file = f"{key.replace('/', '-')}.yaml"
-    if (site / file).exists():
-        attempts.append(("match", file, "transformer.yaml"))
-    for words in attempts:
-        done = wishbone(site, *words)
-        lines = done.stderr.splitlines()
-        assert done.returncode == 3, (words, done.stderr)
-        assert [line.split(":")[0] for line in lines] == ["error", "where", "do"], done.stderr
-        for piece in said:
-            assert piece in done.stderr, (words, done.stderr)
+    done = wishbone(site, "plugins", "check", key)
+    assert_three_lines(done.returncode, done.stderr, said)
+
+
+def assert_three_lines(code, stderr, said):
+    assert code == 3, stderr
+    assert [line.split(":")[0] for line in stderr.splitlines()] == ["error", "where", "do"], stderr
+    for piece in said:
+        assert piece in stderr
+
+
+def test_a_configuration_that_names_a_bad_one_gets_the_same_error(site):
+    code = (
+        "import contextlib, io, json\n"
+        "from wishbone.core.cli import main\n"
+        "for name in ('torn-x', 'future-x', 'both-x', 'late-x'):\n"
+        "    with contextlib.redirect_stderr(io.StringIO()) as said:\n"
+        "        code = main(['match', f'{name}.yaml', 'transformer.yaml'])\n"
+        "    print(json.dumps([name, code, said.getvalue()]))\n"
+    )
+    done = run(site, "-c", code)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == 4, done.stderr
+    for name, code, stderr in told:
+        assert_three_lines(code, stderr, [BAD[name.replace("-", "/")][0]])
 
 
 def test_a_thief_does_not_get_the_bare_key(site):

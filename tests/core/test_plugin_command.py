@@ -1,0 +1,111 @@
+"""``wishbone plugins``: what it prints, its verdicts, and the packages it writes."""
+
+import importlib
+import json
+import tomllib
+
+import pytest
+
+from wishbone.core import scaffold
+from wishbone.core.config import read
+from wishbone.core.errors import GateFailed, UnknownName, UsageError
+from wishbone.core.plugin_command import fields_of, main
+from wishbone.core.testing import CheckResult, check_class
+
+
+def test_the_list_can_be_narrowed(capsys):
+    assert main(["list", "--kind", "backbone"]) == 0
+    shown = capsys.readouterr().out
+    assert "rwkv7" in shown and "cosyvoice2" not in shown
+    assert main(["list", "--kind", "layout", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {part["key"] for part in told["parts"]} == {"cosyvoice2"}
+    assert {plugin["status"] for plugin in told["plugins"]} <= {"ok"}
+
+
+def test_info_shows_every_field_with_its_sentence(capsys):
+    assert main(["info", "transformer"]) == 0
+    shown = capsys.readouterr().out
+    assert "wishbone.plugins.transformer.backbone:Transformer" in shown
+    assert "kv_heads: int = " in shown and "Heads of keys and values" in shown
+
+
+def test_a_key_of_two_kinds_is_shown_twice(capsys):
+    assert main(["info", "fsqcodec"]) == 0
+    shown = capsys.readouterr().out
+    assert "speech_tokenizer 'fsqcodec'" in shown and "decoder 'fsqcodec'" in shown
+
+
+def test_a_key_nobody_has():
+    with pytest.raises(UnknownName) as caught:
+        main(["info", "transfromer"])
+    assert "Did you mean 'transformer'?" in caught.value.do
+
+
+def test_check_passes_and_fails_with_a_readable_verdict(capsys, monkeypatch):
+    results = [CheckResult("causality", True, "bit-equal"), CheckResult("splits", True, "fine")]
+    monkeypatch.setattr("wishbone.core.testing.check", lambda kind, key: results)
+    assert main(["check", "rwkv7"]) == 0
+    assert "2 of 2 checks passed" in capsys.readouterr().out
+    results[1] = CheckResult("splits", False, "differs by 0.3", "One call equals any split.")
+    with pytest.raises(GateFailed, match="1 check") as caught:
+        main(["check", "rwkv7"])
+    assert caught.value.exit_code == 4
+    shown = capsys.readouterr().out
+    assert "FAILED splits" in shown
+    assert "differs by 0.3" in shown and "One call equals any split." in shown
+
+
+@pytest.mark.parametrize("kind", scaffold.kinds())
+def test_a_new_package_keeps_its_contract(kind, tmp_path, monkeypatch):
+    folder = scaffold.write_package("acme/my-part", kind, tmp_path)
+    package = "wishbone_acme_my_part"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    cls = importlib.import_module(f"{package}.{kind}").MyPart
+    wrong = [r for r in check_class(kind, cls, module=f"{package}.plugin") if not r.passed]
+    assert wrong == []
+    assert all(about for _, _, _, about in fields_of(cls.Config))
+    for name in [name for name in importlib.sys.modules if name.startswith(package)]:
+        del importlib.sys.modules[name]
+
+
+@pytest.mark.parametrize("kind", scaffold.kinds())
+def test_a_new_package_is_a_whole_project(kind, tmp_path):
+    folder = scaffold.write_package("acme/x2", kind, tmp_path)
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    entry = project["project"]["entry-points"]["wishbone.plugins"]
+    assert entry == {"acme": "wishbone_acme_x2.plugin"}
+    assert (folder / "wishbone_acme_x2/plugin.py").is_file()
+    assert (folder / "tests/test_contract.py").is_file()
+    assert "acme/x2" in (folder / "README.md").read_text()
+    left = [p for p in folder.rglob("*") if p.is_file() and "$" in p.read_text()]
+    assert left == []
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_its_system_names_the_new_part(tmp_path):
+    folder = scaffold.write_package("acme/x", "backbone", tmp_path)
+    with pytest.raises(UnknownName, match="acme/x"):
+        read(folder / "configs/system.yaml")
+
+
+def test_without_a_vendor_it_is_yours(tmp_path, capsys):
+    assert main(["new", "gru", "--out", str(tmp_path)]) == 0
+    assert "plugins check my/gru" in capsys.readouterr().out
+    assert (tmp_path / "wishbone-my-gru").is_dir()
+
+
+@pytest.mark.parametrize("name", ["Acme/x", "acme/", "/x/y", "acme/x y", "acme/2x", "../x", ""])
+def test_names_that_cannot_be(name, tmp_path):
+    with pytest.raises(UsageError, match="cannot be a key"):
+        scaffold.write_package(name, "backbone", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(tmp_path):
+    scaffold.write_package("acme/x", "backbone", tmp_path)
+    with pytest.raises(UsageError, match="exists"):
+        scaffold.write_package("acme/x", "backbone", tmp_path)
+    with pytest.raises(UsageError, match="no template"):
+        scaffold.write_package("acme/y", "metric", tmp_path)
