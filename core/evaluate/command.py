@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.evaluate.clips import Clip, read_audio, read_folder, read_lines
-from wishbone.core.evaluate.score import Scorer, score_all, summarize
+from wishbone.core.evaluate.score import Panel, summarize
+from wishbone.core.evaluate.terminal import progress
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,14 +41,15 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _audio(options: argparse.Namespace) -> int:
     clips = read_folder(options.folder, read_lines(options.text), options.limit)
-    scorer = Scorer(options.threads)
+    panel = Panel(options.threads)
     if options.voice:
         audio, rate = read_audio(options.voice)
-        scorer.reference = scorer.embed([Clip("voice", "", audio, rate)])
-    rows = score_all(scorer, clips, _progress)
+        panel.hear(panel.first.embed([Clip("voice", "", audio, rate)]))
+    judged = panel.map(lambda scorer, clip: scorer.score(clip), clips)
+    rows = [row for _, row in zip(progress(clips, "listening"), judged, strict=True)]
     report(str(options.folder), rows, options.items)
     if options.json:
-        write_json(options.json, {"signatures": scorer.signatures, "items": rows})
+        write_json(options.json, {"signatures": panel.first.signatures, "items": rows})
     return 0
 
 
@@ -73,11 +75,6 @@ def write_json(path: Path, data: Any) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
     temporary.replace(path)
-
-
-def _progress(done: int, of: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done}/{of}", end="" if done < of else "\n", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

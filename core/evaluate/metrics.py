@@ -95,23 +95,13 @@ METRICS = {
         ),
         Metric(
             "token_rate",
-            "speech tokens",
+            "codes per second",
             "1/s",
             "higher",
             0.05,
             "Code frames made per second of computing, the decoder's work included.",
             ratio=True,
             digits=0,
-        ),
-        Metric(
-            "memory",
-            "peak memory",
-            "MiB",
-            "lower",
-            0.05,
-            "Most memory one sentence took beyond what the loaded system holds.",
-            ratio=True,
-            digits=1,
         ),
     )
 }

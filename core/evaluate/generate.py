@@ -1,0 +1,106 @@
+"""Making the recordings: one item, timed, and the order in which the arms take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from wishbone.core.config import System
+from wishbone.core.evaluate.clips import failure
+from wishbone.core.evaluate.plan import Plan, Prompt
+from wishbone.core.pipeline import Utterance, stream
+
+PATIENCE = 120.0
+"""Seconds after which an item is given up."""
+WARM_UP = "This sentence is spoken before anything is measured."
+
+
+def speak(
+    system: System, text: str, seed: int, voice: str | None = None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """One item: how it went, and its audio [S].
+
+    An error of the system is a result like any other: it is written down, not raised.
+    """
+    record: list[Utterance] = []
+    chunks: list[torch.Tensor] = []
+    arrived: list[float] = []
+    error = ""
+    begin = perf_counter()
+    try:
+        for chunk in stream(system, text, voice, seed, record):
+            if len(chunk):
+                chunks.append(chunk)
+                arrived.append(perf_counter() - begin)
+            if perf_counter() - begin > PATIENCE:
+                error = "took too long"
+                break
+    except Exception as caught:  # a failed item is data
+        error = f"{type(caught).__name__}: {caught}"
+    spent = perf_counter() - begin
+    audio = torch.cat(chunks).float().numpy() if chunks else np.zeros(0, np.float32)
+    rate = system.decoder.sample_rate
+    codes = sum(len(utterance.codes) for utterance in record)
+    failed = "error" if error else failure(audio, rate, text)
+    if not failed and any(utterance.reason == "length" for utterance in record):
+        failed = "never stopped"
+    row: dict[str, Any] = {
+        "seed": seed,
+        "made": round(spent, 4),
+        "seconds": round(len(audio) / rate, 4),
+        "codes": codes,
+        "failure": failed,
+        "error": error,
+    }
+    if len(audio) and not error:
+        row |= {
+            "rtf": spent / (len(audio) / rate),
+            "first_audio": 1000 * arrived[0],
+            "token_rate": codes / spent,
+            "stall": round(1000 * _stall(chunks, arrived, rate), 2),
+        }
+    return row, np.nan_to_num(audio)
+
+
+def warm_up(systems: dict[str, System], voice: str | None) -> None:
+    """One sentence from every arm, unmeasured: the first call pays for caches and lazy imports."""
+    for system in systems.values():
+        speak(system, WARM_UP, 0, voice)
+
+
+def schedule(plan: Plan) -> Iterator[tuple[Prompt, int, str]]:
+    """Prompt, repeat and arm of every item in order.
+
+    The arms take turns forwards and backwards (ABBA), so that a machine that slows down or warms
+    up does so for all of them.
+    """
+    arms = [arm.key for arm in plan.arms]
+    turn = 0
+    for repeat in range(plan.seeds):
+        for prompt in plan.prompts:
+            for arm in arms if turn % 2 == 0 else reversed(arms):
+                yield prompt, repeat, arm
+            turn += 1
+
+
+def write(path: Path, audio: np.ndarray, rate: int) -> None:
+    """A FLAC file of 16 bits, aside and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.new")
+    soundfile.write(aside, np.clip(audio, -1, 1), rate, format="FLAC", subtype="PCM_16")
+    aside.replace(path)
+
+
+def _stall(chunks: Sequence[torch.Tensor], arrived: Sequence[float], rate: int) -> float:
+    """Seconds of silence a listener hears who plays each chunk as it comes."""
+    late, played = 0.0, 0.0
+    for chunk, when in zip(chunks, arrived, strict=True):
+        late = max(late, when - arrived[0] - played)
+        played += len(chunk) / rate
+    return late
