@@ -85,28 +85,21 @@ def small_config(cls: Any) -> Any:
 def trained_looking_(module: nn.Module, seed: int) -> nn.Module:
     """Change parameters in place so that nothing is zero, constant or symmetric any more.
 
-    Zero initialisations, ones and identities hide most mistakes. Constant tensors become normal
-    numbers (matrices about 1 / sqrt(longest side), vectors a tenth around the constant), all
-    others move by a tenth of their spread. The same seed gives the same weights everywhere.
+    Zero initialisations, ones, identities and faint weights hide most mistakes. Matrices get normal
+    numbers of 0.7 / sqrt(longest side) added, which makes every branch of a network count; other
+    tensors move by a tenth of their spread, or by a tenth where they are constant. The same seed
+    gives the same weights everywhere.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, parameter in sorted(module.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             flat = parameter.numel() < 2 or bool((parameter == parameter.flatten()[0]).all())
-            if not flat:
-                scale = 0.1 * parameter.double().std().item()
-            elif squeezed(parameter) > 1:
-                scale = max(parameter.shape) ** -0.5
-            else:
-                scale = 0.1
+            scale = 0.1 if flat else 0.1 * parameter.double().std().item()
+            if sum(size > 1 for size in parameter.shape) > 1:
+                scale = max(scale, 0.7 * max(parameter.shape) ** -0.5)
             parameter += (noise * scale).to(parameter)
     return module
-
-
-def squeezed(parameter: Tensor) -> int:
-    """Dimensions longer than one."""
-    return sum(size > 1 for size in parameter.shape)
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -1,0 +1,166 @@
+"""Weights of Qwen2 and of CosyVoice2's language model, in and out, to the last bit.
+
+Their names are those of ``transformers`` (``Qwen2Model``). Ours differ in two ways: q, k and v
+are one matrix, and so are gate and up. Nothing is transposed or reordered inside a matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wishbone.core.errors import CheckpointError
+from wishbone.core.weights import translate
+from wishbone.plugins.transformer.backbone import TransformerConfig
+
+LAYER = "layers.{}."
+PLAIN = {
+    "self_attn.o_proj.weight": "attention.output.weight",
+    "mlp.down_proj.weight": "ffn.down.weight",
+    "input_layernorm.weight": "norm_attention.weight",
+    "post_attention_layernorm.weight": "norm_ffn.weight",
+}
+"""Theirs -> ours, inside one layer."""
+FUSED = {
+    "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "ffn.gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+}
+"""Ours -> theirs, stacked by rows in this order."""
+COSYVOICE2 = {
+    "llm_embedding.weight": "tables.marks.weight",
+    "llm.model.model.embed_tokens.weight": "tables.text.weight",
+    "speech_embedding.weight": "head.table.weight",
+    "llm_decoder.weight": "head.output.weight",
+    "llm_decoder.bias": "head.output.bias",
+}
+"""What surrounds the Qwen2 in CosyVoice2's ``llm.pt`` -> a ``SpeechLM`` with the linear head."""
+
+
+def config_from_qwen2(source: Mapping[str, Any]) -> TransformerConfig:
+    """The fields of a Qwen2 ``config.json`` as a config of the transformer backbone.
+
+    Raises ``CheckpointError`` for what this backbone does not do: another activation, a sliding
+    window, stretched rotary positions, heads that do not share the width.
+    """
+    rope = source.get("rope_parameters") or source.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    size = source.get("head_dim") or source["hidden_size"] // source["num_attention_heads"]
+    problems = [
+        problem
+        for wrong, problem in (
+            (source.get("hidden_act", "silu") != "silu", f"activation {source.get('hidden_act')}"),
+            (source.get("use_sliding_window", False), "a sliding window"),
+            (kind != "default", f"rotary positions of type {kind}"),
+            (size * source["num_attention_heads"] != source["hidden_size"], f"heads of {size}"),
+        )
+        if wrong
+    ]
+    if problems:
+        raise CheckpointError(
+            f"This model has {', '.join(problems)}, which the transformer backbone has not.",
+            where="the config.json of a Qwen2 model",
+            do="use a model of the plain Qwen2 architecture",
+        )
+    return TransformerConfig(
+        width=source["hidden_size"],
+        layers=source["num_hidden_layers"],
+        heads=source["num_attention_heads"],
+        kv_heads=source["num_key_value_heads"],
+        ffn_width=source["intermediate_size"],
+        rope_theta=float(rope.get("rope_theta", source.get("rope_theta", 10000.0))),
+        norm_eps=source["rms_norm_eps"],
+        qkv_bias=True,
+    )
+
+
+def from_qwen2(
+    tensors: Mapping[str, Tensor], *, prefix: str = "model.", where: str = ""
+) -> dict[str, Tensor]:
+    """Tensors of a Qwen2 -> tensors of ``Transformer``.
+
+    The tables of text (``embed_tokens``, ``lm_head``) and stored rotary frequencies are left out;
+    any other name the backbone does not have, or lacks, raises ``CheckpointError``.
+    """
+    biased = any(name.endswith("q_proj.bias") for name in tensors)
+    named = translate(tensors, _table(prefix, biased), where)
+    return _fuse(named, where)
+
+
+def to_qwen2(
+    tensors: Mapping[str, Tensor], config: TransformerConfig, *, prefix: str = "model."
+) -> dict[str, Tensor]:
+    """Tensors of ``Transformer`` -> names of a Qwen2. Raises ``CheckpointError`` as above."""
+    size = config.width // config.heads
+    rows = {
+        "attention.qkv": [n * size for n in (config.heads, config.kv_heads, config.kv_heads)],
+        "ffn.gate_up": [config.ffn_width, config.ffn_width],
+    }
+    split: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        stem, _, kind = name.rpartition(".")
+        part = next((part for part in FUSED if stem.endswith(part)), None)
+        if part is None:
+            split[name] = tensor
+            continue
+        pieces = tensor.split(rows[part])
+        for index, piece in enumerate(pieces):
+            split[f"{stem}.{index}.{kind}"] = piece.clone()
+    biased = any(name.endswith("attention.qkv.bias") for name in tensors)
+    # One rule a name both ways, except for what never comes back.
+    back = {ours: theirs for theirs, ours in _table(prefix, biased).items() if ours is not None}
+    return translate(split, back)
+
+
+def from_cosyvoice2(tensors: Mapping[str, Any], *, where: str = "") -> dict[str, Tensor]:
+    """CosyVoice2's ``llm.pt`` -> tensors of a ``SpeechLM`` of this backbone and the linear head.
+
+    That head needs ``bias: true``. The whole numbers ``epoch`` and ``step`` that training leaves
+    in the file are dropped. Raises ``CheckpointError`` for names that are missing or unknown.
+    """
+    held = {name: t for name, t in tensors.items() if name not in ("epoch", "step")}
+    around = {name: held.pop(name) for name in COSYVOICE2 if name in held}
+    backbone = from_qwen2(held, prefix="llm.model.model.", where=where)
+    renamed = translate(around, dict(COSYVOICE2), where)
+    return renamed | {f"backbone.{name}": tensor for name, tensor in backbone.items()}
+
+
+def _table(prefix: str, biased: bool) -> dict[str, str | None]:
+    """Theirs -> ours for ``translate``; parts of a fused matrix get their place in it."""
+    table: dict[str, str | None] = {f"{prefix}norm.weight": "norm_out.weight"}
+    layer = prefix + LAYER
+    for theirs, ours in PLAIN.items():
+        table[layer + theirs] = f"blocks.{{}}.{ours}"
+    for ours, parts in FUSED.items():
+        for index, theirs in enumerate(parts):
+            table[f"{layer}{theirs}.weight"] = f"blocks.{{}}.{ours}.{index}.weight"
+            if biased and ours == "attention.qkv":
+                table[f"{layer}{theirs}.bias"] = f"blocks.{{}}.{ours}.{index}.bias"
+    parent = prefix.removesuffix("model.")
+    left_out = (f"{prefix}embed_tokens.weight", f"{parent}lm_head.weight")
+    rotary = (f"{layer}self_attn.rotary_emb.inv_freq", f"{prefix}rotary_emb.inv_freq")
+    return table | dict.fromkeys((*left_out, *rotary))
+
+
+def _fuse(named: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    fused: dict[str, Tensor] = {}
+    parts: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in named.items():
+        stem, _, kind = name.rpartition(".")
+        whole, _, index = stem.rpartition(".")
+        if any(whole.endswith(part) for part in FUSED):
+            parts.setdefault(f"{whole}.{kind}", {})[int(index)] = tensor
+        else:
+            fused[name] = tensor
+    for name, found in parts.items():
+        count = next(len(theirs) for ours, theirs in FUSED.items() if ours in name)
+        if len(found) != count:
+            raise CheckpointError(
+                f"Of the {count} parts of {name}, {len(found)} are here.",
+                where,
+                "Use a complete file.",
+            )
+        fused[name] = torch.cat([found[index] for index in range(count)])
+    return fused
