@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.data.tokens import write_text
 from wishbone.core.errors import DataError
 
 REPORT = "report.json"
@@ -56,8 +57,6 @@ class Report:
 
     def add(self, report: ShardReport) -> None:
         """Take a finished shard in and write the file."""
-        from wishbone.core.train.checkpoint import write_text
-
         self.shards[report.name] = asdict(report)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         whole = {"settings": self.settings, "total": self.total(), "shards": self.shards}

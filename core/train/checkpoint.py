@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from wishbone.core.compose import dump
+from wishbone.core.data.tokens import write_text
 from wishbone.core.errors import CheckpointError, ConfigError
 from wishbone.core.model import SpeechLM
 from wishbone.core.train.optimizer import Average, load_optimizer, optimizer_tensors
@@ -129,13 +130,6 @@ class Run:
 
     def _all(self) -> list[Path]:
         return sorted((self.folder / "checkpoints").glob("step-*"))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that is either all there or as it was."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 def _step_of(line: str) -> float:

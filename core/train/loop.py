@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from wishbone.core.config import Config, build_layout, build_model
-from wishbone.core.data.tokens import TokenCorpus
+from wishbone.core.data.tokens import TokenCorpus, write_text
 from wishbone.core.errors import DataError, WishboneError
 from wishbone.core.train.batches import Batch, BatchPlan, collate, lay_out
-from wishbone.core.train.checkpoint import Run, write_text
+from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.optimizer import Average, make_optimizer, rate, set_rate
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import Recipe

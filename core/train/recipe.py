@@ -91,11 +91,13 @@ def read_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tupl
     inner = [o.removeprefix("system.") for o in overrides if o.startswith("system.")]
     outer = [o for o in overrides if not o.startswith("system.")]
     values = compose(name_or_path, outer, kind="train")
+    if isinstance(values.get("system"), Mapping):
+        values, inner = compose(name_or_path, overrides, kind="train"), []
     recipe: Recipe = _structured(values)
     _check(recipe, values)
     if not recipe.out:
         recipe.out = str(Path("runs") / Path(name_or_path).stem)
-    system = _system(recipe.system, inner, values)
+    system = _system(recipe.system, inner, values.path.parent if values.path else Path())
     recipe.system = dict(system)
     return recipe, system
 
@@ -105,16 +107,17 @@ def _structured(values: Config) -> Recipe:
     return structured(Recipe, values, "recipe", Config(values, values.path, places))
 
 
-def _system(system: Any, overrides: list[str], values: Config) -> Config:
-    if isinstance(system, str):
-        folder = values.path.parent if values.path else Path()
-        beside = folder / system
-        return read(beside if beside.is_file() else system, overrides)
-    own = dict(system)
-    base = compose(own.pop("base"), ()) if "base" in own else Config({})
-    from wishbone.core.compose import _overrides
+def _system(system: Any, overrides: list[str], folder: Path) -> Config:
+    """The resolved system; a file beside the recipe comes before a bundled name."""
 
-    return resolve(Config(merge(merge(base, own), _overrides(overrides) if overrides else {})))
+    def place(name: str) -> str | Path:
+        return folder / name if (folder / name).is_file() else name
+
+    if isinstance(system, str):
+        return read(place(system), overrides)
+    own = dict(system)
+    base = compose(place(own.pop("base"))) if "base" in own else {}
+    return resolve(Config(merge(base, own)))
 
 
 def _check(recipe: Recipe, values: Config) -> None:

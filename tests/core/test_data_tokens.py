@@ -1,0 +1,89 @@
+"""Token data: what is written is read, and what does not belong together is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_corpus import ABOUT, rows
+
+from wishbone.core.errors import DataError
+
+pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
+
+from wishbone.core.data.command import main  # noqa: E402
+from wishbone.core.data.inspect import inspect  # noqa: E402
+from wishbone.core.data.join import join  # noqa: E402
+from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
+
+
+def test_what_is_written_is_read(tmp_path):
+    made = rows(5)
+    write_tokens(tmp_path / "a.parquet", made[:3], ABOUT)
+    write_tokens(tmp_path / "b.parquet", made[3:], ABOUT)
+    corpus = read_tokens(tmp_path)
+    assert corpus.ids == [row["id"] for row in made]
+    for index, row in enumerate(made):
+        sample = corpus.sample(index)
+        assert list(sample.text) == row["text_ids"]
+        assert [frame[0] for frame in sample.speech] == row["codes"]
+        assert list(sample.word_ends) == row["word_ends"]
+    lengths = [len(row["text_ids"]) + len(row["codes"]) + 2 for row in made]
+    assert corpus.positions().tolist() == lengths
+
+
+def test_part_of_a_corpus(tmp_path):
+    write_tokens(tmp_path / "a.parquet", rows(5), ABOUT)
+    corpus = read_tokens(tmp_path)
+    part = corpus.take(np.array([4, 1]))
+    assert part.ids == ["u4", "u1"]
+    assert part.sample(0) == corpus.sample(4)
+    assert len(corpus.take(np.array([], np.int64))) == 0
+
+
+def test_frames_of_several_codebooks_stay_together(tmp_path):
+    row = rows(1)[0] | {"codes": [1, 2, 3, 4, 5, 6], "word_ends": []}
+    write_tokens(tmp_path / "a.parquet", [row], ABOUT | {"codebooks": 2})
+    assert read_tokens(tmp_path).sample(0).speech == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_tokens_of_two_codecs_are_refused(tmp_path):
+    write_tokens(tmp_path / "a.parquet", rows(1), ABOUT)
+    write_tokens(tmp_path / "b.parquet", rows(1), ABOUT | {"codec": "other"})
+    with pytest.raises(DataError, match="different parts"):
+        read_tokens(tmp_path)
+
+
+def test_other_parquet_and_empty_folders_are_refused(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    with pytest.raises(DataError, match="no Parquet"):
+        read_tokens(tmp_path)
+    parquet.write_table(pyarrow.table({"id": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="not token data"):
+        read_tokens(tmp_path)
+
+
+def test_pairs_are_both_utterances_in_a_row(tmp_path):
+    write_tokens(tmp_path / "in" / "a.parquet", rows(7), ABOUT)
+    join(tmp_path / "in", tmp_path / "out", pairs=40)
+    single, pairs = read_tokens(tmp_path / "in"), read_tokens(tmp_path / "out")
+    assert len(pairs) == 3
+    used = [identity for joined in pairs.ids for identity in joined.split("+")]
+    assert len(set(used)) == 6
+    left, right = (single.sample(single.ids.index(i)) for i in pairs.ids[0].split("+"))
+    whole = pairs.sample(0)
+    assert list(whole.text) == [*left.text, *right.text]
+    assert list(whole.speech) == [*left.speech, *right.speech]
+    shifted = [len(left.speech) + end for end in right.word_ends]
+    assert list(whole.word_ends) == [*left.word_ends, *shifted]
+
+
+def test_inspect_counts(tmp_path, capsys):
+    made = rows(5)
+    write_tokens(tmp_path / "a.parquet", made, ABOUT)
+    figures = inspect(tmp_path)
+    assert figures["utterances"] == 5
+    assert figures["code frames"] == sum(len(row["codes"]) for row in made)
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert json.dumps(figures["hours"]) in capsys.readouterr().out

@@ -1,0 +1,186 @@
+"""Runs: the same losses after a kill, refusals, the guard against numbers that are not finite."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from tiny_corpus import write_recipe
+
+from wishbone.core.errors import ConfigError, DataError, WishboneError
+
+pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
+
+from wishbone.core.data.tokens import read_tokens  # noqa: E402
+from wishbone.core.train import loop  # noqa: E402
+from wishbone.core.train.command import main  # noqa: E402
+from wishbone.core.weights import read_tensors  # noqa: E402
+
+
+class Killed(BaseException):
+    pass
+
+
+def losses(run):
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(entry["step"], entry.get("loss", entry.get("held_out"))) for entry in entries]
+
+
+def kill_before(monkeypatch, step):
+    """Die at the start of a step, in the middle of everything, like a kill does."""
+    whole = loop.Trainer._train_step
+
+    def fatal(self):
+        if self.step == step:
+            raise Killed
+        whole(self)
+
+    monkeypatch.setattr(loop.Trainer, "_train_step", fatal)
+    return lambda: monkeypatch.setattr(loop.Trainer, "_train_step", whole)
+
+
+def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, monkeypatch):
+    recipe = str(write_recipe(tmp_path, dropout=0.2))
+    assert main([recipe, f"out={tmp_path}/whole"]) == 0
+    heal = kill_before(monkeypatch, 5)
+    with pytest.raises(Killed):
+        main([recipe, f"out={tmp_path}/cut"])
+    heal()
+    # the log is ahead of the checkpoint of step 4, and a write was cut short
+    with (tmp_path / "cut" / "log.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    assert main([recipe, f"out={tmp_path}/cut"]) == 0
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    ours, theirs = (
+        read_tensors(tmp_path / run / "export" / "model.safetensors") for run in ("cut", "whole")
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_comparison_sees_a_run_that_resumes_wrongly(tmp_path, monkeypatch):
+    recipe = str(write_recipe(tmp_path, dropout=0.2))
+    main([recipe, f"out={tmp_path}/whole"])
+    heal = kill_before(monkeypatch, 5)
+    with pytest.raises(Killed):
+        main([recipe, f"out={tmp_path}/cut"])
+    heal()
+    monkeypatch.setattr("wishbone.core.train.checkpoint.load_optimizer", lambda *_: None)
+    main([recipe, f"out={tmp_path}/cut"])
+    assert losses(tmp_path / "cut") != losses(tmp_path / "whole")
+
+
+def test_a_log_line_covers_the_same_steps_after_a_resume(tmp_path, monkeypatch):
+    recipe = str(write_recipe(tmp_path))
+    main([recipe, f"out={tmp_path}/whole", "log_every=3"])
+    heal = kill_before(monkeypatch, 4)
+    with pytest.raises(Killed):
+        main([recipe, f"out={tmp_path}/cut", "log_every=3"])
+    heal()
+    main([recipe, f"out={tmp_path}/cut", "log_every=3"])
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_it_learns_and_exports_a_checkpoint_with_its_origin(tmp_path):
+    recipe = str(write_recipe(tmp_path))
+    main([recipe, "steps=40", "evaluate_every=10"])
+    run = tmp_path / "run"
+    measured = [loss for step, loss in losses(run) if step % 10 == 0]
+    assert measured[-1] < measured[0] - 0.2
+    origin = json.loads((run / "export" / "provenance.json").read_text())
+    assert origin["notes"]["steps"] == 40 and origin["data"]
+    assert origin["notes"]["held_out_loss"] == pytest.approx(losses(run)[-1][1], abs=1e-5)
+    from wishbone.core.config import build_model, read
+
+    model = build_model(read(run / "export"))
+    saved = read_tensors(run / "export" / "model.safetensors")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    assert len(list((run / "checkpoints").iterdir())) == 2
+
+
+def test_a_run_with_another_recipe_is_not_overwritten(tmp_path):
+    recipe = str(write_recipe(tmp_path))
+    main([recipe, "steps=2"])
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    with pytest.raises(ConfigError, match="learning_rate, steps") as caught:
+        main([recipe, "steps=4", "learning_rate=0.1"])
+    assert "--change" in caught.value.do
+    with pytest.raises(ConfigError, match=r"system\.backbone\.width"):
+        main([recipe, "steps=2", "system.backbone.width=64"])
+    assert (tmp_path / "run" / "log.jsonl").read_text() == log
+    shutil.rmtree(tmp_path / "run" / "export")
+    assert main([recipe, "steps=4", "evaluate_every=2", "--change"]) == 0
+    assert (tmp_path / "run" / "log.jsonl").read_text().startswith(log)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    recipe = str(write_recipe(tmp_path))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="no training run"):
+        main([recipe])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_mistakes_in_a_recipe_are_named(tmp_path):
+    recipe = str(write_recipe(tmp_path))
+    for words, said in (
+        (["learning_rat=1"], "learning_rat"),
+        (["steps=many"], "steps"),
+        (["schedule=linear"], "schedule 'linear'"),
+        (["system.backbone.widht=3"], "widht"),
+        (["ema=1.5"], "ema"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            main([recipe, *words])
+    with pytest.raises(DataError, match="no Parquet"):
+        main([recipe, f"data={tmp_path}/nowhere"])
+
+
+def test_tokens_of_another_system_are_refused(tmp_path):
+    recipe = str(write_recipe(tmp_path))
+    with pytest.raises(DataError, match="highest text id"):
+        main([recipe, "system.tokenizer.name=characters"])
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_utterances(tmp_path, monkeypatch):
+    recipe = str(write_recipe(tmp_path))
+    whole = loop.Trainer._loss
+    seen = []
+
+    def poisoned(self, batch):
+        loss, count = whole(self, batch)
+        seen.append([self.training.ids[row] for row in batch.rows])
+        return (loss * float("nan") if self.step == 3 else loss), count
+
+    monkeypatch.setattr(loop.Trainer, "_loss", poisoned)
+    with pytest.raises(WishboneError, match="step 3 is not finite") as caught:
+        main([recipe])
+    assert seen[3][0] in caught.value.where
+    run = tmp_path / "run"
+    noted = json.loads((run / "not-finite-00000003.json").read_text())
+    assert noted["utterances"] == seen[3]
+    weights = read_tensors(run / "checkpoints" / "step-00000002" / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert not (run / "export").exists()
+
+
+def test_time_that_is_up_leaves_a_checkpoint(tmp_path):
+    recipe = str(write_recipe(tmp_path))
+    assert main([recipe, "max_minutes=0.0000001", "checkpoint_every=0"]) == 0
+    run = tmp_path / "run"
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000001"]
+    assert not (run / "export").exists()
+    assert main([recipe, "checkpoint_every=0"]) == 0
+    assert (run / "export" / "model.safetensors").is_file()
+
+
+def test_no_text_is_in_both_training_and_held_out(tmp_path, capsys):
+    recipe = str(write_recipe(tmp_path))
+    main([recipe, "steps=1"])
+    said = capsys.readouterr().err
+    training = int(said.split(" utterances")[0].split()[-1])
+    held_out = int(said.split(" held out")[0].split()[-1])
+    assert held_out > 0
+    assert training + held_out == len(read_tokens(tmp_path / "tokens"))
+    with pytest.raises(DataError, match="0 utterances"):
+        main([recipe, f"held_out={tmp_path}/tokens", f"out={tmp_path}/other"])
