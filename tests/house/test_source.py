@@ -127,9 +127,9 @@ INHERITED = {"forward", "main", "Config"} | {
     "encode", "decode", "embed", "push", "finish", "start", "next", "drawn", "give_text",
     "end_text", "train", "speak", "read", "init_state", "step_", "state_bytes", "count_parameters",
     "flops_per_position", "parameter_groups", "sample", "space", "small_config",
-    "wishbone_register", "wishbone_doctor",
+    "wishbone_register", "wishbone_doctor", "error",
 }  # fmt: skip
-"""Named by a contract, which says what they do; an implementation need not say it again."""
+"""Named by a contract (``error`` by argparse's), which says what they do; an implementation need not say it again."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
