@@ -129,7 +129,7 @@ INHERITED = {"forward", "main", "Config"} | {
     "flops_per_position", "parameter_groups", "sample", "space", "small_config",
     "wishbone_register", "wishbone_doctor", "error",
 }  # fmt: skip
-"""Named by a contract (``error`` by argparse's), which says what they do; an implementation need not say it again."""
+"""Named by a contract (``error`` by that of argparse), which says what they do."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
