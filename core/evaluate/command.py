@@ -1,10 +1,11 @@
-"""``wishbone evaluate``: measure a folder of recordings, a system, a codec or a model."""
+"""``wishbone evaluate``: measure recordings, a system, a codec, or how a model minds its text."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from wishbone.core.evaluate.clips import Clip, read_audio, read_folder, read_lines
 from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.terminal import progress
+
+SEED = 1
+"""Base seed of what a system says."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,17 +30,41 @@ def _parser() -> argparse.ArgumentParser:
     audio = commands.add_parser("audio", help="a folder of recordings against lines of text")
     audio.add_argument("folder", type=Path)
     audio.add_argument("--text", type=Path, required=True, help="one sentence a line")
-    _common(audio)
-    audio.set_defaults(run=_audio)
+    audio.add_argument("--voice", type=Path, help="a recording of the voice to compare with")
+    _common(audio, _audio)
+    speech = commands.add_parser("speech", help="a system, or a folder, beside its teacher")
+    speech.add_argument("system", help="a system's name or file, or a folder of recordings")
+    speech.add_argument("--voice", help="voice the system speaks with")
+    speech.add_argument("--out", type=Path, help="keep the recordings here")
+    _beside(speech)
+    _common(speech, _speech)
+    codec = commands.add_parser("codec", help="recordings through a codec, beside the originals")
+    codec.add_argument("system", help="a system's name or file; only its codec is used")
+    codec.add_argument("--out", type=Path, help="keep the recordings here")
+    _beside(codec)
+    _common(codec, _codec)
+    binding = commands.add_parser("binding", help="loss with another sentence's text minus own")
+    binding.add_argument("system", help="a system's name or file, or a trained folder")
+    binding.add_argument("data", type=Path, nargs="+", help="folders of token data")
+    binding.add_argument("--limit", type=int, default=200, help="utterances (200)")
+    binding.set_defaults(run=_binding)
     return parser
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _common(parser: argparse.ArgumentParser, run: Any) -> None:
     parser.add_argument("--limit", type=int, help="only the first so many")
-    parser.add_argument("--voice", type=Path, help="a recording of the voice to compare with")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--threads", type=int, default=2, help="clips judged side by side (2)")
     parser.add_argument("--json", type=Path, help="write every clip's numbers here")
     parser.add_argument("--items", action="store_true", help="print every clip's line")
+    parser.set_defaults(run=run)
+
+
+def _beside(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", type=Path, help="one sentence a line (the bundled prompts)")
+    parser.add_argument("--reference", type=Path, help="recordings of these lines (the teacher's)")
+    parser.add_argument("--errors-above", type=float, help="fail beyond so many points of error")
+    parser.add_argument("--quality-least", type=float, help="fail below this mean DNSMOS")
+    parser.add_argument("--failures-most", type=int, help="fail beyond so many failed clips")
 
 
 def _audio(options: argparse.Namespace) -> int:
@@ -48,8 +76,88 @@ def _audio(options: argparse.Namespace) -> int:
     judged = panel.map(lambda scorer, clip: scorer.score(clip), clips)
     rows = [row for _, row in zip(progress(clips, "listening"), judged, strict=True)]
     report(str(options.folder), rows, options.items)
-    if options.json:
-        write_json(options.json, {"signatures": panel.first.signatures, "items": rows})
+    _keep(options.json, panel, {"items": rows})
+    return 0
+
+
+def _speech(options: argparse.Namespace) -> int:
+    from wishbone.core.evaluate import speech
+    from wishbone.core.evaluate.plan import Prompt
+
+    lines = read_lines(options.text or speech.own_prompts())
+    made: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as aside:
+        if Path(options.system).is_dir() and not (Path(options.system) / "config.yaml").exists():
+            clips = read_folder(Path(options.system), lines, options.limit)
+        else:
+            prompts = [Prompt(f"{i:03d}", line) for i, line in enumerate(lines[: options.limit])]
+            out = options.out or Path(aside)
+            clips, made = speech.speak_all(options.system, prompts, out, options.voice, SEED)
+        failures = [row["failure"] for row in made] or None
+        return _judge_beside(options, clips, lines, failures, made)
+
+
+def _codec(options: argparse.Namespace) -> int:
+    from wishbone.core.evaluate import generate, speech
+
+    lines = read_lines(options.text or speech.own_prompts())
+    originals = read_folder(options.reference or speech.own_reference(), lines, options.limit)
+    copies, used = speech.resynthesise(speech.codec_of(options.system), originals)
+    for copy in copies if options.out else ():
+        generate.write(options.out / f"{copy.key}.flac", copy.audio, copy.rate)
+    status = _judge_beside(options, copies, lines, None, [])
+    print(f"codes: {len(used)} used, {len(set(used))} different, {speech.entropy(used):.2f} nats")
+    return status
+
+
+def _judge_beside(
+    options: argparse.Namespace,
+    clips: list[Clip],
+    lines: list[str],
+    failures: list[str] | None,
+    made: list[dict[str, Any]],
+) -> int:
+    """Judge clips and the reference's, print both, and hold them against the limits."""
+    from wishbone.core.evaluate import speech
+
+    folder = options.reference or (speech.own_reference() if not options.text else None)
+    panel = Panel(options.threads)
+    reference = speech.matching(folder, clips, lines) if folder else []
+    if reference:
+        panel.hear(panel.first.embed(reference))
+    theirs = speech.judge(panel, reference, "listening to the reference") if reference else []
+    rows = speech.judge(panel, clips, "listening", failures)
+    if theirs:
+        report("reference", theirs)
+    report(options.system, rows, options.items)
+    if made:
+        print(_speed(made))
+    for line in speech.beside(rows, theirs) if theirs else ():
+        print(line)
+    _keep(options.json, panel, {"items": rows, "reference": theirs, "made": made})
+    speech.gate(
+        rows,
+        theirs or rows,
+        {
+            "errors": options.errors_above,
+            "quality": options.quality_least,
+            "failures": options.failures_most,
+        },
+    )
+    return 0
+
+
+def _binding(options: argparse.Namespace) -> int:
+    from wishbone.core.config import read
+    from wishbone.core.data.tokens import read_tokens
+    from wishbone.core.evaluate.binding import binding
+
+    found = binding(read(options.system), read_tokens(options.data), options.limit)
+    print(
+        f"{options.system}: own text {found.own:.3f}, another's {found.other:.3f} nats per code;"
+        f" binding gap {found.gap.estimate:+.3f} (95 %: {found.gap.low:+.3f} to"
+        f" {found.gap.high:+.3f}), {found.utterances} utterances"
+    )
     return 0
 
 
@@ -70,11 +178,24 @@ def report(title: str, rows: Sequence[dict[str, Any]], items: bool = False) -> N
     )
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` by way of a temporary file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(path)
+def _speed(made: Sequence[dict[str, Any]]) -> str:
+    """The whole set's real-time factor and the median time to first audio."""
+    good = [row for row in made if "rtf" in row]
+    if not good:
+        return "speed: nothing was spoken"
+    factor = sum(row["made"] for row in good) / sum(row["seconds"] for row in good)
+    first = sorted(row["first_audio"] for row in good)[len(good) // 2]
+    return f"real-time factor {factor:.3f}, first audio after {first:.0f} ms (median)"
+
+
+def _keep(path: Path | None, panel: Panel, data: dict[str, Any]) -> None:
+    """Write the numbers by way of a temporary file, where they are wanted."""
+    if path is None:
+        return
+    aside = path.with_name(f".{path.name}.new")
+    whole = {"signatures": panel.first.signatures, **data}
+    aside.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)
 
 
 if __name__ == "__main__":

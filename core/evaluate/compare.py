@@ -107,7 +107,7 @@ def analyse(items: Items, plan: Plan) -> dict[str, Any]:
         "comparisons": comparisons,
         "failures": {arm.key: failures(items, plan, arm.key) for arm in plan.arms},
         "failure_tests": {other: _mcnemar(items, plan, other, baseline) for other in others},
-        "arms": {
+        "values": {
             arm.key: {key: own(items, plan, arm.key, m) for key, m in plan.metrics.items()}
             for arm in plan.arms
         },

@@ -85,8 +85,7 @@ class Plan:
 
     def seed_of(self, prompt: Prompt, repeat: int) -> int:
         """Seed of one item: from the base seed and the prompt, not from its place in the run."""
-        words = f"{self.seed}/{prompt.key}/{prompt.text}/{repeat}"
-        return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big") >> 1
+        return seed_of(self.seed, prompt, repeat)
 
     def fingerprint(self) -> str:
         """Changes with anything that changes an item, so that a run is only resumed as itself.
@@ -100,6 +99,12 @@ class Plan:
             "voice": self.voice,
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def seed_of(base: int, prompt: Prompt, repeat: int) -> int:
+    """Seed of one item, below 2^31: from the base seed and the prompt, not from the run."""
+    words = f"{base}/{prompt.key}/{prompt.text}/{repeat}"
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big") >> 1
 
 
 def read_plan(

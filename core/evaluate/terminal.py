@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
-from wishbone.core.evaluate.budget import rows as budget_rows
 from wishbone.core.evaluate.words import cell, change, closing, interval, settle
 
 Value = TypeVar("Value")
@@ -61,6 +60,8 @@ def show(result: dict[str, Any]) -> None:
     """The tables of a result on standard output."""
     from rich.console import Console
     from rich.table import Table
+
+    from wishbone.core.evaluate.budget import rows as budget_rows
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     names = [arm["key"] for arm in result["arms"]]

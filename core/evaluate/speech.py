@@ -1,0 +1,142 @@
+"""What ``wishbone evaluate`` measures of a system's speech and of a codec, beside a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wishbone.core.audio import Audio, resample
+from wishbone.core.compose import bundled
+from wishbone.core.config import System, build, read
+from wishbone.core.errors import GateFailed, UsageError
+from wishbone.core.evaluate import generate
+from wishbone.core.evaluate.clips import Clip, read_folder
+from wishbone.core.evaluate.plan import Prompt, seed_of
+from wishbone.core.evaluate.score import Panel, summarize
+from wishbone.core.evaluate.statistics import bootstrap
+from wishbone.core.evaluate.terminal import progress
+
+Rows = list[dict[str, Any]]
+
+
+def own_prompts() -> Path:
+    """The bundled sentences that no bundled voice was trained on."""
+    return bundled() / "ab" / "prompts-en.txt"
+
+
+def own_reference() -> Path:
+    """The bundled voices' teacher reading these sentences its own way."""
+    return bundled() / "ab" / "reference-en"
+
+
+def speak_all(
+    name: str, prompts: Sequence[Prompt], out: Path, voice: str | None, seed: int
+) -> tuple[list[Clip], list[dict[str, Any]]]:
+    """Let a system speak every prompt; the recordings are kept in ``out``, named by line."""
+    system = build(read(name))
+    generate.warm_up({"": system}, voice)
+    clips, made = [], []
+    for prompt in progress(prompts, "speaking"):
+        row, audio = generate.speak(system, prompt.text, seed_of(seed, prompt, 0), voice)
+        rate = system.decoder.sample_rate
+        generate.write(out / f"{prompt.key}.flac", audio, rate)
+        clips.append(Clip(prompt.key, prompt.text, audio, rate))
+        made.append(row)
+    return clips, made
+
+
+def judge(
+    panel: Panel, clips: Sequence[Clip], what: str, failures: Sequence[str] | None = None
+) -> Rows:
+    """Score clips; ``failures`` were seen while they were made."""
+    known = failures or [""] * len(clips)
+    pairs = list(zip(clips, known, strict=True))
+    judged = panel.map(lambda scorer, pair: scorer.score(*pair), pairs)
+    return [row for _, row in zip(progress(pairs, what), judged, strict=True)]
+
+
+def matching(reference: Path, clips: Sequence[Clip], texts: Sequence[str]) -> list[Clip]:
+    """The reference's recordings of the same lines, in the same order."""
+    known = {clip.key: clip for clip in read_folder(reference, list(texts))}
+    missing = [clip.key for clip in clips if clip.key not in known]
+    if missing:
+        raise UsageError(
+            f"The reference has no recording of line {', '.join(missing[:5])}.",
+            str(reference),
+            "Give a folder with one recording per line, or --reference none.",
+        )
+    return [known[clip.key] for clip in clips]
+
+
+def resynthesise(system: System, clips: Sequence[Clip]) -> tuple[list[Clip], list[int]]:
+    """Every clip through the codec and back, and all codes that were used."""
+    copies, used = [], []
+    for clip in progress(clips, "coding"):
+        audio = resample(
+            Audio(torch.from_numpy(clip.audio), clip.rate), system.speech_tokenizer.sample_rate
+        )
+        with torch.inference_mode():
+            codes = system.speech_tokenizer.encode(audio.samples)
+            stream = system.decoder.start()
+            sound = torch.cat([stream.push(codes), stream.finish()])
+        used += codes.flatten().tolist()
+        copies.append(Clip(clip.key, clip.text, sound.numpy(), system.decoder.sample_rate))
+    return copies, used
+
+
+def codec_of(name: str) -> System:
+    """A system for its codec alone: the language model's weights are not needed."""
+    return build({key: value for key, value in read(name).items() if key != "weights"})
+
+
+def entropy(codes: Sequence[int]) -> float:
+    """Of the codes' frequencies, in nats."""
+    counts = np.unique(np.asarray(codes), return_counts=True)[1]
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def beside(rows: Rows, reference: Rows) -> list[str]:
+    """Lines that compare clips with the reference's clips of the same texts."""
+    words = np.array([row["words"] for row in rows], float)
+
+    def errors(found: Rows) -> np.ndarray:
+        return np.array([min(r["errors"], r["words"]) for r in found]) / np.maximum(words, 1)
+
+    wer = bootstrap(100 * (errors(rows) - errors(reference)), words)
+    mos = bootstrap(
+        np.array([a["dnsmos"] - b["dnsmos"] for a, b in zip(rows, reference, strict=True)])
+    )
+    return [
+        f"word errors above the reference: {wer.estimate:+.1f} points"
+        f" (95 %: {wer.low:+.1f} to {wer.high:+.1f})",
+        f"predicted quality beside the reference: {mos.estimate:+.2f}"
+        f" (95 %: {mos.low:+.2f} to {mos.high:+.2f})",
+    ]
+
+
+def gate(rows: Rows, reference: Rows, wanted: Mapping[str, Any]) -> None:
+    """Raise ``GateFailed`` naming every limit that is not kept.
+
+    ``wanted`` may hold ``errors`` (points above the reference), ``quality`` (least mean DNSMOS)
+    and ``failures`` (most failed clips); None means no limit.
+    """
+    got, broken = summarize(rows), []
+    if wanted.get("errors") is not None:
+        above = got["wer"] - summarize(reference)["wer"]
+        if above > wanted["errors"]:
+            broken.append(f"word errors {above:.1f} points above, at most {wanted['errors']:g}")
+    if wanted.get("quality") is not None and got["dnsmos"] < wanted["quality"]:
+        broken.append(f"DNSMOS {got['dnsmos']:.2f}, at least {wanted['quality']:g}")
+    if wanted.get("failures") is not None and got["failures"] > wanted["failures"]:
+        broken.append(f"{got['failures']:.0f} failed clips, at most {wanted['failures']}")
+    if broken:
+        raise GateFailed(
+            f"Limits are not kept: {'; '.join(broken)}.",
+            "wishbone evaluate",
+            "Listen to the recordings, and train on or change the limits.",
+        )

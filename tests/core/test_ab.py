@@ -1,0 +1,233 @@
+"""The A/B: what it refuses, the order of its work, how failures count, and going on."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny_system import tiny_system
+
+from wishbone.core.compose import Config
+from wishbone.core.errors import ConfigError, UsageError
+from wishbone.core.evaluate import ab, compare, confound, generate
+from wishbone.core.evaluate.items import Items
+from wishbone.core.evaluate.metrics import choose
+from wishbone.core.evaluate.plan import Arm, Plan, Prompt, read_plan
+
+
+def plan(prompts=4, seeds=1, quick=False, **configs):
+    configs = configs or {"old": {}, "new": {}}
+    base = {"backbone": {"name": "x"}, "decoder": {"name": "d", "width": 4}}
+    return Plan(
+        name="test",
+        about="",
+        arms=[Arm(key, key, Config(base | value)) for key, value in configs.items()],
+        prompts=[Prompt(f"{i:03d}", f"sentence {i}") for i in range(prompts)],
+        seeds=seeds,
+        seed=1,
+        vary=["backbone"],
+        metrics=choose(),
+        voice=None,
+        reference=None,
+        quick=quick,
+    )
+
+
+def items_of(tmp_path, given, values):
+    """Items whose word errors are ``values[arm][prompt]`` of 10 words; None is a failure."""
+    items = Items(tmp_path / "items.jsonl")
+    for arm, row in values.items():
+        for prompt, errors in zip(given.prompts, row, strict=True):
+            items.add(
+                arm, prompt.key, 0, words=10, errors=10 if errors is None else errors,
+                dnsmos=3.0, failure="empty" if errors is None else "", rtf=0.2,
+            )  # fmt: skip
+    return items
+
+
+def test_a_difference_beyond_what_is_varied_is_refused_unless_allowed():
+    given = plan(
+        old={"backbone": {"name": "a"}},
+        new={"backbone": {"name": "b", "layers": 2}, "decoder": {"name": "d", "width": 8}},
+    )
+    found = confound.differences(given)
+    assert {each.key for each in found if each.meant} == {"backbone.name", "backbone.layers"}
+    with pytest.raises(ConfigError, match="decoder.width") as caught:
+        confound.refuse(found, allow=False)
+    assert "--allow" in caught.value.do
+    assert [each.key for each in confound.refuse(found, allow=True)] == ["decoder.width"]
+
+
+def test_equal_arms_that_differ_in_the_backbone_alone_pass():
+    given = plan(old={"backbone": {"name": "a"}}, new={"backbone": {"name": "b"}})
+    assert confound.refuse(confound.differences(given), allow=False) == []
+
+
+def test_different_training_data_is_a_confound(tmp_path):
+    arms = {}
+    for name, data in (("old", "x"), ("new", "y")):
+        folder = tmp_path / name
+        folder.mkdir()
+        notes = {"steps": 5, "recipe": {"learning_rate": 1e-3, "out": name}}
+        said = {"data": data, "seeds": {"train": 1}, "notes": notes}
+        (folder / "provenance.json").write_text(json.dumps(said))
+        arms[name] = {"weights": str(folder)}
+    unmeant = [e.key for e in confound.differences(plan(**arms)) if not e.meant]
+    assert unmeant == ["training.data"]
+
+
+def test_seeds_follow_from_the_prompt_and_not_from_the_run():
+    short, long = plan(prompts=2), plan(prompts=4)
+    assert short.seed_of(short.prompts[1], 0) == long.seed_of(long.prompts[1], 0)
+    every = {long.seed_of(p, r) for p in long.prompts for r in range(3)}
+    assert len(every) == 12
+    assert all(0 <= seed < 2**31 for seed in every)
+
+
+def test_arms_take_turns_forwards_and_backwards():
+    order = [(prompt.key, arm) for prompt, _, arm in generate.schedule(plan(prompts=2))]
+    assert order == [("000", "old"), ("000", "new"), ("001", "new"), ("001", "old")]
+
+
+def test_an_item_is_timed_and_its_codes_counted():
+    row, audio = generate.speak(tiny_system(), "some words here", 3)
+    assert len(audio) == row["codes"] * 960
+    assert 0 < row["first_audio"] <= 1000 * row["made"] + 1
+    assert row["rtf"] == pytest.approx(row["made"] / row["seconds"], rel=0.01)
+
+
+def test_the_same_seed_gives_the_same_item_and_another_another():
+    system = tiny_system()
+    one, two, three = (generate.speak(system, "some words", seed)[1] for seed in (3, 3, 4))
+    assert np.array_equal(one, two)
+    assert len(one) != len(three) or not np.array_equal(one, three)
+
+
+def test_an_error_of_a_system_is_a_failed_item(monkeypatch):
+    def broken(*_):
+        yield torch.zeros(100)
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(generate, "stream", broken)
+    row, _ = generate.speak(tiny_system(), "some words", 0)
+    assert row["failure"] == "error"
+    assert "no more" in row["error"]
+    assert "rtf" not in row
+
+
+def test_speech_that_only_the_length_rule_stopped_is_a_failure(monkeypatch):
+    from wishbone.core.pipeline import Utterance
+
+    def endless(system, text, voice, seed, record):
+        record.append(Utterance(text, reason="length"))
+        yield torch.rand(24_000)
+
+    monkeypatch.setattr(generate, "stream", endless)
+    assert generate.speak(tiny_system(), "some words", 0)[0]["failure"] == "never stopped"
+
+
+def test_failures_count_as_worst_and_stay_in(tmp_path):
+    given = plan()
+    items = items_of(tmp_path, given, {"old": [1, 1, 1, 1], "new": [0, 0, 0, None]})
+    found = compare.compare(items, given, given.metrics["wer"], "new", "old")
+    assert found["units"] == 4
+    assert found["value"] == pytest.approx(25)
+    assert found["value_baseline"] == pytest.approx(10)
+    result = compare.analyse(items, given)
+    assert result["failures"]["new"]["why"] == {"empty": 1}
+    # dropping the failure would have turned the result round
+    assert found["difference"] > 0
+
+
+def test_a_clear_difference_gets_its_verdict_and_quick_gets_none(tmp_path):
+    for quick, expected in ((False, "better"), (True, "none")):
+        given = plan(prompts=12, quick=quick)
+        values = {"old": [4, 5, 6] * 4, "new": [1, 2, 1] * 4}
+        items = items_of(tmp_path / str(quick), given, values)
+        found = compare.compare(items, given, given.metrics["wer"], "new", "old")
+        assert found["verdict"] == expected
+        assert found["high"] < 0
+        assert found["p"] < 0.01
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path):
+    for name in ("True", "False"):
+        (tmp_path / name).mkdir()
+
+
+def test_ratios_are_geometric_and_failed_items_have_no_speed(tmp_path):
+    given = plan(prompts=3)
+    items = items_of(tmp_path, given, {"old": [1, 1, 1], "new": [1, 1, None]})
+    for key, factor in (("000", 0.1), ("001", 0.4)):
+        items.add("new", key, 0, rtf=factor)
+    found = compare.compare(items, given, given.metrics["rtf"], "new", "old")
+    assert found["difference"] == pytest.approx(1.0)
+    assert (found["units"], found["left_out"]) == (2, 1)
+
+
+def test_what_was_written_is_read_again_also_after_a_kill(tmp_path):
+    path = tmp_path / "items.jsonl"
+    items = Items(path)
+    items.add("old", "000", 0, seed=5, heard=None)
+    items.add("old", "000", 0, heard="hello")
+    with path.open("a") as file:
+        file.write('{"arm": "old", "prompt": "001", "rep')
+    again = Items(path)
+    assert again.get("old", "000", 0) == {
+        "arm": "old", "prompt": "000", "repeat": 0, "seed": 5, "heard": "hello",
+    }  # fmt: skip
+    assert again.get("old", "001", 0) == {}
+
+
+def test_a_folder_of_another_run_is_not_touched(tmp_path):
+    out = tmp_path / "out"
+    ab._claim(plan(), out)
+    ab._claim(plan(), out)
+    with pytest.raises(UsageError, match="other systems"):
+        ab._claim(plan(old={}, other={}), out)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(UsageError, match="no A/B"):
+        ab._claim(plan(), tmp_path / "mine")
+
+
+def write(tmp_path, text):
+    path = tmp_path / "try.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_mistakes_in_the_file_are_named(tmp_path):
+    for text, said in (
+        ("arms: {a: quickstart-rwkv7}", "at least two arms"),
+        ("arms: {a: {sytem: x}, b: quickstart-rwkv7}", "which system"),
+        ("arms: {a: quickstart-rwkv7, b: quickstart-rwkv7}\nlimits: 3", "limits"),
+        ("arms: {a: quickstart-rwkv7, b: quickstart-rwkv7}\nmargins: {werr: 1}", "werr"),
+        ("arms: {a: quickstart-rwkv7, b: quickstart-rwkv7}\nprompts: none.txt", "none.txt"),
+        ("arms: {a: quickstart-rwkv7, b: quickstart-rwkv7}\nlimit: 5000", "5000"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            read_plan(write(tmp_path, text))
+
+
+def test_arms_may_change_keys_of_a_system(tmp_path):
+    text = """
+arms:
+  plain: quickstart-rwkv7
+  cold: {system: quickstart-rwkv7, set: [sampling.temperature=0.5]}
+vary: [sampling]
+limit: 3
+"""
+    given = read_plan(write(tmp_path, text))
+    assert [arm.key for arm in given.arms] == ["plain", "cold"]
+    assert given.arms[1].config["sampling"]["temperature"] == 0.5
+    keys = [each.key for each in confound.differences(given)]
+    assert keys == ["sampling.temperature"]
+    assert len(read_plan(write(tmp_path, text), quick=True).prompts) == 6
+
+
+def test_the_bundled_ab_differs_in_the_backbone_alone():
+    given = read_plan("quickstart")
+    assert len(given.prompts) == 24
+    assert all(each.meant for each in confound.differences(given) if "training" not in each.key)

@@ -1,0 +1,60 @@
+"""What the arms cost, and what is said when they cost different amounts."""
+
+import pytest
+import torch
+from tiny_system import WIDTH, tiny_system
+
+from wishbone.core.compose import Config
+from wishbone.core.evaluate import budget
+from wishbone.core.evaluate.plan import Arm
+
+
+def arm(key="one", **values):
+    return Arm(key, key, Config({"backbone": {"name": "tiny"}, **values}))
+
+
+def test_parts_add_up_and_state_is_the_backbones_formula():
+    system = tiny_system()
+    found = budget.budget(arm(), system)
+    parts = ("parameters_backbone", "parameters_head", "parameters_tables")
+    assert found["parameters"] == sum(found[part] for part in parts)
+    assert found["parameters"] == sum(p.numel() for p in system.model.parameters())
+    assert found["state_bytes"] == {"1": 4 * WIDTH, "10": 4 * WIDTH, "60": 4 * WIDTH}
+    rows = system.decoder.codes.size + system.layout.extra
+    matrices = sum(p.numel() for p in system.model.backbone.parameters() if p.ndim > 1)
+    assert found["flops_per_second"]["10"] == 25 * (2 * matrices + 2 * WIDTH * rows)
+    assert found["training_codes"] is None
+
+
+def test_training_tokens_come_from_provenance(tmp_path):
+    (tmp_path / "provenance.json").write_text(
+        '{"notes": {"hours": 2.0, "steps": 10, "recipe": {"batch_positions": 8}}}'
+    )
+    found = budget.budget(arm(weights=str(tmp_path)), tiny_system())
+    assert found["training_codes"] == 2 * 3600 * 25
+    assert found["training_positions"] == 80
+
+
+def test_unequal_sizes_are_named():
+    assert budget.unmatched({"a": {"parameters": 1000}, "b": {"parameters": 1009}}) == ""
+    said = budget.unmatched({"a": {"parameters": 1000}, "b": {"parameters": 1100}})
+    assert "b +10.0%" in said
+
+
+def test_the_table_reads_without_provenance():
+    lines = dict(budget.rows([budget.budget(arm(), tiny_system())]))
+    assert lines["state after 60 s"] == ["64 B"]
+    assert lines["held-out loss"] == ["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(12, "12 B"), (2048, "2.0 KiB"), (3 * 2**20, "3.0 MiB"), (2**31, "2.00 GiB")],
+)
+def test_bytes_for_people(count, shown):
+    assert budget.size(count) == shown
+
+
+def test_shared_parameters_count_once():
+    table = torch.nn.Embedding(3, 2)
+    assert budget.count(torch.nn.ModuleList([table, table])) == 6
