@@ -99,10 +99,16 @@ class FSQCodecDecoder(Decoder):
         phase = source.minimum_phase(voiced) + turn
         return source.filtered(pulse, voiced, phase) + noise * breath.exp()
 
-    def synthesise(self, features: Tensor, pitch: Tensor, noise: Tensor) -> Tensor:
-        """features [B, n, C], pitch [B, n] Hz, noise [B, n HOP] -> audio [B, n HOP], all at once."""
+    def synthesise(
+        self, features: Tensor, pitch: Tensor, noise: Tensor, phase: Tensor | None = None
+    ) -> Tensor:
+        """features [B, n, C], pitch [B, n] Hz, noise [B, n HOP] -> audio [B, n HOP], all at once.
+
+        ``phase`` [B] float64, in turns, is where each pulse train begins; zero if not given.
+        """
         before = torch.cat([pitch[:, :1], pitch], dim=1)
-        pulse, _ = source.pulses(before, pitch.new_zeros(len(pitch)).double(), HOP, SAMPLE_RATE)
+        start = torch.zeros(len(pitch), dtype=torch.float64) if phase is None else phase
+        pulse, _ = source.pulses(before, start, HOP, SAMPLE_RATE)
         pad = (WINDOW - HOP) // 2
         pulse, noise = (
             source.frames_of(F.pad(x, (pad, pad)), self.window, HOP) for x in (pulse, noise)
