@@ -10,7 +10,7 @@ import sys
 import traceback
 from importlib import import_module
 
-from wishbone.core.errors import RUNTIME, UsageError, WishboneError, did_you_mean
+from wishbone.core.errors import UsageError, WishboneError, did_you_mean
 
 COMMANDS = {
     "say": ("Speak a text into a file.", "wishbone.core.serve.say:main"),
@@ -58,9 +58,9 @@ def _run(words: list[str]) -> int:
         print(_help())
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        from wishbone.core.plugin import _own_version
+        from wishbone.core.plugin import own_version
 
-        print(f"wishbone {_own_version()}")
+        print(f"wishbone {own_version()}")
         return 0
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
@@ -92,13 +92,11 @@ def _unexpected(error: Exception) -> WishboneError:
     """An error nobody meant to raise, in the same three lines."""
     frames = traceback.extract_tb(error.__traceback__)
     last = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
-    wrapped = WishboneError(
+    return WishboneError(
         f"{type(error).__name__}: {error}",
         last,
         "This was not foreseen; run it again with --traceback and report what it prints.",
     )
-    assert wrapped.exit_code == RUNTIME
-    return wrapped
 
 
 if __name__ == "__main__":

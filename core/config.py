@@ -53,6 +53,7 @@ __all__ = [
     "part",
     "read",
     "require",
+    "resolve",
     "structured",
 ]
 

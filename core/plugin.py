@@ -130,7 +130,7 @@ def load(points: Iterable[Point]) -> Loaded:
 
 def built_in_points() -> list[Point]:
     """The parts that ship with Wishbone: by module name, so that a bare checkout has them too."""
-    version = _own_version()
+    version = own_version()
     return [
         Point(name, name, HOME, version, lambda name=name: import_module(name)) for name in BUILT_IN
     ]
@@ -267,7 +267,8 @@ def _listed(text: str) -> set[str]:
     return {name.strip() for name in text.split(",") if name.strip()}
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Of the installed Wishbone."""
     try:
         return metadata.version(HOME)
     except metadata.PackageNotFoundError:
