@@ -19,7 +19,7 @@ KEY = "acme/min-gru"
 SYSTEM = """\
 tokenizer: {name: characters}
 speech_tokenizer: {name: fsqcodec, width: 16, fine_blocks: 1, blocks: 1}
-layout: {name: cosyvoice2}
+layout: {name: cosyvoice2, max_code_ratio: 4}
 backbone: {name: rwkv7, width: 32, layers: 1, head_size: 32}
 head: {name: fsq, rank: 4}
 decoder: {name: fsqcodec, width: 16, fine_width: 16, blocks: 1, fine_blocks: 1}

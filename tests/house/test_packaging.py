@@ -41,7 +41,7 @@ def test_every_data_file_is_shipped(layer):
         if path.is_dir() or path.suffix in (".py", ".pyc") or path.name == "py.typed":
             continue
         # explanations beside code are for readers of the source
-        if layer in ("plugins", "kernels") and path.name == "README.md":
+        if layer != "configs" and path.name == "README.md":
             continue
         if not any(fnmatch(inside.as_posix(), p.replace("**/", "*")) for p in patterns):
             missing.append(path.relative_to(ROOT).as_posix())
