@@ -19,6 +19,7 @@ DIGITS = 8  # 3^8 = 6561 codes, arXiv:2412.10117
 HOP = 240  # samples between synthesis frames: 10 ms
 WINDOW = 960  # samples, 40 ms: two periods of the lowest pitch a voice reaches
 FRAMES = SAMPLE_RATE // CODE_RATE // HOP  # synthesis frames per code frame
+AHEAD = 2  # code frames the first convolution sees ahead; overlapping windows need most of another
 PITCH_LOW, PITCH_HIGH = 50.0, 500.0  # Hz; log pitch is squeezed between them
 
 
@@ -44,17 +45,19 @@ class FSQCodecDecoder(Decoder):
         expansion: int = 3
         """Inner width of a block over its width."""
         envelope_points: int = 160
-        """Points of each spectral envelope, spaced as mels; between them it is interpolated."""
+        """Points of the spectral envelope, spaced as mels; between them it is interpolated."""
+        voiced_hz: float = 7000.0
+        """Above this even a voiced frame is noise: voices lose their harmonics there."""
 
     sample_rate = SAMPLE_RATE
     codes = CodeSpace(size=3**DIGITS, rate=CODE_RATE, levels=(3,) * DIGITS)
-    lookahead = 2
+    lookahead = 3
 
     def __init__(self, config: FSQCodecDecoder.Config):
         super().__init__()
         self.config = config
         width, fine, expansion = config.width, config.fine_width, config.expansion
-        self.entry = Convolution(DIGITS, width, 5, lookahead=self.lookahead)
+        self.entry = Convolution(DIGITS, width, 5, lookahead=AHEAD)
         self.coarse = nn.ModuleList(Block(width, 7, expansion, 0) for _ in range(config.blocks))
         self.rise1 = Upsample(width, width, 2)
         self.middle = nn.ModuleList(
@@ -65,13 +68,17 @@ class FSQCodecDecoder(Decoder):
         self.norm = nn.LayerNorm(fine)
         points = config.envelope_points
         self.pitch = nn.Linear(fine, 1)
-        self.envelopes = nn.Linear(fine, 3 * points)  # pulse magnitude, noise magnitude, phase
+        self.voicing = nn.Linear(fine, 1)
+        self.envelopes = nn.Linear(fine, 2 * points)  # log magnitude, phase beyond the minimum
         nn.init.normal_(self.envelopes.weight, std=1e-2)
-        with torch.no_grad():
-            self.envelopes.bias.fill_(-3.0)
-            self.envelopes.bias[2 * points :] = 0.0
+        nn.init.constant_(self.envelopes.bias[:points], -3.0)
+        nn.init.zeros_(self.envelopes.bias[points:])
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("spread", _spread(points), persistent=False)
+        hertz = torch.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)
+        # 500 Hz from mostly pulses to mostly noise: no edge to be heard
+        band = torch.sigmoid((config.voiced_hz - hertz) / 250.0)
+        self.register_buffer("band", band, persistent=False)
 
     def trunk(self, values: Tensor, cache: Cache | None = None) -> Tensor:
         """Digits [B, 8, T] -> features [B, 4 T, C]; with a cache, those that are final now."""
@@ -91,20 +98,32 @@ class FSQCodecDecoder(Decoder):
         low, high = math.log(PITCH_LOW), math.log(PITCH_HIGH)
         return (low + (high - low) * torch.sigmoid(self.pitch(features).squeeze(-1).float())).exp()
 
-    def spectra(self, features: Tensor, pulse: Tensor, noise: Tensor) -> Tensor:
-        """features [B, n, C] and source spectra [B, n, F] -> output spectra [B, n, F]."""
+    def voicing_of(self, features: Tensor) -> Tensor:
+        """features [B, n, C] -> how voiced each frame is [B, n], 0 noise to 1 pulses."""
+        return torch.sigmoid(self.voicing(features).squeeze(-1).float())
+
+    def spectra(self, features: Tensor, voicing: Tensor, pulse: Tensor, noise: Tensor) -> Tensor:
+        """features [B, n, C], voicing [B, n], source spectra [B, n, F] -> spectra [B, n, F]."""
         points = self.config.envelope_points
-        parts = self.envelopes(features).float().unflatten(-1, (3, points)) @ self.spread
-        voiced, breath, turn = parts.clamp(min=-14.0, max=6.0).unbind(-2)
-        phase = source.minimum_phase(voiced) + turn
-        return source.filtered(pulse, voiced, phase) + noise * breath.exp()
+        parts = self.envelopes(features).float().unflatten(-1, (2, points)) @ self.spread
+        envelope, turn = parts[..., 0, :].clamp(min=-14.0, max=6.0), parts[..., 1, :]
+        share = voicing[..., None] * self.band
+        phase = source.minimum_phase(envelope) + turn
+        voiced = source.filtered(pulse, envelope, phase) * share
+        return voiced + noise * (envelope.exp() * (1.0 - share))
 
     def synthesise(
-        self, features: Tensor, pitch: Tensor, noise: Tensor, phase: Tensor | None = None
+        self,
+        features: Tensor,
+        pitch: Tensor,
+        voicing: Tensor,
+        noise: Tensor,
+        phase: Tensor | None = None,
     ) -> Tensor:
-        """features [B, n, C], pitch [B, n] Hz, noise [B, n HOP] -> audio [B, n HOP], all at once.
+        """Audio [B, n HOP], all at once.
 
-        ``phase`` [B] float64, in turns, is where each pulse train begins; zero if not given.
+        features [B, n, C], pitch [B, n] Hz, voicing [B, n], noise [B, n HOP]. ``phase`` [B]
+        float64, in turns, is where each pulse train begins; zero if not given.
         """
         before = torch.cat([pitch[:, :1], pitch], dim=1)
         start = torch.zeros(len(pitch), dtype=torch.float64) if phase is None else phase
@@ -113,7 +132,7 @@ class FSQCodecDecoder(Decoder):
         pulse, noise = (
             source.frames_of(F.pad(x, (pad, pad)), self.window, HOP) for x in (pulse, noise)
         )
-        spectra = self.spectra(features, pulse, noise)
+        spectra = self.spectra(features, voicing, pulse, noise)
         audio = source.overlap_add(spectra, self.window, HOP)
         return audio[:, pad : audio.shape[1] - pad] / WINDOW_SUM
 
@@ -174,7 +193,7 @@ class FSQCodecStream(DecoderStream):
             raise RuntimeError("this stream is finished; start another one")
         self.done = True
         with torch.inference_mode():
-            ahead = torch.zeros(1, DIGITS, self.decoder.lookahead)
+            ahead = torch.zeros(1, DIGITS, AHEAD)
             return self._advance(self.decoder.trunk(ahead, self.cache), last=True)
 
     def _advance(self, features: Tensor, last: bool) -> Tensor:
@@ -189,7 +208,9 @@ class FSQCodecStream(DecoderStream):
         reach = (ready - 1) * HOP + WINDOW
         pulse, noise = source.frames_of(self.sources[:, :reach], self.decoder.window, HOP)
         self.sources = self.sources[:, ready * HOP :]
-        spectra = self.decoder.spectra(held[:, :ready], pulse[None], noise[None])
+        held = held[:, :ready]
+        voicing = self.decoder.voicing_of(held)
+        spectra = self.decoder.spectra(held, voicing, pulse[None], noise[None])
         added = source.overlap_add(spectra, self.decoder.window, HOP)[0]
         added[: len(self.tail)] += self.tail
         final = len(added) - (WINDOW - HOP)
