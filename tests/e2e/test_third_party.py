@@ -15,6 +15,9 @@ import pytest
 pytest.importorskip("setuptools", reason="pip install setuptools: the package is built without it")
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]'")
 
+# an environment, a training and an A/B: a minute on a quiet machine, many on a busy one
+pytestmark = pytest.mark.timeout(1800)
+
 KEY = "acme/min-gru"
 SYSTEM = """\
 tokenizer: {name: characters}
