@@ -100,8 +100,7 @@ def cannot(result: Each) -> list[str]:
         "No person listened: words are counted by a recogniser and quality is predicted.",
         "Times are of this machine, one request at a time, and of nothing else.",
     ]
-    if not result["quick"] and result["comparisons"]:
-        units = min(each["units"] for each in result["comparisons"])
-        if units < 50:
-            lines.insert(0, f"{units} prompts find large differences only; small ones need more.")
+    count = len(result["prompts"])
+    if not result["quick"] and count < 50:
+        lines.insert(0, f"{count} prompts find large differences only; small ones need more.")
     return lines

