@@ -15,6 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wishbone.core.errors import UsageError
 from wishbone.core.evaluate import confound
 from wishbone.core.evaluate.items import Items
@@ -208,7 +210,9 @@ def _judge(
     todo = [row for arm in plan.arms for row in items.of(arm.key) if row.get("heard") is None]
 
     def judge(scorer: Scorer, row: dict[str, Any]) -> dict[str, Any]:
-        audio, rate = read_audio(out / row["audio"])
+        # an item without any audio has no file
+        path = out / row["audio"]
+        audio, rate = read_audio(path) if path.is_file() else (np.zeros(0, np.float32), 1)
         return scorer.score(Clip(row["prompt"], row["text"], audio, rate), row["failure"])
 
     for row, scored in zip(progress(todo, "listening"), panel.map(judge, todo), strict=True):

@@ -90,7 +90,9 @@ def schedule(plan: Plan) -> Iterator[tuple[Prompt, int, str]]:
 
 
 def write(path: Path, audio: np.ndarray, rate: int) -> None:
-    """A FLAC file of 16 bits, aside and renamed."""
+    """A FLAC file of 16 bits, aside and renamed; none for no audio, which FLAC cannot hold."""
+    if not len(audio):
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
     soundfile.write(aside, np.clip(audio, -1, 1), rate, format="FLAC", subtype="PCM_16")

@@ -52,7 +52,11 @@ def finished(tmp_path):
         "differences": [
             {"key": "backbone.name", "values": {"old": "a", "new": None}, "meant": True}
         ],
-        "prompts": [asdict(p) for p in given.prompts], "seeds": 1,
+        "prompts": [
+            {"key": p.key, "text": f"<script>alert({i})</script> words"}
+            for i, p in enumerate(given.prompts)
+        ],
+        "seeds": 1,
         "metrics": {key: asdict(m) for key, m in given.metrics.items()},
         "signatures": {"wer": "wer|test"}, "budget": {"old": budget, "new": budget},
         "length": {"old": length, "new": length}, "memory": {"old": {}, "new": {}},
