@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.errors import MissingExtra, WishboneError
+from wishbone.core.errors import MissingExtra
 from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import Recipe
@@ -68,9 +68,10 @@ class Watch:
             target = self.run.folder / "samples" / f"{folder.name}-{number}.wav"
             try:
                 speak(model, system, sentence, target)
-            except WishboneError as error:
-                self._say(f"no sample: {error}")
-                return
+            # A young model may say anything or nothing; that must not stop its training.
+            except Exception as error:
+                self._say(f"no sample: {type(error).__name__}: {error}")
+                continue
             self._say(f"wrote {target}")
 
     def close(self) -> None:
@@ -91,13 +92,11 @@ class Watch:
 def speak(model: Any, system: Any, sentence: str, target: Path) -> None:
     """One sentence with the model in training and the system's own decoder, into a WAV file."""
     from wishbone.core import config, pipeline
-    from wishbone.core.audio import write
 
     whole = config.build({key: value for key, value in system.items() if key != "weights"})
     whole.model.load_state_dict(model.state_dict())
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    write(target, pipeline.say(whole, sentence))
+    pipeline.say(whole, sentence).save(target, overwrite=True)
 
 
 def _tensorboard(folder: Path) -> Any:
