@@ -1,0 +1,182 @@
+"""WKV-7 in chunks against its recurrence: values, gradients, states, masks, hard inputs."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from wishbone.kernels import wkv7 as package
+from wishbone.kernels.wkv7 import available, rows, wkv7, wkv7_chunked, wkv7_reference
+
+NAMES = ("r", "g", "k", "v", "a", "b", "state")
+
+
+def inputs(batch=2, length=37, heads=3, keys=8, values=12, dtype=torch.float64, seed=0):
+    """r, g, k, v, a, b, state as a trained RWKV-7 makes them, decays from weak to strongest."""
+    random = torch.Generator().manual_seed(seed)
+
+    def draw(*size):
+        return torch.randn(*size, generator=random, dtype=torch.float64)
+
+    shape = (batch, length, heads, keys)
+    g = -0.60653 * torch.sigmoid(4 * draw(*shape))
+    direction = F.normalize(draw(*shape), dim=-1)
+    rate = torch.sigmoid(draw(*shape))
+    v, state = draw(*shape[:3], values), draw(batch, heads, values, keys)
+    made = (draw(*shape), g, draw(*shape), v, -direction, direction * rate, state)
+    return [x.to(dtype).requires_grad_() for x in made]
+
+
+def steady(length=128, size=64, dtype=torch.float32):
+    """Slow decay and keys that hardly change: what silence and a held vowel look like."""
+    random = torch.Generator().manual_seed(1)
+    shape = (1, length, 1, size)
+    common = torch.randn(size, generator=random)
+    keys = F.normalize(common + 0.02 * torch.randn(shape, generator=random), dim=-1)
+    r, v = (torch.randn(shape, generator=random) for _ in range(2))
+    g = torch.full(shape, -1e-5)
+    return [x.to(dtype) for x in (r, g, keys, v, -keys, 0.98 * keys)]
+
+
+def relative(found, wanted):
+    """Root mean square of the difference over that of ``wanted``."""
+    wanted = wanted.double()
+    return ((found.double() - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
+
+
+def both(arguments, mask, chunk):
+    """Outputs and gradients of both forms as {name: (chunked, reference)}."""
+    results = []
+    for form in (
+        lambda: wkv7_chunked(*arguments, mask, chunk),
+        lambda: wkv7_reference(*arguments, mask),
+    ):
+        y, state = form()
+        random = torch.Generator().manual_seed(2)
+        weights = [
+            torch.randn(x.shape, generator=random, dtype=torch.float64).to(x.dtype)
+            for x in (y, state)
+        ]
+        grads = torch.autograd.grad((y, state), arguments, weights)
+        results.append((y, state, *grads))
+    names = ("y", "after", *(f"grad {name}" for name in NAMES))
+    return dict(zip(names, zip(*results, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("length", [1, 3, 32, 37])
+@pytest.mark.parametrize("chunk", [4, 16, 32])
+def test_chunks_equal_the_recurrence_in_float64(chunk, length):
+    for name, (found, wanted) in both(inputs(length=length), None, chunk).items():
+        assert relative(found, wanted) < 1e-13, name
+
+
+@pytest.mark.parametrize("side", ["left", "right", "mixed"])
+def test_masked_positions_change_nothing(side):
+    arguments = inputs(batch=3)
+    at = torch.arange(37)
+    mask = {
+        "left": at[None] >= torch.tensor([[5], [0], [36]]),
+        "right": at[None] < torch.tensor([[5], [37], [0]]),
+        "mixed": torch.rand(3, 37, generator=torch.Generator().manual_seed(3)) > 0.4,
+    }[side]
+    for name, (found, wanted) in both(arguments, mask, 16).items():
+        assert relative(found, wanted) < 1e-13, name
+    *steps, state = [x.detach() for x in arguments]
+    y, after = wkv7_chunked(*steps, state, mask)
+    for row in range(3):
+        real = [x[row : row + 1, mask[row]] for x in steps]
+        alone_y, alone = wkv7_reference(*real, state[row : row + 1])
+        assert torch.allclose(after[row], alone[0], atol=1e-12)
+        assert torch.allclose(y[row, mask[row]], alone_y[0], atol=1e-12)
+
+
+def test_a_state_carries_over_between_calls():
+    *steps, state = [x.detach() for x in inputs(length=50)]
+    whole, end = wkv7_chunked(*steps, state)
+    first, middle = wkv7_chunked(*(x[:, :19] for x in steps), state)
+    second, after = wkv7(*(x[:, 19:] for x in steps), middle)
+    assert torch.allclose(torch.cat([first, second], 1), whole, atol=1e-12)
+    assert torch.allclose(after, end, atol=1e-12)
+
+
+def test_slices_of_the_batch_do_not_show(monkeypatch):
+    arguments = inputs(batch=5, length=20)
+    monkeypatch.setattr(package.chunked, "SLICE", 2 * arguments[0][0].numel())
+    for name, (found, wanted) in both(arguments, None, 16).items():
+        assert relative(found, wanted) < 1e-13, name
+
+
+def test_float32_is_as_good_as_the_recurrence_in_float32():
+    exact = inputs(length=96, keys=64, values=64, heads=1)
+    rounded = [x.detach().float().requires_grad_() for x in exact]
+    true = both(exact, None, 32)
+    for name, (found, _) in both(rounded, None, 32).items():
+        wanted = true[name][1]
+        assert relative(found, wanted) < 5e-6, name
+
+
+def test_keys_that_hardly_change_lose_no_digits():
+    steps = steady()
+    wanted, _ = wkv7_reference(*(x.double() for x in steps))
+    assert relative(wkv7_chunked(*steps)[0], wanted) < 2e-6
+    assert relative(wkv7_chunked(*steps, chunk=64)[0], wanted) < 4e-6
+
+
+def doubled(a):
+    """(I - a)^-1 as (I + a)(I + a^2)(I + a^4)...: right on paper."""
+    one = torch.eye(a.shape[-1], dtype=a.dtype)
+    inverse, power = one + a, a @ a
+    for _ in range(a.shape[-1].bit_length() - 2):
+        inverse, power = inverse @ (one + power), power @ power
+    return inverse
+
+
+def test_the_power_series_does_lose_them(monkeypatch):
+    random = torch.Generator().manual_seed(4)
+    tame = torch.randn(1, 32, 32, generator=random, dtype=torch.float64).tril(-1) * 0.1
+    assert torch.allclose(doubled(tame), rows.invert(tame), atol=1e-12)
+    steps = steady()
+    wanted, _ = wkv7_reference(*(x.double() for x in steps))
+    monkeypatch.setattr(rows, "invert", doubled)
+    assert relative(wkv7_chunked(*steps)[0], wanted) > 1e-4
+
+
+@pytest.mark.parametrize("size", [4, 8, 32, 64])
+def test_the_inverse_is_one(size):
+    random = torch.Generator().manual_seed(5)
+    a = torch.randn(3, size, size, generator=random, dtype=torch.float64).tril(-1)
+    one = torch.eye(size, dtype=torch.float64).expand(3, -1, -1)
+    wanted = torch.linalg.solve_triangular(one - a, one, upper=False, unitriangular=True)
+    assert relative(rows.invert(a), wanted) < 1e-13
+
+
+def test_half_precision_inputs_meet_a_float32_state():
+    steps = [x.detach().bfloat16() for x in inputs(length=20)[:6]]
+    y, state = wkv7_chunked(*steps)
+    assert (y.dtype, state.dtype) == (torch.bfloat16, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside, _ = wkv7_chunked(*(x.float() for x in steps))
+    wanted, _ = wkv7_reference(*(x.double() for x in steps))
+    assert relative(inside, wanted) < 1e-6
+    assert relative(y, wanted) < 4e-3
+
+
+def test_a_transposed_state_would_be_noticed():
+    *steps, state = [x.detach() for x in inputs(keys=8, values=8)]
+    wanted, _ = wkv7_reference(*steps, state)
+    assert relative(wkv7_chunked(*steps, state.mT)[0], wanted) > 0.1
+
+
+def test_no_position_is_no_change():
+    *steps, state = [x.detach() for x in inputs()]
+    y, after = wkv7(*(x[:, :0] for x in steps), state)
+    assert y.shape[1] == 0
+    assert torch.equal(after, state)
+
+
+def test_a_strange_chunk_is_refused():
+    with pytest.raises(ValueError, match="chunk length 5"):
+        wkv7_chunked(*inputs(), chunk=5)
+
+
+def test_every_form_says_whether_it_runs_here():
+    assert available() == {"reference": "", "chunked": ""}
