@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -11,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata, util
 
+from wishbone.core.arguments import Parser
 from wishbone.core.plugin import loaded
 from wishbone.core.registry import HOME
 
@@ -20,7 +20,7 @@ Check = tuple[str, bool, str]
 
 def main(argv: Sequence[str]) -> int:
     """Print the report; 3 if a required package is missing or a plug-in is broken, else 0."""
-    parser = argparse.ArgumentParser(prog="wishbone doctor", description=__doc__)
+    parser = Parser(prog="wishbone doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(argv)
     sections = report()

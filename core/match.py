@@ -6,12 +6,12 @@ B are searched by formula; the answer is then built on the meta device and count
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from wishbone.core.arguments import Parser
 from wishbone.core.errors import ConfigError, GateFailed, WishboneError
 from wishbone.core.plugin import registry
 
@@ -35,7 +35,7 @@ class Match:
 
 def main(argv: Sequence[str]) -> int:
     """Parse and run; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="wishbone match", description=__doc__)
+    parser = Parser(prog="wishbone match", description=__doc__)
     parser.add_argument("a", help="the system whose size is kept: a name or a YAML file")
     parser.add_argument("b", help="the system whose backbone is sized")
     parser.add_argument("--tolerance", type=float, default=0.01, help="share of A; 0.01 is 1 %%")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.arguments import Parser
 from wishbone.core.errors import GateFailed, UnknownName, did_you_mean
 from wishbone.core.plugin import Loaded, PluginStatus, loaded
 from wishbone.core.registry import KINDS, Entry, Registry
@@ -19,8 +20,8 @@ def main(argv: Sequence[str]) -> int:
     return options.run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="wishbone plugins", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="wishbone plugins", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     listing = commands.add_parser("list", help="every part, and how every plug-in fared")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from wishbone.core.arguments import Parser
+from wishbone.core.errors import UsageError
+
 EPILOGUE = """Every subcommand goes on where it was stopped, and writes report.json beside its
 files: what was kept, what was dropped, and why."""
 
@@ -15,10 +18,8 @@ def main(argv: list[str]) -> int:
     return options.run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "wishbone data", description="Make and look at corpora.", epilog=EPILOGUE
-    )
+def _parser() -> Parser:
+    parser = Parser("wishbone data", description="Make and look at corpora.", epilog=EPILOGUE)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_speak(commands)
     _add_tokenize(commands)
@@ -44,7 +45,8 @@ def _add_speak(commands: argparse._SubParsersAction) -> None:
     speak.add_argument("--count", type=int, default=0, help="lines to speak; 0 means all")
     speak.add_argument("--shard", type=int, default=250, help="lines of one file")
     speak.add_argument("--workers", type=int, default=1, help="processes")
-    speak.add_argument("overrides", nargs="*", help="fields of the teacher, e.g. noise=0.5")
+    speak.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the teacher")
+    _add_set(speak, "the same, e.g. --set noise=0.5; may be repeated")
     speak.set_defaults(run=_speak)
 
 
@@ -55,11 +57,15 @@ def _add_tokenize(commands: argparse._SubParsersAction) -> None:
     )
     tokens.add_argument("--out", required=True, help="folder for the token data")
     tokens.add_argument("--system", default="quickstart", help="whose tokenizer and codec")
-    tokens.add_argument("--set", nargs="*", default=[], help="key=value of the system")
+    _add_set(tokens, "changes to the system; may be repeated")
     tokens.add_argument("--speaker", default="", help="name where the source gives none")
     tokens.add_argument("--exclude", type=Path, help="file of sentences to leave out, one a line")
     tokens.add_argument("--workers", type=int, default=1, help="processes")
     tokens.set_defaults(run=_tokenize)
+
+
+def _add_set(parser: argparse.ArgumentParser, about: str) -> None:
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", help=about)
 
 
 def _speak(options: argparse.Namespace) -> int:
@@ -70,7 +76,7 @@ def _speak(options: argparse.Namespace) -> int:
         options.out,
         teacher=options.teacher,
         tokenizer=options.tokenizer,
-        overrides=options.overrides,
+        overrides=[*options.set, *options.overrides],
         start=options.start,
         count=options.count,
         shard=options.shard,
@@ -82,11 +88,18 @@ def _speak(options: argparse.Namespace) -> int:
 def _tokenize(options: argparse.Namespace) -> int:
     from wishbone.core.data.tokenize import tokenize
 
+    # what follows --set a=b may be another change; a file of such a name is still a source
+    more = [word for word in options.sources if "=" in word and not Path(word).exists()]
+    sources = [word for word in options.sources if word not in more]
+    if not sources:
+        raise UsageError(
+            "There is nothing to tokenize.", "wishbone data tokenize", "Name audio data."
+        )
     tokenize(
-        options.sources,
+        sources,
         options.out,
         options.system,
-        options.set,
+        [*options.set, *more],
         speaker=options.speaker,
         exclude=options.exclude,
         workers=options.workers,

@@ -6,7 +6,6 @@ recordings (``audio/``), their numbers (``items.jsonl``), the result (``ab.json`
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from wishbone.core.arguments import Parser
 from wishbone.core.errors import UsageError
 from wishbone.core.evaluate import confound
 from wishbone.core.evaluate.items import Items
@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="wishbone ab", description=__doc__.splitlines()[0])
+def _parser() -> Parser:
+    parser = Parser(prog="wishbone ab", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="'quickstart', or a YAML file with 'arms:'")
     parser.add_argument("set", nargs="*", metavar="key=value", help="replaces a key of that file")
     parser.add_argument("--out", type=Path, help="folder of the result (default: ab-NAME)")

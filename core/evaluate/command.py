@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.arguments import Parser
 from wishbone.core.evaluate.clips import Clip, read_audio, read_folder, read_lines
 from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.terminal import progress
@@ -24,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     return options.run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="wishbone evaluate", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="wishbone evaluate", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="WHAT")
     audio = commands.add_parser("audio", help="a folder of recordings against lines of text")
     audio.add_argument("folder", type=Path)

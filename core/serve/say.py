@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from wishbone.core.arguments import Parser
 from wishbone.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,16 +33,9 @@ EXAMPLES = """examples:
   tail -f log.txt | wishbone say - --stream -o - | aplay -f S16_LE -r 24000"""
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in the three lines of every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}.", "wishbone say", "See 'wishbone say --help'.")
-
-
 def main(argv: list[str]) -> int:
     """Run the command; raises ``WishboneError`` for whatever cannot be done."""
-    options = _parser().parse_intermixed_args(argv)
+    options = _parser().parse_args(argv)
     words = [] if options.text is None else [options.text]
     if options.file and words:
         options.overrides.insert(0, words.pop())

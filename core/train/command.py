@@ -6,128 +6,19 @@ budget of ``batch_positions`` each makes the same batches as one process with N 
 
 from __future__ import annotations
 
-import argparse
-import math
-import signal
-import sys
-from pathlib import Path
-from types import FrameType
-
-import torch
-
-from wishbone.core.config import Config
-from wishbone.core.data.tokens import TokenCorpus, read_tokens
-from wishbone.core.errors import DataError
-from wishbone.core.train.batches import split_held_out, without_texts
-from wishbone.core.train.checkpoint import Run
-from wishbone.core.train.loop import Trainer
-from wishbone.core.train.processes import Processes, processes
-from wishbone.core.train.recipe import Recipe, as_saved, read_recipe
-from wishbone.core.weights import hash_files, provenance, save
+from wishbone.core.arguments import Parser
 
 
 def main(argv: list[str]) -> int:
     """Run the command; 0 also when it was told to stop and left a checkpoint."""
-    parser = argparse.ArgumentParser("wishbone train", description=__doc__.splitlines()[0])
+    parser = Parser("wishbone train", description=__doc__.splitlines()[0])
     parser.add_argument("config", help="a training YAML, or the name of a bundled one")
     parser.add_argument("overrides", nargs="*", help="key=value, e.g. steps=500 system.layout.mix=")
     parser.add_argument(
         "--change", action="store_true", help="go on with a run whose recipe differs from this one"
     )
     options = parser.parse_args(argv)
-    recipe, system = read_recipe(options.config, options.overrides)
-    with processes(recipe.device) as here:
-        return _train(recipe, system, here, options.change)
+    # after parsing, so that --help and mistakes need no torch
+    from wishbone.core.train.run import run
 
-
-def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int:
-    torch.set_float32_matmul_precision("high")
-    training, held_out = corpora(recipe)
-    run = Run(recipe.out, recipe.keep)
-    digest = hash_files(training.files)
-    if here.leads:
-        run.claim(recipe, digest, change)
-    here.wait()
-    trainer = Trainer(recipe, system, training, held_out, here, run)
-    if here.leads:
-        _introduce(trainer, training, held_out)
-    with _Interruptions() as interrupted:
-        finished = trainer.train(interrupted)
-    held_out_loss = trainer.evaluate() if finished else math.nan
-    if here.leads:
-        if finished:
-            export(trainer, digest, held_out_loss)
-        else:
-            print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
-    here.wait()
-    return 0
-
-
-def corpora(recipe: Recipe) -> tuple[TokenCorpus, TokenCorpus]:
-    """What to train on and what to measure on; no text is in both."""
-    corpus = read_tokens(recipe.data)
-    if isinstance(recipe.held_out, str | list):
-        held_out = read_tokens(recipe.held_out)
-        return corpus.take(without_texts(corpus, held_out)), held_out
-    rows, out = split_held_out(corpus, float(recipe.held_out))
-    if not len(rows):
-        raise DataError("No utterance is left to train on.", str(recipe.data), "Lower 'held_out'.")
-    return corpus.take(rows), corpus.take(out)
-
-
-def export(trainer: Trainer, digest: str, held_out_loss: float) -> Path | None:
-    """The averaged weights as a folder that a system's ``weights:`` can name."""
-    run, recipe = trainer.run, trainer.recipe
-    if run.export.exists():
-        print(f"{run.export} exists already", file=sys.stderr)
-        return None
-    notes = {
-        "steps": trainer.step,
-        "minutes": round(trainer.elapsed / 60, 2),
-        "held_out_loss": held_out_loss,
-        "utterances": len(trainer.training),
-        "hours": round(float(trainer.training.seconds.sum()) / 3600, 2),
-        "recipe": {k: v for k, v in as_saved(recipe).items() if k != "system"},
-    }
-    origin = provenance(trainer.system, data=digest, seeds={"train": recipe.seed}, notes=notes)
-    config = {key: value for key, value in trainer.system.items() if key != "weights"}
-    with trainer.average.applied():
-        save(run.export, trainer.model, config | {"weights": "."}, origin)
-    print(f"wrote {run.export}  held-out loss {held_out_loss:.4f}", file=sys.stderr)
-    return run.export
-
-
-def _introduce(trainer: Trainer, training: TokenCorpus, held_out: TokenCorpus) -> None:
-    count = sum(p.numel() for p in trainer.model.parameters())
-    epoch = len(trainer.plan.epoch(0))
-    print(
-        f"{count / 1e6:.2f} M parameters; {len(training)} utterances,"
-        f" {training.seconds.sum() / 3600:.2f} h, {epoch} steps an epoch;"
-        f" {len(held_out)} held out",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-class _Interruptions:
-    """SIGINT and SIGTERM ask the loop to stop after its step; the second one kills."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def __enter__(self) -> _Interruptions:
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("stopping after this step", file=sys.stderr, flush=True)
+    return run(options.config, options.overrides, options.change)

@@ -71,7 +71,7 @@ def test_a_stopped_command_says_so(capsys, monkeypatch):
     assert cli.main(["doctor"]) == 130
 
 
-@pytest.mark.parametrize("words", [["--help"], ["plugins", "list"]])
+@pytest.mark.parametrize("words", [["--help"], ["plugins", "list"], ["train", "--nothing"]])
 def test_light_commands_stay_light(words):
     code = (
         f"import sys; from wishbone.core.cli import main; main({words!r}); "
