@@ -43,6 +43,10 @@ class Hooks:
     def wishbone_doctor(self) -> list[tuple[str, bool, str]]:
         """Checks for ``wishbone doctor``: (name, whether it is fine here, one sentence)."""
 
+    @hookspec
+    def wishbone_converters(self) -> list[tuple[str, str, str]]:
+        """Formats for ``wishbone convert``: (name, ``"package.module:Class"``, one line)."""
+
 
 @dataclass
 class PluginStatus:

@@ -46,3 +46,13 @@ def wishbone_doctor() -> list[tuple[str, bool, str]]:
     from wishbone.plugins.kernel_report import kernel_report
 
     return kernel_report()
+
+
+@hookimpl
+def wishbone_converters() -> list[tuple[str, str, str]]:
+    """Other projects' files that can be read and written."""
+    return [
+        ("rwkv-lm", "wishbone.plugins.rwkv7.convert:RWKVLM", "a .pth of RWKV-LM (RWKV-7)"),
+        ("fla", "wishbone.plugins.rwkv7.convert:FLA",
+         "a folder of flash-linear-attention or rwkv7-hf (RWKV-7)"),
+    ]  # fmt: skip

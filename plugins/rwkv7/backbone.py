@@ -72,6 +72,11 @@ class RWKV7(Backbone):
         for i, block in enumerate(self.blocks):
             initialise(block, self.shape, i)
 
+    @classmethod
+    def small_config(cls) -> Config:
+        """For the contract suites: three heads, an odd inner width, more than one block."""
+        return cls.Config(width=48, layers=3, head_size=16, ffn_width=112)
+
     def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
         """Zeros. The shifts take ``dtype``, by default the model's."""
         weight = self.norm_in.weight

@@ -1,0 +1,59 @@
+"""``wishbone convert``: finds converters through plug-ins and overwrites nothing."""
+
+import pytest
+import torch
+
+from wishbone.core import cli, convert
+
+
+class Plain:
+    """A file of one tensor."""
+
+    slot = "head"
+
+    def read(self, source):
+        return convert.Converted(
+            "head", {"name": "linear"}, {"table.weight": torch.ones(2, 3)},
+            account={"w": "table.weight", "step": "left out: a counter"},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def known(monkeypatch):
+    table = {"plain": (f"{__name__}:Plain", "one tensor"), "gone": ("no_such_module:X", "nothing")}
+    monkeypatch.setattr(convert, "converters", lambda: table)
+
+
+def test_built_in_formats_are_found():
+    assert {"rwkv-lm", "fla"} <= convert.converters().keys()
+
+
+def test_a_file_comes_in_as_a_checkpoint(known, tmp_path, capsys):
+    folder = tmp_path / "new"
+    assert cli.main(["convert", "plain", "theirs.bin", str(folder)]) == 0
+    assert "2 names: 1 in" in capsys.readouterr().out
+    assert {p.name for p in folder.iterdir()} == {
+        "model.safetensors", "config.yaml", "provenance.json",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["plian", "a", "b"], 2, "Did you mean 'plain'"),
+        (["gone", "a", "b"], 3, "cannot be loaded"),
+        (["plain", "a", "."], 5, "not overwritten"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_three_lines(known, words, code, said, capsys):
+    assert cli.main(["convert", *words]) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 3
+    assert said in "\n".join(lines)
+
+
+def test_one_way_formats_say_so(known, tmp_path, capsys):
+    folder = str(tmp_path / "new")
+    assert cli.main(["convert", "plain", "theirs.bin", folder]) == 0
+    assert cli.main(["convert", "plain", folder, str(tmp_path / "back"), "--out"]) == 2
+    assert "one direction only" in capsys.readouterr().err
