@@ -61,8 +61,8 @@ def compare(items: Items, plan: Plan, metric: Metric, arm: str, baseline: str) -
     interval = statistics.bootstrap(difference, weights)
     units = int(whole.sum())
     margin = float(np.log1p(metric.margin)) if metric.ratio else metric.margin
-    verdict = statistics.verdict(interval, margin, metric.better)
-    more = statistics.more_needed(interval, margin, units)
+    p = statistics.sign_flip(difference, weights)
+    verdict, more = _decide(interval, margin, metric, p, units)
     read = exp if metric.ratio else float
     return {
         "metric": metric.key,
@@ -75,7 +75,7 @@ def compare(items: Items, plan: Plan, metric: Metric, arm: str, baseline: str) -
         "high": read(interval.high) if np.isfinite(interval.high) else None,
         "ratio": metric.ratio,
         "margin": metric.margin,
-        "p": statistics.sign_flip(difference, weights),
+        "p": p,
         "verdict": "none" if plan.quick else verdict,
         "more_prompts": None if plan.quick else more,
         "detectable": _finite(statistics.detectable(interval)),
@@ -84,6 +84,23 @@ def compare(items: Items, plan: Plan, metric: Metric, arm: str, baseline: str) -
         "in_margins": _in_margins(interval, margin, metric),
         **statistics.effect(difference, metric.better),
     }
+
+
+def _decide(
+    interval: statistics.Interval, margin: float, metric: Metric, p: float, units: int
+) -> tuple[str, int | None]:
+    """The verdict, and about how many more prompts would settle it.
+
+    The interval decides; a difference must also pass the sign-flip test, whose p cannot fall
+    below 0.05 with fewer than ``FEWEST`` prompts, and with so few nothing is called equivalent.
+    """
+    verdict = statistics.verdict(interval, margin, metric.better)
+    more = statistics.more_needed(interval, margin, units)
+    few = units < statistics.FEWEST
+    if few or (verdict in ("better", "worse") and p > 0.05):
+        verdict = "inconclusive"
+        more = None if more is None else max(more, statistics.FEWEST - units, 1)
+    return verdict, more
 
 
 def analyse(items: Items, plan: Plan) -> dict[str, Any]:

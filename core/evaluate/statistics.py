@@ -17,6 +17,8 @@ DRAWS = 10_000
 """Resamples: enough that the ends of an interval move by about 1 % of its width."""
 EXACT = 20
 """Up to so many non-zero units every pattern of signs is enumerated (2^20 sums)."""
+FEWEST = 6
+"""Units from which a sign-flip test can reach p < 0.05: 2 / 2^6 is 0.03, 2 / 2^5 is 0.06."""
 POWER = 0.8
 """Chance of settling a question that sample sizes are computed for."""
 

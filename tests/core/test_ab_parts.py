@@ -150,6 +150,17 @@ def test_a_clear_difference_gets_its_verdict_and_quick_gets_none(tmp_path):
         assert found["p"] < 0.01
 
 
+def test_too_few_prompts_settle_nothing_however_clear(tmp_path):
+    for count, expected in ((5, "inconclusive"), (6, "better")):
+        given = plan(prompts=count)
+        values = {"old": [5, 6, 7, 5, 6, 7][:count], "new": [1] * count}
+        items = items_of(tmp_path / str(count == 6), given, values)
+        found = compare.compare(items, given, given.metrics["wer"], "new", "old")
+        assert found["high"] < 0
+        assert found["verdict"] == expected
+        assert found["more_prompts"] == (1 if count == 5 else 0)
+
+
 @pytest.fixture(autouse=True)
 def folders(tmp_path):
     for name in ("True", "False"):
@@ -229,5 +240,5 @@ limit: 3
 
 def test_the_bundled_ab_differs_in_the_backbone_alone():
     given = read_plan("quickstart")
-    assert len(given.prompts) == 24
+    assert len(given.prompts) == 40
     assert all(each.meant for each in confound.differences(given) if "training" not in each.key)
