@@ -45,9 +45,7 @@ class FSQCodecDecoder(Decoder):
         expansion: int = 3
         """Inner width of a block over its width."""
         envelope_points: int = 160
-        """Points of the spectral envelope, spaced as mels; between them it is interpolated."""
-        voiced_hz: float = 7000.0
-        """Above this even a voiced frame is noise: voices lose their harmonics there."""
+        """Points of each spectral envelope, spaced as mels; between them it is interpolated."""
 
     sample_rate = SAMPLE_RATE
     codes = CodeSpace(size=3**DIGITS, rate=CODE_RATE, levels=(3,) * DIGITS)
@@ -69,16 +67,13 @@ class FSQCodecDecoder(Decoder):
         points = config.envelope_points
         self.pitch = nn.Linear(fine, 1)
         self.voicing = nn.Linear(fine, 1)
-        self.envelopes = nn.Linear(fine, 2 * points)  # log magnitude, phase beyond the minimum
+        # log magnitude for pulses, for noise, and the pulses' phase beyond the minimum
+        self.envelopes = nn.Linear(fine, 3 * points)
         nn.init.normal_(self.envelopes.weight, std=1e-2)
-        nn.init.constant_(self.envelopes.bias[:points], -3.0)
-        nn.init.zeros_(self.envelopes.bias[points:])
+        nn.init.constant_(self.envelopes.bias[: 2 * points], -3.0)
+        nn.init.zeros_(self.envelopes.bias[2 * points :])
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("spread", _spread(points), persistent=False)
-        hertz = torch.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)
-        # 500 Hz from mostly pulses to mostly noise: no edge to be heard
-        band = torch.sigmoid((config.voiced_hz - hertz) / 250.0)
-        self.register_buffer("band", band, persistent=False)
 
     def trunk(self, values: Tensor, cache: Cache | None = None) -> Tensor:
         """Digits [B, 8, T] -> features [B, 4 T, C]; with a cache, those that are final now."""
@@ -99,31 +94,47 @@ class FSQCodecDecoder(Decoder):
         return (low + (high - low) * torch.sigmoid(self.pitch(features).squeeze(-1).float())).exp()
 
     def voicing_of(self, features: Tensor) -> Tensor:
-        """features [B, n, C] -> how voiced each frame is [B, n], 0 noise to 1 pulses."""
+        """features [B, n, C] -> probability [B, n] that each frame is voiced."""
         return torch.sigmoid(self.voicing(features).squeeze(-1).float())
 
-    def spectra(self, features: Tensor, voicing: Tensor, pulse: Tensor, noise: Tensor) -> Tensor:
-        """features [B, n, C], voicing [B, n], source spectra [B, n, F] -> spectra [B, n, F]."""
+    def pulse_share(self, features: Tensor) -> Tensor:
+        """features [B, n, C] -> share of pulses [B, n], 0 noise to 1 pulses.
+
+        Odds are squared and moved so that the switch stands in the middle at a probability of 27 %:
+        noise in a voiced frame is heard as hoarseness, a pulse in an unvoiced one hardly at all.
+        """
+        return torch.sigmoid(2.0 * self.voicing(features).squeeze(-1).float() + 2.0)
+
+    def spectra(
+        self, features: Tensor, voicing: Tensor | None, pulse: Tensor, noise: Tensor
+    ) -> Tensor:
+        """features [B, n, C], voicing [B, n], source spectra [B, n, F] -> spectra [B, n, F].
+
+        Without ``voicing`` pulses and noise sound together, each through its own envelope: the
+        form used in training. With it they take turns, each with the energy of both.
+        """
         points = self.config.envelope_points
-        parts = self.envelopes(features).float().unflatten(-1, (2, points)) @ self.spread
-        envelope, turn = parts[..., 0, :].clamp(min=-14.0, max=6.0), parts[..., 1, :]
-        share = voicing[..., None] * self.band
-        phase = source.minimum_phase(envelope) + turn
-        voiced = source.filtered(pulse, envelope, phase) * share
-        return voiced + noise * (envelope.exp() * (1.0 - share))
+        parts = self.envelopes(features).float().unflatten(-1, (3, points)) @ self.spread
+        voiced, breath = parts[..., :2, :].clamp(min=-14.0, max=6.0).unbind(-2)
+        phase = source.minimum_phase(voiced) + parts[..., 2, :]
+        if voicing is None:
+            return source.filtered(pulse, voiced, phase) + noise * breath.exp()
+        both = torch.logaddexp(2 * voiced, 2 * breath) / 2
+        share = voicing[..., None]
+        return source.filtered(pulse, both, phase) * share + noise * (both.exp() * (1.0 - share))
 
     def synthesise(
         self,
         features: Tensor,
         pitch: Tensor,
-        voicing: Tensor,
+        voicing: Tensor | None,
         noise: Tensor,
         phase: Tensor | None = None,
     ) -> Tensor:
         """Audio [B, n HOP], all at once.
 
-        features [B, n, C], pitch [B, n] Hz, voicing [B, n], noise [B, n HOP]. ``phase`` [B]
-        float64, in turns, is where each pulse train begins; zero if not given.
+        features [B, n, C], pitch [B, n] Hz, voicing [B, n] as in ``spectra``, noise [B, n HOP].
+        ``phase`` [B] float64, in turns, is where each pulse train begins; zero if not given.
         """
         before = torch.cat([pitch[:, :1], pitch], dim=1)
         start = torch.zeros(len(pitch), dtype=torch.float64) if phase is None else phase
@@ -209,7 +220,7 @@ class FSQCodecStream(DecoderStream):
         pulse, noise = source.frames_of(self.sources[:, :reach], self.decoder.window, HOP)
         self.sources = self.sources[:, ready * HOP :]
         held = held[:, :ready]
-        voicing = self.decoder.voicing_of(held)
+        voicing = self.decoder.pulse_share(held)
         spectra = self.decoder.spectra(held, voicing, pulse[None], noise[None])
         added = source.overlap_add(spectra, self.decoder.window, HOP)[0]
         added[: len(self.tail)] += self.tail

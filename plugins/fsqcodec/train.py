@@ -75,27 +75,24 @@ def log_pitch(hertz: Tensor) -> Tensor:
 
 
 class Spectra(nn.Module):
-    """Distance of two waveforms [B, S]: mel spectra, linear and logarithmic, at four windows."""
+    """Distance of two waveforms: log-mel and spectral convergence at several window lengths."""
 
     def __init__(self):
         super().__init__()
         self.mels = nn.ModuleList(
-            LogMel(SAMPLE_RATE, window, window // 2, mels, 11_000.0)
+            LogMel(SAMPLE_RATE, window, window // 4, mels, 11_000.0)
             for window, mels in ((256, 40), (512, 64), (1024, 96), (2048, 128))
         )
-
-    def read(self, audio: Tensor) -> list[Tensor]:
-        """Log-mel [B, M, n] at every window."""
-        return [mel(audio[:, : audio.shape[-1] // mel.hop * mel.hop]) for mel in self.mels]
 
     def forward(self, made: Tensor, real: Tensor) -> Tensor:
         """made and real [B, S] -> their distance, averaged over batch, time and windows."""
         total = made.new_zeros(())
-        for a, b in zip(self.read(made), self.read(real), strict=True):
-            # the small number keeps the root's slope finite where both are silent
-            log_part = ((a - b).square().mean(dim=1) + 1e-6).sqrt().mean()
-            linear_part = (a.exp() - b.exp()).abs().mean() / b.exp().mean()
-            total = total + log_part + 0.5 * linear_part
+        for mel in self.mels:
+            usable = made.shape[-1] // mel.hop * mel.hop
+            a, b = mel(made[:, :usable]), mel(real[:, :usable])
+            linear_a, linear_b = a.exp(), b.exp()
+            convergence = (linear_a - linear_b).norm() / linear_b.norm()
+            total = total + F.l1_loss(a, b) + 0.5 * convergence
         return total / len(self.mels)
 
 
@@ -116,10 +113,10 @@ def step_code(model: Trainee, mel: LogMel, batch: tuple[Tensor, ...]) -> dict[st
 
 
 def step_sound(model: Trainee, spectra: Spectra, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Spectral distance of the waveform, made with the recorded pitch and voicing.
+    """Spectral distance of the waveform, made with the recorded pitch, pulses and noise together.
 
-    The voicing is given, not learned through the distance: a pulse, which never varies, is nearer
-    on average than noise that is not exactly the recorded noise, and would win everywhere.
+    The voicing is learned from the pitch tracker beside it, not through the distance, to which a
+    pulse that never varies is nearer on average than noise that is not the recorded noise.
     """
     audio, pitch, voiced, _ = batch
     with torch.autocast("cpu", torch.bfloat16):
@@ -129,14 +126,14 @@ def step_sound(model: Trainee, spectra: Spectra, batch: tuple[Tensor, ...]) -> d
     features = features.float()
     guess = log_pitch(model.decoder.pitch_of(features))
     weight = 0.05 + voiced.float()
-    voicing = smooth(voiced)
-    made = model.decoder.synthesise(features, pitch, voicing, torch.randn_like(audio))
+    made = model.decoder.synthesise(features, pitch, None, torch.randn_like(audio))
+    voicing = model.decoder.voicing_of(features)
     # the first frames lack the past that a whole utterance would give them
     edge = 6 * 960
     return {
         "sound": spectra(made[:, edge:], audio[:, edge:]),
         "pitch": 2.0 * ((guess - log_pitch(pitch)).abs() * weight).sum() / weight.sum(),
-        "voicing": 0.2 * F.binary_cross_entropy(model.decoder.voicing_of(features), voicing),
+        "voicing": 0.2 * F.binary_cross_entropy(voicing, smooth(voiced)),
     }
 
 

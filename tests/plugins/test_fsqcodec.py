@@ -49,7 +49,7 @@ def test_streaming_matches_the_form_used_in_training(decoder):
     with torch.no_grad():
         features = decoder.trunk(digits(codes[:, 0]).T[None])
         pitch = (decoder.pitch_of(features) * 32).round() / 32
-        whole = decoder.synthesise(features, pitch, decoder.voicing_of(features), noise)[0]
+        whole = decoder.synthesise(features, pitch, decoder.pulse_share(features), noise)[0]
     streamed = decoder.decode(codes, seed=3)
     assert (whole - streamed).abs().max() < 1e-3 * whole.abs().max()
 
