@@ -1,0 +1,312 @@
+"""Logits and every state agree with the official ``rwkv`` package and with ``rwkv7-hf``."""
+
+import argparse
+import importlib.util
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from rwkv7_files import squeezed, trained_looking
+from torch.nn import functional as F
+
+from wishbone.plugins.rwkv7 import formula, layers
+from wishbone.plugins.rwkv7.backbone import RWKV7
+from wishbone.plugins.rwkv7.convert import FLA, RWKVLM
+
+TOKENS = [
+    3,
+    1,
+    4,
+    1,
+    5,
+    9,
+    2,
+    6,
+    5,
+    3,
+    5,
+    8,
+    9,
+    7,
+    9,
+    3,
+    2,
+    3,
+    8,
+    4,
+    6,
+    2,
+    6,
+    4,
+    3,
+    3,
+    8,
+    3,
+    2,
+    7,
+    9,
+]
+SPLIT = 13
+"""Not a multiple of 16, nor of anything the chunks are made of."""
+CASES = {
+    "head64": {"width": 192, "head_size": 64, "ffn_width": 768},
+    "head32": {"width": 96, "head_size": 32, "ffn_width": 384},
+    "narrow": {"width": 96, "head_size": 32, "ffn_width": 200, "seed": 1},
+    "flat": {"width": 128, "head_size": 64, "ffn_width": 256, "seed": 2},
+    "unused": {"width": 128, "head_size": 64, "ffn_width": 512, "seed": 3},
+}
+OFFICIAL = """
+import sys, torch
+from rwkv.model import RWKV
+folder, split, *names = sys.argv[1:]
+tokens, split, found = torch.load(folder + "/tokens.pt", weights_only=True), int(split), {}
+for name in names:
+    model = RWKV(model=f"{folder}/{name}", strategy="cpu fp32")
+    whole, after = model.forward(tokens, None, full_output=True)
+    first, middle = model.forward(tokens[:split], None, full_output=True)
+    kept = [x.clone() for x in middle]
+    second, _ = model.forward(tokens[split:], kept, full_output=True)
+    state, steps = None, []
+    for token in tokens:
+        logits, state = model.forward(token, state)
+        steps.append(logits)
+    found[name] = {"whole": whole, "split": torch.cat([first, second]),
+                   "steps": torch.stack(steps), "middle": middle, "after": after}
+torch.save(found, folder + "/found.pt")
+"""
+
+
+def case(name):
+    tensors = trained_looking(**CASES[name])
+    if name == "unused":
+        width = CASES[name]["width"]
+        tensors |= {"blocks.0.att.v0": torch.ones(1, 1, width)}
+        tensors |= {
+            "blocks.0.att.v1": torch.ones(width, 8),
+            "blocks.0.att.v2": torch.ones(8, width),
+        }
+    return squeezed(tensors) if name == "flat" else tensors
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """What the official package says: {case: {"whole": logits, "after": [3 L states], ...}}."""
+    if importlib.util.find_spec("rwkv") is None:
+        pytest.skip("compares with the official runtime: pip install rwkv")
+    folder = tmp_path_factory.mktemp("official")
+    torch.save(TOKENS, folder / "tokens.pt")
+    for name in CASES:
+        torch.save(case(name), folder / f"{name}.pth")
+    # These must be set before its import, which decides once what RWKV means.
+    chosen = {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0", "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-c", OFFICIAL, str(folder), str(SPLIT), *CASES],
+        cwd=folder, env=os.environ | chosen, check=True, capture_output=True, timeout=500,
+    )  # fmt: skip
+    return torch.load(folder / "found.pt", weights_only=True)
+
+
+class Ours:
+    """A backbone between the two tables of a text model."""
+
+    def __init__(self, converted):
+        fields = {key: value for key, value in converted.config.items() if key != "name"}
+        self.backbone = RWKV7(RWKV7.Config(**fields)).eval()
+        self.backbone.load_state_dict(converted.tensors)
+        self.tables = converted.tables
+
+    def vectors(self, tokens):
+        return F.embedding(torch.tensor(tokens)[None], self.tables["tables.embedding"])
+
+    @torch.no_grad()
+    def __call__(self, tokens, state=None):
+        y, state = self.backbone(self.vectors(tokens), state)
+        return F.linear(y[0], self.tables["tables.head"]), state
+
+    @torch.no_grad()
+    def step(self, token, state):
+        y = self.backbone.step_(self.vectors([token]), state)
+        return F.linear(y[0, 0], self.tables["tables.head"])
+
+
+def apart(found, wanted):
+    """Largest difference as a share of the tolerance for logits of this spread."""
+    spread = max(1.0, wanted.std().item())
+    return ((found - wanted).abs().max() / (2e-5 * spread)).item()
+
+
+def ours(name):
+    return Ours(RWKVLM.ours(case(name)))
+
+
+def states_apart(state, official_list):
+    """Largest difference over all states; theirs are shift, wkv [H, V, K], shift per block."""
+    worst = 0.0
+    for i in range(len(official_list) // 3):
+        names = ("time_shift", "wkv", "channel_shift")
+        for name, wanted in zip(names, official_list[3 * i : 3 * i + 3], strict=True):
+            found = state[f"blocks.{i}.{name}"][0]
+            assert found.shape == wanted.shape, (i, name)
+            worst = max(worst, (found - wanted).abs().max().item())
+    return worst
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_and_states_are_the_official_ones(official, name):
+    theirs, model = official[name], ours(name)
+    logits, after = model(TOKENS)
+    assert apart(logits, theirs["whole"]) < 1
+    assert states_apart(after, theirs["after"]) < 5e-5
+
+
+@pytest.mark.parametrize("name", ["head64", "narrow"])
+def test_in_pieces_and_step_by_step(official, name):
+    theirs, model = official[name], ours(name)
+    first, middle = model(TOKENS[:SPLIT])
+    second, after = model(TOKENS[SPLIT:], middle)
+    assert apart(torch.cat([first, second]), theirs["split"]) < 1
+    assert states_apart(middle, theirs["middle"]) < 5e-5
+    assert states_apart(after, theirs["after"]) < 5e-5
+    state = model.backbone.init_state(1)
+    steps = torch.stack([model.step(token, state) for token in TOKENS])
+    assert apart(steps, theirs["steps"]) < 1
+    assert states_apart(state, theirs["after"]) < 5e-5
+
+
+def restored(theirs, turned=False):
+    """The official state before the split, as ours."""
+    state = {}
+    for i in range(len(theirs["middle"]) // 3):
+        time, wkv, channel = theirs["middle"][3 * i : 3 * i + 3]
+        state[f"blocks.{i}.time_shift"] = time[None]
+        state[f"blocks.{i}.wkv"] = (wkv.mT if turned else wkv)[None].contiguous()
+        state[f"blocks.{i}.channel_shift"] = channel[None]
+    return state
+
+
+def test_an_official_state_can_be_taken_up(official):
+    theirs = official["narrow"]
+    logits, _ = ours("narrow")(TOKENS[SPLIT:], restored(theirs))
+    assert apart(logits, theirs["whole"][SPLIT:]) < 1
+
+
+def test_a_transposed_state_does_not_agree(official):
+    theirs = official["narrow"]
+    logits, _ = ours("narrow")(TOKENS[SPLIT:], restored(theirs, turned=True))
+    assert apart(logits, theirs["whole"][SPLIT:]) > 100
+
+
+NORMED = "F.layer_norm(y.to(full), y.shape[-1:], eps=eps)"
+MISTAKES = {
+    "the key is normed after a changed it": (
+        "k = k * (1 + (a - 1) * k_a)", "k = k * (1 + (a - 1) * k_a); "
+        "direction = F.normalize(k * k_k, dim=-1, eps=1e-12)"),
+    "the bonus comes before the norm": (
+        NORMED, "F.layer_norm((y + (r * k * r_k).sum(-1, keepdim=True) * v).to(full), "
+        "y.shape[-1:], eps=eps)"),
+    "the bonus takes the key as it was": ("bonus = (r * k * r_k)", "bonus = (r * before_k * r_k)"),
+    "a is not in the row that is written": ("direction * a, wkv", "direction, wkv"),
+    "the decay is not squashed": ("-DECAY * torch.sigmoid(low_w.to(full) + w0)",
+                                  "-DECAY * torch.sigmoid(low_w.to(full))"),
+    "nothing is wrong": ("full = wkv.dtype", "full = wkv.dtype"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_the_formula_would_be_seen(official, monkeypatch, mistake):
+    before, after = MISTAKES[mistake]
+    source = inspect.getsource(formula.attend)
+    assert before in source
+    source = source.replace(before, after).replace("k = k.to(full)", "k = before_k = k.to(full)")
+    space = dict(vars(formula))
+    exec(compile(source, mistake, "exec"), space)
+    monkeypatch.setattr(layers, "attend_fused", space["attend"])
+    logits, _ = ours("narrow")(TOKENS)
+    difference = apart(logits, official["narrow"]["whole"])
+    assert difference < 1 if mistake == "nothing is wrong" else difference > 100
+
+
+def swapped():
+    """PyTorch with tanh and sigmoid in each other's place."""
+    space = argparse.Namespace(**vars(torch))
+    space.tanh, space.sigmoid = torch.sigmoid, torch.tanh
+    return space
+
+
+def test_mistakes_around_it_would_be_seen(official, monkeypatch):
+    wanted, model = official["narrow"]["whole"], ours("narrow")
+    with monkeypatch.context() as patch:
+        patch.setattr(layers, "torch", swapped())
+        assert apart(model(TOKENS)[0], wanted) > 100
+    mixed = layers._mixed
+    with monkeypatch.context() as patch:
+        patch.setattr(layers, "_mixed", lambda h, before, mix: mixed(before, h, mix))
+        assert apart(model(TOKENS)[0], wanted) > 100
+    forward = layers.TimeMix.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            layers.TimeMix, "forward", lambda self, h, first, *rest: forward(self, h, None, *rest)
+        )
+        assert apart(model(TOKENS)[0], wanted) > 100
+    for block in model.backbone.blocks:
+        block.time_mix.eps = 1e-5
+    assert apart(model(TOKENS)[0], wanted) > 2
+
+
+@pytest.fixture(scope="module")
+def hf():
+    pytest.importorskip("transformers", reason="compares with rwkv7-hf: pip install transformers")
+    return pytest.importorskip("rwkv7_hf", reason="compares with it: pip install rwkv7-hf")
+
+
+def hf_says(hf, folder):
+    model = hf.RWKV7ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([TOKENS]), use_cache=True)
+
+
+def hf_states_apart(state, cache):
+    worst = 0.0
+    for i, wkv in enumerate(cache.recurrent_state):
+        worst = max(worst, (state[f"blocks.{i}.wkv"] - wkv.mT).abs().max().item())
+        for name, theirs in (("time", cache.attention_shift), ("channel", cache.ffn_shift)):
+            shift = theirs[i].reshape(1, -1)
+            worst = max(worst, (state[f"blocks.{i}.{name}_shift"] - shift).abs().max().item())
+    return worst
+
+
+def test_rwkv7_hf_reads_what_its_own_converter_makes_and_so_do_we(hf, tmp_path):
+    from rwkv7_hf import converter
+
+    torch.save(case("head64"), tmp_path / "theirs.pth")
+    converter.convert(
+        argparse.Namespace(
+            input=str(tmp_path / "theirs.pth"), output=str(tmp_path / "hf"), precision="fp32",
+            attn_mode="reference", fuse_norm=False, low_memory=False, max_shard_size="1GB",
+            vocab_file=None, adapter_layout="reference",
+        )
+    )  # fmt: skip
+    found = FLA().read(tmp_path / "hf")
+    wanted = RWKVLM.ours(case("head64"))
+    assert found.tensors.keys() == wanted.tensors.keys()
+    assert all(torch.equal(found.tensors[name], wanted.tensors[name]) for name in wanted.tensors)
+    theirs = hf_says(hf, tmp_path / "hf")
+    logits, state = Ours(found)(TOKENS)
+    assert apart(logits, theirs.logits[0]) < 1
+    assert hf_states_apart(state, theirs.past_key_values) < 5e-5
+
+
+def test_rwkv7_hf_reads_what_we_write(hf, tmp_path):
+    """With heads of 32, whose norm has another eps there than in RWKV-LM."""
+    converted = RWKVLM.ours(case("narrow"))
+    converted.config["group_norm_eps"] = 32 * 1e-5
+    FLA().write(converted.tensors | converted.tables, converted.config, tmp_path / "fla")
+    theirs = hf_says(hf, tmp_path / "fla")
+    logits, state = Ours(converted)(TOKENS)
+    assert apart(logits, theirs.logits[0]) < 1
+    assert hf_states_apart(state, theirs.past_key_values) < 5e-5
+    turned = {name: tensor.mT if name.endswith("wkv") else tensor for name, tensor in state.items()}
+    assert hf_states_apart(turned, theirs.past_key_values) > 1e-2
