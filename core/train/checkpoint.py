@@ -64,6 +64,9 @@ class Run:
                 "Choose another 'out'.",
             )
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in (self.folder / "checkpoints").glob(".step-*"):
+            if not _lives(left.suffix.removeprefix(".")):
+                shutil.rmtree(left)
         write_text(path, dump(now))
 
     def newest(self) -> Path | None:
@@ -130,6 +133,19 @@ class Run:
 
     def _all(self) -> list[Path]:
         return sorted((self.folder / "checkpoints").glob("step-*"))
+
+
+def _lives(pid: str) -> bool:
+    """Whether the process that writes a checkpoint still runs; true where nobody can tell."""
+    if os.name != "posix" or not pid.isdigit():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _step_of(line: str) -> float:

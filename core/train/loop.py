@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 from wishbone.core.config import Config, build_layout, build_model
 from wishbone.core.data.tokens import TokenCorpus, write_text
 from wishbone.core.errors import DataError, WishboneError
+from wishbone.core.interfaces import CodeSpace
 from wishbone.core.train.batches import Batch, BatchPlan, collate, lay_out
 from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.optimizer import Average, make_optimizer, rate, set_rate
@@ -59,7 +61,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.model = build_model(system, "cpu").to(here.device).train()
         _, self.layout, self.codes = build_layout(system)
-        check_tokens(training, self.layout.tables, self.codes.size, self.codes.codebooks)
+        for corpus in (training, held_out):
+            check_tokens(corpus, system, self.layout.tables, self.codes)
         self.training = training
         self.plan = BatchPlan(
             training.positions(), recipe.batch_positions * here.count, recipe.seed
@@ -217,11 +220,28 @@ class Trainer:
         )
 
 
-def check_tokens(corpus: TokenCorpus, tables: Any, size: int, books: int) -> None:
-    """Raise ``DataError`` unless every id of the corpus exists in the system's tables."""
-    problems = []
-    if corpus.codebooks != books:
-        problems.append(f"it has {corpus.codebooks} codebooks, the codec {books}")
+def check_tokens(
+    corpus: TokenCorpus, system: Mapping[str, Any], tables: Any, codes: CodeSpace
+) -> None:
+    """Raise ``DataError`` unless the corpus was made with the system's tokenizer and codec.
+
+    What the files do not say is not compared; the ids themselves must exist in the tables.
+    """
+    size = codes.size
+    ours = {
+        "tokenizer": system["tokenizer"]["name"],
+        "codec": system["speech_tokenizer"]["name"],
+        "codebooks": codes.codebooks,
+        "rate": codes.rate,
+    }
+    problems = [
+        f"its {key} is {corpus.about[key]}, the system's {value}"
+        for key, value in ours.items()
+        if key in corpus.about and corpus.about[key] != value
+    ]
+    # what the files do not say counts as one codebook
+    if "codebooks" not in corpus.about and codes.codebooks != 1:
+        problems.append(f"it has one codebook, the codec {codes.codebooks}")
     if len(corpus.codes.values) and int(corpus.codes.values.max()) >= size:
         problems.append(f"its highest code is {int(corpus.codes.values.max())}, of {size}")
     rows = tables.get("text", 0)

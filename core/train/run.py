@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -34,10 +36,11 @@ def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int
     training, held_out = corpora(recipe)
     run = Run(recipe.out, recipe.keep)
     digest = hash_files(training.files)
+    # the corpus is checked before the folder is taken, so that a mistake leaves nothing behind
+    trainer = Trainer(recipe, system, training, held_out, here, run)
     if here.leads:
         run.claim(recipe, digest, change)
     here.wait()
-    trainer = Trainer(recipe, system, training, held_out, here, run)
     if here.leads:
         _introduce(trainer, training, held_out)
     with _Interruptions() as interrupted:
@@ -67,8 +70,8 @@ def corpora(recipe: Recipe) -> tuple[TokenCorpus, TokenCorpus]:
 def export(trainer: Trainer, digest: str, held_out_loss: float) -> Path | None:
     """The averaged weights as a folder that a system's ``weights:`` can name."""
     run, recipe = trainer.run, trainer.recipe
-    if run.export.exists():
-        print(f"{run.export} exists already", file=sys.stderr)
+    target = _free(run, recipe, trainer.step)
+    if target is None:
         return None
     notes = {
         "steps": trainer.step,
@@ -80,10 +83,38 @@ def export(trainer: Trainer, digest: str, held_out_loss: float) -> Path | None:
     }
     origin = provenance(trainer.system, data=digest, seeds={"train": recipe.seed}, notes=notes)
     config = {key: value for key, value in trainer.system.items() if key != "weights"}
+    # an export that is replaced stays complete until the new one is
+    aside = run.folder / f".{target.name}.new"
+    shutil.rmtree(aside, ignore_errors=True)
     with trainer.average.applied():
-        save(run.export, trainer.model, config | {"weights": "."}, origin)
-    print(f"wrote {run.export}  held-out loss {held_out_loss:.4f}", file=sys.stderr)
-    return run.export
+        save(aside, trainer.model, config | {"weights": "."}, origin)
+    old = run.folder / f".{target.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    aside.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    print(f"wrote {target}  held-out loss {held_out_loss:.4f}", file=sys.stderr)
+    return target
+
+
+def _free(run: Run, recipe: Recipe, step: int) -> Path | None:
+    """Where to export: over an earlier step of this run, beside anything else, or nowhere."""
+    if not run.export.exists():
+        return run.export
+    try:
+        notes = json.loads((run.export / "provenance.json").read_text(encoding="utf-8"))["notes"]
+        before, out = int(notes["steps"]), notes["recipe"]["out"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before, out = -1, None
+    if out == recipe.out and before < step:
+        return run.export
+    beside = run.export.with_name(f"export-{step:08d}")
+    for path in (run.export,) if out == recipe.out and before == step else (beside,):
+        if path.exists():
+            print(f"{path} exists already", file=sys.stderr)
+            return None
+    return beside
 
 
 def _introduce(trainer: Trainer, training: TokenCorpus, held_out: TokenCorpus) -> None:

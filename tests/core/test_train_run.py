@@ -1,17 +1,19 @@
 """Runs: the same losses after a kill, refusals, the guard against numbers that are not finite."""
 
 import json
-import shutil
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
-from tiny_corpus import write_recipe
+from tiny_corpus import ABOUT, rows, write_recipe
 
 from wishbone.core.errors import ConfigError, DataError, WishboneError
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.data.tokens import read_tokens  # noqa: E402
+from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402
 from wishbone.core.train.command import main  # noqa: E402
 from wishbone.core.weights import read_tensors  # noqa: E402
@@ -107,9 +109,63 @@ def test_a_run_with_another_recipe_is_not_overwritten(tmp_path):
     with pytest.raises(ConfigError, match=r"system\.backbone\.width"):
         main([recipe, "steps=2", "system.backbone.width=64"])
     assert (tmp_path / "run" / "log.jsonl").read_text() == log
-    shutil.rmtree(tmp_path / "run" / "export")
-    assert main([recipe, "steps=4", "evaluate_every=2", "--change"]) == 0
+    assert main([recipe, "--change", "steps=4", "evaluate_every=2"]) == 0
     assert (tmp_path / "run" / "log.jsonl").read_text().startswith(log)
+
+
+def exported(folder):
+    return json.loads((folder / "provenance.json").read_text())["notes"]["steps"]
+
+
+def test_an_older_export_of_the_same_run_is_replaced(tmp_path, capsys):
+    recipe, run = str(write_recipe(tmp_path)), tmp_path / "run"
+    main([recipe, "steps=2"])
+    before = read_tensors(run / "export" / "model.safetensors")
+    main([recipe, "--change", "steps=4"])
+    after = read_tensors(run / "export" / "model.safetensors")
+    assert exported(run / "export") == 4
+    assert not all(torch.equal(after[name], before[name]) for name in after)
+    assert sorted(p.name for p in run.glob("*export*")) == ["export"]
+    assert not list(run.glob(".export*"))
+    capsys.readouterr()
+    assert main([recipe, "steps=4"]) == 0
+    assert "export exists already" in capsys.readouterr().err
+
+
+def test_an_export_of_another_origin_stays(tmp_path):
+    recipe, run = str(write_recipe(tmp_path)), tmp_path / "run"
+    main([recipe, "steps=2"])
+    path = run / "export" / "provenance.json"
+    said = json.loads(path.read_text())
+    said["notes"]["recipe"]["out"] = "elsewhere"
+    path.write_text(json.dumps(said))
+    main([recipe, "--change", "steps=4"])
+    assert exported(run / "export") == 2
+    assert exported(run / "export-00000004") == 4
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    recipe, folder = str(write_recipe(tmp_path)), tmp_path / "run" / "checkpoints"
+    main([recipe, "steps=2"])
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid in (gone.pid, os.getpid()):
+        (folder / f".step-00000009.{pid}").mkdir()
+    main([recipe, "steps=2"])
+    assert [p.name for p in folder.glob(".step-*")] == [f".step-00000009.{os.getpid()}"]
+
+
+def test_samples_are_spoken_at_checkpoints_and_change_no_loss(tmp_path):
+    pytest.importorskip("gruut", reason="pip install gruut for the phoneme tokenizer")
+    recipe = str(write_recipe(tmp_path, dropout=0.2))
+    main([recipe, f"out={tmp_path}/silent"])
+    main([recipe, "samples=[We go there.,And back.]"])
+    names = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
+    assert names == [f"step-0000000{step}-{n}.wav" for step in (2, 4, 6) for n in (0, 1)]
+    from wishbone.core import audio
+
+    assert audio.read(tmp_path / "run" / "samples" / names[0]).seconds > 0.1
+    assert losses(tmp_path / "run") == losses(tmp_path / "silent")
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
@@ -138,8 +194,29 @@ def test_mistakes_in_a_recipe_are_named(tmp_path):
 
 def test_tokens_of_another_system_are_refused(tmp_path):
     recipe = str(write_recipe(tmp_path))
-    with pytest.raises(DataError, match="highest text id"):
+    with pytest.raises(DataError, match="tokenizer is phonemes, the system's characters"):
         main([recipe, "system.tokenizer.name=characters"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("codec", "other/codec", "codec is other/codec"), ("rate", 50.0, "rate is 50.0")],
+)
+def test_tokens_of_another_codec_are_refused(tmp_path, key, value, said):
+    recipe = str(write_recipe(tmp_path))
+    file = tmp_path / "tokens" / "000.parquet"
+    write_tokens(file, rows(60), ABOUT | {key: value})
+    with pytest.raises(DataError, match=said):
+        main([recipe])
+    assert not (tmp_path / "run").exists()
+    # also where nothing but the loss is measured on
+    write_recipe(tmp_path)
+    write_tokens(tmp_path / "held" / "000.parquet", rows(5, 1, "held {}"), ABOUT | {key: value})
+    with pytest.raises(DataError, match=said):
+        main([recipe, f"held_out={tmp_path}/held"])
+    # and what a file does not say is no difference
+    write_tokens(file, rows(60), {k: v for k, v in ABOUT.items() if k != key})
+    assert main([recipe, "steps=1"]) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_utterances(tmp_path, monkeypatch):
