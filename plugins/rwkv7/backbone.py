@@ -16,6 +16,7 @@ from wishbone.core.interfaces import Backbone, Caps, State
 from wishbone.plugins.rwkv7.init import initialise
 from wishbone.plugins.rwkv7.layers import Block, Steps
 from wishbone.plugins.rwkv7.shape import Shape
+from wishbone.plugins.rwkv7.step import channel_step, time_step
 
 
 class RWKV7(Backbone):
@@ -119,6 +120,28 @@ class RWKV7(Backbone):
             after[at + "channel_shift"] = shift.to(state[at + "channel_shift"].dtype)
             x = x + self.drop(branch)
         return _norm(self.norm_out, x), after
+
+    @torch.no_grad()
+    def step_(self, x: Tensor, state: State) -> Tensor:
+        """x [B, 1, D] -> y [B, 1, D]; the entries of ``state`` are replaced by new tensors.
+
+        So that copies of the dictionary stay what they were. No gradient.
+        """
+        if torch.is_autocast_enabled(x.device.type):
+            return super().step_(x, state)
+        x, first = _norm(self.norm_in, x[:, 0]), None
+        for i, block in enumerate(self.blocks):
+            at = f"blocks.{i}."
+            h = _norm(block.norm_time, x)
+            out, first, state[at + "wkv"] = time_step(
+                block.time_mix, h, first, state[at + "wkv"], state[at + "time_shift"]
+            )
+            state[at + "time_shift"] = h.to(state[at + "time_shift"].dtype)
+            x = x + self.drop(out)
+            h = _norm(block.norm_channel, x)
+            x = x + self.drop(channel_step(block.channel_mix, h, state[at + "channel_shift"]))
+            state[at + "channel_shift"] = h.to(state[at + "channel_shift"].dtype)
+        return _norm(self.norm_out, x)[:, None]
 
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
         """The same for every ``length``: one matrix per head and two vectors per block."""
