@@ -103,7 +103,8 @@ def check_target(path: str | Path, overwrite: bool = False) -> Path:
 def read(path: str | Path) -> Audio:
     """A file of any format that libsndfile knows, its channels averaged to one.
 
-    Raises ``UsageError`` when there is no such file and ``DataError`` when it is no audio.
+    Raises ``UsageError`` when there is no such file and ``DataError`` when it is no audio, or none
+    of finite numbers.
     """
     import soundfile
 
@@ -121,7 +122,19 @@ def read(path: str | Path) -> Audio:
         ) from error
     if not len(samples):
         raise DataError("The file holds no sound.", where=str(path), do="Record it again.")
-    return Audio(torch.from_numpy(samples).mean(dim=1), rate)
+    mixed = torch.from_numpy(samples).mean(dim=1)
+    check_finite(mixed, str(path))
+    return Audio(mixed, rate)
+
+
+def check_finite(samples: Tensor, where: str) -> None:
+    """Raise ``DataError`` where a sample is infinite or not a number."""
+    if not torch.isfinite(samples).all():
+        raise DataError(
+            "The audio holds samples that are infinite or not numbers.",
+            where,
+            "Export it again, for example as 16-bit WAV.",
+        )
 
 
 def resample(audio: Audio, sample_rate: int) -> Audio:

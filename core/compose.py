@@ -125,7 +125,7 @@ def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
     if path in seen:
         chain = " -> ".join(p.name for p in (*seen, path))
         raise ConfigError(f"These files are based on each other: {chain}.", str(path), "Cut one.")
-    own, lines = _parse(path)
+    own, lines = parse(path)
     bases = own.pop("base", None) or []
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
@@ -138,15 +138,18 @@ def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
     return merge(values, own), _forget(places, values, own) | origin
 
 
-def _parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The mapping in one YAML file, and the line of each dotted key."""
+def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The mapping in one YAML file, and the line of each dotted key. Raises ``ConfigError``."""
     import yaml
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         text = path.read_text(encoding="utf-8")
-        values = OmegaConf.to_container(OmegaConf.create(text or "{}"))
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        # OmegaConf takes a bare word for a key without a value, and fails on a bare number
+        mapping = tree is None or isinstance(tree, yaml.MappingNode)
+        values = OmegaConf.to_container(OmegaConf.create(text or "{}")) if mapping else None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The file cannot be read: {error}.", str(path), "Check it.") from error
     except yaml.YAMLError as error:
@@ -154,9 +157,14 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         why = getattr(error, "problem", None) or error
         raise ConfigError(f"This is not YAML: {why}.", where, "Correct that line.") from error
+    except OmegaConfBaseException as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"{why}.", str(path), "Correct the keys of that file.") from error
     if not isinstance(values, dict):
         raise ConfigError(
-            "A configuration is a mapping of keys to values.", str(path), "Write 'key: value'."
+            "A YAML file of Wishbone is a mapping of keys to values.",
+            str(path),
+            "Write 'key: value'.",
         )
     lines: dict[str, int] = {}
     _note_lines(tree, "", lines)

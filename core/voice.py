@@ -8,6 +8,7 @@ model the second belongs to, because codes and states of another one would be no
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 LONGEST_PROMPT = 30.0
 """Seconds of a recording; CosyVoice2's speech tokenizer takes no more either."""
+
+RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
+"""Endings by which a voice asked for is a recording, which needs its transcript."""
 
 FIELDS = ("name", "licence", "about", "transcript", "codec", "tokenizer", "model")
 """Keys of the YAML file."""
@@ -54,7 +58,8 @@ class Voice:
     tokenizer: str = ""
     """Registry key of the tokenizer that made the ids."""
     model: str = ""
-    """Fingerprint of the model whose state this is; empty without one."""
+    """Fingerprint of the model, and of its layout's and backbone's fields, whose state this is;
+    empty without one."""
     state: State | None = None
     """The model's state after the prompt, as ``wishbone.core.pipeline.prefix`` makes it."""
 
@@ -74,6 +79,7 @@ class Voice:
         """
         where = str(audio) if isinstance(audio, str | Path) else "the recording"
         audio = audio_files.read(audio) if isinstance(audio, str | Path) else audio
+        audio_files.check_finite(audio.samples, where)
         if audio.seconds > LONGEST_PROMPT:
             raise UsageError(
                 f"The recording is {audio.seconds:.0f} seconds long, and a voice takes"
@@ -109,7 +115,7 @@ class Voice:
         from wishbone.core.pipeline import prefix
 
         state = prefix(system, self.prompt(system))
-        return replace(self, state=state, model=fingerprint(system.model))
+        return replace(self, state=state, model=_model_key(system))
 
     def prompt(self, system: System) -> Prompt:
         """What stands before the text. Raises ``CheckpointError`` for codes of another codec."""
@@ -126,7 +132,7 @@ class Voice:
         """
         if self.state is None:
             return None
-        if self.model != fingerprint(system.model):
+        if self.model != _model_key(system):
             self._refuse("its state belongs to another model")
         return {name: tensor.to(system.model.device) for name, tensor in self.state.items()}
 
@@ -163,13 +169,16 @@ class Voice:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Voice:
-        """A bundled voice by name, or a voice file. Raises ``UnknownName``, ``CheckpointError``."""
-        from omegaconf import OmegaConf
+        """A bundled voice by name, or a voice file.
 
+        Raises ``UnknownName``, ``UsageError`` for a recording, ``ConfigError`` for a file that is
+        no YAML, ``CheckpointError`` for one that is no voice.
+        """
+        from wishbone.core.compose import parse
         from wishbone.core.weights import read_tensors
 
         path = _locate(name_or_path)
-        said = OmegaConf.to_container(OmegaConf.load(path)) or {}
+        said, _ = parse(path)
         unknown = set(said) - set(FIELDS)
         if unknown:
             raise CheckpointError(
@@ -228,6 +237,19 @@ def _tokenizer_key(system: System) -> str:
     return str((system.config.get("tokenizer") or {}).get("name", ""))
 
 
+def _model_key(system: System) -> str:
+    """Fingerprint of the model and of what decides how its state comes about.
+
+    Two systems may share weights and read the same prompt in another order.
+    """
+    said = {
+        slot: {k: v for k, v in (system.config.get(slot) or {}).items() if k != "weights"}
+        for slot in ("layout", "backbone")
+    }
+    text = fingerprint(system.model) + json.dumps(said, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _folder() -> Path:
     from importlib.resources import files
 
@@ -236,6 +258,12 @@ def _folder() -> Path:
 
 def _locate(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
+    if path.suffix.lower() in RECORDINGS:
+        raise UsageError(
+            "This is a recording, and a voice is a recording with its transcript.",
+            str(path),
+            "Make one with Voice.from_audio(system, recording, transcript), or say --transcript.",
+        )
     if path.suffix == ".safetensors":
         path = path.with_suffix(".yaml")
     if path.is_file():

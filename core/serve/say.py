@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wishbone.core.arguments import Parser
-from wishbone.core.errors import UsageError
+from wishbone.core.errors import UsageError, WishboneError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 SYSTEM = "quickstart-rwkv7"
 """What speaks when nobody says."""
-
-RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
-"""Endings by which ``--voice`` is a recording and not a voice."""
 
 EXAMPLES = """examples:
   wishbone say "Hello there." -o hello.wav
@@ -132,7 +129,7 @@ def _load(options: argparse.Namespace, overrides: list[str]) -> System:
 
 
 def _voice(system: System, voice: str | None, transcript: str | None) -> Voice | None:
-    from wishbone.core.voice import Voice
+    from wishbone.core.voice import RECORDINGS, Voice
 
     recording = voice is not None and voice.lower().endswith(RECORDINGS)
     if recording and not transcript:
@@ -173,10 +170,18 @@ class _Spoken:
             if not len(chunk):
                 continue
             self.seconds = time.perf_counter() - begin
-            self.first = self.first or self.seconds
+            if self.first is None:
+                self.first = self.seconds
+                _warn_untrained(self.system)
             self.samples += len(chunk)
             self._progress()
             yield chunk
+        if not self.samples:
+            raise WishboneError(
+                "The system said nothing: its decoder made no samples.",
+                f"{len(self.record)} pieces of text",
+                "Try another --seed or --voice, or check that the system is trained.",
+            )
 
     def _progress(self) -> None:
         if sys.stderr.isatty():
@@ -200,6 +205,14 @@ class _Spoken:
                 f" the model, the first of them: {cut[0].text[:60]}",
                 file=sys.stderr,
             )
+
+
+def _warn_untrained(system: System) -> None:
+    if not system.config.get("weights") and not system.config.get("backbone", {}).get("weights"):
+        print(
+            "warning: the system names no 'weights:', so its language model is untrained",
+            file=sys.stderr,
+        )
 
 
 def _to_file(spoken: _Spoken, target: Path, stream: bool) -> None:

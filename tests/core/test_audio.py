@@ -74,6 +74,10 @@ def test_files_that_cannot_be_read(tmp_path):
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
     with pytest.raises(DataError, match="no sound"):
         files.read(tmp_path / "empty.wav")
+    for odd in (np.nan, np.inf):
+        soundfile.write(tmp_path / "odd.wav", np.array([0.1, odd, 0.2]), RATE, subtype="FLOAT")
+        with pytest.raises(DataError, match="not numbers"):
+            files.read(tmp_path / "odd.wav")
 
 
 def test_channels_are_averaged(tmp_path):

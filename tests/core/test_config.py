@@ -126,7 +126,10 @@ def test_references_inside_are_allowed(system):
     assert read(path)["speech_tokenizer"]["width"] == 32
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "a: 1\na: 2", "a: !!python/name:os.system"])
+@pytest.mark.parametrize(
+    "text",
+    ["a: [1", "- 1\n- 2", "word", "[one, two]", "7", "a: 1\na: 2", "a: !!python/name:os.system"],
+)
 def test_what_is_not_a_configuration(tmp_path, text):
     path = write(tmp_path, "bad.yaml", text)
     with pytest.raises(ConfigError) as caught:

@@ -145,6 +145,24 @@ def test_pieces_cut_by_the_length_rule_are_told(tmp_path, capsys, monkeypatch):
     assert "2 of 2 pieces ended by the length rule" in capsys.readouterr().err
 
 
+def test_no_samples_are_an_error_and_no_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline, "stream", lambda *asked: iter([torch.zeros(0)]))
+    assert main(["say", TEXT, "-o", str(tmp_path / "a.wav")]) == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "said nothing" in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_untrained_model_is_told(tmp_path, capsys, monkeypatch):
+    system = tiny_system()
+    monkeypatch.setattr(config, "load", lambda *asked: system)
+    main(["say", TEXT, "-o", str(tmp_path / "a.wav")])
+    assert capsys.readouterr().err.count("untrained") == 1
+    system.config["weights"] = "somewhere"
+    main(["say", TEXT, "-o", str(tmp_path / "b.wav")])
+    assert "untrained" not in capsys.readouterr().err
+
+
 def test_help_imports_no_torch():
     code = "import sys, wishbone.core.serve.say; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

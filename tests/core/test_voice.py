@@ -6,7 +6,7 @@ from tiny_system import HOP, tiny_system
 
 from wishbone.core import pipeline
 from wishbone.core.audio import Audio
-from wishbone.core.errors import CheckpointError, UnknownName, UsageError
+from wishbone.core.errors import CheckpointError, ConfigError, DataError, UnknownName, UsageError
 from wishbone.core.voice import Voice, find, fingerprint
 
 WORDS = "one two three four"
@@ -62,6 +62,17 @@ def test_a_state_of_another_model_is_refused(tmp_path):
         pipeline.say(other, "We go.", voice.with_state(tiny_system()))
 
 
+@pytest.mark.parametrize("field, value", [("lookahead_words", 2), ("form", "unistream")])
+def test_a_state_of_another_layout_is_refused(field, value):
+    system = tiny_system()
+    kept = Voice.from_audio(system, recording(), WORDS, name="me").with_state(system)
+    pipeline.say(tiny_system(), "We go.", kept)
+    other = tiny_system(**{field: value})
+    assert fingerprint(other.model) == fingerprint(system.model)
+    with pytest.raises(CheckpointError, match="another model"):
+        pipeline.say(other, "We go.", kept)
+
+
 def test_codes_of_another_codec_are_refused():
     voice = Voice.from_audio(tiny_system(), recording(), WORDS)
     other = tiny_system()
@@ -86,6 +97,14 @@ def test_recordings_that_make_no_voice():
         Voice.from_audio(system, recording(), "?!")
     with pytest.raises(UsageError, match="no such audio file"):
         Voice.from_audio(system, "missing.wav", WORDS)
+    with pytest.raises(DataError, match="not numbers"):
+        Voice.from_audio(system, Audio(torch.full((24_000,), torch.nan), 24_000), WORDS)
+
+
+def test_a_recording_is_no_voice_by_itself():
+    with pytest.raises(UsageError) as caught:
+        pipeline.say(tiny_system(), "We go.", "me.wav")
+    assert caught.value.where == "me.wav" and "Voice.from_audio" in caught.value.do
 
 
 def test_files_are_not_replaced(tmp_path):
@@ -102,6 +121,11 @@ def test_broken_files_are_refused(tmp_path):
     path.write_text("name: me\ncolour: blue\n")
     with pytest.raises(CheckpointError, match="colour"):
         Voice.load(path)
+    for text in ("name: [me\n", "me", "- me\n"):
+        path.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            Voice.load(path)
+        assert str(path) in caught.value.where
     with pytest.raises(UnknownName, match="no voice 'nobody'"):
         Voice.load("nobody")
 

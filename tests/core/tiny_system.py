@@ -159,7 +159,7 @@ def tiny_system(seed=0, sampling=None, **layout):
         nn.init.normal_(table.weight)
     return System(
         Letters(), Loudness(), part, model.eval(), Hum(), sampling or Sampling(),
-        {"tokenizer": {"name": "letters"}},
+        {"tokenizer": {"name": "letters"}, "layout": {"name": "cosyvoice2", **fields}},
     )  # fmt: skip
 
 
