@@ -97,6 +97,7 @@ class Spectra(nn.Module):
 
 
 def step_code(model: Trainee, mel: LogMel, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Losses of the frame's log-mel, pitch and phoneme, all reached through the rounded code."""
     audio, pitch, voiced, labels = batch
     with torch.autocast("cpu", torch.bfloat16):
         values = rounded(model.tokenizer.values(audio))
