@@ -80,8 +80,6 @@ class Trainer:
 
         ``stop()`` is asked after every step. Raises ``WishboneError`` when a loss is not finite.
         """
-        # AdamW's sums sink below the smallest normal number, where a CPU is a hundred times slower.
-        torch.set_flush_denormal(True)
         self._resume()
         watch = Watch(self.recipe, self.run, self.here, self.step)
         begin, before = time.monotonic(), self.elapsed

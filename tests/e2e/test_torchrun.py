@@ -16,6 +16,8 @@ from tiny_corpus import write_recipe  # noqa: E402
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
+from wishbone.core.train.command import main  # noqa: E402
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 ONE = [sys.executable, "-m", "wishbone", "train"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -39,8 +41,8 @@ def losses(run):
 def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     recipe = write_recipe(tmp_path)
     train(TWO, recipe, f"out={tmp_path}/two")
-    train(ONE, recipe, f"out={tmp_path}/one", "batch_positions=800")
-    train(ONE, recipe, f"out={tmp_path}/small")
+    assert main([str(recipe), f"out={tmp_path}/one", "batch_positions=800"]) == 0
+    assert main([str(recipe), f"out={tmp_path}/small"]) == 0
     two, one, small = (losses(tmp_path / name) for name in ("two", "one", "small"))
     assert [entry[:2] for entry in two] == [entry[:2] for entry in one]
     for (_, _, ours), (_, _, theirs) in zip(two, one, strict=True):
@@ -53,7 +55,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
 def test_a_killed_process_resumes_with_the_same_losses(tmp_path):
     recipe = write_recipe(tmp_path)
     words = ["steps=40", "evaluate_every=20", "checkpoint_every=3"]
-    train(ONE, recipe, f"out={tmp_path}/whole", *words)
+    assert main([str(recipe), f"out={tmp_path}/whole", *words]) == 0
     command = [*ONE, str(recipe), f"out={tmp_path}/cut", *words]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "cut" / "checkpoints"
