@@ -100,8 +100,11 @@ def _labels(row: dict, frames: int) -> np.ndarray:
     return np.asarray(classes, np.int8)[place]
 
 
-def load(folder: Path, hours: float, skip: int = 0) -> list[Recording]:
-    """Recordings from the Parquet files of ``folder``, newest shards first, up to ``hours``."""
+def load(folder: Path, hours: float, skip: int = 0) -> tuple[list[Recording], list[Path]]:
+    """Recordings from the Parquet files of ``folder``, newest shards first, up to ``hours``.
+
+    Also returns the files that were read.
+    """
     import pyarrow.parquet as parquet
 
     files = sorted(folder.glob("*.parquet"), reverse=True)[skip:]
@@ -111,21 +114,31 @@ def load(folder: Path, hours: float, skip: int = 0) -> list[Recording]:
             str(folder),
             "make audio data with 'wishbone data speak'",
         )
-    recordings, seconds = [], 0.0
+    recordings, seconds, used = [], 0.0, []
     for file in files:
+        used.append(file)
         for row in parquet.read_table(file).to_pylist():
             item = recording(row)
             recordings.append(item)
             seconds += len(item.audio) / SAMPLE_RATE
         if seconds > hours * 3600:
             break
-    return recordings
+    return recordings, used
 
 
 def crops(
     recordings: list[Recording], frames: int, batch: int, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A batch of random cuts of ``frames`` code frames: audio, pitch, voiced, labels."""
+    """A batch of random cuts of ``frames`` code frames: audio, pitch, voiced, labels.
+
+    Raises ``DataError`` when no recording has as many.
+    """
+    if not any(len(item.labels) // 2 >= frames for item in recordings):
+        raise DataError(
+            f"None of {len(recordings)} recordings is long enough for {frames} code frames.",
+            "audio data",
+            "Take more --hours, or other audio data.",
+        )
     chosen = []
     while len(chosen) < batch:
         item = recordings[generator.integers(len(recordings))]

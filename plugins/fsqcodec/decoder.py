@@ -100,10 +100,10 @@ class FSQCodecDecoder(Decoder):
     def pulse_share(self, features: Tensor) -> Tensor:
         """features [B, n, C] -> share of pulses [B, n], 0 noise to 1 pulses.
 
-        Odds are squared and moved so that the switch stands in the middle at a probability of 27 %:
-        noise in a voiced frame is heard as hoarseness, a pulse in an unvoiced one hardly at all.
+        Almost a switch, in the middle at a probability of 38 %: noise in a voiced frame is heard as
+        hoarseness, a pulse in an unvoiced one hardly at all.
         """
-        return torch.sigmoid(2.0 * self.voicing(features).squeeze(-1).float() + 2.0)
+        return torch.sigmoid(8.0 * self.voicing(features).squeeze(-1).float() + 4.0)
 
     def spectra(
         self, features: Tensor, voicing: Tensor | None, pulse: Tensor, noise: Tensor
@@ -137,8 +137,9 @@ class FSQCodecDecoder(Decoder):
         ``phase`` [B] float64, in turns, is where each pulse train begins; zero if not given.
         """
         before = torch.cat([pitch[:, :1], pitch], dim=1)
-        start = torch.zeros(len(pitch), dtype=torch.float64) if phase is None else phase
-        pulse, _ = source.pulses(before, start, HOP, SAMPLE_RATE)
+        if phase is None:
+            phase = torch.zeros(len(pitch), dtype=torch.float64, device=pitch.device)
+        pulse, _ = source.pulses(before, phase, HOP, SAMPLE_RATE)
         pad = (WINDOW - HOP) // 2
         pulse, noise = (
             source.frames_of(F.pad(x, (pad, pad)), self.window, HOP) for x in (pulse, noise)
@@ -183,10 +184,14 @@ class FSQCodecStream(DecoderStream):
         self.cache: Cache = {}
         self.features: Tensor | None = None  # [1, n, C] still without their spectra
         self.pitch: Tensor | None = None  # [1, 1] Hz at the end of the last frame
-        self.phase = torch.zeros(1, dtype=torch.float64)
+        self.device = device = decoder.window.device
+        self.phase = torch.zeros(1, dtype=torch.float64, device=device)
         pad = (WINDOW - HOP) // 2
-        self.sources = torch.zeros(2, pad)  # pulse and noise from the next frame's window on
-        self.tail = torch.zeros(0)  # overlap-added samples that later frames still add to
+        # pulse and noise from the next frame's window on
+        self.sources = torch.zeros(2, pad, device=device)
+        self.tail = torch.zeros(
+            0, device=device
+        )  # overlap-added samples that later frames still add to
         self.skip = pad  # samples before the utterance begins
         self.done = False
 
@@ -194,7 +199,7 @@ class FSQCodecStream(DecoderStream):
         if self.done:
             raise RuntimeError("this stream is finished; start another one")
         if codes.shape[0] == 0:
-            return torch.zeros(0)
+            return torch.zeros(0, device=self.device)
         with torch.inference_mode():
             values = digits(codes[:, 0]).T[None]
             return self._advance(self.decoder.trunk(values, self.cache), last=False)
@@ -204,7 +209,7 @@ class FSQCodecStream(DecoderStream):
             raise RuntimeError("this stream is finished; start another one")
         self.done = True
         with torch.inference_mode():
-            ahead = torch.zeros(1, DIGITS, AHEAD)
+            ahead = torch.zeros(1, DIGITS, AHEAD, device=self.device)
             return self._advance(self.decoder.trunk(ahead, self.cache), last=True)
 
     def _advance(self, features: Tensor, last: bool) -> Tensor:
@@ -215,7 +220,7 @@ class FSQCodecStream(DecoderStream):
         ready = min(held.shape[1], max(0, (self.sources.shape[1] - WINDOW) // HOP + 1))
         self.features = held[:, ready:]
         if ready == 0:
-            return torch.zeros(0)
+            return torch.zeros(0, device=self.device)
         reach = (ready - 1) * HOP + WINDOW
         pulse, noise = source.frames_of(self.sources[:, :reach], self.decoder.window, HOP)
         self.sources = self.sources[:, ready * HOP :]
@@ -241,6 +246,8 @@ class FSQCodecStream(DecoderStream):
             torch.cat([before, pitch], dim=1), self.phase, HOP, SAMPLE_RATE
         )
         self.pitch = pitch[:, -1:]
-        # one draw per frame: the same noise however the codes are grouped into pushes
+        # one draw per frame: the same noise however the codes are grouped into pushes, and drawn
+        # on the CPU, so that a seed sounds the same on every device
         noise = [torch.randn(HOP, generator=self.generator) for _ in range(features.shape[1])]
-        self.sources = torch.cat([self.sources, torch.stack([pulse[0], torch.cat(noise)])], dim=1)
+        both = torch.stack([pulse[0], torch.cat(noise).to(self.device)])
+        self.sources = torch.cat([self.sources, both], dim=1)

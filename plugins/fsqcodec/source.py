@@ -26,7 +26,7 @@ def pulses(pitch: Tensor, phase: Tensor, hop: int, sample_rate: int) -> tuple[Te
     frame before. phase [B] in turns, float64. Returns samples [B, n hop] and the phase after.
     """
     start, end = pitch[:, :-1, None].double(), pitch[:, 1:, None].double()
-    ramp = torch.arange(1, hop + 1, dtype=torch.float64) / hop
+    ramp = torch.arange(1, hop + 1, dtype=torch.float64, device=pitch.device) / hop
     hertz = (start + (end - start) * ramp).flatten(1)
     turns = phase[:, None] + torch.cumsum(hertz / sample_rate, dim=1)
     # harmonics up to 10.5 kHz: the teacher's audio, made at 22.05 kHz, holds nothing above 11
@@ -50,7 +50,7 @@ def minimum_phase(log_magnitude: Tensor) -> Tensor:
     bins = log_magnitude.shape[-1]
     size = 2 * (bins - 1)
     cepstrum = torch.fft.irfft(log_magnitude, n=size)
-    fold = torch.zeros(size)
+    fold = torch.zeros(size, device=log_magnitude.device)
     fold[1 : size // 2] = 2.0
     fold[0] = fold[size // 2] = 1.0
     return torch.fft.rfft(cepstrum * fold).imag

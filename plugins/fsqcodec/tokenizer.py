@@ -68,8 +68,10 @@ class FSQCodecTokenizer(SpeechTokenizer):
         """Several recordings of similar length at once; each gets the codes it gets alone
         but for the last few frames, which may see silence where there was nothing."""
         lengths = [-(-len(audio) // SAMPLES) for audio in audios]
-        longest = max(lengths) * SAMPLES
+        longest = max(lengths, default=0) * SAMPLES
+        if not longest:
+            return [torch.zeros(0, 1, dtype=torch.long, device=audio.device) for audio in audios]
         batch = torch.stack([F.pad(audio, (0, longest - len(audio))) for audio in audios])
-        powers = 3 ** torch.arange(DIGITS)
+        powers = 3 ** torch.arange(DIGITS, device=batch.device)
         codes = ((self.values(batch).round().long() + 1) * powers[:, None]).sum(dim=1)
         return [codes[i, :length, None] for i, length in enumerate(lengths)]

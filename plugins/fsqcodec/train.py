@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.core.errors import UsageError
+from wishbone.core.weights import hash_files
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import (
     DIGITS,
@@ -157,15 +159,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(argv)
+    if (options.out / "model.safetensors").exists():
+        raise UsageError(
+            "The folder holds a model already, and it is not overwritten.",
+            str(options.out),
+            "Choose another folder; --start begins from an earlier model.",
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    recordings = corpus.load(options.audio, options.hours)
+    recordings, files = corpus.load(options.audio, options.hours)
     held_out, recordings = recordings[:64], recordings[64:]
     print(f"{len(recordings)} recordings", flush=True)
     model = Trainee()
     if options.start:
         model.load_state_dict(load_file(options.start))
-    train(model, recordings, held_out, options)
+    train(model, recordings, held_out, options, hash_files(files))
 
 
 def train(
@@ -173,6 +181,7 @@ def train(
     recordings: list[corpus.Recording],
     held_out: list[corpus.Recording],
     options: argparse.Namespace,
+    data: str,
 ) -> None:
     """Train for ``options.minutes``; the learning rate falls with the time that is left."""
     if options.stage == "code":
@@ -214,13 +223,16 @@ def train(
             log.flush()
             print(entry, flush=True)
         if time.time() - saved > 120:
-            save(model, options, count)
+            save(model, options, count, data)
             saved = time.time()
-    save(model, options, count)
+    save(model, options, count, data)
 
 
-def save(model: Trainee, options: argparse.Namespace, count: int) -> None:
-    """Everything, so that the next stage can start from it; written aside and renamed."""
+def save(model: Trainee, options: argparse.Namespace, count: int, data: str) -> None:
+    """Everything, so that the next stage can start from it; written aside and renamed.
+
+    ``data`` is the hash of the audio data that was used.
+    """
     path = options.out / "model.safetensors"
     notes = {"stage": options.stage, "steps": str(count), "seed": str(options.seed)}
     save_file(model.state_dict(), path.with_suffix(".tmp"), metadata=notes)
@@ -231,6 +243,7 @@ def save(model: Trainee, options: argparse.Namespace, count: int) -> None:
         "tokenizer": asdict(FSQCodecTokenizer.Config()),
         "decoder": asdict(model.decoder.config),
         "seed": options.seed,
+        "data": data,
         "stages": [*stages, {"stage": options.stage, "steps": count, "hours": options.hours}],
     }
     (options.out / "config.json").write_text(json.dumps(settings, indent=1))
