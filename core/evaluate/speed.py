@@ -26,9 +26,13 @@ CHUNK = 256
 
 _CHILD = """
 import json, resource, sys
+def peak():
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # on Linux the usage of a new process begins with its parent's peak; this does not
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 from wishbone.core import config, pipeline
-unit = 1 if sys.platform == "darwin" else 1024
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 values, text, voice = json.load(sys.stdin)
 imported = peak()
 system = config.build(values)
