@@ -1,11 +1,14 @@
 """The codec: streamed audio is whole audio, codes are digits, the synthesiser does what it says."""
 
+import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from wishbone.plugins.fsqcodec import source
+from wishbone.core.errors import DataError, UsageError
+from wishbone.plugins.fsqcodec import corpus, source, train
 from wishbone.plugins.fsqcodec.decoder import (
     HOP,
     SAMPLE_RATE,
@@ -103,6 +106,42 @@ def test_tokenizer_gives_one_code_per_forty_milliseconds():
     assert codes.dtype == torch.int64
     assert 0 <= int(codes.min()) and int(codes.max()) < 6561
     assert torch.equal(tokenizer.encode_batch([audio, audio[:3000]])[0], codes)
+
+
+def test_no_audio_is_no_codes():
+    tokenizer = FSQCodecTokenizer(FSQCodecTokenizer.Config(width=16, fine_blocks=1, blocks=1))
+    codes = tokenizer.encode(torch.zeros(0))
+    assert codes.shape == (0, 1) and codes.dtype == torch.int64
+
+
+def test_everything_is_made_on_the_device_of_the_weights(decoder):
+    """The meta device stands in for a GPU: it, too, refuses to mix with the CPU."""
+    tokenizer = FSQCodecTokenizer(FSQCodecTokenizer.Config(width=16, fine_blocks=1, blocks=1))
+    audio = torch.zeros(3 * SAMPLES, device="meta")
+    codes = tokenizer.to("meta").encode(audio)
+    assert codes.device.type == "meta" and codes.shape == (3, 1)
+    stream = copy.deepcopy(decoder).to("meta").start(seed=1)
+    parts = [stream.push(codes), stream.push(codes[:0]), stream.finish()]
+    assert all(part.device.type == "meta" for part in parts)
+    assert sum(len(part) for part in parts) == 3 * SAMPLES
+
+
+def test_crops_of_recordings_that_are_too_short():
+    short = corpus.Recording(
+        np.zeros(2 * SAMPLES, np.int16), np.full(8, 100.0), np.zeros(8, bool), np.zeros(4, np.int8)
+    )
+    audio, *_ = corpus.crops([short], 2, 3, np.random.default_rng(0))
+    assert audio.shape == (3, 2 * SAMPLES)
+    for recordings in ([], [short]):
+        with pytest.raises(DataError, match="long enough"):
+            corpus.crops(recordings, 3, 3, np.random.default_rng(0))
+
+
+def test_training_does_not_write_over_a_model(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="holds a model"):
+        train.main([str(tmp_path), "--audio", str(tmp_path)])
+    assert (tmp_path / "model.safetensors").read_bytes() == b"mine"
 
 
 def test_pulses_have_the_pitch_asked_for():
