@@ -216,7 +216,7 @@ def provenance(
         "parts": _suppliers(config),
         "distributions": {name: _version(name) for name in (HOME, "torch", "numpy", "safetensors")},
         "python": sys.version.split()[0],
-        "git": _revision(),
+        "git": revision(),
         "data": data,
         "seeds": dict(seeds or {}),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -283,7 +283,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _revision() -> str:
+def revision() -> str:
     """Git revision of the code that runs, marked when it was changed; empty outside a checkout."""
     folder = Path(__file__).parent
     try:

@@ -11,7 +11,7 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,6 +62,11 @@ class Report:
         whole = {"settings": self.settings, "total": self.total(), "shards": self.shards}
         write_text(self.path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
+    def count(self, name: str) -> int:
+        """Utterances a shard accounts for, kept or dropped; 0 when it is not there."""
+        shard = self.shards.get(name)
+        return shard["kept"] + len(shard["dropped"]) if shard else 0
+
     def total(self) -> dict[str, Any]:
         """Sums over all shards; reasons are counted without what follows their colon."""
         reasons = Counter(
@@ -99,14 +104,24 @@ def run_shards(
     folder: Path,
     settings: dict[str, Any],
     workers: int = 1,
+    lines: Mapping[str, range] | None = None,
 ) -> Report:
     """Call ``work(*arguments)`` for every job whose file ``<name>.parquet`` is not there yet.
 
     ``jobs`` are ``(name, arguments)``; ``work`` writes the file and is importable by name, because
-    ``workers`` > 1 run it in fresh processes. Prints progress with the time left.
+    ``workers`` > 1 run it in fresh processes. ``lines`` says which lines of the source each job is
+    about, where each of them is one utterance and the first of them the name: a shard that has
+    fewer is made again, and ``DataError`` is raised when two would share some. Prints progress
+    with the time left.
     """
     report = Report(folder, settings)
-    waiting = [job for job in jobs if not _done(job[0], folder, report)]
+    lines = lines or {}
+    _refuse_overlaps(lines, report)
+    waiting = [
+        job
+        for job in jobs
+        if not _done(job[0], folder, report) or report.count(job[0]) < len(lines.get(job[0], ()))
+    ]
     if len(waiting) < len(jobs):
         _say(f"{len(jobs) - len(waiting)} of {len(jobs)} shards are there already")
     begin, seconds = time.monotonic(), 0.0
@@ -130,6 +145,20 @@ def run_shards(
 def _done(name: str, folder: Path, report: Report) -> bool:
     """A file without an entry in the report was renamed just before a kill: it is made again."""
     return (folder / f"{name}.parquet").exists() and name in report.shards
+
+
+def _refuse_overlaps(lines: Mapping[str, range], report: Report) -> None:
+    for name in report.shards if lines else ():
+        there = range(int(name), int(name) + report.count(name))
+        for other, wanted in lines.items():
+            first, last = max(there.start, wanted.start), min(there.stop, wanted.stop)
+            if other != name and first < last:
+                raise DataError(
+                    f"Lines {first} to {last - 1} are in the shard {name} already, and would be in"
+                    f" {other} again.",
+                    str(report.path),
+                    "Start at a line where a shard begins or at one after the last of them.",
+                )
 
 
 def _results(

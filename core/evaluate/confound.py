@@ -11,14 +11,10 @@ from typing import Any
 from wishbone.core.compose import weights_folder
 from wishbone.core.errors import ConfigError
 from wishbone.core.evaluate.plan import Arm, Plan
+from wishbone.core.train.recipe import RUNNING
 
 FOLLOWS = ("weights", "about")
 """Keys that differ whenever a part does: the trained weights, and the sentence for people."""
-RUNNING = (
-    "out", "max_minutes", "log_every", "evaluate_every", "held_out_limit", "checkpoint_every",
-    "checkpoint_minutes", "keep", "tensorboard", "samples", "device",
-)  # fmt: skip
-"""Fields of a training recipe that no weight depends on."""
 
 
 @dataclass(frozen=True)

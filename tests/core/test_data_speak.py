@@ -101,6 +101,33 @@ def test_a_second_call_makes_what_is_missing_only(tmp_path, teacher):
     assert not list(out.glob(".*"))
 
 
+def test_a_shard_that_was_cut_short_grows(tmp_path, teacher):
+    path = lines(tmp_path, *(f"sentence number {chr(97 + n)} here" for n in range(9)))
+    out = tmp_path / "audio"
+    command = ["speak", path, "--out", str(out), "--shard", "4"]
+    main([*command, "--count", "6"])
+    assert report_of(out)["total"]["kept"] == 6
+    main([*command, "--count", "8"])
+    assert [words[2] for words in teacher.spoken[6:]] == list("efgh")
+    assert report_of(out)["total"]["kept"] == 8
+    # fewer lines than there are take nothing away
+    main([*command, "--count", "5"])
+    assert len(teacher.spoken) == 10 and report_of(out)["total"]["kept"] == 8
+
+
+def test_no_line_is_in_two_shards(tmp_path, teacher):
+    path = lines(tmp_path, *(f"sentence number {chr(97 + n)} here" for n in range(12)))
+    out = tmp_path / "audio"
+    command = ["speak", path, "--out", str(out), "--shard", "4"]
+    main([*command, "--count", "6"])
+    with pytest.raises(DataError, match="Lines 2 to 3 are in the shard 000000"):
+        main([*command, "--start", "2"])
+    main([*command, "--start", "6", "--count", "2"])
+    with pytest.raises(DataError, match="Lines 6 to 7 are in the shard 000006"):
+        main(command)
+    assert len(teacher.spoken) == 8
+
+
 def test_other_settings_are_refused(tmp_path, teacher):
     path = lines(tmp_path, "a sentence to speak")
     out = str(tmp_path / "audio")
