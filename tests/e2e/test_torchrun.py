@@ -18,6 +18,9 @@ pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for cor
 
 from wishbone.core.train.command import main  # noqa: E402
 
+# processes that import torch, which takes minutes on a busy machine
+pytestmark = pytest.mark.timeout(900)
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 ONE = [sys.executable, "-m", "wishbone", "train"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -65,5 +68,7 @@ def test_a_killed_process_resumes_with_the_same_losses(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    # it was killed in the middle, not after its work was done
+    assert not (tmp_path / "cut" / "export").exists()
     train(ONE, recipe, f"out={tmp_path}/cut", *words)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
