@@ -1,0 +1,95 @@
+"""Everything that waits for a GPU, in one call: ``python -m pytest tests/gpu``.
+
+Skipped where there is none. With ``WISHBONE_GPU_RESULTS=FILE`` the figures are written there as
+JSON, with the device and the date, to be committed beside this file.
+"""
+
+import json
+import os
+import time
+
+import pytest
+import torch
+
+from wishbone.core.config import read
+from wishbone.core.plugin import registry
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device: run this on a machine with a GPU"
+)
+FIGURES = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def results():
+    """Collect the figures of all tests here and write them once."""
+    yield
+    target = os.environ.get("WISHBONE_GPU_RESULTS")
+    if target and FIGURES:
+        about = {
+            "device": torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        }
+        with open(target, "w", encoding="utf-8") as file:
+            json.dump({**about, **FIGURES}, file, indent=1)
+
+
+def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Root mean square of the difference over that of ``theirs``."""
+    ours, theirs = ours.double().cpu(), theirs.double().cpu()
+    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("length", [1, 33, 200])
+def test_chunked_scan_equals_the_reference(length):
+    from wishbone.kernels.wkv7.chunked import wkv7_chunked
+    from wishbone.kernels.wkv7.reference import wkv7_reference
+
+    torch.manual_seed(0)
+    shape = (2, length, 3, 64)
+    kk = torch.nn.functional.normalize(torch.randn(shape), dim=-1)
+    r, k, v = (torch.randn(shape) * 0.3 for _ in range(3))
+    inputs = [r, -0.6 * torch.rand(shape), k, v, -kk, kk * torch.rand(shape)]
+    outputs = []
+    for device, scan in (("cpu", wkv7_reference), ("cuda", wkv7_chunked)):
+        leaves = [x.to(device).requires_grad_() for x in inputs]
+        y, state = scan(*leaves)
+        (y.square().sum() + state.sum()).backward()
+        outputs.append([y.detach(), state.detach(), *(x.grad for x in leaves)])
+    errors = [relative(ours, theirs) for theirs, ours in zip(*outputs, strict=True)]
+    FIGURES[f"wkv7_chunked_{length}"] = max(errors)
+    assert max(errors) < 1e-4
+
+
+@pytest.mark.parametrize("arm", ["quickstart-rwkv7", "quickstart-transformer"])
+def test_backbone_gives_the_numbers_of_the_cpu(arm):
+    section = dict(read(arm)["backbone"])
+    cls = registry().get("backbone", section.pop("name"))
+    torch.manual_seed(0)
+    model = cls(cls.Config(**section)).eval()
+    for parameter in model.parameters():
+        if not parameter.detach().any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    x = torch.randn(2, 70, model.width)
+    with torch.no_grad():
+        y, _ = model(x)
+        model.cuda()
+        ours, state = model(x[:, :69].cuda())
+        last = model.step_(x[:, 69:].cuda(), state)
+    FIGURES[arm] = relative(torch.cat([ours, last], dim=1), y)
+    assert FIGURES[arm] < 1e-3
+
+
+@pytest.mark.parametrize("arm", ["quickstart-rwkv7", "quickstart-transformer"])
+def test_a_bundled_arm_speaks(arm):
+    import wishbone
+
+    begin = time.perf_counter()
+    system = wishbone.load(arm, device="cuda")
+    loaded = time.perf_counter()
+    audio = system.say("The graphics card says this sentence.", seed=1)
+    FIGURES[f"{arm}_real_time_factor"] = (time.perf_counter() - loaded) / audio.seconds
+    FIGURES[f"{arm}_load_seconds"] = loaded - begin
+    assert 1.0 < audio.seconds < 8.0
+    assert torch.isfinite(audio.samples).all()
