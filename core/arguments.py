@@ -18,10 +18,12 @@ class Parser(argparse.ArgumentParser):
     _branches = False
     _mixing = False
 
-    def add_subparsers(self, **how: Any) -> argparse._SubParsersAction:
+    def add_subparsers(
+        self, *, dest: str = argparse.SUPPRESS, required: bool = False, metavar: str | None = None
+    ) -> argparse._SubParsersAction:
         """As in the base class; such a parser hands its words on and mixes nothing itself."""
         self._branches = True
-        return super().add_subparsers(**how)
+        return super().add_subparsers(dest=dest, required=required, metavar=metavar)
 
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: Any = None
