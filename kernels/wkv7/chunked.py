@@ -20,7 +20,7 @@ CHUNK = 32
 LONGEST = 64
 """exp(0.6065 * 64) is 7e16; float32 ends at 3e38, half of it in the exponent for products."""
 
-SLICE = 1 << 17
+SLICE = 1 << 18
 """Numbers per operand worked on at once, so that a handful of operands stay in the cache."""
 
 
