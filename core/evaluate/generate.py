@@ -69,7 +69,12 @@ def speak(
 
 
 def warm_up(systems: dict[str, System], voice: str | None) -> None:
-    """One sentence from every arm, unmeasured: the first call pays for caches and lazy imports."""
+    """One sentence from every arm, unmeasured: the first call pays for caches and lazy imports.
+
+    Sets PyTorch to one CPU thread: steps of small models are too short to share, two threads on a
+    busy machine mostly wait for each other, and results must not depend on the number of cores.
+    """
+    torch.set_num_threads(1)
     for system in systems.values():
         speak(system, WARM_UP, 0, voice)
 
