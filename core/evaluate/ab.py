@@ -168,7 +168,8 @@ def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> 
         )
         name = f"audio/{arm}/{prompt.key}-{repeat}.flac"
         generate.write(out / name, audio, systems[arm].decoder.sample_rate)
-        items.add(arm, prompt.key, repeat, text=prompt.text, audio=name, heard=None, **row)
+        about = {"text": prompt.text, "audio": name, "heard": None}
+        items.add(arm, prompt.key, repeat, {**about, **row})
     measured: dict[str, Any] = {}
     for what in progress(["steps", "memory"], "measuring speed and memory against length"):
         if what == "steps":
@@ -218,7 +219,7 @@ def _judge(
     for row, scored in zip(progress(todo, "listening"), panel.map(judge, todo), strict=True):
         kept = ("failure", "heard", "errors", "words", "dnsmos", "similarity")
         values = {key: scored[key] for key in kept if key in scored}
-        items.add(row["arm"], row["prompt"], row["repeat"], **values)
+        items.add(row["arm"], row["prompt"], row["repeat"], values)
     return panel.first.signatures
 
 

@@ -27,7 +27,7 @@ class Items:
                 # the last line of a run that was killed while it wrote
                 continue
 
-    def add(self, arm: str, prompt: str, repeat: int, **values: Any) -> None:
+    def add(self, arm: str, prompt: str, repeat: int, values: dict[str, Any]) -> None:
         """Write down what is known about an item now."""
         row = {"arm": arm, "prompt": prompt, "repeat": repeat, **values}
         self._merge(row)

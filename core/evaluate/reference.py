@@ -50,7 +50,7 @@ def judge_reference(
         others = np.delete(vectors, number, axis=0) if len(clips) > 1 else vectors
         row["similarity"] = float(vectors[number] @ _mean(others))
         key = row.pop("key")
-        items.add(NAME, key, 0, **row)
+        items.add(NAME, key, 0, row)
 
 
 def _mean(vectors: np.ndarray) -> np.ndarray:

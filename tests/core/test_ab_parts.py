@@ -38,10 +38,9 @@ def items_of(tmp_path, given, values):
     items = Items(tmp_path / "items.jsonl")
     for arm, row in values.items():
         for prompt, errors in zip(given.prompts, row, strict=True):
-            items.add(
-                arm, prompt.key, 0, words=10, errors=10 if errors is None else errors,
-                dnsmos=3.0, failure="empty" if errors is None else "", rtf=0.2,
-            )  # fmt: skip
+            told = {"words": 10, "errors": 10 if errors is None else errors, "dnsmos": 3.0}
+            failure = "empty" if errors is None else ""
+            items.add(arm, prompt.key, 0, {**told, "failure": failure, "rtf": 0.2})
     return items
 
 
@@ -171,7 +170,7 @@ def test_ratios_are_geometric_and_failed_items_have_no_speed(tmp_path):
     given = plan(prompts=3)
     items = items_of(tmp_path, given, {"old": [1, 1, 1], "new": [1, 1, None]})
     for key, factor in (("000", 0.1), ("001", 0.4)):
-        items.add("new", key, 0, rtf=factor)
+        items.add("new", key, 0, {"rtf": factor})
     found = compare.compare(items, given, given.metrics["rtf"], "new", "old")
     assert found["difference"] == pytest.approx(1.0)
     assert (found["units"], found["left_out"]) == (2, 1)
@@ -180,8 +179,8 @@ def test_ratios_are_geometric_and_failed_items_have_no_speed(tmp_path):
 def test_what_was_written_is_read_again_also_after_a_kill(tmp_path):
     path = tmp_path / "items.jsonl"
     items = Items(path)
-    items.add("old", "000", 0, seed=5, heard=None)
-    items.add("old", "000", 0, heard="hello")
+    items.add("old", "000", 0, {"seed": 5, "heard": None})
+    items.add("old", "000", 0, {"heard": "hello"})
     with path.open("a") as file:
         file.write('{"arm": "old", "prompt": "001", "rep')
     again = Items(path)

@@ -31,11 +31,13 @@ def finished(tmp_path):
             failed = arm == "new" and i == 2
             audio = f"audio/{arm}/{prompt.key}-0.flac"
             generate.write(tmp_path / audio, tone(0 if failed else 0.5 + i), 24_000)
-            items.add(
-                arm, prompt.key, 0, text=f"<script>alert({i})</script> words", audio=audio,
-                heard="" if failed else "words & more", errors=1, words=2, dnsmos=3.1, rtf=0.2,
-                failure="empty" if failed else "", seconds=1.0, token_rate=90.0,
-            )  # fmt: skip
+            told = {
+                "text": f"<script>alert({i})</script> words", "audio": audio,
+                "heard": "" if failed else "words & more", "errors": 1, "words": 2,
+                "dnsmos": 3.1, "rtf": 0.2, "failure": "empty" if failed else "",
+                "seconds": 1.0, "token_rate": 90.0,
+            }  # fmt: skip
+            items.add(arm, prompt.key, 0, told)
     length = [{"seconds": s, "step_ms": 1 + s, "state_bytes": 1000 * s} for s in (0.0, 10.0)]
     sizes = {str(s): 10 for s in (1, 10, 60)}
     budget = {
@@ -101,7 +103,7 @@ def test_players_show_losses_gains_and_a_plain_sample(tmp_path):
     for i, prompt in enumerate(given.prompts):
         change = {3: 9, 7: -2, 8: -3}.get(i, 0)
         for arm, errors in (("old", 4), ("new", 4 + change)):
-            items.add(arm, prompt.key, 0, words=20, errors=errors, failure="")
+            items.add(arm, prompt.key, 0, {"words": 20, "errors": errors, "failure": ""})
     result = {
         "arms": [{"key": "old"}, {"key": "new"}],
         "prompts": [{"key": p.key, "text": p.text} for p in given.prompts],
