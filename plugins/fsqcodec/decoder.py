@@ -74,6 +74,8 @@ class FSQCodecDecoder(Decoder):
         nn.init.zeros_(self.envelopes.bias[2 * points :])
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("spread", _spread(points), persistent=False)
+        hertz = torch.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)
+        self.register_buffer("audible", (hertz <= TOP_HZ).float(), persistent=False)
 
     def trunk(self, values: Tensor, cache: Cache | None = None) -> Tensor:
         """Digits [B, 8, T] -> features [B, 4 T, C]; with a cache, those that are final now."""
@@ -117,6 +119,7 @@ class FSQCodecDecoder(Decoder):
         parts = self.envelopes(features).float().unflatten(-1, (3, points)) @ self.spread
         voiced, breath = parts[..., :2, :].clamp(min=-14.0, max=6.0).unbind(-2)
         phase = source.minimum_phase(voiced) + parts[..., 2, :]
+        pulse, noise = pulse * self.audible, noise * self.audible
         if voicing is None:
             return source.filtered(pulse, voiced, phase) + noise * breath.exp()
         both = torch.logaddexp(2 * voiced, 2 * breath) / 2
@@ -158,6 +161,7 @@ class FSQCodecDecoder(Decoder):
         return FSQCodecStream(self, seed)
 
 
+TOP_HZ = 11_000.0  # nothing above: the recipe's loss ends there, so what came out would be chance
 WINDOW_SUM = 1.5  # sum of squared Hann windows at four frames per window
 
 

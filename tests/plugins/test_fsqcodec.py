@@ -169,3 +169,10 @@ def test_minimum_phase_of_a_one_pole_filter():
     response = 1 / (1 - 0.8 * z)
     phase = source.minimum_phase(response.abs().log())
     assert torch.allclose(phase, response.angle(), atol=1e-4)
+
+
+def test_nothing_sounds_above_what_the_loss_hears(decoder):
+    codes = torch.randint(0, 6561, (25, 1), generator=torch.Generator().manual_seed(6))
+    power = torch.fft.rfft(decoder.decode(codes)).abs().square()
+    edge = int(11_200 / (SAMPLE_RATE / 2) * len(power))
+    assert power[edge:].sum() < 1e-4 * power.sum()
