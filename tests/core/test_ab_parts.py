@@ -239,5 +239,5 @@ limit: 3
 
 def test_the_bundled_ab_differs_in_the_backbone_alone():
     given = read_plan("quickstart")
-    assert len(given.prompts) == 40
+    assert len(given.prompts) == 24
     assert all(each.meant for each in confound.differences(given) if "training" not in each.key)
