@@ -138,7 +138,7 @@ def _judge_beside(
     _keep(options.json, panel, {"items": rows, "reference": theirs, "made": made})
     speech.gate(
         rows,
-        theirs or rows,
+        theirs,
         {
             "errors": options.errors_above,
             "quality": options.quality_least,

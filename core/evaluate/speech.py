@@ -120,13 +120,19 @@ def beside(rows: Rows, reference: Rows) -> list[str]:
 
 
 def gate(rows: Rows, reference: Rows, wanted: Mapping[str, Any]) -> None:
-    """Raise ``GateFailed`` naming every limit that is not kept.
+    """Raise ``GateFailed`` naming every limit that is not kept, ``UsageError`` without a reference.
 
     ``wanted`` may hold ``errors`` (points above the reference), ``quality`` (least mean DNSMOS)
     and ``failures`` (most failed clips); None means no limit.
     """
     got, broken = summarize(rows), []
     if wanted.get("errors") is not None:
+        if not reference:
+            raise UsageError(
+                "There is no reference that word errors could be above.",
+                "--errors-above",
+                "Give --reference, or leave that limit out.",
+            )
         above = got["wer"] - summarize(reference)["wer"]
         if above > wanted["errors"]:
             broken.append(f"word errors {above:.1f} points above, at most {wanted['errors']:g}")

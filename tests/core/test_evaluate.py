@@ -52,6 +52,8 @@ def test_limits_fail_with_every_broken_one_named():
     good, bad = [row(1), row(1)], [row(5, 2.0), row(10, 1.0, "empty")]
     speech.gate(good, good, {"errors": 0, "quality": 2.7, "failures": 0})
     speech.gate(bad, good, {})
+    with pytest.raises(UsageError, match="no reference"):
+        speech.gate(bad, [], {"errors": 20})
     with pytest.raises(GateFailed) as caught:
         speech.gate(bad, good, {"errors": 20, "quality": 2.7, "failures": 0})
     for said in ("65.0 points", "DNSMOS 1.50", "1 failed"):
