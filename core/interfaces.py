@@ -24,6 +24,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from wishbone.core.engines import eager_only
+
 State = dict[str, Tensor]
 """What a backbone remembers: flat names, batch first, plain tensors, so a file can hold it."""
 
@@ -133,6 +135,16 @@ class Backbone(nn.Module):
         state.update(after)
         return y
 
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """Choose how ``step_`` computes from now on -> the engine used.
+
+        Names are in ``wishbone.core.engines``; "auto" never waits, no compiler runs. Every engine
+        keeps the contract of ``step_`` and takes any other's state, also in the middle of a
+        sequence. Weights are read now: call again after changing or moving them. "eager" undoes
+        it. Raises ``CapabilityError`` with the reason for what cannot be had here.
+        """
+        return eager_only(type(self).__name__, engine, weights)
+
     @abstractmethod
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
         """Exact bytes of one sequence's state after ``length`` positions, model of ``dtype``."""
@@ -172,6 +184,10 @@ class Head(nn.Module):
     @abstractmethod
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [..., D] -> logits [..., Q, X]."""
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """As ``Backbone.accelerate``, for the call on one position without gradient."""
+        return eager_only(type(self).__name__, engine, weights)
 
     def sample(self, hidden: Tensor, pick: Callable[[Tensor, int], int]) -> tuple[int, ...]:
         """hidden [D] -> one id per codebook; ``pick(logits [X], codebook)`` chooses each.
