@@ -1,0 +1,111 @@
+"""A folder of the public release: which files it holds, read as data, never as code.
+
+A release is a folder such as CosyVoice2-0.5B. Its ``.pt`` files are pickles, and its YAML builds
+Python objects when its own loader reads it; here a pickle is read as tensors only, and the YAML as
+text (``settings.py``). Nothing a release says can run.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wishbone.core.errors import CheckpointError
+from wishbone.core.weights import translate
+
+LANGUAGE_MODEL = "llm.pt"
+FLOW = "flow.pt"
+VOCODER = "hift.pt"
+SPEAKER = "campplus.onnx"
+EARS = "speech_tokenizer_v2.onnx"
+PRESETS = "spk2info.pt"
+"""Speaker presets; not every release has them."""
+TEXT = "CosyVoice-BlankEN"
+"""Folder of the text tokenizer, and of the config of the language model's body."""
+SETTINGS = ("cosyvoice2.yaml", "cosyvoice.yaml")
+"""Names of the YAML; the first releases and RWKVTTS use the second."""
+
+COUNTERS = ("epoch", "step")
+"""Whole numbers that training leaves among the tensors."""
+
+
+def file_of(folder: str | Path, name: str, what: str = "") -> Path:
+    """The file ``name`` of a release. Raises ``CheckpointError`` where it is missing.
+
+    ``what`` says in a few words what the file is for.
+    """
+    path = Path(folder) / name
+    if not path.exists():
+        there = Path(folder).is_dir()
+        raise CheckpointError(
+            f"The release has no {name}" + (f", {what}." if what else "."),
+            str(folder) if there else f"{folder}, which is no folder",
+            "Download the release again, whole." if there else "Name the folder that holds llm.pt.",
+        )
+    return path
+
+
+def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
+    """The tensors of a ``.pt`` file of the release, by their names there, on the CPU.
+
+    ``what`` names the part for people, such as "language model". The counters of training are
+    dropped, and ``generator.`` in front of the vocoder's names with the discriminators beside it.
+    Pickle is read with ``weights_only=True``, so code in it is refused, not run; tensors stay in
+    the file until they are copied. Raises ``CheckpointError`` for whatever is no flat table of
+    tensors.
+    """
+    path = Path(path)
+    file_of(path.parent, path.name, f"the {what}")
+    try:
+        loaded = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"The {what} cannot be read as tensors: {_reason(error)}",
+            str(path),
+            "Download the file again; if it holds more than tensors, do not trust it.",
+        ) from error
+    return _flat(loaded, path, what)
+
+
+def account(
+    table: Mapping[str, str | None], found: Mapping[str, Tensor], where: str = ""
+) -> dict[str, Tensor]:
+    """Tensors of a release by our names; every name of both sides is accounted for.
+
+    ``table`` maps their names to ours, ``{}`` standing for a number in both, or to ``None`` for
+    what is left out on purpose; an entry of ``None`` may meet no tensor. Raises
+    ``CheckpointError`` for a name the table does not know and for one that is missing, each named.
+    """
+    return translate(found, table, where)
+
+
+def _flat(loaded: object, path: Path, what: str) -> dict[str, Tensor]:
+    rows = loaded if isinstance(loaded, dict) else {}
+    rows = {name: row for name, row in rows.items() if name not in COUNTERS}
+    odd = sorted(str(n) for n, r in rows.items() if not (isinstance(r, Tensor) and type(n) is str))
+    if odd or not rows:
+        raise CheckpointError(
+            f"The {what} is no table of tensors: it holds "
+            + (f"something else as {', '.join(odd[:5])}." if odd else "none."),
+            str(path),
+            "Use the file of the release, or the state_dict that training saved.",
+        )
+    if any(name.startswith("generator.") for name in rows):
+        kept = {n: r for n, r in rows.items() if not n.startswith("discriminator.")}
+        rows = {name.removeprefix("generator."): row for name, row in kept.items()}
+    return rows
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error of PyTorch, whose advice to allow pickle is left out."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    for start in ("Weights only load failed", "Weights only load"):
+        if start in text and "WeightsUnpickler error:" in text:
+            text = text.partition("WeightsUnpickler error:")[2].strip()
+    return text.partition(". ")[0].rstrip(".")[:300] + "."
