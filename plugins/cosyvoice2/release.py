@@ -7,6 +7,8 @@ text (``settings.py``). Nothing a release says can run.
 
 from __future__ import annotations
 
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,9 @@ TEXT = "CosyVoice-BlankEN"
 """Folder of the text tokenizer, and of the config of the language model's body."""
 SETTINGS = ("cosyvoice2.yaml", "cosyvoice.yaml")
 """Names of the YAML; the first releases and RWKVTTS use the second."""
+
+FORBIDDEN = re.compile(r"(?:GLOBAL|global:?|function) ([A-Za-z_][\w.]*\.\w+)")
+"""How PyTorch names what a pickle wants and does not get."""
 
 COUNTERS = ("epoch", "step")
 """Whole numbers that training leaves among the tensors."""
@@ -61,9 +66,12 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
     path = Path(path)
     file_of(path.parent, path.name, f"the {what}")
     try:
-        loaded = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        with warnings.catch_warnings():
+            # about protocols and sparse tensors: neither passes what follows
+            warnings.simplefilter("ignore", UserWarning)
+            loaded = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except Exception as error:
         raise CheckpointError(
             f"The {what} cannot be read as tensors: {_reason(error)}",
@@ -88,7 +96,7 @@ def account(
 def _flat(loaded: object, path: Path, what: str) -> dict[str, Tensor]:
     rows = loaded if isinstance(loaded, dict) else {}
     rows = {name: row for name, row in rows.items() if name not in COUNTERS}
-    odd = sorted(str(n) for n, r in rows.items() if not (isinstance(r, Tensor) and type(n) is str))
+    odd = sorted(str(name) for name, row in rows.items() if not _plain(name, row))
     if odd or not rows:
         raise CheckpointError(
             f"The {what} is no table of tensors: it holds "
@@ -102,10 +110,15 @@ def _flat(loaded: object, path: Path, what: str) -> dict[str, Tensor]:
     return rows
 
 
+def _plain(name: object, row: object) -> bool:
+    return type(name) is str and isinstance(row, Tensor) and row.layout is torch.strided
+
+
 def _reason(error: Exception) -> str:
-    """The first sentence of an error of PyTorch, whose advice to allow pickle is left out."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    for start in ("Weights only load failed", "Weights only load"):
-        if start in text and "WeightsUnpickler error:" in text:
-            text = text.partition("WeightsUnpickler error:")[2].strip()
-    return text.partition(". ")[0].rstrip(".")[:300] + "."
+    """Why a file cannot be read, without PyTorch's advice to allow pickle."""
+    text = " ".join(str(error).split())
+    if asked := FORBIDDEN.search(text):
+        return f"it asks for {asked[1]}, which is code and was not run."
+    if isinstance(error, EOFError) or "central directory" in text or "Ran out of input" in text:
+        return "it is empty or was cut short."
+    return (text.partition(". ")[0].rstrip(".") or type(error).__name__)[:200] + "."
