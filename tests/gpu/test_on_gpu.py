@@ -1,11 +1,5 @@
-"""Everything that waits for a GPU, in one call: ``python -m pytest tests/gpu``.
+"""The whole system on a GPU against itself on a CPU; kernels and engines have files of their own."""
 
-Skipped where there is none. With ``WISHBONE_GPU_RESULTS=FILE`` the figures are written there as
-JSON, with the device and the date, to be committed beside this file.
-"""
-
-import json
-import os
 import time
 
 import pytest
@@ -13,26 +7,6 @@ import torch
 
 from wishbone.core.config import read
 from wishbone.core.plugin import registry
-
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no CUDA device: run this on a machine with a GPU"
-)
-FIGURES = {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def results():
-    """Collect the figures of all tests here and write them once."""
-    yield
-    target = os.environ.get("WISHBONE_GPU_RESULTS")
-    if target and FIGURES:
-        about = {
-            "device": torch.cuda.get_device_name(),
-            "torch": torch.__version__,
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        }
-        with open(target, "w", encoding="utf-8") as file:
-            json.dump({**about, **FIGURES}, file, indent=1)
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -42,7 +16,7 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("length", [1, 33, 200])
-def test_chunked_scan_equals_the_reference(length):
+def test_chunked_scan_equals_the_reference(length, figures):
     from wishbone.kernels.wkv7.chunked import wkv7_chunked
     from wishbone.kernels.wkv7.reference import wkv7_reference
 
@@ -58,12 +32,12 @@ def test_chunked_scan_equals_the_reference(length):
         (y.square().sum() + state.sum()).backward()
         outputs.append([y.detach(), state.detach(), *(x.grad for x in leaves)])
     errors = [relative(ours, theirs) for theirs, ours in zip(*outputs, strict=True)]
-    FIGURES[f"wkv7_chunked_{length}"] = max(errors)
+    figures[f"wkv7_chunked_{length}"] = max(errors)
     assert max(errors) < 1e-4
 
 
 @pytest.mark.parametrize("arm", ["quickstart-rwkv7", "quickstart-transformer"])
-def test_backbone_gives_the_numbers_of_the_cpu(arm):
+def test_backbone_gives_the_numbers_of_the_cpu(arm, figures):
     section = dict(read(arm)["backbone"])
     cls = registry().get("backbone", section.pop("name"))
     torch.manual_seed(0)
@@ -77,19 +51,19 @@ def test_backbone_gives_the_numbers_of_the_cpu(arm):
         model.cuda()
         ours, state = model(x[:, :69].cuda())
         last = model.step_(x[:, 69:].cuda(), state)
-    FIGURES[arm] = relative(torch.cat([ours, last], dim=1), y)
-    assert FIGURES[arm] < 1e-3
+    figures[arm] = relative(torch.cat([ours, last], dim=1), y)
+    assert figures[arm] < 1e-3
 
 
 @pytest.mark.parametrize("arm", ["quickstart-rwkv7", "quickstart-transformer"])
-def test_a_bundled_arm_speaks(arm):
+def test_a_bundled_arm_speaks(arm, figures):
     import wishbone
 
     begin = time.perf_counter()
     system = wishbone.load(arm, device="cuda")
     loaded = time.perf_counter()
     audio = system.say("The graphics card says this sentence.", seed=1)
-    FIGURES[f"{arm}_real_time_factor"] = (time.perf_counter() - loaded) / audio.seconds
-    FIGURES[f"{arm}_load_seconds"] = loaded - begin
+    figures[f"{arm}_real_time_factor"] = (time.perf_counter() - loaded) / audio.seconds
+    figures[f"{arm}_load_seconds"] = loaded - begin
     assert 1.0 < audio.seconds < 8.0
     assert torch.isfinite(audio.samples).all()
