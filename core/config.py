@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,8 @@ class System:
     decoder: Decoder
     sampling: Sampling
     config: Config
+    notes: list[str] = field(default_factory=list)
+    """What a person should know of the weights, such as a part that has none."""
 
     def say(self, text: str, voice: Any = None, seed: int = 0) -> Audio:
         """Speak all of ``text``; ``voice`` is what ``wishbone.core.pipeline`` takes."""
@@ -188,10 +190,11 @@ def build(config: Mapping[str, Any], device: str = "cpu") -> System:
         parts = _construct(config, device, parts.tokenizer)
     with torch.device(device):
         model = SpeechLM(parts.backbone, parts.head, parts.layout)
+    notes: list[str] = []
     if str(device) != "meta":
         for slot in ("speech_tokenizer", "decoder"):
-            _load_slot(getattr(parts, slot), config, slot)
-        _load_model(model, config)
+            notes += _load_slot(getattr(parts, slot), config, slot)
+        notes += _load_model(model, config)
     for module in (parts.speech_tokenizer, model, parts.decoder):
         module.to(device).eval().requires_grad_(False)
     sampling = structured(Sampling, config["sampling"], "sampling", config)
@@ -203,6 +206,7 @@ def build(config: Mapping[str, Any], device: str = "cpu") -> System:
         parts.decoder,
         sampling,
         config,
+        notes,
     )
 
 
@@ -373,18 +377,20 @@ def _new_head(config: Config, backbone: Backbone, codes: CodeSpace, layout: Layo
         ) from error
 
 
-def _load_slot(module: nn.Module, config: Config, slot: str) -> None:
-    if config[slot].get("weights"):
-        from wishbone.core.weights import load_part
+def _load_slot(module: nn.Module, config: Config, slot: str) -> list[str]:
+    from wishbone.core.weights import load_part
 
-        load_part(module, weights_folder(config[slot]["weights"]), slot)
+    folder = config[slot].get("weights")
+    note = load_part(module, weights_folder(folder), slot) if folder else ""
+    return [note] if note else []
 
 
-def _load_model(model: SpeechLM, config: Config) -> None:
+def _load_model(model: SpeechLM, config: Config) -> list[str]:
     """The whole model's weights first, then those of a part that has its own."""
-    if config.get("weights"):
-        from wishbone.core.weights import load_part
+    from wishbone.core.weights import load_part
 
-        load_part(model, weights_folder(config["weights"]), "model")
-    _load_slot(model.backbone, config, "backbone")
-    _load_slot(model.head, config, "head")
+    note = load_part(model, weights_folder(config["weights"])) if config.get("weights") else ""
+    own = [slot for slot in ("backbone", "head") if config[slot].get("weights")]
+    for slot in own:
+        _load_slot(getattr(model, slot), config, slot)
+    return [note] if note and "backbone" not in own else []

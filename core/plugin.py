@@ -47,6 +47,10 @@ class Hooks:
     def wishbone_converters(self) -> list[tuple[str, str, str]]:
         """Formats for ``wishbone convert``: (name, ``"package.module:Class"``, one line)."""
 
+    @hookspec
+    def wishbone_releases(self) -> list[tuple[str, str, str]]:
+        """Folders that ``weights:`` may name: (name, ``"package.module:Class"``, one line)."""
+
 
 @dataclass
 class PluginStatus:

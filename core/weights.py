@@ -108,15 +108,20 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return _tensors_of(loaded, path)
 
 
-def load_part(module: nn.Module, folder: str | Path, slot: str = "model") -> None:
+def load_part(module: nn.Module, folder: str | Path, slot: str = "model") -> str:
     """Load a module from a checkpoint folder, every name accounted for.
 
     ``<slot>.safetensors`` is used if the folder has it; otherwise ``model.safetensors``, of which
-    the decoder and the speech tokenizer take the names that begin with theirs.
+    the decoder and the speech tokenizer take the names that begin with theirs; otherwise whatever
+    ``wishbone.core.releases`` knows. Returns what a person should know, or nothing.
     """
+    from wishbone.core import releases
+
     folder = Path(folder)
     own = folder / f"{slot}.safetensors"
     path = own if own.is_file() else folder / FILE
+    if not path.is_file() and (note := releases.load(module, folder, slot)) is not None:
+        return note
     tensors = read_tensors(path)
     for prefix in _AS_PREFIX.get(slot, ()):
         inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -124,6 +129,7 @@ def load_part(module: nn.Module, folder: str | Path, slot: str = "model") -> Non
             tensors = inside
             break
     load_tensors(module, tensors, str(path))
+    return ""
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = "") -> None:
