@@ -321,6 +321,10 @@ class Layout(ABC):
 class DecoderStream(ABC):
     """One utterance's way through a decoder; owns all of its state."""
 
+    def wants(self) -> int:
+        """Code frames that ``push`` needs next to make samples; 0 where any number does."""
+        return 0
+
     @abstractmethod
     def push(self, codes: Tensor) -> Tensor:
         """codes [T, Q] -> samples [S] that are final now; S may be 0 while looking ahead."""
@@ -341,8 +345,21 @@ class Decoder(nn.Module):
     """Code frames it must see beyond a frame before that frame's samples are final."""
 
     @abstractmethod
-    def start(self, *, seed: int = 0, speaker: Tensor | None = None) -> DecoderStream:
-        """A new stream with its own random generator. ``speaker`` [E] where the codec wants one."""
+    def start(
+        self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
+    ) -> DecoderStream:
+        """A new stream with its own random generator.
+
+        ``speaker`` [E] where the codec wants one; ``prompt`` is what ``hear`` made of the voice's
+        recording. A decoder takes no notice of what it has no use for.
+        """
+
+    def hear(self, audio: Tensor, codes: Tensor) -> State:
+        """What this decoder wants to know of a voice's recording: named tensors, {} for nothing.
+
+        audio [S] in -1..1 at this decoder's ``sample_rate``, codes [T, Q] of the same recording.
+        """
+        return {}
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def stream(
         if record is not None:
             record.append(utterance)
         codes = frames(system, [ids], prompt, sampler, begin, utterance)
-        yield from decode(system, codes, seed, voice.speaker)
+        yield from decode(system, codes, seed, voice)
     if not spoken:
         what = "Nothing in the text can be spoken."
         raise UsageError(what, "the text given", "Give at least one word or number.")
@@ -139,11 +139,11 @@ def frames(
 
 @torch.no_grad()
 def decode(
-    system: System, codes: Iterable[tuple[int, ...]], seed: int, speaker: Tensor | None = None
+    system: System, codes: Iterable[tuple[int, ...]], seed: int, voice: Voice
 ) -> Iterator[Tensor]:
-    """Code frames to samples [S], in groups of ``GROUPS``."""
-    decoder = system.decoder.start(seed=seed, speaker=speaker)
+    """Code frames to samples [S], in groups of the size the decoder wants, else of ``GROUPS``."""
+    decoder = system.decoder.start(seed=seed, speaker=voice.speaker, prompt=voice.heard)
     codes, sizes = iter(codes), chain(GROUPS, repeat(GROUPS[-1]))
-    while group := list(islice(codes, next(sizes))):
+    while group := list(islice(codes, decoder.wants() or next(sizes))):
         yield decoder.push(torch.tensor(group, device=system.model.device)).cpu()
     yield decoder.finish().cpu()

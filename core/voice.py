@@ -53,6 +53,8 @@ class Voice:
     """As in ``Sample``; empty where nobody measured them."""
     speaker: Tensor | None = None
     """[E], for decoders that want one."""
+    heard: State | None = None
+    """What the decoder wants to know of the recording, as its ``hear`` makes it."""
     codec: str = ""
     """Fingerprint of the speech tokenizer that made the codes."""
     tokenizer: str = ""
@@ -94,11 +96,14 @@ class Voice:
                 where,
                 "Write down what the recording says, every word.",
             )
-        audio = audio_files.resample(audio, system.speech_tokenizer.sample_rate)
+        coded = audio_files.resample(audio, system.speech_tokenizer.sample_rate)
         with torch.inference_mode():
-            codes = system.speech_tokenizer.encode(audio.samples.to(system.model.device))
+            codes = system.speech_tokenizer.encode(coded.samples.to(system.model.device))
         if not len(codes):
             raise DataError("The recording is too short for a single code.", where, "Record more.")
+        decoded = audio_files.resample(audio, system.decoder.sample_rate)
+        with torch.no_grad():
+            heard = system.decoder.hear(decoded.samples.to(system.model.device), codes)
         return cls(
             name=name,
             licence=licence,
@@ -106,6 +111,7 @@ class Voice:
             text=text,
             speech=tuple(map(tuple, codes.tolist())),
             word_ends=tuple(word_ends),
+            heard={name: tensor.cpu() for name, tensor in heard.items()} or None,
             codec=fingerprint(system.speech_tokenizer),
             tokenizer=_tokenizer_key(system),
         )
@@ -158,6 +164,8 @@ class Voice:
         }
         if self.speaker is not None:
             tensors["speaker"] = self.speaker
+        for name, tensor in (self.heard or {}).items():
+            tensors[f"heard.{name}"] = tensor
         for name, tensor in (self.state or {}).items():
             tensors[f"state.{name}"] = tensor
         write_tensors(path.with_suffix(".safetensors"), tensors)
@@ -187,7 +195,6 @@ class Voice:
                 f"Keys are {', '.join(FIELDS)}.",
             )
         tensors = read_tensors(path.with_suffix(".safetensors"))
-        state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         try:
             return cls(
                 **{key: str(value) for key, value in said.items()},
@@ -195,7 +202,8 @@ class Voice:
                 speech=tuple(map(tuple, tensors["speech"].tolist())),
                 word_ends=tuple(tensors["word_ends"].tolist()),
                 speaker=tensors.get("speaker"),
-                state=state or None,
+                heard=_named(tensors, "heard."),
+                state=_named(tensors, "state."),
             )
         except KeyError as error:
             raise CheckpointError(
@@ -231,6 +239,11 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def _named(tensors: State, prefix: str) -> State | None:
+    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return found or None
 
 
 def _tokenizer_key(system: System) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream
+from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream, State
 from wishbone.plugins.fsqcodec import source
 from wishbone.plugins.fsqcodec.layers import Block, Cache, Convolution, Upsample
 
@@ -157,7 +157,9 @@ class FSQCodecDecoder(Decoder):
         stream = self.start(seed=seed)
         return torch.cat([stream.push(codes), stream.finish()])
 
-    def start(self, *, seed: int = 0, speaker: Tensor | None = None) -> FSQCodecStream:
+    def start(
+        self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
+    ) -> FSQCodecStream:
         return FSQCodecStream(self, seed)
 
 

@@ -102,7 +102,9 @@ class Hum(Decoder):
     def __init__(self, config: Empty) -> None:
         super().__init__()
 
-    def start(self, *, seed: int = 0, speaker: Tensor | None = None) -> DecoderStream:
+    def start(
+        self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
+    ) -> DecoderStream:
         return HumStream(self, seed)
 
 

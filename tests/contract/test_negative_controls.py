@@ -182,7 +182,7 @@ def _global_noise(self, level):
 class SharesStream(Hum):
     """The level before is kept on the decoder, where every stream finds it."""
 
-    def start(self, *, seed=0, speaker=None):
+    def start(self, *, seed=0, speaker=None, prompt=None):
         self.level = None
         before = property(lambda s: s.decoder.level, lambda s, v: setattr(s.decoder, "level", v))
         return type("Stream", (HumStream,), {"before": before})(self, seed)

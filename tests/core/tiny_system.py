@@ -109,7 +109,7 @@ class Hum(Decoder):
         super().__init__()
         self.streams = []
 
-    def start(self, *, seed=0, speaker=None):
+    def start(self, *, seed=0, speaker=None, prompt=None):
         self.streams.append(HumStream(seed))
         return self.streams[-1]
 
