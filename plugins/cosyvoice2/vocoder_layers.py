@@ -1,0 +1,251 @@
+"""Layers of the vocoder. Each goes on where its last call stopped, so a stream is exact.
+
+A layer is called with what is new of its input and gives what is final of its output; ``Memory``
+holds what it still needs. A whole utterance is one call whose memory says ``last``, so there is
+only one way through the vocoder, and a stream differs from the whole by rounding alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Memory:
+    """What one stream remembers of every layer, and whether its input ends with this call."""
+
+    def __init__(self) -> None:
+        self.last = False
+        self.counts: dict[Hashable, int] = {}
+        self._held: dict[Hashable, Tensor] = {}
+
+    def get(self, place: Hashable) -> Tensor | None:
+        """What was kept at ``place``, if anything was."""
+        return self._held.get(place)
+
+    def keep(self, place: Hashable, x: Tensor) -> None:
+        """Keep a copy of ``x``: a view would hold all of the tensor it looks into."""
+        self._held[place] = x.clone()
+
+    def join(self, place: Hashable, x: Tensor, zeros: int = 0) -> Tensor:
+        """x [B, C, T] behind what was kept at ``place``, at first behind ``zeros`` zeros."""
+        before = self.get(place)
+        return F.pad(x, (zeros, 0)) if before is None else torch.cat([before, x], dim=2)
+
+    def align(self, place: Hashable, *signals: Tensor) -> list[Tensor]:
+        """The positions that all signals [B, C, T] have by now; what runs ahead is kept."""
+        joined = [self.join((place, i), x) for i, x in enumerate(signals)]
+        ready = min(x.shape[2] for x in joined)
+        for i, x in enumerate(joined):
+            self.keep((place, i), x[:, :, ready:])
+        return [x[:, :, :ready] for x in joined]
+
+
+class Convolution(nn.Module):
+    """Convolution over [B, C, T] with ``padding`` zeros at both ends of the utterance."""
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        kernel: int,
+        *,
+        dilation: int = 1,
+        stride: int = 1,
+        padding: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(
+            width_in, width_out, kernel, stride, dilation=dilation, dtype=dtype
+        )
+        self.reach = (kernel - 1) * dilation + 1  # positions one output sees
+        self.stride = stride
+        self.padding = self.reach // 2 if padding is None else padding
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        x = memory.join(self, x, self.padding)
+        if memory.last:
+            x = F.pad(x, (0, self.padding))
+        made = max(0, (x.shape[2] - self.reach) // self.stride + 1)
+        memory.keep(self, x[:, :, made * self.stride :])
+        if not made:
+            return x.new_zeros(x.shape[0], self.convolution.out_channels, 0)
+        return self.convolution(x)
+
+    def ready(self, positions: int) -> int:
+        """Outputs that are final after so many inputs, before the last."""
+        return max(0, (positions + self.padding - self.reach) // self.stride + 1)
+
+
+class Rise(nn.Module):
+    """Transposed convolution [B, C, T] -> [B, C', rate T], its ends cut equally.
+
+    An output is the sum of ``kernel / rate`` inputs' shares; the shares of inputs that came before
+    are kept and added.
+    """
+
+    def __init__(self, width_in: int, width_out: int, kernel: int, rate: int) -> None:
+        super().__init__()
+        if (kernel - rate) % 2 or not 0 <= kernel - rate <= 2 * rate:
+            raise ValueError(f"a kernel of {kernel} cannot raise the rate {rate} times")
+        self.weight = nn.Parameter(torch.randn(width_in, width_out, kernel) * width_in**-0.5)
+        self.bias = nn.Parameter(torch.zeros(width_out))
+        self.kernel, self.rate, self.cut = kernel, rate, (kernel - rate) // 2
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        overlap, before = self.kernel - self.rate, memory.get(self)
+        if x.shape[2]:
+            y = F.conv_transpose1d(x, self.weight, stride=self.rate)
+        else:
+            y = x.new_zeros(x.shape[0], self.weight.shape[1], overlap)
+        if before is not None:
+            y = torch.cat([y[:, :, :overlap] + before, y[:, :, overlap:]], dim=2)
+        final = x.shape[2] * self.rate
+        # before the first input nothing is kept, so the cut waits for it
+        if x.shape[2] or before is not None:
+            memory.keep(self, y[:, :, final:])
+        y = y[:, :, : final + (self.cut if memory.last else 0)]
+        return (y if before is not None else y[:, :, self.cut :]) + self.bias[:, None]
+
+    def ready(self, positions: int) -> int:
+        """Outputs that are final after so many inputs, before the last."""
+        return max(0, positions * self.rate - self.cut)
+
+
+class Mirror(nn.Module):
+    """One position more at the start, a copy of the second one [B, C, T] -> [B, C, T + 1]."""
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        if memory.counts.get(self):
+            return x
+        x = memory.join(self, x)
+        if x.shape[2] < 2:
+            memory.keep(self, x)
+            return x[:, :, :0]
+        memory.counts[self] = 1
+        return torch.cat([x[:, :, 1:2], x], dim=2)
+
+
+class Snake(nn.Module):
+    """x + sin^2(a x) / a, with one learned a per channel (arXiv:2006.08195, equation 3)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = self.alpha[:, None]
+        wave = torch.sin(x * alpha)
+        # the release was trained with this much against division by zero
+        return torch.addcmul(x, wave, wave / (alpha + 1e-9))
+
+
+class ResidualBlock(nn.Module):
+    """HiFi-GAN's residual block (arXiv:2010.05646, appendix A.1) with Snake as its activation."""
+
+    def __init__(self, width: int, kernel: int, dilations: list[int]) -> None:
+        super().__init__()
+        self.wide = nn.ModuleList(
+            Convolution(width, width, kernel, dilation=dilation) for dilation in dilations
+        )
+        self.narrow = nn.ModuleList(Convolution(width, width, kernel) for _ in dilations)
+        self.before_wide = nn.ModuleList(Snake(width) for _ in dilations)
+        self.before_narrow = nn.ModuleList(Snake(width) for _ in dilations)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        for i, (wide, narrow) in enumerate(zip(self.wide, self.narrow, strict=True)):
+            y = wide(self.before_wide[i](x), memory)
+            y = narrow(self.before_narrow[i](y), memory)
+            x, y = memory.align((self, i), x, y)
+            x = x + y
+        return x
+
+    def ready(self, positions: int) -> int:
+        """Outputs that are final after so many inputs, before the last."""
+        for layer in (*self.wide, *self.narrow):
+            positions = layer.ready(positions)
+        return positions
+
+
+class Spectrum(nn.Module):
+    """Samples [B, 1, S] -> real above imaginary part [B, window + 2, S / hop + 1].
+
+    Frame m is centred on sample m hop; the signal is mirrored at both ends.
+    """
+
+    def __init__(self, window: int, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        size = len(self.window)
+        half, before = size // 2, memory.get(self)
+        if before is None and x.shape[2]:
+            x = torch.cat([x[:, :, 1 : half + 1].flip(2), x], dim=2)
+        elif before is not None:
+            x = torch.cat([before, x], dim=2)
+        if memory.last:
+            x = torch.cat([x, x[:, :, -half - 1 : -1].flip(2)], dim=2)
+        made = max(0, (x.shape[2] - size) // self.hop + 1)
+        if x.shape[2]:
+            memory.keep(self, x[:, :, made * self.hop :])
+        if not made:
+            return x.new_zeros(x.shape[0], size + 2, 0)
+        spectrum = torch.fft.rfft(x[:, 0].unfold(1, size, self.hop) * self.window)
+        return torch.cat([spectrum.real, spectrum.imag], dim=2).transpose(1, 2)
+
+    def ready(self, positions: int) -> int:
+        """Frames that are final after so many samples, before the last."""
+        return max(0, (positions - len(self.window) // 2) // self.hop + 1)
+
+
+class Waveform(nn.Module):
+    """Spectra [B, n, window / 2 + 1] -> samples [B, S]: the inverse of ``Spectrum``.
+
+    Overlapping frames are added and divided by the sum of their squared windows, which is that of
+    the whole utterance at every sample, so no frame is louder for coming first in a push.
+    """
+
+    def __init__(self, window: int, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+
+    def forward(self, spectra: Tensor, memory: Memory) -> Tensor:
+        size, frames = len(self.window), spectra.shape[1]
+        half, before = size // 2, memory.get(self)
+        if not frames and before is None:
+            return spectra.real.new_zeros(spectra.shape[0], 0)
+        added = before
+        if frames:
+            added = self._add(torch.fft.irfft(spectra, n=size) * self.window)
+            if before is not None:
+                kept = before.shape[2]
+                added = torch.cat([added[:, :, :kept] + before, added[:, :, kept:]], dim=2)
+        final = frames * self.hop
+        memory.keep(self, added[:, :, final:])
+        if memory.last:
+            final += size - self.hop - half
+        # the first half window lies before the utterance
+        done = memory.counts.get(self, 0)
+        skip = min(half - done, final)
+        memory.counts[self] = done + skip
+        samples, weight = added[:-1, 0, skip:final], added[-1:, 0, skip:final]
+        return samples / weight
+
+    def _add(self, pieces: Tensor) -> Tensor:
+        """[B, n, window] -> sums [B + 1, 1, (n - 1) hop + window]; the last row is the windows'."""
+        size, frames = pieces.shape[2], pieces.shape[1]
+        squares = (self.window * self.window).expand(1, frames, size).to(pieces.dtype)
+        columns = torch.cat([pieces, squares]).transpose(1, 2)
+        length = (frames - 1) * self.hop + size
+        return F.fold(columns, (1, length), (1, size), stride=(1, self.hop))[:, :, 0]
+
+    def ready(self, positions: int) -> int:
+        """Samples that are final after so many frames, before the last."""
+        return max(0, positions * self.hop - len(self.window) // 2)
