@@ -1,4 +1,4 @@
-"""The whole system on a GPU against itself on a CPU; kernels and engines have files of their own."""
+"""The whole system on a GPU against itself on a CPU; kernels and engines have their own files."""
 
 import time
 
