@@ -1,0 +1,267 @@
+"""Many requests at once: each goes its own way through the pipeline, all share every step.
+
+A request runs ``wishbone.core.pipeline.stream`` unchanged, in the thread that asks for it, with its
+own generator, layout turn and decoder. Only the model is stood in for: where the pipeline asks it
+to advance, the thread waits until every request that is not busy elsewhere asks too, and the last
+to ask takes one step for all.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wishbone.core import pipeline
+from wishbone.core.audio import Audio
+from wishbone.core.interfaces import Head, State
+from wishbone.core.pipeline import Text, Utterance
+from wishbone.core.serve.pool import Pool
+
+if TYPE_CHECKING:
+    from wishbone.core.config import System
+    from wishbone.core.voice import Voice
+
+TOGETHER = 16
+"""Positions of one request that are taken one a step with everyone; more go through at once, alone,
+because a matrix product over many positions reads the weights once."""
+
+Position = tuple[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to say and how."""
+
+    text: Text
+    voice: Voice | str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Said:
+    """A request that is done."""
+
+    number: int
+    """Its place among the requests, from 0."""
+    audio: Audio
+    utterances: list[Utterance] = field(default_factory=list)
+
+
+class Server:
+    """A system that speaks up to ``slots`` requests as one batch.
+
+    A request draws the codes it draws alone with the same seed: nothing random and no state is
+    shared, and a row of the batch is computed the same whoever else is there. A system without a
+    server computes one row by itself, whose float32 numbers differ in the last bits; the drawn
+    codes then differ only where two candidates are as close as that.
+
+    Methods may be called from any thread.
+    """
+
+    def __init__(
+        self, system: System, slots: int = 8, narrow: Mapping[str, torch.dtype] | None = None
+    ) -> None:
+        """``narrow`` as in ``Pool``. Raises ``CapabilityError``."""
+        self.system = system
+        self.pool = Pool(system.model.backbone, slots, narrow)
+        self.steps = 0
+        """Batched steps so far."""
+        self._lock = threading.RLock()
+        self._entry = threading.BoundedSemaphore(slots)
+        self._asking: list[_Seat] = []
+        self._present = 0
+
+    def stream(
+        self,
+        text: Text,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        record: list[Utterance] | None = None,
+    ) -> Iterator[Tensor]:
+        """``wishbone.core.pipeline.stream`` together with whoever else is streaming.
+
+        Waits for a free slot first. Between two chunks a stream holds nobody up, nor while it waits
+        for text. One thread for each stream: two streams pulled in turn by one thread never meet.
+        """
+        with self._entry:
+            seat = _Seat(self)
+            try:
+                system = replace(self.system, model=seat)
+                for chunk in pipeline.stream(system, seat.reading(text), voice, seed, record):
+                    with seat.elsewhere():
+                        yield chunk
+            finally:
+                seat.leave()
+
+    def say(self, requests: Iterable[Request | str]) -> Iterator[Said]:
+        """Speak all requests, as many at once as there are slots; each as soon as it is done."""
+        with ThreadPoolExecutor(self.pool.slots, "wishbone-stream") as threads:
+            jobs = [threads.submit(self._say, n, request) for n, request in enumerate(requests)]
+            try:
+                for job in as_completed(jobs):
+                    yield job.result()
+            finally:
+                for job in jobs:
+                    job.cancel()
+
+    def _say(self, number: int, request: Request | str) -> Said:
+        request = Request(request) if isinstance(request, str) else request
+        record: list[Utterance] = []
+        chunks = list(self.stream(request.text, request.voice, request.seed, record))
+        return Said(number, Audio(torch.cat(chunks), self.system.decoder.sample_rate), record)
+
+    def _settle(self) -> None:
+        """Step as long as everyone who is present waits for it. The lock is held."""
+        while self._asking and len(self._asking) == self._present:
+            asking = list(self._asking)
+            try:
+                answers = self._step(asking)
+            except BaseException as error:
+                answers = {seat: error for seat in asking}
+            for seat, answer in answers.items():
+                self._asking.remove(seat)
+                seat.answer(answer)
+
+    def _step(self, asking: list[_Seat]) -> dict[_Seat, Any]:
+        """One position of everyone; what those get who have none left."""
+        model = self.system.model
+        positions = [seat.waiting.popleft() for seat in asking]
+        table = torch.tensor([[table] for table, _ in positions], device=model.device)
+        ids = torch.tensor([[ids] for _, ids in positions], device=model.device)
+        with torch.inference_mode():
+            vectors = model.embed(table, ids)[:, 0]
+            hidden = self.pool.step([seat.slot for seat in asking], vectors)
+            self.steps += 1
+            done = [index for index, seat in enumerate(asking) if not seat.waiting]
+            if not done or type(model.head).sample is not Head.sample:
+                return {asking[index]: hidden[index] for index in done}
+            logits = model.head(hidden[done]).to("cpu", torch.float32)
+        return {asking[i]: _Logits(row) for i, row in zip(done, logits, strict=True)}
+
+
+@dataclass(frozen=True)
+class _Logits:
+    """[Q, X], computed for many requests at once."""
+
+    rows: Tensor
+
+
+class _Drawing:
+    """Stands in for the head: draws from logits that are there already."""
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+
+    def sample(
+        self, hidden: Tensor | _Logits, pick: Callable[[Tensor, int], int]
+    ) -> tuple[int, ...]:
+        if isinstance(hidden, _Logits):
+            return tuple(pick(logits, q) for q, logits in enumerate(hidden.rows))
+        return self._head.sample(hidden, pick)
+
+
+class _Seat:
+    """Stands in for the model of one request, which has a slot of the pool as long as it lives."""
+
+    def __init__(self, server: Server) -> None:
+        self.waiting: deque[Position] = deque()
+        self.head = _Drawing(server.system.model.head)
+        self._server, self._model = server, server.system.model
+        self._answered = threading.Condition(server._lock)
+        self._answer: Any = None
+        self._held: State | None = None
+        self._inside = False
+        with server._lock:
+            self.slot = server.pool.join()
+            server._present += 1
+            self._present = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def advance(self, positions: Sequence[Position], state: State) -> tuple[Any, State]:
+        """As ``SpeechLM.advance``. A state that comes back as it was given out stays in the pool.
+
+        Any other state begins a sequence, which goes through the model alone.
+        """
+        with self._server._lock:
+            if state is not self._held:
+                hidden, self._held = self._model.advance(positions, state)
+                self._inside = False
+                return hidden, self._held
+            if not self._inside:
+                self._server.pool.write(self.slot, state)
+                self._held = {}
+                self._inside = True
+            if len(positions) > TOGETHER:
+                return self._through(positions), self._held
+            return self._ask(positions), self._held
+
+    def _through(self, positions: Sequence[Position]) -> Tensor:
+        with torch.inference_mode():
+            vectors = self._model.embed_positions(positions)[0]
+            return self._server.pool.forward(self.slot, vectors)[-1]
+
+    def _ask(self, positions: Sequence[Position]) -> Any:
+        self.waiting.extend(positions)
+        self._answer = None
+        self._server._asking.append(self)
+        self._server._settle()
+        while self._answer is None:
+            self._answered.wait()
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        return self._answer
+
+    def answer(self, answer: Any) -> None:
+        """What ``advance`` is waiting for, or why it will not come. The lock is held."""
+        self.waiting.clear()
+        self._answer = answer
+        self._answered.notify()
+
+    def elsewhere(self) -> _Elsewhere:
+        """A context in which nobody waits for this request."""
+        return _Elsewhere(self)
+
+    def be_present(self, present: bool) -> None:
+        """Say whether the others have to wait for this request."""
+        with self._server._lock:
+            self._server._present += present - self._present
+            self._present = present
+            self._server._settle()
+
+    def reading(self, text: Text) -> Text:
+        """``text``, waiting for which holds nobody up."""
+        return text if isinstance(text, str) else self._pieces(iter(text))
+
+    def _pieces(self, text: Iterator[str]) -> Iterator[str]:
+        while True:
+            with self.elsewhere():
+                piece = next(text, None)
+            if piece is None:
+                return
+            yield piece
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        with self._server._lock:
+            self._server.pool.leave(self.slot)
+            self.be_present(False)
+
+
+class _Elsewhere:
+    def __init__(self, seat: _Seat) -> None:
+        self._seat = seat
+
+    def __enter__(self) -> None:
+        self._seat.be_present(False)
+
+    def __exit__(self, *reason: object) -> None:
+        self._seat.be_present(True)

@@ -1,0 +1,155 @@
+"""Many requests at once: each says what it says alone."""
+
+import threading
+import time
+
+import pytest
+import torch
+from tiny_system import tiny_system
+
+from wishbone.core import pipeline
+from wishbone.core.errors import UsageError
+from wishbone.core.serve.server import Request, Server
+from wishbone.core.testing import trained_looking_
+from wishbone.core.voice import Voice
+from wishbone.plugins.rwkv7.backbone import RWKV7
+from wishbone.plugins.transformer.backbone import Transformer
+
+LINES = [
+    "We speak of one thing. Then of another thing altogether!",
+    "Go.",
+    "A voice says what it has to say and nothing more than that.",
+    "So it is. So it was. So it goes on.",
+    "Nobody waits for long.",
+    "The last of them.",
+]
+FORMS = [
+    {"form": "unistream"},
+    {"form": "bistream", "pace": "ratio"},
+    {"form": "bistream", "pace": "words"},
+]
+VOICE = Voice(text=(1, 2, 27) * 4, speech=((3,), (9,)) * 16)
+
+
+def system_with(cls=None, **fields):
+    system = tiny_system(**fields)
+    if cls:
+        config = cls.small_config()
+        config.width = system.model.backbone.width
+        if cls is Transformer:
+            config.heads, config.kv_heads = 4, 2
+        torch.manual_seed(1)
+        system.model.backbone = trained_looking_(cls(config), 0).eval()
+    return system.model.requires_grad_(False) and system
+
+
+def codes(record):
+    return [utterance.codes for utterance in record]
+
+
+def expected(system):
+    records = []
+    for seed, line in enumerate(LINES):
+        record = []
+        audio = pipeline.say(system, line, VOICE if seed == 2 else None, seed, record)
+        records.append((codes(record), audio.samples))
+    return records
+
+
+def requests():
+    return [Request(line, VOICE if n == 2 else None, n) for n, line in enumerate(LINES)]
+
+
+@pytest.mark.parametrize("cls", [None, RWKV7, Transformer])
+@pytest.mark.parametrize("fields", FORMS)
+def test_a_request_says_in_company_what_it_says_alone(cls, fields):
+    system = system_with(cls, **fields)
+    server = Server(system, slots=4)
+    said = {one.number: one for one in server.say(requests())}
+    for number, (frames, samples) in enumerate(expected(system)):
+        assert codes(said[number].utterances) == frames
+        assert torch.equal(said[number].audio.samples, samples)
+    positions = sum(len(c) for one in said.values() for c in codes(one.utterances))
+    assert 0 < server.steps < positions
+    assert server.pool.free == 4
+
+
+def test_a_narrow_store_changes_what_is_said_only_a_little():
+    """Negative control of the comparison above: rounding the state moves some draw."""
+    system = system_with(RWKV7, word_base=30)
+    plain = {s.number: codes(s.utterances) for s in Server(system, 6).say(requests())}
+    kinds = {".wkv": torch.float8_e4m3fn}
+    coarse = {s.number: codes(s.utterances) for s in Server(system, 6, kinds).say(requests())}
+    assert plain != coarse
+
+
+def test_one_seat_is_enough_and_the_rest_waits():
+    system = system_with()
+    said = {one.number: codes(one.utterances) for one in Server(system, slots=1).say(requests())}
+    assert [said[n] for n in range(len(LINES))] == [frames for frames, _ in expected(system)]
+
+
+def test_a_stream_gives_chunks_that_are_the_whole():
+    system = system_with()
+    chunks = list(Server(system, 2).stream(LINES[0], seed=0))
+    assert len(chunks) > 3
+    assert torch.equal(torch.cat(chunks), pipeline.say(system, LINES[0], seed=0).samples)
+
+
+def test_who_does_not_listen_holds_nobody_up():
+    system = system_with()
+    server = Server(system, slots=2)
+    slow = server.stream(LINES[0], seed=0)
+    first = next(slow)
+    fast = torch.cat(list(server.stream(LINES[3], seed=3)))
+    assert torch.equal(fast, pipeline.say(system, LINES[3], seed=3).samples)
+    rest = torch.cat([first, *slow])
+    assert torch.equal(rest, pipeline.say(system, LINES[0], seed=0).samples)
+
+
+def test_who_waits_for_text_holds_nobody_up():
+    system, more, out = system_with(), threading.Event(), []
+
+    def arriving():
+        yield "We speak of one thing. Th"
+        assert more.wait(20)
+        yield "en of another thing altogether!"
+
+    server = Server(system, slots=2)
+    job = threading.Thread(target=lambda: out.extend(server.stream(arriving(), seed=0)))
+    job.start()
+    try:
+        time.sleep(0.05)
+        assert len(list(server.stream(LINES[3], seed=3))) > 1
+    finally:
+        more.set()
+        job.join(20)
+    assert torch.equal(torch.cat(out), pipeline.say(system, LINES[0], seed=0).samples)
+
+
+def test_a_stream_that_is_dropped_gives_its_slot_back():
+    server = Server(system_with(), slots=1)
+    stream = server.stream(LINES[0])
+    next(stream)
+    stream.close()
+    assert server.pool.free == 1
+    assert len(list(server.stream(LINES[1]))) > 0
+
+
+def test_a_request_that_fails_leaves_the_others_alone():
+    system = system_with()
+    server = Server(system, slots=2)
+    with pytest.raises(UsageError, match="Nothing in the text"):
+        list(server.stream("?!..."))
+    assert torch.equal(
+        torch.cat(list(server.stream(LINES[4], seed=4))),
+        pipeline.say(system, LINES[4], seed=4).samples,
+    )
+
+
+def test_a_step_that_fails_tells_everyone(monkeypatch):
+    server = Server(system_with(), slots=3)
+    monkeypatch.setattr(server.pool, "step", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(server.say(LINES[:3]))
+    assert server.pool.free == 3
