@@ -166,9 +166,12 @@ class HiFT(nn.Module):
 
         ``memory.last`` says that the utterance ends with it; T may then be 0.
         """
+        return self.filter(mel, self.source(self.pitch(mel, memory), memory, noise), memory)
+
+    def filter(self, mel: Tensor, excitation: Tensor, memory: Memory) -> Tensor:
+        """New mel [B, mels, T] and new excitation [B, 1, S'] -> final samples [B, S]."""
         dtype = self.entry.convolution.weight.dtype
-        pitch = self.pitch(mel, memory)
-        spectrum = self.spectrum(self.source(pitch, memory, noise).float(), memory).to(dtype)
+        spectrum = self.spectrum(excitation.float(), memory).to(dtype)
         x = self.entry(mel.to(dtype), memory)
         for stage in self.stages:
             x = stage(x, spectrum, memory)
