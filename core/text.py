@@ -94,13 +94,13 @@ def _fit(
         if ids:
             yield text, ids
         return
-    cut = _best_cut(text)
+    cut = best_cut(text)
     for half in (text[:cut].strip(), text[cut:].strip()):
         if half:
             yield from _fit(half, encode, most)
 
 
-def _best_cut(text: str) -> int:
+def best_cut(text: str) -> int:
     """Where to cut a text in two: a break in its middle half, the best kind there is."""
     middle = len(text) / 2
     for breaks in BREAKS:

@@ -1,0 +1,244 @@
+"""Numbers, dates, times, amounts and units in words, in Chinese and English.
+
+A light stand-in for a real normaliser: it reads what is common in running text, and leaves what it
+does not know as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+DIGITS = "零一二三四五六七八九"
+SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    " sixteen seventeen eighteen nineteen"
+).split()
+TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
+SCALES = ("", " thousand", " million", " billion", " trillion")
+ORDINALS = {
+    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
+    "nine": "ninth", "twelve": "twelfth",
+}  # fmt: skip
+MONTHS = (
+    "January February March April May June July August September October November December"
+).split()
+UNITS_ZH = {
+    "km": "千米", "kg": "千克", "cm": "厘米", "mm": "毫米", "ml": "毫升", "m": "米", "g": "克",
+    "℃": "摄氏度", "°C": "摄氏度", "°": "度", "㎡": "平方米", "m²": "平方米", "m³": "立方米",
+}  # fmt: skip
+UNITS_EN = {
+    "km": "kilometer", "kg": "kilogram", "cm": "centimeter", "mm": "millimeter",
+    "ml": "milliliter", "mph": "miles per hour", "°C": "degrees Celsius", "℃": "degrees Celsius",
+    "°F": "degrees Fahrenheit", "°": "degree",
+}  # fmt: skip
+MONEY = {
+    "$": ("dollar", "cent", "美元"), "€": ("euro", "cent", "欧元"), "¥": ("yen", "", "元"),
+    "£": ("pound", "penny", "英镑"), "￥": ("yuan", "", "元"),
+}  # fmt: skip
+"""Sign -> English name, its hundredth, Chinese name."""
+LONGEST = 15
+"""A run of more digits is read one by one, as a telephone number is."""
+
+NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], str]]
+
+
+def _plain(number: str) -> str:
+    return number.replace(",", "")
+
+
+def digits_zh(digits: str) -> str:
+    """Each digit by itself: 2024 -> 二零二四."""
+    return "".join(DIGITS[int(d)] for d in digits)
+
+
+def number_zh(number: str) -> str:
+    """A number of any sign and size, with or without a decimal point."""
+    number = _plain(number)
+    if number[0] in "-−":
+        return "负" + number_zh(number[1:])
+    whole, _, part = number.partition(".")
+    if part:
+        return f"{number_zh(whole)}点{digits_zh(part)}"
+    if len(whole) > LONGEST or (len(whole) > 1 and whole[0] == "0"):
+        return digits_zh(whole)
+    said = _whole_zh(int(whole))
+    return said[1:] if said.startswith("一十") else said
+
+
+def _whole_zh(value: int) -> str:
+    for size, name in ((10**12, "万亿"), (10**8, "亿"), (10**4, "万")):
+        if value >= size:
+            head, tail = divmod(value, size)
+            gap = "零" if 0 < tail < size // 10 else ""
+            return f"{_whole_zh(head)}{name}{gap}{_whole_zh(tail) if tail else ''}"
+    for size, name in ((1000, "千"), (100, "百"), (10, "十")):
+        if value >= size:
+            head, tail = divmod(value, size)
+            gap = "零" if 0 < tail < size // 10 else ""
+            return f"{DIGITS[head]}{name}{gap}{_whole_zh(tail) if tail else ''}"
+    return DIGITS[value]
+
+
+def number_en(number: str) -> str:
+    """A number of any sign and size, with or without a decimal point."""
+    number = _plain(number)
+    if number[0] in "-−":
+        return f"minus {number_en(number[1:])}"
+    whole, _, part = number.partition(".")
+    if part:
+        return f"{number_en(whole)} point {digits_en(part)}"
+    if len(whole) > LONGEST or (len(whole) > 1 and whole[0] == "0"):
+        return digits_en(whole)
+    value, groups = int(whole), []
+    for scale in SCALES:
+        value, group = divmod(value, 1000)
+        if group:
+            groups.insert(0, _hundreds_en(group) + scale)
+    return " ".join(groups) or "zero"
+
+
+def digits_en(digits: str) -> str:
+    """Each digit by itself: 2024 -> two zero two four."""
+    return " ".join(SMALL[int(d)] for d in digits)
+
+
+def ordinal_en(number: str) -> str:
+    """21 -> twenty-first."""
+    head, sign, last = number_en(number).rpartition("-")
+    if not sign:
+        head, sign, last = number_en(number).rpartition(" ")
+    ended = ORDINALS.get(last, last[:-1] + "ieth" if last.endswith("y") else last + "th")
+    return f"{head}{sign}{ended}"
+
+
+def year_en(year: str) -> str:
+    """1999 -> nineteen ninety-nine; 2005 -> two thousand five."""
+    head, tail = divmod(int(year), 100)
+    if tail == 0:
+        return number_en(year) if head % 10 == 0 else f"{number_en(str(head))} hundred"
+    if head == 20 and tail < 10:
+        return number_en(year)
+    gap = " oh " if tail < 10 else " "
+    return f"{number_en(str(head))}{gap}{number_en(str(tail))}"
+
+
+def _hundreds_en(value: int) -> str:
+    hundreds, rest = divmod(value, 100)
+    said = [f"{SMALL[hundreds]} hundred"] if hundreds else []
+    if rest >= 20:
+        said.append(TENS[rest // 10] + (f"-{SMALL[rest % 10]}" if rest % 10 else ""))
+    elif rest:
+        said.append(SMALL[rest])
+    return " ".join(said)
+
+
+def _money_en(match: re.Match[str]) -> str:
+    name, small, _ = MONEY[match["sign"]]
+    amount, scale = _plain(match["number"]), match["scale"]
+    plural = "s" if name not in ("yen", "yuan") else ""
+    if scale:
+        return f"{number_en(amount)} {scale} {name}{plural}"
+    whole, _, part = amount.partition(".")
+    said = f"{number_en(whole)} {name}{'' if int(whole) == 1 else plural}"
+    if len(part) == 2 and int(part) and small:
+        many = {"penny": "pence"}.get(small, f"{small}s") if int(part) > 1 else small
+        cents = f"{number_en(str(int(part)))} {many}"
+        return f"{said} and {cents}" if int(whole) else cents
+    return f"{number_en(amount)} {name}{plural}" if part.strip("0") else said
+
+
+def _time_en(match: re.Match[str]) -> str:
+    hour, minute, half = number_en(match[1].lstrip("0") or "0"), match[2], match[3] or ""
+    said = "" if minute == "00" else f" oh {number_en(minute[1])}" if minute[0] == "0" else (
+        f" {number_en(minute)}")  # fmt: skip
+    end = f" {half.replace('.', '').upper()}" if half else ("" if said else " o'clock")
+    return f"{hour}{said}{end}"
+
+
+def _unit_en(match: re.Match[str]) -> str:
+    name = UNITS_EN[match["unit"]]
+    many = _plain(match["number"]) != "1" and " " not in name
+    return f"{number_en(match['number'])} {name}{'s' if many else ''}"
+
+
+def _names(table: dict[str, str]) -> str:
+    return "|".join(re.escape(name) for name in sorted(table, key=len, reverse=True))
+
+
+_DATE = re.compile(r"(?<!\d)(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)")
+_SIGN = r"(?P<sign>[$€£¥￥])\s?"
+_SCALE = r"(?:\s(?P<scale>(?:thou|[mbtr]+illi)\w+))?"
+_CLOCK = r"(?<!\d)([01]?\d|2[0-3]):([0-5]\d)(?!\d|:)(?:\s?([ap]\.m\.|[ap]m\b))?"
+_YEAR = r"(?i:(?<=in )|(?<=since )|(?<=of )|(?<=, )|(?<=by ))(1[1-9]\d\d|20\d\d)(?![\d,.]\d|\d)"
+_MINUS = rf"(?<![\w.])[-−](?=\d)({NUMBER})"
+_SIGNED = rf"[-−]?(?:{NUMBER})"
+
+
+def _rules(*pairs: tuple[str, Callable[[re.Match[str]], str]]) -> tuple[Rule, ...]:
+    return tuple((re.compile(pattern), say) for pattern, say in pairs)
+
+
+ENGLISH = _rules(
+    (_DATE.pattern, lambda m: _date_en(m[1], m[2], m[3]) or m[0]),
+    (rf"{_SIGN}(?P<number>{NUMBER}){_SCALE}", _money_en),
+    (rf"(?i:{_CLOCK})", _time_en),
+    (r"\b(\d+)(?:st|nd|rd|th)\b", lambda m: ordinal_en(m[1])),
+    (rf"(?P<number>{NUMBER})\s?(?P<unit>{_names(UNITS_EN)})(?![A-Za-z])", _unit_en),
+    (rf"({NUMBER})\s?%", lambda m: f"{number_en(m[1])} percent"),
+    (_YEAR, lambda m: year_en(m[1])),
+    (_MINUS, lambda m: f"minus {number_en(m[1])}"),
+    (NUMBER, lambda m: number_en(m[0])),
+)
+
+CHINESE = _rules(
+    (_DATE.pattern, lambda m: _date_zh(m[1], m[2], m[3])),
+    (r"(?<!\d)(\d{4})(?=\s?年)", lambda m: digits_zh(m[1])),
+    (r"(?<!\d)(\d{1,2}):([0-5]\d)(?::([0-5]\d))?(?!\d)", lambda m: _time_zh(m)),
+    (rf"{_SIGN}(?P<number>{NUMBER})(?P<scale>[万亿]?)", lambda m: _money_zh(m)),
+    (rf"({_SIGNED})\s?[%％]", lambda m: f"百分之{number_zh(m[1])}"),
+    (
+        rf"(?P<number>{_SIGNED})\s?(?P<unit>{_names(UNITS_ZH)})(?![A-Za-z])",
+        lambda m: f"{number_zh(m['number'])}{UNITS_ZH[m['unit']]}",
+    ),
+    (r"(?<!\d)(\d+)/(\d+)(?!\d)", lambda m: f"{number_zh(m[2])}分之{number_zh(m[1])}"),
+    (r"(?<![\d.])1\d{10}(?![\d.])", lambda m: digits_zh(m[0]).replace("一", "幺")),
+    (_MINUS, lambda m: f"负{number_zh(m[1])}"),
+    (NUMBER, lambda m: number_zh(m[0])),
+)
+
+
+def _date_zh(year: str, month: str, day: str) -> str:
+    return f"{digits_zh(year)}年{number_zh(str(int(month)))}月{number_zh(str(int(day)))}日"
+
+
+def _money_zh(match: re.Match[str]) -> str:
+    return f"{number_zh(match['number'])}{match['scale']}{MONEY[match['sign']][2]}"
+
+
+def _date_en(year: str, month: str, day: str) -> str:
+    if not 1 <= int(month) <= 12 or not 1 <= int(day) <= 31:
+        return ""
+    return f"{MONTHS[int(month) - 1]} {ordinal_en(str(int(day)))}, {year_en(year)}"
+
+
+def _time_zh(match: re.Match[str]) -> str:
+    hour, minute = number_zh(str(int(match[1]))), match[2]
+    said = "整" if minute == "00" and not match[3] else (
+        f"{'零' if minute[0] == '0' else ''}{number_zh(str(int(minute)))}分")  # fmt: skip
+    second = f"{number_zh(str(int(match[3])))}秒" if match[3] else ""
+    return f"{hour}点{said}{second}"
+
+
+def spell(text: str, language: str) -> str:
+    """``text`` with its numbers in words; ``language`` is "zh" or "en", any other changes nothing.
+
+    "3.14" is one number and "1,234" another.
+    """
+    if language == "en":
+        # "v2" is two words
+        text = re.sub(r"(?<=[A-Za-z])(?=\d)", " ", text)
+    for pattern, say in {"zh": CHINESE, "en": ENGLISH}.get(language, ()):
+        text = pattern.sub(say, text)
+    return text

@@ -1,0 +1,202 @@
+"""The text tokenizer of CosyVoice2: the byte-level BPE of Qwen2 with marks for how to speak.
+
+Its files are in the release (``CosyVoice-BlankEN``); no id is assumed. The marks are not in the
+files, they are appended in a fixed order (``QwenTokenizer`` in cosyvoice/tokenizer/tokenizer.py),
+so their ids follow from how many ids the files have.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.errors import CheckpointError, ConfigError, MissingExtra
+from wishbone.core.interfaces import TextSpace, Tokenizer
+from wishbone.plugins.cosyvoice2 import release
+from wishbone.plugins.cosyvoice2.frontend import MARK, FrontEnd
+
+END_OF_PROMPT = "<|endofprompt|>"
+MARKS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", END_OF_PROMPT, "[breath]", "<strong>",
+    "</strong>", "[noise]", "[laughter]", "[cough]", "[clucking]", "[accent]", "[quick_breath]",
+    "<laughter>", "</laughter>", "[hissing]", "[sigh]", "[vocalized-noise]", "[lipsmack]", "[mn]",
+)  # fmt: skip
+"""The first three are in the files of a Qwen2; the others are CosyVoice2's, in its order."""
+
+PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""What merges never cross: contractions, words, digits, punctuation, blanks (Qwen2)."""
+
+UNFINISHED = re.compile(r"<[|/a-z]*|\[[a-z_-]*")
+"""The beginning of a mark, up to the end of what arrived."""
+
+
+class CosyVoice2Tokenizer(Tokenizer):
+    """Text to ids. Without a folder it has its size and no more, so that shapes can be checked.
+
+    Raises ``CheckpointError`` for files that are missing or contradict each other and
+    ``MissingExtra`` without the package ``tokenizers``; ``encode`` raises ``ConfigError`` when no
+    folder is named.
+    """
+
+    @dataclass
+    class Config:
+        release: str | None = None
+        """Folder of the release; the YAML of the system says ``${weights}``."""
+        rows: int = 151936
+        """Rows of the table of text where no release says; Qwen2's 151 646 ids and spare rows."""
+        normaliser: str = "auto"
+        """Who writes numbers out: "wetext", "builtin", "none", or wetext where it is installed."""
+        most: int = 80
+        """Letters of Chinese, ids of other languages, in a piece of text, ..."""
+        least: int = 60
+        """... which may end once it has this many, ..."""
+        merge: int = 20
+        """... and a last piece of fewer joins the one before."""
+
+    def __init__(self, config: CosyVoice2Tokenizer.Config) -> None:
+        self.config = config
+        self._front = FrontEnd(config.normaliser, config.most, config.least, config.merge)
+        self._bpe: Any = None
+        self.space = TextSpace(vocabulary=config.rows)
+        if config.release:
+            self._bpe, self.space = _open(Path(config.release) / release.TEXT, config.rows)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text`` as it is written; marks such as ``[laughter]`` are one id each."""
+        return self._ready().encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``, marks included; ids of spare rows leave no trace."""
+        return self._ready().decode(list(ids), skip_special_tokens=False)
+
+    def prepare(self, text: str) -> str:
+        """``text`` as it is spoken, numbers written out; see ``FrontEnd``."""
+        return self._front.normalise(text)
+
+    def pieces(self, text: str | Iterable[str]) -> Iterator[tuple[str, list[int]]]:
+        """Normalised pieces of a text, each with its ids and short enough to speak in one go."""
+        for piece in self._front.pieces(text, self.encode):
+            if ids := self.encode(piece):
+                yield piece, ids
+
+    def settled(self, text: str) -> int:
+        """As in ``Tokenizer``: all but the last word, or what may still become a mark."""
+        words = self._ready().pre_tokenizer.pre_tokenize_str(text)
+        place = words[-1][1][0] if words else 0
+        for opened in re.finditer(r"[<\[]", text):
+            mark = MARK.match(text, opened.start())
+            if opened.start() < place and (mark is None or mark.end() > place):
+                unfinished = mark is not None or UNFINISHED.fullmatch(text, opened.start())
+                place = opened.start() if unfinished else place
+        return place
+
+    def _ready(self) -> Any:
+        if self._bpe is None:
+            raise ConfigError(
+                "The system names no release, so there is no text tokenizer.",
+                "tokenizer.release",
+                "Add weights=FOLDER, the folder CosyVoice2-0.5B with llm.pt in it.",
+            )
+        return self._bpe
+
+
+def _open(folder: Path, rows: int) -> tuple[Any, TextSpace]:
+    """The tokenizer in ``CosyVoice-BlankEN``, marks appended, and what a layout must know of it."""
+    try:
+        from tokenizers import AddedToken
+    except ImportError as error:
+        raise MissingExtra(
+            "CosyVoice2's text tokenizer needs the package 'tokenizers'.",
+            "import tokenizers",
+            "pip install 'wishbone-tts[cosyvoice2]'",
+        ) from error
+    whole = folder / "tokenizer.json"
+    bpe = _from_whole(whole) if whole.is_file() else _from_parts(folder)
+    bpe.add_special_tokens([AddedToken(m, special=True, normalized=False) for m in MARKS])
+    bpe.no_padding()
+    bpe.no_truncation()
+    config = folder / "config.json"
+    rows = int(_json(config).get("vocab_size", rows)) if config.is_file() else rows
+    count = bpe.get_vocab_size(with_added_tokens=True)
+    ids = {mark: bpe.token_to_id(mark) for mark in MARKS}
+    if count > rows or max(ids.values()) >= rows:
+        raise CheckpointError(
+            f"The tokenizer has {count} ids, the release's table of text {rows} rows.",
+            str(folder),
+            "Use the files of one release.",
+        )
+    return bpe, TextSpace(vocabulary=rows, specials=ids)
+
+
+def _from_whole(path: Path) -> Any:
+    from tokenizers import Tokenizer as Bpe
+
+    try:
+        return Bpe.from_file(str(path))
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _from_parts(folder: Path) -> Any:
+    """From ``vocab.json`` and ``merges.txt``, as ``Qwen2Tokenizer`` of transformers builds it."""
+    from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer as Bpe
+
+    vocabulary = release.file_of(folder, "vocab.json", "the text tokenizer's ids")
+    merges = release.file_of(folder, "merges.txt", "the text tokenizer's merges")
+    try:
+        bpe = Bpe(models.BPE.from_file(str(vocabulary), str(merges)))
+    except Exception as error:
+        raise _unreadable(vocabulary, error) from error
+    bpe.normalizer = normalizers.NFC()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    for number, row in sorted(_added(folder).items()):
+        bpe.add_special_tokens([AddedToken(row, special=True, normalized=False)])
+        if bpe.token_to_id(row) != number:
+            raise CheckpointError(
+                f"The tokenizer gives {row!r} the id {number}, but its files have"
+                f" {bpe.token_to_id(row)} ids before it.",
+                str(folder / "tokenizer_config.json"),
+                "Use the files of one release; those of a Qwen2.5 number their marks differently.",
+            )
+    return bpe
+
+
+def _added(folder: Path) -> dict[int, str]:
+    """Id -> mark of every mark that the files name."""
+    found: dict[int, str] = {}
+    settings, own = folder / "tokenizer_config.json", folder / "added_tokens.json"
+    if settings.is_file():
+        rows = _json(settings).get("added_tokens_decoder", {})
+        found |= {int(number): str(row["content"]) for number, row in rows.items()}
+    if own.is_file():
+        found |= {int(number): str(mark) for mark, number in _json(own).items()}
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"The text tokenizer cannot be read: {str(error)[:200]}.",
+        str(path),
+        "Download the release again.",
+    )
