@@ -22,3 +22,15 @@ def wishbone_register(registry: Registry) -> None:
         "wishbone.adapters.cosyvoice2:CosyVoice2",
         "text and speech in one sequence, all text first or interleaved",
     )
+    registry.add(
+        "layout",
+        "spark",
+        "wishbone.adapters.spark:Spark",
+        "codes of the voice, then codes in time: ReSpark and Spark-TTS",
+    )
+    registry.add(
+        "layout",
+        "xy",
+        "wishbone.adapters.xy:XY",
+        "several codebooks, each one frame behind the last: RWKVTTS's XY",
+    )

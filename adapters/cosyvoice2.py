@@ -27,7 +27,7 @@ from random import Random
 
 import torch
 
-from wishbone.adapters.cosyvoice2_turn import CosyVoice2Turn
+from wishbone.adapters.cosyvoice2_turn import CosyVoice2Turn, close_instruct
 from wishbone.core.errors import ConfigError, DataError
 from wishbone.core.interfaces import (
     IGNORE,
@@ -134,6 +134,9 @@ class CosyVoice2(Layout):
         """A word is cut after this many codes, ..."""
         word_per_id: int = 6
         """... plus this many for each of its ids."""
+        fill: bool = True
+        """Whether the head has FILL and the unused id before it; RWKVTTS's models have only the
+        end, so they cannot alternate."""
         parity: str = "right"
         """"right" as in training; "upstream" repeats what the public code does, with its flaws."""
 
@@ -145,18 +148,20 @@ class CosyVoice2(Layout):
         self.eos = codes.size
         self.unused = codes.size + 1
         self.fill = codes.size + 2
-        self.extra = 3
-        self.tables = {"speech": codes.size + 3, "text": text.vocabulary, "marks": 2}
+        self.extra = 3 if config.fill else 1
+        self.tables = {"speech": codes.size + self.extra, "text": text.vocabulary, "marks": 2}
 
     def train(self, sample: Sample, random: Random) -> Positions:
         """Lay one utterance out; ``random`` chooses between unistream and bistream.
 
-        Raises ``DataError`` when ``word_ends`` does not fit the words of the text.
+        Raises ``DataError`` when ``word_ends`` does not fit the words of the text, and
+        ``CapabilityError`` for an instruction without ``<|endofprompt|>`` in the tokenizer.
         """
-        bistream = random.random() < self.config.bistream_probability
+        bistream = random.random() < self.config.bistream_probability and self.config.fill
         speech = [frame[0] for frame in sample.speech]
         line = Line()
         line.put(MARKS, (SOS,))
+        line.put(TEXT, close_instruct(sample.instruct, self))
         if bistream and self.config.pace == "words":
             self._alternate_words(line, sample, speech)
         elif bistream and len(speech) > self.config.bistream_min_ratio * len(sample.text):
@@ -253,6 +258,12 @@ def check(config: CosyVoice2.Config, text: TextSpace, codes: CodeSpace) -> None:
             f" may lack its {config.mix[1]} codes.",
             "bistream_min_ratio",
             f"Use at least {config.mix[1] / config.mix[0]:g}.",
+        )
+    if config.form == "bistream" and not config.fill:
+        refuse(
+            "A model without FILL cannot ask for more text, so it cannot alternate.",
+            "form",
+            "Use form: unistream, or a model with fill: true.",
         )
     if config.lookahead_words < 0:
         refuse("The number of words ahead is negative.", "lookahead_words", "Use 0 or more.")

@@ -114,7 +114,8 @@ class CosyVoice2Turn(Turn):
     def _finish(self, fewest: int, most: int) -> Steps:
         """Everything after TASK: codes until the end is drawn, within bounds."""
         layout = self._layout
-        never = () if self._config.parity == "upstream" else (layout.unused, layout.fill)
+        every = self._config.parity == "upstream" or not self._config.fill
+        never = () if every else (layout.unused, layout.fill)
         for said in range(most):
             early = (layout.eos,) if said < fewest else ()
             code = yield from self._draw(*never, *early)

@@ -73,6 +73,10 @@ class CodeSpace:
     """Q."""
     levels: tuple[int, ...] = ()
     """Levels of each FSQ digit, least significant first; empty where codes have no digits."""
+    global_size: int = 0
+    """Codes of the codebook that describes an utterance as a whole; 0 where there is none."""
+    global_count: int = 0
+    """How many of its codes describe one utterance."""
 
 
 class Tokenizer(ABC):
@@ -101,6 +105,10 @@ class SpeechTokenizer(nn.Module):
     @abstractmethod
     def encode(self, audio: Tensor) -> Tensor:
         """audio [S] in -1..1 at ``sample_rate`` -> codes [T, Q] int64."""
+
+    def encode_global(self, audio: Tensor) -> Tensor:
+        """The codes that describe all of ``audio``, [G] int64; G is 0 where a codec has none."""
+        return torch.zeros(0, dtype=torch.int64, device=audio.device)
 
 
 class Backbone(nn.Module):
@@ -207,6 +215,10 @@ class Sample:
     """Codes [T][Q]."""
     word_ends: Sequence[int] = ()
     """For each word of ``text``, the number of code frames spoken when it ends; may be empty."""
+    global_codes: Sequence[int] = ()
+    """Codes [G] of the utterance as a whole, where the codec has them."""
+    instruct: Sequence[int] = ()
+    """Ids of an instruction or of properties under which it was spoken; may be empty."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +245,8 @@ class Prompt:
     """As in ``Sample``, for the prompt."""
     instruct: Sequence[int] = ()
     """Ids of an instruction, spoken by nobody; the layout closes it with its own marker."""
+    global_codes: Sequence[int] = ()
+    """As in ``Sample``, for the prompt; where they are missing, a model that can draws them."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +264,14 @@ class Draw:
     """Ids that must not be drawn."""
     forced: int | None = None
     """The only id that may be drawn, if any."""
+    each: tuple[Draw, ...] = ()
+    """One for every codebook, instead of the two fields above, where codebooks differ."""
+    whole: bool = False
+    """The code describes the utterance as a whole, so repetition is neither judged nor counted."""
+
+    def of(self, codebook: int) -> Draw:
+        """What holds for one codebook."""
+        return self.each[codebook] if self.each else self
 
 
 @dataclass(frozen=True)
@@ -257,6 +279,13 @@ class Emit:
     """A code frame is ready for the decoder."""
 
     code: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tell:
+    """The codes of the utterance as a whole are known; the decoder gets them as its speaker."""
+
+    global_codes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -272,7 +301,7 @@ class Stop:
     """"end" when the model ended it, "length" when the length rule did."""
 
 
-Action = Feed | Draw | Emit | Wait | Stop
+Action = Feed | Draw | Emit | Tell | Wait | Stop
 
 
 class Turn(ABC):

@@ -6,7 +6,7 @@ Speaking a whole text is the stream, drained, so both give the same samples.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wishbone.core.audio import Audio
 from wishbone.core.errors import UsageError
-from wishbone.core.interfaces import Draw, Emit, Feed, Prompt, State, Stop, Wait
+from wishbone.core.interfaces import Draw, Emit, Feed, Prompt, State, Stop, Tell, Wait
 from wishbone.core.sampling import Sampler
 from wishbone.core.text import speakable
 from wishbone.core.voice import Voice, find
@@ -40,6 +40,8 @@ class Utterance:
     ids: Sequence[int] = ()
     codes: list[tuple[int, ...]] = field(default_factory=list)
     """Frames [T][Q] in the order they were drawn."""
+    global_codes: Sequence[int] = ()
+    """Codes of the whole utterance, where the layout tells them."""
     reason: str = ""
     """Why it is over, as in ``Stop``; empty while it is not."""
 
@@ -84,7 +86,11 @@ def stream(
         if record is not None:
             record.append(utterance)
         codes = frames(system, [ids], prompt, sampler, begin, utterance)
-        yield from decode(system, codes, seed, voice)
+        yield from decode(system, codes, seed, voice, utterance)
+        if utterance.global_codes and not prompt.global_codes:
+            # whoever was drawn for the first sentence speaks the others, too
+            prompt = replace(prompt, global_codes=utterance.global_codes)
+            begin = prefix(system, prompt)
     if not spoken:
         what = "Nothing in the text can be spoken."
         raise UsageError(what, "the text given", "Give at least one word or number.")
@@ -130,6 +136,8 @@ def frames(
             case Emit(code):
                 utterance.codes.append(code)
                 yield code
+            case Tell(global_codes):
+                utterance.global_codes = global_codes
             case Wait():
                 piece = next(pieces, None)
                 turn.end_text() if piece is None else turn.give_text(piece)
@@ -139,11 +147,20 @@ def frames(
 
 @torch.no_grad()
 def decode(
-    system: System, codes: Iterable[tuple[int, ...]], seed: int, voice: Voice
+    system: System,
+    codes: Iterable[tuple[int, ...]],
+    seed: int,
+    voice: Voice,
+    utterance: Utterance,
 ) -> Iterator[Tensor]:
     """Code frames to samples [S], in groups of the size the decoder wants, else of ``GROUPS``."""
-    decoder = system.decoder.start(seed=seed, speaker=voice.speaker, prompt=voice.heard)
-    codes, sizes = iter(codes), chain(GROUPS, repeat(GROUPS[-1]))
+    codes, sizes, speaker = iter(codes), chain(GROUPS, repeat(GROUPS[-1])), voice.speaker
+    # by its first code the layout has told what it knows of the whole utterance
+    first = list(islice(codes, 1))
+    if utterance.global_codes:
+        speaker = torch.tensor(utterance.global_codes, device=system.model.device)
+    decoder = system.decoder.start(seed=seed, speaker=speaker, prompt=voice.heard)
+    codes = chain(first, codes)
     while group := list(islice(codes, decoder.wants() or next(sizes))):
         yield decoder.push(torch.tensor(group, device=system.model.device)).cpu()
     yield decoder.finish().cpu()

@@ -151,15 +151,17 @@ class Sampler:
             return (action.forced,) * self._codes.codebooks
 
         def pick(logits: Tensor, codebook: int) -> int:
-            history = self._history[codebook]
+            allowed, history = action.of(codebook), self._history[codebook]
+            if allowed.forced is not None:
+                return allowed.forced
             drawn = choose(
                 logits,
                 self._sampling,
                 self._generator,
-                history=tuple(history),
-                banned=action.banned,
+                history=() if action.whole else tuple(history),
+                banned=allowed.banned,
             )
-            if drawn < self._codes.size:
+            if drawn < self._codes.size and not action.whole:
                 history.append(drawn)
             return drawn
 

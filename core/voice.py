@@ -51,6 +51,8 @@ class Voice:
     """Codes [T][Q] of the recording."""
     word_ends: tuple[int, ...] = ()
     """As in ``Sample``; empty where nobody measured them."""
+    global_codes: tuple[int, ...] = ()
+    """Codes of the recording as a whole, where the codec has them."""
     speaker: Tensor | None = None
     """[E], for decoders that want one."""
     heard: State | None = None
@@ -99,6 +101,7 @@ class Voice:
         coded = audio_files.resample(audio, system.speech_tokenizer.sample_rate)
         with torch.inference_mode():
             codes = system.speech_tokenizer.encode(coded.samples.to(system.model.device))
+            whole = system.speech_tokenizer.encode_global(coded.samples.to(system.model.device))
         if not len(codes):
             raise DataError("The recording is too short for a single code.", where, "Record more.")
         decoded = audio_files.resample(audio, system.decoder.sample_rate)
@@ -111,6 +114,7 @@ class Voice:
             text=text,
             speech=tuple(map(tuple, codes.tolist())),
             word_ends=tuple(word_ends),
+            global_codes=tuple(whole.tolist()),
             heard={name: tensor.cpu() for name, tensor in heard.items()} or None,
             codec=fingerprint(system.speech_tokenizer),
             tokenizer=_tokenizer_key(system),
@@ -129,7 +133,12 @@ class Voice:
             self._refuse("its codes were made by another codec")
         if self.tokenizer and self.tokenizer != _tokenizer_key(system):
             self._refuse(f"its transcript was encoded by the tokenizer '{self.tokenizer}'")
-        return Prompt(text=self.text, speech=self.speech, word_ends=self.word_ends)
+        return Prompt(
+            text=self.text,
+            speech=self.speech,
+            word_ends=self.word_ends,
+            global_codes=self.global_codes,
+        )
 
     def state_for(self, system: System) -> State | None:
         """The saved state on the system's device, if there is one.
@@ -162,6 +171,8 @@ class Voice:
             "speech": torch.tensor(self.speech, dtype=torch.int32),
             "word_ends": torch.tensor(self.word_ends, dtype=torch.int32),
         }
+        if self.global_codes:
+            tensors["global_codes"] = torch.tensor(self.global_codes, dtype=torch.int32)
         if self.speaker is not None:
             tensors["speaker"] = self.speaker
         for name, tensor in (self.heard or {}).items():
@@ -201,6 +212,7 @@ class Voice:
                 text=tuple(tensors["text"].tolist()),
                 speech=tuple(map(tuple, tensors["speech"].tolist())),
                 word_ends=tuple(tensors["word_ends"].tolist()),
+                global_codes=tuple(tensors.get("global_codes", torch.zeros(0)).tolist()),
                 speaker=tensors.get("speaker"),
                 heard=_named(tensors, "heard."),
                 state=_named(tensors, "state."),

@@ -1,4 +1,7 @@
-"""What every layout must satisfy: training and speaking must mean the same sequence."""
+"""What every layout must satisfy: training and speaking must mean the same sequence.
+
+A layout that needs a codec of another kind than ``CODES`` offers ``small_codes() -> CodeSpace``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 import torch
 
-from wishbone.core.errors import WishboneError
+from wishbone.core.errors import CapabilityError, WishboneError
 from wishbone.core.interfaces import (
     IGNORE,
     CodeSpace,
@@ -21,6 +24,7 @@ from wishbone.core.interfaces import (
     Prompt,
     Sample,
     Stop,
+    Tell,
     TextSpace,
     Wait,
 )
@@ -38,12 +42,21 @@ Sampler = Callable[[Sequence[int]], int]
 Position = tuple[int, tuple[int, ...]]
 
 
+def codes_of(cls: Any) -> CodeSpace:
+    """The codec a layout is tested with."""
+    offer = getattr(cls, "small_codes", None)
+    return CODES if offer is None else offer()
+
+
 def _build(cls: Any, config: Any) -> Layout:
-    return cls(config, text=SPACE, codes=CODES)
+    return cls(config, text=SPACE, codes=codes_of(cls))
 
 
-def sample(seed: int, words: int = 6, marked: bool = True) -> Sample:
-    """An utterance of ``words`` words, about four codes for each id; every 4th a slow one."""
+def sample(seed: int, words: int = 6, marked: bool = True, codes: CodeSpace = CODES) -> Sample:
+    """An utterance of ``words`` words, about four codes for each id; every 4th a slow one.
+
+    Every other one is spoken under an instruction.
+    """
     random = Random(seed)
     text: list[int] = []
     speech: list[tuple[int]] = []
@@ -52,34 +65,55 @@ def sample(seed: int, words: int = 6, marked: bool = True) -> Sample:
         ids = [random.randrange(37) for _ in range(random.randint(1, 3))]
         text += [*ids, 39 if number == words - 1 else 38]
         count = (len(ids) + 1) * (5 if number % 4 else 4)
-        speech += [(random.randrange(CODES.size),) for _ in range(count)]
+        speech += [
+            tuple(random.randrange(codes.size) for _ in range(codes.codebooks))
+            for _ in range(count)
+        ]
         ends.append(len(speech))
-    return Sample(text=text, speech=speech, word_ends=ends if marked else ())
+    return Sample(
+        text=text,
+        speech=speech,
+        word_ends=ends if marked else (),
+        global_codes=[random.randrange(codes.global_size) for _ in range(codes.global_count)],
+        instruct=(1, 2, 3) if seed % 2 else (),
+    )
+
+
+def _lay(layout: Layout, utterance: Sample, seed: int) -> tuple[Positions, Sample]:
+    """The sample laid out for training, without its instruction where the layout takes none."""
+    try:
+        return layout.train(utterance, Random(seed)), utterance
+    except CapabilityError:
+        utterance = dataclasses.replace(utterance, instruct=())
+        return layout.train(utterance, Random(seed)), utterance
 
 
 def wellformed(cls: Any, config: Any, module: str | None) -> str:
     """Training positions point at rows that exist, and every code is predicted once, in order."""
-    layout = _build(cls, config)
+    layout, codes = _build(cls, config), codes_of(cls)
     require(not isinstance(layout, torch.nn.Module), "a layout holds no parameter, yet is a Module")
     rows = list(layout.tables.values())
-    size = CODES.size + layout.extra
+    size, books = codes.size + layout.extra, codes.codebooks
     require(next(iter(layout.tables)) == "speech", "the first table is not speech")
     require(rows[0] == size, f"the speech table has {rows[0]} rows, codes and extra make {size}")
     for seed in range(SEEDS):
-        laid = layout.train(sample(seed, marked=seed % 3 > 0), Random(seed))
-        count = len(laid.table)
-        shapes = (laid.ids.shape, laid.targets.shape)
-        require(shapes == ((count, 1), (count, 1)), f"ids and targets are {shapes} for T = {count}")
+        laid, said = _lay(layout, sample(seed, marked=seed % 3 > 0, codes=codes), seed)
+        shape, shapes = (len(laid.table), books), (laid.ids.shape, laid.targets.shape)
+        require(shapes == (shape, shape), f"ids and targets are {shapes}, not {shape}")
         kinds = {laid.table.dtype, laid.ids.dtype, laid.targets.dtype}
         require(kinds == {torch.int64}, f"positions are {kinds}, not int64")
-        for table, row in zip(laid.table.tolist(), laid.ids[:, 0].tolist(), strict=True):
-            inside = 0 <= table < len(rows) and 0 <= row < rows[table]
-            require(inside, f"row {row} of table {table} does not exist")
-        wanted = [t for t in laid.targets[:, 0].tolist() if t != IGNORE]
-        require(all(0 <= t < size for t in wanted), "a target is outside the head's ids")
-        codes = [t for t in wanted if t < CODES.size]
-        spoken = [frame[0] for frame in sample(seed, marked=seed % 3 > 0).speech]
-        require(codes == spoken, "the targets below the extra ids are not the codes of the sample")
+        for table, ids in zip(laid.table.tolist(), laid.ids.tolist(), strict=True):
+            inside = 0 <= table < len(rows) and all(0 <= row < rows[table] for row in ids)
+            require(inside, f"rows {ids} of table {table} do not exist")
+        for book in range(books):
+            wanted = [t for t in laid.targets[:, book].tolist() if t != IGNORE]
+            require(all(0 <= t < size for t in wanted), "a target is outside the head's ids")
+            found = [t for t in wanted if t < codes.size]
+            spoken = [frame[book] for frame in said.speech]
+            require(
+                found in (spoken, [*said.global_codes, *spoken]),
+                "the targets below the extra ids are not the codes of the sample",
+            )
     return f"{SEEDS} samples, tables {dict(layout.tables)}"
 
 
@@ -92,8 +126,7 @@ def consistent(cls: Any, config: Any, module: str | None) -> str:
     layout, forms = _build(cls, config), _forms(cls, config)
     own = 0
     for seed in range(SEEDS):
-        utterance = sample(seed)
-        laid = layout.train(utterance, Random(seed))
+        laid, utterance = _lay(layout, sample(seed, codes=codes_of(cls)), seed)
         answers = [_spoken_alike(form, laid, utterance) for form in forms]
         own += answers[0] is None
         reasons = "; ".join(f"form {i}: {answer}" for i, answer in enumerate(answers))
@@ -116,16 +149,26 @@ def _forms(cls: Any, config: Any) -> list[Layout]:
 
 
 def _spoken_alike(layout: Layout, laid: Positions, utterance: Sample) -> str | None:
-    """None, or where speaking departs from training; with all text at once and id by id."""
-    for piece in (len(utterance.text), 1, 4):
+    """None, or where speaking departs from training; with all text at once and id by id.
+
+    What describes the utterance beside its text may be given to the request, or left out.
+    """
+    whole, instruct = tuple(utterance.global_codes), tuple(utterance.instruct)
+    answer = None
+    for prompt in {(g, i): Prompt(global_codes=g, instruct=i)
+                   for g in (whole, ()) for i in (instruct, ())}.values():  # fmt: skip
         try:
-            _retrace(layout, laid, utterance, piece)
+            for piece in (len(utterance.text), 1, 4):
+                _retrace(layout, laid, utterance, piece, prompt)
+            return None
         except Violation as error:
-            return f"text by {piece}: {error}"
-    return None
+            answer = answer or f"text by {piece}: {error}"
+    return answer
 
 
-def _retrace(layout: Layout, laid: Positions, utterance: Sample, piece: int) -> None:
+def _retrace(
+    layout: Layout, laid: Positions, utterance: Sample, piece: int, prompt: Prompt
+) -> None:
     expected = list(zip(laid.table.tolist(), map(tuple, laid.ids.tolist()), strict=True))
     targets = [tuple(row) for row in laid.targets.tolist()]
     predicted = {i for i, row in enumerate(targets) if set(row) != {IGNORE}}
@@ -136,9 +179,17 @@ def _retrace(layout: Layout, laid: Positions, utterance: Sample, piece: int) -> 
         at = len(fed) - 1
         require(at in predicted - asked, f"draws at position {at}, training predicts nothing new")
         asked.add(at)
-        wrong = targets[at][0] in action.banned or action.forced not in (None, targets[at][0])
-        require(not wrong, f"forbids at position {at} what training predicts, {targets[at]}")
-        return targets[at]
+        ids = []
+        for book, target in enumerate(targets[at]):
+            wish = action.of(book)
+            blank = target == IGNORE
+            wrong = wish.forced is None if blank else wish.forced not in (None, target)
+            require(
+                not wrong and target not in wish.banned,
+                f"at position {at} codebook {book} is {wish}, in training {target}",
+            )
+            ids.append(wish.forced if blank else target)
+        return tuple(ids)
 
     def feed(positions: Sequence[Position]) -> None:
         for position in positions:
@@ -147,7 +198,7 @@ def _retrace(layout: Layout, laid: Positions, utterance: Sample, piece: int) -> 
             require(position == wanted, f"position {at} is {position}, in training {wanted}")
             fed.append(position)
 
-    emitted = drive(layout, Prompt(), utterance.text, piece, answer, feed)[0]
+    emitted = drive(layout, prompt, utterance.text, piece, answer, feed)[0]
     require(asked == predicted, f"never draws at positions {sorted(predicted - asked)[:5]}")
     require(
         emitted == [tuple(f) for f in utterance.speech], "the codes emitted are not those drawn"
@@ -179,6 +230,8 @@ def drive(
         elif isinstance(action, Emit):
             require(drawn, "emits a code before anything was drawn")
             emitted.append(tuple(action.code))
+        elif isinstance(action, Tell):
+            require(not emitted, "tells of the whole utterance after its first code")
         elif isinstance(action, Wait):
             require(not ended, "waits for text after end_text")
             given, waiting = waiting[:piece], waiting[piece:]
@@ -194,20 +247,23 @@ def drive(
 
 def ends(cls: Any, config: Any, module: str | None) -> str:
     """Whatever is drawn and however text arrives, a request ends, and only codes are emitted."""
-    longest = 0
+    longest, codes = 0, codes_of(cls)
     for layout in _forms(cls, config)[:1]:
         for words in (0, 1, 8):
             text = sample(1, words).text
             for name, choose in _samplers().items():
                 for piece in (len(text) + 1, 1):
-                    emitted, _ = drive(
-                        layout, Prompt(), text, piece, _within(layout, choose), lambda _: None
-                    )
+                    answer = _within(layout, choose, codes)
+                    emitted, _ = drive(layout, Prompt(), text, piece, answer, lambda _: None)
                     what = f"{len(text)} ids, {name} sampler"
-                    outside = [c for c in emitted if not 0 <= c[0] < CODES.size]
+                    outside = [f for f in emitted if not _codes_only(f, codes)]
                     require(not outside, f"{what}: {outside[:3]} was emitted, which is no code")
                     longest = max(longest, len(emitted))
     return f"at most {longest} codes"
+
+
+def _codes_only(frame: Sequence[int], codes: CodeSpace) -> bool:
+    return len(frame) == codes.codebooks and all(0 <= code < codes.size for code in frame)
 
 
 def _samplers() -> dict[str, Sampler]:
@@ -215,44 +271,54 @@ def _samplers() -> dict[str, Sampler]:
     return {"lowest-id": min, "highest-id": max, "random": random.choice}
 
 
-def _within(layout: Layout, choose: Sampler) -> Callable[[Draw], tuple[int, ...]]:
+def _within(layout: Layout, choose: Sampler, codes: CodeSpace) -> Callable[[Draw], tuple[int, ...]]:
     """Answer a draw as the real sampler does, within what the turn allows."""
-    size = CODES.size + layout.extra
+    size = codes.size + layout.extra
+
+    def pick(wish: Draw) -> int:
+        named = {*wish.banned} | ({wish.forced} - {None})
+        require(all(0 <= i < size for i in named), f"{wish} names ids the head does not have")
+        if wish.forced is not None:
+            require(wish.forced not in wish.banned, f"{wish} forces what it bans")
+            return wish.forced
+        allowed = [i for i in range(size) if i not in wish.banned]
+        require(bool(allowed), f"{wish} allows nothing")
+        return choose(allowed)
 
     def answer(action: Draw) -> tuple[int, ...]:
-        named = {*action.banned} | ({action.forced} - {None})
-        require(all(0 <= i < size for i in named), f"{action} names ids the head does not have")
-        if action.forced is not None:
-            require(action.forced not in action.banned, f"{action} forces what it bans")
-            return (action.forced,)
-        allowed = [i for i in range(size) if i not in action.banned]
-        require(bool(allowed), f"{action} allows nothing")
-        return (choose(allowed),)
+        require(len(action.each) in (0, codes.codebooks), f"{action} is not for every codebook")
+        return tuple(pick(action.of(book)) for book in range(codes.codebooks))
 
     return answer
 
 
 def prompts(cls: Any, config: Any, module: str | None) -> str:
     """What the prompt says is fed and never emitted; an instruction changes none of it."""
-    layout = _build(cls, config)
-    said, new = sample(3, 4), sample(4, 5)
-    cases = (
-        Prompt(said.text, said.speech, said.word_ends),
-        Prompt(said.text, said.speech, said.word_ends, instruct=(1, 2, 3)),
-        Prompt(instruct=(1, 2, 3)),
-    )
+    layout, codes = _build(cls, config), codes_of(cls)
+    said, new = sample(3, 4, codes=codes), sample(4, 5, codes=codes)
+    known = Prompt(said.text, said.speech, said.word_ends, global_codes=said.global_codes)
+    cases = [known]
+    try:
+        layout.start(Prompt(instruct=(1, 2, 3)))
+        cases += [dataclasses.replace(known, instruct=(1, 2, 3)), Prompt(instruct=(1, 2, 3))]
+    except CapabilityError:
+        # a layout may have no place for an instruction, if it says so
+        pass
     for prompt in cases:
         fed: list[Position] = []
-        answer = _within(layout, Random(1).choice)
+        answer = _within(layout, Random(1).choice, codes)
         emitted, _ = drive(layout, prompt, new.text, 3, answer, fed.extend)
-        speech = [ids for table, ids in fed if table == Layout.SPEECH and ids[0] < CODES.size]
         before = [tuple(frame) for frame in prompt.speech]
-        whole = before + emitted
-        require(
-            speech in (whole, whole[:-1]), "the codes fed are not those of the prompt, then the new"
-        )
+        for book in range(codes.codebooks):
+            spoken = [ids[book] for table, ids in fed if table == Layout.SPEECH]
+            speech = [code for code in spoken if code < codes.size]
+            whole = [frame[book] for frame in before + emitted]
+            require(
+                speech in (whole, whole[:-1]),
+                "the codes fed are not those of the prompt, then the new",
+            )
         text = [ids[0] for table, ids in fed if table != Layout.SPEECH]
-        held = all(row in text for row in (*prompt.text, *prompt.instruct))
+        held = all(row in text for row in (*prompt.text, *prompt.instruct, *prompt.global_codes))
         require(held, "text of the prompt is not fed")
     return f"{len(cases)} prompts"
 

@@ -1,0 +1,225 @@
+"""The XY layout of RWKVTTS: several codebooks at every position, each one frame behind the last.
+
+With three codebooks, s0 the first codes of a frame, t0 an id of text, and ``-`` for nothing yet or
+nothing more::
+
+    in      SPEAKER t0 t1 SPEECH  s0 s1 s2 -  -        target  _ _ _ s0 s1 s2 -  _  _
+                                  -  u0 u1 u2 -                _ _ _ _  u0 u1 u2 -  _
+                                  -  -  v0 v1 v2               _ _ _ _  _  v0 v1 v2 -
+
+So a code is drawn when the coarser codes of its frame are known (``process_batch`` in
+utils/xy_data_processor.py). ``-`` is one id more than the codec has; its vector is zero with the
+head ``channels``. Channel 0 draws it to end the utterance, and the others follow by the delay.
+
+The public code cannot end: it lets channel 0 draw nothing but codes while it generates
+(``_sample`` in model/llm/xy_llm.py), so the end that was trained is never drawn. Here it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+
+from wishbone.core.errors import CapabilityError, ConfigError
+from wishbone.core.interfaces import (
+    IGNORE,
+    Action,
+    CodeSpace,
+    Draw,
+    Emit,
+    Feed,
+    Layout,
+    Positions,
+    Prompt,
+    Sample,
+    Stop,
+    TextSpace,
+    Turn,
+    Wait,
+)
+
+SPEECH, TEXT, MARKS = 0, 1, 2
+"""Indices into ``XY.tables``."""
+
+Frame = Sequence[int]
+Steps = Generator[Action, None, None]
+
+
+class XY(Layout):
+    """A speaker's mark, text, a mark, then delayed frames; any number of codebooks.
+
+    Row 0 of the marks ends the text, ``[CTL0]`` of the public models; the others are speakers,
+    ``[S0]`` and so on. Raises ``ConfigError`` for a speaker that does not exist.
+    """
+
+    @dataclass
+    class Config:
+        speakers: int = 10
+        """Marks of speakers."""
+        speaker: int = 0
+        """Which of them speaks."""
+        min_code_ratio: float = 1.0
+        """Frames per id of text before the end may be drawn."""
+        max_code_ratio: float = 10.0
+        """Frames per id of text after which speech is cut: at 12.5 frames a second, CosyVoice2's
+        bound."""
+
+    def __init__(self, config: Config, *, text: TextSpace, codes: CodeSpace) -> None:
+        if not 0 <= config.speaker < config.speakers:
+            raise ConfigError(
+                f"There is no speaker {config.speaker} among {config.speakers}.",
+                "layout.speaker of the xy layout",
+                "Count speakers from 0, or raise layout.speakers.",
+            )
+        self.config = config
+        self.text = text
+        self.codes = codes
+        self.nothing = codes.size
+        self.extra = 1
+        self.tables = {
+            "speech": codes.size + 1,
+            "text": text.vocabulary,
+            "marks": config.speakers + 1,
+        }
+
+    @classmethod
+    def small_codes(cls) -> CodeSpace:
+        """A codec for the contract suite."""
+        return CodeSpace(size=27, rate=12.5, codebooks=3)
+
+    def train(self, sample: Sample, random: Random) -> Positions:
+        """Lay one utterance out; nothing varies. Raises ``CapabilityError`` for an instruction."""
+        _refuse_instruct(sample.instruct)
+        books, steps = self.codes.codebooks, len(sample.speech) + self.codes.codebooks
+        rows = [[row] * books for row in (1 + self.config.speaker, *sample.text, 0)]
+        rows += [self.row(sample.speech, t, self.nothing) for t in range(steps - 1)]
+        targets = [[IGNORE] * books for _ in range(1 + len(sample.text))]
+        targets += [self.row(sample.speech, t, IGNORE, end=self.nothing) for t in range(steps)]
+        table = [MARKS, *[TEXT] * len(sample.text), MARKS, *[SPEECH] * (steps - 1)]
+        return Positions(torch.tensor(table), torch.tensor(rows), torch.tensor(targets))
+
+    def row(self, speech: Sequence[Frame], t: int, blank: int, end: int | None = None) -> list[int]:
+        """The delayed frame t: book q holds the code of frame t - q.
+
+        ``blank`` stands where that frame does not exist, ``end`` at the first after the last.
+        """
+        row = []
+        for book in range(self.codes.codebooks):
+            frame = t - book
+            if 0 <= frame < len(speech):
+                row.append(speech[frame][book])
+            else:
+                row.append(end if end is not None and frame == len(speech) else blank)
+        return row
+
+    def start(self, prompt: Prompt) -> Turn:
+        """Begin a request. Raises ``CapabilityError`` for an instruction, which XY cannot take."""
+        _refuse_instruct(prompt.instruct)
+        return XYTurn(self, prompt)
+
+
+class XYTurn(Turn):
+    """One request: all text, then frames that run behind each other until channel 0 ends."""
+
+    def __init__(self, layout: XY, prompt: Prompt) -> None:
+        self._layout = layout
+        self._prompt = prompt
+        self._text: list[int] = []
+        self._ended = False
+        self._drawn: tuple[int, ...] = ()
+        self._action: Action | None = None
+        self._steps = self._run()
+
+    def give_text(self, ids: Sequence[int]) -> None:
+        """More text arrived."""
+        self._text.extend(ids)
+
+    def end_text(self) -> None:
+        """No more text will arrive."""
+        self._ended = True
+
+    def next(self) -> Action:
+        """What to do now; after the utterance is over, ``Stop`` again and again."""
+        action = next(self._steps, self._action)
+        assert action is not None
+        self._action = action
+        return action
+
+    def drawn(self, ids: tuple[int, ...]) -> None:
+        """What the sampler drew."""
+        self._drawn = ids
+
+    def _run(self) -> Steps:
+        layout, prompt = self._layout, self._prompt
+        yield Feed([self._mark(1 + layout.config.speaker), *map(self._word, prompt.text)])
+        while not self._ended:
+            yield Wait()
+        if not self._text:
+            yield Stop("end")
+            return
+        known = [list(frame) for frame in prompt.speech]
+        rows = [layout.row(known, t, layout.nothing) for t in range(len(known))]
+        yield Feed(
+            [*map(self._word, self._text), self._mark(0), *((SPEECH, tuple(row)) for row in rows)]
+        )
+        yield from self._speak(known)
+
+    def _speak(self, frames: list[list[int]]) -> Steps:
+        """Row after row; ``frames`` are those of the prompt and grow by what is drawn."""
+        layout, books, given = self._layout, self._layout.codes.codebooks, len(frames)
+        ratios = (layout.config.min_code_ratio, layout.config.max_code_ratio)
+        fewest, most = (given + int(ratio * len(self._text)) for ratio in ratios)
+        total, reason, t = -1, "end", given
+        while total < 0 or t < total + books - 1:
+            wishes = [self._wish(frames, t, book, given, total) for book in range(books)]
+            if total < 0:
+                cut = t >= most
+                reason = "length" if cut else "end"
+                early = (layout.nothing,) if t < fewest else ()
+                wishes[0] = Draw(forced=layout.nothing) if cut else Draw(early)
+            yield Draw(each=tuple(wishes))
+            row = self._drawn
+            if total < 0 and row[0] == layout.nothing:
+                total = t
+            if total < 0:
+                frames.append([row[0]] + [layout.nothing] * (books - 1))
+            for book in range(1, books):
+                if given <= t - book < len(frames):
+                    frames[t - book][book] = row[book]
+            whole = t - books + 1
+            if given <= whole < len(frames):
+                yield Emit(tuple(frames[whole]))
+            if total < 0 or t < total + books - 1:
+                yield Feed([(SPEECH, tuple(row))])
+            t += 1
+        if books > 1:
+            # the last channel's own end: trained, and known without asking the model
+            yield Draw(forced=layout.nothing)
+        yield Stop(reason)
+
+    def _wish(self, frames: list[list[int]], t: int, book: int, given: int, total: int) -> Draw:
+        """What channel ``book`` may say in row t: nothing, what the prompt says, or any code."""
+        frame, nothing = t - book, self._layout.nothing
+        if frame < 0 or 0 <= total <= frame:
+            return Draw(forced=nothing)
+        if frame < given:
+            return Draw(forced=frames[frame][book])
+        return Draw((nothing,))
+
+    def _word(self, row: int) -> tuple[int, tuple[int, ...]]:
+        return TEXT, (row,) * self._layout.codes.codebooks
+
+    def _mark(self, row: int) -> tuple[int, tuple[int, ...]]:
+        return MARKS, (row,) * self._layout.codes.codebooks
+
+
+def _refuse_instruct(ids: Sequence[int]) -> None:
+    if ids:
+        raise CapabilityError(
+            "The xy layout has no place for an instruction.",
+            "an instruction or properties of a sample or a prompt",
+            "Leave it out, or use the spark or the cosyvoice2 layout.",
+        )
