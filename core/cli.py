@@ -21,6 +21,8 @@ COMMANDS = {
              "wishbone.core.data.command:main"),
     "evaluate": ("Measure a system or a codec.", "wishbone.core.evaluate.command:main"),
     "plugins": ("List, check and write plug-ins.", "wishbone.core.plugin_command:main"),
+    "bench": ("Measure speed and memory beside other projects.",
+              "wishbone.core.bench.command:main"),
     "match": ("Find the size at which two backbones cost the same.", "wishbone.core.match:main"),
     "convert": ("Bring weights in from other projects, and out.", "wishbone.core.convert:main"),
     "doctor": ("Say what works on this machine, and why the rest does not.",

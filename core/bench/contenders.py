@@ -1,0 +1,121 @@
+"""What can take part in a benchmark, by name; a configuration never names code.
+
+A contender lives in a process of its own, so that its libraries, threads and memory are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar
+
+from wishbone.core.errors import UnknownName, did_you_mean
+
+INSTALL = 'pip install "wishbone-tts[bench]"'
+KNOWN = {
+    "memory": "wishbone.core.bench.memory:Memory",
+    "wishbone": "wishbone.core.bench.models:Wishbone",
+    "rwkv": "wishbone.core.bench.peers:Rwkv",
+    "llama.cpp": "wishbone.core.bench.llama:LlamaCpp",
+    "system": "wishbone.core.bench.speech:SpeakingSystem",
+}
+"""Name in a YAML file -> ``"package.module:Class"``; plug-ins add theirs through a hook."""
+
+Times = dict[str, list[float]]
+"""Measure -> what was measured, in the measure's own unit; ``seconds`` is the usual one."""
+
+
+@dataclass
+class Job:
+    """What a suite asks of all its contenders."""
+
+    model: dict[str, Any]
+    """The suite's ``model``: sizes, seed."""
+    device: str = "cpu"
+    threads: int = 1
+    weights: str = ""
+    """Folder with the files of weights, where the suite has them."""
+
+
+class Contender:
+    """One side of a comparison. Subclasses carry a dataclass ``Config``, as every part does."""
+
+    Config: ClassVar[type]
+
+    def __init__(self, config: Any, job: Job) -> None:
+        self.config = config
+        self.job = job
+
+    @classmethod
+    def missing(cls, config: Any, job: Job) -> str:
+        """Why it cannot run here and what to do, or an empty string. Imports nothing large."""
+        return ""
+
+    @classmethod
+    def files(cls, config: Any) -> tuple[str, ...]:
+        """Names of the files of weights it reads from ``Job.weights``."""
+        return ()
+
+    def load(self) -> dict[str, Any]:
+        """Make ready to run -> facts worth keeping: ``engine``, ``version``, ``step_bytes``."""
+        raise NotImplementedError
+
+    def prepare(self, case: str) -> dict[str, Any]:
+        """Make one case ready -> facts of it: ``state_bytes``, ``resident_bytes``."""
+        return {}
+
+    def check(self, what: Mapping[str, Any]) -> list[float]:
+        """Numbers that every contender of a suite must agree on."""
+        raise NotImplementedError
+
+    def run(self, case: str, count: int) -> Times:
+        """One round: ``count`` repetitions of ``case``, each timed."""
+        raise NotImplementedError
+
+
+def targets() -> dict[str, str]:
+    """Every contender's name -> ``"package.module:Class"``, those of plug-ins included."""
+    from wishbone.core.plugin import loaded
+
+    found = dict(KNOWN)
+    for plugin in loaded().manager.get_plugins():
+        for key, target, _ in getattr(plugin, "wishbone_contenders", list)():
+            found.setdefault(key, target)
+    return found
+
+
+def target(name: str, where: str) -> str:
+    """The target of ``name``. Raises ``UnknownName`` saying which there are."""
+    known = targets()
+    if name not in known:
+        raise UnknownName(
+            f"There is no contender '{name}'.",
+            where,
+            did_you_mean(name, known) or f"Contenders: {', '.join(sorted(known))}.",
+        )
+    return known[name]
+
+
+def load_class(path: str) -> type[Contender]:
+    """The class that a target means."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def version_of(distribution: str) -> str:
+    """Of an installed distribution, or an empty string."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+def resident_bytes() -> int:
+    """Memory of this process now, 0 where that cannot be read."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+    except (OSError, StopIteration):
+        return 0

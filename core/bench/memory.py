@@ -1,0 +1,56 @@
+"""How fast this machine's memory can be read and copied: the limit of every decoding step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from wishbone.core.bench.contenders import Contender, Times
+
+
+@dataclass
+class MemoryConfig:
+    """What is read and copied."""
+
+    megabytes: int = 512
+    """Size of the block in 2^20 bytes; well beyond the last cache."""
+
+
+class Memory(Contender):
+    """Cases ``read`` (every byte once) and ``copy`` (every byte read once and written once)."""
+
+    Config = MemoryConfig
+
+    def load(self) -> dict[str, Any]:
+        """Fill the block, and choose the fastest of three ways to read it."""
+        import torch
+
+        count = self.config.megabytes * 2**20 // 4
+        self.source = torch.ones(count, device=self.job.device)
+        self.target = torch.empty_like(self.source)
+        ways: dict[str, Callable[[], Any]] = {
+            "sum": self.source.sum,
+            "dot": lambda: torch.dot(self.source, self.source),
+            "max of integers": self.source.view(torch.int32).max,
+        }
+        timed = {name: min(self._time(way) for _ in range(3)) for name, way in ways.items()}
+        best = min(timed, key=timed.__getitem__)
+        self.read = ways[best]
+        size = 4 * count
+        return {"engine": best, "case_bytes": {"read": size, "copy": 2 * size}}
+
+    def run(self, case: str, count: int) -> Times:
+        """Seconds of ``count`` passes over the block."""
+        way = self.read if case == "read" else lambda: self.target.copy_(self.source)
+        return {"seconds": [self._time(way) for _ in range(count)]}
+
+    def _time(self, way: Callable[[], Any]) -> float:
+        begin = perf_counter()
+        way()
+        if self.job.device != "cpu":
+            import torch
+
+            torch.cuda.synchronize()
+        return perf_counter() - begin

@@ -1,0 +1,232 @@
+"""Our language model as a contender: a backbone between two tables, one stream or a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wishbone.core.bench.contenders import Contender, Job, Times, resident_bytes
+from wishbone.core.compose import Config
+from wishbone.core.interfaces import Backbone, CodeSpace, Head, State
+
+PREFILLED = 256
+"""Positions really put through a backbone of constant state before its steps are timed."""
+FILE = "model.safetensors"
+
+
+@dataclass
+class WishboneConfig:
+    """How our side computes."""
+
+    engine: str = "auto"
+    """Argument of ``Backbone.accelerate``."""
+    weights: str = "float32"
+    """Argument of ``Backbone.accelerate``."""
+    prefill: str = "float32"
+    """Type of the matrix products when many positions go in at once: float32 or bfloat16."""
+    backbone: dict[str, Any] = field(default_factory=dict)
+    """Slot of the backbone; empty means the suite's ``model.backbone``."""
+    batch: int = 1
+    """Sequences that step together."""
+
+
+class Wishbone(Contender):
+    """Cases ``step``, ``prefill N`` and ``context N``, N in positions."""
+
+    Config = WishboneConfig
+
+    @classmethod
+    def missing(cls, config: WishboneConfig, job: Job) -> str:
+        """A GPU may be asked for that is not there."""
+        if job.device.startswith("cuda") and not torch.cuda.is_available():
+            return "no CUDA device is visible"
+        return ""
+
+    @classmethod
+    def files(cls, config: WishboneConfig) -> tuple[str, ...]:
+        """Our own format."""
+        return (FILE,)
+
+    @torch.inference_mode()
+    def load(self) -> dict[str, Any]:
+        """Build, read weights, choose the engine."""
+        slot = self.config.backbone or self.job.model["backbone"]
+        random = torch.Generator().manual_seed(1)
+        shape = (4096, self.config.batch, 1, 1)
+        self.ids = torch.randint(self.job.model["vocabulary"], shape, generator=random)
+        self.ids = self.ids.to(self.job.device)
+        self.at = 0
+        self.backbone, self.head = build(self.job, slot)
+        engine, weights = self.config.engine, self.config.weights
+        used = self.backbone.accelerate(engine, weights)
+        head_used = self.head.accelerate(engine, weights)
+        self.states: dict[str, State] = {}
+        self.begin: dict[str, State] = {}
+        self.left: dict[str, int] = {}
+        self.begin["step"] = self.states["step"] = self._first()
+        self.left["step"] = 1 << 60
+        return {
+            "engine": used if used == head_used else f"{used}, head {head_used}",
+            "version": f"torch {torch.__version__}",
+            "parameters": sum(p.numel() for p in self.backbone.parameters()),
+            "step_bytes": self._step_bytes(),
+            "batch": self.config.batch,
+        }
+
+    @torch.inference_mode()
+    def prepare(self, case: str) -> dict[str, Any]:
+        """Fill the state of ``context N``; cast matrices for ``prefill N``; warm up either."""
+        kind, _, number = case.partition(" ")
+        before = resident_bytes()
+        facts: dict[str, Any] = {}
+        if kind == "context":
+            state = grown(self.backbone, int(number), self.config.batch)
+            self.begin[case], self.left[case] = state, 0
+            facts["state_bytes"] = self.config.batch * self.backbone.state_bytes(int(number))
+            facts["held_bytes"] = sum(t.numel() * t.element_size() for t in state.values())
+        if kind == "prefill" and self.config.prefill == "bfloat16":
+            for module in (*self.backbone.modules(), self.head.output):
+                if isinstance(module, nn.Linear):
+                    module.weight.data = module.weight.data.bfloat16()
+        self.run(case, 1)
+        return facts | {"resident_bytes": resident_bytes() - before}
+
+    @torch.inference_mode()
+    def check(self, what: Mapping[str, Any]) -> list[float]:
+        """Logits [X] after ``ids``, by single steps or (``way`` "prefill") in one call."""
+        ids = torch.tensor(what["ids"], device=self.job.device)
+        if what["way"] == "prefill":
+            return self._whole(ids[None, :, None]).flatten().tolist()
+        state = self._first()
+        for each in ids.tolist():
+            at = torch.full((self.config.batch, 1, 1), each, device=self.job.device)
+            logits = self._step(at, state)
+        return logits.flatten(1)[0].tolist()
+
+    @torch.inference_mode()
+    def run(self, case: str, count: int) -> Times:
+        """Seconds of ``count`` steps after one that is not counted, or of ``count`` prefills."""
+        kind, _, number = case.partition(" ")
+        if kind == "prefill":
+            ids = self.ids[: int(number)].reshape(1, -1, 1)[:, : int(number)]
+            return {"seconds": [self._time(lambda: self._whole(ids)) for _ in range(count)]}
+        if self.left[case] < count + 1:
+            # a fork of the dictionary; steps never change the tensors of another holder
+            self.states[case] = dict(self.begin[case])
+            self.left[case] = max(int(number) // 8, count + 1)
+        self.left[case] -= count + 1
+        state = self.states[case]
+        self._step(self._next(), state)
+        if self.job.device != "cpu":
+            begin = perf_counter()
+            for _ in range(count):
+                self._step(self._next(), state)
+            torch.cuda.synchronize()
+            return {"seconds": [(perf_counter() - begin) / count]}
+        return {
+            "seconds": [self._time(lambda: self._step(self._next(), state)) for _ in range(count)]
+        }
+
+    def _first(self) -> State:
+        return self.backbone.init_state(self.config.batch, device=self.job.device)
+
+    def _next(self) -> Tensor:
+        self.at = (self.at + 1) % len(self.ids)
+        return self.ids[self.at]
+
+    def _step(self, ids: Tensor, state: State) -> Tensor:
+        """ids [B, 1, 1] -> logits [B, 1, X]; one stream goes through the head as a vector [D]."""
+        hidden = self.backbone.step_(self.head.embed(ids), state)
+        return self.head(hidden[0, 0])[None] if len(ids) == 1 else self.head(hidden[:, 0])
+
+    def _whole(self, ids: Tensor) -> Tensor:
+        """ids [1, T, 1] -> logits [1, X] of the last position."""
+        kind = torch.device(self.job.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.config.prefill == "bfloat16"):
+            hidden, _ = self.backbone(self.head.embed(ids))
+            return self.head(hidden[0, -1]).float()
+
+    def _time(self, work: Any) -> float:
+        begin = perf_counter()
+        work()
+        if self.job.device != "cpu":
+            torch.cuda.synchronize()
+        return perf_counter() - begin
+
+    def _step_bytes(self) -> int:
+        """What a step must read of the weights, and read and write of the state."""
+        table = self.head.table.weight
+        named = [*self.backbone.named_parameters(), *self.head.named_parameters()]
+        matrices = [p for n, p in named if p.ndim > 1 and n.endswith(".weight") and p is not table]
+        wide = sum(p.numel() for p in matrices)
+        rest = sum(p.numel() for _, p in named) - wide - table.numel()
+        rows = sum(len(p) for p in matrices)
+        size = {"float32": 4 * wide, "bfloat16": 2 * wide, "int8": wide + 4 * rows}
+        state = 2 * self.config.batch * self.backbone.state_bytes(0)
+        return size[self.config.weights] + 4 * rest + state
+
+
+def build(job: Job, slot: Mapping[str, Any]) -> tuple[Backbone, Head]:
+    """The backbone of ``slot`` and a plain head, in evaluation mode on the job's device.
+
+    From the suite's file of weights where it has one, else random weights that look trained.
+    """
+    from wishbone.core.config import structured
+    from wishbone.core.plugin import registry
+    from wishbone.core.testing.common import trained_looking_
+    from wishbone.core.weights import read_tensors
+
+    fields = {key: value for key, value in slot.items() if key != "name"}
+    kind = registry().get("backbone", slot["name"])
+    config = structured(kind.Config, fields, "model.backbone", Config({}))
+    plain = registry().get("head", "linear")
+    codes = CodeSpace(size=job.model["vocabulary"], rate=25.0)
+    with torch.device("meta" if job.weights else "cpu"):
+        backbone = kind(config)
+        head = plain(plain.Config(), width=backbone.width, codes=codes, extra=0)
+    if job.weights:
+        tensors = dict(read_tensors(Path(job.weights) / FILE))
+        tables = {n: tensors.pop(n) for n in ("tables.embedding", "tables.head")}
+        head.table.weight = nn.Parameter(tables["tables.embedding"])
+        head.output.weight = nn.Parameter(tables["tables.head"])
+        backbone.load_state_dict(tensors, assign=True)
+    else:
+        trained_looking_(backbone, job.model["seed"])
+    for module in (backbone, head):
+        module.to(job.device).eval().requires_grad_(False)
+    return backbone, head
+
+
+def grown(backbone: Backbone, length: int, batch: int = 1) -> State:
+    """The state ``length`` positions in, without going there.
+
+    A state of constant size is the true one after ``PREFILLED`` positions: its numbers do not
+    change what a step costs. Of a growing one, how two and three positions differ tells which
+    axis grows and by how much; it is filled with random numbers of the same spread.
+    """
+    weight = next(backbone.parameters())
+    random = torch.Generator().manual_seed(length)
+
+    def after(count: int) -> State:
+        x = torch.randn(batch, count, backbone.width, generator=random).to(weight)
+        return backbone(x)[1]
+
+    if backbone.caps.constant_state:
+        return after(min(length, PREFILLED))
+    two, three = after(2), after(3)
+    return {name: _longer(two[name], three[name], length - 2, random) for name in two}
+
+
+def _longer(two: Tensor, three: Tensor, more: int, random: torch.Generator) -> Tensor:
+    """``two`` grown ``more`` times as it grows into ``three``."""
+    if two.shape == three.shape:
+        return two + (three - two) * more if not two.is_floating_point() else two
+    size = [a + (b - a) * more for a, b in zip(two.shape, three.shape, strict=True)]
+    spread = float(three.std())
+    return torch.randn(size, generator=random, dtype=torch.float32).mul_(spread).to(three)

@@ -1,0 +1,210 @@
+"""Reads a suite: sizes, rounds and contenders are data, and checked before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.bench.contenders import Job, load_class, target
+from wishbone.core.compose import Config, compose, find
+from wishbone.core.config import structured
+from wishbone.core.errors import ConfigError
+
+KIND = "bench"
+"""Folder of ``wishbone.configs`` with the suites."""
+SAMPLE = "@"
+"""Stands between contender and case where a ratio names both, as in ``rwkv7@context 8192``."""
+
+
+@dataclass
+class CheckConfig:
+    """Numbers that all contenders must agree on before anything is timed."""
+
+    positions: int = 0
+    """Length of the prompt whose last logits are compared; 0 compares nothing."""
+    ways: list[str] = field(default_factory=lambda: ["steps"])
+    """How the prompt goes in: "steps" and "prefill"; for kernels, the names of inputs."""
+    tolerance: float = 1e-4
+    """Relative rms difference from the first contender, where a contender states none."""
+
+
+@dataclass
+class RatioConfig:
+    """A claim: the time of one side over the time of another, round by round."""
+
+    title: str = ""
+    of: str = ""
+    """Whose time is above the line: ``contender`` or ``contender@case``."""
+    over: str = ""
+    """Whose time is below it."""
+    measure: str = "seconds"
+    at_least: float | None = None
+    """What the ratio must reach, or nothing to only report it."""
+    at_most: float | None = None
+    """What the ratio must not exceed."""
+    stretch: float | None = None
+    """What one would like to see; reported, never required."""
+
+
+@dataclass
+class EntryConfig:
+    """What the runner must know of a contender, beside the contender's own fields."""
+
+    title: str = ""
+    """For tables; the key where empty."""
+    tolerance: float | None = None
+    """Allowed difference in the check, where it is not the suite's."""
+    cases: list[str] = field(default_factory=list)
+    """What it is timed on, where it is not the suite's ``cases``."""
+
+
+@dataclass
+class SuiteConfig:
+    """One YAML file of ``configs/bench``."""
+
+    about: str = ""
+    """What is measured, for people."""
+    threads: int = 1
+    """CPU threads of every contender."""
+    device: str = "cpu"
+    rounds: int = 9
+    """Turns of every contender that count; one more before them does not."""
+    count: int = 15
+    """Repetitions in a round; their median is the round's value."""
+    cases: list[str] = field(default_factory=list)
+    """What every contender is timed on."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Sizes and seed, as the contenders of the suite want them."""
+    weights: bool = False
+    """Whether all contenders read the same file of random weights, written first."""
+    check: CheckConfig = field(default_factory=CheckConfig)
+    contenders: dict[str, Any] = field(default_factory=dict)
+    """Key -> ``{name: ..., ...}``: which contender, its fields and those of ``EntryConfig``."""
+    ratios: list[RatioConfig] = field(default_factory=list)
+    plots: dict[str, str] = field(default_factory=dict)
+    """Title -> ``case`` for bars of the measure, or ``across context`` for lines over a number."""
+
+
+@dataclass
+class Entry:
+    """One contender of a suite, checked."""
+
+    key: str
+    name: str
+    target: str
+    config: Any
+    """Instance of the contender's ``Config``."""
+    title: str
+    cases: list[str]
+    tolerance: float
+    missing: str = ""
+    """Why it cannot take part here, and what to do."""
+
+
+@dataclass
+class Plan:
+    """A suite ready to run."""
+
+    name: str
+    suite: SuiteConfig
+    entries: dict[str, Entry]
+    quick: bool = False
+    """A sanity run with tiny sizes, from which nothing follows."""
+
+    @property
+    def job(self) -> Job:
+        """What all contenders are told; the folder of weights is filled in later."""
+        return Job(dict(self.suite.model), self.suite.device, self.suite.threads)
+
+    def as_data(self) -> dict[str, Any]:
+        """The suite's configuration as it was run."""
+        return asdict(self.suite)
+
+
+def read_plan(
+    name: str, overrides: Sequence[str] = (), quick: bool = False, rounds: int | None = None
+) -> Plan:
+    """The suite of a bundled name or a YAML file.
+
+    ``quick`` reads ``quick/NAME.yaml`` beside it, whose base is the suite itself. Raises
+    ``ConfigError`` and ``UnknownName`` in the words of every other configuration.
+    """
+    values = compose(_quick(name) if quick else name, overrides, KIND)
+    suite = structured(SuiteConfig, values, "suite", _placed(values))
+    if rounds is not None:
+        suite.rounds = rounds
+    if suite.rounds < 1 or suite.count < 1 or suite.threads < 1:
+        raise ConfigError(
+            "rounds, count and threads are at least 1.", str(values.path), "Correct these numbers."
+        )
+    plan = Plan(Path(name).stem, suite, {}, quick)
+    for key, fields in suite.contenders.items():
+        plan.entries[key] = _entry(key, fields, plan, values)
+    _check_ratios(plan, values)
+    return plan
+
+
+def _quick(name: str) -> Path:
+    path = find(name, KIND)
+    small = path.parent / "quick" / path.name
+    if not small.is_file():
+        raise ConfigError(
+            f"The suite '{path.stem}' has no small version.",
+            str(small),
+            "Write that file with 'base:' and small sizes, or leave --quick out.",
+        )
+    return small
+
+
+def _entry(key: str, fields: Any, plan: Plan, values: Config) -> Entry:
+    where = f"contenders.{key}"
+    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+        raise ConfigError(
+            f"'{where}' does not say which contender it is.",
+            values.place(where),
+            "Write 'name: NAME' under it.",
+        )
+    known = EntryConfig.__dataclass_fields__
+    own = structured(EntryConfig, {k: v for k, v in fields.items() if k in known}, where, values)
+    rest = {k: v for k, v in fields.items() if k not in known and k != "name"}
+    path = target(fields["name"], values.place(where))
+    kind = load_class(path)
+    config = structured(kind.Config, rest, where, values)
+    return Entry(
+        key,
+        fields["name"],
+        path,
+        config,
+        own.title or key,
+        own.cases or list(plan.suite.cases),
+        plan.suite.check.tolerance if own.tolerance is None else own.tolerance,
+        kind.missing(config, plan.job),
+    )
+
+
+def split_sample(text: str, plan: Plan) -> tuple[str, str]:
+    """Contender and case of ``contender@case``; the contender's only case where none is named."""
+    key, _, case = text.partition(SAMPLE)
+    key, case = key.strip(), case.strip()
+    if not case and key in plan.entries and len(plan.entries[key].cases) == 1:
+        case = plan.entries[key].cases[0]
+    return key, case
+
+
+def _check_ratios(plan: Plan, values: Config) -> None:
+    for ratio in plan.suite.ratios:
+        for side in (ratio.of, ratio.over):
+            key, case = split_sample(side, plan)
+            if key not in plan.entries or case not in plan.entries[key].cases:
+                raise ConfigError(
+                    f"The ratio '{ratio.title}' names '{side}', which is not measured.",
+                    values.place("ratios"),
+                    "Write CONTENDER, or CONTENDER@CASE, as they stand in this suite.",
+                )
+
+
+def _placed(values: Config) -> Config:
+    """``values`` under the key that ``structured`` speaks of, so that places are found."""
+    return Config(dict(values), values.path, {f"suite.{k}": v for k, v in values.places.items()})

@@ -1,0 +1,239 @@
+"""The run itself: every contender's process open at once, taking turns.
+
+Within a round the contenders follow each other case by case, and another one begins each time, so
+that no place in the row is an advantage. The first round warms everything up and does not count.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from math import sqrt
+from pathlib import Path
+from random import Random
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from wishbone.core.bench.contenders import Job
+from wishbone.core.bench.plan import Entry, Plan
+from wishbone.core.bench.protocol import ContenderLost, Worker
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Standing:
+    """What is known of one contender."""
+
+    entry: Entry
+    status: str = "measured"
+    """measured, missing, failed (never ready), lost (died in the middle) or differs."""
+    why: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    cases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Case -> facts of it."""
+    rounds: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
+    """Case -> one answer a round; None where there is none."""
+    difference: dict[str, float] = field(default_factory=dict)
+    """Way of the check -> relative rms difference from the first contender."""
+    worker: Worker | None = None
+
+    def lose(self, status: str, why: str) -> None:
+        """Take it out of the run."""
+        self.status, self.why = status, why
+        if self.worker is not None:
+            self.worker.close()
+            self.worker = None
+
+    def medians(self, case: str, measure: str) -> list[float | None]:
+        """One value a round."""
+        return [
+            median(answer["measured"][measure])
+            if answer and answer["measured"].get(measure)
+            else None
+            for answer in self.rounds.get(case, [])
+        ]
+
+    def as_data(self) -> dict[str, Any]:
+        """For the file."""
+        return {
+            "title": self.entry.title,
+            "name": self.entry.name,
+            "config": asdict(self.entry.config),
+            "status": self.status,
+            "why": self.why,
+            "facts": self.facts,
+            "cases": self.cases,
+            "difference": self.difference,
+            "tolerance": self.entry.tolerance,
+            "rounds": self.rounds,
+        }
+
+
+@dataclass
+class Outcome:
+    """What a suite's run left."""
+
+    standings: dict[str, Standing]
+    loads: list[float] = field(default_factory=list)
+    """Load average of the machine at the begin of every round that counts."""
+    stopped: str = ""
+    """Why nothing was timed, if so."""
+
+
+def run(plan: Plan, say: Say) -> Outcome:
+    """Open, check, take turns, close."""
+    outcome = Outcome({key: Standing(entry) for key, entry in plan.entries.items()})
+    with TemporaryDirectory(prefix="wishbone-bench-") as folder:
+        job = plan.job
+        _note_missing(outcome)
+        if plan.suite.weights:
+            say(f"{plan.name}: writing the same random weights in every format")
+            job.weights = folder
+            _write_weights(Path(folder), plan, outcome)
+        with _opened(outcome, job, say):
+            outcome.stopped = _check(plan, outcome, say)
+            if not outcome.stopped:
+                _prepare(outcome, say)
+                _take_turns(plan, outcome, say)
+    return outcome
+
+
+def _note_missing(outcome: Outcome) -> None:
+    for standing in outcome.standings.values():
+        if standing.entry.missing:
+            standing.lose("missing", standing.entry.missing)
+
+
+def _write_weights(folder: Path, plan: Plan, outcome: Outcome) -> None:
+    from wishbone.core.bench.checkpoints import write_checkpoints
+    from wishbone.core.bench.contenders import load_class
+
+    files = set()
+    for standing in outcome.standings.values():
+        if standing.status == "measured":
+            files |= set(load_class(standing.entry.target).files(standing.entry.config))
+    write_checkpoints(folder, plan.suite.model, files)
+
+
+@contextmanager
+def _opened(outcome: Outcome, job: Job, say: Say) -> Iterator[None]:
+    """Every process that can be started, loaded one after the other."""
+    try:
+        for key, standing in outcome.standings.items():
+            if standing.status != "measured":
+                say(f"{key}: left out, {standing.why}")
+                continue
+            entry = standing.entry
+            standing.worker = Worker(key, entry.target, asdict(entry.config), job)
+            try:
+                standing.facts = standing.worker.load()
+                say(f"{key}: ready ({standing.facts.get('engine', 'loaded')[:60]})")
+            except ContenderLost as lost:
+                standing.lose("failed", str(lost))
+                say(f"{key}: cannot take part, {lost}")
+        yield
+    finally:
+        for standing in outcome.standings.values():
+            if standing.worker is not None:
+                standing.worker.close()
+                standing.worker = None
+
+
+def _running(outcome: Outcome) -> list[Standing]:
+    return [s for s in outcome.standings.values() if s.worker is not None]
+
+
+def _check(plan: Plan, outcome: Outcome, say: Say) -> str:
+    """Compare what all contenders of the suite's own cases compute; why to stop, or nothing."""
+    check = plan.suite.check
+    if not check.positions:
+        return ""
+    random = Random(plan.suite.model.get("seed", 0))
+    size = plan.suite.model.get("vocabulary", 2)
+    ids = [random.randrange(size) for _ in range(check.positions)]
+    differing = []
+    for way in check.ways:
+        reference: list[float] | None = None
+        for standing in _running(outcome):
+            if standing.entry.cases != plan.suite.cases:
+                continue
+            try:
+                numbers = standing.worker.check({"ids": ids, "way": way})
+            except ContenderLost as lost:
+                standing.lose("failed", str(lost))
+                continue
+            reference = numbers if reference is None else reference
+            off = relative_rms(numbers, reference)
+            standing.difference[way] = off
+            allowed = standing.entry.tolerance
+            say(f"{standing.entry.key}: {way} differ by {off:.1e} (allowed {allowed:.0e})")
+            if not off <= allowed:
+                standing.status, standing.why = "differs", f"{way}: {off:.2e} > {allowed:.0e}"
+                differing.append(f"{standing.entry.title} by {off:.1e}")
+    return f"results differ: {', '.join(differing)}" if differing else ""
+
+
+def relative_rms(numbers: Sequence[float], reference: Sequence[float]) -> float:
+    """Root of the mean square of the difference, over that of the reference."""
+    if len(numbers) != len(reference):
+        return float("inf")
+    off = sum((a - b) ** 2 for a, b in zip(numbers, reference, strict=True))
+    return sqrt(off / (sum(b * b for b in reference) or 1.0))
+
+
+def _prepare(outcome: Outcome, say: Say) -> None:
+    """Every case of every contender once, untimed."""
+    for standing in _running(outcome):
+        for case in standing.entry.cases:
+            try:
+                standing.cases[case] = standing.worker.prepare(case)
+            except ContenderLost as lost:
+                standing.lose("failed", f"{case}: {lost}")
+                say(f"{standing.entry.key}: cannot take part, {case}: {lost}")
+                break
+
+
+def _take_turns(plan: Plan, outcome: Outcome, say: Say) -> None:
+    keys = [standing.entry.key for standing in _running(outcome)]
+    cases = _ordered_cases(outcome)
+    for number in range(plan.suite.rounds + 1):
+        counts = number > 0
+        if counts:
+            outcome.loads.append(load_average())
+        turn = number % max(1, len(keys))
+        for case in cases:
+            for key in [*keys[turn:], *keys[:turn]]:
+                standing = outcome.standings[key]
+                if case in standing.entry.cases:
+                    answer = _one_turn(standing, case, plan.suite.count, say)
+                    if counts:
+                        standing.rounds.setdefault(case, []).append(answer)
+        say(f"{plan.name}: round {number} of {plan.suite.rounds}" if counts else "warmed up")
+
+
+def _one_turn(standing: Standing, case: str, count: int, say: Say) -> Mapping[str, Any] | None:
+    if standing.worker is None:
+        return None
+    try:
+        return standing.worker.run(case, count)
+    except ContenderLost as lost:
+        standing.lose("lost", f"{case}: {lost}")
+        say(f"{standing.entry.key}: lost, {lost}; the others go on")
+        return None
+
+
+def _ordered_cases(outcome: Outcome) -> list[str]:
+    """Every case once, in the order in which the contenders name them."""
+    found: dict[str, None] = {}
+    for standing in outcome.standings.values():
+        found |= dict.fromkeys(standing.entry.cases)
+    return list(found)
+
+
+def load_average() -> float:
+    """Of the last minute; -1 where the system does not tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else -1.0

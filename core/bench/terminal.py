@@ -1,0 +1,138 @@
+"""Tables of a result in the terminal, in plain text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wishbone.core.bench.arithmetic import asked
+
+UNITS = {"seconds": (1000.0, "ms"), "rtf": (1.0, "x real time"), "first_audio": (1000.0, "ms"),
+         "streams": (1.0, "streams")}  # fmt: skip
+"""Measure -> factor and unit in which people read it."""
+
+
+def progress(text: str) -> None:
+    """One line of what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """All suites on standard output; the verdict is the last line."""
+    for suite in result["suites"]:
+        print(f"\n{suite['name']}: {suite['about']}")
+        print(table(HEADS, [row_cells(row, suite) for row in suite["rows"]]))
+        absent = absent_lines(suite)
+        if absent:
+            print("\n".join(absent))
+        if suite["ratios"]:
+            print()
+            print(table(RATIO_HEADS, [ratio_cells(claim) for claim in suite["ratios"]]))
+    print()
+    for line in notes(result):
+        print(line)
+    print(result["verdict"])
+
+
+HEADS = ("contender", "case", "median", "quartiles", "positions/s", "of limit", "busy", "memory")
+RATIO_HEADS = ("ratio", "value", "interval", "asked", "stretch", "outcome")
+LEFT = ("contender", "case", "ratio", "asked", "outcome")
+"""Heads of columns of words."""
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under their heads, words to the left, empty columns left out."""
+    kept = [i for i in range(len(heads)) if i == 0 or any(row[i] for row in rows)]
+    cells = [[row[i] for i in kept] for row in [heads, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(kept))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if heads[kept[i]] in LEFT else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def row_cells(row: Mapping[str, Any], suite: Mapping[str, Any]) -> list[str]:
+    """Cells under ``HEADS``."""
+    factor, unit = UNITS.get(row["measure"], (1.0, row["measure"]))
+    facts = suite["contenders"][row["contender"]]["cases"].get(row["case"], {})
+    speed = row.get("positions_per_second")
+    share = row.get("share_of_limit")
+    return [
+        row["title"],
+        row["case"],
+        f"{number(row['median'] * factor)} {unit}",
+        f"{number(row['low'] * factor)} to {number(row['high'] * factor)}",
+        f"{speed:.1f}" if speed else rate(row),
+        f"{100 * share:.0f} %" if share else "",
+        f"{100 * row['busy']:.0f} %",
+        memory(facts),
+    ]
+
+
+def rate(row: Mapping[str, Any]) -> str:
+    """Gigabytes per second, of what moves bytes."""
+    speed = row.get("bytes_per_second")
+    return f"{speed / 1e9:.1f} GB/s" if speed else ""
+
+
+def memory(facts: Mapping[str, Any]) -> str:
+    """Bytes of a state, or of a process, as people read them."""
+    size = facts.get("state_bytes") or facts.get("peak_bytes")
+    return f"{size / 2**20:.1f} MiB" if size else ""
+
+
+def number(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def ratio_cells(claim: Mapping[str, Any]) -> list[str]:
+    """Cells under ``RATIO_HEADS``."""
+    if claim["status"] == "not measured":
+        return [claim["title"], "", "", asked(claim), "", f"not measured ({claim.get('why', '')})"]
+    stretch = claim.get("stretch")
+    reached = " reached" if claim["reached"] else ""
+    doubt = "" if claim["sure"] or claim["status"] == "reported" else ", interval on both sides"
+    return [
+        claim["title"],
+        f"{claim['value']:.2f}x",
+        f"{claim['low']:.2f} to {claim['high']:.2f}",
+        asked(claim),
+        f"{stretch:g}x{reached}" if stretch is not None else "",
+        claim["status"] + doubt,
+    ]
+
+
+def absent_lines(suite: Mapping[str, Any]) -> list[str]:
+    """Who did not take part to the end, and why."""
+    return [
+        f"{each['title']}: {each['status']}, {each['why']}"
+        for each in suite["contenders"].values()
+        if each["status"] != "measured"
+    ]
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """Where and when, and what disturbed it."""
+    machine = result["machine"]
+    loads = [load for suite in result["suites"] for load in suite["loads"]]
+    around = f"load {min(loads):.1f} to {max(loads):.1f}" if loads else "nothing timed"
+    threads = sorted({suite["config"]["threads"] for suite in result["suites"]})
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, threads"
+        f" {', '.join(map(str, threads))}, {around}"
+        + (f", {machine['gpu']}" if machine["gpu"] else ""),
+        ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
+    ]
+    busy = [row["busy"] for suite in result["suites"] for row in suite["rows"]]
+    if busy and min(busy) < 0.9:
+        lines.append(
+            f"Some rounds had only {100 * min(busy):.0f} % of a processor:"
+            " other work was running. Trust the ratios, not the times."
+        )
+    return lines

@@ -1,0 +1,88 @@
+"""The child's side of a benchmark: one contender, asked over a pipe, one JSON line at a time.
+
+Answers go to the descriptor that was standard output; whatever libraries print goes to standard
+error, where the parent finds it if this process dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from typing import IO, Any
+
+from wishbone.core.bench.contenders import Contender, Job, load_class
+
+
+def main() -> int:
+    """Answer until the pipe closes."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
+    return 0
+
+
+def serve(questions: IO[str], answers: IO[str]) -> None:
+    """Answer every line with one line: ``{"value": ...}`` or ``{"error": ...}``."""
+    contender: Contender | None = None
+    for line in questions:
+        question = json.loads(line)
+        try:
+            if question["do"] == "open":
+                contender = _open(question)
+                value: Any = None
+            else:
+                value = _answer(contender, question)
+            answer = {"value": value}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _open(question: dict[str, Any]) -> Contender:
+    job = Job(**question["job"])
+    _use_threads(job.threads)
+    kind = load_class(question["target"])
+    return kind(kind.Config(**question["config"]), job)
+
+
+def _answer(contender: Contender | None, question: dict[str, Any]) -> Any:
+    if contender is None:
+        raise RuntimeError("no contender is open")
+    if question["do"] == "load":
+        return contender.load()
+    if question["do"] == "prepare":
+        return contender.prepare(question["case"])
+    if question["do"] == "check":
+        return contender.check(question["what"])
+    if question["do"] == "run":
+        return _timed_run(contender, question["case"], question["count"])
+    raise RuntimeError(f"'{question['do']}' is nothing a contender does")
+
+
+def _timed_run(contender: Contender, case: str, count: int) -> dict[str, Any]:
+    """One round and what disturbed it: processor time beside the clock, and forced switches."""
+    begin, worked = time.perf_counter(), time.process_time()
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    measured = contender.run(case, count)
+    wall = time.perf_counter() - begin
+    return {
+        "measured": measured,
+        "wall": wall,
+        "busy": (time.process_time() - worked) / wall if wall else 0.0,
+        "switches": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches,
+    }
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    # the environment rules OpenMP; PyTorch's own count may differ from it
+    torch.set_num_threads(count)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
