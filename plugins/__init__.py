@@ -25,6 +25,8 @@ PARTS = (
      "English text to phonemes, with a lexicon and a model for unknown words"),
     ("tokenizer", "characters", "phonemes.characters:CharacterTokenizer",
      "text to letters, as it is written"),
+    ("tokenizer", "cosyvoice2", "cosyvoice2.tokenizer:CosyVoice2Tokenizer",
+     "the text tokenizer of a CosyVoice2 release, Qwen2's BPE with marks (extra: cosyvoice2)"),
     ("speech_tokenizer", "fsqcodec", "fsqcodec.tokenizer:FSQCodecTokenizer",
      "24 kHz audio to 25 codes per second, one codebook of 3^8"),
     ("backbone", "rwkv7", "rwkv7.backbone:RWKV7",
@@ -33,6 +35,8 @@ PARTS = (
      "a modern decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention"),
     ("head", "linear", "heads.head:LinearHead", "one row per code, in and out"),
     ("head", "fsq", "heads.head:FSQHead", "codes share the vectors of their FSQ digits"),
+    ("head", "channels", "heads.channels:ChannelsHead",
+     "one row per code for several delayed codebooks, whose last id says nothing"),
     ("decoder", "fsqcodec", "fsqcodec.decoder:FSQCodecDecoder",
      "codes to 24 kHz audio through an inverse-STFT head, streaming"),
     ("teacher", "piper", "piper.teacher:PiperTeacher",
@@ -55,4 +59,13 @@ def wishbone_converters() -> list[tuple[str, str, str]]:
         ("rwkv-lm", "wishbone.plugins.rwkv7.convert:RWKVLM", "a .pth of RWKV-LM (RWKV-7)"),
         ("fla", "wishbone.plugins.rwkv7.convert:FLA",
          "a folder of flash-linear-attention or rwkv7-hf (RWKV-7)"),
+    ]  # fmt: skip
+
+
+@hookimpl
+def wishbone_releases() -> list[tuple[str, str, str]]:
+    """Other projects' folders that ``weights:`` may name."""
+    return [
+        ("cosyvoice2", "wishbone.plugins.cosyvoice2.reader:Release",
+         "CosyVoice2-0.5B: llm.pt, flow.pt, hift.pt and what stands beside them"),
     ]  # fmt: skip

@@ -7,11 +7,13 @@ text (``settings.py``). Nothing a release says can run.
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +56,15 @@ def file_of(folder: str | Path, name: str, what: str = "") -> Path:
     return path
 
 
+def body(folder: str | Path) -> str:
+    """What kind of model the release is built on, as the config in ``CosyVoice-BlankEN`` says."""
+    path = Path(folder) / TEXT / "config.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
 def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
     """The tensors of a ``.pt`` file of the release, by their names there, on the CPU.
 
@@ -63,6 +74,11 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
     the file until they are copied. Raises ``CheckpointError`` for whatever is no flat table of
     tensors.
     """
+    return _flat(load_rows(path, what), Path(path), what)
+
+
+def load_rows(path: str | Path, what: str) -> dict[Any, Any]:
+    """The mapping in a ``.pt`` file, of plain values and tensors only; as ``load_tensors``."""
     path = Path(path)
     file_of(path.parent, path.name, f"the {what}")
     try:
@@ -78,7 +94,7 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
             str(path),
             "Download the file again; if it holds more than tensors, do not trust it.",
         ) from error
-    return _flat(loaded, path, what)
+    return loaded if isinstance(loaded, dict) else {}
 
 
 def account(
@@ -93,8 +109,7 @@ def account(
     return translate(found, table, where)
 
 
-def _flat(loaded: object, path: Path, what: str) -> dict[str, Tensor]:
-    rows = loaded if isinstance(loaded, dict) else {}
+def _flat(rows: dict[Any, Any], path: Path, what: str) -> dict[str, Tensor]:
     rows = {name: row for name, row in rows.items() if name not in COUNTERS}
     odd = sorted(str(name) for name, row in rows.items() if not _plain(name, row))
     if odd or not rows:
