@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.interfaces import Backbone, Caps, State
+from wishbone.plugins.engines import Engine, choose
 from wishbone.plugins.rwkv7.init import initialise
 from wishbone.plugins.rwkv7.layers import Block, Steps
 from wishbone.plugins.rwkv7.shape import Shape
@@ -70,6 +71,7 @@ class RWKV7(Backbone):
         self.blocks = nn.ModuleList(Block(self.shape, i) for i in range(config.layers))
         self.norm_out = nn.LayerNorm(config.width)
         self.drop = nn.Dropout(config.dropout)
+        self._engine: Engine | None = None
         for i, block in enumerate(self.blocks):
             initialise(block, self.shape, i)
 
@@ -127,6 +129,9 @@ class RWKV7(Backbone):
 
         So that copies of the dictionary stay what they were. No gradient.
         """
+        engine = self._engine
+        if engine is not None and not self.training and engine.takes(x, state):
+            return engine.step_(x, state)
         if torch.is_autocast_enabled(x.device.type):
             return super().step_(x, state)
         x, first = _norm(self.norm_in, x[:, 0]), None
@@ -142,6 +147,11 @@ class RWKV7(Backbone):
             x = x + self.drop(channel_step(block.channel_mix, h, state[at + "channel_shift"]))
             state[at + "channel_shift"] = h.to(state[at + "channel_shift"].dtype)
         return _norm(self.norm_out, x)[:, None]
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """As in ``Backbone``: "native" is engine.py, "compiled" compiled.py, "graph" graph.py."""
+        self._engine, used = choose(self, engine, weights, _ENGINES)
+        return used
 
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
         """The same for every ``length``: one matrix per head and two vectors per block."""
@@ -176,6 +186,27 @@ class RWKV7(Backbone):
             {"params": plain, "lr": learning_rate, "weight_decay": 0.0},
             {"params": fast, "lr": 2 * learning_rate, "weight_decay": 0.0},
         ]
+
+
+def _native(backbone: RWKV7, weights: str, *, build: bool) -> Engine:
+    from wishbone.plugins.rwkv7.engine import NativeRWKV7
+
+    return NativeRWKV7(backbone, weights, build=build)
+
+
+def _compiled(backbone: RWKV7, weights: str) -> Engine:
+    from wishbone.plugins.rwkv7.compiled import CompiledRWKV7
+
+    return CompiledRWKV7(backbone, weights)
+
+
+def _graph(backbone: RWKV7, weights: str) -> Engine:
+    from wishbone.plugins.rwkv7.graph import attach
+
+    return attach(backbone, weights)
+
+
+_ENGINES = {"native": _native, "compiled": _compiled, "graph": _graph}
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

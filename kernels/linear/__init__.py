@@ -1,0 +1,25 @@
+"""The matrix-vector product of decoding: one function, several ways to compute it."""
+
+from __future__ import annotations
+
+from wishbone.kernels.linear.build import NativeMissing, compiler_missing, state
+from wishbone.kernels.linear.native import SOURCE, Native, Pack
+from wishbone.kernels.linear.product import KINDS, dequantized, multiply_sum, narrowed, reference
+
+__all__ = [
+    "KINDS",
+    "Native",
+    "NativeMissing",
+    "Pack",
+    "available",
+    "compiler_missing",
+    "dequantized",
+    "multiply_sum",
+    "narrowed",
+    "reference",
+]
+
+
+def available() -> dict[str, str]:
+    """Form -> why it cannot run on this machine; an empty string where it can."""
+    return {"reference": "", "compiled": compiler_missing(), "native": state("linear", SOURCE)}

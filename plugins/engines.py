@@ -1,0 +1,71 @@
+"""Choosing an engine: what the built-in backbones and heads share of ``accelerate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from wishbone.core.engines import ENGINES, WEIGHTS, unavailable
+from wishbone.core.interfaces import State
+from wishbone.kernels.linear import NativeMissing, compiler_missing
+
+
+class Engine(Protocol):
+    """One way to compute a step of one backbone."""
+
+    def takes(self, x: Tensor, state: State) -> bool:
+        """Whether it can do this step; plain PyTorch does the others."""
+
+    def step_(self, x: Tensor, state: State) -> Tensor:
+        """As ``Backbone.step_``."""
+
+
+Maker = Callable[..., Any]
+"""Called with the part and ``weights`` (and, for "native", ``build``); returns an engine."""
+
+
+def choose(part: nn.Module, engine: str, weights: str, makers: dict[str, Maker]) -> tuple[Any, str]:
+    """An engine for ``part``, or None for plain PyTorch, and its name.
+
+    ``makers`` says how to make "native", "compiled" and "graph". "auto" takes the C++ engine where
+    it is built already; where narrow weights are asked for, it also builds or compiles. Raises
+    ``CapabilityError`` with the reason for what cannot be had.
+    """
+    name = type(part).__name__
+    if engine not in ENGINES or weights not in WEIGHTS:
+        raise unavailable(name, engine, weights, "there is no such name")
+    device = next(part.parameters()).device.type
+    if engine == "auto":
+        return _automatic(part, weights, makers, device)
+    if engine == "eager":
+        if weights != "float32":
+            raise unavailable(name, engine, weights, "plain PyTorch reads the weights as they are")
+        return None, "eager"
+    if engine not in makers:
+        raise unavailable(name, engine, weights, "this part has no such engine")
+    wanted = "cuda" if engine == "graph" else "cpu"
+    if device != wanted:
+        raise unavailable(name, engine, weights, f"it is for {wanted}, the weights are on {device}")
+    try:
+        if engine == "compiled" and (reason := compiler_missing()):
+            raise NativeMissing(reason)
+        options = {"build": True} if engine == "native" else {}
+        return makers[engine](part, weights, **options), engine
+    except (NativeMissing, ValueError) as error:
+        raise unavailable(name, engine, weights, str(error)) from error
+
+
+def _automatic(part: nn.Module, weights: str, makers: dict[str, Maker], device: str) -> Any:
+    narrow, reason = weights != "float32", "only the CPU has an engine for them"
+    if device == "cpu" and "native" in makers:
+        try:
+            return makers["native"](part, weights, build=narrow), "native"
+        except (NativeMissing, ValueError) as error:
+            reason = str(error)
+        if narrow and "compiled" in makers and not compiler_missing():
+            return makers["compiled"](part, weights), "compiled"
+    if narrow:
+        raise unavailable(type(part).__name__, "auto", weights, reason)
+    return None, "eager"
