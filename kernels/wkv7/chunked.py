@@ -86,9 +86,11 @@ class _Chunked(torch.autograd.Function):
             for shape, dtype in zip(ctx.shapes, ctx.dtypes, strict=True)
         ]
         parts = slices(grads[2])
-        each = len(ctx.saved_tensors) // len(parts)
+        # Checkpointing hands the tensors out once.
+        saved = ctx.saved_tensors
+        each = len(saved) // len(parts)
         for index, part in enumerate(parts):
-            kept = Kept(*ctx.saved_tensors[index * each : (index + 1) * each])
+            kept = Kept(*saved[index * each : (index + 1) * each])
             rows = Rows(len(dy[part]), dy.shape[1], dy.shape[2], ctx.chunk)
             with torch.autocast(dy.device.type, enabled=False):
                 _backward(rows, kept, dy[part], dafter[part], [x[part] for x in grads])

@@ -91,7 +91,7 @@ def squeeze_low(low: Tensor) -> None:
 
 def squared_relu(x: Tensor) -> None:
     """relu(x)^2 in place."""
-    x.relu_().mul_(x.clone())
+    x.relu_().square_()
 
 
 def recur(

@@ -25,25 +25,35 @@ OPERANDS = ("bf16", "tf32", "tf32x3", "ieee")
 """Types of the products' operands, from fast to exact; sums are float32 throughout."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tuning:
     """How the kernels run for one head size; ``tests/gpu/test_gpu_wkv7.py`` measures others."""
 
-    chunk: int
-    """Positions per chunk, and between two states kept for the backward pass: 16, 32 or 64."""
     forward_warps: int
     backward_warps: int
+    values: int = 0
+    """Values of a head per program, 0 for all; each program repeats what all values share."""
     stages: int = 1
     """Iterations whose reads Triton may overlap."""
+    chunk: int = 16
+    """Positions per chunk, and between two states kept for the backward pass: 16, 32 or 64."""
 
 
 TUNING = {
-    16: Tuning(16, 1, 2),
-    32: Tuning(16, 2, 4),
-    64: Tuning(16, 4, 4),
-    128: Tuning(16, 8, 8),
+    (16, True): Tuning(1, 2, stages=2),
+    (32, True): Tuning(4, 4, stages=2),
+    (64, True): Tuning(4, 4, stages=2),
+    (128, True): Tuning(8, 8),
+    (16, False): Tuning(1, 2),
+    (32, False): Tuning(4, 4),
+    (64, False): Tuning(8, 8),
+    (128, False): Tuning(8, 8, values=32),
 }
-"""Head size -> tuning."""
+"""(head size, whether operands are bf16) -> what leaves registers and shared memory enough.
+
+Chosen by what the compiler reports for compute capability 9.0 (registers, spills, shared memory:
+README.md has the table), not by time: no GPU was at hand.
+"""
 
 SEGMENT = 256
 """Positions below which a sequence is not worth cutting: a cut doubles the work."""
@@ -131,13 +141,23 @@ class _Plan:
     def of(cls, k: Tensor, offsets: Tensor | None, operands: str, segment: int) -> _Plan:
         batch, length, heads, size = k.shape
         sequences = batch if offsets is None else len(offsets) - 1
-        tuning = TUNING[size]
+        tuning = TUNING[size, operands == "bf16"]
         if not segment:
             segment = _segment(k.device, sequences * heads, length)
         # A packed sequence may be as long as the row; nobody asks the device how long it is.
         segments = max(1, -(-length // segment)) if segment else 1
         segment = segment or max(64, -(-length // 64) * 64)
         return cls(sequences, length, heads, size, segments, segment, tuning, operands)
+
+    @property
+    def values(self) -> int:
+        """Values of a head that one program works on."""
+        return self.tuning.values or self.size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Programs along sequences and segments, and along heads and values."""
+        return self.sequences * self.segments, self.heads * (self.size // self.values)
 
     def sizes(self) -> tuple[int, int, int, int]:
         """The kernels' last run-time arguments."""
@@ -148,6 +168,7 @@ class _Plan:
         chunk = self.tuning.chunk
         return {
             "N": self.size,
+            "V": self.values,
             "L": chunk,
             "LEVELS": chunk.bit_length() - 1,
             "PRECISION": self.operands,
@@ -156,6 +177,14 @@ class _Plan:
             "PACKED": offsets is not None,
             "num_stages": self.tuning.stages,
         }
+
+    def shares(self, grads: list[Tensor]) -> list[Tensor]:
+        """Where the backward kernel writes: every program of a head its share, except of v."""
+        programs = self.size // self.values
+        if programs == 1:
+            return grads
+        shares = [x.new_empty((programs, *x.shape), dtype=torch.float32) for x in grads]
+        return [*shares[:3], grads[3], *shares[4:]]
 
     def lanes(self, like: Tensor) -> Tensor:
         """Room for one state per segment and head."""
@@ -199,7 +228,7 @@ def _kept(k: Tensor, offsets: Tensor | None, operands: str) -> tuple[tuple[int, 
     """Shape and type of the states kept for the backward pass."""
     batch, length, heads, size = k.shape
     sequences = batch if offsets is None else len(offsets) - 1
-    slots = batch * length // TUNING[size].chunk + sequences
+    slots = batch * length // TUNING[int(size), operands == "bf16"].chunk + sequences
     return (slots, heads, size, size), torch.bfloat16 if operands == "bf16" else torch.float32
 
 
@@ -218,17 +247,16 @@ def _forward(
         r, g, k, v, a, b, state, mask, offsets, operands, segment, keep
     )
     constants = {**plan.constants(mask, offsets), "num_warps": plan.tuning.forward_warps}
-    grid = (plan.sequences * plan.segments, plan.heads)
     start = state
     with _on(k):
         if plan.segments > 1:
             maps = plan.maps(k)
-            forward_kernel[(*grid, 2)](
+            forward_kernel[(*plan.grid, 2)](
                 *inputs, mask, offsets, None, None, None, None, maps, *plan.sizes(),
                 START=False, KEEP=False, MAP=True, **constants,
             )  # fmt: skip
             start = plan.join(maps, state, offsets, reverse=False)
-        forward_kernel[(*grid, 1)](
+        forward_kernel[(*plan.grid, 1)](
             *inputs, mask, offsets, start, y, after, before, None, *plan.sizes(),
             START=start is not None, KEEP=keep, MAP=False, **constants,
         )  # fmt: skip
@@ -258,26 +286,29 @@ def _backward(
     mask, offsets, dy, dafter = _contiguous(mask, offsets, dy, dafter)
     mask = None if mask is None else mask.view(torch.int8)
     plan = _Plan.of(k, offsets, operands, segment)
-    grads = _fake_backward(
+    *grads, dstate = _fake_backward(
         r, g, k, v, a, b, state, mask, offsets, before, dy, dafter, operands, segment
     )
+    written = plan.shares(grads)
     constants = {**plan.constants(mask, offsets), "num_warps": plan.tuning.backward_warps}
     constants["DY"] = dy is not None
-    grid = (plan.sequences * plan.segments, plan.heads)
     end = dafter
     with _on(k):
         if plan.segments > 1:
             maps = plan.maps(k)
-            backward_kernel[(*grid, 2)](
-                *inputs, mask, offsets, None, dy, None, *[None] * 7, maps, *plan.sizes(),
+            backward_kernel[(*plan.grid, 2)](
+                *inputs, mask, offsets, None, dy, None, *[None] * 7, maps, *plan.sizes(), 0,
                 END=False, START=False, MAP=True, **constants,
             )  # fmt: skip
             end = plan.join(maps, dafter, offsets, reverse=True)
-        backward_kernel[(*grid, 1)](
-            *inputs, mask, offsets, before, dy, end, *grads, None, *plan.sizes(),
+        backward_kernel[(*plan.grid, 1)](
+            *inputs, mask, offsets, before, dy, end, *written, dstate, None, *plan.sizes(), k.numel(),
             END=end is not None, START=state is not None, MAP=False, **constants,
         )  # fmt: skip
-    return grads
+    for shares, grad in zip(written, grads, strict=True):
+        if shares is not grad:
+            grad.copy_(shares.sum(0))
+    return (*grads, dstate)
 
 
 @_backward.register_fake
@@ -297,9 +328,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, dafter: Tensor | None, _: Any) -> tuple[Any, ...]:
-    tensors, before = ctx.saved_tensors[:9], ctx.saved_tensors[9]
     if dy is None and dafter is None:
         return (None,) * 12
+    # Checkpointing hands the tensors out once.
+    *tensors, before = ctx.saved_tensors
     *grads, dstate = _backward(*tensors, before, dy, dafter, ctx.operands, ctx.segment)
     return (*grads, None if tensors[6] is None else dstate, *[None] * 5)
 

@@ -18,19 +18,20 @@ def backward_kernel(
     mask, offsets,
     before, dy, dend,
     dr, dg, dk, dv, da, db, dstate, maps,
-    length, heads, segments, segment,
-    N: tl.constexpr, L: tl.constexpr, LEVELS: tl.constexpr,
+    length, heads, segments, segment, share,
+    N: tl.constexpr, V: tl.constexpr, L: tl.constexpr, LEVELS: tl.constexpr,
     PRECISION: tl.constexpr, SOLVE: tl.constexpr,
     MASKED: tl.constexpr, PACKED: tl.constexpr,
     DY: tl.constexpr, END: tl.constexpr, START: tl.constexpr, MAP: tl.constexpr,
 ):  # fmt: skip
-    """Grid (sequences * segments, heads, 2 if MAP else 1).
+    """Grid (sequences * segments, heads * N // V, 2 if MAP else 1); V values of a head each.
 
-    Shapes as in ``forward_kernel``; dend [sequences * segments, heads, V, K] is the gradient of
+    With more than one program to a head, each writes its share of dr, dg, dk, da, db, ``share``
+    numbers after the one before it. Other shapes as in ``forward_kernel``; dend [sequences * segments, heads, V, K] is the gradient of
     the state after each segment, dstate [sequences, heads, V, K] that of the state given.
     """
     lane = tl.program_id(0)
-    head = tl.program_id(1)
+    head = tl.program_id(1) // (N // V)
     number = lane // segments
     part = lane % segments
     begin, end = sequence(offsets, number, length, PACKED)
@@ -38,17 +39,19 @@ def backward_kernel(
     stop = tl.minimum(first + segment, end)
     chunks = tl.cdiv(tl.maximum(stop - first, 0), L).to(tl.int32)
     columns = tl.arange(0, N)
-    square = columns[:, None] * N + columns[None, :]
-    turned = columns[:, None] + columns[None, :] * N
+    own = tl.program_id(1) % (N // V) * V + tl.arange(0, V)
+    block = columns[:, None] * N + own[None, :]
+    turned = columns[:, None] + own[None, :] * N
+    shares = tl.program_id(1).to(tl.int64) % (N // V) * share
     matrix = N * N
     slot = begin // L + number + part * (segment // L)
-    dnow = tl.zeros([N, N], dtype=tl.float32)
+    dnow = tl.zeros([N, V], dtype=tl.float32)
     if MAP:
         which = tl.program_id(2)
         if part == 0:
             chunks = 0
         if which == 1:
-            dnow = tl.where(columns[:, None] == columns[None, :], 1.0, 0.0)
+            dnow = tl.where(columns[:, None] == own[None, :], 1.0, 0.0)
     elif END:
         dnow = tl.load(dend + (lane * heads + head).to(tl.int64) * matrix + turned)
         dnow = dnow.to(tl.float32)
@@ -56,7 +59,8 @@ def backward_kernel(
     for step in range(chunks):
         chunk = chunks - 1 - step
         rows = first + chunk * L + tl.arange(0, L)
-        places = rows[:, None] * (heads * N) + head * N + columns[None, :]
+        places = (rows[:, None] * heads + head) * N + columns[None, :]
+        own_places = (rows[:, None] * heads + head) * N + own[None, :]
         real = rows < stop
         if MASKED:
             kept = real & (tl.load(mask + rows, mask=real, other=0) != 0)
@@ -72,11 +76,11 @@ def backward_kernel(
         r_read = operand(load_rows(r, places, real) * tl.exp(total), PRECISION)
         b_write = operand(load_rows(b, places, kept) * grown, PRECISION)
         if DY:
-            dout = load_rows(dy, places, real)
+            dout = load_rows(dy, own_places, real)
             if MAP:
                 dout = tl.where(which == 0, dout, 0.0)
         else:
-            dout = tl.zeros([L, N], dtype=tl.float32)
+            dout = tl.zeros([L, V], dtype=tl.float32)
         dout = operand(dout, PRECISION)
 
         b_turned = tl.trans(b_write)
@@ -94,8 +98,8 @@ def backward_kernel(
 
         if not MAP:
             at = ((slot + chunk) * heads + head).to(tl.int64) * matrix
-            state = operand(tl.load(before + at + square), PRECISION)
-            values = operand(load_rows(v, places, kept), PRECISION)
+            state = operand(tl.load(before + at + block), PRECISION)
+            values = operand(load_rows(v, own_places, kept), PRECISION)
             k_write = operand(load_rows(k, places, kept) * grown, PRECISION)
             k_turned = tl.trans(k_write)
             a_k = operand(lower(dot(a_read, k_turned, PRECISION), L, False), PRECISION)
@@ -105,7 +109,7 @@ def backward_kernel(
 
             dvalues = dot(tl.trans(r_k), dout, PRECISION) + dot(k_write, dscaled, PRECISION)
             dvalues += dot(tl.trans(a_k), dz, PRECISION)
-            tl.store(dv + places, dvalues.to(dv.dtype.element_ty), mask=real[:, None])
+            tl.store(dv + own_places, dvalues.to(dv.dtype.element_ty), mask=real[:, None])
 
             v_turned = tl.trans(values)
             u_turned = tl.trans(found)
@@ -125,8 +129,8 @@ def backward_kernel(
             # At a masked position k, b and g were zeros of ours, not the caller's.
             d_k = tl.where(kept[:, None], d_k * grown, 0.0)
             d_b = tl.where(kept[:, None], d_b * grown, 0.0)
-            tl.store(dk + places, d_k.to(dk.dtype.element_ty), mask=real[:, None])
-            tl.store(db + places, d_b.to(db.dtype.element_ty), mask=real[:, None])
+            tl.store(dk + shares + places, d_k.to(dk.dtype.element_ty), mask=real[:, None])
+            tl.store(db + shares + places, d_b.to(db.dtype.element_ty), mask=real[:, None])
             # Read once more rather than held: registers are what this kernel runs out of.
             lost = load_rows(k, places, kept) * d_k + load_rows(b, places, kept) * d_b
 
@@ -135,23 +139,23 @@ def backward_kernel(
             d_r = dot(dout, s_turned, PRECISION) + dot(d_rk, k_write, PRECISION)
             d_r += dot(d_rb, b_write, PRECISION)
             d_r *= tl.exp(total)
-            tl.store(dr + places, d_r.to(dr.dtype.element_ty), mask=real[:, None])
+            tl.store(dr + shares + places, d_r.to(dr.dtype.element_ty), mask=real[:, None])
             d_a = dot(dz, s_turned, PRECISION) + dot(d_ak, k_write, PRECISION)
             d_a += dot(d_ab, b_write, PRECISION)
             d_a *= shrunk
             d_a = tl.where(kept[:, None], d_a, 0.0)
-            tl.store(da + places, d_a.to(da.dtype.element_ty), mask=real[:, None])
+            tl.store(da + shares + places, d_a.to(da.dtype.element_ty), mask=real[:, None])
 
             # A factor exp(sum of g) hands its gradient to every g in the sum.
             early = load_rows(a, places, kept) * d_a
             sums = load_rows(r, places, real) * d_r - lost + early
             d_g = tl.cumsum(sums, 0, reverse=True) - early + dlast[None, :]
             d_g = tl.where(kept[:, None], d_g, 0.0)
-            tl.store(dg + places, d_g.to(dg.dtype.element_ty), mask=real[:, None])
+            tl.store(dg + shares + places, d_g.to(dg.dtype.element_ty), mask=real[:, None])
 
     if MAP:
         at = ((lane * heads + head).to(tl.int64) * 2 + which) * matrix
-        tl.store(maps + at + square, dnow)
+        tl.store(maps + at + block, dnow)
     elif START:
         if part == 0:
             at = (number * heads + head).to(tl.int64) * matrix

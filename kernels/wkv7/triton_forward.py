@@ -20,19 +20,19 @@ def forward_kernel(
     mask, offsets,
     start, y, after, before, maps,
     length, heads, segments, segment,
-    N: tl.constexpr, L: tl.constexpr, LEVELS: tl.constexpr,
+    N: tl.constexpr, V: tl.constexpr, L: tl.constexpr, LEVELS: tl.constexpr,
     PRECISION: tl.constexpr, SOLVE: tl.constexpr,
     MASKED: tl.constexpr, PACKED: tl.constexpr,
     START: tl.constexpr, KEEP: tl.constexpr, MAP: tl.constexpr,
 ):  # fmt: skip
-    """Grid (sequences * segments, heads, 2 if MAP else 1).
+    """Grid (sequences * segments, heads * N // V, 2 if MAP else 1); V values of a head each.
 
     r, g, k, v, a, b, y [rows, heads, N]; mask [rows] int8; offsets [sequences + 1].
     start [sequences * segments, heads, V, K]; after [sequences, heads, V, K];
     before [chunks, heads, K, V]; maps [sequences * segments, heads, 2, K, V].
     """
     lane = tl.program_id(0)
-    head = tl.program_id(1)
+    head = tl.program_id(1) // (N // V)
     number = lane // segments
     part = lane % segments
     begin, end = sequence(offsets, number, length, PACKED)
@@ -40,25 +40,27 @@ def forward_kernel(
     stop = tl.minimum(first + segment, end)
     chunks = tl.cdiv(tl.maximum(stop - first, 0), L).to(tl.int32)
     columns = tl.arange(0, N)
-    square = columns[:, None] * N + columns[None, :]
-    turned = columns[:, None] + columns[None, :] * N
+    own = tl.program_id(1) % (N // V) * V + tl.arange(0, V)
+    block = columns[:, None] * N + own[None, :]
+    turned = columns[:, None] + own[None, :] * N
     matrix = N * N
     # Sequences begin at a chunk of their own: floor(begin / L) + number never overlaps.
     slot = begin // L + number + part * (segment // L)
-    state = tl.zeros([N, N], dtype=tl.float32)
+    state = tl.zeros([N, V], dtype=tl.float32)
     if MAP:
         which = tl.program_id(2)
         if first + segment >= end:
             # No segment follows that would want to know what this one does.
             chunks = 0
         if which == 1:
-            state = tl.where(columns[:, None] == columns[None, :], 1.0, 0.0)
+            state = tl.where(columns[:, None] == own[None, :], 1.0, 0.0)
     elif START:
         state = tl.load(start + (lane * heads + head).to(tl.int64) * matrix + turned)
 
     for chunk in range(chunks):
         rows = first + chunk * L + tl.arange(0, L)
-        places = rows[:, None] * (heads * N) + head * N + columns[None, :]
+        places = (rows[:, None] * heads + head) * N + columns[None, :]
+        own_places = (rows[:, None] * heads + head) * N + own[None, :]
         real = rows < stop
         if MASKED:
             kept = real & (tl.load(mask + rows, mask=real, other=0) != 0)
@@ -66,7 +68,7 @@ def forward_kernel(
             kept = real
         if KEEP:
             at = ((slot + chunk) * heads + head).to(tl.int64) * matrix
-            tl.store(before + at + square, state.to(before.dtype.element_ty))
+            tl.store(before + at + block, state.to(before.dtype.element_ty))
 
         decay = load_rows(g, places, kept)
         total = tl.cumsum(decay, 0)
@@ -74,7 +76,7 @@ def forward_kernel(
         a_read = operand(load_rows(a, places, kept) * tl.exp(total - decay), PRECISION)
         k_write = operand(load_rows(k, places, kept) * grown, PRECISION)
         b_write = operand(load_rows(b, places, kept) * grown, PRECISION)
-        values = load_rows(v, places, kept)
+        values = load_rows(v, own_places, kept)
         if MAP:
             values = tl.where(which == 0, values, 0.0)
         values = operand(values, PRECISION)
@@ -93,13 +95,13 @@ def forward_kernel(
             r_b = lower(dot(r_read, b_turned, PRECISION), L, True)
             out = dot(r_read, held, PRECISION)
             out += dot(r_k, values, PRECISION) + dot(r_b, found, PRECISION)
-            tl.store(y + places, out.to(y.dtype.element_ty), mask=real[:, None])
+            tl.store(y + own_places, out.to(y.dtype.element_ty), mask=real[:, None])
         state += dot(k_turned, values, PRECISION) + dot(b_turned, found, PRECISION)
         state *= last[:, None]
 
     if MAP:
         at = ((lane * heads + head).to(tl.int64) * 2 + which) * matrix
-        tl.store(maps + at + square, state)
+        tl.store(maps + at + block, state)
     else:
         ends_here = (first + segment >= end) & ((first < end) | (part == 0))
         if ends_here:

@@ -53,8 +53,10 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor, dafter: Tensor) -> tuple[Tensor | None, ...]:
-        projected, weights = ctx.saved_tensors[:6], Weights(*ctx.saved_tensors[6:13])
-        mask, saved = ctx.saved_tensors[13], ctx.saved_tensors[14:]
+        # Checkpointing hands the tensors out once.
+        tensors = ctx.saved_tensors
+        projected, weights = tensors[:6], Weights(*tensors[6:13])
+        mask, saved = tensors[13], tensors[14:]
         kind = dafter.dtype
         full = Weights(*(x.to(kind) for x in weights))
         grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in projected]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from wishbone.kernels import wkv7 as package
 from wishbone.kernels.wkv7 import available, rows, wkv7, wkv7_chunked, wkv7_reference
@@ -173,10 +174,33 @@ def test_no_position_is_no_change():
     assert torch.equal(after, state)
 
 
+def test_checkpointing_passes_through():
+    arguments = inputs(batch=2, length=20)
+    for form in (wkv7_chunked, lambda *x: checkpoint(wkv7_chunked, *x, use_reentrant=False)):
+        y, after = form(*arguments)
+        grads = torch.autograd.grad(y.sum() + after.sum(), arguments)
+        if form is wkv7_chunked:
+            wanted = grads
+    for name, found, true in zip(NAMES, grads, wanted, strict=True):
+        assert torch.equal(found, true), name
+
+
+def test_sequences_packed_in_one_row_do_not_see_each_other():
+    *steps, _ = [x.detach() for x in inputs(batch=1, length=23)]
+    state = inputs(batch=3)[6].detach()
+    y, after = wkv7(*steps, state, offsets=torch.tensor([0, 7, 7, 23]))
+    first, end = wkv7_reference(*(x[:, :7] for x in steps), state[:1])
+    last, final = wkv7_reference(*(x[:, 7:] for x in steps), state[2:])
+    assert torch.allclose(y, torch.cat([first, last], 1), atol=1e-12)
+    assert torch.allclose(after, torch.cat([end, state[1:2], final]), atol=1e-12)
+
+
 def test_a_strange_chunk_is_refused():
     with pytest.raises(ValueError, match="chunk length 5"):
         wkv7_chunked(*inputs(), chunk=5)
 
 
 def test_every_form_says_whether_it_runs_here():
-    assert available() == {"reference": "", "chunked": ""}
+    forms = available()
+    assert forms["reference"] == forms["chunked"] == ""
+    assert torch.cuda.is_available() or forms["triton"] == "no CUDA device"
