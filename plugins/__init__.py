@@ -29,6 +29,8 @@ PARTS = (
      "the text tokenizer of a CosyVoice2 release, Qwen2's BPE with marks (extra: cosyvoice2)"),
     ("speech_tokenizer", "fsqcodec", "fsqcodec.tokenizer:FSQCodecTokenizer",
      "24 kHz audio to 25 codes per second, one codebook of 3^8"),
+    ("speech_tokenizer", "cosyvoice2", "cosyvoice2.speech_tokenizer:CosyVoice2SpeechTokenizer",
+     "CosyVoice2's: 16 kHz audio to 25 codes per second (extra: cosyvoice2)"),
     ("backbone", "rwkv7", "rwkv7.backbone:RWKV7",
      "RWKV-7: a recurrent network whose state has constant size"),
     ("backbone", "transformer", "transformer.backbone:Transformer",

@@ -1,0 +1,55 @@
+"""Who speaks: the release's CAM++ network (arXiv:2303.00332), run by onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wishbone.core.audio import Audio, kaldi_mel, resample
+from wishbone.core.errors import CheckpointError, DataError
+from wishbone.plugins.cosyvoice2.onnx_file import Session
+from wishbone.plugins.cosyvoice2.release import SPEAKER, file_of
+
+WHAT = "speaker encoder"
+SAMPLE_RATE = 16_000
+WIDTH = 192  # of the vector; the flow was trained on it
+
+
+class SpeakerEncoder:
+    """A recording to the vector of its speaker. The file is opened at the first recording."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._session: Session | None = None
+
+    @classmethod
+    def of_release(cls, folder: str | Path) -> SpeakerEncoder:
+        """The encoder of the release in ``folder``. Raises ``CheckpointError`` without one."""
+        return cls(file_of(folder, SPEAKER, "which tells speakers apart"))
+
+    @torch.no_grad()
+    def embed(self, audio: Audio) -> Tensor:
+        """The speaker's vector [192] on the audio's device, of any length, not normalised.
+
+        Raises ``DataError`` for a recording shorter than one window of 25 ms, ``CheckpointError``
+        for a file that is not such a network, ``MissingExtra`` without onnxruntime.
+        """
+        frames = kaldi_mel(resample(audio, SAMPLE_RATE).samples.float())
+        if not len(frames):
+            raise DataError(
+                f"The recording of {audio.seconds * 1000:.0f} ms is too short to tell who speaks.",
+                "the recording of a voice",
+                "Record a sentence or two.",
+            )
+        if self._session is None:
+            self._session = Session(self._path, WHAT, inputs=1)
+        vector = self._session.run((frames - frames.mean(dim=0))[None]).flatten().float()
+        if len(vector) != WIDTH or not vector.isfinite().all():
+            raise CheckpointError(
+                f"The {WHAT} made {len(vector)} numbers where {WIDTH} finite ones belong.",
+                str(self._path),
+                "Use campplus.onnx of CosyVoice2-0.5B.",
+            )
+        return vector.to(audio.samples.device)
