@@ -41,6 +41,8 @@ PARTS = (
      "one row per code for several delayed codebooks, whose last id says nothing"),
     ("decoder", "fsqcodec", "fsqcodec.decoder:FSQCodecDecoder",
      "codes to 24 kHz audio through an inverse-STFT head, streaming"),
+    ("decoder", "cosyvoice2", "cosyvoice2.decoder:CosyVoice2Decoder",
+     "CosyVoice2's flow and vocoder: codes to 24 kHz audio, streaming"),
     ("teacher", "piper", "piper.teacher:PiperTeacher",
      "a Piper voice that speaks training data (extra: train)"),
 )  # fmt: skip

@@ -1,0 +1,192 @@
+"""Codes to audio as CosyVoice2 does it: the flow makes mel frames, HiFT makes samples of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from wishbone.core.audio import vocoder_mel
+from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream, State
+from wishbone.plugins.cosyvoice2.flow import CODES, RISE, Flow, FlowShape
+from wishbone.plugins.cosyvoice2.flow_noise import Noises
+from wishbone.plugins.cosyvoice2.flow_stream import (
+    Cutting,
+    FlowPrompt,
+    FlowStream,
+    Past,
+    WholeFlow,
+)
+from wishbone.plugins.cosyvoice2.vocoder import HiFT, HiFTConfig, HiFTStream
+
+SAMPLE_RATE = 24_000
+CODE_RATE = 25  # codes per second
+NEVER = 1 << 30
+"""Code frames: the look-ahead of a decoder that waits for the end."""
+
+
+class CosyVoice2Decoder(Decoder):
+    """Flow and vocoder of the release, streaming without computing anything twice.
+
+    ``speaker`` [192] and a prompt as ``hear`` makes it give the voice.
+    """
+
+    @dataclass
+    class Config(FlowShape):
+        vocoder_width: int = 512
+        """Channels of the vocoder at the rate of mel frames."""
+        vocoder_pitch_width: int = 512
+        """Channels of its pitch predictor."""
+        steps: int = 10
+        """Euler steps of the flow; fewer are faster and rougher."""
+        streaming: bool = True
+        """Solve chunk by chunk. Otherwise wait for the last code and let everything see everything,
+        which is how upstream speaks when it does not stream."""
+        chunk: int = 25
+        """Codes in a chunk; the release was trained with 25, one second."""
+        left_chunks: int = 30
+        """Chunks that a chunk sees before it; -1 for all, as upstream, at a cost that grows with
+        length. Training saw 30 s at most, so up to there both are the same."""
+        first_chunks: list[int] = field(default_factory=list)
+        """Codes of speech in the first chunks of a request, the last again and again, such as
+        [10, 15, 25] for an earlier start; empty cuts where upstream's mask does."""
+        parity: str = "right"
+        """"right": noise from the request's own seed. "upstream": its one fixed noise, in which a
+        seed changes only the vocoder."""
+        prompts: int = 1
+        """Prompts whose past is kept for the next request, about 230 MB per second of prompt and
+        float32; 0 keeps none."""
+
+        def __post_init__(self) -> None:
+            if self.parity not in ("right", "upstream"):
+                raise ValueError(f"parity is '{self.parity}', not 'right' or 'upstream'")
+            least = {"steps": 1, "chunk": 1, "left_chunks": -1, "prompts": 0}
+            for name, bound in least.items():
+                if getattr(self, name) < bound:
+                    raise ValueError(f"{name} is {getattr(self, name)}, not {bound} or more")
+            if any(size < 1 for size in self.first_chunks):
+                raise ValueError("first_chunks holds a number below 1")
+
+    sample_rate = SAMPLE_RATE
+    codes = CodeSpace(size=CODES, rate=CODE_RATE, levels=(3,) * 8)
+
+    def __init__(self, config: CosyVoice2Decoder.Config) -> None:
+        super().__init__()
+        self.config = config
+        self.flow = Flow(config)
+        self.vocoder = HiFT(
+            HiFTConfig(
+                mels=config.mels,
+                width=config.vocoder_width,
+                pitch_width=config.vocoder_pitch_width,
+            )
+        )
+        self.cutting = Cutting(
+            config.chunk, config.left_chunks, tuple(config.first_chunks), config.steps
+        )
+        self._pasts: OrderedDict[str, Past] = OrderedDict()
+
+    @classmethod
+    def small_config(cls) -> CosyVoice2Decoder.Config:
+        """The same shape, narrow and shallow, for tests."""
+        return cls.Config(
+            speaker=8,
+            encoder_width=32,
+            encoder_heads=2,
+            encoder_inner=48,
+            encoder_blocks=2,
+            encoder_fine_blocks=1,
+            width=16,
+            units=1,
+            blocks=1,
+            heads=2,
+            head_size=8,
+            vocoder_width=16,
+            vocoder_pitch_width=8,
+            steps=3,
+            chunk=4,
+        )
+
+    @property
+    def lookahead(self) -> int:
+        """The rest of the longest chunk, what the encoder sees after it, what the vocoder does."""
+        if not self.config.streaming:
+            return NEVER
+        longest = max([self.config.chunk, *self.config.first_chunks])
+        return longest - 1 + self.config.lookahead - (-self.vocoder.lookahead // RISE)
+
+    def hear(self, audio: Tensor, codes: Tensor) -> State:
+        """``codes`` [P, 1] and ``mel`` [2 P, 80] of a recording, cut to what both cover."""
+        mel = vocoder_mel(audio.float()).T
+        pairs = min(len(mel) // RISE, len(codes))
+        return {"codes": codes[:pairs].clone(), "mel": mel[: RISE * pairs].clone()}
+
+    def start(
+        self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
+    ) -> DecoderStream:
+        # one seed for two kinds of noise, which must not be the same numbers
+        draw = torch.Generator().manual_seed(seed)
+        flow_seed, vocoder_seed = torch.randint(1 << 62, (2,), generator=draw).tolist()
+        voice = self.vocoder.start(torch.Generator().manual_seed(vocoder_seed))
+        known = _known(speaker, prompt)
+        noise = Noises(self.config.mels, flow_seed, self.config.parity == "upstream")
+        if self.config.streaming:
+            return CosyVoice2Stream(self._flow_stream(known, noise), voice)
+        return CosyVoice2Stream(WholeFlow(self.flow, known, noise, self.config.steps), voice)
+
+    def _flow_stream(self, known: FlowPrompt, noise: Noises) -> FlowStream:
+        """A stream that stands where the prompt is done, as far as that is the same in all."""
+        key = _fingerprint(self.flow, known)
+        past = self._pasts.get(key)
+        stream = FlowStream(self.flow, self.cutting, known, noise, past)
+        if stream.past.at and self.config.prompts:
+            self._pasts[key] = past or stream.past.fork()
+            self._pasts.move_to_end(key)
+            while len(self._pasts) > self.config.prompts:
+                self._pasts.popitem(last=False)
+        return stream
+
+
+def _known(speaker: Tensor | None, prompt: State | None) -> FlowPrompt:
+    if not prompt:
+        return FlowPrompt(speaker=speaker)
+    return FlowPrompt(prompt["codes"][:, 0], prompt["mel"], speaker)
+
+
+def _fingerprint(flow: Flow, prompt: FlowPrompt) -> str:
+    """Of a prompt, and of which weights hear it: their places and how often they were changed."""
+    digest = hashlib.sha256()
+    for tensor in (prompt.codes, prompt.mel, prompt.speaker):
+        digest.update(b"|" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
+    for weight in flow.parameters():
+        changes = 0 if weight.is_inference() else weight._version
+        digest.update(f"{weight.data_ptr()} {changes} ".encode())
+    return digest.hexdigest()
+
+
+class CosyVoice2Stream(DecoderStream):
+    """Codes through the flow, its mel through the vocoder."""
+
+    def __init__(self, flow: FlowStream | WholeFlow, voice: HiFTStream) -> None:
+        self._flow, self._voice = flow, voice
+        self._done = False
+
+    def wants(self) -> int:
+        return self._flow.wants()
+
+    def push(self, codes: Tensor) -> Tensor:
+        self._check()
+        return self._voice.push(self._flow.push(codes[:, 0]).T)
+
+    def finish(self) -> Tensor:
+        self._check()
+        self._done = True
+        rest = self._voice.push(self._flow.finish().T)
+        return torch.cat([rest, self._voice.finish()])
+
+    def _check(self) -> None:
+        if self._done:
+            raise RuntimeError("this stream is finished; start another one")
