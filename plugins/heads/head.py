@@ -13,9 +13,44 @@ from torch.nn import functional as F
 
 from wishbone.core.errors import ConfigError
 from wishbone.core.interfaces import CodeSpace, Head
+from wishbone.plugins.engines import choose
+from wishbone.plugins.heads.engine import FastLayers, Layer, compiled_layers, native_layers
 
 TABLE_STD = 0.02
 """Standard deviation of a new code's vector; as the other tables of a ``SpeechLM``."""
+
+
+class _TableHead(Head):
+    """A head whose logits are linear layers one after another, which engines make fast."""
+
+    _engine: FastLayers | None = None
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """As in ``Head``: "native" and "compiled" are for few positions on the CPU."""
+        self._engine, used = choose(self, engine, weights, _ENGINES)
+        return used
+
+    def layers(self, weights: str) -> list[Layer]:
+        """The layers from hidden vectors to logits [Q * X], matrices to be kept as ``weights``."""
+        raise NotImplementedError
+
+    def _fast(self, hidden: Tensor) -> Tensor | None:
+        """Logits [..., Q, X] by the chosen engine, or None where it does not apply."""
+        engine = self._engine
+        if engine is None or self.training or not engine.takes(hidden):
+            return None
+        return engine(hidden).unflatten(-1, (self.codebooks, self.size))
+
+
+def _native(head: _TableHead, weights: str, *, build: bool) -> FastLayers:
+    return native_layers(head.layers(weights), build=build)
+
+
+def _compiled(head: _TableHead, weights: str) -> FastLayers:
+    return compiled_layers(head.layers(weights))
+
+
+_ENGINES = {"native": _native, "compiled": _compiled}
 
 
 @dataclass
@@ -28,7 +63,7 @@ class LinearHeadConfig:
     """Probability of dropping a number of a code's vector in training."""
 
 
-class LinearHead(Head):
+class LinearHead(_TableHead):
     """A row for every id on the way in, another on the way out."""
 
     Config = LinearHeadConfig
@@ -54,7 +89,14 @@ class LinearHead(Head):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [..., D] -> logits [..., Q, X]."""
+        fast = self._fast(hidden)
+        if fast is not None:
+            return fast
         return self.output(hidden).unflatten(-1, (self.codebooks, self.size))
+
+    def layers(self, weights: str) -> list[Layer]:
+        """The table itself."""
+        return [(self.output.weight, self.output.bias, weights)]
 
 
 @dataclass
@@ -67,7 +109,7 @@ class FSQHeadConfig:
     """Probability of dropping a number of a code's vector in training."""
 
 
-class FSQHead(Head):
+class FSQHead(_TableHead):
     """A code is its digits plus a little of its own.
 
     In an FSQ codec (arXiv:2309.15505) a code is a number written in digits, and codes that share
@@ -117,6 +159,9 @@ class FSQHead(Head):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [..., D] -> logits [..., Q, X]."""
+        fast = self._fast(hidden)
+        if fast is not None:
+            return fast
         scores = self.output(hidden).unflatten(-1, (self.codebooks, -1))
         own = self.output_own.weight.unflatten(0, (self.codebooks, self.size))
         marks = self._marked(own)
@@ -125,6 +170,17 @@ class FSQHead(Head):
             for q in range(self.codebooks)
         ]
         return logits[0].unsqueeze(-2) if self.codebooks == 1 else torch.stack(logits, dim=-2)
+
+    def layers(self, weights: str) -> list[Layer]:
+        """Scores of features, then codes from features; the latter stay fine, being small."""
+        own = self.output_own.weight.unflatten(0, (self.codebooks, self.size))
+        marks = self._marked(own)
+        features = [torch.cat((marks, own[q]), dim=-1) for q in range(self.codebooks)]
+        fine = "float32" if weights == "float32" else "bfloat16"
+        return [
+            (self.output.weight, self.output.bias, weights),
+            (torch.block_diag(*features), None, fine),
+        ]
 
     def _marked(self, like: Tensor) -> Tensor:
         """[X, marks] of ones and zeros. Kept, yet no buffer: a meta build must not lose it."""

@@ -47,7 +47,7 @@ class Pack:
         self.memory: Tensor | None = None
 
     def matrix(self, weight: Tensor, kind: str, made: Matrix) -> None:
-        """A weight [R, C] kept as ``kind``, described in ``made``; R and C are padded with zeros."""
+        """A weight [R, C] kept as ``kind``, described in ``made``; padded with zeros."""
         rows, columns = (size + -size % LANES for size in weight.shape)
         if kind == "int8" and columns > LONGEST:
             raise ValueError(f"int8 rows of {columns} numbers; {LONGEST} is the most")
