@@ -142,7 +142,9 @@ class Pool:
         return y[rows, 0]
 
     def _advance(self, batch: Tensor) -> Tensor:
-        if not self._narrow or getattr(self.backbone.step_, "narrow", False):
+        # an engine may read and write narrow parts itself; plain steps would compute in their type
+        engine = getattr(self.backbone, "_engine", None)
+        if not self._narrow or getattr(engine, "narrow", False):
             return self.backbone.step_(batch, self.state)
         wide = {name: part.to(self._empty[name].dtype) for name, part in self.state.items()}
         y = self.backbone.step_(batch, wide)

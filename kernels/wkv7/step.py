@@ -18,6 +18,10 @@ from torch.nn import functional as F
 DECAY = math.exp(-0.5)
 """The strongest decay is exp(-DECAY) per position."""
 
+SMALL = 4
+"""Sequences up to which the matrix products are better made by the kernels that norm and mix; a
+guess from counting launches, not a measurement."""
+
 W0, A0, V0, K_K, K_A, R_K, NORM_WEIGHT, NORM_BIAS = range(8)
 """Rows of ``vectors`` [8, D]: the biases of decay, rate and value share, two scales of the key, the
 bonus, and the norm of each head."""

@@ -19,9 +19,6 @@ from torch import Tensor
 
 from wishbone.kernels.wkv7.step import DECAY
 
-SMALL = 4
-"""Sequences up to which the matrix products are made by the kernels here."""
-
 TILE = 8192
 """Numbers of a matrix that one program holds: 64 for each of 128 threads."""
 

@@ -1,0 +1,139 @@
+"""The Transformer's step in fixed memory: rows of any length, room that grows, who is too long."""
+
+import pytest
+import torch
+
+from wishbone.core.errors import CapabilityError
+from wishbone.core.serve import replay as replays
+from wishbone.core.serve.pool import Pool
+from wishbone.core.serve.replay import Replay
+from wishbone.core.testing import trained_looking_
+from wishbone.plugins.transformer.backbone import Transformer
+from wishbone.plugins.transformer.graph import StaticTransformer, attach
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    torch.manual_seed(0)
+    made = trained_looking_(Transformer(Transformer.small_config()), 0).eval()
+    return made.requires_grad_(False)
+
+
+def replay_of(backbone, weights="float32"):
+    return Replay(StaticTransformer(backbone, weights), record=False)
+
+
+def steps(step_, x, state):
+    """x [T, B, D] -> y [T, B, D]."""
+    return torch.stack([step_(row[:, None], state)[:, 0] for row in x])
+
+
+def error(ours, theirs):
+    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_steps_are_those_of_plain_pytorch(backbone, batch):
+    x = torch.randn(20, batch, backbone.width)
+    expected = steps(backbone.step_, x, backbone.init_state(batch))
+    replay, state = replay_of(backbone), backbone.init_state(batch)
+    assert replay.takes(x[0][:, None], state)
+    assert error(steps(replay.step_, x, state), expected) < 2e-6
+    assert state["length"].tolist() == [20] * batch
+
+
+def test_rows_of_different_lengths(backbone):
+    x = torch.randn(3, 9, backbone.width)
+    mask = torch.arange(9) < torch.tensor([[9], [0], [4]])
+    _, state = backbone(x, mask=mask)
+    more = torch.randn(5, 3, backbone.width)
+    expected = []
+    for row, count in enumerate((9, 0, 4)):
+        whole = torch.cat([x[row, :count], more[:, row]])[None]
+        expected.append(backbone(whole)[0][0, count:])
+    y = steps(replay_of(backbone).step_, more, state)
+    assert error(y, torch.stack(expected, 1)) < 2e-6
+    again, _ = backbone(more[:1].transpose(0, 1), state)
+    theirs = backbone(torch.cat([x[2, :4], more[:, 2], more[0, 2:]])[None])[0][0, -1]
+    assert error(again[2, 0], theirs) < 2e-6
+
+
+def test_room_grows_and_a_step_looks_no_further_than_it_must(backbone, monkeypatch):
+    monkeypatch.setattr(replays, "BLOCK", 8)
+    x = torch.randn(40, 2, backbone.width)
+    expected = steps(backbone.step_, x, backbone.init_state(2))
+    static, looks = StaticTransformer(backbone), []
+    plain = static.step
+    static.step = lambda x, state, seen: looks.append(seen) or plain(x, state, seen)
+    replay, state = Replay(static, record=False), backbone.init_state(2)
+    rooms = []
+    for row, theirs in zip(x, expected, strict=True):
+        assert error(replay.step_(row[:, None], state)[:, 0], theirs) < 2e-6
+        rooms.append(state["blocks.0.key"].shape[2])
+    assert looks == [8 * (1 + n // 8) for n in range(40)]
+    assert rooms == [8] * 8 + [16] * 8 + [32] * 16 + [64] * 8
+
+
+def test_the_longest_row_is_read_only_when_someone_wrote(backbone, monkeypatch):
+    """Reading a number from a GPU waits for it, which a step must not."""
+    replay, state = replay_of(backbone), backbone.init_state(2)
+    x = torch.randn(6, 2, backbone.width)
+    steps(replay.step_, x[:1], state)
+    reads = []
+    plain = torch.Tensor.max
+    monkeypatch.setattr(torch.Tensor, "max", lambda *a: reads.append(1) or plain(*a))
+    steps(replay.step_, x[1:4], state)
+    assert not reads
+    state["length"][0] = 0
+    steps(replay.step_, x[4:], state)
+    assert len(reads) == 1
+    with torch.inference_mode():
+        state["length"][1] = 2
+        steps(replay.step_, x[4:], state)
+    assert len(reads) == 2
+
+
+def test_a_pool_of_streams_steps_by_replay(backbone, monkeypatch):
+    x = torch.randn(300, 2, backbone.width)
+    expected = [steps(backbone.step_, x[:, n : n + 1], backbone.init_state(1)) for n in range(2)]
+    _, prompt = backbone(x[:270, 1][None])
+    monkeypatch.setattr(backbone, "_engine", replay_of(backbone), raising=False)
+    pool = Pool(backbone, 3)
+    slots = [pool.join()]
+    first = [pool.step(slots, row[:1])[0] for row in x[:3]]
+    slots.append(pool.join(prompt))
+    both = [pool.step(slots, torch.stack([x[3 + t, 0], x[270 + t, 1]])) for t in range(5)]
+    pool.leave(slots[1])
+    last = [pool.step(slots[:1], row[:1])[0] for row in x[8:12]]
+    ours = torch.stack([*first, *(y[0] for y in both), *last])
+    assert error(ours, expected[0][:12, 0]) < 2e-6
+    assert error(torch.stack(both)[:, 1], expected[1][270:275, 0]) < 2e-6
+
+
+def test_matrices_and_cache_in_bfloat16_are_near(backbone):
+    x = torch.randn(20, 2, backbone.width)
+    expected = steps(backbone.step_, x, backbone.init_state(2))
+    for weights, kind in (("bfloat16", None), ("float32", torch.bfloat16)):
+        state = backbone.init_state(2, dtype=kind)
+        y = steps(replay_of(backbone, weights).step_, x, state)
+        assert 1e-4 < error(y, expected) < 0.03
+
+
+def test_a_cpu_is_told_why_not(backbone):
+    with pytest.raises(CapabilityError, match="only CUDA has graphs"):
+        attach(backbone)
+
+
+def test_the_comparison_sees_a_mask_that_lets_too_much_through(backbone):
+    """Negative control: with one slot too many visible, a shorter row is wrong."""
+    static = StaticTransformer(backbone)
+    plain = static._attend
+
+    def careless(heads, cache, angles, index, visible, seen):
+        return plain(heads, cache, angles, index, torch.ones_like(visible), seen)
+
+    static._attend = careless
+    x = torch.randn(3, 2, backbone.width)
+    expected = steps(backbone.step_, x, backbone.init_state(2))
+    y = steps(Replay(static, record=False).step_, x, backbone.init_state(2))
+    assert error(y, expected) > 1e-2
