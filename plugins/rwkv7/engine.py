@@ -107,6 +107,7 @@ class NativeRWKV7:
     def takes(self, x: Tensor, state: State) -> bool:
         """A few sequences on the CPU, in types that fit into float32."""
         narrow = x.dtype != torch.float64 and state["blocks.0.wkv"].dtype == torch.float32
+        narrow = narrow and not torch.is_autocast_enabled("cpu")
         return narrow and x.device.type == "cpu" and 0 < len(x) <= MOST
 
     def step_(self, x: Tensor, state: State) -> Tensor:

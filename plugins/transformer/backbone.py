@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from wishbone.core.errors import ConfigError
 from wishbone.core.interfaces import Backbone, Caps, State
+from wishbone.plugins.engines import Engine, choose
 from wishbone.plugins.transformer.attention import causal_attention
 from wishbone.plugins.transformer.cache import Past, append_, plan_past, plan_step
 
@@ -93,6 +94,10 @@ class Attention(nn.Module):
 
     def attend(self, queries: Tensor, key: Tensor, value: Tensor, past: Past) -> Tensor:
         """queries [B, H, T, K] over key, value [B, G, S, K] -> y [B, T, D]."""
+        return self.output(self.mixed(queries, key, value, past))
+
+    def mixed(self, queries: Tensor, key: Tensor, value: Tensor, past: Past) -> Tensor:
+        """``attend`` before the last projection."""
         batch, _, length, size = queries.shape
         share = self.heads // self.kv_heads
         if length == 1 and past.bias is None:
@@ -105,7 +110,7 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(
                 queries, key, value, attn_mask=past.bias, enable_gqa=share > 1
             )
-        return self.output(y.reshape(batch, -1, length, size).transpose(1, 2).flatten(2))
+        return y.reshape(batch, -1, length, size).transpose(1, 2).flatten(2)
 
 
 class FeedForward(nn.Module):
@@ -166,6 +171,7 @@ class Transformer(Backbone):
         self.width = config.width
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm_out = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self._engine: Engine | None = None
         self.reset_parameters()
 
     @classmethod
@@ -238,6 +244,9 @@ class Transformer(Backbone):
 
         Caches grow by half, so a step copies O(1) positions on average.
         """
+        engine = self._engine
+        if engine is not None and not self.training and engine.takes(x, state):
+            return engine.step_(x, state)
         past = plan_step(x, state, self._angles)
         for number, block in enumerate(self.blocks):
             names = f"blocks.{number}.key", f"blocks.{number}.value"
@@ -245,6 +254,11 @@ class Transformer(Backbone):
             state.update(zip(names, grown, strict=True))
         state["length"] = past.length_after
         return self.norm_out(x)
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """As in ``Backbone``: "native" is engine.py, "compiled" compiled.py, "graph" graph.py."""
+        self._engine, used = choose(self, engine, weights, _ENGINES)
+        return used
 
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
         """Keys and values of every block, and the int64 length."""
@@ -272,6 +286,27 @@ class Transformer(Backbone):
     def _names(self) -> list[str]:
         layers = range(self.config.layers)
         return [f"blocks.{i}.{part}" for i in layers for part in ("key", "value")]
+
+
+def _native(backbone: Transformer, weights: str, *, build: bool) -> Engine:
+    from wishbone.plugins.transformer.engine import NativeTransformer
+
+    return NativeTransformer(backbone, weights, build=build)
+
+
+def _compiled(backbone: Transformer, weights: str) -> Engine:
+    from wishbone.plugins.transformer.compiled import CompiledTransformer
+
+    return CompiledTransformer(backbone, weights)
+
+
+def _graph(backbone: Transformer, weights: str) -> Engine:
+    from wishbone.plugins.transformer.graph import attach
+
+    return attach(backbone, weights)
+
+
+_ENGINES = {"native": _native, "compiled": _compiled, "graph": _graph}
 
 
 def _check(config: TransformerConfig) -> None:

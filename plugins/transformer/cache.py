@@ -108,6 +108,23 @@ def append_(cache: Tensor, new: Tensor, past: Past) -> Tensor:
     return longer
 
 
+def room_(cache: Tensor, used: int, even: bool) -> tuple[Tensor, Tensor]:
+    """cache [B, G, S, K] -> memory [B, G, C, K] with room for a position, and the longer cache.
+
+    As ``append_``, for who writes the new position himself: into slot ``used``, or where rows
+    differ (not ``even``) behind the end of each row, the slot being zeros now.
+    """
+    spare = getattr(cache, "spare", None)
+    if spare is None or spare.written != used or spare.memory.shape[2] <= used:
+        spare = Spare.holding(cache[:, :, :used])
+    if not even:
+        spare.memory[:, :, used] = 0
+    spare.written = used + 1
+    longer = spare.memory[:, :, : used + 1]
+    longer.spare = spare
+    return spare.memory, longer
+
+
 @dataclass
 class Spare:
     """Memory larger than what is in it."""
