@@ -8,6 +8,7 @@ arXiv:2412.10117, section 3.4; sizes and numbers as in the public release.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -121,15 +122,15 @@ class Flow(nn.Module):
         now, then = vectors[:, : len(codes)], vectors[:, len(codes) :]
         return self.wanted(self.encoder(now, then, sees, memories))[0]
 
-    def solve(
+    def path(
         self,
         noise: Tensor,
         given: Conditions,
         sees: Tensor | None = None,
         memories: list[Memory] | None = None,
         steps: int = 10,
-    ) -> Tensor:
-        """noise [n, M] -> mel [n, M] after ``steps`` steps of Euler.
+    ) -> Iterator[Tensor]:
+        """noise [n, M] -> [n, M] after each of ``steps`` steps of Euler; the last one is mel.
 
         ``sees`` [n, n] for a whole utterance, or one memory for each step to go on from an earlier
         stretch. Classifier-free guidance: the second row of the batch is told nothing.
@@ -145,7 +146,19 @@ class Flow(nn.Module):
             guided, unguided = self.estimator(both, t, sees, memory)
             velocity = (1.0 + GUIDANCE) * guided - GUIDANCE * unguided
             x = x + (at[step + 1] - at[step]) * velocity
-        return x
+            yield x
+
+    def solve(
+        self,
+        noise: Tensor,
+        given: Conditions,
+        sees: Tensor | None = None,
+        memories: list[Memory] | None = None,
+        steps: int = 10,
+    ) -> Tensor:
+        """noise [n, M] -> mel [n, M]: the end of ``path``."""
+        *_, mel = self.path(noise, given, sees, memories, steps)
+        return mel
 
     def whole(
         self,
@@ -162,14 +175,13 @@ class Flow(nn.Module):
         All at once. ``chunk`` is in codes: 0 lets everything see everything; otherwise a code sees
         its own chunk and ``left`` chunks before it, -1 for all: what a stream makes.
         """
-        length, sees = len(codes), (None, None)
+        length = len(codes)
+        sees: tuple[Tensor | None, Tensor | None] = (None, None)
         if chunk:
-            sees = tuple(
-                chunk_mask(n * length, n * chunk, n * chunk * left if left >= 0 else -1).to(
-                    codes.device
-                )
-                for n in (1, RISE)
-            )
+            back = max(-1, chunk * left)
+            coarse = chunk_mask(length, chunk, back)
+            fine = chunk_mask(RISE * length, RISE * chunk, max(-1, RISE * back))
+            sees = (coarse.to(codes.device), fine.to(codes.device))
         wanted = self.encode(codes, codes[:0], sees)
         padded = F.pad(known, (0, 0, 0, RISE * length - len(known)))
         given = Conditions(wanted, self.speaker_of(speaker), padded)
