@@ -75,6 +75,7 @@ def run(
     begin = time.time()
     found = confound.differences(plan)
     unmeant = confound.refuse(found, allow)
+    confound.refuse_untrained(plan, allow)
     _need_packages()
     items = _claim(plan, out)
     terminal.say(f"{len(plan.arms)} arms, {len(plan.prompts)} prompts, {plan.seeds} seed(s)")
@@ -134,7 +135,7 @@ def _claim(plan: Plan, out: Path) -> Items:
         before = json.loads(mark.read_text(encoding="utf-8"))
         if before.get("fingerprint") != said["fingerprint"]:
             raise UsageError(
-                "The folder holds an A/B of other systems, weights or seeds.",
+                "The folder holds an A/B of other systems, weights, seeds or reference.",
                 str(out),
                 "Choose another --out, or remove that folder.",
             )

@@ -13,8 +13,8 @@ from wishbone.core.errors import ConfigError
 from wishbone.core.evaluate.plan import Arm, Plan
 from wishbone.core.train.recipe import RUNNING
 
-FOLLOWS = ("weights", "about")
-"""Keys that differ whenever a part does: the trained weights, and the sentence for people."""
+TRAINED = ("tokenizer", "speech_tokenizer", "layout", "backbone", "head")
+"""Parts that a language model's weights are made for: where one is varied, weights differ too."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,32 @@ class Difference:
 def differences(plan: Plan) -> list[Difference]:
     """Every key of the systems, and of how their weights were trained, that differs."""
     configs = {arm.key: _flat(arm.config) for arm in plan.arms}
-    allowed = (*plan.vary, *FOLLOWS)
+    follows = any(_under(key, TRAINED) for key in plan.vary)
+    allowed = (*plan.vary, "about", *(["weights"] if follows else []))
     found = _differences(configs, lambda key: _under(key, allowed))
     trained = {arm.key: training(arm) for arm in plan.arms}
     if all(trained.values()):
-        found += _differences(trained, lambda key: False)
+        found += _differences(trained, lambda key: _under("weights", plan.vary))
+    elif any(trained.values()):
+        said = {key: "recorded" if value else "unknown" for key, value in trained.items()}
+        found.append(Difference("training", said, False))
     return found
+
+
+def refuse_untrained(plan: Plan, allow: bool) -> None:
+    """Raise ``ConfigError`` for arms without weights, unless allowed: they say nothing yet."""
+    configs = {arm.key: arm.config for arm in plan.arms}
+    missing = [
+        key
+        for key, config in configs.items()
+        if not config.get("weights") and not (config.get("backbone") or {}).get("weights")
+    ]
+    if missing and not allow:
+        raise ConfigError(
+            f"No weights are named for {' and '.join(missing)}, which is therefore untrained.",
+            "the systems of the arms",
+            "Name trained weights ('weights: FOLDER'), or say --allow to try the machinery.",
+        )
 
 
 def training(arm: Arm) -> dict[str, Any]:

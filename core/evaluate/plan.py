@@ -90,15 +90,22 @@ class Plan:
     def fingerprint(self) -> str:
         """Changes with anything that changes an item, so that a run is only resumed as itself.
 
-        The number of prompts is left out: a larger run may go on from a smaller one.
+        The number of prompts is left out: a larger run may go on from a smaller one. So are their
+        texts, from which the seed of each item follows: a changed prompt is spoken again.
         """
         said = {
             "arms": {arm.key: dict(arm.config) for arm in self.arms},
             "weights": {arm.key: weights_hash(arm.config) for arm in self.arms},
             "seed": self.seed,
             "voice": self.voice,
+            "reference": self._reference_files(),
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _reference_files(self) -> list[tuple[str, int]]:
+        if self.reference is None:
+            return []
+        return sorted((p.name, p.stat().st_size) for p in self.reference.iterdir() if p.is_file())
 
 
 def seed_of(base: int, prompt: Prompt, repeat: int) -> int:

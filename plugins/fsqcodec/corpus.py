@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.errors import DataError, MissingExtra
+from wishbone.core.weights import hash_files
 from wishbone.plugins.fsqcodec.decoder import HOP, PITCH_HIGH, PITCH_LOW, SAMPLE_RATE
 from wishbone.plugins.fsqcodec.tokenizer import SAMPLES
 
@@ -100,13 +102,40 @@ def _labels(row: dict, frames: int) -> np.ndarray:
     return np.asarray(classes, np.int8)[place]
 
 
+def prepared(file: Path) -> list[Recording]:
+    """The recordings of one Parquet file; what was worked out is kept beside it for the next run.
+
+    Tracking the pitch takes longer than reading: a second for each minute of audio.
+    """
+    import pyarrow.parquet as parquet
+
+    kept = file.parent / "prepared" / f"{file.stem}-{hash_files([file])[:12]}.npz"
+    if not kept.exists():
+        made = [recording(row) for row in parquet.read_table(file).to_pylist()]
+        arrays = {
+            name: np.concatenate([getattr(item, name) for item in made])
+            for name in ("audio", "pitch", "voiced", "labels")
+        }
+        frames = np.array([len(item.labels) // 2 for item in made])
+        kept.parent.mkdir(exist_ok=True)
+        aside = kept.with_suffix(f".{os.getpid()}.tmp")
+        with aside.open("wb") as out:
+            np.savez(out, frames=frames, **arrays)
+        os.replace(aside, kept)
+    with np.load(kept, allow_pickle=False) as stored:
+        cuts = np.cumsum(stored["frames"])[:-1]
+        parts = (
+            np.split(stored[name], cuts * each)
+            for name, each in (("audio", SAMPLES), ("pitch", 4), ("voiced", 4), ("labels", 2))
+        )
+        return [Recording(*arrays) for arrays in zip(*parts, strict=True)]
+
+
 def load(folder: Path, hours: float, skip: int = 0) -> tuple[list[Recording], list[Path]]:
     """Recordings from the Parquet files of ``folder``, newest shards first, up to ``hours``.
 
     Also returns the files that were read.
     """
-    import pyarrow.parquet as parquet
-
     files = sorted(folder.glob("*.parquet"), reverse=True)[skip:]
     if not files:
         raise DataError(
@@ -117,10 +146,8 @@ def load(folder: Path, hours: float, skip: int = 0) -> tuple[list[Recording], li
     recordings, seconds, used = [], 0.0, []
     for file in files:
         used.append(file)
-        for row in parquet.read_table(file).to_pylist():
-            item = recording(row)
-            recordings.append(item)
-            seconds += len(item.audio) / SAMPLE_RATE
+        recordings += prepared(file)
+        seconds = sum(len(item.audio) for item in recordings) / SAMPLE_RATE
         if seconds > hours * 3600:
             break
     return recordings, used

@@ -111,7 +111,7 @@ def step_code(model: Trainee, mel: LogMel, batch: tuple[Tensor, ...]) -> dict[st
     return {
         "mel": F.l1_loss(mel_guess, mel(audio).transpose(1, 2)),
         "pitch": 8.0 * ((guess - log_pitch(pitch)).abs() * weight).sum() / weight.sum(),
-        "phoneme": 0.3 * F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-1),
+        "phoneme": 0.6 * F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-1),
     }
 
 

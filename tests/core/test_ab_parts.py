@@ -75,6 +75,29 @@ def test_different_training_data_is_a_confound(tmp_path):
     assert unmeant == ["training.data"]
 
 
+def test_weights_may_differ_only_with_a_part_that_is_trained():
+    given = plan(old={"weights": "one"}, new={"weights": "other"})
+    assert all(each.meant for each in confound.differences(given))
+    given.vary = ["sampling"]
+    assert [e.key for e in confound.differences(given) if not e.meant] == ["weights"]
+
+
+def test_an_arm_whose_training_nobody_recorded_is_flagged(tmp_path):
+    (tmp_path / "provenance.json").write_text(json.dumps({"data": "x"}))
+    given = plan(old={"weights": str(tmp_path)}, new={"weights": str(tmp_path / "elsewhere")})
+    unmeant = [e for e in confound.differences(given) if not e.meant]
+    assert [(e.key, e.values) for e in unmeant] == [
+        ("training", {"old": "recorded", "new": "unknown"})
+    ]
+
+
+def test_an_untrained_arm_is_refused_unless_allowed():
+    given = plan(old={"weights": "one"}, new={})
+    with pytest.raises(ConfigError, match="new, which is therefore untrained"):
+        confound.refuse_untrained(given, allow=False)
+    confound.refuse_untrained(given, allow=True)
+
+
 def test_seeds_follow_from_the_prompt_and_not_from_the_run():
     short, long = plan(prompts=2), plan(prompts=4)
     assert short.seed_of(short.prompts[1], 0) == long.seed_of(long.prompts[1], 0)

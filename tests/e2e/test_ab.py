@@ -43,7 +43,9 @@ def folder(tmp_path):
 
 def test_it_ends_with_a_result_and_a_report_and_goes_on_where_it_stopped(folder, capsys):
     out = folder / "out"
-    words = [str(folder / "try.yaml"), "--out", str(out)]
+    words = [str(folder / "try.yaml"), "--out", str(out), "--allow"]
+    with pytest.raises(ConfigError, match="untrained"):
+        ab.main(words[:-1])
     assert ab.main([*words, "--prompts", "1"]) == 0
     first = (out / "items.jsonl").read_text().splitlines()
     assert ab.main(words) == 0
@@ -67,7 +69,7 @@ def test_it_ends_with_a_result_and_a_report_and_goes_on_where_it_stopped(folder,
 def test_quick_gives_no_verdict(folder):
     out = folder / "out"
     path = str(folder / "try.yaml")
-    assert ab.main([path, "--out", str(out), "--quick", "--prompts", "1"]) == 0
+    assert ab.main([path, "--out", str(out), "--quick", "--allow", "--prompts", "1"]) == 0
     result = json.loads((out / "ab.json").read_text())
     assert {each["verdict"] for each in result["comparisons"]} == {"none"}
     assert "SMOKE TEST" in (out / "report.html").read_text()

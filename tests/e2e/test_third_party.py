@@ -138,7 +138,19 @@ def test_it_is_compared_by_name(place):
     pytest.importorskip("faster_whisper", reason="pip install 'wishbone-tts[ab]'")
     pytest.importorskip("speechmos", reason="pip install 'wishbone-tts[ab]'")
     folder, python = place
-    run(python, "-m", "wishbone", "ab", "ab.yaml", "--prompts", "2", "--out", "result", cwd=folder)
+    run(
+        python,
+        "-m",
+        "wishbone",
+        "ab",
+        "ab.yaml",
+        "--prompts",
+        "2",
+        "--out",
+        "result",
+        "--allow",
+        cwd=folder,
+    )
     told = json.loads((folder / "result/ab.json").read_text())
     assert [arm["config"]["backbone"]["name"] for arm in told["arms"]] == ["rwkv7", KEY]
     assert told["confounded"] == []

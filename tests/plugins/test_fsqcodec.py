@@ -137,6 +137,38 @@ def test_crops_of_recordings_that_are_too_short():
             corpus.crops(recordings, 3, 3, np.random.default_rng(0))
 
 
+def test_what_was_prepared_is_what_is_loaded_again(tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pip install 'wishbone-tts[train]'")
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]'")
+    draw = np.random.default_rng(0)
+    made = [
+        corpus.Recording(
+            draw.integers(-99, 99, SAMPLES * n).astype(np.int16),
+            draw.random(4 * n, np.float32),
+            draw.random(4 * n) > 0.5,
+            draw.integers(-1, 40, 2 * n).astype(np.int8),
+        )
+        for n in (3, 1, 2)
+    ]
+    parquet.write_table(pyarrow.table({"id": ["0", "1", "2"]}), tmp_path / "a.parquet")
+    calls = []
+
+    def recording(row):
+        calls.append(row["id"])
+        return made[int(row["id"])]
+
+    monkeypatch.setattr(corpus, "recording", recording)
+    for _ in range(2):
+        loaded, files = corpus.load(tmp_path, hours=1)
+        assert calls == ["0", "1", "2"] and files == [tmp_path / "a.parquet"]
+        for ours, theirs in zip(loaded, made, strict=True):
+            for name in ("audio", "pitch", "voiced", "labels"):
+                assert np.array_equal(getattr(ours, name), getattr(theirs, name))
+    # other data under the same name is prepared anew
+    parquet.write_table(pyarrow.table({"id": ["2"]}), tmp_path / "a.parquet")
+    assert len(corpus.load(tmp_path, hours=1)[0]) == 1 and calls[3:] == ["2"]
+
+
 def test_training_does_not_write_over_a_model(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"mine")
     with pytest.raises(UsageError, match="holds a model"):
