@@ -137,6 +137,9 @@ class CosyVoice2(Layout):
         fill: bool = True
         """Whether the head has FILL and the unused id before it; RWKVTTS's models have only the
         end, so they cannot alternate."""
+        instruct: str = "alone"
+        """Where an instruction stands: "alone" in the place of what a voice's recording says, as in
+        CosyVoice2, or "beside" it, as in RWKVTTS."""
         parity: str = "right"
         """"right" as in training; "upstream" repeats what the public code does, with its flaws."""
 
@@ -149,6 +152,8 @@ class CosyVoice2(Layout):
         self.unused = codes.size + 1
         self.fill = codes.size + 2
         self.extra = 3 if config.fill else 1
+        self.alternates = config.form == "bistream"
+        self.instruct_alone = config.instruct == "alone"
         self.tables = {"speech": codes.size + self.extra, "text": text.vocabulary, "marks": 2}
 
     def train(self, sample: Sample, random: Random) -> Positions:
@@ -242,6 +247,7 @@ def check(config: CosyVoice2.Config, text: TextSpace, codes: CodeSpace) -> None:
         ("form", ("unistream", "bistream")),
         ("pace", ("ratio", "words")),
         ("parity", ("right", "upstream")),
+        ("instruct", ("alone", "beside")),
     ):
         if getattr(config, key) not in legal:
             known = " or ".join(legal)

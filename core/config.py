@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wishbone.core.audio import Audio
     from wishbone.core.model import SpeechLM
     from wishbone.core.sampling import Sampling
+    from wishbone.core.utterance import Text
 
 SLOTS = ("tokenizer", "speech_tokenizer", "layout", "backbone", "head", "decoder")
 OTHER_KEYS = ("sampling", "weights", "voice", "about")
@@ -84,17 +85,19 @@ class System:
     notes: list[str] = field(default_factory=list)
     """What a person should know of the weights, such as a part that has none."""
 
-    def say(self, text: str, voice: Any = None, seed: int = 0) -> Audio:
-        """Speak all of ``text``; ``voice`` is what ``wishbone.core.pipeline`` takes."""
+    def say(self, text: Text, voice: Any = None, seed: int = 0, instruct: str = "") -> Audio:
+        """Speak all of ``text``; the arguments are those of ``wishbone.core.pipeline``."""
         from wishbone.core import pipeline
 
-        return pipeline.say(self, text, voice=voice, seed=seed)
+        return pipeline.say(self, text, voice, seed, instruct=instruct)
 
-    def stream(self, text: str, voice: Any = None, seed: int = 0) -> Iterator[Tensor]:
+    def stream(
+        self, text: Text, voice: Any = None, seed: int = 0, instruct: str = ""
+    ) -> Iterator[Tensor]:
         """The same samples as ``say``, in chunks [S], each as soon as it is final."""
         from wishbone.core import pipeline
 
-        return pipeline.stream(self, text, voice=voice, seed=seed)
+        return pipeline.stream(self, text, voice, seed, instruct=instruct)
 
 
 def load(name_or_path: str | Path, overrides: Sequence[str] = (), device: str = "cpu") -> System:

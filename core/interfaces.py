@@ -16,7 +16,7 @@ Letters (B, T, D, Q, X, S) are defined in ``wishbone.core``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
@@ -92,6 +92,23 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """A readable form of ``ids``; for logs, not always the text they came from."""
+
+    def prepare(self, text: str) -> str:
+        """``text`` as it is spoken, such as with its numbers in words, ready for ``encode``."""
+        return text
+
+    def pieces(self, text: str | Iterable[str]) -> Iterator[tuple[str, list[int]]]:
+        """Pieces of a text, or of one that arrives, to speak one after another, with their ids."""
+        from wishbone.core.text import speakable
+
+        return speakable(text, self.encode)
+
+    def settled(self, text: str) -> int:
+        """How many characters at the beginning of ``text`` have ids that nothing after it changes.
+
+        0 where only whole sentences are certain.
+        """
+        return 0
 
 
 class SpeechTokenizer(nn.Module):
@@ -337,6 +354,11 @@ class Layout(ABC):
     """Name -> rows of every table the positions refer to, in order, "speech" first."""
     extra: int
     """Ids beyond the codebook that the head must know (end, fill, ...)."""
+    alternates: bool = False
+    """Whether it speaks before all of the text is known."""
+    instruct_alone: bool = False
+    """Whether an instruction stands in the place of what a voice's recording says, in codes and
+    text; the decoder hears the recording all the same."""
 
     @abstractmethod
     def train(self, sample: Sample, random: Random) -> Positions:

@@ -6,7 +6,7 @@ Speaking a whole text is the stream, drained, so both give the same samples.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING
 
@@ -17,33 +17,18 @@ from wishbone.core.audio import Audio
 from wishbone.core.errors import UsageError
 from wishbone.core.interfaces import Draw, Emit, Feed, Prompt, State, Stop, Tell, Wait
 from wishbone.core.sampling import Sampler
-from wishbone.core.text import speakable
+from wishbone.core.utterance import Text, Utterance, utterances
 from wishbone.core.voice import Voice, find
 
 if TYPE_CHECKING:
     from wishbone.core.config import System
 
-Text = str | Iterable[str]
 GROUPS = (4, 8, 16, 25)
 """Code frames that go to the decoder together, the last size again and again: the first sound
 comes early, and later calls are large enough to be cheap."""
 
 PAUSE = 0.15
 """Seconds of silence between two pieces of text, beside what the voice itself leaves."""
-
-
-@dataclass
-class Utterance:
-    """One piece of text and what became of it; filled while it is spoken."""
-
-    text: str = ""
-    ids: Sequence[int] = ()
-    codes: list[tuple[int, ...]] = field(default_factory=list)
-    """Frames [T][Q] in the order they were drawn."""
-    global_codes: Sequence[int] = ()
-    """Codes of the whole utterance, where the layout tells them."""
-    reason: str = ""
-    """Why it is over, as in ``Stop``; empty while it is not."""
 
 
 Record = list[Utterance] | None
@@ -55,9 +40,10 @@ def say(
     voice: Voice | str | None = None,
     seed: int = 0,
     record: Record = None,
+    instruct: str = "",
 ) -> Audio:
     """Speak all of ``text``: ``stream``, drained."""
-    chunks = list(stream(system, text, voice, seed, record))
+    chunks = list(stream(system, text, voice, seed, record, instruct))
     return Audio(torch.cat(chunks), system.decoder.sample_rate)
 
 
@@ -67,25 +53,29 @@ def stream(
     voice: Voice | str | None = None,
     seed: int = 0,
     record: Record = None,
+    instruct: str = "",
 ) -> Iterator[Tensor]:
     """Speak ``text`` as it arrives: samples [S] on the CPU, each chunk as soon as it is final.
 
     Every sentence starts from the voice's own state, so a long text does not drift. ``voice`` is a
     voice, its name or its file; None means the one the configuration names. ``record`` receives an
-    ``Utterance`` for each piece. Raises ``UsageError`` when nothing in the text can be spoken.
+    ``Utterance`` for each piece. ``instruct`` says how to speak, where the layout can be told.
+    Raises ``UsageError`` when nothing in the text can be spoken, ``CapabilityError`` for an
+    instruction that no part understands.
     """
-    voice = find(voice or system.config.get("voice"))
+    voice = find(voice or system.config.get("voice"), system)
+    voice = voice.instructed(instruct) if instruct else voice
     prompt = voice.prompt(system)
     begin = voice.state_for(system) or prefix(system, prompt)
     sampler = Sampler(system.sampling, system.decoder.codes, seed)
     spoken = False
-    for sentence, ids in speakable(text, system.tokenizer.encode):
+    for utterance, pieces in utterances(system, text):
         if spoken:
             yield torch.zeros(round(PAUSE * system.decoder.sample_rate))
-        spoken, utterance = True, Utterance(sentence, ids)
+        spoken = True
         if record is not None:
             record.append(utterance)
-        codes = frames(system, [ids], prompt, sampler, begin, utterance)
+        codes = frames(system, pieces, prompt, sampler, begin, utterance)
         yield from decode(system, codes, seed, voice, utterance)
         if utterance.global_codes and not prompt.global_codes:
             # whoever was drawn for the first sentence speaks the others, too
@@ -159,7 +149,8 @@ def decode(
     first = list(islice(codes, 1))
     if utterance.global_codes:
         speaker = torch.tensor(utterance.global_codes, device=system.model.device)
-    decoder = system.decoder.start(seed=seed, speaker=speaker, prompt=voice.heard)
+    heard = {name: part.to(system.model.device) for name, part in (voice.heard or {}).items()}
+    decoder = system.decoder.start(seed=seed, speaker=speaker, prompt=heard or None)
     codes = chain(first, codes)
     while group := list(islice(codes, decoder.wants() or next(sizes))):
         yield decoder.push(torch.tensor(group, device=system.model.device)).cpu()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ LONGEST_PROMPT = 30.0
 RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """Endings by which a voice asked for is a recording, which needs its transcript."""
 
-FIELDS = ("name", "licence", "about", "transcript", "codec", "tokenizer", "model")
+FIELDS = ("name", "licence", "about", "transcript", "instruct", "codec", "tokenizer", "model")
 """Keys of the YAML file."""
 
 
@@ -44,7 +44,9 @@ class Voice:
     about: str = ""
     """Where the recording comes from."""
     transcript: str = ""
-    """What the recording says, every word."""
+    """What the recording says, every word; empty where only its sound is to be taken over."""
+    instruct: str = ""
+    """How to speak, such as "in a whisper"; spoken by nobody."""
     text: tuple[int, ...] = ()
     """Ids of the transcript."""
     speech: tuple[tuple[int, ...], ...] = ()
@@ -72,14 +74,17 @@ class Voice:
         cls,
         system: System,
         audio: Audio | str | Path,
-        transcript: str,
+        transcript: str = "",
         name: str = "",
         licence: str = "",
         word_ends: Sequence[int] = (),
     ) -> Voice:
         """A voice from a recording of any sample rate and what is said in it.
 
-        Raises ``UsageError`` for a recording that is too long or a transcript without words.
+        Without a transcript the language model hears nothing of the recording and the decoder
+        takes over its sound: for another language than the recording's, and only with a decoder
+        that hears. Raises ``UsageError`` for a recording that is too long, a transcript without
+        words, or none where it is needed.
         """
         where = str(audio) if isinstance(audio, str | Path) else "the recording"
         audio = audio_files.read(audio) if isinstance(audio, str | Path) else audio
@@ -91,8 +96,8 @@ class Voice:
                 where,
                 "Cut it to one or two sentences, and the transcript with it.",
             )
-        text = tuple(system.tokenizer.encode(transcript))
-        if not text:
+        text = tuple(system.tokenizer.encode(system.tokenizer.prepare(transcript)))
+        if transcript and not text:
             raise UsageError(
                 "The transcript of the voice holds nothing that can be spoken.",
                 where,
@@ -107,18 +112,28 @@ class Voice:
         decoded = audio_files.resample(audio, system.decoder.sample_rate)
         with torch.no_grad():
             heard = system.decoder.hear(decoded.samples.to(system.model.device), codes)
+        if not transcript and not heard:
+            raise UsageError(
+                "A recording needs its transcript: the decoder of this system hears no recordings.",
+                where,
+                "Say what it says, every word (--transcript).",
+            )
         return cls(
             name=name,
             licence=licence,
             transcript=transcript,
             text=text,
-            speech=tuple(map(tuple, codes.tolist())),
+            speech=tuple(map(tuple, codes.tolist())) if transcript else (),
             word_ends=tuple(word_ends),
             global_codes=tuple(whole.tolist()),
             heard={name: tensor.cpu() for name, tensor in heard.items()} or None,
             codec=fingerprint(system.speech_tokenizer),
             tokenizer=_tokenizer_key(system),
         )
+
+    def instructed(self, instruct: str) -> Voice:
+        """The same voice, told how to speak."""
+        return replace(self, instruct=instruct, state=None, model="")
 
     def with_state(self, system: System) -> Voice:
         """The same voice with the state it leaves this system's model in, to start faster."""
@@ -128,12 +143,26 @@ class Voice:
         return replace(self, state=state, model=_model_key(system))
 
     def prompt(self, system: System) -> Prompt:
-        """What stands before the text. Raises ``CheckpointError`` for codes of another codec."""
+        """What stands before the text.
+
+        Raises ``CheckpointError`` for codes of another codec, ``UsageError`` for an instruction
+        without words.
+        """
         if self.codec and self.codec != fingerprint(system.speech_tokenizer):
             self._refuse("its codes were made by another codec")
         if self.tokenizer and self.tokenizer != _tokenizer_key(system):
             self._refuse(f"its transcript was encoded by the tokenizer '{self.tokenizer}'")
+        instruct = tuple(system.tokenizer.encode(self.instruct))
+        if self.instruct and not instruct:
+            raise UsageError(
+                "The instruction holds nothing that can be read.",
+                "the instruction of the voice",
+                "Write how to speak, in words.",
+            )
+        if instruct and system.layout.instruct_alone:
+            return Prompt(instruct=instruct, global_codes=self.global_codes)
         return Prompt(
+            instruct=instruct,
             text=self.text,
             speech=self.speech,
             word_ends=self.word_ends,
@@ -187,8 +216,8 @@ class Voice:
         return path
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> Voice:
-        """A bundled voice by name, or a voice file.
+    def load(cls, name_or_path: str | Path, others: Iterable[str] = ()) -> Voice:
+        """A bundled voice by name, or a voice file; ``others`` are names for the error to list.
 
         Raises ``UnknownName``, ``UsageError`` for a recording, ``ConfigError`` for a file that is
         no YAML, ``CheckpointError`` for one that is no voice.
@@ -196,7 +225,7 @@ class Voice:
         from wishbone.core.compose import parse
         from wishbone.core.weights import read_tensors
 
-        path = _locate(name_or_path)
+        path = _locate(name_or_path, others)
         said, _ = parse(path)
         unknown = set(said) - set(FIELDS)
         if unknown:
@@ -232,11 +261,18 @@ class Voice:
         )
 
 
-def find(voice: Voice | str | Path | None) -> Voice:
-    """A voice, or the one of that name or file; the empty voice for None."""
+def find(voice: Voice | str | Path | None, system: System | None = None) -> Voice:
+    """A voice, or the one of that name or file; the empty voice for None.
+
+    A name may be that of a file, of a bundled voice or of one that the release brings along which
+    ``system`` is loaded from.
+    """
     if voice is None:
         return Voice()
-    return voice if isinstance(voice, Voice) else Voice.load(voice)
+    if isinstance(voice, Voice):
+        return voice
+    brought = {} if system is None or _is_file(voice) else _brought(system)
+    return brought[str(voice)] if str(voice) in brought else Voice.load(voice, brought)
 
 
 def bundled() -> list[str]:
@@ -281,7 +317,25 @@ def _folder() -> Path:
     return Path(str(files("wishbone.configs"))) / "voices"
 
 
-def _locate(name_or_path: str | Path) -> Path:
+def _is_file(voice: str | Path) -> bool:
+    return Path(voice).is_file() or Path(voice).suffix.lower() in RECORDINGS
+
+
+def _brought(system: System) -> dict[str, Voice]:
+    """The voices of the release that the system's decoder or model comes from."""
+    from wishbone.core import releases
+    from wishbone.core.compose import weights_folder
+
+    decoder = system.config.get("decoder") or {}
+    folders = dict.fromkeys(filter(None, (system.config.get("weights"), decoder.get("weights"))))
+    return {
+        name: voice
+        for folder in folders
+        for name, voice in releases.voices(weights_folder(folder)).items()
+    }
+
+
+def _locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
     path = Path(name_or_path)
     if path.suffix.lower() in RECORDINGS:
         raise UsageError(
@@ -293,12 +347,13 @@ def _locate(name_or_path: str | Path) -> Path:
         path = path.with_suffix(".yaml")
     if path.is_file():
         return path
+    known = [*bundled(), *others]
     inside = _folder() / f"{name_or_path}.yaml"
     if inside.is_file():
         return inside
     raise UnknownName(
         f"There is no voice '{name_or_path}'.",
         "the voice asked for",
-        f"{did_you_mean(str(name_or_path), bundled())} Bundled voices:"
-        f" {', '.join(bundled()) or 'none'}; or give a .wav with its transcript.".strip(),
+        f"{did_you_mean(str(name_or_path), known)} Voices:"
+        f" {', '.join(known) or 'none'}; or give a .wav with its transcript.".strip(),
     )
