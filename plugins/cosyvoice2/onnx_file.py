@@ -67,7 +67,7 @@ class Session:
         try:
             return torch.from_numpy(self._session.run(None, feed)[0])
         except Exception as error:
-            raise _broken(self._path, self._what, error) from error
+            raise _broken(self._path, self._what, error, "run") from error
 
 
 def read_nodes(path: Path, what: str) -> Iterator[Node]:
@@ -125,10 +125,10 @@ def _import(package: str, what: str) -> Any:
         ) from error
 
 
-def _broken(path: Path, what: str, error: Exception) -> CheckpointError:
+def _broken(path: Path, what: str, error: Exception, verb: str = "opened") -> CheckpointError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return CheckpointError(
-        f"The {what} cannot be read or run: {reason[:300].rstrip('.')}.",
+        f"The {what} cannot be {verb}: {reason[:300].rstrip('.')}.",
         str(path),
-        "Download the file again.",
+        "Download the file again, whole; it belongs to CosyVoice2-0.5B.",
     )

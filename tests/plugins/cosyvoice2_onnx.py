@@ -67,7 +67,7 @@ class Graph:
         return path
 
 
-def speech_tokenizer(path, state, layers, positions=512, folded=False):
+def speech_tokenizer(path, state, layers, positions=1024, folded=False):
     """An .onnx file of the speech tokenizer with weights by the reference's names, as arrays."""
     graph = Graph(folded)
     x = "feats"

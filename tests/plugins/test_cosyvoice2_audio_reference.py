@@ -1,0 +1,129 @@
+"""Vocoder and ears against the public sources themselves, where the user has them."""
+
+import sys
+
+import cosyvoice2_reference as reference
+import pytest
+import torch
+from cosyvoice2_reference import counted_noise, melody, recording
+from safetensors.torch import load_file
+
+from wishbone.core import audio as sound
+from wishbone.plugins.cosyvoice2 import vocoder_weights
+from wishbone.plugins.cosyvoice2.speech_tokenizer import CosyVoice2SpeechTokenizer
+from wishbone.plugins.cosyvoice2.vocoder import HiFT, HiFTConfig
+from wishbone.plugins.cosyvoice2.vocoder_layers import Memory
+
+cosyvoice = pytest.mark.skipif(
+    reference.folder("WISHBONE_COSYVOICE") is None,
+    reason="WISHBONE_COSYVOICE names no checkout of FunAudioLLM/CosyVoice",
+)
+s3tokenizer = pytest.mark.skipif(
+    reference.folder("WISHBONE_S3TOKENIZER") is None,
+    reason="WISHBONE_S3TOKENIZER names no checkout of xingchensong/S3Tokenizer",
+)
+
+
+def largest(a, b):
+    assert a.shape == b.shape
+    return (a - b).abs().max().item()
+
+
+def ours(theirs, **config):
+    vocoder = HiFT(HiFTConfig(**config)).eval().requires_grad_(False)
+    vocoder_weights.load(vocoder, theirs.state_dict(), "the reference")
+    return vocoder
+
+
+def ended():
+    memory = Memory()
+    memory.last = True
+    return memory
+
+
+@cosyvoice
+@pytest.mark.parametrize(
+    ("config", "frames"), [({}, 24), (reference.TINY, 1), (reference.TINY, 90)]
+)
+def test_vocoder(config, frames):
+    theirs, mel = reference.hift(**config), melody(frames)
+    made, vocoder = reference.hift_run(theirs, mel), ours(theirs, **config)
+    assert largest(vocoder.pitch(mel, ended()), made["pitch"].double()) < 1e-3
+    source = vocoder.source(made["pitch"].double(), ended(), counted_noise())
+    # the reference adds the phase up in float32, so it drifts with length
+    assert largest(source, made["source"]) < 2e-5 * max(10, frames)
+    assert largest(vocoder.filter(mel, made["source"], ended()), made["audio"]) < 2e-6
+    audio = vocoder.advance(mel, ended(), counted_noise())
+    assert largest(audio, made["audio"]) < 1e-3 < made["audio"].abs().max()
+
+
+@cosyvoice
+def test_upstreams_stream_differs_from_its_whole():
+    """It carries 8 frames and their source over, draws new noise and phase, and cross-fades."""
+    theirs, mel, step = reference.hift(**reference.TINY), melody(60), 20
+    whole = reference.hift_run(theirs, mel)["audio"]
+    window, kept, parts = torch.hamming_window(2 * 3840, periodic=False), None, []
+    for start in range(0, 60, step):
+        chunk, last = mel[:, :, start : start + step], start + step == 60
+        if kept is not None:
+            chunk = torch.cat([kept["mel"], chunk], dim=2)
+        made = reference.hift_run(theirs, chunk, kept and kept["source"])
+        audio = made["audio"].clone()
+        if kept is not None:
+            audio[:, :3840] = audio[:, :3840] * window[:3840] + kept["audio"] * window[3840:]
+        kept = {"mel": chunk[:, :, -8:], "source": made["source"][:, :, -3840:]}
+        kept["audio"] = audio[:, -3840:]
+        parts.append(audio if last else audio[:, :-3840])
+    theirs_off = largest(torch.cat(parts, dim=1), whole)
+    vocoder = ours(theirs, **reference.TINY)
+    stream = vocoder.start(torch.Generator().manual_seed(0))
+    samples = torch.cat([*(stream.push(x) for x in mel[0].split(step, dim=1)), stream.finish()])
+    mine = vocoder(mel, generator=torch.Generator().manual_seed(0))[0]
+    assert largest(samples, mine) < 1e-6
+    assert theirs_off > 0.05 * whole.abs().max()
+
+
+@cosyvoice
+@s3tokenizer
+def test_spectrograms():
+    assert largest(sound.whisper_mel(recording(16_000, 16_000)), reference.whisper()[0]) < 1e-6
+    if not (reference.folder("WISHBONE_COSYVOICE") / "third_party/Matcha-TTS/matcha").is_dir():
+        pytest.skip("WISHBONE_COSYVOICE has no third_party/Matcha-TTS")
+    assert largest(sound.vocoder_mel(recording(12_000, 24_000)), reference.matcha()[0]) < 2e-6
+
+
+@cosyvoice
+@s3tokenizer
+def test_the_golden_files_are_what_the_reference_makes(tmp_path, monkeypatch):
+    kept = reference.GOLDEN
+    monkeypatch.setattr(reference, "GOLDEN", tmp_path)
+    reference.write()
+    for path in tmp_path.iterdir():
+        again, before = load_file(path), load_file(kept / path.name)
+        assert again.keys() == before.keys()
+        for name, tensor in again.items():
+            assert torch.allclose(tensor, before[name], atol=1e-5), name
+
+
+@s3tokenizer
+def test_speech_tokenizer(tmp_path):
+    pytest.importorskip("onnx", reason="reads .onnx files: pip install 'wishbone-tts[cosyvoice2]'")
+    from cosyvoice2_onnx import speech_tokenizer
+
+    theirs = reference.ears(width=128, layers=3)
+    state = {name: tensor.detach().numpy() for name, tensor in theirs.state_dict().items()}
+    path = speech_tokenizer(tmp_path / "ears.onnx", state, 3)
+    # our small file is one that the reference reads, too: names and orders are the release's
+    read = sys.modules["s3tokenizer.utils"].onnx2torch(str(path))
+    assert read.keys() == theirs.state_dict().keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in theirs.state_dict().items())
+    cls = CosyVoice2SpeechTokenizer
+    tokenizer = cls(cls.Config(engine="torch", width=128, layers=3)).eval()
+    tokenizer.load_file(path)
+    audios = [recording(20_000, 16_000), recording(7_777, 12_000)]
+    mels = [sound.whisper_mel(audio) for audio in audios]
+    lengths = torch.tensor([mel.shape[1] for mel in mels])
+    batch = torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True)
+    codes, counts = theirs.quantize(batch.transpose(1, 2), lengths)
+    for i, found in enumerate(tokenizer.encode_batch(audios)):
+        assert torch.equal(found[:, 0], codes[i, : counts[i]].long())
