@@ -48,6 +48,10 @@ class Hooks:
         """Formats for ``wishbone convert``: (name, ``"package.module:Class"``, one line)."""
 
     @hookspec
+    def wishbone_contenders(self) -> list[tuple[str, str, str]]:
+        """Contenders for ``wishbone bench``: (name, ``"package.module:Class"``, one line)."""
+
+    @hookspec
     def wishbone_releases(self) -> list[tuple[str, str, str]]:
         """Folders that ``weights:`` may name: (name, ``"package.module:Class"``, one line)."""
 

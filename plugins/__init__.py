@@ -73,3 +73,12 @@ def wishbone_releases() -> list[tuple[str, str, str]]:
         ("cosyvoice2", "wishbone.plugins.cosyvoice2.reader:Release",
          "CosyVoice2-0.5B: llm.pt, flow.pt, hift.pt and what stands beside them"),
     ]  # fmt: skip
+
+
+@hookimpl
+def wishbone_contenders() -> list[tuple[str, str, str]]:
+    """What takes part in benchmarks beside what the command brings itself."""
+    return [
+        ("wkv7", "wishbone.plugins.rwkv7.contenders:WKV",
+         "WKV-7 forward and backward: ours, or flash-linear-attention's"),
+    ]  # fmt: skip

@@ -66,8 +66,8 @@ class Contender:
         """Make one case ready -> facts of it: ``state_bytes``, ``resident_bytes``."""
         return {}
 
-    def check(self, what: Mapping[str, Any]) -> list[float]:
-        """Numbers that every contender of a suite must agree on."""
+    def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
+        """Tensors by name, flat, on which every contender of a suite must agree."""
         raise NotImplementedError
 
     def run(self, case: str, count: int) -> Times:

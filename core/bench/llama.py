@@ -72,7 +72,8 @@ class LlamaCpp(Contender):
         self.ids = [random.randrange(self.vocabulary) for _ in range(4096)]
         self.at = 0
         return {
-            "engine": lib.llama_print_system_info().decode().strip(),
+            "engine": "llama.cpp",
+            "features": lib.llama_print_system_info().decode().strip(" |"),
             "version": f"llama-cpp-python {version_of('llama-cpp-python')}",
             "step_bytes": _step_bytes(file),
         }
@@ -82,7 +83,7 @@ class LlamaCpp(Contender):
         self.run(case, 2)
         return {}
 
-    def check(self, what: Mapping[str, Any]) -> list[float]:
+    def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
         """Logits [X] after ``ids``."""
         self._forget()
         ids = list(what["ids"])
@@ -91,7 +92,7 @@ class LlamaCpp(Contender):
         else:
             for each in ids:
                 self._decode([each])
-        return self._logits()[: self.vocabulary]
+        return {"logits": self._logits()}
 
     def run(self, case: str, count: int) -> Times:
         """Seconds of ``count`` steps after one that is not counted, or of ``count`` prefills."""

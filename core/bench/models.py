@@ -13,19 +13,22 @@ from torch import Tensor, nn
 
 from wishbone.core.bench.contenders import Contender, Job, Times, resident_bytes
 from wishbone.core.compose import Config
+from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import Backbone, CodeSpace, Head, State
 
 PREFILLED = 256
 """Positions really put through a backbone of constant state before its steps are timed."""
 FILE = "model.safetensors"
+FASTEST = ("graph", "native", "compiled", "auto")
+"""Engines in the order in which "best" asks for them. Unlike "auto" it waits for a compiler."""
 
 
 @dataclass
 class WishboneConfig:
     """How our side computes."""
 
-    engine: str = "auto"
-    """Argument of ``Backbone.accelerate``."""
+    engine: str = "best"
+    """Argument of ``accelerate`` of backbone and head; "best" tries all of ``FASTEST``."""
     weights: str = "float32"
     """Argument of ``Backbone.accelerate``."""
     prefill: str = "float32"
@@ -63,9 +66,8 @@ class Wishbone(Contender):
         self.ids = self.ids.to(self.job.device)
         self.at = 0
         self.backbone, self.head = build(self.job, slot)
-        engine, weights = self.config.engine, self.config.weights
-        used = self.backbone.accelerate(engine, weights)
-        head_used = self.head.accelerate(engine, weights)
+        used = accelerated(self.backbone, self.config.engine, self.config.weights)
+        head_used = accelerated(self.head, self.config.engine, self.config.weights)
         self.states: dict[str, State] = {}
         self.begin: dict[str, State] = {}
         self.left: dict[str, int] = {}
@@ -98,16 +100,16 @@ class Wishbone(Contender):
         return facts | {"resident_bytes": resident_bytes() - before}
 
     @torch.inference_mode()
-    def check(self, what: Mapping[str, Any]) -> list[float]:
+    def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
         """Logits [X] after ``ids``, by single steps or (``way`` "prefill") in one call."""
         ids = torch.tensor(what["ids"], device=self.job.device)
         if what["way"] == "prefill":
-            return self._whole(ids[None, :, None]).flatten().tolist()
+            return {"logits": self._whole(ids[None, :, None]).flatten().tolist()}
         state = self._first()
         for each in ids.tolist():
             at = torch.full((self.config.batch, 1, 1), each, device=self.job.device)
             logits = self._step(at, state)
-        return logits.flatten(1)[0].tolist()
+        return {"logits": logits.flatten(1)[0].tolist()}
 
     @torch.inference_mode()
     def run(self, case: str, count: int) -> Times:
@@ -170,6 +172,18 @@ class Wishbone(Contender):
         size = {"float32": 4 * wide, "bfloat16": 2 * wide, "int8": wide + 4 * rows}
         state = 2 * self.config.batch * self.backbone.state_bytes(0)
         return size[self.config.weights] + 4 * rest + state
+
+
+def accelerated(part: Backbone | Head, engine: str, weights: str) -> str:
+    """Ask ``part`` for an engine -> the one it uses. Raises ``CapabilityError`` where none is."""
+    if engine != "best":
+        return part.accelerate(engine, weights)
+    for each in FASTEST[:-1]:
+        try:
+            return part.accelerate(each, weights)
+        except CapabilityError:
+            continue
+    return part.accelerate(FASTEST[-1], weights)
 
 
 def build(job: Job, slot: Mapping[str, Any]) -> tuple[Backbone, Head]:

@@ -126,18 +126,21 @@ def _bars(suite: Mapping[str, Any], title: str, case: str) -> list[str]:
 
 def _lines(suite: Mapping[str, Any], title: str, kind: str) -> list[str]:
     """Time, and memory where it is known, over the number in the cases' names."""
+    kind, _, measure = kind.partition(":")
+    measure = measure or "seconds"
+    factor, unit = UNITS.get(measure, (1.0, measure))
     times: dict[str, list[tuple[float, float]]] = {}
     sizes: dict[str, list[tuple[float, float]]] = {}
     for row in suite["rows"]:
         name, _, place = row["case"].partition(" ")
-        if name != kind or row["measure"] != "seconds":
+        if name != kind or row["measure"] != measure:
             continue
-        times.setdefault(row["title"], []).append((float(place), 1000 * row["median"]))
+        times.setdefault(row["title"], []).append((float(place), factor * row["median"]))
         facts = suite["contenders"][row["contender"]]["cases"].get(row["case"], {})
         size = facts.get("state_bytes") or facts.get("peak_bytes")
         if size:
             sizes.setdefault(row["title"], []).append((float(place), size / 2**20))
-    made = [plots.lines(times, title, "milliseconds", kind)] if times else []
+    made = [plots.lines(times, title, unit, kind)] if times else []
     if sizes:
         made.append(plots.lines(sizes, "Memory", "MiB", kind, logarithmic=True))
     return made

@@ -67,14 +67,15 @@ class Rwkv(Contender):
         self.run(case, 3)
         return {}
 
-    def check(self, what: Mapping[str, Any]) -> list[float]:
+    def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
         """Logits [X] after ``ids``."""
         if what["way"] == "prefill":
-            return self.model.forward(list(what["ids"]), None)[0].float().tolist()
+            logits, _ = self.model.forward(list(what["ids"]), None)
+            return {"logits": logits.float().tolist()}
         state = None
         for each in what["ids"]:
             logits, state = self.model.forward([each], state)
-        return logits.float().tolist()
+        return {"logits": logits.float().tolist()}
 
     def run(self, case: str, count: int) -> Times:
         """Seconds of ``count`` steps after one that is not counted, or of ``count`` prefills."""

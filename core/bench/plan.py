@@ -40,6 +40,8 @@ class RatioConfig:
     over: str = ""
     """Whose time is below it."""
     measure: str = "seconds"
+    """Of both sides; "bytes_per_second" compares how fast they move what they must read and write,
+    so that a ratio to memory is the share of its limit."""
     at_least: float | None = None
     """What the ratio must reach, or nothing to only report it."""
     at_most: float | None = None
@@ -57,7 +59,10 @@ class EntryConfig:
     tolerance: float | None = None
     """Allowed difference in the check, where it is not the suite's."""
     cases: list[str] = field(default_factory=list)
-    """What it is timed on, where it is not the suite's ``cases``."""
+    """What it is timed on, where it is not the suite's ``cases``; then it takes no part in the
+    check."""
+    timed: bool = True
+    """False for one that is only there for the others to be compared with."""
 
 
 @dataclass
@@ -81,7 +86,8 @@ class SuiteConfig:
     """Whether all contenders read the same file of random weights, written first."""
     check: CheckConfig = field(default_factory=CheckConfig)
     contenders: dict[str, Any] = field(default_factory=dict)
-    """Key -> ``{name: ..., ...}``: which contender, its fields and those of ``EntryConfig``."""
+    """Key -> ``{name: ..., ...}``: which contender, its fields and those of ``EntryConfig``.
+    ``null`` leaves one out, and every ratio that names it."""
     ratios: list[RatioConfig] = field(default_factory=list)
     plots: dict[str, str] = field(default_factory=dict)
     """Title -> ``case`` for bars of the measure, or ``across context`` for lines over a number."""
@@ -99,6 +105,8 @@ class Entry:
     title: str
     cases: list[str]
     tolerance: float
+    checked: bool
+    """Whether it takes part in the check."""
     missing: str = ""
     """Why it cannot take part here, and what to do."""
 
@@ -141,7 +149,10 @@ def read_plan(
         )
     plan = Plan(Path(name).stem, suite, {}, quick)
     for key, fields in suite.contenders.items():
-        plan.entries[key] = _entry(key, fields, plan, values)
+        if fields is not None:
+            plan.entries[key] = _entry(key, fields, plan, values)
+    gone = {key for key, fields in suite.contenders.items() if fields is None}
+    suite.ratios = [r for r in suite.ratios if not gone & {_contender(r.of), _contender(r.over)}]
     _check_ratios(plan, values)
     return plan
 
@@ -178,8 +189,9 @@ def _entry(key: str, fields: Any, plan: Plan, values: Config) -> Entry:
         path,
         config,
         own.title or key,
-        own.cases or list(plan.suite.cases),
+        (own.cases or list(plan.suite.cases)) if own.timed else [],
         plan.suite.check.tolerance if own.tolerance is None else own.tolerance,
+        not own.cases,
         kind.missing(config, plan.job),
     )
 
@@ -191,6 +203,10 @@ def split_sample(text: str, plan: Plan) -> tuple[str, str]:
     if not case and key in plan.entries and len(plan.entries[key].cases) == 1:
         case = plan.entries[key].cases[0]
     return key, case
+
+
+def _contender(side: str) -> str:
+    return side.partition(SAMPLE)[0].strip()
 
 
 def _check_ratios(plan: Plan, values: Config) -> None:

@@ -129,7 +129,7 @@ def svg(width: float, height: float, parts: Sequence[str], title: str) -> str:
 def ticks(reach: float) -> list[float]:
     """Four to nine even numbers from 0 up to ``reach``."""
     power = 10.0 ** floor(log10(reach))
-    step = next(s * power for s in (0.1, 0.2, 0.25, 0.5, 1) if reach / (s * power) <= 8)
+    step = next(s * power for s in (0.1, 0.2, 0.25, 0.5, 1, 2) if reach / (s * power) <= 8)
     return [round(i * step, 10) for i in range(int(reach / step + 1e-9) + 1)]
 
 

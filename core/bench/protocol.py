@@ -66,8 +66,8 @@ class Worker:
         """Make one case ready -> facts of it. Raises ``ContenderLost``."""
         return self._ask({"do": "prepare", "case": case}, LOADING)
 
-    def check(self, what: Mapping[str, Any]) -> list[float]:
-        """The numbers all contenders must agree on. Raises ``ContenderLost``."""
+    def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
+        """The tensors all contenders must agree on. Raises ``ContenderLost``."""
         return self._ask({"do": "check", "what": dict(what)}, ANSWERING)
 
     def run(self, case: str, count: int) -> dict[str, Any]:

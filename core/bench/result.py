@@ -153,9 +153,7 @@ def _derived(
     if "case_bytes" in facts:
         made["bytes_per_second"] = facts["case_bytes"][case] / seconds
     if kind == "step" and facts.get("step_bytes") and reads:
-        times = standing.medians(case, "seconds")
-        speeds = [facts["step_bytes"] / t if t else None for t in times]
-        share = paired_ratio(speeds, reads)
+        share = paired_ratio(_values(standing, case, "bytes_per_second"), reads)
         if share is not None:
             made["share_of_limit"] = share.value
     return made
@@ -164,9 +162,8 @@ def _derived(
 def _reads(outcome: Outcome) -> list[float | None]:
     """Bytes per second memory could be read at, round by round."""
     for standing in outcome.standings.values():
-        size = standing.facts.get("case_bytes", {}).get("read")
-        if size:
-            return [size / t if t else None for t in standing.medians("read", "seconds")]
+        if "read" in standing.facts.get("case_bytes", {}):
+            return _values(standing, "read", "bytes_per_second")
     return []
 
 
@@ -180,7 +177,16 @@ def _ratio(claim: dict[str, Any], plan: Plan, outcome: Outcome) -> dict[str, Any
         why = [f"{s.entry.title}: {s.status}" for s in standings if s.status != "measured"]
         return judge(None, claim) | {"why": "; ".join(dict.fromkeys(why))}
     above, below = (
-        standing.medians(case, claim["measure"])
+        _values(standing, case, claim["measure"])
         for standing, (_, case) in zip(standings, sides, strict=True)
     )
     return judge(paired_ratio(above, below), claim)
+
+
+def _values(standing: Standing, case: str, measure: str) -> list[float | None]:
+    """One number a round; bytes per second are made of seconds and what the facts say."""
+    if measure != "bytes_per_second":
+        return standing.medians(case, measure)
+    facts = standing.facts
+    size = facts.get("case_bytes", {}).get(case) or facts.get("step_bytes")
+    return [size / t if t and size else None for t in standing.medians(case, "seconds")]

@@ -38,7 +38,7 @@ class Standing:
     rounds: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
     """Case -> one answer a round; None where there is none."""
     difference: dict[str, float] = field(default_factory=dict)
-    """Way of the check -> relative rms difference from the first contender."""
+    """Way of the check -> largest relative rms difference of a tensor from the first contender."""
     worker: Worker | None = None
 
     def lose(self, status: str, why: str) -> None:
@@ -157,9 +157,9 @@ def _check(plan: Plan, outcome: Outcome, say: Say) -> str:
     ids = [random.randrange(size) for _ in range(check.positions)]
     differing = []
     for way in check.ways:
-        reference: list[float] | None = None
+        reference: dict[str, list[float]] | None = None
         for standing in _running(outcome):
-            if standing.entry.cases != plan.suite.cases:
+            if not standing.entry.checked:
                 continue
             try:
                 numbers = standing.worker.check({"ids": ids, "way": way})
@@ -167,14 +167,26 @@ def _check(plan: Plan, outcome: Outcome, say: Say) -> str:
                 standing.lose("failed", str(lost))
                 continue
             reference = numbers if reference is None else reference
-            off = relative_rms(numbers, reference)
+            worst, off = differences(numbers, reference)
             standing.difference[way] = off
             allowed = standing.entry.tolerance
-            say(f"{standing.entry.key}: {way} differ by {off:.1e} (allowed {allowed:.0e})")
+            found = f"{way}: {worst} differ by {off:.1e} (allowed {allowed:.0e})"
+            say(f"{standing.entry.key}: {found}")
             if not off <= allowed:
-                standing.status, standing.why = "differs", f"{way}: {off:.2e} > {allowed:.0e}"
-                differing.append(f"{standing.entry.title} by {off:.1e}")
+                standing.status, standing.why = "differs", found
+                differing.append(f"{standing.entry.title} in {worst} by {off:.1e}")
     return f"results differ: {', '.join(differing)}" if differing else ""
+
+
+def differences(
+    tensors: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]
+) -> tuple[str, float]:
+    """The tensor that differs most, and its relative rms difference; infinite where not finite."""
+    if tensors.keys() != reference.keys():
+        return "names", float("inf")
+    off = {name: relative_rms(numbers, reference[name]) for name, numbers in tensors.items()}
+    worst = max(off, key=lambda name: off[name] if off[name] == off[name] else float("inf"))
+    return worst, off[worst]
 
 
 def relative_rms(numbers: Sequence[float], reference: Sequence[float]) -> float:

@@ -8,9 +8,15 @@ from typing import Any
 
 from wishbone.core.bench.arithmetic import asked
 
-UNITS = {"seconds": (1000.0, "ms"), "rtf": (1.0, "x real time"), "first_audio": (1000.0, "ms"),
-         "streams": (1.0, "streams")}  # fmt: skip
+UNITS = {
+    "seconds": (1000.0, "ms"),
+    "rtf": (1.0, "s per s of sound"),
+    "first_audio": (1000.0, "ms"),
+    "streams": (1.0, "streams"),
+}
 """Measure -> factor and unit in which people read it."""
+WHAT = {"rtf": "work", "first_audio": "first sound"}
+"""Measure -> what to add to a case that has several."""
 
 
 def progress(text: str) -> None:
@@ -64,7 +70,7 @@ def row_cells(row: Mapping[str, Any], suite: Mapping[str, Any]) -> list[str]:
     share = row.get("share_of_limit")
     return [
         row["title"],
-        row["case"],
+        " ".join((row["case"], WHAT.get(row["measure"], ""))).rstrip(),
         f"{number(row['median'] * factor)} {unit}",
         f"{number(row['low'] * factor)} to {number(row['high'] * factor)}",
         f"{speed:.1f}" if speed else rate(row),
@@ -83,7 +89,8 @@ def rate(row: Mapping[str, Any]) -> str:
 def memory(facts: Mapping[str, Any]) -> str:
     """Bytes of a state, or of a process, as people read them."""
     size = facts.get("state_bytes") or facts.get("peak_bytes")
-    return f"{size / 2**20:.1f} MiB" if size else ""
+    unit, name = (2**20, "MiB") if size and size >= 2**20 else (2**10, "KiB")
+    return f"{size / unit:.1f} {name}" if size else ""
 
 
 def number(value: float) -> str:

@@ -44,8 +44,10 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
 
 def _open(question: dict[str, Any]) -> Contender:
     job = Job(**question["job"])
-    _use_threads(job.threads)
     kind = load_class(question["target"])
+    # the environment rules OpenMP; PyTorch's own count may differ from it
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(job.threads)
     return kind(kind.Config(**question["config"]), job)
 
 
@@ -75,13 +77,6 @@ def _timed_run(contender: Contender, case: str, count: int) -> dict[str, Any]:
         "busy": (time.process_time() - worked) / wall if wall else 0.0,
         "switches": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches,
     }
-
-
-def _use_threads(count: int) -> None:
-    import torch
-
-    # the environment rules OpenMP; PyTorch's own count may differ from it
-    torch.set_num_threads(count)
 
 
 if __name__ == "__main__":
