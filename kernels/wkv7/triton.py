@@ -302,7 +302,8 @@ def _backward(
             )  # fmt: skip
             end = plan.join(maps, dafter, offsets, reverse=True)
         backward_kernel[(*plan.grid, 1)](
-            *inputs, mask, offsets, before, dy, end, *written, dstate, None, *plan.sizes(), k.numel(),
+            *inputs, mask, offsets, before, dy, end,
+            *written, dstate, None, *plan.sizes(), k.numel(),
             END=end is not None, START=state is not None, MAP=False, **constants,
         )  # fmt: skip
     for shares, grad in zip(written, grads, strict=True):

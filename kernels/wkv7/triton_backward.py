@@ -27,8 +27,9 @@ def backward_kernel(
     """Grid (sequences * segments, heads * N // V, 2 if MAP else 1); V values of a head each.
 
     With more than one program to a head, each writes its share of dr, dg, dk, da, db, ``share``
-    numbers after the one before it. Other shapes as in ``forward_kernel``; dend [sequences * segments, heads, V, K] is the gradient of
-    the state after each segment, dstate [sequences, heads, V, K] that of the state given.
+    numbers after the one before it. Other shapes as in ``forward_kernel``;
+    dend [sequences * segments, heads, V, K] is the gradient of the state after each segment,
+    dstate [sequences, heads, V, K] that of the state given.
     """
     lane = tl.program_id(0)
     head = tl.program_id(1) // (N // V)

@@ -1,7 +1,7 @@
 """WKV-7's Triton kernels on Triton's CPU interpreter, against the recurrence in float64.
 
-Run by ``test_wkv7_triton.py`` in a process of its own, because kernels are interpreted or compiled
-from the moment they are imported: ``TRITON_INTERPRET=1 python -m pytest tests/kernels/interpreted_wkv7.py``.
+Run by ``test_wkv7_triton.py`` in a process of its own with ``TRITON_INTERPRET=1``, because kernels
+are interpreted or compiled from the moment they are imported.
 
 The interpreter multiplies exactly and cuts where a GPU rounds to bfloat16: what it cannot show is
 emulated in ``test_wkv7_triton.py`` or waits in ``tests/gpu``.
