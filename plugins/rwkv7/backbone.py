@@ -19,6 +19,10 @@ from wishbone.plugins.rwkv7.layers import Block, Steps
 from wishbone.plugins.rwkv7.shape import Shape
 from wishbone.plugins.rwkv7.step import channel_step, time_step
 
+PIECE = 4096
+"""Positions of all sequences together that go through the blocks at once without gradient: the
+memory a long text needs does not grow with it, and the state it leaves is the same."""
+
 
 class RWKV7(Backbone):
     """A stack of RWKV-7 blocks with a state of constant size.
@@ -103,6 +107,10 @@ class RWKV7(Backbone):
         state = self.init_state(len(x), device=x.device) if state is None else state
         if not x.shape[1]:
             return x, dict(state)
+        if not torch.is_grad_enabled() and not self.training:
+            fast = self._prefill(x, state, mask)
+            if fast is not None:
+                return fast
         steps = Steps(mask, x)
         if steps.mask is not None:
             x = x.masked_fill(~steps.mask[..., None], 0)
@@ -122,6 +130,23 @@ class RWKV7(Backbone):
             after[at + "channel_shift"] = shift.to(state[at + "channel_shift"].dtype)
             x = x + self.drop(branch)
         return _norm(self.norm_out, x), after
+
+    def _prefill(self, x: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State] | None:
+        """Through the engine where it can, else in pieces where memory would grow, else None."""
+        engine = self._engine
+        many = getattr(engine, "takes_many", None)
+        if mask is None and many is not None and many(x, state):
+            return engine.prefill(x, state)
+        piece = max(128, PIECE // len(x))
+        if x.shape[1] <= piece:
+            return None
+        parts = []
+        for start in range(0, x.shape[1], piece):
+            here = slice(start, start + piece)
+            part = None if mask is None else mask[:, here]
+            y, state = self(x[:, here], state, mask=part)
+            parts.append(y)
+        return torch.cat(parts, 1), state
 
     @torch.no_grad()
     def step_(self, x: Tensor, state: State) -> Tensor:

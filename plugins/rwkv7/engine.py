@@ -15,6 +15,7 @@ from torch import Tensor
 from wishbone.core.interfaces import State
 from wishbone.kernels.linear.build import library
 from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack, addresses
+from wishbone.plugins.rwkv7.prefill import Prefill
 
 if TYPE_CHECKING:
     from wishbone.plugins.rwkv7.backbone import RWKV7
@@ -91,6 +92,7 @@ class NativeRWKV7:
             ctypes.POINTER(_Model), ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 6,
         ]  # fmt: skip
         self._step.restype = None
+        self.prefill = Prefill(backbone, weights, self.model, self.library)
 
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of the backbone has weights of its own, so it begins as plain PyTorch."""
@@ -109,6 +111,12 @@ class NativeRWKV7:
         narrow = x.dtype != torch.float64 and state["blocks.0.wkv"].dtype == torch.float32
         narrow = narrow and not torch.is_autocast_enabled("cpu")
         return narrow and x.device.type == "cpu" and 0 < len(x) <= MOST
+
+    def takes_many(self, x: Tensor, state: State) -> bool:
+        """Whether ``prefill`` can do this call; the caller sees to mask and gradient."""
+        narrow = x.dtype != torch.float64 and state["blocks.0.wkv"].dtype == torch.float32
+        low = torch.get_autocast_dtype("cpu") in (torch.bfloat16, torch.float32)
+        return narrow and x.device.type == "cpu" and x.shape[1] > 1 and low
 
     def step_(self, x: Tensor, state: State) -> Tensor:
         """x [B, 1, D] -> y [B, 1, D]; the entries of ``state`` are replaced by new tensors."""
