@@ -12,7 +12,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ LONGEST_PROMPT = 30.0
 
 RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """Endings by which a voice asked for is a recording, which needs its transcript."""
+
+_HASHES: WeakKeyDictionary[nn.Module, tuple[list[Any], str]] = WeakKeyDictionary()
 
 FIELDS = ("name", "licence", "about", "transcript", "instruct", "codec", "tokenizer", "model")
 """Keys of the YAML file."""
@@ -281,9 +284,23 @@ def bundled() -> list[str]:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """A short hash of a module's parameters and buffers: names, types, shapes, numbers."""
+    """A short hash of a module's parameters and buffers: names, types, shapes, numbers.
+
+    Two gigabytes take seconds, so it is kept until a tensor is changed or replaced.
+    """
+    state = sorted(module.state_dict().items())
+    if any(tensor.is_inference() for _, tensor in state):
+        return _hash(state)
+    seen = [(name, t.data_ptr(), t.dtype, t._version) for name, t in state]
+    kept = _HASHES.get(module)
+    if kept is None or kept[0] != seen:
+        kept = _HASHES[module] = (seen, _hash(state))
+    return kept[1]
+
+
+def _hash(state: list[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in state:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ EXAMPLES = """examples:
   wishbone say "Hello there." -o hello.wav
   wishbone say --file book.txt -o book.ogg --system quickstart-transformer
   wishbone say "Hello." -o hello.flac --voice me.wav --transcript "What I say in it."
+  wishbone say "Hello." -o hello.wav --system cosyvoice2 weights=CosyVoice2-0.5B \\
+      --voice me.wav --instruct "in a whisper"
+  wishbone say --revoice you.wav -o me.wav --system cosyvoice2 weights=... --voice me.wav
   wishbone say "Hello." -o hello.wav --seed 7 sampling.temperature=0.8
   tail -f log.txt | wishbone say - --stream -o - | aplay -f S16_LE -r 24000"""
 
@@ -36,12 +40,15 @@ def main(argv: list[str]) -> int:
     words = [] if options.text is None else [options.text]
     if options.file and words:
         options.overrides.insert(0, words.pop())
+    if options.revoice and words:
+        # without a text the first override takes its place
+        options.overrides.insert(0, words.pop())
     overrides = _check_overrides(options.overrides)
     target = _check_target(options)
-    text = _read_text(words[0] if words else None, options.file, options.stream)
+    text = "" if options.revoice else _read_text(words, options.file, options.stream)
     system = _load(options, overrides)
-    voice = _voice(system, options.voice, options.transcript)
-    spoken = _Spoken(system, text, voice, options.seed)
+    voice = _voice(system, options)
+    spoken = _Spoken(system, text, voice, options)
     if target is None:
         _to_stdout(spoken)
     else:
@@ -69,6 +76,18 @@ def _parser() -> Parser:
     parser.add_argument("--system", default=SYSTEM, help=f"name or YAML file (default: {SYSTEM})")
     parser.add_argument("--voice", help="a voice by name or file, or a recording of one")
     parser.add_argument("--transcript", help="what the recording given to --voice says")
+    parser.add_argument(
+        "--instruct", default="", metavar="TEXT",
+        help="how to speak, in words, where the system can be told",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save-voice", metavar="FILE",
+        help="write the voice, .yaml, with all that a later start would have to compute",
+    )  # fmt: skip
+    parser.add_argument(
+        "--revoice", metavar="FILE",
+        help="no text: say what this recording says, in the voice (voice conversion)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="same seed, same speech (default: 0)")
     parser.add_argument(
         "--stream", action="store_true", help="write each chunk as soon as it is spoken"
@@ -77,6 +96,11 @@ def _parser() -> Parser:
         "--force", "--overwrite", action="store_true", help="replace a file that exists already"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
+    parser.add_argument(
+        "--engine", default="auto", metavar="NAME[:WEIGHTS]",
+        help="how steps are computed: auto, eager, compiled, native or graph, with float32,"
+        " bfloat16 or int8 weights, such as native:int8 (default: auto)",
+    )  # fmt: skip
     return parser
 
 
@@ -98,8 +122,9 @@ def _check_target(options: argparse.Namespace) -> Path | None:
     return None if options.out == "-" else check_target(options.out, options.force)
 
 
-def _read_text(text: str | None, file: str | None, stream: bool) -> str | Iterator[str]:
-    """The text to speak; standard input is handed on line by line when streaming."""
+def _read_text(words: list[str], file: str | None, stream: bool) -> str | Iterator[str]:
+    """The text to speak; standard input is handed on as it comes when streaming."""
+    text = words[0] if words else None
     if file is not None:
         try:
             text = Path(file).read_text(encoding="utf-8-sig")
@@ -112,7 +137,7 @@ def _read_text(text: str | None, file: str | None, stream: bool) -> str | Iterat
                 "The text is not UTF-8.", file, "Convert it, for example with iconv."
             ) from error
     elif text == "-":
-        text = iter(sys.stdin.readline, "") if stream else sys.stdin.read()
+        text = _arriving() if stream else sys.stdin.read()
     if text is None or (isinstance(text, str) and not text.strip()):
         raise UsageError(
             "There is no text to speak.",
@@ -122,40 +147,60 @@ def _read_text(text: str | None, file: str | None, stream: bool) -> str | Iterat
     return text
 
 
+def _arriving() -> Iterator[str]:
+    """Standard input, each piece as soon as whoever writes it lets go of it."""
+    pipe = getattr(sys.stdin, "buffer", None)
+    if pipe is None:
+        yield from iter(sys.stdin.readline, "")
+        return
+    decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+    while piece := pipe.read1(1 << 16):
+        yield decoder.decode(piece)
+    yield decoder.decode(b"", final=True)
+
+
 def _load(options: argparse.Namespace, overrides: list[str]) -> System:
     from wishbone.core.config import load
 
     return load(options.system, overrides, options.device)
 
 
-def _voice(system: System, voice: str | None, transcript: str | None) -> Voice | None:
-    from wishbone.core.voice import RECORDINGS, Voice
+def _voice(system: System, options: argparse.Namespace) -> Voice | None:
+    from wishbone.core.voice import RECORDINGS, Voice, find
 
+    voice, transcript = options.voice, options.transcript
     recording = voice is not None and voice.lower().endswith(RECORDINGS)
-    if recording and not transcript:
-        raise UsageError(
-            "A recording needs its transcript.",
-            f"--voice {voice}",
-            "Add --transcript with every word the recording says.",
-        )
     if transcript and not recording:
         raise UsageError(
             "There is a transcript but no recording it belongs to.",
             "--transcript",
             "Add --voice with a .wav, .flac, .ogg or .mp3 file.",
         )
+    if not options.instruct and not options.save_voice and voice is None:
+        return None
     if recording:
-        return Voice.from_audio(system, voice, transcript, name=Path(voice).stem)
-    return None if voice is None else Voice.load(voice)
+        found = Voice.from_audio(system, voice, transcript or "", name=Path(voice).stem)
+    else:
+        found = find(voice or system.config.get("voice"), system)
+    found = found.instructed(options.instruct) if options.instruct else found
+    if options.save_voice:
+        found = found.with_state(system)
+        found.save(options.save_voice, overwrite=options.force)
+    return found
 
 
 class _Spoken:
     """The chunks of one request, and how long they took."""
 
     def __init__(
-        self, system: System, text: str | Iterator[str], voice: Voice | None, seed: int
+        self,
+        system: System,
+        text: str | Iterator[str],
+        voice: Voice | None,
+        options: argparse.Namespace,
     ) -> None:
-        self.system, self.text, self.voice, self.seed = system, text, voice, seed
+        self.system, self.text, self.voice = system, text, voice
+        self.seed, self.source = options.seed, options.revoice
         self.record: list[Utterance] = []
         self.rate = system.decoder.sample_rate
         self.samples = 0
@@ -163,10 +208,8 @@ class _Spoken:
         self.seconds = 0.0
 
     def __iter__(self) -> Iterator[Tensor]:
-        from wishbone.core import pipeline
-
         begin = time.perf_counter()
-        for chunk in pipeline.stream(self.system, self.text, self.voice, self.seed, self.record):
+        for chunk in self._chunks():
             if not len(chunk):
                 continue
             self.seconds = time.perf_counter() - begin
@@ -183,6 +226,14 @@ class _Spoken:
                 "Try another --seed or --voice, or check that the system is trained.",
             )
 
+    def _chunks(self) -> Iterator[Tensor]:
+        from wishbone.core import audio, pipeline
+        from wishbone.core.revoice import revoice
+
+        if self.source:
+            return revoice(self.system, audio.read(self.source), self.voice, self.seed)
+        return pipeline.stream(self.system, self.text, self.voice, self.seed, self.record)
+
     def _progress(self) -> None:
         if sys.stderr.isatty():
             done = f"{self.samples / self.rate:7.1f} s spoken, {len(self.record)} pieces"
@@ -195,7 +246,8 @@ class _Spoken:
         length = self.samples / self.rate
         print(
             f"{target}: {length:.2f} s of speech in {self.seconds:.2f} s"
-            f" ({self.seconds / length:.2f} of real time), first sound after {self.first:.2f} s",
+            f" ({self.seconds / length:.2f} of real time), first sound after {self.first:.2f} s,"
+            f" engine {self.system.model.engine}",
             file=sys.stderr if target == "standard output" else sys.stdout,
         )
         cut = [utterance for utterance in self.record if utterance.reason == "length"]
@@ -205,9 +257,19 @@ class _Spoken:
                 f" the model, the first of them: {cut[0].text[:60]}",
                 file=sys.stderr,
             )
+        said = self.voice.transcript if self.voice and not self.voice.instruct else ""
+        short = [utterance for utterance in self.record if 2 * len(utterance.text) < len(said)]
+        if short and not self.system.layout.alternates:
+            print(
+                f"note: {len(short)} of {len(self.record)} pieces are less than half as long as the"
+                f" voice's transcript, which some models speak badly: {short[0].text[:60]}",
+                file=sys.stderr,
+            )
 
 
 def _warn_untrained(system: System) -> None:
+    for note in getattr(system, "notes", ()):
+        print(f"warning: {note}", file=sys.stderr)
     if not system.config.get("weights") and not system.config.get("backbone", {}).get("weights"):
         print(
             "warning: the system names no 'weights:', so its language model is untrained",

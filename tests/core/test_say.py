@@ -13,6 +13,7 @@ from wishbone.core import audio as files
 from wishbone.core import config, pipeline
 from wishbone.core.audio import Audio
 from wishbone.core.cli import main
+from wishbone.core.serve import say
 from wishbone.core.voice import Voice
 
 TEXT = "We go there. And back again!"
@@ -110,7 +111,9 @@ def test_a_recording_of_another_rate_as_voice(tmp_path):
         (["hello", "there", "-o", "a.wav"], "'there' is neither the text nor"),
         (["--file", "none.txt", "-o", "a.wav"], "No such file"),
         (["--file", "latin.txt", "-o", "a.wav"], "not UTF-8"),
-        (["hi", "-o", "a.wav", "--voice", "me.wav"], "needs its transcript"),
+        (["hi", "-o", "a.wav", "--voice", "tone.wav"], "needs its transcript"),
+        (["--revoice", "tone.wav", "-o", "a.wav"], "nothing that the decoder"),
+        (["hi", "--revoice", "tone.wav", "-o", "a.wav"], "'hi' is neither the text nor"),
         (["hi", "-o", "a.wav", "--voice", "me.wav", "--transcript", "x"], "no such audio file"),
         (["hi", "-o", "a.wav", "--transcript", "x"], "no recording"),
         (["hi", "-o", "a.wav", "--voice", "nobody"], "no voice 'nobody'"),
@@ -121,10 +124,42 @@ def test_errors_are_three_lines(tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "old.wav").write_bytes(b"")
+    Audio(torch.sin(torch.arange(20_000) / 9), 16_000).save(tmp_path / "tone.wav")
     assert main(["say", *words]) == 2
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 3 and said in printed[0]
-    assert {path.name for path in tmp_path.iterdir()} == {"latin.txt", "old.wav"}
+    assert {path.name for path in tmp_path.iterdir()} == {"latin.txt", "old.wav", "tone.wav"}
+
+
+def test_an_instruction_needs_a_tokenizer_that_can_close_it(tmp_path, capsys):
+    asked = ["say", TEXT, "-o", str(tmp_path / "a.wav"), "--instruct", "in a whisper"]
+    assert main(asked) == 2
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 3 and "an instruction would be spoken" in printed[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_saved_voice_says_the_same(tmp_path):
+    recording, kept = tmp_path / "me.wav", tmp_path / "me.yaml"
+    Audio(torch.sin(torch.arange(20_000) / 9), 16_000).save(recording)
+    first, second = tmp_path / "a.wav", tmp_path / "b.wav"
+    asked = ["--voice", str(recording), "--transcript", "one two three", "--save-voice", str(kept)]
+    main(["say", TEXT, "-o", str(first), *asked])
+    assert Voice.load(kept).state is not None
+    main(["say", TEXT, "-o", str(second), "--voice", str(kept)])
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_bytes_of_standard_input_may_end_inside_a_letter(monkeypatch):
+    class Slow(io.BytesIO):
+        def read1(self, size=-1):
+            return self.read(1)
+
+    class Terminal:
+        buffer = Slow("\ufeffça va? 好。".encode())
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert "".join(say._arriving()) == "ça va? 好。"
 
 
 def test_force_replaces_a_file(tmp_path):
