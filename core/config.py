@@ -101,8 +101,10 @@ class System:
 
 
 def load(name_or_path: str | Path, overrides: Sequence[str] = (), device: str = "cpu") -> System:
-    """``build(read(name_or_path, overrides), device)``: from a name to a system that speaks."""
-    return build(read(name_or_path, overrides), device)
+    """``build(read(name_or_path, overrides), device)``, with the steps of ``accelerate("auto")``."""
+    system = build(read(name_or_path, overrides), device)
+    system.model.accelerate()
+    return system
 
 
 def read(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import IGNORE, Backbone, Head, Layout, State
 
 TABLE_STD = 0.02
@@ -37,6 +38,8 @@ class SpeechLM(nn.Module):
             table = nn.Embedding(layout.tables[name], backbone.width)
             nn.init.normal_(table.weight, std=TABLE_STD)
             self.tables[name] = table
+        self.engine = "eager"
+        """How steps are computed, in words; what ``accelerate`` returned last."""
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +89,22 @@ class SpeechLM(nn.Module):
             return self.backbone.step_(vectors, state)[0, 0], state
         hidden, state = self.backbone(vectors, state)
         return hidden[0, -1], state
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """Choose how steps of backbone and head are computed; says which engine it is.
+
+        Names as in ``wishbone.core.engines``. A head that has not what the backbone has stays
+        plain PyTorch. Raises ``CapabilityError`` where the backbone cannot.
+        """
+        used = self.backbone.accelerate(engine, weights)
+        try:
+            head = self.head.accelerate(engine, weights)
+        except CapabilityError:
+            head = self.head.accelerate("eager")
+        self.engine = used if weights == "float32" else f"{used} {weights}"
+        if head != used:
+            self.engine += f", head {head}"
+        return self.engine
 
     def forward(
         self,

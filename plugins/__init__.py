@@ -51,9 +51,9 @@ PARTS = (
 @hookimpl
 def wishbone_doctor() -> list[tuple[str, bool, str]]:
     """Which kernels run here, and why the others do not."""
-    from wishbone.plugins.kernel_report import kernel_report
+    from wishbone.plugins.kernel_report import engine_report, kernel_report
 
-    return kernel_report()
+    return [*engine_report(), *kernel_report()]
 
 
 @hookimpl

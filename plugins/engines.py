@@ -22,6 +22,9 @@ class Engine(Protocol):
         """As ``Backbone.step_``."""
 
 
+LARGEST_UNASKED = 200_000_000
+"""Parameters up to which "auto" packs float32 weights: half a second, and their memory again."""
+
 Maker = Callable[..., Any]
 """Called with the part and ``weights`` (and, for "native", ``build``); returns an engine."""
 
@@ -59,7 +62,8 @@ def choose(part: nn.Module, engine: str, weights: str, makers: dict[str, Maker])
 
 def _automatic(part: nn.Module, weights: str, makers: dict[str, Maker], device: str) -> Any:
     narrow, reason = weights != "float32", "only the CPU has an engine for them"
-    if device == "cpu" and "native" in makers:
+    small = sum(p.numel() for p in part.parameters()) <= LARGEST_UNASKED
+    if device == "cpu" and "native" in makers and (narrow or small):
         try:
             return makers["native"](part, weights, build=narrow), "native"
         except (NativeMissing, ValueError) as error:

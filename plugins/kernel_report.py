@@ -23,3 +23,20 @@ def kernel_report() -> list[tuple[str, bool, str]]:
         for form, reason in answer.items():
             lines.append((f"kernel {folder.name}/{form}", not reason, reason or "runs here"))
     return lines
+
+
+def engine_report() -> list[tuple[str, bool, str]]:
+    """One line per engine that steps a built-in backbone, as ``kernel_report``."""
+    import torch
+
+    from wishbone.kernels.linear.build import compiler_missing, state
+    from wishbone.plugins.rwkv7.engine import SOURCE as RWKV7
+    from wishbone.plugins.transformer.engine import SOURCE as TRANSFORMER
+
+    lines = []
+    graph = "" if torch.cuda.is_available() else "CUDA graphs need a CUDA device"
+    for name, source in (("rwkv7", RWKV7), ("transformer", TRANSFORMER)):
+        reasons = {"native": state(name, source), "compiled": compiler_missing(), "graph": graph}
+        for engine, reason in reasons.items():
+            lines.append((f"engine {name}/{engine}", not reason, reason or "ready"))
+    return lines
