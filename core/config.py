@@ -6,18 +6,18 @@ dataclass ``Config`` nested in the class that the slot names.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wishbone.core.compose import Config, compose, dump, weights_folder
 from wishbone.core.errors import CapabilityError, ConfigError, WishboneError, did_you_mean
+from wishbone.core.fit import Parts, check_fit
 from wishbone.core.interfaces import (
     Backbone,
     CodeSpace,
@@ -42,10 +42,12 @@ the voice to speak with, and a sentence for people."""
 
 __all__ = [
     "SLOTS",
+    "Codec",
     "Config",
     "Parts",
     "System",
     "build",
+    "build_codec",
     "build_layout",
     "build_model",
     "check_fit",
@@ -59,15 +61,10 @@ __all__ = [
 ]
 
 
-@dataclass
-class Parts:
-    """The six parts of a system, not yet put together."""
+class Codec(NamedTuple):
+    """The two parts that audio passes through."""
 
-    tokenizer: Tokenizer
     speech_tokenizer: SpeechTokenizer
-    layout: Layout
-    backbone: Backbone
-    head: Head
     decoder: Decoder
 
 
@@ -101,7 +98,7 @@ class System:
 
 
 def load(name_or_path: str | Path, overrides: Sequence[str] = (), device: str = "cpu") -> System:
-    """``build(read(name_or_path, overrides), device)``, with the steps of ``accelerate("auto")``."""
+    """``build(read(name_or_path, overrides), device)``, with steps as ``accelerate("auto")``."""
     system = build(read(name_or_path, overrides), device)
     system.model.accelerate()
     return system
@@ -233,6 +230,21 @@ def build_model(config: Mapping[str, Any], device: str = "cpu") -> SpeechLM:
     return model
 
 
+def build_codec(config: Mapping[str, Any], device: str = "cpu") -> Codec:
+    """Speech tokenizer and decoder with their weights; the other slots may be empty.
+
+    Raises ``ConfigError`` when one of the two is missing, ``CheckpointError`` when weights do not
+    fit.
+    """
+    config = config if isinstance(config, Config) else Config(config)
+    with torch.device(device):
+        codec = Codec(_new(config, "speech_tokenizer"), _new(config, "decoder"))
+    for slot, module in codec._asdict().items():
+        _load_slot(module, config, slot)
+        module.to(device).eval().requires_grad_(False)
+    return codec
+
+
 def build_layout(config: Mapping[str, Any]) -> tuple[Tokenizer, Layout, CodeSpace]:
     """What turns a corpus into positions: tokenizer, layout and the space of codes; no weights."""
     config = resolve(config)
@@ -241,20 +253,6 @@ def build_layout(config: Mapping[str, Any]) -> tuple[Tokenizer, Layout, CodeSpac
         codes = _new(config, "decoder").codes
     cls, fields = part(config, "layout")
     return tokenizer, cls(fields, text=tokenizer.space, codes=codes), codes
-
-
-def check_fit(parts: Parts, config: Mapping[str, Any] | None = None) -> None:
-    """Facts between slots, each its own sentence; raises ``ConfigError`` with all that fail."""
-    problems = [*_check_codes(parts), *_check_tables(parts), *_check_head(parts)]
-    if parts.backbone.caps.ids:
-        problems.append(
-            "the backbone needs token ids beside its vectors, and no layout hands them on"
-        )
-    if problems:
-        place = config.place("") if isinstance(config, Config) else "the configuration"
-        raise ConfigError(
-            f"The parts do not fit: {'; '.join(problems)}.", place, "Change one slot of each pair."
-        )
 
 
 def require(config: Mapping[str, Any], feature: str, *capabilities: str) -> None:
@@ -285,68 +283,6 @@ def _check_keys(config: Config) -> None:
     for key in ("weights", "voice", "about"):
         if config.get(key) is not None and not isinstance(config[key], str):
             raise ConfigError(f"'{key}' must be text.", config.place(key), "Quote it.")
-
-
-def _check_codes(parts: Parts) -> Iterator[str]:
-    """Codec against codec, and the codec against itself."""
-    made, read_ = parts.speech_tokenizer.codes, parts.decoder.codes
-    for name in ("size", "codebooks", "rate", "levels"):
-        left, right = getattr(made, name), getattr(read_, name)
-        if left != right:
-            yield f"the speech tokenizer's codes have {name} {left}, the decoder's {right}"
-    if read_.levels and math.prod(read_.levels) != read_.size:
-        yield (
-            f"the FSQ levels {list(read_.levels)} make {math.prod(read_.levels)} codes,"
-            f" the codebook has {read_.size}"
-        )
-    samples = parts.decoder.sample_rate / read_.rate
-    if samples != int(samples):
-        yield (
-            f"{parts.decoder.sample_rate} samples per second at {read_.rate} codes per second"
-            f" are {samples:.3f} samples per code, not a whole number"
-        )
-    stated = getattr(parts.decoder, "samples_per_frame", None)
-    if isinstance(stated, int) and stated * read_.rate != parts.decoder.sample_rate:
-        yield (
-            f"{read_.rate} codes per second of {stated} samples each"
-            f" are not {parts.decoder.sample_rate} samples per second"
-        )
-
-
-def _check_tables(parts: Parts) -> Iterator[str]:
-    """The layout's tables against tokenizer and codec."""
-    tables = dict(parts.layout.tables)
-    wanted = parts.decoder.codes.size + parts.layout.extra
-    if next(iter(tables), None) != "speech":
-        yield "the layout's first table is not 'speech'"
-    elif tables["speech"] != wanted:
-        yield (
-            f"the layout's speech table has {tables['speech']} rows; the codec's"
-            f" {parts.decoder.codes.size} codes and {parts.layout.extra} of its own need {wanted}"
-        )
-    if "text" in tables and tables["text"] < parts.tokenizer.space.vocabulary:
-        yield (
-            f"the layout's text table has {tables['text']} rows, the tokenizer"
-            f" {parts.tokenizer.space.vocabulary} ids"
-        )
-
-
-def _check_head(parts: Parts) -> Iterator[str]:
-    """The head against backbone and codec, by sending shapes through it."""
-    codes, width = parts.decoder.codes, parts.backbone.width
-    parameter = next(parts.head.parameters())
-    with torch.device(parameter.device):
-        vector = parts.head.embed(torch.zeros(1, codes.codebooks, dtype=torch.long))
-        logits = parts.head(torch.zeros(1, width, dtype=parameter.dtype))
-    if vector.shape[-1] != width:
-        yield f"the head embeds codes to width {vector.shape[-1]}, the backbone has {width}"
-    if logits.shape[-2] != codes.codebooks:
-        yield f"the head predicts {logits.shape[-2]} codebooks, the codec has {codes.codebooks}"
-    if logits.shape[-1] != codes.size + parts.layout.extra:
-        yield (
-            f"the head predicts {logits.shape[-1]} ids; the codec and the layout have"
-            f" {codes.size} + {parts.layout.extra}"
-        )
 
 
 def _construct(config: Config, device: str, tokenizer: Tokenizer | None) -> Parts:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from wishbone.core.audio import Audio, resample
-from wishbone.core.compose import bundled
-from wishbone.core.config import System, build, read
+from wishbone.core.compose import bundled, compose
+from wishbone.core.config import Codec, System, build, build_codec, read
 from wishbone.core.errors import GateFailed, UsageError
 from wishbone.core.evaluate import generate
 from wishbone.core.evaluate.clips import Clip, read_folder
@@ -72,7 +72,7 @@ def matching(reference: Path, clips: Sequence[Clip], texts: Sequence[str]) -> li
     return [known[clip.key] for clip in clips]
 
 
-def resynthesise(system: System, clips: Sequence[Clip]) -> tuple[list[Clip], list[int]]:
+def resynthesise(system: System | Codec, clips: Sequence[Clip]) -> tuple[list[Clip], list[int]]:
     """Every clip through the codec and back, and all codes that were used."""
     copies, used = [], []
     for clip in progress(clips, "coding"):
@@ -88,9 +88,9 @@ def resynthesise(system: System, clips: Sequence[Clip]) -> tuple[list[Clip], lis
     return copies, used
 
 
-def codec_of(name: str) -> System:
-    """A system for its codec alone: the language model's weights are not needed."""
-    return build({key: value for key, value in read(name).items() if key != "weights"})
+def codec_of(name: str) -> Codec:
+    """The codec of a system, which need not have a backbone yet."""
+    return build_codec(compose(name))
 
 
 def entropy(codes: Sequence[int]) -> float:

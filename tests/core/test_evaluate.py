@@ -7,7 +7,8 @@ import pytest
 import soundfile
 from tiny_system import tiny_system
 
-from wishbone.core.errors import GateFailed, UsageError
+from wishbone.core.config import read
+from wishbone.core.errors import ConfigError, GateFailed, UsageError
 from wishbone.core.evaluate import command, speech
 from wishbone.core.evaluate.clips import Clip
 from wishbone.core.evaluate.score import Panel
@@ -79,6 +80,15 @@ def test_a_codec_gives_back_as_much_audio_as_it_got():
     copies, used = speech.resynthesise(tiny_system(), [clip])
     assert len(copies[0].audio) == 24_000
     assert len(used) == 25
+
+
+def test_a_codec_needs_no_backbone_beside_it():
+    codec = speech.codec_of("quickstart")
+    with pytest.raises(ConfigError, match="backbone"):
+        read("quickstart")
+    noise = np.random.default_rng(0).normal(0, 0.1, 9600).astype("f4")
+    copies, _ = speech.resynthesise(codec, [Clip("000", "a", noise, 24_000)])
+    assert len(copies[0].audio) == 9600
 
 
 def test_entropy_of_equal_codes_is_the_logarithm_of_their_number():
