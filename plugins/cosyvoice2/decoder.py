@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from wishbone.core.audio import vocoder_mel
+from wishbone.core.audio import Audio, vocoder_mel
 from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream, State
+from wishbone.core.weights import load_tensors
+from wishbone.plugins.cosyvoice2 import release
 from wishbone.plugins.cosyvoice2.flow import CODES, RISE, Flow, FlowShape
+from wishbone.plugins.cosyvoice2.flow_names import FLOW_NAMES
 from wishbone.plugins.cosyvoice2.flow_noise import Noises
 from wishbone.plugins.cosyvoice2.flow_stream import (
     Cutting,
@@ -20,7 +24,9 @@ from wishbone.plugins.cosyvoice2.flow_stream import (
     Past,
     WholeFlow,
 )
+from wishbone.plugins.cosyvoice2.speaker import SpeakerEncoder
 from wishbone.plugins.cosyvoice2.vocoder import HiFT, HiFTConfig, HiFTStream
+from wishbone.plugins.cosyvoice2.vocoder_weights import load as load_vocoder
 
 SAMPLE_RATE = 24_000
 CODE_RATE = 25  # codes per second
@@ -87,6 +93,7 @@ class CosyVoice2Decoder(Decoder):
         self.cutting = Cutting(
             config.chunk, config.left_chunks, tuple(config.first_chunks), config.steps
         )
+        self._ears: SpeakerEncoder | None = None
         self._pasts: OrderedDict[str, Past] = OrderedDict()
 
     @classmethod
@@ -118,11 +125,29 @@ class CosyVoice2Decoder(Decoder):
         longest = max([self.config.chunk, *self.config.first_chunks])
         return longest - 1 + self.config.lookahead - (-self.vocoder.lookahead // RISE)
 
+    def load_release(self, folder: Path) -> None:
+        """``flow.pt``, ``hift.pt`` and the speaker encoder of the release in ``folder``.
+
+        Raises ``CheckpointError`` naming whatever is missing, not known or of another shape.
+        """
+        path = folder / release.FLOW
+        tensors = release.load_tensors(path, "flow")
+        load_tensors(self.flow, release.account(FLOW_NAMES, tensors, str(path)), str(path))
+        path = folder / release.VOCODER
+        load_vocoder(self.vocoder, release.load_tensors(path, "vocoder"), str(path))
+        self._ears = SpeakerEncoder.of_release(folder)
+
     def hear(self, audio: Tensor, codes: Tensor) -> State:
-        """``codes`` [P, 1] and ``mel`` [2 P, 80] of a recording, cut to what both cover."""
+        """``codes`` [P, 1] and ``mel`` [2 P, 80] of a recording, cut to what both cover.
+
+        With a release's speaker encoder ``speaker`` [192], too.
+        """
         mel = vocoder_mel(audio.float()).T
         pairs = min(len(mel) // RISE, len(codes))
-        return {"codes": codes[:pairs].clone(), "mel": mel[: RISE * pairs].clone()}
+        heard = {"codes": codes[:pairs].clone(), "mel": mel[: RISE * pairs].clone()}
+        if self._ears is not None:
+            heard["speaker"] = self._ears.embed(Audio(audio.float(), self.sample_rate))
+        return heard
 
     def start(
         self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
@@ -151,7 +176,9 @@ class CosyVoice2Decoder(Decoder):
 
 
 def _known(speaker: Tensor | None, prompt: State | None) -> FlowPrompt:
-    if not prompt:
+    prompt = prompt or {}
+    speaker = prompt.get("speaker", speaker)
+    if "codes" not in prompt:
         return FlowPrompt(speaker=speaker)
     return FlowPrompt(prompt["codes"][:, 0], prompt["mel"], speaker)
 
