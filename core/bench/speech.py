@@ -11,8 +11,6 @@ from typing import Any
 
 from wishbone.core.bench.contenders import Contender, Times, resident_bytes
 
-CROWDS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-"""How many streams at once are tried, until one of them falls silent."""
 LATE = 0.02
 """Seconds a chunk may come after the one before has been played; players buffer more."""
 
@@ -28,6 +26,10 @@ class SystemConfig:
     engine: str = "best"
     """As of the contender ``wishbone``."""
     weights: str = "float32"
+    crowds: list[int] = field(
+        default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
+    )
+    """How many streams at once are tried, one after the other, until one of them falls silent."""
 
 
 class SpeakingSystem(Contender):
@@ -76,7 +78,7 @@ class SpeakingSystem(Contender):
     def _most(self) -> int:
         """The largest crowd of which every stream keeps up with its listener."""
         most = 0
-        for crowd in CROWDS:
+        for crowd in self.config.crowds:
             if not self._keeps_up(crowd):
                 break
             most = crowd

@@ -15,6 +15,8 @@ UNITS = {
     "streams": (1.0, "streams"),
 }
 """Measure -> factor and unit in which people read it."""
+UNSTEADY = 0.15
+"""Share by which memory may vary from round to round before it is said."""
 WHAT = {"rtf": "work", "first_audio": "first sound"}
 """Measure -> what to add to a case that has several."""
 
@@ -41,7 +43,10 @@ def show(result: Mapping[str, Any]) -> None:
     print(result["verdict"])
 
 
-HEADS = ("contender", "case", "median", "quartiles", "positions/s", "of limit", "busy", "memory")
+HEADS = (
+    "contender", "case", "median", "quartiles", "positions/s", "of limit", "memory", "differs by",
+    "busy",
+)  # fmt: skip
 RATIO_HEADS = ("ratio", "value", "interval", "asked", "stretch", "outcome")
 LEFT = ("contender", "case", "ratio", "asked", "outcome")
 """Heads of columns of words."""
@@ -65,7 +70,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def row_cells(row: Mapping[str, Any], suite: Mapping[str, Any]) -> list[str]:
     """Cells under ``HEADS``."""
     factor, unit = UNITS.get(row["measure"], (1.0, row["measure"]))
-    facts = suite["contenders"][row["contender"]]["cases"].get(row["case"], {})
+    contender = suite["contenders"][row["contender"]]
+    facts = contender["cases"].get(row["case"], {})
     speed = row.get("positions_per_second")
     share = row.get("share_of_limit")
     return [
@@ -75,8 +81,9 @@ def row_cells(row: Mapping[str, Any], suite: Mapping[str, Any]) -> list[str]:
         f"{number(row['low'] * factor)} to {number(row['high'] * factor)}",
         f"{speed:.1f}" if speed else rate(row),
         f"{100 * share:.0f} %" if share else "",
-        f"{100 * row['busy']:.0f} %",
         memory(facts),
+        ", ".join(f"{off:.0e}" for off in contender["difference"].values()),
+        f"{100 * row['busy']:.0f} %",
     ]
 
 
@@ -136,6 +143,13 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         + (f", {machine['gpu']}" if machine["gpu"] else ""),
         ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
     ]
+    for suite in result["suites"]:
+        read = suite["limits"].get("read")
+        if read and read["most"] - read["least"] > UNSTEADY * read["median"]:
+            lines.append(
+                f"{suite['name']}: reading memory gave {read['least'] / 1e9:.0f} to"
+                f" {read['most'] / 1e9:.0f} GB/s from round to round; others were using it."
+            )
     busy = [row["busy"] for suite in result["suites"] for row in suite["rows"]]
     if busy and min(busy) < 0.9:
         lines.append(

@@ -24,6 +24,8 @@ FORMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
 }
 STEADY = 0.02
 """How much keys differ from one another in the input "steady": silence, or a held vowel."""
+CHECKED = 2
+"""Sequences and heads in the check: more than one, as a wrong stride shows only then."""
 
 
 @dataclass
@@ -78,7 +80,7 @@ class WKV(Contender):
 
     def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
         """The output y, the last state and every gradient, on the inputs that ``way`` names."""
-        inputs = self._draw(what["way"], len(what["ids"]))
+        inputs = self._draw(what["way"], len(what["ids"]), CHECKED)
         y, state = self.form(*inputs)
         gradients = torch.autograd.grad((y * y).sum() + (state * state).sum(), inputs)
         named = {"y": y, "state": state} | {
@@ -104,14 +106,15 @@ class WKV(Contender):
         torch.autograd.grad(y, inputs, grown)
         return perf_counter() - begin
 
-    def _draw(self, way: str, length: int) -> list[Tensor]:
+    def _draw(self, way: str, length: int, most: int = 1 << 20) -> list[Tensor]:
         """r, g, k, v, a, b [B, T, H, N] as a model makes them; the same for every contender.
 
         "steady": keys that hardly change, and the slowest decay, where inverses lose digits.
+        ``most`` limits sequences and heads.
         """
         model = self.job.model
         random = torch.Generator().manual_seed(model.get("seed", 0))
-        shape = (model["batch"], length, model["heads"], model["size"])
+        shape = (min(model["batch"], most), length, min(model["heads"], most), model["size"])
         r, g, k, v, direction, rate = (torch.randn(shape, generator=random) for _ in NAMES)
         g = -DECAY * torch.sigmoid(g)
         if way == "steady":

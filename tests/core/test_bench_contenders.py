@@ -12,6 +12,7 @@ from wishbone.core.bench.models import Wishbone, WishboneConfig, build, grown
 from wishbone.core.bench.plan import read_plan
 from wishbone.core.bench.rounds import differences
 from wishbone.core.bench.worker import _answer, _timed_run
+from wishbone.core.compose import bundled
 from wishbone.core.errors import UsageError
 from wishbone.core.plugin import registry
 
@@ -96,7 +97,7 @@ def test_the_file_of_llama_cpp_has_its_names_and_shapes():
     assert named["blk.0.time_mix_v1.weight"].shape == named["blk.0.time_mix_a1.weight"].shape
     assert named["blk.0.time_mix_r_k.weight"].shape == (128,)
     assert named["token_embd.weight"].shape == named["output.weight"].shape == (96, 128)
-    assert len(named) == 6 + 2 * (6 + 6 + 18)
+    assert len(named) == 6 + 2 * (6 + 6 + 16)
     assert config["width"] == 128
 
 
@@ -201,6 +202,42 @@ def test_without_a_gpu_its_suites_say_so(suite):
         pytest.skip("there is a GPU: 'wishbone bench' runs these")
     asked = [e for e in plan.entries.values() if e.checked]
     assert asked and all("CUDA" in e.missing for e in asked if e.name != "memory")
+
+
+SUITES = sorted((bundled() / "bench").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_every_suite_can_be_read(path, quick):
+    plan = read_plan(path.stem, quick=quick)
+    assert plan.entries and plan.suite.ratios and plan.suite.about
+    assert quick == ("tiny" in plan.suite.about)
+
+
+def test_what_must_be_shown_is_asked_for():
+    """The ratios of issue 3; ``None`` is asked of none."""
+    asked = {
+        (name, ratio.title): ratio.at_least or ratio.at_most
+        for name in ("decode", "prefill", "growth")
+        for ratio in read_plan(name).suite.ratios
+    }
+    assert sorted(v for (name, _), v in asked.items() if name == "decode" and v) == [
+        0.75, 0.8, 0.85, 1.45,
+    ]  # fmt: skip
+    assert sorted(v for (name, _), v in asked.items() if name == "prefill") == [1.05, 1.1, 1.7]
+    assert sorted(v for (name, _), v in asked.items() if name == "growth" and v) == [
+        1.05, 1.35, 2.3,
+    ]  # fmt: skip
+
+
+def test_the_arms_of_growth_are_of_one_size():
+    counts = []
+    for entry in read_plan("growth").entries.values():
+        slot = dict(entry.config.backbone)
+        kind = registry().get("backbone", slot.pop("name"))
+        counts.append(kind.count_parameters(kind.Config(**slot)))
+    assert max(counts) / min(counts) < 1.01
 
 
 def test_an_override_may_name_its_suite():
