@@ -11,17 +11,19 @@ import importlib.util
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
 
 from wishbone.core.testing import trained_looking_
+from wishbone.core.testing.common import seeded
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"width": 16, "pitch_width": 8}
 """Of HiFTConfig: what is kept small; kernels, rates and dilations are the release's."""
-LOUDNESS = 2.0
+LOUDNESS = 1.0
 """How far the vocoder's log magnitudes are lowered."""
 EARS = {"width": 64, "layers": 1}
 """Of the speech tokenizer; a head alone is 64 wide."""
@@ -79,15 +81,17 @@ def hift(width=512, pitch_width=512, seed=0):
     with importing(folder("WISHBONE_COSYVOICE")):
         generator = importlib.import_module("cosyvoice.hifigan.generator")
         predictor = importlib.import_module("cosyvoice.hifigan.f0_predictor")
-    vocoder = generator.HiFTGenerator(
+    build = partial(
+        generator.HiFTGenerator,
         in_channels=80, base_channels=width, nb_harmonics=8, sampling_rate=24000, nsf_alpha=0.1,
         nsf_sigma=0.003, nsf_voiced_threshold=10, upsample_rates=[8, 5, 3],
         upsample_kernel_sizes=[16, 11, 7], istft_params={"n_fft": 16, "hop_len": 4},
         resblock_kernel_sizes=[3, 7, 11], resblock_dilation_sizes=[[1, 3, 5]] * 3,
         source_resblock_kernel_sizes=[7, 7, 11], source_resblock_dilation_sizes=[[1, 3, 5]] * 3,
         lrelu_slope=0.1, audio_limit=0.99,
-        f0_predictor=predictor.ConvRNNF0Predictor(1, 80, pitch_width),
     )  # fmt: skip
+    with seeded(seed):
+        vocoder = build(f0_predictor=predictor.ConvRNNF0Predictor(1, 80, pitch_width))
     trained_looking_(vocoder, seed).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -127,7 +131,9 @@ def ears(width=1280, layers=6, mels=128, seed=0):
     config = network.ModelConfig(
         n_mels=mels, n_audio_state=width, n_audio_head=width // 64, n_audio_layer=layers
     )
-    tokenizer = trained_looking_(network.S3TokenizerV2("speech_tokenizer_v2_25hz", config), seed)
+    with seeded(seed):
+        tokenizer = network.S3TokenizerV2("speech_tokenizer_v2_25hz", config)
+    trained_looking_(tokenizer, seed)
     with torch.no_grad():
         # a spread of all three levels
         tokenizer.quantizer._codebook.project_down.weight *= 2
