@@ -373,7 +373,7 @@ class DecoderStream(ABC):
     """One utterance's way through a decoder; owns all of its state."""
 
     def wants(self) -> int:
-        """Code frames that ``push`` needs next to make samples; 0 where any number does."""
+        """Code frames that ``push`` needs before it can go on; 0 where any number does."""
         return 0
 
     @abstractmethod

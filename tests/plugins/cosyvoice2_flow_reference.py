@@ -38,6 +38,9 @@ def formula(name, shape):
         scale = 0.5
     else:
         scale = 1.2 * float(np.prod(shape[1:])) ** -0.5 if len(shape) > 1 else 0.2
+    if any(part in name for part in ("linear_q", "linear_k", "to_q", "to_k")):
+        # attention that prefers some frames to others, so that masks matter
+        scale *= 3
     norm = len(shape) == 1 and name.endswith("weight")
     return (scale * wave + norm).float().view(*shape)
 

@@ -380,12 +380,13 @@ def test_against_the_reference_itself(full_size):
     stream = FlowStream(
         ours, Cutting(chunk), FlowPrompt(codes[:prompt], mel, speaker), Noises(80, 1, upstream=True)
     )
-    heard = torch.cat([stream.push(codes[prompt : chunk + 3]), stream.push(codes[chunk + 3 :])])
+    end = chunk * (prompt // chunk + 1)
+    heard = torch.cat([stream.push(codes[prompt : end + 3]), stream.push(codes[end + 3 :])])
     streamed = torch.cat([heard, stream.finish()])
     assert (streamed - steps[-1][2 * prompt :]).abs().max() < 1e-4 * scale
-    hop = run(theirs, codes[: chunk + 3], mel, speaker, finalize=False)[1][-1]
-    assert (streamed[: 2 * (chunk - prompt)] - hop[2 * prompt :]).abs().max() < 1e-4 * scale
+    hop = run(theirs, codes[: end + 3], mel, speaker, finalize=False)[1][-1]
+    assert (streamed[: 2 * (end - prompt)] - hop[2 * prompt :]).abs().max() < 1e-4 * scale
     full = run(theirs, codes, mel, speaker, streaming=False)[1][-1]
     whole = ours.whole(codes, mel, speaker, noise[: 2 * count])
     assert (whole - full).abs().max() < 1e-4 * scale
-    assert (streamed - full[2 * prompt :]).abs().max() > 1e-2 * scale
+    assert (streamed - full[2 * prompt :]).abs().max() > 20e-4 * scale
