@@ -63,6 +63,14 @@ def wishbone_converters() -> list[tuple[str, str, str]]:
         ("rwkv-lm", "wishbone.plugins.rwkv7.convert:RWKVLM", "a .pth of RWKV-LM (RWKV-7)"),
         ("fla", "wishbone.plugins.rwkv7.convert:FLA",
          "a folder of flash-linear-attention or rwkv7-hf (RWKV-7)"),
+        ("qwen2", "wishbone.plugins.transformer.convert:Qwen2",
+         "a folder of transformers, its body (Qwen2)"),
+        ("cosyvoice2", "wishbone.plugins.transformer.convert:CosyVoice2",
+         "an llm.pt of CosyVoice2, or its release's folder (a whole model)"),
+        ("rwkvtts", "wishbone.plugins.rwkvtts.convert:Raw",
+         "an llm.pt of RWKVTTS, or its release's folder (a whole model)"),
+        ("rwkvtts-hf", "wishbone.plugins.rwkvtts.convert:HuggingFace",
+         "RWKVTTS's folder in Hugging Face's form, ReSpark's too (a whole model)"),
     ]  # fmt: skip
 
 
@@ -70,6 +78,8 @@ def wishbone_converters() -> list[tuple[str, str, str]]:
 def wishbone_releases() -> list[tuple[str, str, str]]:
     """Other projects' folders that ``weights:`` may name."""
     return [
+        ("rwkvtts", "wishbone.plugins.rwkvtts.release:Release",
+         "RWKVTTS: an RWKV-7 in CosyVoice2's or Spark-TTS's place, raw or converted"),
         ("cosyvoice2", "wishbone.plugins.cosyvoice2.reader:Release",
          "CosyVoice2-0.5B: llm.pt, flow.pt, hift.pt and what stands beside them"),
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wishbone.core.convert import Converted
 from wishbone.core.errors import CheckpointError
+from wishbone.core.foreign import check, new_folder, read_folder, write_pickle
 from wishbone.core.weights import read_tensors, write_tensors
 from wishbone.plugins.rwkv7.backbone import RWKV7
 
@@ -70,6 +71,7 @@ def _rules() -> list[Rule]:
 
 RULES = _rules()
 """(ours, RWKV-LM's name, its form there, fla's name, its form there); {} is the block."""
+BROKEN = "Download the file again, whole, or make it again."
 UNUSED = re.compile(r"blocks\.0\.time_mix\.v[012]")
 """Some RWKV-LM files have these; block 0 makes the value the others mix in and never reads them."""
 
@@ -108,11 +110,12 @@ class _Converter:
                 "Check that the file is an RWKV-7 of the kind this converter is for.",
             )
         _complete(named, where)
-        config = _config(named)
+        config = _config(named, where)
         tables = {k: named.pop(k) for k in ("tables.embedding", "tables.head") if k in named}
-        return Converted(
-            cls.slot, {"name": "rwkv7", **asdict(config)}, _stacked(named), tables, account
-        )
+        stacked = _stacked(named, where)
+        with torch.device("meta"):
+            check(RWKV7(config), stacked, where)
+        return Converted(cls.slot, {"name": "rwkv7", **asdict(config)}, stacked, tables, account)
 
     @classmethod
     def theirs(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -153,9 +156,7 @@ class RWKVLM(_Converter):
         if to.suffix == ".safetensors":
             write_tensors(to, named)
             return
-        aside = to.with_name(f".{to.name}.part")
-        torch.save({name: tensor.clone() for name, tensor in named.items()}, aside)
-        aside.replace(to)
+        write_pickle(to, named)
 
 
 class FLA(_Converter):
@@ -165,18 +166,27 @@ class FLA(_Converter):
 
     def read(self, source: Path) -> Converted:
         """A folder, or its one file of weights. Its group norm has eps head_size * 1e-5."""
-        file = source / "model.safetensors" if source.is_dir() else source
-        tensors = dict(read_tensors(file))
-        for name in [n for n in tensors if n.endswith(".attn.x_x")]:
-            # fla's first version kept the six rows together.
-            for letter, row in zip(MIXES, tensors.pop(name).reshape(6, 1, 1, -1), strict=True):
-                tensors[name.removesuffix("x_x") + letter] = row
-        converted = self.ours(tensors, str(file))
+        return self.converted(read_folder(source), str(source))
+
+    @classmethod
+    def converted(cls, tensors: Mapping[str, Tensor], where: str) -> Converted:
+        """As ``ours``, for fla's names of any version, with its eps."""
+        converted = cls.ours(modern(tensors, where), where)
         converted.config["group_norm_eps"] = converted.config["head_size"] * 1e-5
         return converted
 
     def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, object], to: Path) -> None:
         """A new folder. Raises ``CheckpointError`` where fla would norm heads differently."""
+        self.check_eps(config)
+        named = self.theirs(tensors)
+        with new_folder(to) as folder:
+            write_tensors(folder / "model.safetensors", named)
+            text = json.dumps(fla_config(config, named), indent=2)
+            (folder / "config.json").write_text(text + "\n")
+
+    @staticmethod
+    def check_eps(config: Mapping[str, object]) -> None:
+        """Raise ``CheckpointError`` for an eps of the head norm that fla cannot express."""
         size = int(str(config["head_size"]))
         eps = float(str(config["group_norm_eps"]))
         if abs(eps / (size * 1e-5) - 1) > 1e-6:
@@ -185,13 +195,9 @@ class FLA(_Converter):
                 "group_norm_eps of the backbone",
                 "Use RWKV-LM's format, which keeps 64e-5 for every head size.",
             )
-        named = self.theirs(tensors)
-        to.mkdir(parents=True)
-        write_tensors(to / "model.safetensors", named)
-        (to / "config.json").write_text(json.dumps(_fla_config(config, named), indent=2) + "\n")
 
 
-def _fla_config(config: Mapping[str, object], named: Mapping[str, Tensor]) -> dict[str, object]:
+def fla_config(config: Mapping[str, object], named: Mapping[str, Tensor]) -> dict[str, object]:
     """``config.json``; sizes come from the tensors, which cannot be wrong."""
     width, layers = config["width"], config["layers"]
     ranks = {}
@@ -219,10 +225,31 @@ def _fla_config(config: Mapping[str, object], named: Mapping[str, Tensor]) -> di
     }
 
 
-def _config(named: Mapping[str, Tensor]) -> RWKV7.Config:
+def modern(tensors: Mapping[str, Tensor], where: str = "") -> dict[str, Tensor]:
+    """fla's names of today: its first version kept the six rows of a token shift together."""
+    named = dict(tensors)
+    for name in [n for n in named if n.endswith(".attn.x_x")]:
+        rows = named.pop(name)
+        if not len(rows) == len(MIXES) == rows.numel() // max(1, rows.shape[-1]):
+            raise CheckpointError(
+                f"{name} has the shape {list(rows.shape)}, not six rows.", where, BROKEN
+            )
+        for letter, row in zip(MIXES, rows.reshape(len(MIXES), 1, 1, -1), strict=True):
+            named[name.removesuffix("x_x") + letter] = row
+    return named
+
+
+def _config(named: Mapping[str, Tensor], where: str) -> RWKV7.Config:
     """The sizes, read from the tensors: no rule for ranks holds for every release."""
     time = "blocks.{}.time_mix."
     layers = 1 + max(int(n.split(".")[1]) for n in named if n.startswith("blocks."))
+    flat = [n for n in named if n.endswith(("r_k", "w1", "a1", "v1", "g1")) and named[n].ndim != 2]
+    if flat:
+        raise CheckpointError(
+            f"{flat[0]} has the shape {list(named[flat[0]].shape)}, and should be a matrix.",
+            where,
+            BROKEN,
+        )
     heads, size = named[time.format(0) + "r_k"].shape
     value = named.get(time.format(1) + "v1")
     return RWKV7.Config(
@@ -256,12 +283,16 @@ def _complete(named: Mapping[str, Tensor], where: str) -> None:
         )
 
 
-def _stacked(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _stacked(named: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """The rows x_r ... x_g as ``mix`` [6, C], and channel mixing's x_k as ``mix`` [1, C]."""
     made = {n: t for n, t in named.items() if not n.rpartition(".")[2].startswith("x_")}
     for block in sorted({n.split(".")[1] for n in named if n.startswith("blocks.")}, key=int):
         time, channel = f"blocks.{block}.time_mix.", f"blocks.{block}.channel_mix."
-        made[time + "mix"] = torch.stack([named[time + name] for name in MIXES])
+        rows = [named[time + name] for name in MIXES]
+        if len({row.shape for row in rows}) > 1:
+            lengths = ", ".join(str(len(row)) for row in rows)
+            raise CheckpointError(f"{time}x_* have the lengths {lengths}.", where, BROKEN)
+        made[time + "mix"] = torch.stack(rows)
         made[channel + "mix"] = named[channel + "x_k"][None]
     return made
 

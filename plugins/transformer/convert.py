@@ -6,15 +6,20 @@ are one matrix, and so are gate and up. Nothing is transposed or reordered insid
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from wishbone.core.convert import Converted
 from wishbone.core.errors import CheckpointError
-from wishbone.core.weights import translate
-from wishbone.plugins.transformer.backbone import TransformerConfig
+from wishbone.core.foreign import check, new_folder, read_folder, write_pickle
+from wishbone.core.weights import translate, write_tensors
+from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
 
 LAYER = "layers.{}."
 PLAIN = {
@@ -37,6 +42,13 @@ COSYVOICE2 = {
     "llm_decoder.bias": "head.output.bias",
 }
 """What surrounds the Qwen2 in CosyVoice2's ``llm.pt`` -> a ``SpeechLM`` with the linear head."""
+
+
+UNREAD = "llm.model.lm_head.weight"
+"""Qwen2's head inside ``llm.pt``: the table of text again, and never read."""
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""What a Qwen2 has beside its body."""
+FIELDS = frozenset(TransformerConfig.__dataclass_fields__)
 
 
 def config_from_qwen2(source: Mapping[str, Any]) -> TransformerConfig:
@@ -125,6 +137,136 @@ def from_cosyvoice2(tensors: Mapping[str, Any], *, where: str = "") -> dict[str,
     backbone = from_qwen2(held, prefix="llm.model.model.", where=where)
     renamed = translate(around, dict(COSYVOICE2), where)
     return renamed | {f"backbone.{name}": tensor for name, tensor in backbone.items()}
+
+
+def to_cosyvoice2(tensors: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
+    """Tensors of such a ``SpeechLM`` -> CosyVoice2's ``llm.pt``, with the head nobody reads.
+
+    Raises ``CheckpointError`` for a model that is not of CosyVoice2's shape.
+    """
+    missing = sorted(set(COSYVOICE2.values()) - tensors.keys())
+    if missing:
+        raise CheckpointError(
+            f"The model has no {', '.join(missing)}.",
+            "the weights to convert",
+            "Use a model with the cosyvoice2 layout and a linear head with bias.",
+        )
+    inside = "backbone."
+    body = {n.removeprefix(inside): t for n, t in tensors.items() if n.startswith(inside)}
+    named = {theirs: tensors[ours] for theirs, ours in COSYVOICE2.items()}
+    named |= to_qwen2(body, config, prefix="llm.model.model.")
+    text = named["llm.model.model.embed_tokens.weight"]
+    return named | {UNREAD: tensors.get(UNREAD, text)}
+
+
+class Qwen2:
+    """The folder of a Qwen2 of ``transformers``, its body alone."""
+
+    slot = "backbone"
+
+    def read(self, source: Path) -> Converted:
+        """A folder with config.json. The table of text and the head are kept beside the part."""
+        config = config_from_qwen2(_json(source / "config.json"))
+        tensors = read_folder(source)
+        named = from_qwen2(tensors, where=str(source))
+        with torch.device("meta"):
+            check(Transformer(config), named, str(source))
+        tables = {n: t for n, t in tensors.items() if n in (EMBEDDING, HEAD)}
+        account = {name: "the backbone" for name in tensors if name not in tables}
+        account |= {name: "kept beside it" for name in tables}
+        return Converted(
+            self.slot, {"name": "transformer", **asdict(config)}, named, tables, account
+        )
+
+    def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
+        """A new folder. Raises ``CheckpointError`` for a model whose queries have no bias."""
+        tables = {n: t for n, t in tensors.items() if n in (EMBEDDING, HEAD)}
+        shape = _shape(config)
+        body = {n: t for n, t in tensors.items() if n not in tables}
+        named = to_qwen2(body, shape) | tables
+        with new_folder(to) as folder:
+            write_tensors(folder / "model.safetensors", named)
+            text = json.dumps(_qwen2_config(shape, tables), indent=2)
+            (folder / "config.json").write_text(text + "\n")
+
+
+class CosyVoice2:
+    """CosyVoice2's ``llm.pt``: the whole language model."""
+
+    slot = "model"
+
+    def read(self, source: Path) -> Converted:
+        """The folder of a release, or its ``llm.pt`` with ``CosyVoice-BlankEN`` beside it."""
+        from wishbone.plugins.cosyvoice2 import release
+
+        folder = source if source.is_dir() else source.parent
+        path = source / release.LANGUAGE_MODEL if source.is_dir() else source
+        config = config_from_qwen2(_json(folder / release.TEXT / "config.json"))
+        tensors = release.load_tensors(path, "language model")
+        named = from_cosyvoice2(tensors, where=str(path))
+        inside = "backbone."
+        body = {n.removeprefix(inside): t for n, t in named.items() if n.startswith(inside)}
+        with torch.device("meta"):
+            check(Transformer(config), body, str(path))
+        unread = tensors.get(UNREAD)
+        same = unread is None or unread.equal(named["tables.text.weight"])
+        layout = {"name": "cosyvoice2"}
+        backbone = {"name": "transformer", **asdict(config)}
+        account = {name: COSYVOICE2.get(name, "the backbone") for name in tensors}
+        if unread is not None:
+            account[UNREAD] = "left out: nobody reads it"
+        return Converted(
+            self.slot,
+            {"layout": layout, "backbone": backbone, "head": {"name": "linear", "bias": True}},
+            named,
+            {} if same else {UNREAD: unread},
+            account,
+        )
+
+    def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
+        """One ``llm.pt``. Raises ``CheckpointError`` for a model of another kind."""
+        backbone = config.get("backbone") or {}
+        if backbone.get("name") != "transformer" or not backbone.get("qkv_bias", True):
+            raise CheckpointError(
+                f"CosyVoice2 holds a Qwen2, the model a {backbone.get('name')}"
+                f" {'without biases ' if backbone.get('name') == 'transformer' else ''}instead.",
+                "backbone in the config.yaml of the model",
+                "Use the format rwkvtts for an RWKV-7 in CosyVoice2's place.",
+            )
+        write_pickle(to, to_cosyvoice2(tensors, _shape(backbone)))
+
+
+def _shape(config: Mapping[str, Any]) -> TransformerConfig:
+    return TransformerConfig(**{key: value for key, value in config.items() if key in FIELDS})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"The sizes of the Qwen2 cannot be read: {error}.",
+            str(path),
+            "Name a folder that has this file.",
+        ) from error
+
+
+def _qwen2_config(shape: TransformerConfig, tables: Mapping[str, Tensor]) -> dict[str, Any]:
+    """``config.json`` of ``transformers``; a model without a head ties it to the table."""
+    return {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "intermediate_size": shape.ffn_width,
+        "rope_theta": shape.rope_theta,
+        "rms_norm_eps": shape.norm_eps,
+        "hidden_act": "silu",
+        "tie_word_embeddings": HEAD not in tables,
+        "vocab_size": len(tables[EMBEDDING]) if EMBEDDING in tables else 0,
+    }
 
 
 def _table(prefix: str, biased: bool) -> dict[str, str | None]:
