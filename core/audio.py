@@ -46,14 +46,19 @@ class Audio:
 class Writer:
     """A file that grows chunk by chunk and appears under its name when it is complete.
 
-    Use it as a context: leaving it by an exception leaves no file. Raises ``UsageError`` for an
-    ending that is not known, a folder that is not there, and a file that exists already.
+    Use it as a context: leaving it by an exception leaves no file. With ``live`` it is there from
+    the first chunk on, so that a player can follow it, and what was written stays. Raises
+    ``UsageError`` for an ending that is not known, a folder that is not there, and a file that
+    exists already.
     """
 
-    def __init__(self, path: str | Path, sample_rate: int, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, sample_rate: int, overwrite: bool = False, live: bool = False
+    ) -> None:
         self.path = check_target(path, overwrite)
         self.sample_rate = sample_rate
         self.samples = 0
+        self._live = live
         self._aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
 
     def __enter__(self) -> Writer:
@@ -71,10 +76,15 @@ class Writer:
         for part in samples.detach().cpu().float().clamp(-1, 1).split(1 << 16):
             self._file.write(part.numpy())
         self.samples += len(samples)
+        if self._live:
+            # the header, too: every state of the file is a whole file
+            self._file.flush()
+            if self._aside.exists():
+                self._aside.replace(self.path)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._file.close()
-        if kind is None:
+        if kind is None and self._aside.exists():
             self._aside.replace(self.path)
         else:
             self._aside.unlink(missing_ok=True)

@@ -90,7 +90,9 @@ def _parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="same seed, same speech (default: 0)")
     parser.add_argument(
-        "--stream", action="store_true", help="write each chunk as soon as it is spoken"
+        "--stream",
+        action="store_true",
+        help="write each chunk as soon as it is spoken: a player can follow the file",
     )
     parser.add_argument(
         "--force", "--overwrite", action="store_true", help="replace a file that exists already"
@@ -162,7 +164,11 @@ def _arriving() -> Iterator[str]:
 def _load(options: argparse.Namespace, overrides: list[str]) -> System:
     from wishbone.core.config import load
 
-    return load(options.system, overrides, options.device)
+    system = load(options.system, overrides, options.device)
+    engine, _, weights = options.engine.partition(":")
+    if options.engine != "auto":
+        system.model.accelerate(engine, weights or "float32")
+    return system
 
 
 def _voice(system: System, options: argparse.Namespace) -> Voice | None:
@@ -281,7 +287,7 @@ def _to_file(spoken: _Spoken, target: Path, stream: bool) -> None:
     from wishbone.core.audio import Writer
 
     # the target was checked before; it may only have appeared since by our own --force
-    with Writer(target, spoken.rate, overwrite=True) as writer:
+    with Writer(target, spoken.rate, overwrite=True, live=stream) as writer:
         for chunk in spoken if stream else list(spoken):
             writer.write(chunk)
 

@@ -6,7 +6,7 @@ import soundfile
 import torch
 
 from wishbone.core import audio as files
-from wishbone.core.audio import Audio
+from wishbone.core.audio import Audio, Writer
 from wishbone.core.errors import DataError, UsageError
 
 RATE = 24_000
@@ -100,3 +100,26 @@ def test_log_mel_finds_the_tone():
     peaks = [mel.mean(1).argmax().item() for mel in (low, high)]
     assert peaks[0] < peaks[1] - 20
     assert files.log_mel(Audio(torch.zeros(4000), RATE)).max() == pytest.approx(np.log(1e-5))
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
+def test_a_live_file_can_be_read_while_it_grows(tmp_path, ending):
+    target, lengths = tmp_path / f"a.{ending}", []
+    chunk = torch.sin(torch.arange(24_000) * 0.05) * 0.3
+    with Writer(target, 24_000, live=True) as writer:
+        assert not target.exists()
+        for _ in range(3):
+            writer.write(chunk)
+            lengths.append(target.stat().st_size)
+    # Ogg writes pages of about a second
+    assert 0 < lengths[0] <= lengths[1] <= lengths[2] and lengths[0] < target.stat().st_size
+    assert files.read(target).samples.shape == (72_000,)
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_a_live_file_keeps_what_was_written_before_an_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "a.wav", 24_000, live=True) as writer:
+        writer.write(torch.zeros(1000))
+        assert len(files.read(tmp_path / "a.wav").samples) == 1000
+        raise KeyboardInterrupt
+    assert len(files.read(tmp_path / "a.wav").samples) == 1000
