@@ -38,5 +38,5 @@ def engine_report() -> list[tuple[str, bool, str]]:
     for name, source in (("rwkv7", RWKV7), ("transformer", TRANSFORMER)):
         reasons = {"native": state(name, source), "compiled": compiler_missing(), "graph": graph}
         for engine, reason in reasons.items():
-            lines.append((f"engine {name}/{engine}", not reason, reason or "ready"))
+            lines.append((f"{name}/{engine}", not reason, reason or "ready"))
     return lines
