@@ -115,6 +115,34 @@ def audible(cls: Any, config: Any, module: str | None) -> str:
 
 
 @torch.no_grad()
+def heard(cls: Any, config: Any, module: str | None) -> str:
+    """What a decoder hears of a recording is tensors, the same each time, and can be given back.
+
+    Pushed as many codes as a stream wants, it goes on.
+    """
+    decoder = _build(cls, config)
+    samples = round(FRAMES * decoder.sample_rate / decoder.codes.rate)
+    audio = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
+    codes, kept = _codes(decoder), (audio.clone(), _codes(decoder))
+    found, again = decoder.hear(audio, codes), decoder.hear(audio, codes)
+    unchanged = torch.equal(audio, kept[0]) and torch.equal(codes, kept[1])
+    require(unchanged, "hear changes its input")
+    require(found.keys() == again.keys(), "the same recording is heard as other tensors")
+    for name, tensor in found.items():
+        require(isinstance(tensor, Tensor), f"'{name}' is no tensor")
+        near(again[name], tensor, 0.0, f"'{name}' of the same recording")
+    stream, parts, at = decoder.start(seed=1, prompt=found), [], 0
+    while at < FRAMES:
+        wanted = stream.wants()
+        require(wanted >= 0, f"a stream wants {wanted} codes")
+        parts.append(stream.push(codes[at : at + (wanted or 1)]))
+        at += wanted or 1
+    speech = torch.cat([*parts, stream.finish()])
+    require(bool(speech.isfinite().all()), "a sample after a prompt is not finite")
+    return ", ".join(found) or "nothing"
+
+
+@torch.no_grad()
 def code_range(cls: Any, config: Any, module: str | None) -> str:
     """Audio of any length gives [T, Q] codes in range, one frame per 1 / rate seconds."""
     tokenizer: SpeechTokenizer = _build(cls, config)
@@ -155,6 +183,7 @@ DECODER_CHECKS = (
     Check("streams", "Streams do not disturb each other.", streams),
     Check("seeds", "The same seed gives the same samples.", seeds),
     Check("audible", "Samples are finite and in -1..1.", audible),
+    Check("heard", "A recording is heard the same each time and can be spoken after.", heard),
 )
 TOKENIZER_CHECKS = (
     Check("code_range", "Codes are in range and on time.", code_range),

@@ -155,7 +155,7 @@ TOKENIZERS = [
 
 def humming(**changes):
     stream = type("Stream", (HumStream,), changes)
-    start = {"start": lambda self, *, seed=0, speaker=None: stream(self, seed)}
+    start = {"start": lambda self, *, seed=0, speaker=None, prompt=None: stream(self, seed)}
     return type("Broken", (Hum,), start)
 
 
@@ -188,6 +188,11 @@ class SharesStream(Hum):
         return type("Stream", (HumStream,), {"before": before})(self, seed)
 
 
+class HearsChance(Hum):
+    def hear(self, audio, codes):
+        return {"chance": torch.rand(3)}
+
+
 DECODERS = [
     (humming(push=_click), "pieces", set()),
     (humming(finish=lambda self: HumStream.finish(self)[:-1]), "counts", set()),
@@ -195,6 +200,8 @@ DECODERS = [
     (SharesStream, "streams", set()),
     (humming(glide=_global_noise), "seeds", {"pieces", "streams"}),
     (humming(push=lambda self, codes: 9 * HumStream.push(self, codes)), "audible", set()),
+    (HearsChance, "heard", set()),
+    (humming(wants=lambda self: -1), "heard", set()),
 ]
 
 

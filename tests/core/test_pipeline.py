@@ -103,6 +103,16 @@ def test_codes_go_to_the_decoder_in_growing_groups():
     assert pushed[:4] == sizes and set(pushed[4:-1]) <= {25}
 
 
+def test_a_decoder_gets_as_many_codes_as_it_wants(monkeypatch):
+    system = tiny_system(word_base=40)
+    system.sampling.greedy = True
+    pipeline.say(system, "We go.")
+    stream = type(system.decoder.streams[0])
+    monkeypatch.setattr(stream, "wants", lambda self: 3 if len(self.pushed) < 2 else 0)
+    pipeline.say(system, "We go.")
+    assert system.decoder.streams[1].pushed[:4] == [3, 3, *pipeline.GROUPS[:2]]
+
+
 @pytest.mark.parametrize("text", ["", "   ", "?!...", []])
 def test_nothing_to_speak_is_an_error(text):
     with pytest.raises(UsageError, match="Nothing in the text"):

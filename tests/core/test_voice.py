@@ -54,6 +54,23 @@ def test_save_and_load_continue_exactly(tmp_path, form):
         assert torch.equal(pipeline.say(system, "We go there now.", one, seed=5).samples, plain)
 
 
+def test_what_the_decoder_heard_is_kept_and_given_back(tmp_path, monkeypatch):
+    system, given = tiny_system(), []
+    decoder, begin = type(system.decoder), system.decoder.start
+    monkeypatch.setattr(
+        decoder, "hear", lambda self, audio, codes: {"size": torch.tensor([len(audio), len(codes)])}
+    )
+    monkeypatch.setattr(
+        decoder, "start", lambda self, **named: given.append(named["prompt"]) or begin(**named)
+    )
+    # at 16 kHz: the decoder hears it at its own rate
+    voice = Voice.from_audio(system, recording(16_000), WORDS, name="me")
+    loaded = Voice.load(voice.save(tmp_path / "me.yaml"))
+    pipeline.say(system, "We go.", loaded)
+    pipeline.say(system, "We go.")
+    assert given[0]["size"].tolist() == [28_800, 30] and given[1] is None
+
+
 def test_a_state_of_another_model_is_refused(tmp_path):
     voice = Voice.from_audio(tiny_system(), recording(), WORDS, name="me")
     other = tiny_system(seed=1)
