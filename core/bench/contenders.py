@@ -114,8 +114,22 @@ def version_of(distribution: str) -> str:
 
 def resident_bytes() -> int:
     """Memory of this process now, 0 where that cannot be read."""
+    return _kibibytes("/proc/self/status", "VmRSS")
+
+
+def peak_bytes() -> int:
+    """Most memory this process ever held, 0 where that cannot be read."""
+    return _kibibytes("/proc/self/status", "VmHWM")
+
+
+def available_bytes() -> int:
+    """Memory that the system could still give, 0 where that cannot be read."""
+    return _kibibytes("/proc/meminfo", "MemAvailable")
+
+
+def _kibibytes(path: str, name: str) -> int:
     try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+        with open(path, encoding="utf-8") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
     except (OSError, StopIteration):
         return 0

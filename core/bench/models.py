@@ -11,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.bench.contenders import Contender, Job, Times, resident_bytes
+from wishbone.core.bench.contenders import Contender, Job, Times, available_bytes, resident_bytes
 from wishbone.core.compose import Config
 from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import Backbone, CodeSpace, Head, State
 
+LONG = 2048
+"""Context from which on what the rounds add to it is too little to be cut back."""
+ROOM = 3.0
+"""Times its own size that a state may need while it is made and moved."""
 PREFILLED = 256
 """Positions really put through a backbone of constant state before its steps are timed."""
 FILE = "model.safetensors"
@@ -88,10 +92,14 @@ class Wishbone(Contender):
         before = resident_bytes()
         facts: dict[str, Any] = {}
         if kind == "context":
-            state = grown(self.backbone, int(number), self.config.batch)
-            self.begin[case], self.left[case] = state, 0
             facts["state_bytes"] = self.config.batch * self.backbone.state_bytes(int(number))
-            facts["held_bytes"] = sum(t.numel() * t.element_size() for t in state.values())
+            _need_room(ROOM * facts["state_bytes"], self.job.device)
+            state = grown(self.backbone, int(number), self.config.batch)
+            if int(number) < LONG:
+                self.begin[case], self.left[case] = state, 0
+            else:
+                self.states[case], self.left[case] = state, 1 << 60
+            del state
         if kind == "prefill" and self.config.prefill == "bfloat16":
             for module in (*self.backbone.modules(), self.head.output):
                 if isinstance(module, nn.Linear):
@@ -172,6 +180,13 @@ class Wishbone(Contender):
         size = {"float32": 4 * wide, "bfloat16": 2 * wide, "int8": wide + 4 * rows}
         state = 2 * self.config.batch * self.backbone.state_bytes(0)
         return size[self.config.weights] + 4 * rest + state
+
+
+def _need_room(size: float, device: str) -> None:
+    """Raises ``MemoryError`` before the system runs out, which would end some other process."""
+    free = torch.cuda.mem_get_info()[0] if device != "cpu" else available_bytes()
+    if free and size > free:
+        raise MemoryError(f"it needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
 
 
 def accelerated(part: Backbone | Head, engine: str, weights: str) -> str:

@@ -1,7 +1,7 @@
 """The parent's side of a benchmark: a process for each contender, asked one thing at a time.
 
-A contender that raises, hangs or dies costs only itself: the parent gets ``ContenderLost`` with
-what was last printed, and goes on with the others.
+A contender that raises, hangs or dies costs only itself: the parent gets ``ContenderLost`` saying
+how, and goes on with the others.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ TAIL = 1500
 
 class ContenderLost(Exception):
     """A contender cannot go on; the message says why."""
+
+
+class ContenderRefused(ContenderLost):
+    """It raised an exception; its process lives and can be asked something else."""
 
 
 class Worker:
@@ -96,7 +100,7 @@ class Worker:
             raise ContenderLost(self._end()) from error
         answer = json.loads(self._line(limit))
         if "error" in answer:
-            raise ContenderLost(answer["error"])
+            raise ContenderRefused(answer["error"])
         return answer["value"]
 
     def _line(self, limit: float) -> bytes:

@@ -176,6 +176,10 @@ def _ratio(claim: dict[str, Any], plan: Plan, outcome: Outcome) -> dict[str, Any
     if any(standing.status != "measured" for standing in standings):
         why = [f"{s.entry.title}: {s.status}" for s in standings if s.status != "measured"]
         return judge(None, claim) | {"why": "; ".join(dict.fromkeys(why))}
+    if any(
+        "left_out" in s.cases.get(case, {}) for s, (_, case) in zip(standings, sides, strict=True)
+    ):
+        return judge(None, claim) | {"why": "a case was left out"}
     above, below = (
         _values(standing, case, claim["measure"])
         for standing, (_, case) in zip(standings, sides, strict=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.plan import Entry, Plan
-from wishbone.core.bench.protocol import ContenderLost, Worker
+from wishbone.core.bench.protocol import ContenderLost, ContenderRefused, Worker
 
 Say = Callable[[str], None]
 
@@ -198,14 +198,20 @@ def relative_rms(numbers: Sequence[float], reference: Sequence[float]) -> float:
 
 
 def _prepare(outcome: Outcome, say: Say) -> None:
-    """Every case of every contender once, untimed."""
+    """Every case of every contender once, untimed. A case that one refuses is left out for it."""
     for standing in _running(outcome):
-        for case in standing.entry.cases:
+        for case in list(standing.entry.cases):
             try:
                 standing.cases[case] = standing.worker.prepare(case)
+            except ContenderRefused as refused:
+                standing.entry.cases.remove(case)
+                standing.cases[case] = {"left_out": str(refused)}
+                say(f"{standing.entry.key}: {case} is left out, {refused}")
+                if not standing.entry.cases:
+                    standing.lose("failed", f"{case}: {refused}")
             except ContenderLost as lost:
-                standing.lose("failed", f"{case}: {lost}")
-                say(f"{standing.entry.key}: cannot take part, {case}: {lost}")
+                standing.lose("lost", f"{case}: {lost}")
+                say(f"{standing.entry.key}: lost in {case}, {lost}")
                 break
 
 

@@ -9,7 +9,7 @@ from itertools import cycle, islice
 from time import perf_counter
 from typing import Any
 
-from wishbone.core.bench.contenders import Contender, Times, resident_bytes
+from wishbone.core.bench.contenders import Contender, Times, peak_bytes, resident_bytes
 
 LATE = 0.02
 """Seconds a chunk may come after the one before has been played; players buffer more."""
@@ -60,7 +60,7 @@ class SpeakingSystem(Contender):
         """Speak once; how much memory the process held at most by then."""
         if case.startswith("say"):
             self.run(case, 1)
-        return {"peak_bytes": _peak_bytes()}
+        return {"peak_bytes": peak_bytes()}
 
     def run(self, case: str, count: int) -> Times:
         """``rtf`` (seconds of work per second of sound) and ``first_audio``, or ``streams``."""
@@ -122,12 +122,3 @@ def _listen(chunks: Iterator[Any], rate: int = 1) -> tuple[float, float, int, fl
             late = max(late, at - first - samples / rate)
         samples += len(chunk)
     return perf_counter() - begin, first, samples, late
-
-
-def _peak_bytes() -> int:
-    """Most memory this process ever held; 0 where that cannot be read."""
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return 0

@@ -123,12 +123,15 @@ def ratio_cells(claim: Mapping[str, Any]) -> list[str]:
 
 
 def absent_lines(suite: Mapping[str, Any]) -> list[str]:
-    """Who did not take part to the end, and why."""
-    return [
-        f"{each['title']}: {each['status']}, {each['why']}"
-        for each in suite["contenders"].values()
-        if each["status"] != "measured"
-    ]
+    """Who did not take part to the end, or not in every case, and why."""
+    lines = []
+    for each in suite["contenders"].values():
+        if each["status"] != "measured":
+            lines.append(f"{each['title']}: {each['status']}, {each['why']}")
+        for case, facts in each["cases"].items():
+            if "left_out" in facts:
+                lines.append(f"{each['title']}: {case} left out, {facts['left_out']}")
+    return lines
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,8 @@ class ToyConfig:
     """What it says in a check."""
     absent: str = ""
     """Why it is not there, if it is not."""
+    refused_case: str = ""
+    """A case that it cannot make ready."""
     refuses: str = ""
     """What it raises when it is to load."""
 
@@ -49,6 +51,11 @@ class Toy(Contender):
             "threads": os.environ["OMP_NUM_THREADS"],
             "step_bytes": 1000,
         }
+
+    def prepare(self, case):
+        if case == self.config.refused_case:
+            raise MemoryError("there is no room")
+        return {}
 
     def check(self, what):
         return {"a": [1.0, 2.0], "b": [self.config.answer, 3.0]}

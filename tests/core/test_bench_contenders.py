@@ -139,6 +139,19 @@ def test_every_round_begins_at_the_context_it_is_named_for():
     assert int(model.begin["context 16"]["length"]) == 16
 
 
+def test_a_state_without_room_is_refused(monkeypatch):
+    slot = {"name": "transformer", "width": 32, "layers": 1, "heads": 2, "kv_heads": 1,
+            "ffn_width": 32}  # fmt: skip
+    model = Wishbone(
+        WishboneConfig(engine="eager", backbone=slot), Job({"vocabulary": 16, "seed": 0})
+    )
+    model.load()
+    monkeypatch.setattr("wishbone.core.bench.models.available_bytes", lambda: 10_000)
+    assert model.prepare("context 16")["state_bytes"] == 16 * 128 + 8
+    with pytest.raises(MemoryError, match="GB are free"):
+        model.prepare("context 64")
+
+
 def test_the_bytes_of_a_step_are_weights_and_state():
     job = Job({"vocabulary": 96, "seed": 0, "backbone": MODEL["backbone"]})
     model = Wishbone(WishboneConfig(engine="eager"), job)

@@ -7,6 +7,7 @@ from wishbone.core.bench import contenders
 from wishbone.core.bench.plan import read_plan
 from wishbone.core.bench.result import suite_result
 from wishbone.core.bench.rounds import differences, run
+from wishbone.core.bench.terminal import absent_lines
 from wishbone.core.errors import ConfigError, UnknownName
 
 SUITE = """
@@ -91,6 +92,17 @@ def test_one_that_cannot_load_is_listed_with_the_reason(suite):
     result, _ = result_of(suite("contenders.slow.refuses='no such engine'"))
     assert result["contenders"]["slow"]["status"] == "failed"
     assert "no such engine" in result["contenders"]["slow"]["why"]
+
+
+def test_a_case_that_one_cannot_have_is_left_out_for_it_alone(suite):
+    result, _ = result_of(suite("contenders.slow.refused_case=far"))
+    slow = result["contenders"]["slow"]
+    assert slow["status"] == "measured" and len(slow["rounds"]["near"]) == 4
+    assert "far" not in slow["rounds"] and "no room" in slow["cases"]["far"]["left_out"]
+    assert [claim["status"] for claim in result["ratios"]] == [
+        "not measured", "reported", "not measured",
+    ]  # fmt: skip
+    assert any("far left out" in line for line in absent_lines(result))
 
 
 def test_a_difference_stops_the_suite_before_anything_is_timed(suite):
