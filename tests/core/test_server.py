@@ -24,8 +24,8 @@ LINES = [
     "The last of them.",
 ]
 FORMS = [
-    {"form": "unistream"},
-    {"form": "bistream", "pace": "ratio"},
+    {"form": "unistream", "min_code_ratio": 1, "max_code_ratio": 2},
+    {"form": "bistream", "pace": "ratio", "min_code_ratio": 3, "max_code_ratio": 4},
     {"form": "bistream", "pace": "words"},
 ]
 VOICE = Voice(text=(1, 2, 27) * 4, speech=((3,), (9,)) * 16)
