@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from wishbone.kernels.elementwise import DECAY as DECAY
+from wishbone.kernels.elementwise import finish, prepare
 from wishbone.kernels.wkv7 import wkv7
-
-DECAY = math.exp(-0.5)
-"""The strongest decay is exp(-DECAY) = 0.545 per position."""
 
 
 class Weights(NamedTuple):
@@ -36,15 +32,15 @@ def attend(
     products without the bias that belongs inside the sigmoid. wkv [B, H, V, K], mask [B, T].
     Returns [B, T, D] in the type of r and the state after.
     """
-    full = wkv.dtype
-    r, k, v, low_w, low_a, gate = (x.unflatten(-1, (weights.r_k.shape[0], -1)) for x in projected)
-    w0, a0, k_k, k_a, r_k, norm_weight, norm_bias = (x.view_as(weights.r_k) for x in weights)
-    log_decay = -DECAY * torch.sigmoid(low_w.to(full) + w0)
-    a = torch.sigmoid(low_a.to(full) + a0)
-    k = k.to(full)
-    direction = F.normalize(k * k_k, dim=-1, eps=1e-12)
-    k = k * (1 + (a - 1) * k_a)
-    y, after = wkv7(r, log_decay, k, v, -direction, direction * a, wkv, mask)
-    y = F.layer_norm(y.to(full), y.shape[-1:], eps=eps) * norm_weight + norm_bias
-    bonus = (r * k * r_k).sum(-1, keepdim=True)
-    return ((y + bonus * v) * gate).flatten(-2).to(projected[0].dtype), after
+    r, k, v, low_w, low_a, gate = projected
+    heads = weights.r_k.shape[0]
+    # On a GPU the traffic counts, and the kernels there round to the type of r anyway.
+    kind = r.dtype if r.is_cuda else wkv.dtype
+    log_decay, key, removing, adding = prepare(
+        k, low_w, low_a, weights.w0, weights.a0, weights.k_k, weights.k_a, heads, kind
+    )
+    split = (heads, -1)
+    r_heads, v_heads = r.unflatten(-1, split), v.unflatten(-1, split)
+    y, after = wkv7(r_heads, log_decay, key, v_heads, removing, adding, wkv, mask)
+    norm = (weights.norm_weight, weights.norm_bias, eps)
+    return finish(y, r, key, v, gate, weights.r_k, *norm), after

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.kernels.elementwise import fused, mix, squared_relu
 from wishbone.plugins.rwkv7.formula import Weights, attend
 from wishbone.plugins.rwkv7.fused import attend_fused
 from wishbone.plugins.rwkv7.shape import Shape
@@ -83,8 +84,7 @@ class TimeMix(nn.Module):
         self, h: Tensor, first: Tensor | None, wkv: Tensor, carry: Tensor, steps: Steps
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """h [B, T, D]; ``first`` is v of block 0, or None in it. -> out, first, wkv, carry."""
-        before, carry = steps.shift(h, carry)
-        x_r, x_w, x_k, x_v, x_a, x_g = _mixed(h, before, self.mix)
+        (x_r, x_w, x_k, x_v, x_a, x_g), carry = _mixed(h, carry, self.mix, steps)
         r, k, v = self.receptance(x_r), self.key(x_k), self.value(x_v)
         low_w = torch.tanh(x_w @ self.w1) @ self.w2
         low_a = (x_a @ self.a1) @ self.a2
@@ -97,7 +97,7 @@ class TimeMix(nn.Module):
         weights = Weights(
             self.w0, self.a0, self.k_k, self.k_a, self.r_k, self.ln_x.weight, self.ln_x.bias
         )
-        # On a GPU slices would only multiply the launches.
+        # On a GPU slices would only multiply the launches; kernels do there what fusing does here.
         form = attend_fused if h.device.type == "cpu" and h.shape[1] > 1 else attend
         y, wkv = form((r, k, v, low_w, low_a, gate), weights, wkv, steps.mask, self.eps)
         return self.output(y), first, wkv, carry
@@ -115,9 +115,10 @@ class ChannelMix(nn.Module):
 
     def forward(self, h: Tensor, carry: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
         """h [B, T, D], carry [B, D] -> out [B, T, D], next carry."""
-        before, carry = steps.shift(h, carry)
-        (x_k,) = _mixed(h, before, self.mix)
-        return self.value(_SquaredReLU.apply(self.key(x_k))), carry
+        (x_k,), carry = _mixed(h, carry, self.mix, steps)
+        inner = self.key(x_k)
+        inner = squared_relu(inner) if fused(inner) else _SquaredReLU.apply(inner)
+        return self.value(inner), carry
 
 
 class _SquaredReLU(torch.autograd.Function):
@@ -146,12 +147,17 @@ class Block(nn.Module):
         self.channel_mix = ChannelMix(shape)
 
 
-def _mixed(h: Tensor, before: Tensor, mix: Tensor) -> list[Tensor]:
-    """h + (before - h) * mix for every row of mix, in the type the matrix products want."""
+def _mixed(h: Tensor, carry: Tensor, rows: Tensor, steps: Steps) -> tuple[list[Tensor], Tensor]:
+    """h + (before - h) * row for every row, in the type the matrix products want; next carry."""
     low = torch.get_autocast_dtype(h.device.type) if _autocast(h) else h.dtype
+    if fused(h):
+        # Without a mask the kernel finds the neighbours itself.
+        before, after = (carry, h[:, -1]) if steps.mask is None else steps.shift(h, carry)
+        return mix(h, before, rows, low), after
+    before, after = steps.shift(h, carry)
     h = h.to(low)
     difference = before.to(low) - h
-    return [torch.addcmul(h, difference, row) for row in mix.to(low)]
+    return [torch.addcmul(h, difference, row) for row in rows.to(low)], after
 
 
 def _autocast(x: Tensor) -> bool:
