@@ -27,6 +27,8 @@ PARTS = (
      "text to letters, as it is written"),
     ("tokenizer", "cosyvoice2", "cosyvoice2.tokenizer:CosyVoice2Tokenizer",
      "the text tokenizer of a CosyVoice2 release, Qwen2's BPE with marks (extra: cosyvoice2)"),
+    ("tokenizer", "rwkv-world", "rwkvtts.tokenizer:WorldTokenizer",
+     "the text tokenizer of an RWKVTTS release, RWKV's World vocabulary with marks"),
     ("speech_tokenizer", "fsqcodec", "fsqcodec.tokenizer:FSQCodecTokenizer",
      "24 kHz audio to 25 codes per second, one codebook of 3^8"),
     ("speech_tokenizer", "cosyvoice2", "cosyvoice2.speech_tokenizer:CosyVoice2SpeechTokenizer",
