@@ -1,0 +1,264 @@
+"""Every way to step an RWKV-7 is the same RWKV-7."""
+
+import copy
+import ctypes
+import os
+
+import pytest
+import torch
+
+from wishbone.core.errors import CapabilityError
+from wishbone.core.testing import check_class, trained_looking_
+from wishbone.kernels.linear import compiler_missing, dequantized, narrowed
+from wishbone.plugins.rwkv7 import backbone as module
+from wishbone.plugins.rwkv7 import compiled
+from wishbone.plugins.rwkv7.backbone import RWKV7
+
+if compiler_missing():
+    pytest.skip("needs a C++ compiler: install g++ or clang++", allow_module_level=True)
+
+LOW_RANK = ("w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2")
+CONFIGS = [
+    RWKV7.small_config(),
+    RWKV7.Config(width=128, layers=2, head_size=64),
+    RWKV7.Config(width=96, layers=1, head_size=32, ffn_width=100, gate_rank=40, decay_rank=8),
+]
+ENGINES = ("native", "compiled")
+
+
+@pytest.fixture(autouse=True)
+def not_compiled(monkeypatch):
+    """The function that would be compiled, as it is: compiling takes a minute."""
+    monkeypatch.setattr(compiled, "compiled_layer", lambda: compiled.layer)
+
+
+def model(config=None, seed=0):
+    torch.manual_seed(seed)
+    config = RWKV7.small_config() if config is None else config
+    return trained_looking_(RWKV7(config), seed).eval()
+
+
+def as_kept(backbone, weights):
+    """A float64 copy whose matrices are what ``weights`` leaves of them."""
+    exact = copy.deepcopy(backbone).double()
+    low = "float32" if weights == "float32" else "bfloat16"
+    for name, parameter in exact.named_parameters():
+        last = name.rsplit(".", 1)[-1]
+        if last in LOW_RANK:
+            parameter.data = dequantized(*narrowed(parameter, low)).double()
+        elif parameter.ndim == 2 and last == "weight":
+            parameter.data = dequantized(*narrowed(parameter, weights)).double()
+    return exact
+
+
+def error(found, wanted):
+    return ((found.double() - wanted).norm() / wanted.norm()).item()
+
+
+def steps(backbone, x, state):
+    return torch.stack([backbone.step_(position, state) for position in x])
+
+
+def compare(backbone, exact, batch, length=24):
+    """Relative error of outputs and of the worst state after ``length`` steps."""
+    x = torch.randn(length, batch, 1, backbone.width)
+    state, wanted_state = backbone.init_state(batch), exact.init_state(batch)
+    wanted = steps(exact, x.double(), wanted_state)
+    found = steps(backbone, x, state)
+    worst = max(error(state[name], wanted_state[name]) for name in wanted_state)
+    return max(error(found, wanted), worst)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.width}x{c.layers}")
+def test_against_float64_with_the_same_weights(engine, weights, config):
+    backbone = model(config)
+    assert backbone.accelerate(engine, weights) == engine
+    exact = as_kept(backbone, weights)
+    # int8 through C++ has vectors of sixteen bits
+    limit = 3e-4 if (engine, weights) == ("native", "int8") else 3e-6
+    for batch in (1, 2, 5):
+        assert compare(backbone, exact, batch) < limit
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("weights", "limit"), [("bfloat16", 8e-3), ("int8", 3e-2)])
+def test_narrow_weights_stay_near_the_model(weights, limit):
+    backbone = model()
+    backbone.accelerate("native", weights)
+    assert 1e-4 < compare(backbone, copy.deepcopy(backbone).double(), 2) < limit
+
+
+@torch.no_grad()
+def test_a_wrong_scale_is_seen():
+    """The comparison above can fail: one row of one matrix of three blocks."""
+    backbone = model()
+    backbone.accelerate("native", "int8")
+    exact = as_kept(backbone, "int8")
+    assert compare(backbone, exact, 1) < 3e-4
+    scale = ctypes.c_float.from_address(backbone._engine.blocks[1].output.scale)
+    scale.value *= 1.5
+    assert compare(backbone, exact, 1) > 1e-3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_contract_holds(engine):
+    class Fast(RWKV7):
+        """Refuses float64, which the suite would choose and no engine computes in."""
+
+        def eval(self):
+            super().eval()
+            if self.norm_in.weight.dtype == torch.float32:
+                assert self.accelerate(engine) == engine
+            return self
+
+        def forward(self, x, state=None, *, mask=None):
+            if x.dtype == torch.float64:
+                raise RuntimeError("float32 only")
+            return super().forward(x, state, mask=mask)
+
+    wrong = [r for r in check_class("backbone", Fast, RWKV7.small_config()) if not r.passed]
+    assert not wrong, wrong
+
+
+@torch.no_grad()
+def test_the_engine_may_change_in_the_middle():
+    backbone, x = model(), torch.randn(12, 2, 1, 48)
+    exact = copy.deepcopy(backbone).double()
+    wanted = steps(exact, x.double(), exact.init_state(2))
+    state, found = backbone.init_state(2), []
+    for position, engine in zip(x, ("native", "eager", "compiled") * 4, strict=True):
+        backbone.accelerate(engine)
+        found.append(backbone.step_(position, state))
+    assert error(torch.stack(found), wanted) < 3e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ENGINES)
+def test_copies_of_the_dictionary_stay_what_they_were(engine):
+    backbone = model()
+    backbone.accelerate(engine)
+    state = backbone.init_state(2)
+    backbone.step_(torch.randn(2, 1, 48), state)
+    fork, kept = dict(state), {name: tensor.clone() for name, tensor in state.items()}
+    backbone.step_(torch.randn(2, 1, 48), state)
+    assert all(torch.equal(fork[name], kept[name]) for name in kept)
+    assert not torch.equal(state["blocks.0.wkv"], kept["blocks.0.wkv"])
+
+
+@torch.no_grad()
+def test_states_that_do_not_lie_in_order():
+    backbone, x = model(), torch.randn(3, 1, 48)
+    state = backbone(torch.randn(3, 5, 48))[1]
+    wanted = {name: tensor.clone() for name, tensor in state.items()}
+    expected = backbone.step_(x, wanted)
+    backbone.accelerate("native")
+    turned = {n: t.transpose(0, -1).contiguous().transpose(0, -1) for n, t in state.items()}
+    assert torch.allclose(backbone.step_(x, turned), expected, atol=1e-5)
+    assert torch.allclose(turned["blocks.2.wkv"], wanted["blocks.2.wkv"], atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_bfloat16_model_keeps_its_types():
+    backbone = model().bfloat16()
+    exact = copy.deepcopy(backbone).double()
+    backbone.accelerate("native", "bfloat16")
+    x, state = torch.randn(6, 1, 1, 48).bfloat16(), backbone.init_state(1)
+    kinds = {name: tensor.dtype for name, tensor in state.items()}
+    found = steps(backbone, x, state)
+    assert found.dtype == torch.bfloat16
+    assert {name: tensor.dtype for name, tensor in state.items()} == kinds
+    assert error(found, steps(exact, x.double(), exact.init_state(1))) < 2e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("weights", "limit"), [("float32", 3e-6), ("bfloat16", 1.5e-2)])
+@pytest.mark.parametrize("config", CONFIGS[:2], ids=lambda c: f"{c.width}x{c.layers}")
+def test_many_positions_at_once(monkeypatch, weights, limit, config):
+    monkeypatch.setattr("wishbone.plugins.rwkv7.prefill.PIECE", 64)
+    backbone = model(config)
+    exact = copy.deepcopy(backbone).double()
+    backbone.accelerate("native", weights)
+    monkeypatch.setattr(module, "Steps", lambda *a: pytest.fail("went the plain way"))
+    x = torch.randn(2, 150, config.width)
+    found, middle = backbone(x[:, :83])
+    rest, after = backbone(x[:, 83:], middle)
+    monkeypatch.undo()
+    wanted, wanted_after = exact(x.double())
+    assert error(torch.cat((found, rest), 1), wanted) < limit
+    assert max(error(after[name], wanted_after[name]) for name in after) < limit
+
+
+@torch.no_grad()
+def test_a_long_text_goes_in_pieces_without_an_engine(monkeypatch):
+    backbone, x = model().double(), torch.randn(2, 300, 48, dtype=torch.float64)
+    mask = torch.rand(2, 300) < 0.8
+    whole = [backbone(x), backbone(x, mask=mask)]
+    monkeypatch.setattr(module, "PIECE", 256)
+    for (y, after), how in zip(whole, (None, mask), strict=True):
+        found, state = backbone(x, mask=how)
+        kept = slice(None) if how is None else how
+        assert torch.allclose(found[kept], y[kept], atol=1e-10)
+        assert all(torch.allclose(state[name], after[name], atol=1e-6) for name in after)
+
+
+def test_gradients_do_not_go_through_an_engine():
+    backbone, x = model(), torch.randn(1, 6, 48, requires_grad=True)
+    backbone.accelerate("native")
+    backbone(x)[0].sum().backward()
+    assert x.grad.abs().sum() > 0
+    backbone.train()
+    assert backbone(x)[0].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("engine", "weights", "said"),
+    [
+        ("fast", "float32", "no such name"),
+        ("native", "int4", "no such name"),
+        ("eager", "int8", "reads the weights as they are"),
+        ("graph", "float32", "for cuda"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(engine, weights, said):
+    backbone = model()
+    with pytest.raises(CapabilityError, match=said):
+        backbone.accelerate(engine, weights)
+
+
+def test_odd_heads_and_float64_are_refused_with_a_reason():
+    with pytest.raises(CapabilityError, match="heads of 24"):
+        model(RWKV7.Config(width=48, layers=1, head_size=24)).accelerate("native")
+    with pytest.raises(CapabilityError, match="float64"):
+        model().double().accelerate("native")
+    assert model().double().accelerate("auto") == "eager"
+
+
+def test_auto_builds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("WISHBONE_CACHE", str(tmp_path))
+    backbone = model()
+    assert backbone.accelerate() == "eager" and not list(tmp_path.iterdir())
+    assert backbone.accelerate("auto", "int8") == "native" and list(tmp_path.iterdir())
+    assert backbone.accelerate() == "native"
+    assert backbone.accelerate("eager") == "eager" and backbone._engine is None
+
+
+def test_a_copy_begins_as_plain_pytorch():
+    backbone = model()
+    backbone.accelerate("native")
+    assert copy.deepcopy(backbone)._engine is None
+
+
+@torch.no_grad()
+@pytest.mark.skipif(
+    not os.environ.get("WISHBONE_COMPILE_TESTS"),
+    reason="takes minutes: set WISHBONE_COMPILE_TESTS=1 to run what torch.compile makes",
+)
+def test_what_torch_compile_makes(monkeypatch):
+    monkeypatch.undo()
+    backbone = model()
+    exact = copy.deepcopy(backbone).double()
+    backbone.accelerate("compiled")
+    assert compare(backbone, exact, 1) < 3e-6
