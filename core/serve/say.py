@@ -26,6 +26,7 @@ SYSTEM = "quickstart-rwkv7"
 EXAMPLES = """examples:
   wishbone say "Hello there." -o hello.wav
   wishbone say --file book.txt -o book.ogg --system quickstart-transformer
+  wishbone say --lines sentences.txt -o said.wav
   wishbone say "Hello." -o hello.flac --voice me.wav --transcript "What I say in it."
   wishbone say "Hello." -o hello.wav --system cosyvoice2 weights=CosyVoice2-0.5B \\
       --voice me.wav --instruct "in a whisper"
@@ -38,16 +39,18 @@ def main(argv: list[str]) -> int:
     """Run the command; raises ``WishboneError`` for whatever cannot be done."""
     options = _parser().parse_args(argv)
     words = [] if options.text is None else [options.text]
-    if options.file and words:
-        options.overrides.insert(0, words.pop())
-    if options.revoice and words:
+    if (options.file or options.revoice or options.lines) and words:
         # without a text the first override takes its place
         options.overrides.insert(0, words.pop())
     overrides = _check_overrides(options.overrides)
+    if options.lines:
+        from wishbone.core.serve.lines import speak_lines
+
+        return speak_lines(options, overrides)
     target = _check_target(options)
-    text = "" if options.revoice else _read_text(words, options.file, options.stream)
-    system = _load(options, overrides)
-    voice = _voice(system, options)
+    text = "" if options.revoice else read_text(words, options.file, options.stream)
+    system = load_system(options, overrides)
+    voice = load_voice(system, options)
     spoken = _Spoken(system, text, voice, options)
     if target is None:
         _to_stdout(spoken)
@@ -69,6 +72,13 @@ def _parser() -> Parser:
         "overrides", nargs="*", metavar="key=value", help="changes to the system's configuration"
     )
     parser.add_argument("-f", "--file", metavar="FILE", help="read the text from a UTF-8 file")
+    parser.add_argument(
+        "--lines", metavar="FILE",
+        help="speak every line of a file by itself, many at once: -o a.wav makes a-0001.wav, ...",
+    )  # fmt: skip
+    parser.add_argument(
+        "--together", type=int, default=8, metavar="N", help="lines spoken at once (default: 8)"
+    )
     parser.add_argument(
         "-o", "--out", required=True, metavar="FILE",
         help=".wav, .flac or .ogg; - writes 16-bit samples to standard output",
@@ -124,7 +134,7 @@ def _check_target(options: argparse.Namespace) -> Path | None:
     return None if options.out == "-" else check_target(options.out, options.force)
 
 
-def _read_text(words: list[str], file: str | None, stream: bool) -> str | Iterator[str]:
+def read_text(words: list[str], file: str | None, stream: bool) -> str | Iterator[str]:
     """The text to speak; standard input is handed on as it comes when streaming."""
     text = words[0] if words else None
     if file is not None:
@@ -161,7 +171,8 @@ def _arriving() -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def _load(options: argparse.Namespace, overrides: list[str]) -> System:
+def load_system(options: argparse.Namespace, overrides: list[str]) -> System:
+    """The system that shall speak, with the engine asked for."""
     from wishbone.core.config import load
 
     system = load(options.system, overrides, options.device)
@@ -171,7 +182,8 @@ def _load(options: argparse.Namespace, overrides: list[str]) -> System:
     return system
 
 
-def _voice(system: System, options: argparse.Namespace) -> Voice | None:
+def load_voice(system: System, options: argparse.Namespace) -> Voice | None:
+    """Who shall speak; None leaves it to the system."""
     from wishbone.core.voice import RECORDINGS, Voice, find
 
     voice, transcript = options.voice, options.transcript
@@ -221,7 +233,7 @@ class _Spoken:
             self.seconds = time.perf_counter() - begin
             if self.first is None:
                 self.first = self.seconds
-                _warn_untrained(self.system)
+                warn_untrained(self.system)
             self.samples += len(chunk)
             self._progress()
             yield chunk
@@ -273,7 +285,8 @@ class _Spoken:
             )
 
 
-def _warn_untrained(system: System) -> None:
+def warn_untrained(system: System) -> None:
+    """Say on standard error what a listener should know of the weights."""
     for note in getattr(system, "notes", ()):
         print(f"warning: {note}", file=sys.stderr)
     if not system.config.get("weights") and not system.config.get("backbone", {}).get("weights"):
