@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,7 +93,7 @@ class CosyVoice2Decoder(Decoder):
             config.chunk, config.left_chunks, tuple(config.first_chunks), config.steps
         )
         self._ears: SpeakerEncoder | None = None
-        self._pasts: OrderedDict[str, Past] = OrderedDict()
+        self._pasts: dict[str, Past] = {}
 
     @classmethod
     def small_config(cls) -> CosyVoice2Decoder.Config:
@@ -168,10 +167,10 @@ class CosyVoice2Decoder(Decoder):
         past = self._pasts.get(key)
         stream = FlowStream(self.flow, self.cutting, known, noise, past)
         if stream.past.at and self.config.prompts:
-            self._pasts[key] = past or stream.past.fork()
-            self._pasts.move_to_end(key)
-            while len(self._pasts) > self.config.prompts:
-                self._pasts.popitem(last=False)
+            others = [pair for pair in self._pasts.items() if pair[0] != key]
+            others.append((key, past or stream.past.fork()))
+            # replaced, not changed: requests of other threads may be looking at it
+            self._pasts = dict(others[-self.config.prompts :])
         return stream
 
 

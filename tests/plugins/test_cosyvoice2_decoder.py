@@ -241,6 +241,26 @@ def test_other_weights_hear_the_prompt_anew(decoder):
     assert torch.equal(pushed(changed.start(seed=4, **voice()), codes, [22]), expected)
 
 
+def test_everything_is_made_on_the_device_of_the_weights():
+    """The meta device stands in for a GPU: it, too, refuses to mix with the CPU."""
+    for streaming in (True, False):
+        decoder, codes = made(streaming=streaming, prompts=0).to("meta"), codes_of()
+        stream = decoder.start(seed=1, **voice())
+        parts = [stream.push(codes[:9].to("meta")), stream.push(codes[9:]), stream.finish()]
+        assert all(part.device.type == "meta" for part in parts)
+        assert sum(len(part) for part in parts) == 22 * 960
+
+
+def test_as_many_prompts_are_kept_as_asked_for():
+    decoder = made(prompts=2)
+    for seed in (1, 2, 1, 3):
+        decoder.start(seed=4, **voice(seed))
+    kept = list(decoder._pasts)
+    assert len(kept) == 2
+    decoder.start(seed=4, **voice(1))
+    assert list(decoder._pasts) == [kept[1], kept[0]]
+
+
 def test_hearing_cuts_to_what_mel_and_codes_cover(decoder):
     audio = torch.sin(torch.arange(10_000) * 0.05)
     heard = decoder.hear(audio, codes_of(count=12))

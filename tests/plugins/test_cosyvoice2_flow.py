@@ -364,6 +364,7 @@ needs_reference = pytest.mark.skipif(
 
 
 @needs_reference
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("full_size", [False, True], ids=["tiny", "release"])
 def test_against_the_reference_itself(full_size):
     """Offline, streaming mask and upstream's own hops, with its own noise."""
