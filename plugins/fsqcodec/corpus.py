@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,17 +132,18 @@ def prepared(file: Path) -> list[Recording]:
         return [Recording(*arrays) for arrays in zip(*parts, strict=True)]
 
 
-def load(folder: Path, hours: float, skip: int = 0) -> tuple[list[Recording], list[Path]]:
-    """Recordings from the Parquet files of ``folder``, newest shards first, up to ``hours``.
+def load(folders: Sequence[Path], hours: float) -> tuple[list[Recording], list[Path]]:
+    """Recordings from the Parquet files of all ``folders``, last names first, up to ``hours``.
 
     Also returns the files that were read.
     """
-    files = sorted(folder.glob("*.parquet"), reverse=True)[skip:]
+    files = sorted((file for folder in folders for file in folder.glob("*.parquet")),
+                   key=lambda file: file.name, reverse=True)  # fmt: skip
     if not files:
         raise DataError(
-            f"no Parquet file in {folder}",
-            str(folder),
-            "make audio data with 'wishbone data speak'",
+            "There is no Parquet file in the folders named.",
+            ", ".join(map(str, folders)),
+            "Make audio data with 'wishbone data speak'.",
         )
     recordings, seconds, used = [], 0.0, []
     for file in files:

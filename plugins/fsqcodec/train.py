@@ -150,11 +150,14 @@ def smooth(voiced: Tensor) -> Tensor:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--audio", type=Path, required=True, help="folder of audio Parquet files")
+    parser.add_argument(
+        "--audio", type=Path, nargs="+", required=True, help="folders of audio data"
+    )
     parser.add_argument("--stage", choices=("code", "sound"), default="code")
     parser.add_argument("--start", type=Path, help="model.safetensors of an earlier stage")
     parser.add_argument("--hours", type=float, default=4.0, help="of audio to use")
     parser.add_argument("--minutes", type=float, default=20.0, help="of training")
+    parser.add_argument("--steps", type=int, help="of training, instead of --minutes")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
@@ -183,7 +186,7 @@ def train(
     options: argparse.Namespace,
     data: str,
 ) -> None:
-    """Train for ``options.minutes``; the learning rate falls with the time that is left."""
+    """Train for ``options.steps`` or ``minutes``; the learning rate falls with what is left."""
     if options.stage == "code":
         trained, measure = list(model.parameters()), LogMel(SAMPLE_RATE, 1024, 240, 80, 11_000.0)
         step = step_code
@@ -194,7 +197,13 @@ def train(
     check = corpus.crops(held_out, CROP, 32, np.random.default_rng(0))
     begin, count, saved = time.time(), 0, time.time()
     log = (options.out / "log.jsonl").open("a")
-    while (done := (time.time() - begin) / 60 / options.minutes) < 1.0:
+
+    def share() -> float:
+        if options.steps:
+            return count / options.steps
+        return (time.time() - begin) / 60 / options.minutes
+
+    while (done := share()) < 1.0:
         rate = options.learning_rate * min(1.0, (count + 1) / 100) * (1 - done) ** 0.5
         for group in optimizer.param_groups:
             group["lr"] = rate

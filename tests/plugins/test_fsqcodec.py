@@ -159,14 +159,14 @@ def test_what_was_prepared_is_what_is_loaded_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(corpus, "recording", recording)
     for _ in range(2):
-        loaded, files = corpus.load(tmp_path, hours=1)
+        loaded, files = corpus.load([tmp_path], hours=1)
         assert calls == ["0", "1", "2"] and files == [tmp_path / "a.parquet"]
         for ours, theirs in zip(loaded, made, strict=True):
             for name in ("audio", "pitch", "voiced", "labels"):
                 assert np.array_equal(getattr(ours, name), getattr(theirs, name))
     # other data under the same name is prepared anew
     parquet.write_table(pyarrow.table({"id": ["2"]}), tmp_path / "a.parquet")
-    assert len(corpus.load(tmp_path, hours=1)[0]) == 1 and calls[3:] == ["2"]
+    assert len(corpus.load([tmp_path], hours=1)[0]) == 1 and calls[3:] == ["2"]
 
 
 def test_training_does_not_write_over_a_model(tmp_path):
