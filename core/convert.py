@@ -193,7 +193,7 @@ def _give(converter: Any, source: Path, target: Path) -> int:
 
 def _write(converter: Any, tensors: dict[str, Tensor], config: Any, target: Path) -> None:
     converter.write(tensors, config, target)
-    print(f"{len(tensors)} tensors written as {target}")
+    print(f"{target} written")
 
 
 def _inside(tensors: dict[str, Tensor], slot: str) -> dict[str, Tensor]:

@@ -116,7 +116,8 @@ def ours(tensors: Mapping[str, Tensor], where: str = "") -> Found:
     named = around | {f"backbone.{name}": row for name, row in body.tensors.items()}
     account = dict(family.around) | {n: f"backbone.{o}" for n, o in body.account.items()}
     if family is COSY:
-        account[BODY] = "left out: " + ("never read" if aside else "the table of text again")
+        again = "left out: the table of text again"
+        account[BODY] = "kept beside the model, which never reads it" if aside else again
     return Found(family, named, body.config, aside, account)
 
 
