@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import State
-from wishbone.core.serve.replay import Replay
+from wishbone.core.replay import Replay
 from wishbone.kernels.wkv7.step import SMALL
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.layers import Block, TimeMix
@@ -75,7 +75,7 @@ class _Packed:
 
 
 class StaticRWKV7:
-    """A ``wishbone.core.serve.replay.Static``."""
+    """A ``wishbone.core.replay.Static``."""
 
     counter = ""
     narrow = True

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import State
-from wishbone.core.serve.replay import Replay
+from wishbone.core.replay import Replay
 from wishbone.plugins.transformer.backbone import Block, Transformer, rotary
 
 WEIGHTS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -59,7 +59,7 @@ class _Packed:
 
 
 class StaticTransformer:
-    """A ``wishbone.core.serve.replay.Static``."""
+    """A ``wishbone.core.replay.Static``."""
 
     counter = "length"
     narrow = True

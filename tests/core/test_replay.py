@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from wishbone.core.serve import replay as replays
-from wishbone.core.serve.replay import Replay
+from wishbone.core import replay as replays
+from wishbone.core.replay import Replay
 
 WIDTH = 4
 

@@ -9,8 +9,8 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from wishbone.core.errors import CapabilityError, WishboneError
+from wishbone.core.replay import Replay, bucket
 from wishbone.core.serve.pool import Pool
-from wishbone.core.serve.replay import Replay, bucket
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.graph import StaticRWKV7, attach

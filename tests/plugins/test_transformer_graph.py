@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from wishbone.core import replay as replays
 from wishbone.core.errors import CapabilityError
-from wishbone.core.serve import replay as replays
+from wishbone.core.replay import Replay
 from wishbone.core.serve.pool import Pool
-from wishbone.core.serve.replay import Replay
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.transformer.backbone import Transformer
 from wishbone.plugins.transformer.graph import StaticTransformer, attach
