@@ -16,6 +16,8 @@ from wishbone.core.compose import Config
 from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import Backbone, CodeSpace, Head, State
 
+FACTORS = ("w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2")
+"""Ends of the names of RWKV-7's low-rank factors."""
 LONG = 2048
 """Context from which on what the rounds add to it is too little to be cut back."""
 ROOM = 3.0
@@ -70,8 +72,9 @@ class Wishbone(Contender):
         self.ids = self.ids.to(self.job.device)
         self.at = 0
         self.backbone, self.head = build(self.job, slot)
-        used = accelerated(self.backbone, self.config.engine, self.config.weights)
-        head_used = accelerated(self.head, self.config.engine, self.config.weights)
+        self.engine = used = accelerated(self.backbone, self.config.engine, self.config.weights)
+        head_used = accelerated_head(self.head, self.config.engine, self.config.weights)
+        self.kind = next(self.backbone.parameters()).dtype
         self.states: dict[str, State] = {}
         self.begin: dict[str, State] = {}
         self.left: dict[str, int] = {}
@@ -100,8 +103,9 @@ class Wishbone(Contender):
             else:
                 self.states[case], self.left[case] = state, 1 << 60
             del state
-        if kind == "prefill" and self.config.prefill == "bfloat16":
-            for module in (*self.backbone.modules(), self.head.output):
+        if kind == "prefill" and self.config.prefill == "bfloat16" and self.engine != "native":
+            # autocast would cast them again in every call; the C++ engine has copies of its own
+            for module in self.backbone.modules():
                 if isinstance(module, nn.Linear):
                     module.weight.data = module.weight.data.bfloat16()
         self.run(case, 1)
@@ -152,15 +156,16 @@ class Wishbone(Contender):
 
     def _step(self, ids: Tensor, state: State) -> Tensor:
         """ids [B, 1, 1] -> logits [B, 1, X]; one stream goes through the head as a vector [D]."""
-        hidden = self.backbone.step_(self.head.embed(ids), state)
+        hidden = self.backbone.step_(self.head.embed(ids).to(self.kind), state)
+        hidden = hidden.to(self.head.output.weight.dtype)
         return self.head(hidden[0, 0])[None] if len(ids) == 1 else self.head(hidden[:, 0])
 
     def _whole(self, ids: Tensor) -> Tensor:
         """ids [1, T, 1] -> logits [1, X] of the last position."""
         kind = torch.device(self.job.device).type
         with torch.autocast(kind, torch.bfloat16, enabled=self.config.prefill == "bfloat16"):
-            hidden, _ = self.backbone(self.head.embed(ids))
-            return self.head(hidden[0, -1]).float()
+            hidden, _ = self.backbone(self.head.embed(ids).to(self.kind))
+        return self.head(hidden[0, -1].to(self.head.output.weight.dtype)).float()
 
     def _time(self, work: Any) -> float:
         begin = perf_counter()
@@ -174,10 +179,16 @@ class Wishbone(Contender):
         table = self.head.table.weight
         named = [*self.backbone.named_parameters(), *self.head.named_parameters()]
         matrices = [p for n, p in named if p.ndim > 1 and n.endswith(".weight") and p is not table]
-        wide = sum(p.numel() for p in matrices)
-        rest = sum(p.numel() for _, p in named) - wide - table.numel()
+        factors = [p for n, p in named if p.ndim > 1 and n[-2:] in FACTORS]
+        wide, low = (sum(p.numel() for p in part) for part in (matrices, factors))
+        rest = sum(p.numel() for _, p in named) - wide - low - table.numel()
         rows = sum(len(p) for p in matrices)
-        size = {"float32": 4 * wide, "bfloat16": 2 * wide, "int8": wide + 4 * rows}
+        size = {
+            "float32": 4 * (wide + low),
+            "bfloat16": 2 * (wide + low),
+            # eight bits are too few for low-rank factors; they are read in sixteen
+            "int8": wide + 4 * rows + 2 * low,
+        }
         state = 2 * self.config.batch * self.backbone.state_bytes(0)
         return size[self.config.weights] + 4 * rest + state
 
@@ -199,6 +210,21 @@ def accelerated(part: Backbone | Head, engine: str, weights: str) -> str:
         except CapabilityError:
             continue
     return part.accelerate(FASTEST[-1], weights)
+
+
+def accelerated_head(head: Head, engine: str, weights: str) -> str:
+    """As ``accelerated``; a head without that engine is plain PyTorch, cast where sixteen bits do.
+
+    A backbone's CUDA graph, for one, stands beside a head that is a single product.
+    """
+    try:
+        return accelerated(head, engine, weights)
+    except CapabilityError:
+        if weights == "int8":
+            raise
+        if weights == "bfloat16":
+            head.bfloat16()
+        return "eager"
 
 
 def build(job: Job, slot: Mapping[str, Any]) -> tuple[Backbone, Head]:

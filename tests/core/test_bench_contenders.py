@@ -8,12 +8,12 @@ from wishbone.core.bench import contenders, rounds
 from wishbone.core.bench.checkpoints import random_model, write_checkpoints
 from wishbone.core.bench.command import main, own_overrides
 from wishbone.core.bench.contenders import Job, load_class
-from wishbone.core.bench.models import Wishbone, WishboneConfig, build, grown
+from wishbone.core.bench.models import Wishbone, WishboneConfig, accelerated_head, build, grown
 from wishbone.core.bench.plan import read_plan
 from wishbone.core.bench.rounds import differences
 from wishbone.core.bench.worker import _answer, _timed_run
 from wishbone.core.compose import bundled
-from wishbone.core.errors import UsageError
+from wishbone.core.errors import CapabilityError, UsageError
 from wishbone.core.plugin import registry
 
 MODEL = {
@@ -163,6 +163,15 @@ def test_the_bytes_of_a_step_are_weights_and_state():
     assert model._step_bytes() < 0.6 * facts["step_bytes"]
 
 
+def test_a_head_without_the_engine_is_cast_and_goes_on(folder, ours):
+    model = contender("wishbone", folder, engine="eager")
+    assert accelerated_head(model.head, "graph", "bfloat16") == "eager"
+    assert model.head.output.weight.dtype == torch.bfloat16
+    assert 1e-4 < differences(model.check(WHAT), ours)[1] < 0.02
+    with pytest.raises(CapabilityError):
+        accelerated_head(model.head, "graph", "int8")
+
+
 class Inside:
     """Stands in for a worker's process, so that a suite runs in this one."""
 
@@ -193,7 +202,7 @@ def test_every_suite_of_the_cpu_runs_to_its_end(suite, tmp_path, monkeypatch, ca
     # no compiler is waited for here
     words = [suite, "--quick", "--rounds", "3", "--out", str(out)]
     monkeypatch.setattr("wishbone.core.bench.models.FASTEST", ("auto",))
-    left_out = {"decode": ["bfloat16", "int8"]}.get(suite, [])
+    left_out = {"decode": ["bfloat16", "int8"], "prefill": ["bfloat16"]}.get(suite, [])
     assert main([*words, *(f"contenders.{key}=null" for key in left_out)]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1].startswith("verdict: none. This was a sanity run (--quick)")
@@ -203,7 +212,7 @@ def test_every_suite_of_the_cpu_runs_to_its_end(suite, tmp_path, monkeypatch, ca
 
 def test_a_suite_runs_in_processes_of_its_own(tmp_path, capsys):
     words = ["prefill", "--quick", "--rounds", "3", "contenders.bfloat16=null"]
-    peers = [f"contenders.{key}=null" for key in ("rwkv", "llama-f32", "llama-f16")]
+    peers = [f"contenders.{key}=null" for key in ("rwkv", "llama-f32", "llama-f16", "eager")]
     assert main([*words, *peers]) == 0
     assert "Wishbone float32  prefill 512" in capsys.readouterr().out
 
@@ -238,7 +247,11 @@ def test_what_must_be_shown_is_asked_for():
     assert sorted(v for (name, _), v in asked.items() if name == "decode" and v) == [
         0.75, 0.8, 0.85, 1.45,
     ]  # fmt: skip
-    assert sorted(v for (name, _), v in asked.items() if name == "prefill") == [1.05, 1.1, 1.7]
+    assert sorted(v for (name, _), v in asked.items() if name == "prefill" and v) == [
+        1.05,
+        1.1,
+        1.7,
+    ]
     assert sorted(v for (name, _), v in asked.items() if name == "growth" and v) == [
         1.05, 1.35, 2.3,
     ]  # fmt: skip
