@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import IGNORE, Backbone, Head
 from wishbone.core.model import SpeechLM
 
@@ -145,3 +146,16 @@ def test_every_parameter_is_in_exactly_one_group():
     assert sorted(listed) == sorted(id(p) for p in lm.parameters())
     decayed = {id(p) for g in groups if g["weight_decay"] for p in g["params"]}
     assert decayed == {id(out.weight) for out in lm.head.out}
+
+
+def test_parts_without_engines_stay_plain_pytorch():
+    lm = model()
+    assert lm.accelerate() == lm.engine == "eager"
+    with pytest.raises(CapabilityError, match="Sum cannot use the engine 'native' with int8"):
+        lm.accelerate("native", "int8")
+
+
+def test_a_head_without_the_backbones_engine_is_named(monkeypatch):
+    lm = model()
+    monkeypatch.setattr(lm.backbone, "accelerate", lambda engine, weights: engine)
+    assert lm.accelerate("native", "int8") == lm.engine == "native int8, head eager"

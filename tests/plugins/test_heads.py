@@ -1,11 +1,14 @@
 """The heads beyond the contract: digits, the free part, sizes, errors."""
 
+import copy
+
 import pytest
 import torch
 
 from wishbone.core.errors import ConfigError
 from wishbone.core.interfaces import CodeSpace
 from wishbone.core.testing import trained_looking_
+from wishbone.kernels.linear import compiler_missing
 from wishbone.plugins.heads.head import FSQHead, LinearHead
 
 CODES = CodeSpace(size=12, rate=25.0, levels=(3, 4))
@@ -81,3 +84,24 @@ def test_dropout_touches_the_way_in_alone():
 def test_a_codec_without_fitting_digits_is_refused(levels):
     with pytest.raises(ConfigError, match="digits"):
         fsq(codes=CodeSpace(size=12, rate=25.0, levels=levels))
+
+
+@torch.no_grad()
+@pytest.mark.skipif(bool(compiler_missing()), reason="needs a C++ compiler: g++ or clang++")
+@pytest.mark.parametrize("cls", [LinearHead, FSQHead])
+@pytest.mark.parametrize(("weights", "limit"), [("float32", 1e-6), ("int8", 2e-2)])
+def test_an_engine_gives_the_logits(cls, weights, limit):
+    codes = CodeSpace(24, 25.0, 2, (2, 3, 4))
+    head = trained_looking_(cls(cls.Config(), width=48, codes=codes, extra=3), 0).eval()
+    exact = copy.deepcopy(head).double()
+    assert head.accelerate("native", weights) == "native"
+    for shape in ((48,), (1, 48), (2, 3, 48), (40, 48)):
+        hidden = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        wanted = exact(hidden.double())
+        found = head(hidden)
+        assert found.shape == wanted.shape
+        assert ((found - wanted).norm() / wanted.norm()) < limit
+    with torch.enable_grad():
+        assert head(hidden.requires_grad_()).requires_grad
+    assert head.accelerate("eager") == "eager"
+    assert torch.equal(head(hidden), cls.forward(copy.deepcopy(head), hidden))

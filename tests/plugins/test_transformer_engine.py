@@ -1,0 +1,151 @@
+"""Every way to step the Transformer is the same Transformer."""
+
+import copy
+import ctypes
+
+import pytest
+import torch
+
+from wishbone.core.errors import CapabilityError
+from wishbone.core.testing import check_class, trained_looking_
+from wishbone.kernels.linear import compiler_missing, dequantized, narrowed
+from wishbone.plugins.transformer import compiled
+from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
+
+if compiler_missing():
+    pytest.skip("needs a C++ compiler: install g++ or clang++", allow_module_level=True)
+
+ENGINES = ("native", "compiled")
+CONFIGS = [
+    Transformer.small_config(),
+    TransformerConfig(width=128, layers=2, heads=2, kv_heads=1, ffn_width=100, qkv_bias=False),
+    TransformerConfig(width=320, layers=1, heads=20, kv_heads=2, ffn_width=64),
+]
+
+
+@pytest.fixture(autouse=True)
+def not_compiled(monkeypatch):
+    """The functions that would be compiled, as they are: compiling takes a minute."""
+    monkeypatch.setattr(compiled, "compiled_halves", lambda: (compiled.project, compiled.finish))
+
+
+def model(config=None):
+    torch.manual_seed(0)
+    config = Transformer.small_config() if config is None else config
+    return trained_looking_(Transformer(config), 0).eval()
+
+
+def as_kept(backbone, weights):
+    """A float64 copy whose matrices are what ``weights`` leaves of them."""
+    exact = copy.deepcopy(backbone).double()
+    for parameter in exact.parameters():
+        if parameter.ndim == 2:
+            parameter.data = dequantized(*narrowed(parameter, weights)).double()
+    return exact
+
+
+def error(found, wanted):
+    return ((found.double() - wanted).norm() / wanted.double().norm()).item()
+
+
+def compare(backbone, exact, batch, length=70):
+    """Relative error of outputs and of the worst cache, from a state of rows of mixed lengths."""
+    x = torch.randn(batch, 9, backbone.width)
+    mask = torch.arange(9) < torch.tensor([[3], [9], [5], [1], [9]])[:batch]
+    more = torch.randn(length, batch, 1, backbone.width)
+    wanted_state, state = exact(x.double(), mask=mask)[1], exact(x.double(), mask=mask)[1]
+    state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+    wanted = torch.stack([exact.step_(position.double(), wanted_state) for position in more])
+    found = torch.stack([backbone.step_(position, state) for position in more])
+    assert all(state[name].shape == wanted_state[name].shape for name in wanted_state)
+    worst = max(error(state[name], wanted_state[name]) for name in wanted_state)
+    return max(error(found, wanted), worst)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.width}x{c.layers}")
+def test_against_float64_with_the_same_weights(engine, weights, config):
+    backbone = model(config)
+    assert backbone.accelerate(engine, weights) == engine
+    exact = as_kept(backbone, weights)
+    limit = 3e-4 if (engine, weights) == ("native", "int8") else 3e-6
+    for batch in (1, 2, 5):
+        assert compare(backbone, exact, batch) < limit
+
+
+@torch.no_grad()
+def test_a_wrong_scale_is_seen():
+    """The comparison above can fail: one row of one matrix of two blocks."""
+    backbone = model()
+    backbone.accelerate("native", "int8")
+    exact = as_kept(backbone, "int8")
+    assert compare(backbone, exact, 1) < 3e-4
+    ctypes.c_float.from_address(backbone._engine.blocks[1].down.scale).value *= 1.5
+    assert compare(backbone, exact, 1) > 1e-3
+
+
+@torch.no_grad()
+def test_many_positions_back():
+    """Longer than any block of scores, and through several growths of the cache."""
+    backbone = model()
+    exact = copy.deepcopy(backbone).double()
+    backbone.accelerate("native")
+    assert compare(backbone, exact, 1, length=700) < 3e-6
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_contract_holds(engine):
+    class Fast(Transformer):
+        """Refuses float64, which the suite would choose and no engine computes in."""
+
+        def eval(self):
+            super().eval()
+            if self.norm_out.weight.dtype == torch.float32:
+                assert self.accelerate(engine) == engine
+            return self
+
+        def forward(self, x, state=None, *, mask=None):
+            if x.dtype == torch.float64:
+                raise RuntimeError("float32 only")
+            return super().forward(x, state, mask=mask)
+
+    wrong = [r for r in check_class("backbone", Fast, Transformer.small_config()) if not r.passed]
+    assert not wrong, wrong
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ENGINES)
+def test_forks_of_a_stepped_dictionary_do_not_meet(engine):
+    backbone = model()
+    exact = copy.deepcopy(backbone).double()
+    backbone.accelerate(engine)
+    x = torch.randn(4, 1, 1, 64)
+    state = backbone.init_state(1)
+    backbone.step_(x[0], state)
+    fork = dict(state)
+    backbone.step_(x[1], state)
+    backbone.step_(x[2], fork)
+    for order, held in (((0, 1, 3), state), ((0, 2, 3), fork)):
+        wanted, _ = exact(torch.cat([x[i] for i in order], 1).double())
+        assert error(backbone.step_(x[3], held), wanted[:, 2:]) < 3e-6
+
+
+@torch.no_grad()
+def test_the_engine_may_change_in_the_middle():
+    backbone, x = model(), torch.randn(12, 2, 1, 64)
+    exact = copy.deepcopy(backbone).double()
+    wanted, _ = exact(x.double().squeeze(2).transpose(0, 1))
+    state, found = backbone.init_state(2), []
+    for position, engine in zip(x, ("native", "eager", "compiled") * 4, strict=True):
+        backbone.accelerate(engine)
+        found.append(backbone.step_(position, state))
+    assert error(torch.cat(found, 1), wanted) < 3e-6
+
+
+def test_odd_heads_are_refused_with_a_reason():
+    config = TransformerConfig(width=24, layers=1, heads=1, kv_heads=1, ffn_width=32)
+    with pytest.raises(CapabilityError, match="heads of 24"):
+        model(config).accelerate("native")
+    assert model(config).accelerate() == "eager"
