@@ -202,3 +202,11 @@ def test_help_imports_no_torch():
     code = "import sys, wishbone.core.serve.say; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_the_engine_is_chosen_and_told(tmp_path, capsys):
+    out = str(tmp_path / "a.wav")
+    assert main(["say", TEXT, "-o", out, "--engine", "eager"]) == 0
+    assert "engine eager" in capsys.readouterr().out
+    assert main(["say", TEXT, "-o", out, "--force", "--engine", "native:int8"]) == 2
+    assert "cannot use the engine 'native' with int8 weights" in capsys.readouterr().err
