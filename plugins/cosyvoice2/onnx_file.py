@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,6 @@ def read_nodes(path: Path, what: str) -> Iterator[Node]:
                 [_tensor(onnx, each, path, what) for each in found],
                 {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute},
             )
-
-
-def shapes(nodes: Sequence[Node]) -> Mapping[str, list[list[int]]]:
-    """Shapes of the weights by node, for errors and for looking into a file."""
-    return {node.name: [[*weight.shape] for weight in node.weights] for node in nodes}
 
 
 def _tensor(onnx: Any, initializer: Any, path: Path, what: str) -> Tensor:
