@@ -24,12 +24,13 @@ def built(kernel, size, half, constants):
     from wishbone.kernels.wkv7.triton import TUNING
 
     tuning = TUNING[size, half]
-    full = {"g", "dg", "start", "after", "dend", "dstate", "maps"}
+    full = {"g", "dg", "start", "after", "dend", "dstate", "maps", "edge", "out"}
     counts = {"length", "heads", "segments", "segment", "share"}
     shapes = {"N": size, "V": tuning.values or size, "L": tuning.chunk}
     shapes["LEVELS"] = tuning.chunk.bit_length() - 1
     precision = {"PRECISION": "bf16" if half else "tf32x3", "SOLVE": "tf32x3"}
     constants = {**shapes, **precision, "MASKED": False, "PACKED": False, **constants}
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     signature = {}
     for name in kernel.arg_names:
         if name in constants:
@@ -68,6 +69,22 @@ def test_the_backward_kernel_compiles_for_a_gpu(size, half):
 
     constants = {"DY": True, "END": True, "START": True, "MAP": False}
     assert 0 < built(backward_kernel, size, half, constants).metadata.shared <= SHARED_LIMIT
+
+
+def test_the_kernels_of_the_segments_compile_for_a_gpu():
+    from wishbone.kernels.wkv7.triton_backward import backward_kernel
+    from wishbone.kernels.wkv7.triton_forward import forward_kernel
+    from wishbone.kernels.wkv7.triton_join import join_kernel
+
+    unused = {"START": False, "MAP": True, "PACKED": True, "MASKED": True}
+    for kernel, constants in (
+        (forward_kernel, {"KEEP": False}),
+        (backward_kernel, {"DY": True, "END": False}),
+    ):
+        assert built(kernel, 32, True, {**unused, **constants}).metadata.shared <= SHARED_LIMIT
+    constants = {"COLUMNS": 16, "EDGE": True, "REVERSE": True, "PACKED": True}
+    made = built(join_kernel, 32, True, {**constants, "PRECISION": "tf32x3"})
+    assert made.metadata.shared <= SHARED_LIMIT
 
 
 def test_a_kernel_too_large_for_a_gpu_would_be_noticed(monkeypatch):
