@@ -125,8 +125,10 @@ class WKV(Contender):
             raise ValueError(f"there is no input '{way}': random, steady")
         direction = F.normalize(direction, dim=-1)
         made = [r, g, k, v, -direction, direction * torch.sigmoid(rate)]
+        # rounded first, so that the exact form sees the numbers that the others see
+        rounded = getattr(torch, model.get("inputs", "float32"))
         kind = getattr(torch, self.config.dtype)
-        return [x.to(self.job.device, kind).requires_grad_() for x in made]
+        return [x.to(rounded).to(self.job.device, kind).requires_grad_() for x in made]
 
     def _fla(self) -> Callable[..., tuple[Tensor, Tensor]]:
         from fla.ops.rwkv7 import chunk_rwkv7
