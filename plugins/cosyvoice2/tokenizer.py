@@ -33,7 +33,7 @@ PIECES = (
 )
 """What merges never cross: contractions, words, digits, punctuation, blanks (Qwen2)."""
 
-UNFINISHED = re.compile(r"<[|/a-z]*|\[[a-z_-]*")
+UNFINISHED = re.compile(r"<[|/a-z_]*|\[[a-z_-]*")
 """The beginning of a mark, up to the end of what arrived."""
 
 
