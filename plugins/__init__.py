@@ -93,4 +93,6 @@ def wishbone_contenders() -> list[tuple[str, str, str]]:
     return [
         ("wkv7", "wishbone.plugins.rwkv7.contenders:WKV",
          "WKV-7 forward and backward: ours, or flash-linear-attention's"),
+        ("cosyvoice2-flow", "wishbone.plugins.cosyvoice2.flow_bench:FlowWay",
+         "one more second of CosyVoice2's mel: keeping the past, or computing it again"),
     ]  # fmt: skip

@@ -1,0 +1,115 @@
+"""A contender for ``wishbone bench``: what the next second of mel costs after many others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from wishbone.core.bench.contenders import Contender, Times
+from wishbone.core.testing import trained_looking_
+from wishbone.plugins.cosyvoice2.flow import CODES, Flow, FlowShape
+from wishbone.plugins.cosyvoice2.flow_encoder import Attention
+from wishbone.plugins.cosyvoice2.flow_estimator import Block
+from wishbone.plugins.cosyvoice2.flow_memory import Memory
+from wishbone.plugins.cosyvoice2.flow_noise import Noises
+from wishbone.plugins.cosyvoice2.flow_stream import Cutting, FlowPrompt, FlowStream, Past
+
+RATE = 25
+"""Codes per second, and in a chunk."""
+
+
+@dataclass
+class FlowWayConfig:
+    """How a stream goes on."""
+
+    way: str = "remembering"
+    """"remembering" keeps what the past left, "recomputing" starts from the first code again."""
+    left: int = -1
+    """Seconds that a chunk sees before it, -1 for all; for the first way."""
+    hop: int = RATE
+    """Codes between two computations; for the second way, whose largest is 100 upstream."""
+
+
+class FlowWay(Contender):
+    """Case ``second N``: time per second of audio when N seconds have been spoken.
+
+    The suite's ``model`` has the ``shape`` of the flow (fields of ``FlowShape``), ``steps`` of
+    Euler and a ``seed``. What the past left is random numbers, of which nothing depends.
+    """
+
+    Config = FlowWayConfig
+
+    def load(self) -> dict[str, Any]:
+        """Build the flow on random weights."""
+        model = self.job.model
+        torch.manual_seed(model["seed"])
+        flow = Flow(FlowShape(**model["shape"])).eval().requires_grad_(False)
+        self.flow = trained_looking_(flow, model["seed"]).to(self.job.device)
+        self.codes = torch.randint(0, CODES, (RATE,), device=self.job.device)
+        return {
+            "engine": self.config.way,
+            "version": f"torch {torch.__version__}",
+            "parameters": sum(p.numel() for p in flow.parameters()),
+        }
+
+    def prepare(self, case: str) -> dict[str, Any]:
+        """Stand where so many seconds have been spoken; bytes of what is remembered of them."""
+        self.seconds = int(case.split()[1])
+        if self.config.way == "recomputing":
+            return {}
+        # a window of exactly so many seconds stays there however often it is timed
+        seen = min(self.seconds, self.config.left) if self.config.left >= 0 else self.seconds
+        cutting = Cutting(RATE, seen, steps=self.job.model["steps"])
+        past = self._past(cutting, seen)
+        noises = Noises(self.flow.shape.mels, self.job.model["seed"])
+        self.stream = FlowStream(self.flow, cutting, FlowPrompt(), noises, past)
+        # a chunk waits for three codes more, so from here on 25 codes are 25 codes of mel
+        self.stream.push(self.codes[: self.flow.shape.lookahead])
+        self.stream.push(self.codes)
+        return {"state_bytes": 4 * self.stream.past.numbers()}
+
+    def run(self, case: str, count: int) -> Times:
+        """Seconds of work per second of audio."""
+        if self.config.way == "recomputing":
+            return {"seconds": [self._recompute() for _ in range(count)]}
+        return {
+            "seconds": [self._timed(lambda: self.stream.push(self.codes)) for _ in range(count)]
+        }
+
+    def _recompute(self) -> float:
+        codes = self.codes.repeat(self.seconds + self.config.hop // RATE)
+        mels, steps = self.flow.shape.mels, self.job.model["steps"]
+        noise = torch.randn(2 * len(codes), mels, device=codes.device)
+        work = self._timed(
+            lambda: self.flow.whole(codes, noise[:0], None, noise, RATE, steps=steps)
+        )
+        return work * RATE / self.config.hop
+
+    def _timed(self, work: Any) -> float:
+        begin = perf_counter()
+        with torch.inference_mode():
+            work()
+        if self.job.device != "cpu":
+            torch.cuda.synchronize()
+        return perf_counter() - begin
+
+    def _past(self, cutting: Cutting, seconds: int) -> Past:
+        past, encoder = Past(cutting), self.flow.encoder
+        past.at = RATE * seconds
+        with torch.inference_mode():
+            for memory in past.steps:
+                self._fill(memory, self.flow.estimator, 2, 2 * past.at)
+            self._fill(past.encoder[0], encoder.blocks, 1, past.at)
+            self._fill(past.encoder[1], encoder.fine_blocks, 1, 2 * past.at)
+        return past
+
+    def _fill(self, memory: Memory, layers: torch.nn.Module, batch: int, length: int) -> None:
+        for layer in layers.modules():
+            if length and isinstance(layer, Block | Attention):
+                width = layer.key.out_features // layer.heads
+                shape = (batch, layer.heads, length, width)
+                key, value = torch.randn(2, *shape, device=self.job.device)
+                memory.attend(layer, key, value)
