@@ -94,7 +94,8 @@ class CosyVoice2Tokenizer(Tokenizer):
             mark = MARK.match(text, opened.start())
             if opened.start() < place and (mark is None or mark.end() > place):
                 unfinished = mark is not None or UNFINISHED.fullmatch(text, opened.start())
-                place = opened.start() if unfinished else place
+                # a blank in front would join the sign, were it none of a mark
+                place = len(text[: opened.start()].rstrip()) if unfinished else place
         return place
 
     def _ready(self) -> Any:
