@@ -2,8 +2,8 @@
 
 A corpus is a folder of Parquet files. Columns: ``id``, ``text``, ``text_ids``, ``codes`` (frame by
 frame, the codebooks of one frame together), ``word_ends`` (code frames spoken when each word ends,
-may be empty), ``seconds``, ``speaker``. What made the ids stands in the schema's metadata under
-``wishbone``, as JSON.
+may be empty), ``seconds``, ``speaker``; ``global_codes`` and ``instruct`` (ids) where there are
+any. What made the ids stands in the schema's metadata under ``wishbone``, as JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from wishbone.core.errors import DataError, MissingExtra
 from wishbone.core.interfaces import Sample
 
 METADATA = b"wishbone"
+EXTRA = ("global_codes", "instruct")
+"""Columns that only some corpora have."""
 
 
 def arrow() -> Any:
@@ -82,6 +84,20 @@ class Ragged:
         """How long each list is."""
         return np.diff(self.starts)
 
+    @classmethod
+    def of(cls, lists: Iterable[Sequence[int]]) -> Ragged:
+        """From lists of whole numbers."""
+        arrays = [np.asarray(row, dtype=np.int32) for row in lists]
+        starts = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
+        return cls(np.concatenate([np.empty(0, np.int32), *arrays]), starts)
+
+    @classmethod
+    def chain(cls, parts: Sequence[Ragged]) -> Ragged:
+        """Several of them in a row."""
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths() for part in parts)])
+        values = [part.values[part.starts[0] : part.starts[-1]] for part in parts]
+        return cls(np.concatenate([np.empty(0, np.int32), *values]), np.cumsum(lengths))
+
     def take(self, rows: np.ndarray) -> Ragged:
         """The lists ``rows`` alone, copied."""
         lengths = self.lengths()[rows]
@@ -103,6 +119,10 @@ class TokenCorpus:
     about: dict[str, Any]
     """What made the tokens: ``tokenizer``, ``codec``, ``codebooks``, ``rate``, ..."""
     files: list[Path]
+    global_codes: Ragged | None = None
+    """Codes of each utterance as a whole, where any has them."""
+    instruct: Ragged | None = None
+    """Ids of what each was spoken under, where any has them."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -115,11 +135,23 @@ class TokenCorpus:
     def sample(self, index: int) -> Sample:
         """One utterance as layouts take it."""
         frames = self.codes[index].reshape(-1, self.codebooks).tolist()
-        return Sample(self.text[index].tolist(), frames, self.word_ends[index].tolist())
+        extra = {
+            name: lists[index].tolist()
+            for name in EXTRA
+            if (lists := getattr(self, name)) is not None
+        }
+        return Sample(self.text[index].tolist(), frames, self.word_ends[index].tolist(), **extra)
 
     def positions(self) -> np.ndarray:
-        """[N] about how many positions each utterance takes: its ids, its frames, two marks."""
-        return self.text.lengths() + self.codes.lengths() // self.codebooks + 2
+        """[N] about how many positions each utterance takes: its ids, its frames, two marks.
+
+        Codebooks may run behind each other, the last by as many frames as there are others.
+        """
+        count = self.text.lengths() + self.codes.lengths() // self.codebooks + 1 + self.codebooks
+        for name in EXTRA:
+            lists = getattr(self, name)
+            count = count if lists is None else count + lists.lengths()
+        return count
 
     def take(self, rows: np.ndarray) -> TokenCorpus:
         """The utterances ``rows`` alone."""
@@ -132,6 +164,10 @@ class TokenCorpus:
             self.seconds[rows],
             self.about,
             self.files,
+            *(
+                None if lists is None else lists.take(rows)
+                for lists in (self.global_codes, self.instruct)
+            ),
         )
 
 
@@ -162,7 +198,8 @@ def read_tokens(folders: str | Path | Iterable[str | Path]) -> TokenCorpus:
                 "Tokenise all of them with one system.",
             )
         about = described
-        tables.append(pyarrow.parquet.read_table(file, columns=names))
+        extra = [name for name in EXTRA if name in schema.names]
+        tables.append(pyarrow.parquet.read_table(file, columns=[*names, *extra]))
     whole = {name: [table.column(name) for table in tables] for name in names}
     return TokenCorpus(
         ids=[value for column in whole["id"] for value in column.to_pylist()],
@@ -173,6 +210,21 @@ def read_tokens(folders: str | Path | Iterable[str | Path]) -> TokenCorpus:
         seconds=np.concatenate([np.asarray(c, dtype=np.float32) for c in whole["seconds"]]),
         about=about or {},
         files=files,
+        **{name: _optional(name, tables) for name in EXTRA},
+    )
+
+
+def _optional(name: str, tables: Sequence[Any]) -> Ragged | None:
+    """A column that some files have; the others' rows are empty."""
+    if not any(name in table.column_names for table in tables):
+        return None
+    return Ragged.chain(
+        [
+            Ragged.join([table.column(name)])
+            if name in table.column_names
+            else Ragged.of([()] * len(table))
+            for table in tables
+        ]
     )
 
 
@@ -189,6 +241,7 @@ def write_tokens(path: str | Path, rows: Sequence[dict[str, Any]], about: dict[s
             ("word_ends", numbers),
             ("seconds", pyarrow.float32()),
             ("speaker", pyarrow.string()),
+            *((name, numbers) for name in EXTRA if any(row.get(name) for row in rows)),
         ],
         metadata={METADATA: json.dumps(about, sort_keys=True)},
     )

@@ -14,7 +14,8 @@ from types import FrameType
 import torch
 
 from wishbone.core.config import Config
-from wishbone.core.data.tokens import TokenCorpus, read_tokens
+from wishbone.core.data.corpora import read_corpus
+from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError
 from wishbone.core.train.batches import split_held_out, without_texts
 from wishbone.core.train.checkpoint import Run
@@ -34,7 +35,7 @@ def run(config: str, overrides: Sequence[str] = (), change: bool = False) -> int
 def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int:
     if here.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
-    training, held_out = corpora(recipe)
+    training, held_out = corpora(recipe, system)
     run = Run(recipe.out, recipe.keep)
     digest = hash_files(training.files)
     # the corpus is checked before the folder is taken, so that a mistake leaves nothing behind
@@ -61,11 +62,11 @@ def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int
     return 0
 
 
-def corpora(recipe: Recipe) -> tuple[TokenCorpus, TokenCorpus]:
+def corpora(recipe: Recipe, system: Config) -> tuple[TokenCorpus, TokenCorpus]:
     """What to train on and what to measure on; no text is in both."""
-    corpus = read_tokens(recipe.data)
+    corpus = read_corpus(recipe.data, system)
     if isinstance(recipe.held_out, str | list):
-        held_out = read_tokens(recipe.held_out)
+        held_out = read_corpus(recipe.held_out, system)
         return corpus.take(without_texts(corpus, held_out)), held_out
     rows, out = split_held_out(corpus, float(recipe.held_out))
     if not len(rows):

@@ -1,0 +1,151 @@
+"""Any corpus a training can name, as token data: ours, or another project's with ids made here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wishbone.core.compose import Config, weights_folder
+from wishbone.core.config import build_layout
+from wishbone.core.data.readers import (
+    Account,
+    Utterance,
+    corpus_files,
+    is_token_data,
+    utterances,
+)
+from wishbone.core.data.tokens import EXTRA, Ragged, TokenCorpus, read_tokens
+from wishbone.core.errors import DataError
+from wishbone.core.interfaces import CodeSpace, Tokenizer
+
+
+def read_corpus(sources: str | Path | Iterable[str | Path], system: Config) -> TokenCorpus:
+    """Load corpora for ``system``: token data as it is, others with the system's tokenizer.
+
+    Says on stderr what was left out of the others and why. Raises ``DataError`` when nothing is
+    left, when a file is of no known kind, and as ``read_tokens``.
+    """
+    sources = [sources] if isinstance(sources, str | Path) else list(sources)
+    parts, own = [], []
+    for source in sources:
+        path = Path(source) if Path(source).exists() else weights_folder(str(source))
+        files = corpus_files(path)
+        if is_token_data(files[0]):
+            own.append(source)
+        else:
+            parts.append(_read_foreign(path, files, system))
+    if own or not parts:
+        parts.insert(0, read_tokens(own))
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _read_foreign(path: Path, files: Sequence[Path], system: Config) -> TokenCorpus:
+    tokenizer, _, codes = build_layout(system)
+    account = Account()
+    rows = list(_rows(files, tokenizer, codes, account))
+    account.kept = len(rows)
+    print(f"{path}: {account}", file=sys.stderr)
+    if not rows:
+        raise DataError(
+            f"Nothing in the corpus can be used: {account}.",
+            str(path),
+            "Use a corpus whose codes are those of the system's codec.",
+        )
+    return TokenCorpus(
+        ids=[row["id"] for row in rows],
+        texts=[row["text"] for row in rows],
+        text=Ragged.of(row["text_ids"] for row in rows),
+        codes=Ragged.of(row["codes"] for row in rows),
+        word_ends=Ragged.of(() for _ in rows),
+        seconds=np.asarray([row["seconds"] for row in rows], np.float32),
+        about={
+            "tokenizer": system["tokenizer"]["name"],
+            "codec": system["speech_tokenizer"]["name"],
+            "codebooks": codes.codebooks,
+            "rate": codes.rate,
+        },
+        files=list(files),
+        **{
+            name: Ragged.of(row[name] for row in rows) if any(row[name] for row in rows) else None
+            for name in EXTRA
+        },
+    )
+
+
+def _rows(
+    files: Sequence[Path], tokenizer: Tokenizer, codes: CodeSpace, account: Account
+) -> Iterator[dict[str, Any]]:
+    """Utterances with the ids of their text, those that do not fit the codec left out."""
+    for found in utterances(files, account):
+        ids = tokenizer.encode(found.text)
+        if found.prompt_text:
+            # upstream lays a prompt out as the beginning of the utterance
+            ids = tokenizer.encode(found.prompt_text) + ids
+        if why := _unfit(found, ids, codes):
+            account.dropped[why] += 1
+            continue
+        yield {
+            "id": found.id,
+            "text": found.text,
+            "text_ids": ids,
+            "codes": [code for frame in found.frames for code in frame],
+            "seconds": len(found.frames) / codes.rate,
+            "global_codes": found.global_codes if codes.global_count else (),
+            "instruct": tokenizer.encode(found.instruct) if found.instruct else (),
+        }
+
+
+def _unfit(found: Utterance, ids: Sequence[int], codes: CodeSpace) -> str:
+    """Why an utterance is left out, or nothing."""
+    seconds, (shortest, longest) = len(found.frames) / codes.rate, found.kind.seconds
+    whole, count = found.global_codes, codes.global_count
+    known = len(whole) == count and all(0 <= code < codes.global_size for code in whole)
+    reasons = {
+        "with nothing to say in the text": not ids,
+        f"with more than {found.kind.most_text} ids of text": len(ids) > found.kind.most_text,
+        f"shorter than {shortest:g} s": seconds < shortest,
+        f"longer than {longest:g} s": seconds > longest,
+        f"of {len(found.frames[0])} codebooks": len(found.frames[0]) != codes.codebooks,
+        "with codes the codec has not": any(
+            not 0 <= code < codes.size for frame in found.frames for code in frame
+        ),
+        "without the codec's global codes": count > 0 and not known,
+    }
+    return next((why for why, holds in reasons.items() if holds), "")
+
+
+def _joined(parts: Sequence[TokenCorpus]) -> TokenCorpus:
+    """Several corpora in a row. Raises ``DataError`` where they are of different parts."""
+    about = parts[0].about
+    for part in parts[1:]:
+        differ = [k for k in about.keys() & part.about.keys() if about[k] != part.about[k]]
+        if differ:
+            raise DataError(
+                f"Two corpora differ in {', '.join(sorted(differ))}: {about} and {part.about}.",
+                str(part.files[0].parent),
+                "Make all of them with the parts of one system.",
+            )
+        about = {key: value for key, value in about.items() if key in part.about}
+
+    def chained(name: str) -> Ragged | None:
+        lists = [getattr(part, name) for part in parts]
+        if all(each is None for each in lists):
+            return None
+        empty = [Ragged.of([()] * len(part)) for part in parts]
+        return Ragged.chain([e if x is None else x for x, e in zip(lists, empty, strict=True)])
+
+    return TokenCorpus(
+        ids=[name for part in parts for name in part.ids],
+        texts=[text for part in parts for text in part.texts],
+        text=Ragged.chain([part.text for part in parts]),
+        codes=Ragged.chain([part.codes for part in parts]),
+        word_ends=Ragged.chain([part.word_ends for part in parts]),
+        seconds=np.concatenate([part.seconds for part in parts]),
+        about=about,
+        files=[file for part in parts for file in part.files],
+        **{name: chained(name) for name in EXTRA},
+    )
