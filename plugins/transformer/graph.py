@@ -1,14 +1,17 @@
 """The Transformer's decoding step in fixed memory, for a CUDA graph to replay.
 
 The cache has room beyond its longest row. A step writes each row's keys and values behind its own
-end and attends to a multiple of ``replay.BLOCK`` slots, of which it masks what lies behind the
-row. Projections are fused and query heads of a group share one read of their keys, as in
-``backbone.py``.
+end and attends to what lies before it. Projections are fused, query heads of a group share one
+read of their keys, and a block is six kernels for a few sequences and nine for many
+(``wishbone.kernels.attention.triton_step``): a yardstick that is slow measures nothing. On a CPU
+the same step runs on the PyTorch twins of these kernels, which is how it is tested.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -17,6 +20,8 @@ from torch.nn import functional as F
 from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import State
 from wishbone.core.replay import Replay
+from wishbone.kernels.attention import step
+from wishbone.kernels.wkv7.step import SMALL, product_add
 from wishbone.plugins.transformer.backbone import Block, Transformer, rotary
 
 WEIGHTS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -64,13 +69,18 @@ class StaticTransformer:
     counter = "length"
     narrow = True
 
-    def __init__(self, backbone: Transformer, weights: str = "float32") -> None:
+    def __init__(
+        self, backbone: Transformer, weights: str = "float32", kernels: ModuleType | None = None
+    ) -> None:
+        """``kernels`` is ``triton_step`` or its twin ``step``; by default what the device runs."""
         config, parameter = backbone.config, backbone.norm_out.weight
         self.width, self.kind = backbone.width, WEIGHTS[weights] or parameter.dtype
-        self.heads, self.groups = config.heads, config.kv_heads
-        self.size = config.width // config.heads
+        self.groups, self.size = config.kv_heads, config.width // config.heads
         self.theta, self.eps = config.rope_theta, config.norm_eps
         self.device = parameter.device
+        self.kernels, self.product_add = kernels, product_add
+        if kernels is None:
+            self.kernels, self.product_add = _kernels(parameter.device, self.size)
         with torch.inference_mode(False), torch.no_grad():
             self.norm_out = parameter.detach().float().clone()
             self.blocks = [_pack(block, self.kind) for block in backbone.blocks]
@@ -91,49 +101,42 @@ class StaticTransformer:
 
     def step(self, x: Tensor, state: State, seen: int) -> Tensor:
         """As ``Static.step``; the residual stream is float32."""
-        length, room = state["length"], state["blocks.0.key"].shape[2]
-        x = x.float()
+        length = state["length"]
+        x = x.to(torch.float32, copy=True)
         angles = rotary(length[:, None], self.size, self.theta, torch.float32)
+        angles = angles[0][:, 0].contiguous(), angles[1][:, 0].contiguous()
+        walk = self._few if len(x) <= SMALL else self._many
+        x = walk(x, state, angles, seen)
         # a spare row of the batch may run past the end; nobody reads what it says
-        place = length.clamp(max=room - 1)
-        slots = torch.arange(seen, device=x.device)
-        visible = (slots <= place[:, None])[:, None, None]
-        index = place[:, None, None, None].expand(-1, self.groups, 1, self.size)
-        for i, block in enumerate(self.blocks):
-            cache = state[f"blocks.{i}.key"], state[f"blocks.{i}.value"]
-            h = self._norm(x, block.norm_attention)
-            heads = F.linear(h, block.qkv, block.bias).unflatten(-1, (-1, self.size))
-            y = self._attend(heads, cache, angles, index, visible, seen)
-            x = x + F.linear(y, block.output)
-            gate, up = F.linear(self._norm(x, block.norm_ffn), block.gate_up).chunk(2, dim=-1)
-            x = x + F.linear(F.silu(gate) * up, block.down)
         length += 1
         return F.rms_norm(x, (self.width,), self.norm_out, self.eps)
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (self.width,), weight, self.eps).to(self.kind)
+    def _few(self, x: Tensor, state: State, angles: tuple[Tensor, Tensor], seen: int) -> Tensor:
+        """Every matrix is read once for all sequences, by kernels that repeat the norm."""
+        kernels = self.kernels
+        for i, block in enumerate(self.blocks):
+            cache = state[f"blocks.{i}.key"], state[f"blocks.{i}.value"]
+            qkv = kernels.norm_product(x, block.norm_attention, self.eps, block.qkv, block.bias)
+            y = kernels.attend(qkv, *cache, state["length"], angles, seen, self.kind)
+            self.product_add(y, block.output, x)
+            inner = kernels.norm_product(
+                x, block.norm_ffn, self.eps, block.gate_up, None, gated=True
+            )
+            self.product_add(inner, block.down, x)
+        return x
 
-    def _attend(
-        self,
-        heads: Tensor,
-        cache: tuple[Tensor, Tensor],
-        angles: tuple[Tensor, Tensor],
-        index: Tensor,
-        visible: Tensor,
-        seen: int,
-    ) -> Tensor:
-        """heads [B, H + 2 G, K], cache [B, G, room, K] -> [B, D]; the cache takes the new slot."""
-        turning, values = heads.split((self.heads + self.groups, self.groups), dim=1)
-        low, high = turning.float().chunk(2, dim=-1)
-        cosines, sines = angles
-        turned = torch.cat((low * cosines - high * sines, high * cosines + low * sines), dim=-1)
-        keys, kind = turned[:, self.heads :], cache[0].dtype
-        cache[0].scatter_(2, index, keys[:, :, None].to(kind))
-        cache[1].scatter_(2, index, values[:, :, None].to(kind))
-        queries = turned[:, : self.heads].to(kind).unflatten(1, (self.groups, -1))
-        key, value = (part[:, :, :seen] for part in cache)
-        y = F.scaled_dot_product_attention(queries, key, value, attn_mask=visible)
-        return y.flatten(1).to(self.kind)
+    def _many(self, x: Tensor, state: State, angles: tuple[Tensor, Tensor], seen: int) -> Tensor:
+        """The products are the library's."""
+        kernels, branch = self.kernels, None
+        for i, block in enumerate(self.blocks):
+            cache = state[f"blocks.{i}.key"], state[f"blocks.{i}.value"]
+            h = kernels.norm_add(x, branch, block.norm_attention, self.eps, self.kind)
+            qkv = F.linear(h, block.qkv, block.bias)
+            y = kernels.attend(qkv, *cache, state["length"], angles, seen, self.kind)
+            branch = F.linear(y, block.output)
+            h = kernels.norm_add(x, branch, block.norm_ffn, self.eps, self.kind)
+            branch = F.linear(kernels.gate(F.linear(h, block.gate_up)), block.down)
+        return x + branch
 
     def bytes_per_step(self, batch: int, state: State) -> int:
         """What a step must read and write: every matrix, every cache to its end, a slot each."""
@@ -146,6 +149,17 @@ class StaticTransformer:
         key = state["blocks.0.key"]
         slot = 2 * len(self.blocks) * self.groups * self.size * key.element_size()
         return weights + slot * (int(state["length"][:batch].sum()) + batch)
+
+
+def _kernels(device: torch.device, size: int) -> tuple[ModuleType, Callable[..., None]]:
+    """The kernels, and what multiplies and adds; heads no kernel knows go through PyTorch."""
+    if device.type == "cuda":
+        from wishbone.kernels.attention import triton_step
+        from wishbone.kernels.wkv7.triton_step import product_add as add
+
+        if size in triton_step.SIZES:
+            return triton_step, add
+    return step, product_add
 
 
 def _pack(block: Block, kind: torch.dtype) -> _Packed:

@@ -1,13 +1,19 @@
 """The Transformer's step in fixed memory: rows of any length, room that grows, who is too long."""
 
+import os
+
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from wishbone.core import replay as replays
 from wishbone.core.errors import CapabilityError
 from wishbone.core.replay import Replay
 from wishbone.core.serve.pool import Pool
 from wishbone.core.testing import trained_looking_
+from wishbone.kernels.attention import step
 from wishbone.plugins.transformer.backbone import Transformer
 from wishbone.plugins.transformer.graph import StaticTransformer, attach
 
@@ -124,16 +130,30 @@ def test_a_cpu_is_told_why_not(backbone):
         attach(backbone)
 
 
-def test_the_comparison_sees_a_mask_that_lets_too_much_through(backbone):
-    """Negative control: with one slot too many visible, a shorter row is wrong."""
-    static = StaticTransformer(backbone)
-    plain = static._attend
+@pytest.mark.parametrize("batch", [2, 5])
+def test_the_kernels_make_the_same_step(backbone, batch):
+    pytest.importorskip("triton", reason="needs triton: pip install triton")
+    from wishbone.kernels.attention import triton_step
 
-    def careless(heads, cache, angles, index, visible, seen):
-        return plain(heads, cache, angles, index, torch.ones_like(visible), seen)
+    x = torch.randn(batch, 5, backbone.width)
+    mask = torch.arange(4) < torch.tensor([4, 1, 0, 3, 4])[:batch, None]
+    _, ours = backbone(x[:, :4], mask=mask)
+    theirs = {name: part.clone() for name, part in ours.items()}
+    expected = steps(backbone.step_, x[None, :, 4], theirs)
+    static = StaticTransformer(backbone, kernels=triton_step)
+    y = steps(Replay(static, record=False).step_, x[None, :, 4], ours)
+    assert error(y, expected) < 2e-6
+    assert error(ours["blocks.1.key"][:, :, :5], theirs["blocks.1.key"]) < 1e-5
 
-    static._attend = careless
+
+def test_the_comparison_sees_a_step_that_looks_beyond_a_row(backbone, monkeypatch):
+    """Negative control: where a row is thought one slot longer, its output is wrong."""
+    plain = step.attend
+
+    def careless(qkv, key, value, length, *rest):
+        return plain(qkv, key, value, length + 1, *rest)
+
+    monkeypatch.setattr(step, "attend", careless)
     x = torch.randn(3, 2, backbone.width)
     expected = steps(backbone.step_, x, backbone.init_state(2))
-    y = steps(Replay(static, record=False).step_, x, backbone.init_state(2))
-    assert error(y, expected) > 1e-2
+    assert error(steps(replay_of(backbone).step_, x, backbone.init_state(2)), expected) > 1e-2
