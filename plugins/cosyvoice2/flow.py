@@ -139,11 +139,12 @@ class Flow(nn.Module):
         told = torch.cat([given.wanted, speaker, given.known], dim=1)
         told = torch.stack([told, torch.zeros_like(told)])
         x, at = noise, times(steps)
+        narrow = self.estimator.out.weight.dtype
         for step in range(steps):
-            both = torch.cat([x.expand(2, -1, -1), told], dim=2)
+            both = torch.cat([x.expand(2, -1, -1), told], dim=2).to(narrow)
             memory = memories[step] if memories else None
             t = torch.tensor(at[step], device=x.device)
-            guided, unguided = self.estimator(both, t, sees, memory)
+            guided, unguided = self.estimator(both, t, sees, memory).to(x.dtype)
             velocity = (1.0 + GUIDANCE) * guided - GUIDANCE * unguided
             x = x + (at[step + 1] - at[step]) * velocity
             yield x

@@ -202,6 +202,23 @@ def test_not_streaming_waits_and_sees_everything(decoder):
     assert (found - streamed).abs().max() > 1e-3
 
 
+def test_half_the_precision_takes_half_the_memory_and_is_close(decoder):
+    narrow, codes = made(precision="bfloat16"), codes_of()
+    mels, numbers = [], []
+    for each in (decoder, narrow):
+        stream = each.start(seed=4, **voice())._flow
+        mels.append(torch.cat([stream.push(codes[:, 0]), stream.finish()]))
+        numbers.append(stream.past)
+    kinds = [next(iter(past.steps[0]._rows.values()))._buffer.dtype for past in numbers]
+    assert kinds == [torch.float32, torch.bfloat16]
+    assert mels[1].dtype == torch.float32
+    off = (mels[1] - mels[0]).square().mean().sqrt() / mels[0].square().mean().sqrt()
+    assert 1e-4 < off < 0.03
+    sizes = [[22], [1] * 22]
+    one, two = (pushed(narrow.start(seed=4, **voice()), codes, size) for size in sizes)
+    assert (one - two).abs().max() < 1e-4
+
+
 def solved(decoder, monkeypatch):
     """Frames the estimator works on, call by call."""
     calls, estimate = [], decoder.flow.estimator.forward
@@ -282,7 +299,14 @@ def test_a_finished_stream_refuses_more(decoder):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("parity", "left"), ("steps", 0), ("chunk", 0), ("left_chunks", -2), ("first_chunks", [0])],
+    [
+        ("parity", "left"),
+        ("precision", "int3"),
+        ("steps", 0),
+        ("chunk", 0),
+        ("left_chunks", -2),
+        ("first_chunks", [0]),
+    ],
 )
 def test_numbers_that_mean_nothing_are_refused(field, value):
     with pytest.raises(ValueError, match=field):
