@@ -85,10 +85,9 @@ def _targets(pattern: Path, lines: dict[int, str], force: bool) -> dict[int, Pat
 
 def _speakable(system: System, lines: dict[int, str]) -> dict[int, str]:
     """The lines in which there is anything to say; the others are named on standard error."""
-    from wishbone.core.text import speakable
 
     def something(line: str) -> bool:
-        return next(iter(speakable(line, system.tokenizer.encode)), None) is not None
+        return next(iter(system.tokenizer.pieces(line)), None) is not None
 
     kept = {n: line for n, line in lines.items() if something(line)}
     for n in lines.keys() - kept.keys():
