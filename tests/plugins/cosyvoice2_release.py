@@ -106,10 +106,13 @@ def config(folder=None, full=False, rows=None, **overrides):
     return resolve(Config(merge(values, overrides)))
 
 
-def llm(system, device="cpu", seed=0):
-    """``llm.pt`` of a random language model, by the public names."""
+def llm(system, device="cpu", seed=0, lively=True):
+    """``llm.pt`` of a random language model, by the public names.
+
+    ``lively`` weights let every branch count, and take twice the memory of full size to make.
+    """
     model = build_model(system, device)
-    if device == "cpu":
+    if device == "cpu" and lively:
         trained_looking_(model, seed)
     ours = model.state_dict()
     inner = {n.removeprefix("backbone."): t for n, t in ours.items() if n.startswith("backbone.")}
@@ -120,13 +123,13 @@ def llm(system, device="cpu", seed=0):
     return {name: tensor.detach() for name, tensor in theirs.items()}
 
 
-def decoder(system, device="cpu", seed=0):
+def decoder(system, device="cpu", seed=0, lively=True):
     """``flow.pt`` and ``hift.pt`` of a random decoder, by the public names."""
     fields = {k: v for k, v in system["decoder"].items() if k not in ("name", "weights")}
     with torch.device(device):
         part = CosyVoice2Decoder(CosyVoice2Decoder.Config(**fields))
     if device == "cpu":
-        trained_looking_(part, seed)
+        trained_looking_(part if lively else part.vocoder, seed)
         _tame_(part.vocoder)
     back = {ours: theirs for theirs, ours in FLOW_NAMES.items()}
     flow = translate(part.flow.state_dict(), back)
@@ -216,8 +219,8 @@ def write(folder, full=False, seed=0):
     blank = folder / "CosyVoice-BlankEN"
     rows = write_text(blank, 151_936 if full else None)
     system = config(full=full, rows=rows)
-    torch.save(llm(system, seed=seed), folder / "llm.pt")
-    flow, hift = decoder(system, seed=seed)
+    torch.save(llm(system, seed=seed, lively=not full), folder / "llm.pt")
+    flow, hift = decoder(system, seed=seed, lively=not full)
     torch.save(flow, folder / "flow.pt")
     torch.save(hift, folder / "hift.pt")
     torch.save(presets(), folder / "spk2info.pt")
