@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wishbone.kernels.linear.build import NativeMissing, compiler_missing, state
-from wishbone.kernels.linear.native import SOURCE, Native, Pack
+from wishbone.kernels.linear.native import SOURCE, Native, Pack, threads
 from wishbone.kernels.linear.product import KINDS, dequantized, multiply_sum, narrowed, reference
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "multiply_sum",
     "narrowed",
     "reference",
+    "threads",
 ]
 
 

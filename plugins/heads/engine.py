@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.kernels.linear import Native, multiply_sum, narrowed
+from wishbone.kernels.linear import Native, multiply_sum, narrowed, threads
 
 MOST = 16
 """Vectors at once; beyond, PyTorch's matrix product reads the table fewer times."""
@@ -54,11 +54,11 @@ class FastLayers:
 
 def native_layers(layers: list[Layer], *, build: bool) -> FastLayers:
     """Through C++. Raises ``NativeMissing``."""
-    native = Native(build=build)
+    native, team = Native(build=build), threads()
 
     def product(weight: Tensor, kind: str) -> Product:
         packed = native.pack(weight, kind)
-        return lambda x: native.times(packed, x)
+        return lambda x: native.times(packed, x, team)
 
     return FastLayers(layers, product)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wishbone.core.interfaces import State
 from wishbone.kernels.linear.build import library
-from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack, addresses
+from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack, addresses, threads
 from wishbone.plugins.rwkv7.prefill import Prefill
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ LARGEST = 256
 MOST = 16
 """Sequences a step takes. Beyond, the matrix products of PyTorch are faster than reading every
 weight once for each four of them."""
-THREADS = 1
-"""One core of a server reads nearly as fast as its memory gives; a second one waits for the first
-at every phase, for long where it has to share its core."""
 
 VECTORS = (
     "norm_time_weight", "norm_time_bias", "mix", "w0", "a0", "v0", "k_k", "k_a", "r_k",
@@ -71,7 +68,7 @@ class NativeRWKV7:
             raise ValueError("it computes in float32, the weights are float64")
         native = Native(build=build)
         self.library = library("rwkv7", SOURCE, build=build)
-        self.threads = THREADS
+        self.threads = threads()
         self.width, self.layers, self.heads = shape.width, shape.layers, shape.heads
         self.size = shape.head_size
         self.names = [
@@ -86,7 +83,7 @@ class NativeRWKV7:
         self.pack = Pack()
         self._fill(backbone, weights)
         self.pack.close(native.large_pages)
-        self._rooms: dict[int, Tensor] = {}
+        self._rooms: dict[tuple[int, int], Tensor] = {}
         self._step = self.library.rwkv7_step
         self._step.argtypes = [
             ctypes.POINTER(_Model), ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 6,
@@ -141,13 +138,13 @@ class NativeRWKV7:
         return y.to(x.dtype)
 
     def _room(self, batch: int) -> Tensor:
-        room = self._rooms.get(batch)
+        room = self._rooms.get((batch, self.threads))
         if room is None:
             count = self.library.rwkv7_memory
             count.restype = ctypes.c_int64
             count.argtypes = [ctypes.POINTER(_Model), ctypes.c_int64, ctypes.c_int64]
             size = count(self.model, batch, self.threads)
-            room = self._rooms[batch] = torch.empty(size // 4 + 16)
+            room = self._rooms[batch, self.threads] = torch.empty(size // 4 + 16)
         return room
 
 

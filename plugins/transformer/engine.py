@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wishbone.core.interfaces import State
 from wishbone.kernels.linear.build import library
-from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack
+from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack, threads
 from wishbone.plugins.transformer.cache import room_
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).parent / "native.cpp"
 MOST = 16
 """Sequences a step takes, as in the engine of rwkv7."""
-THREADS = 1
-"""As in the engine of rwkv7."""
 
 
 class _Block(ctypes.Structure):
@@ -65,7 +63,7 @@ class NativeTransformer:
             raise ValueError("it computes in float32, the weights are float64")
         native = Native(build=build)
         self.library = library("transformer", SOURCE, build=build)
-        self.threads = THREADS
+        self.threads = threads()
         self.angles = backbone._angles
         self.width, self.layers = config.width, config.layers
         self.names = [(f"blocks.{i}.key", f"blocks.{i}.value") for i in range(config.layers)]

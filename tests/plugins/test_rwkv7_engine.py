@@ -228,6 +228,19 @@ def test_what_cannot_be_had_is_refused(engine, weights, said):
         backbone.accelerate(engine, weights)
 
 
+@torch.no_grad()
+def test_two_threads_give_what_one_gives(monkeypatch):
+    backbone, x = model(), torch.randn(9, 3, 1, 48)
+    found = []
+    for number in ("1", "2"):
+        monkeypatch.setenv("WISHBONE_THREADS", number)
+        backbone.accelerate("native", "bfloat16")
+        assert backbone._engine.threads == int(number)
+        state = backbone.init_state(3)
+        found.append(torch.stack([backbone.step_(position, state) for position in x]))
+    assert torch.equal(*found)
+
+
 def test_odd_heads_and_float64_are_refused_with_a_reason():
     with pytest.raises(CapabilityError, match="heads of 24"):
         model(RWKV7.Config(width=48, layers=1, head_size=24)).accelerate("native")

@@ -144,6 +144,19 @@ def test_the_engine_may_change_in_the_middle():
     assert error(torch.cat(found, 1), wanted) < 3e-6
 
 
+@torch.no_grad()
+def test_two_threads_give_what_one_gives(monkeypatch):
+    backbone, x = model(), torch.randn(9, 3, 1, 64)
+    found = []
+    for number in ("1", "2"):
+        monkeypatch.setenv("WISHBONE_THREADS", number)
+        backbone.accelerate("native", "bfloat16")
+        assert backbone._engine.threads == int(number)
+        state = backbone.init_state(3)
+        found.append(torch.stack([backbone.step_(position, state) for position in x]))
+    assert torch.equal(*found)
+
+
 def test_odd_heads_are_refused_with_a_reason():
     config = TransformerConfig(width=24, layers=1, heads=1, kv_heads=1, ffn_width=32)
     with pytest.raises(CapabilityError, match="heads of 24"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,16 @@ LINE = 64
 """Bytes between the starts of tensors: a cache line."""
 LONGEST = 65536
 """Columns of an int8 matrix: more could overflow the 32 bits of a sum."""
+
+
+def threads() -> int:
+    """Threads of one step: 1, or what ``WISHBONE_THREADS`` says.
+
+    One core reads nearly as fast as its memory gives; others wait for it at every phase, for long
+    where they have to share their core.
+    """
+    asked = os.environ.get("WISHBONE_THREADS", "1")
+    return max(1, int(asked)) if asked.isdecimal() else 1
 
 
 class Matrix(ctypes.Structure):
