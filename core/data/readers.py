@@ -210,7 +210,8 @@ def _whole(value: Any) -> list[int]:
     """A list of whole numbers; floats of whole value count, as pandas makes them of ints."""
     rows = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(rows, list) or not all(
-        isinstance(n, int | float) and not isinstance(n, bool) and n == int(n) for n in rows
+        isinstance(n, int | float) and not isinstance(n, bool) and float(n).is_integer()
+        for n in rows
     ):
         raise _Unusable("with codes that are no whole numbers")
     return [int(n) for n in rows]

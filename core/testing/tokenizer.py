@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wishbone.core.testing.common import Check, require
+from wishbone.core.testing.common import Check, Skipped, require
 
 TEXTS = (
     "Hello.",
@@ -21,9 +21,16 @@ ODD = (
 )  # fmt: skip
 
 
+def _build(cls: Any, config: Any) -> Any:
+    """The tokenizer; one whose files are in somebody's release is checked where one is named."""
+    if getattr(config, "release", "") is None:
+        raise Skipped("its files are those of a release, and none is named")
+    return cls(config)
+
+
 def deterministic(cls: Any, config: Any, module: str | None) -> str:
     """The same text gives the same ids, from the same and from another instance, in any order."""
-    first, second = cls(config), cls(config)
+    first, second = _build(cls, config), _build(cls, config)
     before = [first.encode(text) for text in TEXTS]
     for text, ids in zip(TEXTS, before, strict=True):
         require(bool(ids), f"no ids for {text!r}")
@@ -37,7 +44,7 @@ def deterministic(cls: Any, config: Any, module: str | None) -> str:
 
 def ids_in_range(cls: Any, config: Any, module: str | None) -> str:
     """Ids are plain integers below ``space.vocabulary``, and so are all ids the space names."""
-    tokenizer = cls(config)
+    tokenizer = _build(cls, config)
     limit = tokenizer.space.vocabulary
     for text in (*TEXTS, *ODD):
         for row in tokenizer.encode(text):
@@ -51,7 +58,7 @@ def ids_in_range(cls: Any, config: Any, module: str | None) -> str:
 
 def odd_text(cls: Any, config: Any, module: str | None) -> str:
     """No character makes it fail; unspeakable text gives no ids."""
-    tokenizer = cls(config)
+    tokenizer = _build(cls, config)
     for text in ODD:
         try:
             ids = tokenizer.encode(text)
@@ -69,7 +76,7 @@ def odd_text(cls: Any, config: Any, module: str | None) -> str:
 
 def words(cls: Any, config: Any, module: str | None) -> str:
     """Where ids close words, each word of a sentence is closed by one."""
-    tokenizer = cls(config)
+    tokenizer = _build(cls, config)
     ends = tokenizer.space.word_ends
     if not ends:
         return "words cannot be told from ids"

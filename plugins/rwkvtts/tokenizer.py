@@ -73,6 +73,8 @@ class WorldTokenizer(Tokenizer):
         """Ids of ``text`` as it is written; marks such as ``[laughter]`` are one id each."""
         self._ready()
         ids: list[int] = []
+        if not text.strip():
+            return ids
         for piece in self._split(text):
             mark = self.space.specials.get(piece)
             ids += [mark] if mark is not None else self._greedy(piece.encode("utf-8", "replace"))

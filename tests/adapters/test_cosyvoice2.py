@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from wishbone.adapters.cosyvoice2 import CosyVoice2, share_frames, split_words
-from wishbone.core.errors import ConfigError, DataError
+from wishbone.core.errors import CapabilityError, ConfigError, DataError
 from wishbone.core.interfaces import IGNORE, CodeSpace, Sample, TextSpace
 
 CODES = CodeSpace(size=6561, rate=25.0)
@@ -137,6 +137,26 @@ def test_words_of_ids():
     assert split_words(WORDS, TEXT.word_ends) == [(1, 2, 100), (3, 100), (4, 5, 100), (6, 101)]
     assert split_words([7, 8], TEXT.word_ends) == [(7, 8)]
     assert split_words([], TEXT.word_ends) == []
+
+
+def test_a_model_without_fill_has_the_end_alone():
+    part = layout(fill=False)
+    assert part.extra == 1 and part.tables["speech"] == 6562
+    sample = Sample(text=range(7), speech=[(s,) for s in range(32)])
+    targets = part.train(sample, Random(1)).targets.flatten().tolist()
+    assert max(targets) == 6561
+    with pytest.raises(ConfigError, match="cannot alternate"):
+        layout(fill=False, form="bistream")
+
+
+def test_an_instruction_stands_before_the_text_in_training_as_in_speaking():
+    text = TextSpace(vocabulary=200, specials={"<|endofprompt|>": 199})
+    sample = Sample(text=range(3), speech=[(0,), (1,)], instruct=[50, 51])
+    inputs, targets = names(layout(text=text, bistream_probability=0.0).train(sample, Random(0)))
+    assert inputs == ["SOS", "t50", "t51", "t199", "t0", "t1", "t2", "TASK", "s0", "s1"]
+    assert targets == ["_"] * 7 + ["s0", "s1", "EOS"]
+    with pytest.raises(CapabilityError, match="endofprompt"):
+        layout().train(sample, Random(0))
 
 
 def test_tables():

@@ -117,6 +117,12 @@ def test_upstream_lets_every_extra_id_end_unistream():
         Run(layout(), [[2, 3]], [5, UNUSED])
 
 
+def test_a_model_without_fill_bans_no_id_it_has_not():
+    part = layout(fill=False, min_code_ratio=1)
+    run = Run(part, [[0]], [3, EOS])
+    assert [banned for _, banned, _ in run.draws] == [(EOS,), ()] and run.emitted == [3]
+
+
 def test_instruct_marker_is_added_only_if_missing():
     for ids in ([50, 51], [50, 51, MARKER]):
         run = Run(layout(), [[1]], prompt=Prompt(instruct=ids))

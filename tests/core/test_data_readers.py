@@ -154,7 +154,7 @@ def test_one_broken_line_costs_itself_and_not_its_file(codec, tmp_path, capsys):
     assert "2 no JSON object" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("missing", [None, "1 2 3", [], [1, "x"], [1.5], [True]])
+@pytest.mark.parametrize("missing", [None, "1 2 3", [], [1, "x"], [1.5], [True], [float("nan")]])
 def test_codes_that_are_none_are_no_utterance(missing, codec, tmp_path):
     # upstream makes an empty list of them, and trains to end at once
     write_lines(tmp_path / "a.jsonl", [COSY | {"tts_speech_tokens": missing}, COSY])

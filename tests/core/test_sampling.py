@@ -154,3 +154,21 @@ def test_a_new_utterance_forgets():
     draw(one, 1)
     one.forget()
     assert draw(one, 1)[0][0] == 0
+
+
+def test_codebooks_may_be_allowed_different_ids():
+    each = (Draw(forced=2), Draw(banned=(0, 1, 4)))
+    drawn = draw(sampler(repetition_window=0), 60, each=each)
+    assert {first for first, _ in drawn} == {2}
+    assert {second for _, second in drawn} == {2, 3}
+    # the control: without it, both codebooks give every id
+    assert {first for first, _ in draw(sampler(top_p=1.0), 60)} == {0, 1, 2, 3, 4}
+
+
+def test_codes_of_the_whole_utterance_are_no_repetition():
+    one = sampler(top_k=1)
+    assert {first for first, _ in draw(one, 20, whole=True)} == {0}
+    # nothing was counted: the first code of speech may be the same
+    assert draw(one, 1)[0][0] == 0
+    # the control: codes of speech are counted
+    assert len({first for first, _ in draw(one, 20)}) > 1

@@ -14,6 +14,7 @@ from wishbone.core import cli
 from wishbone.core.config import Config, build_model, resolve
 from wishbone.core.errors import CheckpointError, ConfigError
 from wishbone.core.releases import reader
+from wishbone.core.testing import check
 from wishbone.plugins.rwkvtts import names
 from wishbone.plugins.rwkvtts.release import Release
 from wishbone.plugins.rwkvtts.tokenizer import MARKS, PAD, VOCABULARY, WorldTokenizer
@@ -236,6 +237,14 @@ def test_the_world_vocabulary_of_the_official_package(tmp_path):
     assert part.space.specials["[mn]"] == 65547 == part.space.vocabulary - 1
 
 
+def test_the_contract_of_a_tokenizer(tmp_path):
+    folder = files.write(tmp_path / "release")
+    config = WorldTokenizer.Config(release=str(folder), rows=files.TEXT_ROWS)
+    results = check("tokenizer", "rwkv-world", config)
+    assert [f"{r.name}: {r.detail}" for r in results if not r.passed] == []
+    assert not any(r.skipped for r in results if r.name == "odd_text")
+
+
 @pytest.mark.parametrize(
     "line", ["1 'a'", "x 'a' 1", "9999 __import__('os') 1", "9999 'ab' 1", "1 'a' 1"]
 )
@@ -257,3 +266,25 @@ def test_a_tokenizer_with_more_ids_than_the_table_is_refused(tmp_path):
         tokenizer(folder)
     with pytest.raises(ConfigError, match="names no release"):
         WorldTokenizer(WorldTokenizer.Config()).encode("a")
+
+
+def test_a_release_speaks_from_text_to_samples(tmp_path):
+    pytest.importorskip("onnx", reason="pip install onnx: it writes the ears of a toy release")
+    import cosyvoice2_release as original
+
+    from wishbone.core import pipeline
+    from wishbone.core.config import build
+    from wishbone.core.releases import voices
+
+    folder = original.write(tmp_path / "release")
+    for name in ("llm.pt", "cosyvoice2.yaml"):
+        (folder / name).unlink()
+    files.write(folder, "converted")
+    values = system(folder, decoder=original.TINY["decoder"] | {"weights": str(folder)})
+    values["speech_tokenizer"] |= {"weights": str(folder)}
+    speaking = build(values | {"layout": values["layout"] | {"max_code_ratio": 2.0}})
+    voice, record = voices(folder)["recorded"], []
+    audio = pipeline.say(speaking, "Hello world.", voice, record=record)
+    assert record[0].codes and len(audio.samples) == 960 * len(record[0].codes)
+    assert all(code < 6561 for (code,) in record[0].codes)
+    assert torch.equal(pipeline.say(speaking, "Hello world.", voice).samples, audio.samples)
