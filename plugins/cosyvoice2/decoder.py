@@ -208,6 +208,7 @@ class CosyVoice2Stream(DecoderStream):
         self._done = False
 
     def wants(self) -> int:
+        """Codes that complete the next chunk."""
         return self._flow.wants()
 
     def push(self, codes: Tensor) -> Tensor:

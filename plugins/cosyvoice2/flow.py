@@ -171,9 +171,9 @@ class Flow(nn.Module):
         left: int = -1,
         steps: int = 10,
     ) -> Tensor:
-        """codes [T], known mel [P, M] of the first frames, noise [2 T, M] -> mel [2 T, M].
+        """codes [T], known [P, M], noise [2 T, M] -> mel [2 T, M], all at once.
 
-        All at once. ``chunk`` is in codes: 0 lets everything see everything; otherwise a code sees
+        ``known`` is the mel of the first frames, those of a prompt. ``chunk`` is in codes: 0 lets everything see everything; otherwise a code sees
         its own chunk and ``left`` chunks before it, -1 for all: what a stream makes.
         """
         length = len(codes)
