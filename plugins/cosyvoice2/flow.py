@@ -173,8 +173,9 @@ class Flow(nn.Module):
     ) -> Tensor:
         """codes [T], known [P, M], noise [2 T, M] -> mel [2 T, M], all at once.
 
-        ``known`` is the mel of the first frames, those of a prompt. ``chunk`` is in codes: 0 lets everything see everything; otherwise a code sees
-        its own chunk and ``left`` chunks before it, -1 for all: what a stream makes.
+        ``known`` is the mel of the first frames, those of a prompt. ``chunk`` is in codes: 0 lets
+        everything see everything; otherwise a code sees its own chunk and ``left`` chunks before
+        it, -1 for all: what a stream makes.
         """
         length = len(codes)
         sees: tuple[Tensor | None, Tensor | None] = (None, None)
