@@ -1,12 +1,7 @@
 """The Transformer's step in fixed memory: rows of any length, room that grows, who is too long."""
 
-import os
-
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from wishbone.core import replay as replays
 from wishbone.core.errors import CapabilityError
@@ -128,22 +123,6 @@ def test_matrices_and_cache_in_bfloat16_are_near(backbone):
 def test_a_cpu_is_told_why_not(backbone):
     with pytest.raises(CapabilityError, match="only CUDA has graphs"):
         attach(backbone)
-
-
-@pytest.mark.parametrize("batch", [2, 5])
-def test_the_kernels_make_the_same_step(backbone, batch):
-    pytest.importorskip("triton", reason="needs triton: pip install triton")
-    from wishbone.kernels.attention import triton_step
-
-    x = torch.randn(batch, 5, backbone.width)
-    mask = torch.arange(4) < torch.tensor([4, 1, 0, 3, 4])[:batch, None]
-    _, ours = backbone(x[:, :4], mask=mask)
-    theirs = {name: part.clone() for name, part in ours.items()}
-    expected = steps(backbone.step_, x[None, :, 4], theirs)
-    static = StaticTransformer(backbone, kernels=triton_step)
-    y = steps(Replay(static, record=False).step_, x[None, :, 4], ours)
-    assert error(y, expected) < 2e-6
-    assert error(ours["blocks.1.key"][:, :, :5], theirs["blocks.1.key"]) < 1e-5
 
 
 def test_the_comparison_sees_a_step_that_looks_beyond_a_row(backbone, monkeypatch):

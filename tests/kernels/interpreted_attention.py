@@ -1,22 +1,28 @@
-"""The kernels of one decoding position of a Transformer on Triton's CPU interpreter."""
+"""The kernels of one decoding position of a Transformer on Triton's CPU interpreter.
+
+Run by ``test_step_kernels.py`` in a process of its own with ``TRITON_INTERPRET=1``.
+"""
 
 import os
 
 import pytest
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("set TRITON_INTERPRET=1 to run this file", allow_module_level=True)
+
 import torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-pytest.importorskip("triton", reason="needs triton: pip install triton")
+from wishbone.core.replay import Replay
+from wishbone.core.testing import trained_looking_
+from wishbone.kernels.attention import step, triton_step
+from wishbone.plugins.transformer.backbone import Transformer
+from wishbone.plugins.transformer.graph import StaticTransformer
 
-from wishbone.kernels.attention import step, triton_step  # noqa: E402
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 POISON = 1e30
 
 
 def make(*shape, scale=1.0, dtype=torch.float32):
-    return (torch.randn(shape) * scale).to(DEVICE, dtype)
+    return (torch.randn(shape) * scale).to(dtype)
 
 
 def error(ours, theirs):
@@ -51,7 +57,7 @@ def test_gate():
 def setting(lengths, heads=4, groups=2, size=16, room=96, dtype=torch.float32):
     """Caches with poison where nothing may be read, and the arguments of ``attend``."""
     batch = len(lengths)
-    length = torch.tensor(lengths, device=DEVICE)
+    length = torch.tensor(lengths)
     key, value = (make(batch, groups, room, size, dtype=dtype) for _ in range(2))
     for row, count in enumerate(lengths):
         key[row, :, count:], value[row, :, count:] = POISON, POISON
@@ -117,3 +123,19 @@ def test_the_comparison_sees_a_slot_too_many():
     y = triton_step.attend(*arguments[:1], *(a.clone() for a in arguments[1:3]), *arguments[3:],
                            96, torch.float32)  # fmt: skip
     assert not torch.allclose(y, expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+@torch.no_grad()
+def test_a_whole_step_of_the_backbone(batch):
+    """In the form of six kernels a block, and in that of nine; rows of different lengths."""
+    torch.manual_seed(0)
+    backbone = trained_looking_(Transformer(Transformer.small_config()), 0).eval()
+    x = torch.randn(batch, 5, backbone.width)
+    mask = torch.arange(4) < torch.tensor([4, 1, 0, 3, 4])[:batch, None]
+    _, ours = backbone(x[:, :4], mask=mask)
+    theirs = {name: part.clone() for name, part in ours.items()}
+    expected = backbone.step_(x[:, 4:], theirs)
+    replay = Replay(StaticTransformer(backbone, kernels=triton_step), record=False)
+    assert error(replay.step_(x[:, 4:], ours), expected) < 2e-6
+    assert error(ours["blocks.1.key"][:, :, :5], theirs["blocks.1.key"]) < 1e-5

@@ -1,24 +1,30 @@
-"""The kernels of one decoding position on Triton's CPU interpreter, against PyTorch."""
+"""The kernels of one decoding position of RWKV-7 on Triton's CPU interpreter, against PyTorch.
+
+Run by ``test_step_kernels.py`` in a process of its own with ``TRITON_INTERPRET=1``.
+"""
 
 import os
 
 import pytest
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("set TRITON_INTERPRET=1 to run this file", allow_module_level=True)
+
 import torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-pytest.importorskip("triton", reason="needs triton: pip install triton")
+from wishbone.core.replay import Replay
+from wishbone.core.testing import trained_looking_
+from wishbone.kernels.wkv7 import step, triton_step
+from wishbone.kernels.wkv7.reference import wkv7_reference
+from wishbone.plugins.rwkv7.backbone import RWKV7
+from wishbone.plugins.rwkv7.graph import StaticRWKV7
 
-from wishbone.kernels.wkv7 import step, triton_step  # noqa: E402
-from wishbone.kernels.wkv7.reference import wkv7_reference  # noqa: E402
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 POISON = 1e30
 """Memory behind a tensor holds this; who reads or writes there is seen."""
 
 
 def make(*shape, scale=1.0, dtype=torch.float32):
-    return (torch.randn(shape) * scale).to(DEVICE, dtype)
+    return (torch.randn(shape) * scale).to(dtype)
 
 
 def guarded(tensor):
@@ -202,7 +208,7 @@ def test_the_comparison_sees_a_wrong_kernel(monkeypatch):
     plain = triton_step.recur
 
     def slower(rkv, low, **rest):
-        return plain(rkv, low * torch.tensor([1.05, 1, 1, 1]).view(4, 1, 1).to(DEVICE), **rest)
+        return plain(rkv, low * torch.tensor([1.05, 1, 1, 1]).view(4, 1, 1), **rest)
 
     monkeypatch.setattr(triton_step, "recur", slower)
     with pytest.raises(AssertionError):
@@ -214,3 +220,18 @@ def test_the_comparison_sees_a_wrong_kernel(monkeypatch):
     monkeypatch.setattr(triton_step, "squared_relu", beyond)
     with pytest.raises(AssertionError):
         both("squared_relu", {"x": make(2, 16)}, ["x"], 10.0)
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+@torch.no_grad()
+def test_a_whole_step_of_the_backbone(batch):
+    """In the form of five kernels a block, and in that of eleven."""
+    torch.manual_seed(0)
+    backbone = trained_looking_(RWKV7(RWKV7.small_config()), 0).eval()
+    x = torch.randn(batch, 4, backbone.width)
+    _, ours = backbone(x[:, :3])
+    theirs = dict(ours)
+    expected = backbone.step_(x[:, 3:], theirs)
+    replay = Replay(StaticRWKV7(backbone, kernels=triton_step), record=False)
+    assert error(replay.step_(x[:, 3:], ours), expected) < 2e-6
+    assert all(error(ours[name], theirs[name]) < 1e-5 for name in theirs)
