@@ -87,7 +87,7 @@ def project(
 
 
 def finish(x: Tensor, y: Tensor, w: Weights, eps: float) -> Tensor:
-    """x and what attention mixed, both [B, 1, D] -> the block's output [B, 1, D]."""
+    """x [B, 1, D] and what attention mixed, y [B, 1, D] -> the block's output [B, 1, D]."""
     x = x[:, 0] + multiply_sum(y[:, 0], *w["output"])
     normed = F.rms_norm(x, x.shape[-1:], w["norm_ffn"], eps)
     gate, up = multiply_sum(normed, *w["gate_up"]).chunk(2, dim=-1)
