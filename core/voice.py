@@ -274,7 +274,8 @@ def find(voice: Voice | str | Path | None, system: System | None = None) -> Voic
         return Voice()
     if isinstance(voice, Voice):
         return voice
-    brought = {} if system is None or _is_file(voice) else _brought(system)
+    ours = _is_file(voice) or str(voice) in bundled()
+    brought = {} if system is None or ours else _brought(system)
     return brought[str(voice)] if str(voice) in brought else Voice.load(voice, brought)
 
 

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from wishbone.core.text import MOST_CHARACTERS, sentences, speakable
+from wishbone.core.text import MOST_CHARACTERS, arriving, sentences, speakable
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,53 @@ def test_what_cannot_be_spoken_is_left_out():
 
 def test_a_single_character_of_many_ids_is_not_cut():
     assert list(speakable("5", lambda text: [1] * 300 * len(text), most=9)) == [("5", [1] * 300)]
+
+
+class Words:
+    """A tokenizer that is certain of all but the last word."""
+
+    def encode(self, text):
+        return [ord(letter) for letter in text]
+
+    def settled(self, text):
+        return max(text.rfind(" "), 0)
+
+
+ARRIVING = "Hello there, Dr. Smith. How are you?  Fine\nthanks! ... Well. 今天好。明天呢？ An end"
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_sentences_that_arrive_are_those_of_the_whole(size):
+    came = [ARRIVING[i : i + size] for i in range(0, len(ARRIVING), size)]
+    said = []
+    for sentence in arriving(came, Words()):
+        assert [row for ids in sentence for row in ids] == sentence.ids
+        assert sentence.ids == Words().encode(sentence.text)
+        said.append(sentence.text)
+    assert said == [part for part in sentences(ARRIVING) if any(map(str.isalnum, part))]
+
+
+def test_ids_are_given_before_the_sentence_is_complete():
+    taken = []
+
+    def writer():
+        for word in "one two three four five.".split():
+            taken.append(word)
+            yield f"{word} "
+
+    sentence = next(arriving(writer(), Words()))
+    first = next(iter(sentence))
+    assert first == Words().encode("one") and taken == ["one", "two"]
+
+
+def test_a_sentence_that_never_ends_goes_on_as_another():
+    said = [
+        (sentence.text, len(list(sentence)) > 0)
+        for sentence in arriving(["word "] * 40, Words(), most=30)
+    ]
+    assert len(said) > 3 and all(given for _, given in said)
+
+
+def test_a_sentence_that_is_not_read_is_passed_over():
+    sentences_seen = list(arriving(["One two. ", "Three four."], Words()))
+    assert [sentence.text for sentence in sentences_seen] == ["One two.", "Three four."]

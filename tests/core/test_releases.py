@@ -1,0 +1,73 @@
+"""Folders that others published: found by a plug-in's reader, or left alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from wishbone.core import releases
+from wishbone.core.errors import CheckpointError, PluginBroken
+from wishbone.core.releases import Found
+from wishbone.core.weights import load_part
+
+NOTE = "one part has no weights"
+
+
+class Reader:
+    """Knows folders with a file called ours."""
+
+    def holds(self, folder):
+        return (folder / "ours").is_file()
+
+    def language_model(self, folder, model):
+        return Found({"weight": torch.ones(2, 2), "bias": torch.zeros(2)}, NOTE)
+
+    def voices(self, folder):
+        return {"someone": folder.name}
+
+
+class Codec(nn.Linear):
+    def load_release(self, folder):
+        self.read = folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(releases, "known", lambda: {"x": (f"{__name__}:Reader", "a reader")})
+    (tmp_path / "ours").write_text("")
+    return tmp_path
+
+
+def test_a_reader_fills_the_language_model_and_leaves_a_note(folder):
+    model = nn.Linear(2, 2)
+    assert load_part(model, folder) == NOTE
+    assert torch.equal(model.weight, torch.ones(2, 2))
+
+
+def test_a_part_reads_its_own_files(folder):
+    codec = Codec(2, 2)
+    assert load_part(codec, folder, "decoder") == "" and codec.read == folder
+
+
+def test_a_part_that_knows_no_release_needs_weights_of_ours(folder):
+    with pytest.raises(CheckpointError, match="no file of weights"):
+        load_part(nn.Linear(2, 2), folder, "decoder")
+
+
+def test_our_own_weights_come_first(folder):
+    from wishbone.core.weights import write_tensors
+
+    write_tensors(folder / "model.safetensors", nn.Linear(2, 2))
+    model = nn.Linear(2, 2)
+    assert load_part(model, folder) == "" and not torch.equal(model.weight, torch.ones(2, 2))
+
+
+def test_voices_of_a_release(folder, tmp_path_factory):
+    assert releases.voices(folder) == {"someone": folder.name}
+    assert releases.voices(tmp_path_factory.mktemp("other")) == {}
+    assert releases.reader(folder / "nowhere") is None
+
+
+def test_a_broken_reader_is_named(folder, monkeypatch):
+    monkeypatch.setattr(releases, "known", lambda: {"x": ("nowhere.at.all:Reader", "broken")})
+    with pytest.raises(PluginBroken, match="reader of releases 'x'"):
+        releases.reader(folder)
