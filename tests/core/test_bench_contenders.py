@@ -22,6 +22,12 @@ MODEL = {
     "seed": 3,
 }
 WHAT = {"ids": [(i * 7 + 3) % 96 for i in range(24)], "way": "steps"}
+NARROW = {
+    "decode": ["bfloat16", "int8"],
+    "prefill": ["bfloat16"],
+    "growth": ["rwkv7-bf16", "gqa-bf16"],
+}
+"""Contenders that may need a compiler."""
 PEERS = "pip install 'wishbone-tts[bench]'"
 
 
@@ -203,7 +209,7 @@ def test_every_suite_of_the_cpu_runs_to_its_end(suite, tmp_path, monkeypatch, ca
     # no compiler is waited for here
     words = [suite, "--quick", "--rounds", "3", "--out", str(out)]
     monkeypatch.setattr("wishbone.core.bench.models.FASTEST", ("auto",))
-    left_out = {"decode": ["bfloat16", "int8"], "prefill": ["bfloat16"]}.get(suite, [])
+    left_out = NARROW.get(suite, [])
     assert main([*words, *(f"contenders.{key}=null" for key in left_out)]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1].startswith("verdict: none. This was a sanity run (--quick)")
