@@ -55,6 +55,16 @@ Chosen by what the compiler reports for compute capability 9.0 (registers, spill
 README.md has the table), not by time: no GPU was at hand.
 """
 
+SMALLER = {
+    (128, True): Tuning(8, 8, values=32),
+    (64, False): Tuning(4, 4, values=32),
+    (128, False): Tuning(8, 8, values=16),
+}
+"""The same for devices whose programs may have less than ``AMPLE``, as an RTX 4090's."""
+
+AMPLE = 160 * 1024
+"""Bytes of shared memory."""
+
 SEGMENT = 256
 """Positions below which a sequence is not worth cutting: a cut doubles the work."""
 
@@ -90,6 +100,7 @@ def wkv7_triton(
         x is not None and x.requires_grad for x in (r, g, k, v, a, b, state)
     )
     operands = operands or _operands(r, g, k, v, a, b)
+    offsets = None if offsets is None else offsets.to(k.device)
     y, after, _ = _forward(r, g, k, v, a, b, state, mask, offsets, operands, segment, keep)
     return y, after
 
@@ -141,7 +152,7 @@ class _Plan:
     def of(cls, k: Tensor, offsets: Tensor | None, operands: str, segment: int) -> _Plan:
         batch, length, heads, size = k.shape
         sequences = batch if offsets is None else len(offsets) - 1
-        tuning = TUNING[size, operands == "bf16"]
+        tuning = _tuning(k.device, size, operands)
         if not segment:
             segment = _segment(k.device, sequences * heads, length)
         # A packed sequence may be as long as the row; nobody asks the device how long it is.
@@ -209,6 +220,15 @@ class _Plan:
             num_warps=4,
         )  # fmt: skip
         return out
+
+
+def _tuning(device: torch.device, size: int, operands: str) -> Tuning:
+    """What suits this device."""
+    kind = size, operands == "bf16"
+    if device.type == "cuda" and kind in SMALLER:
+        shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+        return TUNING[kind] if shared >= AMPLE else SMALLER[kind]
+    return TUNING[kind]
 
 
 def _segment(device: torch.device, programs: int, length: int) -> int:
