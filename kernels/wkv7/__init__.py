@@ -43,7 +43,6 @@ def wkv7(
     return wkv7_chunked(*inputs, state, mask)
 
 
-@torch.compiler.assume_constant_result
 @cache
 def triton_missing() -> str:
     """Why the Triton kernels cannot run on this machine; empty where they can."""
@@ -54,6 +53,10 @@ def triton_missing() -> str:
     except ImportError as error:
         return f"{error}: install triton"
     return why_not()
+
+
+# torch.compiler.assume_constant_result does just this, but imports the compiler: four seconds
+triton_missing._dynamo_marked_constant = True
 
 
 def available() -> dict[str, str]:
