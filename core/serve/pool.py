@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from wishbone.core.errors import CapabilityError, WishboneError
 from wishbone.core.interfaces import Backbone, State
 
+MOST_INDICES = 256
+"""Lists of slots whose tensors are kept; members change far less often than steps are taken."""
+
 
 class Pool:
     """A fixed number of slots, each the state of one sequence, for any backbone.
@@ -63,6 +66,7 @@ class Pool:
             for name, part in backbone.init_state(slots).items()
         }
         self._used: set[int] = set()
+        self._indices: dict[tuple[int, ...], Tensor] = {}
 
     @property
     def free(self) -> int:
@@ -131,10 +135,10 @@ class Pool:
         """
         for slot in slots:
             self._check(slot)
-        rows = list(slots)
+        rows = self._index(slots, x.device)
         batch = x.new_zeros(self.slots, 1, x.shape[-1])
         batch[rows, 0] = x
-        resting = sorted(self._used - set(rows))
+        resting = sorted(self._used - set(slots))
         kept = {name: part[resting] for name, part in self.state.items()} if resting else {}
         y = self._advance(batch)
         self._put(resting, kept)
@@ -170,7 +174,18 @@ class Pool:
         free = [slot for slot in range(self.slots) if slot not in self._used]
         if free:
             for name in self._counters:
-                self.state[name][free] = self._empty[name]
+                part = self.state[name]
+                part[self._index(free, part.device)] = self._empty[name]
+
+    def _index(self, slots: Sequence[int], device: torch.device) -> Tensor:
+        """``slots`` as a tensor; kept, because copying one to a GPU makes the host wait."""
+        key = tuple(slots)
+        index = self._indices.get(key)
+        if index is None or index.device != device:
+            if len(self._indices) > MOST_INDICES:
+                self._indices.clear()
+            index = self._indices[key] = torch.tensor(key, dtype=torch.int64, device=device)
+        return index
 
     def _check(self, slot: int) -> None:
         if slot not in self._used:

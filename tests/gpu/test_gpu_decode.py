@@ -74,6 +74,18 @@ def test_a_replay_is_the_plain_step(cls, batch):
     assert error(y, plain(more, theirs)[0]) < 1e-4
 
 
+@pytest.mark.parametrize("batch", [2, 9])
+@pytest.mark.parametrize("cls", KINDS)
+@torch.inference_mode()
+def test_a_replay_with_matrices_in_bfloat16(cls, batch):
+    model = small(cls)
+    x = torch.randn(100, batch, model.width, device="cuda")
+    expected = steps(model, x, model.init_state(batch))
+    model.accelerate("graph", "bfloat16")
+    state = model.init_state(batch, dtype=torch.bfloat16)
+    assert 1e-4 < error(steps(model, x, state), expected) < 0.05
+
+
 @pytest.mark.parametrize("cls", KINDS)
 @torch.inference_mode()
 def test_a_pool_of_replayed_streams(cls):
