@@ -9,7 +9,8 @@ For authors of plug-ins and for this repository's own tests::
 
 ``wishbone plugins check me/mine`` prints the same. A class may offer a classmethod
 ``small_config() -> Config``: the suites are then run on it, otherwise on ``Config()`` with the
-usual sizes (width, layers, ...) made small. Nothing here needs pytest or a GPU.
+usual sizes (width, layers, ...) made small. A layout may offer ``small_codes() -> CodeSpace``, the
+kind of codec it is for. Nothing here needs pytest or a GPU.
 """
 
 from __future__ import annotations

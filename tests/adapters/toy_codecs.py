@@ -1,4 +1,4 @@
-"""Toy systems with global codes and with several codebooks, small enough to learn a text by heart."""
+"""Toy systems with global codes and with several codebooks that learn a text by heart."""
 
 from random import Random
 
