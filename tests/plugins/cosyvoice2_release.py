@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from cosyvoice2_onnx import random_state, speaker_encoder, speech_tokenizer
 
+from wishbone.core import pipeline
+from wishbone.core.audio import Audio
 from wishbone.core.config import Config, build_model, resolve
 from wishbone.core.testing import trained_looking_
 from wishbone.core.weights import translate
@@ -32,6 +34,9 @@ TINY = {
                 "vocoder_pitch_width": 8, "steps": 2, "chunk": 5},
 }  # fmt: skip
 """What a tiny system says beside ``base: cosyvoice2``."""
+SHORT = {"layout": {"name": "cosyvoice2", "min_code_ratio": 1.0, "max_code_ratio": 2.0}}
+"""Few codes: what is said is noise anyway."""
+SAID = "Hello there, [laughter] how are you?"
 PROSE = (
     "The quick brown fox jumps over the lazy dog, and then it sleeps. We went there and back again."
     " 今天天气真好，我们去公园玩吧。他说这本书很有意思！ Hello world, how are you? one two three"
@@ -247,6 +252,20 @@ def write_system(path, folder, **overrides):
 
     path.write_text(dump(merge({"base": "cosyvoice2", "weights": str(folder), **TINY}, overrides)))
     return path
+
+
+def recording(seconds=1.0, rate=16_000):
+    """A tone that swells."""
+    seconds = torch.arange(round(seconds * rate)) / rate
+    return Audio(0.4 * torch.sin(900 * seconds) * torch.sin(5 * seconds), rate)
+
+
+def spoken(system, text=SAID, **how):
+    """Codes and samples of a text."""
+    record = []
+    made = pipeline.say(system, text, record=record, **how)
+    assert made.sample_rate == 24_000 and torch.isfinite(made.samples).all()
+    return [code for utterance in record for code in utterance.codes], made.samples
 
 
 if __name__ == "__main__":
