@@ -35,6 +35,7 @@ class RatioConfig:
     """A claim: the time of one side over the time of another, round by round."""
 
     title: str = ""
+    """What the table calls it."""
     of: str = ""
     """Whose time is above the line: ``contender`` or ``contender@case``."""
     over: str = ""
@@ -74,6 +75,7 @@ class SuiteConfig:
     threads: int = 1
     """CPU threads of every contender."""
     device: str = "cpu"
+    """Where contenders that can choose compute: "cpu" or "cuda"."""
     rounds: int = 9
     """Turns of every contender that count; one more before them does not."""
     count: int = 15
@@ -85,10 +87,12 @@ class SuiteConfig:
     weights: bool = False
     """Whether all contenders read the same file of random weights, written first."""
     check: CheckConfig = field(default_factory=CheckConfig)
+    """What all must agree on before anything is timed."""
     contenders: dict[str, Any] = field(default_factory=dict)
     """Key -> ``{name: ..., ...}``: which contender, its fields and those of ``EntryConfig``.
     ``null`` leaves one out, and every ratio that names it."""
     ratios: list[RatioConfig] = field(default_factory=list)
+    """What is claimed of them."""
     plots: dict[str, str] = field(default_factory=dict)
     """Title -> ``case`` for bars of the measure, or ``across context`` for lines over a number."""
 

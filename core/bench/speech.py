@@ -26,6 +26,7 @@ class SystemConfig:
     engine: str = "best"
     """As of the contender ``wishbone``."""
     weights: str = "float32"
+    """Of the language model while it steps: "float32", "bfloat16" or "int8"."""
     crowds: list[int] = field(
         default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
     )
