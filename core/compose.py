@@ -47,17 +47,22 @@ def bundled() -> Path:
 
 
 def compose(
-    name_or_path: str | Path, overrides: Sequence[str] = (), kind: str = "system"
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    kind: str = "system",
+    over: Mapping[str, Any] | None = None,
 ) -> Config:
     """Read a YAML file, what it is based on, and the overrides; check nothing else.
 
     ``kind`` is the folder of ``wishbone.configs`` where a bare name is looked up: system, train,
     ab. A value that is a mapping with another ``name`` replaces the one it overrides as a whole,
     because the fields of one part mean nothing to another. Weights folders become paths that
-    can be found from anywhere. Raises ``UnknownName`` and ``ConfigError``.
+    can be found from anywhere. ``over`` is laid on top of the file, before ``${other.key}`` is
+    replaced. Raises ``UnknownName`` and ``ConfigError``.
     """
     path = find(name_or_path, kind)
     values, places = _read(path, kind, ())
+    values = merge(values, over or {})
     if overrides:
         extra = _overrides(overrides)
         _resolve_weights(extra, Path.cwd())

@@ -183,6 +183,14 @@ class Backbone(nn.Module):
         """Multiplications and additions of one decoding step after ``context`` positions."""
         return 2 * sum(p.numel() for p in self.parameters() if p.ndim > 1)
 
+    def shardable(self) -> Sequence[nn.Module]:
+        """Modules whose parameters are gathered one module at a time when processes share them out.
+
+        None lies inside another, and ``forward`` calls each as a module, because that is when its
+        parameters are gathered. The default is the whole backbone in one; a stack names its layers.
+        """
+        return [self]
+
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for AdamW. The default decays matrices and leaves vectors alone."""
         matrices = [p for p in self.parameters() if p.ndim > 1]

@@ -6,7 +6,7 @@ Everything follows from the seed and the number of the step: to resume is to cou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from random import Random
 
@@ -32,6 +32,15 @@ class Batch:
     mask: Tensor  # [B, T]
     rows: tuple[int, ...]
     """Which utterances of the corpus."""
+
+    @property
+    def count(self) -> int:
+        """How many targets there are."""
+        return int(((self.targets != IGNORE) & self.mask[..., None]).sum())
+
+    def silent(self) -> Batch:
+        """The same without targets: it takes part and teaches nothing."""
+        return replace(self, targets=torch.full_like(self.targets, IGNORE))
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""

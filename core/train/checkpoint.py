@@ -4,7 +4,7 @@
 
     RUN/config.yaml                    the recipe with the system resolved in it
     RUN/log.jsonl                      one JSON object per line: losses, rates, speeds
-    RUN/checkpoints/step-00001000/     model, average, optimizer (safetensors), state.json
+    RUN/checkpoints/step-00001000/     model, average, optimizer (see pieces.py), state.json
     RUN/export/                        at the end: what a system's ``weights:`` can name
 """
 
@@ -23,10 +23,10 @@ from wishbone.core.data.tokens import write_text
 from wishbone.core.errors import CheckpointError, ConfigError
 from wishbone.core.model import SpeechLM
 from wishbone.core.train.optimizer import Average, load_optimizer, optimizer_tensors
+from wishbone.core.train.pieces import read_part, write_part
+from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved
-from wishbone.core.weights import load_tensors, read_tensors, write_tensors
-
-PARTS = ("model", "average", "optimizer")
+from wishbone.core.weights import load_tensors
 
 
 class Run:
@@ -38,19 +38,21 @@ class Run:
         self.log_file = self.folder / "log.jsonl"
         self.export = self.folder / "export"
 
-    def claim(self, recipe: Recipe, data: str, change: bool) -> None:
+    def claim(self, recipe: Recipe, data: str, change: bool, processes: int = 1) -> None:
         """Begin a run here, or make sure that the one here is the same.
 
         ``data`` is the corpus' hash. Raises ``ConfigError`` naming the fields that differ, unless
-        ``change`` says that this is meant.
+        ``change`` says that this is meant. More processes and fewer batches of each make the same
+        steps, and are no difference.
         """
         path = self.folder / "config.yaml"
-        now = as_saved(recipe) | {"data_hash": data}
+        positions = recipe.batch_positions * recipe.accumulate * processes
+        now = as_saved(recipe) | {"data_hash": data, "positions_per_step": positions}
         if path.exists():
             from omegaconf import OmegaConf
 
             before = OmegaConf.to_container(OmegaConf.load(path))
-            differ = sorted(_differences(before, now))
+            differ = _changed(before, now)
             if differ and not change:
                 raise ConfigError(
                     f"The run here was begun with other values of: {', '.join(differ)}.",
@@ -79,21 +81,29 @@ class Run:
         average: Average,
         optimizer: torch.optim.Optimizer,
         state: dict[str, Any],
+        here: Processes,
     ) -> Path:
-        """Write a checkpoint aside, rename it, and remove the oldest beyond ``keep``."""
+        """Write a checkpoint aside, rename it, and remove the oldest beyond ``keep``.
+
+        All processes call it: what they share out, each writes its share of.
+        """
         target = self.folder / "checkpoints" / f"step-{state['step']:08d}"
-        if target.exists():
+        if here.agree(target.exists()):
             return target
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        write_tensors(aside / "model.safetensors", model)
-        write_tensors(aside / "average.safetensors", average.tensors())
-        write_tensors(aside / "optimizer.safetensors", optimizer_tensors(optimizer, model))
-        write_text(aside / "state.json", json.dumps(state, indent=2) + "\n")
-        aside.rename(target)
-        for old in self._all()[: -self.keep]:
-            shutil.rmtree(old)
+        aside = target.with_name(f".{target.name}.{here.told(os.getpid())}")
+        if here.leads:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        here.wait()
+        write_part(aside, "model", model.state_dict(), here)
+        write_part(aside, "average", average.tensors(), here)
+        write_part(aside, "optimizer", optimizer_tensors(optimizer, model), here)
+        here.wait()
+        if here.leads:
+            write_text(aside / "state.json", json.dumps(state, indent=2) + "\n")
+            aside.rename(target)
+            for old in self._all()[: -self.keep]:
+                shutil.rmtree(old)
         return target
 
     def load(
@@ -101,7 +111,7 @@ class Run:
     ) -> dict[str, Any]:
         """Go back to the newest checkpoint; an empty dictionary where there is none.
 
-        Lines of the log after that step are removed: they will be written again.
+        Every process reads what it has now, whatever number of processes wrote it.
         """
         folder = self.newest()
         if folder is None:
@@ -114,9 +124,13 @@ class Run:
                 str(folder),
                 "Remove that folder; the run goes on from the one before it.",
             ) from error
-        load_tensors(model, read_tensors(folder / "model.safetensors"), str(folder))
-        average.load(read_tensors(folder / "average.safetensors"))
-        load_optimizer(optimizer, model, read_tensors(folder / "optimizer.safetensors"))
+        weights = model.state_dict()
+        load_tensors(model, read_part(folder, "model", weights.get), str(folder))
+        average.load(read_part(folder, "average", weights.get))
+        remembered = read_part(
+            folder, "optimizer", lambda name: weights.get(name.partition("/")[2])
+        )
+        load_optimizer(optimizer, model, remembered)
         return state
 
     def trim_log(self, step: int) -> None:
@@ -154,6 +168,16 @@ def _step_of(line: str) -> float:
         return json.loads(line).get("step", 0)
     except ValueError:
         return float("inf")
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Fields by which losses would change; what an older run does not say was the default."""
+    differ = set(_differences(as_saved(Recipe()) | before, now))
+    if "positions_per_step" not in before:
+        differ.discard("positions_per_step")
+    elif "positions_per_step" not in differ:
+        differ -= {"batch_positions", "accumulate"}
+    return sorted(differ)
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from wishbone.core.config import Config, build_layout, build_model
 from wishbone.core.data.tokens import TokenCorpus, write_text
@@ -23,6 +22,7 @@ from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.optimizer import Average, make_optimizer, rate, set_rate
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import Recipe
+from wishbone.core.train.shards import Loss, clip_gradients_, gathered, shard_, whole
 from wishbone.core.train.watch import Watch
 
 
@@ -59,14 +59,19 @@ class Trainer:
         self.here = here
         self.run = run
         torch.manual_seed(recipe.seed)
-        self.model = build_model(system, "cpu").to(here.device).train()
+        self.sharded = recipe.shard == "full" and here.count > 1
+        self.model = build_model(system, "cpu").train()
+        if not self.sharded:
+            self.model.to(here.device)
+        self.loss = shard_(self.model, here) if self.sharded else Loss(self.model)
         _, self.layout, self.codes = build_layout(system)
         for corpus in (training, held_out):
             check_tokens(corpus, system, self.layout.tables, self.codes)
         self.training = training
-        self.plan = BatchPlan(
-            training.positions(), recipe.batch_positions * here.count, recipe.seed
-        )
+        self.parts = recipe.accumulate * here.count
+        """Batches of one step, in all processes."""
+        budget = recipe.batch_positions * self.parts
+        self.plan = BatchPlan(training.positions(), budget, recipe.seed)
         self.held_out = self._held_out_batches(held_out)
         self.optimizer = make_optimizer(self.model, recipe)
         self.average = Average(self.model, recipe.ema)
@@ -107,26 +112,32 @@ class Trainer:
         """Held-out loss of the averaged weights, nats per target; not a number without data."""
         self.model.eval()
         total = torch.zeros(2, dtype=torch.float64, device=self.here.device)
-        with self.average.applied():
+        with self.average.applied(), gathered(self.loss):
             for batch in self.held_out:
                 batch = batch.to(self.here.device)
                 with self._autocast():
-                    loss, count = self.model.loss(batch.table, batch.ids, batch.targets, batch.mask)
+                    loss, count = self.loss(batch.table, batch.ids, batch.targets, batch.mask)
                 total += torch.stack([loss.double(), count.double()])
         self.model.train()
         loss, count = self.here.sum_(total).tolist()
         return loss / count if count else math.nan
 
     def save(self, watch: Watch | None = None) -> None:
-        """Write a checkpoint; all processes call it, the leading one writes."""
-        if self.here.leads:
-            state = {"step": self.step, "elapsed": self.elapsed, "tally": vars(self.tally)}
-            folder = self.run.save(self.model, self.average, self.optimizer, state)
-            if watch:
-                with self.average.applied():
-                    watch.saved(folder, self.model, self.system)
-                self.model.train()
+        """Write a checkpoint and speak the samples; all processes call it."""
+        state = {"step": self.step, "elapsed": self.elapsed, "tally": vars(self.tally)}
+        folder = self.run.save(self.model, self.average, self.optimizer, state, self.here)
+        if watch:
+            watch.saved(folder)
+        if watch and self.recipe.samples:
+            weights = self.weights()
+            if self.here.leads:
+                watch.samples(folder, weights, self.system)
         self.here.wait()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The averaged weights in the leading process; all must ask, the others get nothing."""
+        with self.average.applied():
+            return whole(self.model, keep=self.here.leads)
 
     def _resume(self) -> None:
         state = self.run.load(self.model, self.average, self.optimizer)
@@ -142,16 +153,22 @@ class Trainer:
         epoch, rows = self.plan.rows(self.step)
         # Dropout, too, follows from the number of the step, so no generator need be saved.
         torch.manual_seed((self.recipe.seed << 32) + self.step * self.here.count + self.here.rank)
-        batch = self._batch(rows[self.here.rank :: self.here.count], epoch)
-        loss, count = self._loss(batch)
-        total = torch.stack([loss.detach().double(), count.double()])
-        loss_sum, targets = self.here.sum_(total).tolist()
+        batches = [
+            self._batch(rows[part :: self.parts], epoch, rows)
+            for part in range(self.here.rank, self.parts, self.here.count)
+        ]
+        targets = self._sum(sum(batch.count for batch in batches if batch))
         self.optimizer.zero_grad(set_to_none=True)
-        if loss.requires_grad:
-            (loss / max(1.0, targets)).backward()
-        self.here.sum_gradients_(self.model)
-        limit = self.recipe.clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        total = torch.zeros((), dtype=torch.float64, device=self.here.device)
+        for batch in batches:
+            if batch:
+                loss, _ = self._loss(batch.to(self.here.device))
+                (loss / max(1.0, targets)).backward()
+                total += loss.detach().double()
+        loss_sum = float(self.here.sum_(total))
+        if not self.sharded:
+            self.here.sum_gradients_(self.model)
+        norm = clip_gradients_(self.model.parameters(), self.recipe.clip, self.here)
         if not math.isfinite(loss_sum) or not math.isfinite(norm):
             self._refuse(epoch, rows, loss_sum, norm)
         set_rate(self.optimizer, rate(self.step, self.recipe))
@@ -165,19 +182,22 @@ class Trainer:
         self.tally.seconds += time.monotonic() - begin
         self.tally.parts = {"epoch": epoch, "norm": norm}
 
-    def _batch(self, rows: Any, epoch: int) -> Batch | None:
+    def _batch(self, rows: Any, epoch: int, all_rows: Any) -> Batch | None:
+        """A process with nothing to do takes part all the same where weights are shared out."""
         if not len(rows):
-            return None
+            return self._batch(all_rows[:1], epoch, all_rows).silent() if self.sharded else None
         laid = [lay_out(self.training, self.layout, int(r), self.recipe.seed, epoch) for r in rows]
-        return collate(laid, rows).to(self.here.device)
+        return collate(laid, rows)
 
-    def _loss(self, batch: Batch | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum over the targets of this process, and their number."""
-        if batch is None:
-            nothing = torch.zeros((), device=self.here.device)
-            return nothing, nothing
+    def _loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum over the targets of a batch, and their number."""
         with self._autocast():
-            return self.model.loss(batch.table, batch.ids, batch.targets, batch.mask)
+            return self.loss(batch.table, batch.ids, batch.targets, batch.mask)
+
+    def _sum(self, number: int) -> float:
+        """The sum of a number over all processes."""
+        told = torch.tensor(number, dtype=torch.float64, device=self.here.device)
+        return float(self.here.sum_(told))
 
     def _held_out_batches(self, corpus: TokenCorpus) -> list[Batch]:
         """This process's share of the held-out batches, laid out the same way every time."""

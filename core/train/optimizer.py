@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wishbone.core.errors import CheckpointError
 from wishbone.core.model import SpeechLM
 from wishbone.core.train.recipe import Recipe
+from wishbone.core.train.shards import is_share, local, share_like
 
 FIRST = 0.01
 """Learning rate of the first step as a share of the highest (RWKV-LM, train.py)."""
@@ -53,7 +54,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     named = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            named[f"{key}/{name}"] = value.detach().clone()
+            named[f"{key}/{name}"] = value.detach()
     return named
 
 
@@ -72,37 +73,39 @@ def load_optimizer(
             )
         parameter = parameters[name]
         place = parameter.device if key != "step" or parameter.is_cuda else "cpu"
-        optimizer.state[parameter][key] = value.to(place)
+        optimizer.state[parameter][key] = value if is_share(value) else value.to(place)
 
 
 class Average:
     """Exponential moving average of the weights; young averages forget faster.
 
     The decay of step t is ``min(decay, (1 + t) / (10 + t))``, so that the first steps do not weigh
-    on the average for ever.
+    on the average for ever. Of weights that are shared out it averages the rows that are here.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.names = [name for name, _ in model.named_parameters()]
-        self._live = [p for _, p in model.named_parameters()]
-        self._mean = [p.detach().clone() for p in self._live]
+        self._weights = list(model.parameters())
+        self._live = [local(p) for p in self._weights]
+        self._mean = [p.clone() for p in self._live]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the weights after step ``step`` (counted from 0) into the average."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._mean, [p.detach() for p in self._live], 1 - decay)
+        torch._foreach_lerp_(self._mean, self._live, 1 - decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """The averages by parameter name; the weights themselves where none are kept."""
-        return dict(zip(self.names, self._mean if self.decay else self._live, strict=True))
+        kept = zip(self.names, self._mean if self.decay else self._live, self._weights, strict=True)
+        return {name: share_like(mean, weight) for name, mean, weight in kept}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Put averages back by parameter name."""
         for name, mean in zip(self.names, self._mean, strict=True):
-            mean.copy_(tensors[name])
+            mean.copy_(local(tensors[name]))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -110,11 +113,9 @@ class Average:
         if not self.decay:
             yield
             return
-        held = [p.detach().clone() for p in self._live]
-        with torch.no_grad():
-            torch._foreach_copy_(self._live, self._mean)
+        held = [p.clone() for p in self._live]
+        torch._foreach_copy_(self._live, self._mean)
         try:
             yield
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self._live, held)
+            torch._foreach_copy_(self._live, held)

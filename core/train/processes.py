@@ -1,4 +1,4 @@
-"""One process or many: torchrun's environment, and the three things processes tell each other."""
+"""One process or many: torchrun's environment, and what processes tell each other."""
 
 from __future__ import annotations
 
@@ -49,11 +49,15 @@ class Processes:
 
     def agree(self, flag: bool) -> bool:
         """What the leading process says, so that all stop in the same step."""
+        return bool(self.told(int(flag)))
+
+    def told(self, number: int) -> int:
+        """The leading process's ``number``."""
         if self.count == 1:
-            return flag
-        told = torch.tensor([float(flag)], device=self.device)
+            return number
+        told = torch.tensor([number], device=self.device)
         dist.broadcast(told, 0)
-        return bool(told.item())
+        return int(told.item())
 
     def wait(self) -> None:
         """Until all are here."""

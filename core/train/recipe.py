@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.compose import Config, compose, merge
-from wishbone.core.config import read, resolve, structured
+from wishbone.core.config import resolve, structured
 from wishbone.core.errors import ConfigError
 
 
@@ -18,6 +18,8 @@ class Recipe:
 
     system: Any = None
     """Name or path of a system, or a mapping with ``base:`` and what differs from it."""
+    weights: str | None = None
+    """Folder of weights to start from, a release for example: the ``weights`` of the system."""
     data: Any = None
     """Folder of token data, or a list of folders."""
     held_out: Any = 0.02
@@ -31,7 +33,12 @@ class Recipe:
     max_minutes: float = 0.0
     """Stop with a checkpoint after this many minutes of this call; 0 means never."""
     batch_positions: int = 8192
-    """Padded positions a process sees in one step: batch size times longest sequence."""
+    """Padded positions a process sees at once: batch size times longest sequence."""
+    accumulate: int = 1
+    """How many such batches a process sees in one step, one after another."""
+    shard: str = "none"
+    """"none": every process has all weights, and gradients are summed. "full": processes share
+    weights, gradients, average and AdamW's memory out (FSDP2). One process alone has all of it."""
     learning_rate: float = 1e-3
     """Highest learning rate."""
     weight_decay: float = 0.01
@@ -78,7 +85,7 @@ class Recipe:
 
 RUNNING = (
     "out", "max_minutes", "log_every", "evaluate_every", "held_out_limit", "checkpoint_every",
-    "checkpoint_minutes", "keep", "tensorboard", "samples", "device",
+    "checkpoint_minutes", "keep", "tensorboard", "samples", "device", "shard",
 )  # fmt: skip
 """Fields that may differ when a run is resumed, because no loss depends on them."""
 
@@ -97,7 +104,9 @@ def read_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tupl
     _check(recipe, values)
     if not recipe.out:
         recipe.out = str(Path("runs") / Path(name_or_path).stem)
-    system = _system(recipe.system, inner, values.path.parent if values.path else Path())
+    folder = values.path.parent if values.path else Path()
+    over = {"weights": recipe.weights} if recipe.weights else {}
+    system = _system(recipe.system, inner, folder, over)
     recipe.system = dict(system)
     return recipe, system
 
@@ -107,17 +116,18 @@ def _structured(values: Config) -> Recipe:
     return structured(Recipe, values, "recipe", Config(values, values.path, places))
 
 
-def _system(system: Any, overrides: list[str], folder: Path) -> Config:
+def _system(system: Any, overrides: list[str], folder: Path, over: dict[str, Any]) -> Config:
     """The resolved system; a file beside the recipe comes before a bundled name."""
 
     def place(name: str) -> str | Path:
         return folder / name if (folder / name).is_file() else name
 
     if isinstance(system, str):
-        return read(place(system), overrides)
-    own = dict(system)
-    base = compose(place(own.pop("base"))) if "base" in own else {}
-    return resolve(Config(merge(base, own)))
+        return resolve(compose(place(system), overrides, over=over))
+    own = merge(system, over)
+    # what the recipe says may be what the base refers to
+    values = compose(place(own.pop("base")), over=own) if "base" in own else own
+    return resolve(Config(values))
 
 
 def _check(recipe: Recipe, values: Config) -> None:
@@ -134,7 +144,9 @@ def _check(recipe: Recipe, values: Config) -> None:
         refuse("schedule", f"There is no schedule '{recipe.schedule}'.", "cosine or trapezoid.")
     if recipe.precision not in ("bf16", "fp32"):
         refuse("precision", f"There is no precision '{recipe.precision}'.", "Write bf16 or fp32.")
-    for key in ("steps", "batch_positions", "log_every", "keep"):
+    if recipe.shard not in ("none", "full"):
+        refuse("shard", f"There is no way to shard '{recipe.shard}'.", "Write none or full.")
+    for key in ("steps", "batch_positions", "accumulate", "log_every", "keep"):
         if getattr(recipe, key) < 1:
             refuse(key, f"'{key}' must be at least 1.", "Write a larger number.")
     if not 0 <= recipe.ema < 1:

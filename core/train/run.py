@@ -7,11 +7,12 @@ import math
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from wishbone.core.config import Config
 from wishbone.core.data.corpora import read_corpus
@@ -41,7 +42,7 @@ def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int
     # the corpus is checked before the folder is taken, so that a mistake leaves nothing behind
     trainer = Trainer(recipe, system, training, held_out, here, run)
     if here.leads:
-        run.claim(recipe, digest, change)
+        run.claim(recipe, digest, change, here.count)
     here.wait()
     if here.leads:
         _introduce(trainer, training, held_out)
@@ -53,9 +54,10 @@ def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int
     finally:
         torch.set_flush_denormal(False)
     held_out_loss = trainer.evaluate() if finished else math.nan
+    weights = trainer.weights() if finished else {}
     if here.leads:
         if finished:
-            export(trainer, digest, held_out_loss)
+            export(trainer, weights, digest, held_out_loss)
         else:
             print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
     here.wait()
@@ -74,8 +76,10 @@ def corpora(recipe: Recipe, system: Config) -> tuple[TokenCorpus, TokenCorpus]:
     return corpus.take(rows), corpus.take(out)
 
 
-def export(trainer: Trainer, digest: str, held_out_loss: float) -> Path | None:
-    """The averaged weights as a folder that a system's ``weights:`` can name."""
+def export(
+    trainer: Trainer, weights: Mapping[str, Tensor], digest: str, held_out_loss: float
+) -> Path | None:
+    """The averaged ``weights`` as a folder that a system's ``weights:`` can name."""
     run, recipe = trainer.run, trainer.recipe
     target = _free(run, recipe, trainer.step)
     if target is None:
@@ -90,11 +94,13 @@ def export(trainer: Trainer, digest: str, held_out_loss: float) -> Path | None:
     }
     origin = provenance(trainer.system, data=digest, seeds={"train": recipe.seed}, notes=notes)
     config = {key: value for key, value in trainer.system.items() if key != "weights"}
+    for slot in ("backbone", "head"):
+        # what it began with must not be laid over what it became
+        config[slot] = {key: value for key, value in config[slot].items() if key != "weights"}
     # an export that is replaced stays complete until the new one is
     aside = run.folder / f".{target.name}.new"
     shutil.rmtree(aside, ignore_errors=True)
-    with trainer.average.applied():
-        save(aside, trainer.model, config | {"weights": "."}, origin)
+    save(aside, weights, config | {"weights": "."}, origin)
     old = run.folder / f".{target.name}.old"
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from wishbone.core.errors import MissingExtra
 from wishbone.core.train.checkpoint import Run
@@ -60,14 +63,17 @@ class Watch:
         late = 0 < minutes * 60 < time.monotonic() - self._saved_at
         return late or bool(every and step % every == 0)
 
-    def saved(self, folder: Path, model: Any, system: Any) -> None:
-        """A checkpoint was written; speak the samples with the weights ``model`` has now."""
+    def saved(self, folder: Path) -> None:
+        """A checkpoint was written."""
         self._saved_at = time.monotonic()
         self._say(f"wrote {folder}")
+
+    def samples(self, folder: Path, weights: Mapping[str, Tensor], system: Any) -> None:
+        """Speak the samples at checkpoint ``folder`` with the language model's ``weights``."""
         for number, sentence in enumerate(self.recipe.samples):
             target = self.run.folder / "samples" / f"{folder.name}-{number}.wav"
             try:
-                speak(model, system, sentence, target)
+                speak(weights, system, sentence, target)
             # A young model may say anything or nothing; that must not stop its training.
             except Exception as error:
                 self._say(f"no sample: {type(error).__name__}: {error}")
@@ -89,12 +95,12 @@ class Watch:
                 self._board.add_scalar(name, value, step)
 
 
-def speak(model: Any, system: Any, sentence: str, target: Path) -> None:
-    """One sentence with the model in training and the system's own decoder, into a WAV file."""
+def speak(weights: Mapping[str, Tensor], system: Any, sentence: str, target: Path) -> None:
+    """One sentence with the weights in training and the system's own decoder, into a WAV file."""
     from wishbone.core import config, pipeline
 
     whole = config.build({key: value for key, value in system.items() if key != "weights"})
-    whole.model.load_state_dict(model.state_dict())
+    whole.model.load_state_dict(dict(weights))
     target.parent.mkdir(parents=True, exist_ok=True)
     pipeline.say(whole, sentence).save(target, overwrite=True)
 

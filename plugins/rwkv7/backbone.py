@@ -190,6 +190,10 @@ class RWKV7(Backbone):
         """From the shape alone; block 0 has no v0, v1, v2."""
         return Shape.of(config).parameters()
 
+    def shardable(self) -> list[nn.Module]:
+        """Both halves of every block: ``forward`` calls these, and never a block as a whole."""
+        return [half for block in self.blocks for half in (block.time_mix, block.channel_mix)]
+
     def flops_per_position(self, context: int = 0) -> int:
         """Matrices once each, and nine operations per number of the WKV state."""
         matrices = sum(p.numel() for n, p in self.named_parameters() if _is_matrix(n, p))

@@ -274,6 +274,10 @@ class Transformer(Backbone):
         attention = rows * width + rows * config.qkv_bias + width * width
         return config.layers * (attention + 3 * width * config.ffn_width + 2 * width) + width
 
+    def shardable(self) -> list[nn.Module]:
+        """The blocks."""
+        return list(self.blocks)
+
     def flops_per_position(self, context: int = 0) -> int:
         """Two per matrix weight, and four per channel of every position attended to."""
         attended = 4 * self.config.layers * self.width * (context + 1)
