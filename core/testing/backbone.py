@@ -187,6 +187,23 @@ def adapters(cls: Any, config: Any, module: str | None) -> str:
 
 
 @torch.no_grad()
+def shares(cls: Any, config: Any, module: str | None) -> str:
+    """What training may share out is called as modules, and nothing is named twice."""
+    model = build(cls, config, torch.float32)
+    named, called = list(model.shardable()), set()
+    own = {id(inner) for inner in model.modules()}
+    inside = [id(inner) for part in named for inner in part.modules()]
+    require(own.issuperset(inside), "shardable names a module that is not the backbone's")
+    require(len(inside) == len(set(inside)), "shardable names a module inside another")
+    for part in named:
+        part.register_forward_hook(lambda part, *_: called.add(id(part)))
+    model(torch.ones(1, 3, model.width))
+    idle = [type(part).__name__ for part in named if id(part) not in called]
+    require(not idle, f"forward never calls these modules of shardable as modules: {idle}")
+    return f"{len(named)} parts"
+
+
+@torch.no_grad()
 def low_precision(cls: Any, config: Any, module: str | None) -> str:
     """bfloat16 stays near float32, and recurrent state stays float32."""
     full = build(cls, config, torch.float32)
@@ -225,5 +242,6 @@ CHECKS = (
     Check("gradient", "Gradients of x and of the first state are right.", gradient),
     Check("parameters", "Builds on meta; the parameter formula is exact.", parameters),
     Check("adapters", "Adapter targets exist; the cost of a step is stated.", adapters),
+    Check("shares", "What shardable names is called in forward.", shares),
     Check("low_precision", "bfloat16 stays near float32, with float32 state.", low_precision),
 )

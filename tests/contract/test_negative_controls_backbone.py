@@ -126,6 +126,25 @@ class WrapsNothing(Leaky):
     caps = Caps(constant_state=True, peft_targets=("contents",))
 
 
+class SharesWhatIsNotCalled(Leaky):
+    def __init__(self, config):
+        super().__init__(config)
+        self.idle = nn.Identity()
+
+    def shardable(self):
+        return [self.content, self.idle]
+
+
+class SharesTwice(Leaky):
+    def shardable(self):
+        return [self, self.content]
+
+
+class SharesWhatIsNotItsOwn(Leaky):
+    def shardable(self):
+        return [nn.Identity()]
+
+
 class HalfState(Leaky):
     def init_state(self, batch, *, device=None, dtype=None):
         return {"memory": torch.zeros(batch, self.width, dtype=dtype or self.decay.dtype)}
@@ -185,6 +204,9 @@ BACKBONES = [
     (GroupIsMissing, "parameters", set()),
     (BuildsForReal, "parameters", set()),
     (WrapsNothing, "adapters", set()),
+    (SharesWhatIsNotCalled, "shares", set()),
+    (SharesTwice, "shares", set()),
+    (SharesWhatIsNotItsOwn, "shares", set()),
     (HalfState, "low_precision", set()),
     (CoarseInHalf, "low_precision", set()),
     (HasTuple, "config_round_trip", set()),

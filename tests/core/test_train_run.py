@@ -185,10 +185,12 @@ def test_mistakes_in_a_recipe_are_named(tmp_path):
         (["schedule=linear"], "schedule 'linear'"),
         (["system.backbone.widht=3"], "widht"),
         (["ema=1.5"], "ema"),
+        (["shard=half"], "shard 'half'"),
+        (["accumulate=0"], "accumulate"),
     ):
         with pytest.raises(ConfigError, match=said):
             main([recipe, *words])
-    with pytest.raises(DataError, match="no Parquet"):
+    with pytest.raises(DataError, match="is not here"):
         main([recipe, f"data={tmp_path}/nowhere"])
 
 

@@ -41,9 +41,10 @@ def losses(run):
     ]
 
 
-def test_two_processes_are_one_with_twice_the_batch(tmp_path):
+@pytest.mark.parametrize("shard", ["none", "full"])
+def test_two_processes_are_one_with_twice_the_batch(tmp_path, shard):
     recipe = write_recipe(tmp_path)
-    train(TWO, recipe, f"out={tmp_path}/two")
+    train(TWO, recipe, f"out={tmp_path}/two", f"shard={shard}")
     assert main([str(recipe), f"out={tmp_path}/one", "batch_positions=800"]) == 0
     assert main([str(recipe), f"out={tmp_path}/small"]) == 0
     two, one, small = (losses(tmp_path / name) for name in ("two", "one", "small"))
