@@ -35,7 +35,8 @@ def together(*commands, count=2, limit=120, prepare=None):
         for worker in stuck:
             worker.kill()
         files = [Path(folder) / str(rank) for rank in range(count)]
-        said = [file.read_text() if file.exists() else "" for file in files]
+        ends = [f"exit code {worker.exitcode}" if worker.exitcode else "" for worker in workers]
+        said = [f.read_text() if f.exists() else end for f, end in zip(files, ends, strict=True)]
     assert any(said) or not stuck, f"the processes did not end within {limit} s"
     return said
 
