@@ -12,6 +12,7 @@ import torch
 from rwkv7_files import squeezed, trained_looking
 from torch.nn import functional as F
 
+from wishbone.kernels.elementwise import reference
 from wishbone.plugins.rwkv7 import formula, layers
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.convert import FLA, RWKVLM
@@ -200,31 +201,37 @@ def test_a_transposed_state_does_not_agree(official):
     assert apart(logits, theirs["whole"][SPLIT:]) > 100
 
 
-NORMED = "F.layer_norm(y.to(full), y.shape[-1:], eps=eps)"
+DIRECTION = "direction = F.normalize(k * k_k, dim=-1, eps=1e-12)"
+KEY = "key = k * (1 + (rate - 1) * k_a)"
+LATE = DIRECTION.replace("k * k_k", "key * k_k")
 MISTAKES = {
     "the key is normed after a changed it": (
-        "k = k * (1 + (a - 1) * k_a)", "k = k * (1 + (a - 1) * k_a); "
-        "direction = F.normalize(k * k_k, dim=-1, eps=1e-12)"),
+        "prepare", f"{DIRECTION}\n    {KEY}", f"{KEY}\n    {LATE}"),
     "the bonus comes before the norm": (
-        NORMED, "F.layer_norm((y + (r * k * r_k).sum(-1, keepdim=True) * v).to(full), "
-        "y.shape[-1:], eps=eps)"),
-    "the bonus takes the key as it was": ("bonus = (r * k * r_k)", "bonus = (r * before_k * r_k)"),
-    "a is not in the row that is written": ("direction * a, wkv", "direction, wkv"),
-    "the decay is not squashed": ("-DECAY * torch.sigmoid(low_w.to(full) + w0)",
-                                  "-DECAY * torch.sigmoid(low_w.to(full))"),
-    "nothing is wrong": ("full = wkv.dtype", "full = wkv.dtype"),
+        "finish", "F.layer_norm(y,", "F.layer_norm(y + (r * key * r_k).sum(-1, keepdim=True) * v,"),
+    "the bonus takes the key as it was": (
+        "attend", "finish(y, r, key,", "finish(y, r, k.unflatten(-1, split),"),
+    "a is not in the row that is written": ("prepare", "(direction * rate)", "direction"),
+    "the decay is not squashed": ("prepare", "torch.sigmoid(low_w + w0)", "torch.sigmoid(low_w)"),
+    "nothing is wrong": ("prepare", "-DECAY", "-DECAY"),
 }  # fmt: skip
+PLACES = {
+    "attend": (formula, formula.attend),
+    "prepare": (reference, reference.prepare_reference),
+    "finish": (reference, reference.finish_reference),
+}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_in_the_formula_would_be_seen(official, monkeypatch, mistake):
-    before, after = MISTAKES[mistake]
-    source = inspect.getsource(formula.attend)
+    name, before, after = MISTAKES[mistake]
+    module, function = PLACES[name]
+    source = inspect.getsource(function)
     assert before in source
-    source = source.replace(before, after).replace("k = k.to(full)", "k = before_k = k.to(full)")
-    space = dict(vars(formula))
-    exec(compile(source, mistake, "exec"), space)
-    monkeypatch.setattr(layers, "attend_fused", space["attend"])
+    space = dict(vars(module))
+    exec(compile(source.replace(before, after), mistake, "exec"), space)
+    monkeypatch.setattr(formula, name, space[function.__name__])
+    monkeypatch.setattr(layers, "attend_fused", formula.attend)
     logits, _ = ours("narrow")(TOKENS)
     difference = apart(logits, official["narrow"]["whole"])
     assert difference < 1 if mistake == "nothing is wrong" else difference > 100
@@ -244,7 +251,9 @@ def test_mistakes_around_it_would_be_seen(official, monkeypatch):
         assert apart(model(TOKENS)[0], wanted) > 100
     mixed = layers._mixed
     with monkeypatch.context() as patch:
-        patch.setattr(layers, "_mixed", lambda h, before, mix: mixed(before, h, mix))
+        patch.setattr(
+            layers, "_mixed", lambda h, carry, rows, *rest: mixed(h, carry, 1 - rows, *rest)
+        )
         assert apart(model(TOKENS)[0], wanted) > 100
     forward = layers.TimeMix.forward
     with monkeypatch.context() as patch:
