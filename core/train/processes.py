@@ -78,7 +78,10 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if count > 1:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield Processes(rank, count, torch.device(device))
+        here = Processes(rank, count, torch.device(device))
+        yield here
+        # nobody leaves while another still writes: gloo may abort whoever is left behind
+        here.wait()
     finally:
         if count > 1:
             dist.destroy_process_group()
