@@ -61,7 +61,7 @@ def test_two_processes_fine_tune_a_release_as_one_does(folder):
     assert main(train(folder, "cosyvoice2", "one", "accumulate=4")) == 0
     ours, theirs = losses(folder / "two"), losses(folder / "one")
     assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=1e-5)
-    assert ours[-1][1] < ours[0][1] - 0.5
+    assert ours[-1][1] < ours[0][1] - 0.2
     saved = folder / "two" / "checkpoints" / "step-00000008"
     assert (saved / "model-00001-of-00002.safetensors").is_file()
     # the export is a system: what was trained is its own, the rest is the release's
