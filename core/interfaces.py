@@ -183,6 +183,10 @@ class Backbone(nn.Module):
         """Multiplications and additions of one decoding step after ``context`` positions."""
         return 2 * sum(p.numel() for p in self.parameters() if p.ndim > 1)
 
+    def training_form(self) -> str:
+        """Which form ``forward`` takes in training on this device, in words; empty if one only."""
+        return ""
+
     def shardable(self) -> Sequence[nn.Module]:
         """Modules whose parameters are gathered one module at a time when processes share them out.
 

@@ -133,6 +133,8 @@ def _free(run: Run, recipe: Recipe, step: int) -> Path | None:
 def _introduce(trainer: Trainer, training: TokenCorpus, held_out: TokenCorpus) -> None:
     count = sum(p.numel() for p in trainer.model.parameters())
     epoch = len(trainer.plan.epoch(0))
+    if form := trainer.model.backbone.training_form():
+        print(form, file=sys.stderr)
     print(
         f"{count / 1e6:.2f} M parameters; {len(training)} utterances,"
         f" {training.seconds.sum() / 3600:.2f} h, {epoch} steps an epoch;"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.interfaces import Backbone, Caps, State
+from wishbone.kernels.wkv7 import triton_missing
 from wishbone.plugins.engines import Engine, choose
 from wishbone.plugins.rwkv7.init import initialise
 from wishbone.plugins.rwkv7.layers import Block, Steps
@@ -189,6 +190,13 @@ class RWKV7(Backbone):
     def count_parameters(cls, config: Config) -> int:
         """From the shape alone; block 0 has no v0, v1, v2."""
         return Shape.of(config).parameters()
+
+    def training_form(self) -> str:
+        """The scan's form, and why it is not the Triton kernels where they do not run."""
+        missing = triton_missing()
+        if self.norm_in.weight.is_cuda and not missing:
+            return "WKV-7 in Triton kernels"
+        return f"WKV-7 in chunks, PyTorch ({missing or 'not on the GPU'})"
 
     def shardable(self) -> list[nn.Module]:
         """Both halves of every block: ``forward`` calls these, and never a block as a whole."""

@@ -188,3 +188,8 @@ def test_nothing_in_the_padding_gets_out():
 def test_heads_must_fill_the_width():
     with pytest.raises(ConfigError, match="Width 100 is not a multiple of head size 64"):
         RWKV7(RWKV7.Config(width=100))
+
+
+def test_it_says_how_it_trains():
+    said = RWKV7(RWKV7.small_config()).training_form()
+    assert "in chunks" in said and ("CUDA" in said or "GPU" in said or "triton" in said)
