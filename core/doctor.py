@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         for title, checks in sections.items():
             print(title)
             for name, fine, text in checks:
-                print(f"  {'ok' if fine else '--'}  {name:<24}{text}")
+                print(f"  {'ok' if fine else '--'}  {name:<29} {text}")
     needed = [*sections["packages"], *sections["plug-ins"]]
     return 0 if all(fine for _, fine, _ in needed) else 3
 

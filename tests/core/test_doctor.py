@@ -58,3 +58,13 @@ def test_a_missing_package_is_named(monkeypatch):
         False,
         "missing nor-this; pip install 'wishbone-tts[ab]'",
     )
+
+
+def test_every_folder_of_kernels_answers():
+    from wishbone.plugins.kernel_report import kernel_report
+
+    told = kernel_report()
+    assert {name.split()[1].split("/")[0] for name, _, _ in told} >= {
+        "attention", "elementwise", "linear", "wkv7",
+    }  # fmt: skip
+    assert [reason for _, _, reason in told if "Error" in reason] == []
