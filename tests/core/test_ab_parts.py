@@ -115,7 +115,7 @@ def test_an_item_is_timed_and_its_codes_counted():
     row, audio = generate.speak(tiny_system(), "some words here", 3)
     assert len(audio) == row["codes"] * 960
     assert 0 < row["first_audio"] <= 1000 * row["made"] + 1
-    # what took how long is written down in whole milliseconds
+    # "made" is rounded to tenths of a millisecond, and a tiny system is quick
     assert abs(row["rtf"] * row["seconds"] - row["made"]) < 1.5e-3
 
 
