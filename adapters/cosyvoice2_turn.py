@@ -10,7 +10,8 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from wishbone.core.errors import CapabilityError, DataError
-from wishbone.core.interfaces import Action, Draw, Emit, Feed, Prompt, Stop, Turn, Wait
+from wishbone.core.interfaces import Action, Draw, Emit, Feed, Prompt, Stop, Wait
+from wishbone.core.turn import SteppedTurn, Steps
 
 if TYPE_CHECKING:
     from wishbone.adapters.cosyvoice2 import CosyVoice2
@@ -21,7 +22,6 @@ END_OF_PROMPT = "<|endofprompt|>"
 """Closes an instruction; the tokenizer must know it as a special."""
 
 Position = tuple[int, tuple[int, ...]]
-Steps = Generator[Action, None, None]
 
 
 def text(ids: Iterable[int]) -> list[Position]:
@@ -34,7 +34,7 @@ def speech(codes: Iterable[int]) -> list[Position]:
     return [(SPEECH, (code,)) for code in codes]
 
 
-class CosyVoice2Turn(Turn):
+class CosyVoice2Turn(SteppedTurn):
     """Text comes in by ``give_text``, actions go out by ``next``, in the form the layout names.
 
     Text and codes of the prompt stand in the sequence as if the utterance had begun with them. The
@@ -42,38 +42,15 @@ class CosyVoice2Turn(Turn):
     """
 
     def __init__(self, layout: CosyVoice2, prompt: Prompt) -> None:
+        super().__init__()
         self._layout = layout
         self._config = layout.config
         self._instruct = close_instruct(prompt.instruct, layout)
         self._prompt_text = list(prompt.text)
         self._prompt = [frame[0] for frame in prompt.speech]
         self._prompt_ends = prompt.word_ends
-        self._text: list[int] = []
-        self._ended = False
-        self._drawn: int | None = None
-        self._action: Action | None = None
-        self._steps = self._choose()
 
-    def give_text(self, ids: Sequence[int]) -> None:
-        """More text arrived."""
-        self._text.extend(ids)
-
-    def end_text(self) -> None:
-        """No more text will arrive."""
-        self._ended = True
-
-    def next(self) -> Action:
-        """What to do now; after the utterance is over, ``Stop`` again and again."""
-        action = next(self._steps, self._action)
-        assert action is not None
-        self._action = action
-        return action
-
-    def drawn(self, ids: tuple[int, ...]) -> None:
-        """What the sampler drew."""
-        self._drawn = ids[0]
-
-    def _choose(self) -> Steps:
+    def _run(self) -> Steps:
         if self._config.form == "unistream":
             return self._unistream()
         if self._config.pace == "words":
@@ -82,20 +59,12 @@ class CosyVoice2Turn(Turn):
             return self._ratio_upstream()
         return self._ratio()
 
-    def _draw(self, *banned: int, forced: int | None = None) -> Generator[Action, None, int]:
-        self._drawn = None
-        yield Draw(banned=banned, forced=forced)
-        if self._drawn is None:
-            raise RuntimeError("a turn asked for a draw and was not told what was drawn")
-        return self._drawn
+    def _code(self, *banned: int, forced: int | None = None) -> Generator[Action, None, int]:
+        return (yield from self._draw(Draw(banned, forced)))[0]
 
     def _say(self, code: int) -> Steps:
         yield Emit((code,))
         yield Feed(speech((code,)))
-
-    def _wait_for_the_end(self) -> Steps:
-        while not self._ended:
-            yield Wait()
 
     def _unistream(self) -> Steps:
         yield Feed([SOS, *text(self._instruct), *text(self._prompt_text)])
@@ -118,7 +87,7 @@ class CosyVoice2Turn(Turn):
         never = () if every else (layout.unused, layout.fill)
         for said in range(most):
             early = (layout.eos,) if said < fewest else ()
-            code = yield from self._draw(*never, *early)
+            code = yield from self._code(*never, *early)
             if code >= layout.eos:
                 yield Stop("end")
                 return
@@ -161,10 +130,10 @@ class CosyVoice2Turn(Turn):
         yield Feed([*text(ids), *speech(known)])
         missing = count - len(known)
         for _ in range(missing):
-            code = yield from self._draw(layout.eos, layout.unused, layout.fill)
+            code = yield from self._code(layout.eos, layout.unused, layout.fill)
             yield from self._say(code)
         if missing:
-            yield from self._draw(forced=layout.fill)
+            yield from self._code(forced=layout.fill)
         return missing
 
     def _words(self) -> Steps:
@@ -204,11 +173,11 @@ class CosyVoice2Turn(Turn):
         layout = self._layout
         for said in range(self._most_codes(word)):
             early = (layout.fill,) if said < self._config.min_codes_per_word else ()
-            code = yield from self._draw(layout.eos, layout.unused, *early)
+            code = yield from self._code(layout.eos, layout.unused, *early)
             if code == layout.fill:
                 return
             yield from self._say(code)
-        yield from self._draw(forced=layout.fill)
+        yield from self._code(forced=layout.fill)
 
     def _ratio_upstream(self) -> Steps:
         """The public code's bistream, id by id, with what differs from training left in.
@@ -244,7 +213,7 @@ class CosyVoice2Turn(Turn):
             while not filled:
                 yield Feed(pending)
                 forced = layout.fill if drawn == next_fill else None
-                code = yield from self._draw(layout.eos, forced=forced)
+                code = yield from self._code(layout.eos, forced=forced)
                 filled = code == layout.fill
                 if filled:
                     next_fill = drawn + m + 1
@@ -254,7 +223,7 @@ class CosyVoice2Turn(Turn):
                     pending = speech((code,))
                 drawn += 1
         yield Feed([*pending, *text(waiting), TASK])
-        while (code := (yield from self._draw())) != layout.eos:
+        while (code := (yield from self._code())) != layout.eos:
             self._refuse_extra(code)
             yield from self._say(code)
         yield Stop("end")

@@ -18,14 +18,13 @@ code drops them unread; here nothing stands there. Marks are fed, never drawn.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from wishbone.adapters.cosyvoice2 import Line
 from wishbone.core.errors import ConfigError, DataError
 from wishbone.core.interfaces import (
-    Action,
     CodeSpace,
     Draw,
     Emit,
@@ -38,8 +37,8 @@ from wishbone.core.interfaces import (
     Tell,
     TextSpace,
     Turn,
-    Wait,
 )
+from wishbone.core.turn import SteppedTurn, Steps
 
 SPEECH, TEXT, GLOBAL, MARKS = 0, 1, 2, 3
 """Indices into ``Spark.tables``."""
@@ -167,42 +166,18 @@ class Spark(Layout):
         return MARKS, (END_GLOBAL, START_SEMANTIC)
 
 
-class SparkTurn(Turn):
+class SparkTurn(SteppedTurn):
     """One request: all text, the voice, then codes until the end is drawn."""
 
     def __init__(self, layout: Spark, prompt: Prompt) -> None:
+        super().__init__()
         self._layout = layout
         self._prompt = prompt
-        self._text: list[int] = []
-        self._ended = False
-        self._drawn: int | None = None
-        self._action: Action | None = None
-        self._steps = self._run()
 
-    def give_text(self, ids: Sequence[int]) -> None:
-        """More text arrived."""
-        self._text.extend(ids)
-
-    def end_text(self) -> None:
-        """No more text will arrive."""
-        self._ended = True
-
-    def next(self) -> Action:
-        """What to do now; after the utterance is over, ``Stop`` again and again."""
-        action = next(self._steps, self._action)
-        assert action is not None
-        self._action = action
-        return action
-
-    def drawn(self, ids: tuple[int, ...]) -> None:
-        """What the sampler drew."""
-        self._drawn = ids[0]
-
-    def _run(self) -> Generator[Action, None, None]:
+    def _run(self) -> Steps:
         layout, prompt = self._layout, self._prompt
         yield Feed(_positions([*layout.before(prompt.instruct), (TEXT, prompt.text)]))
-        while not self._ended:
-            yield Wait()
+        yield from self._wait_for_the_end()
         if not self._text:
             yield Stop("end")
             return
@@ -217,33 +192,27 @@ class SparkTurn(Turn):
         yield Feed(_positions([layout.opening(), (SPEECH, known)]))
         yield from self._speak()
 
-    def _draw_voice(self, voice: list[int]) -> Generator[Action, None, None]:
+    def _draw_voice(self, voice: list[int]) -> Steps:
         codes = self._layout.codes
         never = tuple(range(codes.global_size, codes.size + 1))
         for _ in range(codes.global_count):
-            voice.append((yield from self._draw(Draw(never, whole=True))))
-            yield Feed([(GLOBAL, (voice[-1],))])
+            (code,) = yield from self._draw(Draw(never, whole=True))
+            voice.append(code)
+            yield Feed([(GLOBAL, (code,))])
 
-    def _speak(self) -> Generator[Action, None, None]:
+    def _speak(self) -> Steps:
         config, end = self._layout.config, self._layout.end
         fewest, most = (
             int(ratio * len(self._text)) for ratio in (config.min_code_ratio, config.max_code_ratio)
         )
         for said in range(most):
-            code = yield from self._draw(Draw((end,) if said < fewest else ()))
+            (code,) = yield from self._draw(Draw((end,) if said < fewest else ()))
             if code == end:
                 yield Stop("end")
                 return
             yield Emit((code,))
             yield Feed([(SPEECH, (code,))])
         yield Stop("length")
-
-    def _draw(self, wish: Draw) -> Generator[Action, None, int]:
-        self._drawn = None
-        yield wish
-        if self._drawn is None:
-            raise RuntimeError("a turn asked for a draw and was not told what was drawn")
-        return self._drawn
 
 
 def _positions(parts: Sequence[Part]) -> list[Position]:

@@ -17,7 +17,7 @@ The public code cannot end: it lets channel 0 draw nothing but codes while it ge
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -26,7 +26,6 @@ import torch
 from wishbone.core.errors import CapabilityError, ConfigError
 from wishbone.core.interfaces import (
     IGNORE,
-    Action,
     CodeSpace,
     Draw,
     Emit,
@@ -38,14 +37,13 @@ from wishbone.core.interfaces import (
     Stop,
     TextSpace,
     Turn,
-    Wait,
 )
+from wishbone.core.turn import SteppedTurn, Steps
 
 SPEECH, TEXT, MARKS = 0, 1, 2
 """Indices into ``XY.tables``."""
 
 Frame = Sequence[int]
-Steps = Generator[Action, None, None]
 
 
 class XY(Layout):
@@ -121,42 +119,18 @@ class XY(Layout):
         return XYTurn(self, prompt)
 
 
-class XYTurn(Turn):
+class XYTurn(SteppedTurn):
     """One request: all text, then frames that run behind each other until channel 0 ends."""
 
     def __init__(self, layout: XY, prompt: Prompt) -> None:
+        super().__init__()
         self._layout = layout
         self._prompt = prompt
-        self._text: list[int] = []
-        self._ended = False
-        self._drawn: tuple[int, ...] = ()
-        self._action: Action | None = None
-        self._steps = self._run()
-
-    def give_text(self, ids: Sequence[int]) -> None:
-        """More text arrived."""
-        self._text.extend(ids)
-
-    def end_text(self) -> None:
-        """No more text will arrive."""
-        self._ended = True
-
-    def next(self) -> Action:
-        """What to do now; after the utterance is over, ``Stop`` again and again."""
-        action = next(self._steps, self._action)
-        assert action is not None
-        self._action = action
-        return action
-
-    def drawn(self, ids: tuple[int, ...]) -> None:
-        """What the sampler drew."""
-        self._drawn = ids
 
     def _run(self) -> Steps:
         layout, prompt = self._layout, self._prompt
         yield Feed([self._mark(1 + layout.config.speaker), *map(self._word, prompt.text)])
-        while not self._ended:
-            yield Wait()
+        yield from self._wait_for_the_end()
         if not self._text:
             yield Stop("end")
             return
@@ -180,8 +154,7 @@ class XYTurn(Turn):
                 reason = "length" if cut else "end"
                 early = (layout.nothing,) if t < fewest else ()
                 wishes[0] = Draw(forced=layout.nothing) if cut else Draw(early)
-            yield Draw(each=tuple(wishes))
-            row = self._drawn
+            row = yield from self._draw(Draw(each=tuple(wishes)))
             if total < 0 and row[0] == layout.nothing:
                 total = t
             if total < 0:
@@ -197,7 +170,7 @@ class XYTurn(Turn):
             t += 1
         if books > 1:
             # the last channel's own end: trained, and known without asking the model
-            yield Draw(forced=layout.nothing)
+            yield from self._draw(Draw(forced=layout.nothing))
         yield Stop(reason)
 
     def _wish(self, frames: list[list[int]], t: int, book: int, given: int, total: int) -> Draw:
