@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,60 +133,123 @@ def prepared(file: Path) -> list[Recording]:
         return [Recording(*arrays) for arrays in zip(*parts, strict=True)]
 
 
-def load(folders: Sequence[Path], hours: float) -> tuple[list[Recording], list[Path]]:
-    """Recordings from the Parquet files of all ``folders``, last names first, up to ``hours``.
+def load(folders: Sequence[Path], hours: float) -> tuple[list[list[Recording]], list[Path]]:
+    """Recordings of each folder's Parquet files, last names first, up to ``hours`` from each.
 
     Also returns the files that were read.
     """
-    files = sorted((file for folder in folders for file in folder.glob("*.parquet")),
-                   key=lambda file: file.name, reverse=True)  # fmt: skip
-    if not files:
-        raise DataError(
-            "There is no Parquet file in the folders named.",
-            ", ".join(map(str, folders)),
-            "Make audio data with 'wishbone data speak'.",
-        )
-    recordings, seconds, used = [], 0.0, []
-    for file in files:
-        used.append(file)
-        recordings += prepared(file)
-        seconds = sum(len(item.audio) for item in recordings) / SAMPLE_RATE
-        if seconds > hours * 3600:
-            break
-    return recordings, used
-
-
-def crops(
-    recordings: list[Recording], frames: int, batch: int, generator: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A batch of random cuts of ``frames`` code frames: audio, pitch, voiced, labels.
-
-    Raises ``DataError`` when no recording has as many.
-    """
-    if not any(len(item.labels) // 2 >= frames for item in recordings):
-        raise DataError(
-            f"None of {len(recordings)} recordings is long enough for {frames} code frames.",
-            "audio data",
-            "Take more --hours, or other audio data.",
-        )
-    chosen = []
-    while len(chosen) < batch:
-        item = recordings[generator.integers(len(recordings))]
-        spare = len(item.labels) // 2 - frames
-        if spare >= 0:
-            start = int(generator.integers(spare + 1))
-            chosen.append(
-                (
-                    item.audio[start * SAMPLES : (start + frames) * SAMPLES],
-                    item.pitch[start * 4 : (start + frames) * 4],
-                    item.voiced[start * 4 : (start + frames) * 4],
-                    item.labels[start * 2 : (start + frames) * 2],
-                )
+    groups, used = [], []
+    for folder in folders:
+        files = sorted(folder.glob("*.parquet"), reverse=True)
+        if not files:
+            raise DataError(
+                "There is no Parquet file in the folder named.",
+                str(folder),
+                "Make audio data with 'wishbone data speak'.",
             )
-    audio, pitch, voiced, labels = (np.stack(part) for part in zip(*chosen, strict=True))
-    return (
-        torch.from_numpy(audio).float() / 32767,
-        torch.from_numpy(pitch),
-        torch.from_numpy(voiced),
-        torch.from_numpy(labels).long(),
-    )
+        group: list[Recording] = []
+        for file in files:
+            used.append(file)
+            group += prepared(file)
+            if sum(len(item.audio) for item in group) / SAMPLE_RATE > hours * 3600:
+                break
+        groups.append(group)
+    return groups, used
+
+
+class Crops:
+    """Random cuts of recordings, all of ``frames`` code frames, as batches for training.
+
+    A folder is drawn with a weight of the square root of its hours, so that a voice with little
+    audio is heard often and one with much is not worn out. Raises ``DataError`` where a folder has
+    no recording long enough.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Recording]],
+        frames: int,
+        generator: np.random.Generator,
+        stretched: float = 0.0,
+    ):
+        """``stretched`` is the share of cuts played faster or slower, as another person's."""
+        reach = math.ceil(frames * (STRETCH if stretched else 1.0))
+        fitting = [[item for item in group if len(item.labels) // 2 >= reach] for group in groups]
+        if not all(fitting) or not fitting:
+            raise DataError(
+                f"A folder has no recording long enough for {reach} code frames.",
+                "audio data",
+                "Take more --hours, or other audio data.",
+            )
+        self.groups, self.frames = fitting, frames
+        self.generator, self.stretched = generator, stretched
+        weights = np.sqrt([sum(len(item.labels) for item in group) for group in fitting])
+        self.weights = weights / weights.sum()
+
+    def batch(self, size: int) -> Batch:
+        """``size`` cuts, each with another cut of the same recording to know the voice by."""
+        draw = self.generator
+        cuts, others = [], []
+        for _ in range(size):
+            group = self.groups[draw.choice(len(self.groups), p=self.weights)]
+            item = group[draw.integers(len(group))]
+            labels = 2 * self.frames
+            if draw.random() < self.stretched:
+                labels = round(labels * STRETCH ** draw.uniform(-1.0, 1.0))
+            spare = len(item.labels) - labels
+            cuts.append(_cut(item, int(draw.integers(spare + 1)), labels, self.frames))
+            others.append(_cut(item, int(draw.integers(spare + 1)), labels, self.frames)[0])
+        audio, pitch, voiced, labels = (np.stack(part) for part in zip(*cuts, strict=True))
+        return Batch(
+            torch.from_numpy(audio),
+            torch.from_numpy(pitch),
+            torch.from_numpy(voiced),
+            torch.from_numpy(labels).long(),
+            torch.from_numpy(np.stack(others)),
+        )
+
+
+STRETCH = 1.3
+"""How much faster or slower at most. A vocal tract is up to a fifth shorter in a woman than in a
+man and shorter still in a child; playing faster shortens it and raises the pitch with it."""
+
+
+@dataclass
+class Batch:
+    """Cuts of F code frames."""
+
+    audio: Tensor
+    """[B, 960 F] in -1..1."""
+    pitch: Tensor
+    """[B, 4 F] Hz."""
+    voiced: Tensor
+    """[B, 4 F] bool."""
+    labels: Tensor
+    """[B, 2 F] phoneme class or -1."""
+    other: Tensor
+    """[B, 960 F]: the same voice, elsewhere in the recording."""
+
+
+def _cut(
+    item: Recording, start: int, length: int, frames: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """``length`` labels (of 20 ms) from ``start``, played in the time of ``frames`` code frames."""
+    step = SAMPLES // 2
+    audio = item.audio[start * step : (start + length) * step].astype(np.float32) / 32767
+    pitch = item.pitch[start * 2 : (start + length) * 2]
+    voiced = item.voiced[start * 2 : (start + length) * 2]
+    labels = item.labels[start : start + length]
+    factor = length / (2 * frames)
+    if factor != 1.0:
+        size = frames * SAMPLES
+        spectrum = np.fft.rfft(audio)
+        # a slower cut lacks the highest frequencies, a faster one loses them
+        fitted = np.zeros(size // 2 + 1, np.complex64)
+        shared = min(len(fitted), len(spectrum))
+        fitted[:shared] = spectrum[:shared]
+        audio = (np.fft.irfft(fitted, size) / factor).astype(np.float32)
+        ends = (np.arange(4 * frames) + 1) * factor - 1
+        pitch = np.interp(ends, np.arange(len(pitch)), pitch).astype(np.float32) * factor
+        voiced = voiced[ends.round().astype(int).clip(0, len(voiced) - 1)]
+        labels = labels[((np.arange(2 * frames) + 0.5) * factor).astype(int)]
+    return audio, pitch.clip(PITCH_LOW, PITCH_HIGH), voiced, labels

@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.core.errors import UsageError
 from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream, State
 from wishbone.plugins.fsqcodec import source
 from wishbone.plugins.fsqcodec.layers import Block, Cache, Convolution, Upsample
+from wishbone.plugins.fsqcodec.speaker import Manner, Modulation, SpeakerEncoder
 
 SAMPLE_RATE = 24_000  # CosyVoice2's rate
 CODE_RATE = 25  # code frames per second, as CosyVoice2's speech tokenizer
 DIGITS = 8  # 3^8 = 6561 codes, arXiv:2412.10117
 HOP = 240  # samples between synthesis frames: 10 ms
 WINDOW = 960  # samples, 40 ms: two periods of the lowest pitch a voice reaches
-FRAMES = SAMPLE_RATE // CODE_RATE // HOP  # synthesis frames per code frame
+SAMPLES = SAMPLE_RATE // CODE_RATE  # samples per code frame
+FRAMES = SAMPLES // HOP  # synthesis frames per code frame
 AHEAD = 2  # code frames the first convolution sees ahead; overlapping windows need most of another
 PITCH_LOW, PITCH_HIGH = 50.0, 500.0  # Hz; log pitch is squeezed between them
 
@@ -46,6 +49,8 @@ class FSQCodecDecoder(Decoder):
         """Inner width of a block over its width."""
         envelope_points: int = 160
         """Points of each spectral envelope, spaced as mels; between them it is interpolated."""
+        speaker_width: int = 0
+        """Length of the vector that says whose voice it is; 0 for a decoder of one voice."""
 
     sample_rate = SAMPLE_RATE
     codes = CodeSpace(size=3**DIGITS, rate=CODE_RATE, levels=(3,) * DIGITS)
@@ -72,22 +77,37 @@ class FSQCodecDecoder(Decoder):
         nn.init.normal_(self.envelopes.weight, std=1e-2)
         nn.init.constant_(self.envelopes.bias[: 2 * points], -3.0)
         nn.init.zeros_(self.envelopes.bias[2 * points :])
+        if config.speaker_width:
+            self.listener = SpeakerEncoder(SAMPLE_RATE, SAMPLES // 2, config.speaker_width)
+            widths = [width] * (config.blocks + config.fine_blocks) + [fine] * config.fine_blocks
+            self.modulation = Modulation(config.speaker_width, widths)
+            # the voice of whoever gives no recording
+            self.register_buffer("voice", torch.zeros(config.speaker_width))
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("spread", _spread(points), persistent=False)
         hertz = torch.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)
         self.register_buffer("audible", (hertz <= TOP_HZ).float(), persistent=False)
 
-    def trunk(self, values: Tensor, cache: Cache | None = None) -> Tensor:
-        """Digits [B, 8, T] -> features [B, 4 T, C]; with a cache, those that are final now."""
-        h = self.entry(values, cache)
-        for block in self.coarse:
-            h = block(h, cache)
-        h = self.rise1(h)
-        for block in self.middle:
-            h = block(h, cache)
-        h = self.rise2(h)
-        for block in self.fine:
-            h = block(h, cache)
+    def trunk(
+        self, values: Tensor, cache: Cache | None = None, manner: Manner | None = None
+    ) -> Tensor:
+        """Digits [B, 8, T] -> features [B, 4 T, C]; with a cache, those that are final now.
+
+        ``manner`` is what ``modulation`` makes of a speaker, for a decoder of many voices.
+        """
+        said = iter(manner or ())
+
+        def through(blocks: nn.ModuleList, h: Tensor) -> Tensor:
+            for block in blocks:
+                h = block(h, cache)
+                if manner:
+                    gain, shift = next(said)
+                    h = h * gain + shift
+            return h
+
+        h = through(self.coarse, self.entry(values, cache))
+        h = through(self.middle, self.rise1(h))
+        h = through(self.fine, self.rise2(h))
         return self.norm(h.transpose(1, 2))
 
     def pitch_of(self, features: Tensor) -> Tensor:
@@ -152,17 +172,40 @@ class FSQCodecDecoder(Decoder):
         return audio[:, pad : audio.shape[1] - pad] / WINDOW_SUM
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, *, seed: int = 0) -> Tensor:
+    def decode(self, codes: Tensor, *, seed: int = 0, prompt: State | None = None) -> Tensor:
         """codes [T, 1] -> samples [960 T]: the whole utterance in one stream."""
-        stream = self.start(seed=seed)
+        stream = self.start(seed=seed, prompt=prompt)
         return torch.cat([stream.push(codes), stream.finish()])
 
     def start(
         self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
     ) -> FSQCodecStream:
-        return FSQCodecStream(self, seed)
+        """A stream in the voice that ``hear`` made a ``prompt`` of, or in the decoder's own."""
+        if not self.config.speaker_width:
+            return FSQCodecStream(self, seed, None)
+        voice = (prompt or {}).get("speaker", self.voice)
+        with torch.inference_mode():
+            return FSQCodecStream(self, seed, self.modulation(voice[None]))
+
+    @torch.inference_mode()
+    def hear(self, audio: Tensor, codes: Tensor) -> State:
+        """audio [S], codes not needed -> "speaker" [E]; {} from a decoder of one voice.
+
+        Raises ``UsageError`` for a recording too short to know anybody by.
+        """
+        if not self.config.speaker_width:
+            return {}
+        if len(audio) < SHORTEST * SAMPLE_RATE:
+            raise UsageError(
+                f"The recording is {len(audio) / SAMPLE_RATE:.2f} seconds long.",
+                "the voice's recording",
+                f"Give {SHORTEST} seconds or more of one person speaking.",
+            )
+        whole = audio[: len(audio) // (SAMPLES // 2) * (SAMPLES // 2)]
+        return {"speaker": self.listener(whole[None])[0]}
 
 
+SHORTEST = 0.5  # seconds: a few syllables, without which a voice cannot be known
 TOP_HZ = 11_000.0  # nothing above: the recipe's loss ends there, so what came out would be chance
 WINDOW_SUM = 1.5  # sum of squared Hann windows at four frames per window
 
@@ -184,8 +227,8 @@ class FSQCodecStream(DecoderStream):
     features by two frames and samples follow the spectra by another ``pad``.
     """
 
-    def __init__(self, decoder: FSQCodecDecoder, seed: int):
-        self.decoder = decoder
+    def __init__(self, decoder: FSQCodecDecoder, seed: int, manner: Manner | None):
+        self.decoder, self.manner = decoder, manner
         self.generator = torch.Generator().manual_seed(seed)
         self.cache: Cache = {}
         self.features: Tensor | None = None  # [1, n, C] still without their spectra
@@ -208,7 +251,7 @@ class FSQCodecStream(DecoderStream):
             return torch.zeros(0, device=self.device)
         with torch.inference_mode():
             values = digits(codes[:, 0]).T[None]
-            return self._advance(self.decoder.trunk(values, self.cache), last=False)
+            return self._advance(self.decoder.trunk(values, self.cache, self.manner), last=False)
 
     def finish(self) -> Tensor:
         if self.done:
@@ -216,7 +259,7 @@ class FSQCodecStream(DecoderStream):
         self.done = True
         with torch.inference_mode():
             ahead = torch.zeros(1, DIGITS, AHEAD, device=self.device)
-            return self._advance(self.decoder.trunk(ahead, self.cache), last=True)
+            return self._advance(self.decoder.trunk(ahead, self.cache, self.manner), last=True)
 
     def _advance(self, features: Tensor, last: bool) -> Tensor:
         self._extend_sources(features)

@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.interfaces import CodeSpace, SpeechTokenizer
-from wishbone.plugins.fsqcodec.decoder import CODE_RATE, DIGITS, SAMPLE_RATE
+from wishbone.plugins.fsqcodec.decoder import CODE_RATE, DIGITS, SAMPLE_RATE, SAMPLES
 from wishbone.plugins.fsqcodec.layers import Block, Convolution, LogMel
-
-SAMPLES = SAMPLE_RATE // CODE_RATE  # samples per code frame
 
 
 class FSQCodecTokenizer(SpeechTokenizer):

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.errors import UsageError
+from wishbone.core.errors import CheckpointError, UsageError
 from wishbone.core.weights import hash_files
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import (
@@ -33,6 +33,7 @@ from wishbone.plugins.fsqcodec.decoder import (
     FSQCodecDecoder,
 )
 from wishbone.plugins.fsqcodec.layers import Convolution, LogMel
+from wishbone.plugins.fsqcodec.speaker import Manner
 from wishbone.plugins.fsqcodec.tokenizer import FSQCodecTokenizer
 
 CROP = 48  # code frames, 1.92 s: several words, and small enough for a batch of 16 on two cores
@@ -57,10 +58,10 @@ class PhonemeReader(nn.Module):
 class Trainee(nn.Module):
     """Everything that learns: the two parts that are kept and the two readers that are not."""
 
-    def __init__(self):
+    def __init__(self, speaker_width: int = 0):
         super().__init__()
         self.tokenizer = FSQCodecTokenizer(FSQCodecTokenizer.Config())
-        self.decoder = FSQCodecDecoder(FSQCodecDecoder.Config())
+        self.decoder = FSQCodecDecoder(FSQCodecDecoder.Config(speaker_width=speaker_width))
         self.reader = PhonemeReader(len(corpus.CLASSES) + 1)
         self.mel_reader = nn.Linear(self.decoder.config.fine_width, 80)
 
@@ -98,34 +99,45 @@ class Spectra(nn.Module):
         return total / len(self.mels)
 
 
-def step_code(model: Trainee, mel: LogMel, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Losses of the frame's log-mel, pitch and phoneme, all reached through the rounded code."""
-    audio, pitch, voiced, labels = batch
+def manner_of(decoder: FSQCodecDecoder, other: Tensor) -> Manner | None:
+    """How the decoder is to speak, from other recordings [B, S] of the same voices."""
+    if not decoder.config.speaker_width:
+        return None
+    return decoder.modulation(decoder.listener(other))
+
+
+def step_code(model: Trainee, mel: LogMel, batch: corpus.Batch) -> dict[str, Tensor]:
+    """Losses of the frame's log-mel, pitch and phoneme, all reached through the rounded code.
+
+    The decoder is told whose voice it is, so the code need not carry that.
+    """
     with torch.autocast("cpu", torch.bfloat16):
-        values = rounded(model.tokenizer.values(audio))
-        features = model.decoder.trunk(values)
+        values = rounded(model.tokenizer.values(batch.audio))
+        manner = manner_of(model.decoder, batch.other)
+        features = model.decoder.trunk(values, manner=manner)
         logits = model.reader(values).float()
         mel_guess = model.mel_reader(features).float()
     guess = log_pitch(model.decoder.pitch_of(features.float()))
-    weight = 0.05 + voiced.float()
+    weight = 0.05 + batch.voiced.float()
     return {
-        "mel": F.l1_loss(mel_guess, mel(audio).transpose(1, 2)),
-        "pitch": 8.0 * ((guess - log_pitch(pitch)).abs() * weight).sum() / weight.sum(),
-        "phoneme": 0.6 * F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-1),
+        "mel": F.l1_loss(mel_guess, mel(batch.audio).transpose(1, 2)),
+        "pitch": 8.0 * ((guess - log_pitch(batch.pitch)).abs() * weight).sum() / weight.sum(),
+        "phoneme": 0.6 * F.cross_entropy(logits.transpose(1, 2), batch.labels, ignore_index=-1),
     }
 
 
-def step_sound(model: Trainee, spectra: Spectra, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def step_sound(model: Trainee, spectra: Spectra, batch: corpus.Batch) -> dict[str, Tensor]:
     """Spectral distance of the waveform, made with the recorded pitch, pulses and noise together.
 
     The voicing is learned from the pitch tracker beside it, not through the distance, to which a
     pulse that never varies is nearer on average than noise that is not the recorded noise.
     """
-    audio, pitch, voiced, _ = batch
+    audio, pitch, voiced = batch.audio, batch.pitch, batch.voiced
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             values = model.tokenizer.values(audio).round()
-        features = model.decoder.trunk(values)
+        manner = manner_of(model.decoder, batch.other)
+        features = model.decoder.trunk(values, manner=manner)
     features = features.float()
     guess = log_pitch(model.decoder.pitch_of(features))
     weight = 0.05 + voiced.float()
@@ -155,7 +167,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--stage", choices=("code", "sound"), default="code")
     parser.add_argument("--start", type=Path, help="model.safetensors of an earlier stage")
-    parser.add_argument("--hours", type=float, default=4.0, help="of audio to use")
+    parser.add_argument("--hours", type=float, default=4.0, help="of audio to use of each folder")
+    parser.add_argument(
+        "--speaker-width", type=int, default=0, help="length of the voice's vector; 0: one voice"
+    )
+    parser.add_argument(
+        "--stretched", type=float, default=0.0, help="share of cuts played faster or slower"
+    )
     parser.add_argument("--minutes", type=float, default=20.0, help="of training")
     parser.add_argument("--steps", type=int, help="of training, instead of --minutes")
     parser.add_argument("--batch", type=int, default=16)
@@ -170,19 +188,34 @@ def main(argv: list[str] | None = None) -> None:
         )
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    recordings, files = corpus.load(options.audio, options.hours)
-    held_out, recordings = recordings[:64], recordings[64:]
-    print(f"{len(recordings)} recordings", flush=True)
-    model = Trainee()
+    groups, files = corpus.load(options.audio, options.hours)
+    kept = 64 // len(groups) + 1
+    held_out = [group[:kept] for group in groups]
+    groups = [group[kept:] for group in groups]
+    print(f"{' + '.join(str(len(group)) for group in groups)} recordings", flush=True)
+    model = Trainee(options.speaker_width)
     if options.start:
-        model.load_state_dict(load_file(options.start))
-    train(model, recordings, held_out, options, hash_files(files))
+        _begin_from(model, options.start)
+    train(model, groups, held_out, options, hash_files(files))
+
+
+def _begin_from(model: Trainee, file: Path) -> None:
+    """Take the weights of an earlier stage; one that knew a single voice lacks the speaker's."""
+    missing, unexpected = model.load_state_dict(load_file(file), strict=False)
+    new = ("decoder.listener.", "decoder.modulation.", "decoder.voice")
+    wrong = [name for name in missing if not name.startswith(new)] + unexpected
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} tensors do not fit, '{wrong[0]}' among them.",
+            str(file),
+            "Start from a model of this recipe with the same --speaker-width, or without one.",
+        )
 
 
 def train(
     model: Trainee,
-    recordings: list[corpus.Recording],
-    held_out: list[corpus.Recording],
+    groups: list[list[corpus.Recording]],
+    held_out: list[list[corpus.Recording]],
     options: argparse.Namespace,
     data: str,
 ) -> None:
@@ -193,8 +226,8 @@ def train(
     else:
         trained, measure, step = list(model.decoder.parameters()), Spectra(), step_sound
     optimizer = torch.optim.AdamW(trained, options.learning_rate, betas=(0.8, 0.99), fused=True)
-    generator = np.random.default_rng(options.seed)
-    check = corpus.crops(held_out, CROP, 32, np.random.default_rng(0))
+    crops = corpus.Crops(groups, CROP, np.random.default_rng(options.seed), options.stretched)
+    check = corpus.Crops(held_out, CROP, np.random.default_rng(0)).batch(32)
     begin, count, saved = time.time(), 0, time.time()
     log = (options.out / "log.jsonl").open("a")
 
@@ -207,7 +240,7 @@ def train(
         rate = options.learning_rate * min(1.0, (count + 1) / 100) * (1 - done) ** 0.5
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses = step(model, measure, corpus.crops(recordings, CROP, options.batch, generator))
+        losses = step(model, measure, crops.batch(options.batch))
         loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

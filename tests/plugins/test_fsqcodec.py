@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wishbone.core.errors import DataError, UsageError
+from wishbone.core.errors import CheckpointError, DataError, UsageError
 from wishbone.plugins.fsqcodec import corpus, source, train
 from wishbone.plugins.fsqcodec.decoder import (
     HOP,
@@ -126,15 +126,114 @@ def test_everything_is_made_on_the_device_of_the_weights(decoder):
     assert sum(len(part) for part in parts) == 3 * SAMPLES
 
 
-def test_crops_of_recordings_that_are_too_short():
-    short = corpus.Recording(
-        np.zeros(2 * SAMPLES, np.int16), np.full(8, 100.0), np.zeros(8, bool), np.zeros(4, np.int8)
+def silence(frames: int) -> corpus.Recording:
+    return corpus.Recording(
+        np.zeros(frames * SAMPLES, np.int16),
+        np.full(4 * frames, 100.0, np.float32),
+        np.zeros(4 * frames, bool),
+        np.zeros(2 * frames, np.int8),
     )
-    audio, *_ = corpus.crops([short], 2, 3, np.random.default_rng(0))
-    assert audio.shape == (3, 2 * SAMPLES)
-    for recordings in ([], [short]):
+
+
+def test_crops_of_recordings_that_are_too_short():
+    draw = np.random.default_rng(0)
+    assert corpus.Crops([[silence(2)]], 2, draw).batch(3).audio.shape == (3, 2 * SAMPLES)
+    for groups in ([], [[]], [[silence(2)]], [[silence(9)], [silence(2)]]):
         with pytest.raises(DataError, match="long enough"):
-            corpus.crops(recordings, 3, 3, np.random.default_rng(0))
+            corpus.Crops(groups, 3, draw)
+    with pytest.raises(DataError, match="long enough"):
+        corpus.Crops([[silence(2)]], 2, draw, stretched=0.5)
+
+
+def test_a_voice_with_little_audio_is_still_heard():
+    loud = silence(8)
+    loud.audio += 1000
+    crops = corpus.Crops([[silence(8)] * 16, [loud]], 2, np.random.default_rng(0))
+    share = (crops.batch(400).audio[:, 0] > 0).float().mean()
+    assert 0.15 < share < 0.25  # 1 in 4 + 1 by the square root, where 1 in 17 recordings is loud
+
+
+@pytest.mark.parametrize("length", [16, 13, 20])
+def test_a_cut_played_faster_is_higher_and_keeps_its_labels_in_place(length):
+    """A tone of 300 Hz, then 600 Hz, with labels and pitch that say so."""
+    frames = 16
+    time = np.arange(frames * SAMPLES) / SAMPLE_RATE
+    late = time >= 5 * SAMPLES / SAMPLE_RATE
+    hertz = np.where(late, 600.0, 300.0)
+    item = corpus.Recording(
+        (np.sin(2 * np.pi * np.cumsum(hertz) / SAMPLE_RATE) * 20000).astype(np.int16),
+        hertz[HOP - 1 :: HOP].astype(np.float32) / 4,
+        late[HOP - 1 :: HOP],
+        late[:: SAMPLES // 2].astype(np.int8),
+    )
+    audio, pitch, voiced, labels = corpus._cut(item, 2, length, 8)
+    factor = length / 16
+    assert len(audio) == 8 * SAMPLES and len(labels) == 16 and len(pitch) == len(voiced) == 32
+    edge = 8 / factor  # of 16 labels
+    assert abs(int((labels == 0).sum()) - edge) <= 1
+    assert abs(int((~voiced).sum()) / 2 - edge) <= 1
+    for part, heard, expected in (
+        (audio[: int(edge - 1) * 480], pitch[: int(edge - 1) * 2], 300),
+        (audio[int(edge + 1) * 480 :], pitch[int(edge + 2) * 2 :], 600),
+    ):
+        crossings = np.diff(part > 0).sum() / 2 / (len(part) / SAMPLE_RATE)
+        assert abs(crossings - expected * factor) < 12
+        assert np.allclose(heard, expected / 4 * factor, rtol=0.02)
+    assert 0.5 < np.abs(audio).max() < 0.75
+
+
+@pytest.fixture(scope="module")
+def choir() -> FSQCodecDecoder:
+    """A decoder of many voices, its modulation as if trained."""
+    torch.manual_seed(0)
+    config = FSQCodecDecoder.Config(width=32, fine_width=24, envelope_points=40, speaker_width=8)
+    decoder = FSQCodecDecoder(config)
+    for parameter in decoder.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.7 * parameter.shape[-1] ** -0.5)
+    return decoder.eval()
+
+
+def test_a_recording_decides_whose_voice_it_is(choir):
+    draw = torch.Generator().manual_seed(1)
+    codes = torch.randint(0, 6561, (9, 1), generator=draw)
+    low, high = (torch.randn(SAMPLE_RATE, generator=draw) * scale for scale in (0.02, 0.4))
+    mine, other = choir.hear(low, codes), choir.hear(high, codes)
+    assert mine["speaker"].shape == (8,) and not torch.allclose(mine["speaker"], other["speaker"])
+    made = [choir.decode(codes, prompt=prompt) for prompt in (mine, other, None)]
+    assert not torch.allclose(made[0], made[1]) and not torch.allclose(made[0], made[2])
+    stream = choir.start(prompt=mine)
+    pieces = [stream.push(piece) for piece in codes.split([1, 5, 3])]
+    whole = torch.cat([*pieces, stream.finish()])
+    assert (whole - made[0]).abs().max() < 1e-3 * made[0].abs().max()
+
+
+def test_a_modulation_begins_as_no_change():
+    torch.manual_seed(0)
+    config = FSQCodecDecoder.Config(width=16, fine_width=8, envelope_points=20, speaker_width=4)
+    decoder = FSQCodecDecoder(config).eval()
+    codes = torch.randint(0, 6561, (5, 1))
+    heard = decoder.hear(torch.randn(SAMPLE_RATE), codes)
+    assert torch.equal(decoder.decode(codes, prompt=heard), decoder.decode(codes))
+
+
+def test_a_voice_cannot_be_known_from_nothing(choir, decoder):
+    with pytest.raises(UsageError, match="seconds long"):
+        choir.hear(torch.zeros(1000), torch.zeros(1, 1))
+    assert decoder.hear(torch.zeros(1000), torch.zeros(1, 1)) == {}
+
+
+def test_an_earlier_stage_of_one_voice_can_be_taught_others(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    alone, many = train.Trainee(), train.Trainee(speaker_width=8)
+    save_file(alone.state_dict(), tmp_path / "alone.safetensors")
+    train._begin_from(many, tmp_path / "alone.safetensors")
+    assert torch.equal(many.tokenizer.project.weight, alone.tokenizer.project.weight)
+    save_file(many.state_dict(), tmp_path / "many.safetensors")
+    with pytest.raises(CheckpointError, match="do not fit"):
+        train._begin_from(alone, tmp_path / "many.safetensors")
 
 
 def test_what_was_prepared_is_what_is_loaded_again(tmp_path, monkeypatch):
@@ -159,14 +258,14 @@ def test_what_was_prepared_is_what_is_loaded_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(corpus, "recording", recording)
     for _ in range(2):
-        loaded, files = corpus.load([tmp_path], hours=1)
+        (loaded,), files = corpus.load([tmp_path], hours=1)
         assert calls == ["0", "1", "2"] and files == [tmp_path / "a.parquet"]
         for ours, theirs in zip(loaded, made, strict=True):
             for name in ("audio", "pitch", "voiced", "labels"):
                 assert np.array_equal(getattr(ours, name), getattr(theirs, name))
     # other data under the same name is prepared anew
     parquet.write_table(pyarrow.table({"id": ["2"]}), tmp_path / "a.parquet")
-    assert len(corpus.load([tmp_path], hours=1)[0]) == 1 and calls[3:] == ["2"]
+    assert len(corpus.load([tmp_path], hours=1)[0][0]) == 1 and calls[3:] == ["2"]
 
 
 def test_training_does_not_write_over_a_model(tmp_path):
