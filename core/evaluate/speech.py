@@ -76,15 +76,19 @@ def resynthesise(system: System | Codec, clips: Sequence[Clip]) -> tuple[list[Cl
     """Every clip through the codec and back, and all codes that were used."""
     copies, used = [], []
     for clip in progress(clips, "coding"):
-        audio = resample(
-            Audio(torch.from_numpy(clip.audio), clip.rate), system.speech_tokenizer.sample_rate
-        )
+        sound = Audio(torch.from_numpy(clip.audio), clip.rate)
+        audio = resample(sound, system.speech_tokenizer.sample_rate)
         with torch.inference_mode():
             codes = system.speech_tokenizer.encode(audio.samples)
-            stream = system.decoder.start()
-            sound = torch.cat([stream.push(codes), stream.finish()])
+            whole = system.speech_tokenizer.encode_global(audio.samples)
+            # whose voice it is, is not for the codes to say
+            heard = system.decoder.hear(resample(sound, system.decoder.sample_rate).samples, codes)
+            stream = system.decoder.start(
+                speaker=whole if len(whole) else None, prompt=heard or None
+            )
+            made = torch.cat([stream.push(codes), stream.finish()])
         used += codes.flatten().tolist()
-        copies.append(Clip(clip.key, clip.text, sound.numpy(), system.decoder.sample_rate))
+        copies.append(Clip(clip.key, clip.text, made.numpy(), system.decoder.sample_rate))
     return copies, used
 
 
