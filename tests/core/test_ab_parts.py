@@ -265,3 +265,14 @@ def test_the_bundled_ab_differs_in_the_backbone_alone():
     given = read_plan("quickstart")
     assert len(given.prompts) == 24
     assert all(each.meant for each in confound.differences(given) if "training" not in each.key)
+
+
+def test_another_reference_is_another_run(tmp_path):
+    """Its figures stand beside those of the arms, so a run must not go on with another one."""
+    given, prints = plan(), []
+    for content in (None, b"one", b"other", None):
+        given.reference = None if content is None else tmp_path
+        if content is not None:
+            (tmp_path / "000.ogg").write_bytes(content)
+        prints.append(given.fingerprint())
+    assert len(set(prints)) == 3 and prints[0] == prints[3]

@@ -307,3 +307,30 @@ def test_nothing_sounds_above_what_the_loss_hears(decoder):
     power = torch.fft.rfft(decoder.decode(codes)).abs().square()
     edge = int(11_200 / (SAMPLE_RATE / 2) * len(power))
     assert power[edge:].sum() < 1e-4 * power.sum()
+
+
+def test_training_counted_in_steps_takes_as_many_and_slows_towards_the_end(tmp_path, monkeypatch):
+    """With a stand-in for the losses: what is counted, and the learning rate, are the loop's."""
+    rates, model = [], train.Trainee()
+
+    def step(trainee, measure, batch):
+        return {"loss": trainee.mel_reader.weight.sum() * 0.0}
+
+    class Optimizer(torch.optim.SGD):
+        def __init__(self, parameters, rate, betas, fused):
+            super().__init__(parameters, rate)
+
+        def step(self):
+            rates.append(self.param_groups[0]["lr"])
+
+    monkeypatch.setattr(train, "step_code", step)
+    monkeypatch.setattr(torch.optim, "AdamW", Optimizer)
+    monkeypatch.setattr(train, "save", lambda *_: None)
+    options = train.argparse.Namespace(
+        stage="code", learning_rate=1.0, seed=1, out=tmp_path, steps=400, minutes=0.0, batch=1,
+        stretched=0.0,
+    )  # fmt: skip
+    group = [[silence(train.CROP)]]
+    train.train(model, group, group, options, "")
+    assert len(rates) == 400
+    assert rates[0] == 0.01 and max(rates) == rates[99] and rates[-1] < 0.06
