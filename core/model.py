@@ -123,6 +123,21 @@ class SpeechLM(nn.Module):
         with a target pass through the head: it is the widest layer of a small model.
         """
         hidden, _ = self(table, ids, mask=mask)
+        return self._entropies(hidden, targets, mask)
+
+    def continued(
+        self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor, state: State
+    ) -> tuple[Tensor, Tensor, State]:
+        """``loss`` of sequences that began earlier, and the state after these positions.
+
+        ``state`` is that before the first of them, of every row its own.
+        """
+        hidden, after = self(table, ids, state, mask)
+        count = ((targets != IGNORE) & mask[..., None]).sum()
+        return self._entropies(hidden, targets, mask).sum(), count, after
+
+    def _entropies(self, hidden: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """hidden [B, T, D] -> cross entropies [B, T, Q] of the targets, 0 where there is none."""
         targets = targets.masked_fill(~mask[..., None], IGNORE)
         wanted = (targets != IGNORE).any(dim=-1)
         logits = self.head(hidden[wanted]).float()

@@ -1,0 +1,195 @@
+"""Long sequences in pieces: who reads what in which step, and the state between two pieces.
+
+Truncated back-propagation through time: a row of the batch reads one sequence, a segment a step,
+until its end, then the next sequence. The state after a segment enters the next one as it is, in
+float32 and cut off from the graph. So a model is trained on what it knows after any number of
+positions, and memory stays that of one segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wishbone.core.data.tokens import TokenCorpus
+from wishbone.core.errors import CapabilityError, CheckpointError
+from wishbone.core.interfaces import Backbone, Layout, Positions, State
+from wishbone.core.train.batches import lay_out
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one row reads in one step."""
+
+    utterance: int
+    """Row of the corpus."""
+    epoch: int
+    fresh: bool
+    """Whether the sequence begins here."""
+    positions: Positions
+
+
+class Streams:
+    """The rows of a step's batch, those of all processes, each with a sequence of its own.
+
+    Sequences are numbered over all epochs, each epoch in an order of its own, and a row that has
+    come to an end takes the next number. How far the rows are is all that a checkpoint needs.
+    """
+
+    def __init__(
+        self, corpus: TokenCorpus, layout: Layout, rows: int, segment: int, seed: int
+    ) -> None:
+        self.corpus, self.layout = corpus, layout
+        self.rows, self.segment, self.seed = rows, segment, seed
+        self._orders: dict[int, np.ndarray] = {}
+        self._laid: list[tuple[int, Positions] | None] = [None] * rows
+        self._next = rows
+        self._at = [(number, 0) for number in range(rows)]
+        """For each row: number of its sequence, first position of its next segment."""
+
+    def take(self) -> list[Segment]:
+        """The next segment of every row."""
+        return [self._take(row) for row in range(self.rows)]
+
+    def where(self) -> dict[str, Any]:
+        """How far the rows are, in numbers that JSON can hold."""
+        return {"next": self._next, "rows": [list(at) for at in self._at]}
+
+    def go_to(self, where: dict[str, Any]) -> None:
+        """Put back what ``where`` said. Raises ``CheckpointError`` for another number of rows."""
+        if len(where["rows"]) != self.rows:
+            raise CheckpointError(
+                f"The checkpoint was written with {len(where['rows'])} rows in a step, and this"
+                f" run has {self.rows}.",
+                "state.json of the checkpoint",
+                "Keep batch_positions times accumulate times processes, or begin a new run.",
+            )
+        self._next = int(where["next"])
+        self._at = [(int(number), int(begin)) for number, begin in where["rows"]]
+        self._laid = [None] * self.rows
+
+    def _take(self, row: int) -> Segment:
+        number, begin = self._at[row]
+        epoch, place = divmod(number, len(self.corpus))
+        utterance = int(self._order(epoch)[place])
+        laid = self._lay_out(row, number, utterance, epoch)
+        here = slice(begin, begin + self.segment)
+        piece = Positions(laid.table[here], laid.ids[here], laid.targets[here])
+        if here.stop < len(laid.table):
+            self._at[row] = (number, here.stop)
+        else:
+            self._at[row] = (self._next, 0)
+            self._next += 1
+        return Segment(utterance, epoch, begin == 0, piece)
+
+    def _lay_out(self, row: int, number: int, utterance: int, epoch: int) -> Positions:
+        """The whole sequence of a row, kept until the row has read it."""
+        held = self._laid[row]
+        if held is None or held[0] != number:
+            held = (number, lay_out(self.corpus, self.layout, utterance, self.seed, epoch))
+            self._laid[row] = held
+        return held[1]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            # rows may be in two epochs at once, hardly in three
+            self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
+            random = np.random.default_rng((self.seed, epoch))
+            self._orders[epoch] = random.permutation(len(self.corpus))
+        return self._orders[epoch]
+
+
+class Carried:
+    """The states of some rows between two segments.
+
+    A state that grows (a cache of keys and values) is carried whole: rows are padded to the longest
+    with zeros, as in ``wishbone.core.serve.pool``, and the memory is that of the whole sequence.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        check_carries(backbone)
+        self.backbone = backbone
+        self.state: State | None = None
+        """After the last segment, float32 where the backbone's beginning is, without gradient."""
+
+    def before(self, fresh: Tensor) -> State:
+        """The state before the next segment: the beginning [B] where ``fresh``, else as it was.
+
+        The beginning keeps its gradient, for a backbone that learns it.
+        """
+        begin = self.backbone.init_state(len(fresh), device=fresh.device)
+        if self.state is None:
+            return begin
+        return {name: _choose(fresh, part, self.state[name]) for name, part in begin.items()}
+
+    def keep(self, after: State) -> None:
+        """Take over the state after a segment, cut off from the graph that made it."""
+        self.state = {name: _widened(part.detach()) for name, part in after.items()}
+
+
+def check_carries(backbone: Backbone) -> None:
+    """Raise ``CapabilityError`` for a backbone whose state cannot be carried for many rows."""
+    name = type(backbone).__name__
+    if not (backbone.caps.streaming and backbone.caps.varlen):
+        raise CapabilityError(
+            f"{name} promises no 'streaming' or no 'varlen': a cut or padding would change what it"
+            " computes.",
+            "segment_positions of the recipe",
+            "Choose another backbone, or train on whole sequences.",
+        )
+    state = backbone.init_state(1, device="meta")
+    if not backbone.caps.constant_state and all(p.is_floating_point() for p in state.values()):
+        raise CapabilityError(
+            f"The state of {name} grows and does not say how long each row of it is.",
+            "segment_positions of the recipe",
+            "Give the state a part [B] of whole numbers, or train on whole sequences.",
+        )
+
+
+def stack(states: Sequence[tuple[Sequence[int], Carried]]) -> State:
+    """The states of several batches as one, and ``row`` [B], which rows of the step they are."""
+    held = [(rows, carried.state) for rows, carried in states if carried.state is not None]
+    if not held:
+        return {}
+    made = {"row": torch.tensor([row for rows, _ in held for row in rows])}
+    for name in held[0][1]:
+        parts = [state[name] for _, state in held]
+        shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+        made[f"state.{name}"] = torch.cat([_padded(part, shape) for part in parts])
+    return made
+
+
+def unstack(tensors: State, rows: Sequence[int], device: torch.device) -> State | None:
+    """Of what ``stack`` made, the states of ``rows`` in this order; None where there are none."""
+    if not tensors:
+        return None
+    place = {row: index for index, row in enumerate(tensors["row"].tolist())}
+    index = torch.tensor([place[row] for row in rows])
+    return {
+        name.removeprefix("state."): part[index].to(device)
+        for name, part in tensors.items()
+        if name != "row"
+    }
+
+
+def _choose(fresh: Tensor, begin: Tensor, held: Tensor) -> Tensor:
+    """Rows [B, ...] of ``begin`` where ``fresh`` [B], else of ``held``, which may be longer."""
+    begin = _padded(begin, held.shape[1:])
+    return torch.where(fresh.view(-1, *[1] * (held.ndim - 1)), begin, held)
+
+
+def _widened(part: Tensor) -> Tensor:
+    """Numbers of fewer bits than float32 as float32, which changes none of them."""
+    return part.float() if part.is_floating_point() and part.itemsize < 4 else part
+
+
+def _padded(part: Tensor, shape: Sequence[int]) -> Tensor:
+    """part [B, ...] with zeros behind, [B, *shape]."""
+    missing = [more - less for less, more in zip(part.shape[1:], shape, strict=True)]
+    return F.pad(part, [n for each in reversed(missing) for n in (0, each)])
