@@ -59,6 +59,8 @@ class TextSpace:
     """Ids that close a word. Empty where words cannot be told from ids."""
     specials: Mapping[str, int] = field(default_factory=dict)
     """Ids of marker strings such as ``<|endofprompt|>``."""
+    blank: int | None = None
+    """An id that no text has, to stand where text is left out on purpose; None without one."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,24 @@ class Backbone(nn.Module):
         """
         return [self]
 
+    def mixers(self) -> Sequence[nn.Module]:
+        """The modules through which positions see each other, one a layer, in order; () for none.
+
+        ``forward`` calls each once, as a module, with x [B, T, D] first; y [B, T, D] is what it
+        returns, or the first of what it returns. Distillation listens there and nothing else does.
+        """
+        return ()
+
+    def inherit(self, other: Backbone) -> None:
+        """Take over what ``other``, trained, has in common with this one before a training.
+
+        By default tensors of the same name and shape; a backbone made to take another's place
+        knows better.
+        """
+        theirs, mine = other.state_dict(), self.state_dict()
+        common = {n: t for n, t in theirs.items() if n in mine and mine[n].shape == t.shape}
+        self.load_state_dict(common, strict=False)
+
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for AdamW. The default decays matrices and leaves vectors alone."""
         matrices = [p for p in self.parameters() if p.ndim > 1]
@@ -248,6 +268,10 @@ class Sample:
     """Codes [G] of the utterance as a whole, where the codec has them."""
     instruct: Sequence[int] = ()
     """Ids of an instruction or of properties under which it was spoken; may be empty."""
+    prompt: Prompt | None = None
+    """What was spoken before it: given, as at a request's start, and never predicted."""
+    anonymous: bool = False
+    """Nothing says who speaks: codes of the whole utterance and marks of speakers stay away."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +300,8 @@ class Prompt:
     """Ids of an instruction, spoken by nobody; the layout closes it with its own marker."""
     global_codes: Sequence[int] = ()
     """As in ``Sample``, for the prompt; where they are missing, a model that can draws them."""
+    anonymous: bool = False
+    """As in ``Sample``; then nobody is drawn either."""
 
 
 @dataclass(frozen=True)
@@ -297,6 +323,8 @@ class Draw:
     """One for every codebook, instead of the two fields above, where codebooks differ."""
     whole: bool = False
     """The code describes the utterance as a whole, so repetition is neither judged nor counted."""
+    cut: bool = False
+    """The length rule, not the model, ends a word here; counted in ``Utterance.cut_words``."""
 
     def of(self, codebook: int) -> Draw:
         """What holds for one codebook."""
@@ -368,6 +396,8 @@ class Layout(ABC):
     """Ids beyond the codebook that the head must know (end, fill, ...)."""
     alternates: bool = False
     """Whether it speaks before all of the text is known."""
+    conditions: Sequence[str] = ("text", "instruct")
+    """What ``wishbone.core.guidance`` may leave out here, names of its ``CONDITIONS``."""
     instruct_alone: bool = False
     """Whether an instruction stands in the place of what a voice's recording says, in codes and
     text; the decoder hears the recording all the same."""

@@ -24,6 +24,7 @@ KINDS = (
     "head",
     "decoder",
     "teacher",
+    "objective",
     "metric",
 )
 HOME = "wishbone-tts"

@@ -33,11 +33,6 @@ class Batch:
     rows: tuple[int, ...]
     """Which utterances of the corpus."""
 
-    @property
-    def count(self) -> int:
-        """How many targets there are."""
-        return int(((self.targets != IGNORE) & self.mask[..., None]).sum())
-
     def silent(self) -> Batch:
         """The same without targets: it takes part and teaches nothing."""
         return replace(self, targets=torch.full_like(self.targets, IGNORE))

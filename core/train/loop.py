@@ -17,12 +17,14 @@ from wishbone.core.config import Config, build_layout, build_model
 from wishbone.core.data.tokens import TokenCorpus, write_text
 from wishbone.core.errors import DataError, WishboneError
 from wishbone.core.interfaces import CodeSpace
+from wishbone.core.objective import build_objective
 from wishbone.core.train.batches import Batch, BatchPlan, collate, lay_out
 from wishbone.core.train.checkpoint import Run
+from wishbone.core.train.frozen import freeze_
 from wishbone.core.train.optimizer import Average, make_optimizer, rate, set_rate
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import Recipe
-from wishbone.core.train.shards import Loss, clip_gradients_, gathered, shard_, whole
+from wishbone.core.train.shards import clip_gradients_, gathered, shard_, whole
 from wishbone.core.train.watch import Watch
 
 
@@ -38,7 +40,7 @@ class Tally:
 
     @property
     def mean(self) -> float:
-        """Nats per target."""
+        """The objective's: nats per target, of ordinary training."""
         return self.loss / max(1.0, self.count)
 
 
@@ -61,9 +63,12 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.sharded = recipe.shard == "full" and here.count > 1
         self.model = build_model(system, "cpu").train()
-        if not self.sharded:
+        freeze_(self.model, recipe.freeze)
+        self.loss = build_objective(recipe.objective, self.model)
+        if self.sharded:
+            shard_(self.loss, here)
+        else:
             self.model.to(here.device)
-        self.loss = shard_(self.model, here) if self.sharded else Loss(self.model)
         _, self.layout, self.codes = build_layout(system)
         for corpus in (training, held_out):
             check_tokens(corpus, system, self.layout.tables, self.codes)
@@ -78,6 +83,8 @@ class Trainer:
         self.step = 0
         self.elapsed = 0.0
         """Seconds of training in all calls of this run."""
+        self.positions = 0
+        """Positions seen in all calls of this run, padding not counted."""
         self.tally = Tally()
 
     def train(self, stop: Any = lambda: False) -> bool:
@@ -109,7 +116,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Held-out loss of the averaged weights, nats per target; not a number without data."""
+        """The objective of the averaged weights on held-out data; not a number without data."""
         self.model.eval()
         total = torch.zeros(2, dtype=torch.float64, device=self.here.device)
         with self.average.applied(), gathered(self.loss):
@@ -125,6 +132,7 @@ class Trainer:
     def save(self, watch: Watch | None = None) -> None:
         """Write a checkpoint and speak the samples; all processes call it."""
         state = {"step": self.step, "elapsed": self.elapsed, "tally": vars(self.tally)}
+        state["positions"] = self.positions
         folder = self.run.save(self.model, self.average, self.optimizer, state, self.here)
         if watch:
             watch.saved(folder)
@@ -143,6 +151,7 @@ class Trainer:
         state = self.run.load(self.model, self.average, self.optimizer)
         self.step = int(state.get("step", 0))
         self.elapsed = float(state.get("elapsed", 0.0))
+        self.positions = int(state.get("positions", 0))
         self.tally = Tally(**state.get("tally", {}))
         if self.here.leads:
             self.run.trim_log(self.step)
@@ -157,7 +166,9 @@ class Trainer:
             self._batch(rows[part :: self.parts], epoch, rows)
             for part in range(self.here.rank, self.parts, self.here.count)
         ]
-        targets = self._sum(sum(batch.count for batch in batches if batch))
+        targets = self._sum(
+            sum(int(self.loss.count(batch.targets, batch.mask)) for batch in batches if batch)
+        )
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=torch.float64, device=self.here.device)
         for batch in batches:
@@ -178,7 +189,9 @@ class Trainer:
         self.step += 1
         self.tally.loss += loss_sum
         self.tally.count += targets
-        self.tally.positions += int(self.training.positions()[rows].sum())
+        positions = int(self.training.positions()[rows].sum())
+        self.tally.positions += positions
+        self.positions += positions
         self.tally.seconds += time.monotonic() - begin
         self.tally.parts = {"epoch": epoch, "norm": norm}
 

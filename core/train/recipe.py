@@ -10,6 +10,7 @@ from typing import Any
 from wishbone.core.compose import Config, compose, merge
 from wishbone.core.config import resolve, structured
 from wishbone.core.errors import ConfigError
+from wishbone.core.objective import resolve_objective
 
 
 @dataclass
@@ -28,6 +29,10 @@ class Recipe:
     """Utterances of the held-out loss at most, so that measuring it stays short."""
     out: str = ""
     """Folder of the run; empty means ``runs/`` and the name of the YAML file."""
+    objective: Any = field(default_factory=lambda: {"name": "codes"})
+    """What is made small: ``{name: KEY, ...fields}``; "codes" is the cross entropy of the codes."""
+    freeze: list[str] = field(default_factory=list)
+    """Parts that stay as they are, such as backbone, head or tables.text."""
     steps: int = 10_000
     """Optimiser steps of the whole run; the schedule ends there."""
     max_minutes: float = 0.0
@@ -102,6 +107,8 @@ def read_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tupl
         values, inner = compose(name_or_path, overrides, kind="train"), []
     recipe: Recipe = _structured(values)
     _check(recipe, values)
+    places = {"objective": recipe.objective}
+    recipe.objective = resolve_objective(Config(places, values.path, values.places))
     if not recipe.out:
         recipe.out = str(Path("runs") / Path(name_or_path).stem)
     folder = values.path.parent if values.path else Path()

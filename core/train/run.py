@@ -10,16 +10,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from wishbone.core.compose import weights_folder
 from wishbone.core.config import Config
 from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError
 from wishbone.core.train.batches import split_held_out, without_texts
 from wishbone.core.train.checkpoint import Run
+from wishbone.core.train.frozen import trained
 from wishbone.core.train.loop import Trainer
 from wishbone.core.train.processes import Processes, processes
 from wishbone.core.train.recipe import Recipe, as_saved, read_recipe
@@ -86,11 +89,15 @@ def export(
         return None
     notes = {
         "steps": trainer.step,
+        "positions": trainer.positions,
+        "positions_before": _positions_before(trainer.system),
         "minutes": round(trainer.elapsed / 60, 2),
         "held_out_loss": held_out_loss,
+        "trained_parameters": trained(trainer.model),
         "utterances": len(trainer.training),
         "hours": round(float(trainer.training.seconds.sum()) / 3600, 2),
         "recipe": {k: v for k, v in as_saved(recipe).items() if k != "system"},
+        "objective": trainer.loss.about(),
     }
     origin = provenance(trainer.system, data=digest, seeds={"train": recipe.seed}, notes=notes)
     config = {key: value for key, value in trainer.system.items() if key != "weights"}
@@ -109,6 +116,18 @@ def export(
     shutil.rmtree(old, ignore_errors=True)
     print(f"wrote {target}  held-out loss {held_out_loss:.4f}", file=sys.stderr)
     return target
+
+
+def _positions_before(system: Mapping[str, Any]) -> int:
+    """Positions seen by the weights that a run began with, all trainings together; 0 if unknown."""
+    if not system.get("weights"):
+        return 0
+    path = weights_folder(system["weights"]) / "provenance.json"
+    try:
+        notes = json.loads(path.read_text(encoding="utf-8"))["notes"]
+        return int(notes["positions"]) + int(notes["positions_before"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _free(run: Run, recipe: Recipe, step: int) -> Path | None:
@@ -132,6 +151,9 @@ def _free(run: Run, recipe: Recipe, step: int) -> Path | None:
 
 def _introduce(trainer: Trainer, training: TokenCorpus, held_out: TokenCorpus) -> None:
     count = sum(p.numel() for p in trainer.model.parameters())
+    changed = trained(trainer.model)
+    if changed < count:
+        print(f"{changed / 1e6:.3f} M parameters are trained, the rest frozen", file=sys.stderr)
     epoch = len(trainer.plan.epoch(0))
     if form := trainer.model.backbone.training_form():
         print(form, file=sys.stderr)

@@ -23,26 +23,12 @@ from torch import Tensor, nn
 from wishbone.core.errors import PluginBroken
 
 if TYPE_CHECKING:
-    from wishbone.core.model import SpeechLM
+    from wishbone.core.objective import Objective
     from wishbone.core.train.processes import Processes
 
 
-class Loss(nn.Module):
-    """``SpeechLM.loss`` as a forward: calling it is what gathers and shares out."""
-
-    def __init__(self, model: SpeechLM) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Arguments and result of ``SpeechLM.loss``."""
-        return self.model.loss(table, ids, targets, mask)
-
-
-def shard_(model: SpeechLM, here: Processes) -> Loss:
-    """Share the parameters out among all processes, in place -> what to call for the loss.
+def shard_(objective: Objective, here: Processes) -> None:
+    """Share the parameters out among all processes, in place: calling ``objective`` gathers them.
 
     The parameters must be the same in every process and may be on the CPU; shares are made on the
     processes' own devices, one layer after another. Gradients become sums, not means.
@@ -50,17 +36,16 @@ def shard_(model: SpeechLM, here: Processes) -> Loss:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    layers = model.backbone.shardable()
-    _check(model.backbone, layers)
+    backbone = objective.model.backbone
+    layers = backbone.shardable()
+    _check(backbone, layers)
     mesh = init_device_mesh(here.device.type, (here.count,))
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-    root = Loss(model)
-    fully_shard(root, mesh=mesh, reshard_after_forward=False)
-    for unit in _units(root):
+    fully_shard(objective, mesh=mesh, reshard_after_forward=False)
+    for unit in _units(objective):
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
-    return root
 
 
 @contextmanager

@@ -202,6 +202,10 @@ class RWKV7(Backbone):
         """Both halves of every block: ``forward`` calls these, and never a block as a whole."""
         return [half for block in self.blocks for half in (block.time_mix, block.channel_mix)]
 
+    def mixers(self) -> list[nn.Module]:
+        """Time mixing of every block; channel mixing, too, sees one position back."""
+        return [block.time_mix for block in self.blocks]
+
     def flops_per_position(self, context: int = 0) -> int:
         """Matrices once each, and nine operations per number of the WKV state."""
         matrices = sum(p.numel() for n, p in self.named_parameters() if _is_matrix(n, p))

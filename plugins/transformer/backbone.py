@@ -278,6 +278,10 @@ class Transformer(Backbone):
         """The blocks."""
         return list(self.blocks)
 
+    def mixers(self) -> list[nn.Module]:
+        """The attentions."""
+        return [block.attention for block in self.blocks]
+
     def flops_per_position(self, context: int = 0) -> int:
         """Two per matrix weight, and four per channel of every position attended to."""
         attended = 4 * self.config.layers * self.width * (context + 1)
