@@ -61,8 +61,6 @@ class TextSpace:
     """Ids of marker strings such as ``<|endofprompt|>``."""
     blank: int | None = None
     """An id that no text has, to stand where text is left out on purpose; None without one."""
-    blank: int | None = None
-    """An id that no text has, to stand where text is left out on purpose; None without one."""
 
 
 @dataclass(frozen=True)
@@ -274,10 +272,6 @@ class Sample:
     """What was spoken before it: given, as at a request's start, and never predicted."""
     anonymous: bool = False
     """Nothing says who speaks: codes of the whole utterance and marks of speakers stay away."""
-    prompt: Prompt | None = None
-    """What was spoken before it: given, as at a request's start, and never predicted."""
-    anonymous: bool = False
-    """Nothing says who speaks: codes of the whole utterance and marks of speakers stay away."""
 
 
 @dataclass(frozen=True)
@@ -308,8 +302,6 @@ class Prompt:
     """As in ``Sample``, for the prompt; where they are missing, a model that can draws them."""
     anonymous: bool = False
     """As in ``Sample``; then nobody is drawn either."""
-    anonymous: bool = False
-    """As in ``Sample``; then nobody is drawn either."""
 
 
 @dataclass(frozen=True)
@@ -331,8 +323,6 @@ class Draw:
     """One for every codebook, instead of the two fields above, where codebooks differ."""
     whole: bool = False
     """The code describes the utterance as a whole, so repetition is neither judged nor counted."""
-    cut: bool = False
-    """The length rule, not the model, ends a word here; counted in ``Utterance.cut_words``."""
     cut: bool = False
     """The length rule, not the model, ends a word here; counted in ``Utterance.cut_words``."""
 
@@ -406,8 +396,6 @@ class Layout(ABC):
     """Ids beyond the codebook that the head must know (end, fill, ...)."""
     alternates: bool = False
     """Whether it speaks before all of the text is known."""
-    conditions: Sequence[str] = ("text", "instruct")
-    """What ``wishbone.core.guidance`` may leave out here, names of its ``CONDITIONS``."""
     conditions: Sequence[str] = ("text", "instruct")
     """What ``wishbone.core.guidance`` may leave out here, names of its ``CONDITIONS``."""
     instruct_alone: bool = False
