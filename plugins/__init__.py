@@ -39,6 +39,8 @@ PARTS = (
      "RWKV-7: a recurrent network whose state has constant size"),
     ("backbone", "transformer", "transformer.backbone:Transformer",
      "a modern decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention"),
+    ("backbone", "arwkv", "arwkv.backbone:ARWKV",
+     "a Transformer's blocks with RWKV-7's time mixing in place of attention, to be distilled"),
     ("head", "linear", "heads.head:LinearHead", "one row per code, in and out"),
     ("head", "fsq", "heads.head:FSQHead", "codes share the vectors of their FSQ digits"),
     ("head", "channels", "heads.channels:ChannelsHead",
@@ -49,6 +51,8 @@ PARTS = (
      "CosyVoice2's flow and vocoder: codes to 24 kHz audio, streaming"),
     ("teacher", "piper", "piper.teacher:PiperTeacher",
      "a Piper voice that speaks training data (extra: train)"),
+    ("teacher", "kokoro", "kokoro.teacher:KokoroTeacher",
+     "one of Kokoro-82M's voices, reading English for training data (extra: voices)"),
 )  # fmt: skip
 
 

@@ -7,14 +7,24 @@ import math
 import torch
 from torch import Tensor, nn
 
-from wishbone.plugins.rwkv7.layers import Block
+from wishbone.plugins.rwkv7.layers import Block, TimeMix
 from wishbone.plugins.rwkv7.shape import Shape
 
 
 @torch.no_grad()
 def initialise(block: Block, shape: Shape, layer: int) -> None:
     """Fill the parameters of block ``layer``, counted from 0. Draws from torch's generator."""
-    time, channel = block.time_mix, block.channel_mix
+    initialise_time(block.time_mix, shape, layer)
+    channel = block.channel_mix
+    share = torch.arange(shape.width, dtype=torch.float32) / shape.width
+    channel.mix.copy_(1 - share ** ((1 - layer / shape.layers) ** 4))
+    _orthogonal(channel.key.weight, 1.0)
+    nn.init.zeros_(channel.value.weight)
+
+
+@torch.no_grad()
+def initialise_time(time: TimeMix, shape: Shape, layer: int) -> None:
+    """The recurrent half of ``initialise``, which may stand in a block of another kind."""
     width, size = shape.width, shape.head_size
     depth = layer / max(1, shape.layers - 1)
     height = 1 - layer / shape.layers
@@ -26,7 +36,6 @@ def initialise(block: Block, shape: Shape, layer: int) -> None:
 
     powers = (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)
     time.mix.copy_(torch.stack([1 - share ** (power * height) for power in powers]))
-    channel.mix.copy_(1 - share ** (height**4))
     curve = (n / max(1, width - 1)) ** (1 + depth**0.3)
     time.w0.copy_(-6 + 6 * curve + 0.5 + 2.5 * zigzag)
     time.a0.copy_(-0.19 + 0.3 * zigzag + 0.4 * line)
@@ -45,8 +54,6 @@ def initialise(block: Block, shape: Shape, layer: int) -> None:
     _orthogonal(time.key.weight, 0.1)
     _orthogonal(time.value.weight, 1.0)
     nn.init.zeros_(time.output.weight)
-    _orthogonal(channel.key.weight, 1.0)
-    nn.init.zeros_(channel.value.weight)
 
 
 def _orthogonal(weight: Tensor, gain: float) -> None:

@@ -54,12 +54,16 @@ class Shape:
     def parameters(self) -> int:
         """How many numbers a backbone of this shape learns."""
         width = self.width
-        norms = 4 * width
-        vectors = 18 * width
-        matrices = 4 * width**2 + 2 * width * self.ffn_width
+        channel = 5 * width + 2 * width * self.ffn_width
+        return 4 * width + self.time_parameters() + self.layers * channel
+
+    def time_parameters(self) -> int:
+        """How many of them time mixing has, all layers together."""
+        width = self.width
         low_rank = 2 * width * (self.decay_rank + self.rate_rank + self.gate_rank)
         value = width + 2 * width * self.value_rank
-        return norms + self.layers * (vectors + matrices + low_rank) + (self.layers - 1) * value
+        each = 13 * width + 4 * width**2 + low_rank
+        return self.layers * each + (self.layers - 1) * value
 
 
 def rank(factor: float, width: int) -> int:

@@ -1,0 +1,1 @@
+"""Objectives that train one model to do what another does."""
