@@ -115,6 +115,7 @@ def read(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def resolve(config: Mapping[str, Any]) -> Config:
     """``config`` with every slot checked against its schema and filled with its defaults."""
+    from wishbone.core import wrapping
     from wishbone.core.sampling import Sampling
 
     config = config if isinstance(config, Config) else Config(config)
@@ -123,7 +124,7 @@ def resolve(config: Mapping[str, Any]) -> Config:
     for slot in SLOTS:
         _, fields = part(config, slot)
         own = {key: config[slot][key] for key in ("name", "weights") if key in config[slot]}
-        resolved[slot] = {**own, **asdict(fields)}
+        resolved[slot] = {**own, **wrapping.resolved(fields, config, slot)}
     sampling = structured(Sampling, config.get("sampling") or {}, "sampling", config)
     resolved["sampling"] = asdict(sampling)
     resolved |= {key: config[key] for key in OTHER_KEYS[1:] if config.get(key) is not None}
@@ -260,7 +261,10 @@ def require(config: Mapping[str, Any], feature: str, *capabilities: str) -> None
 
     ``feature`` is named in the error. Imports the backbone's class, builds nothing.
     """
-    key = config["backbone"]["name"]
+    from wishbone.core.wrapping import innermost
+
+    # a wrapper promises what the backbone inside it does
+    key = innermost(config["backbone"])["name"]
     caps = registry().get("backbone", key).caps
     for capability in capabilities:
         if not getattr(caps, capability):
@@ -329,9 +333,12 @@ def _load_slot(module: nn.Module, config: Config, slot: str) -> list[str]:
 def _load_model(model: SpeechLM, config: Config) -> list[str]:
     """The whole model's weights first, then those of a part that has its own."""
     from wishbone.core.weights import load_part
+    from wishbone.core.wrapping import begin
 
     note = load_part(model, weights_folder(config["weights"])) if config.get("weights") else ""
     own = [slot for slot in ("backbone", "head") if config[slot].get("weights")]
+    if not config.get("weights") and "backbone" not in own:
+        begin(model)
     for slot in own:
         _load_slot(getattr(model, slot), config, slot)
     return [note] if note and "backbone" not in own else []

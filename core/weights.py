@@ -26,8 +26,13 @@ from wishbone.core.errors import CheckpointError
 from wishbone.core.registry import HOME
 
 FILE = "model.safetensors"
-_AS_PREFIX = {"speech_tokenizer": ("speech_tokenizer.", "tokenizer."), "decoder": ("decoder.",)}
-"""Slot -> how its names begin in a file that holds a whole codec."""
+_AS_PREFIX = {
+    "speech_tokenizer": ("speech_tokenizer.", "tokenizer."),
+    "decoder": ("decoder.",),
+    "backbone": ("backbone.",),
+    "head": ("head.",),
+}
+"""Slot -> how its names begin in a file that holds a whole codec, or a whole language model."""
 
 
 def save(
@@ -111,34 +116,47 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 def load_part(module: nn.Module, folder: str | Path, slot: str = "model") -> str:
     """Load a module from a checkpoint folder, every name accounted for.
 
-    ``<slot>.safetensors`` is used if the folder has it; otherwise ``model.safetensors``, of which
-    the decoder and the speech tokenizer take the names that begin with theirs; otherwise whatever
+    Which file and names is told by ``part_tensors``; where there is no file of ours, whatever
     ``wishbone.core.releases`` knows. Returns what a person should know, or nothing.
     """
     from wishbone.core import releases
 
     folder = Path(folder)
-    own = folder / f"{slot}.safetensors"
-    path = own if own.is_file() else folder / FILE
-    if not path.is_file() and (note := releases.load(module, folder, slot)) is not None:
+    own = any((folder / name).is_file() for name in (f"{slot}.safetensors", FILE))
+    if not own and (note := releases.load(module, folder, slot)) is not None:
         return note
+    tensors, path = part_tensors(folder, slot)
+    load_tensors(module, tensors, str(path))
+    return ""
+
+
+def part_tensors(folder: str | Path, slot: str) -> tuple[dict[str, Tensor], Path]:
+    """The tensors of one slot in a checkpoint folder by the part's own names, and their file.
+
+    ``<slot>.safetensors`` is used if the folder has it; otherwise ``model.safetensors``, of which a
+    part takes the names that begin with its own. Raises ``CheckpointError``.
+    """
+    own = Path(folder) / f"{slot}.safetensors"
+    path = own if own.is_file() else Path(folder) / FILE
     tensors = read_tensors(path)
     for prefix in _AS_PREFIX.get(slot, ()):
         inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if inside and path != own:
-            tensors = inside
-            break
-    load_tensors(module, tensors, str(path))
-    return ""
+            return inside, path
+    return tensors, path
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = "") -> None:
     """Copy named tensors into a module, keeping the module's dtypes and devices.
 
-    Raises ``CheckpointError`` that lists all missing, unexpected and misshaped names together;
-    then the module is as it was.
+    A backbone that wraps another takes the plain one's, too: ``wishbone.core.wrapping``. Raises
+    ``CheckpointError`` that lists all missing, unexpected and misshaped names together; then the
+    module is as it was.
     """
+    from wishbone.core.wrapping import settle
+
     wanted = module.state_dict()
+    tensors, fresh = settle(module, tensors)
     missing = sorted(wanted.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - wanted.keys())
     misshaped = [
@@ -161,7 +179,9 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = 
             where,
             "Use the configuration they were saved with (config.yaml beside them).",
         )
-    module.load_state_dict(dict(tensors))
+    module.load_state_dict(tensors)
+    for wrapper in fresh:
+        wrapper.adopt()
 
 
 def translate(

@@ -13,15 +13,18 @@ from wishbone.core.errors import CheckpointError
 from wishbone.core.model import SpeechLM
 from wishbone.core.train.recipe import Recipe
 from wishbone.core.train.shards import is_share, local, share_like
+from wishbone.core.wrapping import trainable
 
 FIRST = 0.01
 """Learning rate of the first step as a share of the highest (RWKV-LM, train.py)."""
 
 
 def make_optimizer(model: SpeechLM, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over the model's own parameter groups; their learning rates keep their ratios."""
-    groups = model.parameter_groups(recipe.learning_rate, recipe.weight_decay)
-    groups = [group for group in groups if group["params"]]
+    """AdamW over the model's own parameter groups; their learning rates keep their ratios.
+
+    What is frozen takes no part.
+    """
+    groups = trainable(model.parameter_groups(recipe.learning_rate, recipe.weight_decay))
     for group in groups:
         group["highest"] = group["lr"]
     return torch.optim.AdamW(
@@ -80,13 +83,15 @@ class Average:
     """Exponential moving average of the weights; young averages forget faster.
 
     The decay of step t is ``min(decay, (1 + t) / (10 + t))``, so that the first steps do not weigh
-    on the average for ever. Of weights that are shared out it averages the rows that are here.
+    on the average for ever. Of weights that are shared out it averages the rows that are here. What
+    is frozen is its own average, and not kept twice.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.names = [name for name, _ in model.named_parameters()]
-        self._weights = list(model.parameters())
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.names = list(named)
+        self._weights = list(named.values())
         self._live = [local(p) for p in self._weights]
         self._mean = [p.clone() for p in self._live]
 

@@ -1,0 +1,278 @@
+"""A backbone around a backbone: what every way of adapting one shares.
+
+::
+
+    backbone:
+      name: pissa                                     # the wrapper
+      base: {name: rwkv7, width: 192, layers: 6}      # what it wraps, a slot like any other
+
+A wrapped backbone is a backbone, so systems, trainings, comparisons and servers need nothing new.
+Its tensors are the base's, under ``base.``, and its own. Weights of the plain system load into it:
+names are mapped, and the wrapper begins with its own first values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wishbone.core.errors import CheckpointError, ConfigError
+from wishbone.core.interfaces import Backbone, Caps, State
+
+BASE = "base."
+"""What the base's tensors are called under in a wrapper's."""
+
+
+class Wrapper(Backbone):
+    """A backbone that holds another one, ``base``, frozen; by itself it changes nothing.
+
+    A subclass adds parameters of its own and overrides what they change. ``caps`` of an instance
+    are the base's; those of the class promise only what every base keeps. Where the adapter
+    renames the base's tensors, ``base_names`` is overridden, too.
+    """
+
+    @dataclass
+    class Config:
+        """What is wrapped."""
+
+        base: dict[str, Any] = field(default_factory=dict)
+        """The backbone inside: its key as ``name``, its fields, and ``weights``, the folder its
+        tensors are in where a file of weights holds the wrapper's own alone."""
+
+    begins: ClassVar[bool] = True
+    """Whether weights of the plain base are enough to begin with: the wrapper's own tensors then
+    keep their first values, and ``adopt`` is called."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.base = build_base(config.base).requires_grad_(False)
+        self.width = self.base.width
+        self.caps: Caps = self.base.caps
+        self.base_weights = str(config.base.get("weights") or "")
+        """Folder of the base's weights, where the configuration names one."""
+        self._plain = tuple(self.base.state_dict())
+
+    def base_names(self) -> dict[str, str]:
+        """Name of every tensor of the plain base -> its name in this wrapper."""
+        return {name: BASE + name for name in self._plain}
+
+    def own_names(self) -> list[str]:
+        """Names of the tensors that the plain base does not have."""
+        there = set(self.base_names().values())
+        return [name for name in self.state_dict() if name not in there]
+
+    def adopt(self) -> None:
+        """Begin on the base's weights as they are now.
+
+        Called once they were read, or will not be, and there are none of the wrapper's own.
+        """
+
+    def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
+        """The base's."""
+        return self.base.init_state(batch, device=device, dtype=dtype)
+
+    def forward(
+        self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """x [B, T, D] -> y [B, T, D] and the state, by the base."""
+        return self.base(x, state, mask=mask)
+
+    def step_(self, x: Tensor, state: State) -> Tensor:
+        """x [B, 1, D] -> y [B, 1, D], by the base."""
+        return self.base.step_(x, state)
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """The base's; a wrapper that changes what the base computes overrides this."""
+        return self.base.accelerate(engine, weights)
+
+    def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
+        """The base's."""
+        return self.base.state_bytes(length, dtype=dtype)
+
+    @classmethod
+    def count_parameters(cls, config: Any) -> int:
+        """The base's; a subclass adds its own."""
+        return count_base(config.base)
+
+    def flops_per_position(self, context: int = 0) -> int:
+        """The base's; a subclass adds its own."""
+        return self.base.flops_per_position(context)
+
+    def training_form(self) -> str:
+        """The base's."""
+        return self.base.training_form()
+
+    def shardable(self) -> Sequence[nn.Module]:
+        """The base's; parameters outside of them are shared out with head and tables."""
+        return self.base.shardable()
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """What the base's groups hold that is trained, then the wrapper's own."""
+        groups = trainable(self.base.parameter_groups(learning_rate, weight_decay))
+        seen = {id(p) for group in groups for p in group["params"]}
+        own = [p for p in self.parameters() if p.requires_grad and id(p) not in seen]
+        decays = {True: weight_decay, False: 0.0}
+        for is_matrix, decay in decays.items():
+            params = [p for p in own if (p.ndim > 1) == is_matrix]
+            groups.append({"params": params, "lr": learning_rate, "weight_decay": decay})
+        return [group for group in groups if group["params"]]
+
+
+def build_base(values: Mapping[str, Any]) -> Backbone:
+    """The registered backbone that ``{name: KEY, ...fields}`` describes, on the default device.
+
+    Checked as a slot of a system is, with the same errors. ``weights`` in it is not read here.
+    """
+    cls, fields = _base(values)
+    try:
+        return cls(fields)
+    except ValueError as error:
+        raise ConfigError(f"base: {error}", "the base of a backbone", "Correct its values.") from (
+            error
+        )
+
+
+def count_base(values: Mapping[str, Any]) -> int:
+    """Parameters of the backbone that ``values`` describe, building nothing."""
+    cls, fields = _base(values)
+    return cls.count_parameters(fields)
+
+
+def innermost(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The slot of the backbone that wraps none: ``values`` itself, or its base's base's ..."""
+    while isinstance(values.get("base"), Mapping) and values["base"]:
+        values = values["base"]
+    return values
+
+
+def resolved(fields: Any, config: Any, key: str = "backbone") -> dict[str, Any]:
+    """The values of a slot as ``wishbone.core.config.resolve`` keeps them, those of bases filled.
+
+    ``fields`` is an instance of a ``Config``; errors name places of ``config`` under ``key``.
+    """
+    values = asdict(fields)
+    if isinstance(fields, Wrapper.Config):
+        inner = f"{key}.base"
+        _, below = _base(fields.base, config, inner)
+        kept = {name: fields.base[name] for name in ("name", "weights") if fields.base.get(name)}
+        values["base"] = kept | resolved(below, config, inner)
+    return values
+
+
+def trainable(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Groups for an optimiser without the parameters that are frozen, and without empty groups."""
+    kept = [
+        {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
+    ]
+    return [group for group in kept if group["params"]]
+
+
+def wrappers(module: nn.Module) -> Iterator[tuple[str, Wrapper]]:
+    """Every wrapper in ``module`` that lies in no other, and what its tensors begin with."""
+    inside: set[int] = set()
+    for name, part in module.named_modules():
+        if isinstance(part, Wrapper) and id(part) not in inside:
+            inside.update(id(inner) for inner in part.modules())
+            yield (f"{name}." if name else ""), part
+
+
+def settle(
+    module: nn.Module, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[Wrapper]]:
+    """``tensors`` under the names that ``module`` has for them, and the wrappers that begin.
+
+    For each wrapper in it: tensors that are all there stay; those of its plain base get the
+    wrapper's names, and its own keep their values; its own alone are joined by the base's, from
+    the folder that the base's ``weights`` names. What fits none of these is left as it is.
+    """
+    tensors, begin = dict(tensors), []
+    for prefix, wrapper in wrappers(module):
+        here = {n.removeprefix(prefix): n for n in tensors if n.startswith(prefix)}
+        found, fresh = _settle_one(wrapper, {name: tensors[full] for name, full in here.items()})
+        for full in here.values():
+            del tensors[full]
+        tensors |= {prefix + name: tensor for name, tensor in found.items()}
+        begin += fresh
+    return tensors, begin
+
+
+def begin(module: nn.Module) -> None:
+    """For a module that no weights were given for: read those of bases that name a folder."""
+    for _, wrapper in wrappers(module):
+        if wrapper.base_weights:
+            tensors, fresh = _base_tensors(wrapper)
+            wrapper.load_state_dict(wrapper.state_dict() | tensors)
+            for inner in fresh:
+                inner.adopt()
+        else:
+            begin(wrapper.base)
+        wrapper.adopt()
+
+
+def _base(values: Mapping[str, Any], config: Any = None, key: str = "base") -> tuple[Any, Any]:
+    """Class and ``Config`` of a slot that is called ``key`` in errors."""
+    from wishbone.core.config import Config, structured
+    from wishbone.core.plugin import registry
+
+    config = config if config is not None else Config({})
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+        raise ConfigError(
+            f"'{key}' does not say which backbone to wrap.",
+            config.place(key),
+            f"Write '{key.rpartition('.')[2]}: {{name: KEY, ...}}'; 'wishbone plugins list' shows"
+            " the keys.",
+        )
+    cls = registry().get("backbone", values["name"])
+    fields = {name: value for name, value in values.items() if name not in ("name", "weights")}
+    return cls, structured(cls.Config, fields, key, config)
+
+
+def _settle_one(
+    wrapper: Wrapper, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[Wrapper]]:
+    """``settle`` for one wrapper; names are its own."""
+    wanted, names, own = wrapper.state_dict(), wrapper.base_names(), wrapper.own_names()
+    if not tensors or wanted.keys() == tensors.keys():
+        return dict(tensors), []
+    if wrapper.base_weights and set(own) == tensors.keys():
+        below, fresh = _base_tensors(wrapper)
+        return {**tensors, **below}, fresh
+    below, fresh = dict(tensors), []
+    if isinstance(wrapper.base, Wrapper):
+        below, fresh = _settle_one(wrapper.base, tensors)
+    if not wrapper.begins or below.keys() != names.keys():
+        return dict(tensors), []
+    kept = {name: wanted[name] for name in own}
+    return {**kept, **_renamed(below, names)}, [*fresh, wrapper]
+
+
+def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    return {names.get(name, name): tensor for name, tensor in tensors.items()}
+
+
+def _base_tensors(wrapper: Wrapper) -> tuple[dict[str, Tensor], list[Wrapper]]:
+    """The base's tensors from its own folder by the wrapper's names; wrappers that begin."""
+    from wishbone.core.compose import weights_folder
+    from wishbone.core.weights import part_tensors
+
+    tensors, path = part_tensors(weights_folder(wrapper.base_weights), "backbone")
+    names, fresh = wrapper.base_names(), []
+    if isinstance(wrapper.base, Wrapper):
+        tensors, fresh = _settle_one(wrapper.base, tensors)
+    there = wrapper.state_dict()
+    wrong = sorted(names.keys() ^ tensors.keys()) or [
+        name for name, tensor in tensors.items() if tensor.shape != there[names[name]].shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"The weights are not those of the base, a {type(wrapper.base).__name__}; missing,"
+            f" unexpected or of another shape: {', '.join(wrong)}.",
+            str(path),
+            "Name the folder of the base's own weights under 'base: {weights: FOLDER}'.",
+        )
+    return _renamed(tensors, names), fresh
