@@ -94,6 +94,12 @@ class Line:
             self.expect(code)
             self.put(SPEECH, (code,))
 
+    def hush(self, given: int, codes: int) -> None:
+        """Predict nothing in front of the code that follows the first ``given`` codes."""
+        spoken = [at for at, target in enumerate(self.targets) if 0 <= target < codes]
+        end = spoken[given] if given < len(spoken) else len(self.targets)
+        self.targets[:end] = [IGNORE] * end
+
     def positions(self) -> Positions:
         """The sequence as tensors [T], [T, 1], [T, 1]."""
         return Positions(
@@ -154,25 +160,31 @@ class CosyVoice2(Layout):
         self.extra = 3 if config.fill else 1
         self.alternates = config.form == "bistream"
         self.instruct_alone = config.instruct == "alone"
+        self.conditions = ("text", "instruct", "prompt_text", "prompt_audio")
         self.tables = {"speech": codes.size + self.extra, "text": text.vocabulary, "marks": 2}
 
     def train(self, sample: Sample, random: Random) -> Positions:
         """Lay one utterance out; ``random`` chooses between unistream and bistream.
 
-        Raises ``DataError`` when ``word_ends`` does not fit the words of the text, and
-        ``CapabilityError`` for an instruction without ``<|endofprompt|>`` in the tokenizer.
+        A prompt stands in front as in a request, and predicts nothing. Raises ``DataError`` when
+        ``word_ends`` does not fit the words of the text, and ``CapabilityError`` for an instruction without ``<|endofprompt|>`` in the tokenizer.
         """
         bistream = random.random() < self.config.bistream_probability and self.config.fill
-        speech = [frame[0] for frame in sample.speech]
+        prompt = sample.prompt or Prompt()
+        heard = [frame[0] for frame in prompt.speech]
+        speech = [*heard, *(frame[0] for frame in sample.speech)]
+        text = [*prompt.text, *sample.text]
         line = Line()
         line.put(MARKS, (SOS,))
         line.put(TEXT, close_instruct(sample.instruct, self))
         if bistream and self.config.pace == "words":
-            self._alternate_words(line, sample, speech)
-        elif bistream and len(speech) > self.config.bistream_min_ratio * len(sample.text):
-            self._alternate_ratio(line, sample.text, speech)
+            self._alternate_words(line, sample, prompt, speech)
+        elif bistream and len(speech) > self.config.bistream_min_ratio * len(text):
+            self._alternate_ratio(line, text, speech)
         else:
-            self._close(line, sample.text, speech)
+            self._close(line, text, speech)
+        if prompt.text or heard:
+            line.hush(len(heard), self.codes.size)
         return line.positions()
 
     def start(self, prompt: Prompt) -> Turn:
@@ -225,12 +237,23 @@ class CosyVoice2(Layout):
             self._block(line, text[j * n : (j + 1) * n], speech[j * m : (j + 1) * m])
         self._close(line, text[blocks * n :], speech[blocks * m :])
 
-    def _alternate_words(self, line: Line, sample: Sample, speech: Sequence[int]) -> None:
-        words = self.words(sample.text)
-        ends = self.word_ends(words, len(speech), sample.word_ends)
+    def _alternate_words(
+        self, line: Line, sample: Sample, prompt: Prompt, speech: Sequence[int]
+    ) -> None:
+        heard, words = len(prompt.speech), self.words(prompt.text)
+        ends = self.word_ends(words, heard, prompt.word_ends)
+        own = self.words(sample.text)
+        words += own
+        ends += [
+            heard + end for end in self.word_ends(own, len(sample.speech), sample.word_ends)
+        ]
+        if not prompt.text:
+            # nobody knows which words these are, so they come before all words; predicted by
+            # ``speak`` and hushed with the rest of the prompt
+            line.speak(speech[:heard])
         first = self.config.lookahead_words + 1
         text = [token for word in words[:first] for token in word]
-        said = 0
+        said = 0 if prompt.text else heard
         for following, end in zip(words[first:], ends, strict=False):
             self._block(line, text, speech[said:end])
             text, said = following, end

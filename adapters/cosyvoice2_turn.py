@@ -142,6 +142,10 @@ class CosyVoice2Turn(SteppedTurn):
         prompt_words = layout.words(self._prompt_text)
         ends = layout.word_ends(prompt_words, len(self._prompt), self._prompt_ends)
         yield Feed([SOS, *text(self._instruct)])
+        if self._prompt and not prompt_words:
+            # speech of which no word is known comes before all words
+            yield Feed(speech(self._prompt))
+            self._prompt = []
         word = fed = said = 0
         while True:
             count = word + ahead + 1
@@ -177,7 +181,7 @@ class CosyVoice2Turn(SteppedTurn):
             if code == layout.fill:
                 return
             yield from self._say(code)
-        yield from self._code(forced=layout.fill)
+        yield from self._draw(Draw(forced=layout.fill, cut=True))
 
     def _ratio_upstream(self) -> Steps:
         """The public code's bistream, id by id, with what differs from training left in.

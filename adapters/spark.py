@@ -89,6 +89,7 @@ class Spark(Layout):
         self.codes = codes
         self.end = codes.size
         self.extra = 1
+        self.conditions = ("text", "instruct", "prompt_text", "prompt_audio", "speaker")
         self.tables = {
             "speech": codes.size + 1,
             "text": text.vocabulary,
@@ -104,10 +105,11 @@ class Spark(Layout):
     def train(self, sample: Sample, random: Random) -> Positions:
         """Lay one utterance out; ``random`` chooses whether its voice is given or predicted.
 
-        Raises ``DataError`` when the sample has another number of global codes than the codec.
+        Raises ``DataError`` when the sample has another number of global codes than the codec; one
+        that is anonymous needs none.
         """
         count = self.codes.global_count
-        if len(sample.global_codes) != count:
+        if not sample.anonymous and len(sample.global_codes) != count:
             raise DataError(
                 f"The utterance has {len(sample.global_codes)} global codes, the codec {count}.",
                 "a sample laid out by the spark layout",
@@ -116,13 +118,16 @@ class Spark(Layout):
         predicted = random.random() < self.config.voice_probability
         line = Line()
         instruct = sample.instruct if predicted else ()
-        for table, rows in self.before(instruct) + self.after(sample.text, instruct):
+        prompt = sample.prompt or Prompt()
+        text = [*prompt.text, *sample.text]
+        for table, rows in self.before(instruct) + self.after(text, instruct):
             line.put(table, rows)
-        for code in sample.global_codes:
+        for code in () if sample.anonymous else sample.global_codes:
             if predicted:
                 line.expect(code)
             line.put(GLOBAL, (code,))
         line.put(*self.opening())
+        line.put(SPEECH, [frame[0] for frame in prompt.speech])
         line.speak(frame[0] for frame in sample.speech)
         line.expect(self.end)
         return line.positions()
@@ -185,7 +190,7 @@ class SparkTurn(SteppedTurn):
         voice = list(prompt.global_codes)
         if voice:
             yield Feed(_positions([(GLOBAL, voice)]))
-        else:
+        elif not prompt.anonymous:
             yield from self._draw_voice(voice)
         yield Tell(tuple(voice))
         known = [frame[0] for frame in prompt.speech]

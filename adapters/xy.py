@@ -77,6 +77,7 @@ class XY(Layout):
         self.codes = codes
         self.nothing = codes.size
         self.extra = 1
+        self.conditions = ("text", "prompt_text", "prompt_audio", "speaker")
         self.tables = {
             "speech": codes.size + 1,
             "text": text.vocabulary,
@@ -91,13 +92,22 @@ class XY(Layout):
     def train(self, sample: Sample, random: Random) -> Positions:
         """Lay one utterance out; nothing varies. Raises ``CapabilityError`` for an instruction."""
         _refuse_instruct(sample.instruct)
-        books, steps = self.codes.codebooks, len(sample.speech) + self.codes.codebooks
-        rows = [[row] * books for row in (1 + self.config.speaker, *sample.text, 0)]
-        rows += [self.row(sample.speech, t, self.nothing) for t in range(steps - 1)]
-        targets = [[IGNORE] * books for _ in range(1 + len(sample.text))]
-        targets += [self.row(sample.speech, t, IGNORE, end=self.nothing) for t in range(steps)]
-        table = [MARKS, *[TEXT] * len(sample.text), MARKS, *[SPEECH] * (steps - 1)]
+        prompt = sample.prompt or Prompt()
+        speech, text = [*prompt.speech, *sample.speech], [*prompt.text, *sample.text]
+        books, steps = self.codes.codebooks, len(speech) + self.codes.codebooks
+        speaker = self.speaker(sample.anonymous)
+        rows = [[row] * books for row in (*speaker, *text, 0)]
+        rows += [self.row(speech, t, self.nothing) for t in range(steps - 1)]
+        targets = [[IGNORE] * books for _ in range(len(speaker) + len(text))]
+        unsaid = [[IGNORE] * books for _ in prompt.speech]
+        said = [*unsaid, *sample.speech]
+        targets += [self.row(said, t, IGNORE, end=self.nothing) for t in range(steps)]
+        table = [MARKS] * len(speaker) + [TEXT] * len(text) + [MARKS, *[SPEECH] * (steps - 1)]
         return Positions(torch.tensor(table), torch.tensor(rows), torch.tensor(targets))
+
+    def speaker(self, anonymous: bool) -> tuple[int, ...]:
+        """Rows of the marks that say who speaks."""
+        return () if anonymous else (1 + self.config.speaker,)
 
     def row(self, speech: Sequence[Frame], t: int, blank: int, end: int | None = None) -> list[int]:
         """The delayed frame t: book q holds the code of frame t - q.
@@ -129,7 +139,8 @@ class XYTurn(SteppedTurn):
 
     def _run(self) -> Steps:
         layout, prompt = self._layout, self._prompt
-        yield Feed([self._mark(1 + layout.config.speaker), *map(self._word, prompt.text)])
+        speaker = map(self._mark, layout.speaker(prompt.anonymous))
+        yield Feed([*speaker, *map(self._word, prompt.text)])
         yield from self._wait_for_the_end()
         if not self._text:
             yield Stop("end")
