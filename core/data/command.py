@@ -45,6 +45,7 @@ def _add_speak(commands: argparse._SubParsersAction) -> None:
     speak.add_argument("--count", type=int, default=0, help="lines to speak; 0 means all")
     speak.add_argument("--shard", type=int, default=250, help="lines of one file")
     speak.add_argument("--workers", type=int, default=1, help="processes")
+    speak.add_argument("--speaker", default="", help="name of the voice, kept in every row")
     speak.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the teacher")
     _add_set(speak, "the same, e.g. --set noise=0.5; may be repeated")
     speak.set_defaults(run=_speak)
@@ -81,6 +82,7 @@ def _speak(options: argparse.Namespace) -> int:
         count=options.count,
         shard=options.shard,
         workers=options.workers,
+        speaker=options.speaker,
     )
     return 0
 

@@ -40,12 +40,14 @@ def speak(
     count: int = 0,
     shard: int = 250,
     workers: int = 1,
+    speaker: str = "",
 ) -> Report:
     """Audio data of the lines ``start .. start + count`` into the folder ``out``.
 
     Goes on where an earlier call stopped, and may be called again with more lines: a
     shard that ``count`` had cut short is then made again. Raises ``DataError`` when ``out`` was
-    begun with other settings, or when a line would be in two shards.
+    begun with other settings, or when a line would be in two shards. ``speaker`` is the name of
+    the voice in every row.
     """
     lines = _read_lines(sentences)
     names = (teacher, tokenizer, tuple(overrides))
@@ -56,19 +58,21 @@ def speak(
         "sentences": hashlib.sha256(Path(sentences).read_bytes()).hexdigest()[:16],
         "shard": shard,
         "sample_rate": SAMPLE_RATE,
+        # folders begun before voices had names stay as they are
+        **({"speaker": speaker} if speaker else {}),
     }
     end = min(len(lines), start + count) if count else len(lines)
     ranges = {
         f"{first:06d}": range(first, min(first + shard, end)) for first in range(start, end, shard)
     }
     jobs = [
-        (name, (lines[each.start : each.stop], str(out), names)) for name, each in ranges.items()
+        (name, (lines[each.start : each.stop], str(out), names, speaker)) for name, each in ranges.items()
     ]
     return run_shards(speak_lines, jobs, Path(out), settings, workers, ranges)
 
 
 def speak_lines(
-    lines: Sequence[Line], out: str, names: tuple[str, str, tuple[str, ...]]
+    lines: Sequence[Line], out: str, names: tuple[str, str, tuple[str, ...]], speaker: str = ""
 ) -> ShardReport:
     """One shard into ``out``, named by the number of its first line."""
     if torch.multiprocessing.parent_process() is not None:
@@ -83,7 +87,7 @@ def speak_lines(
         except DataError as error:
             report.drop(identity, text, error.what)
             continue
-        rows.append(row)
+        rows.append(row | {"speaker": speaker})
         report.seconds += row["seconds"]
     report.kept = len(rows)
     _write(Path(out) / f"{report.name}.parquet", rows)
@@ -158,6 +162,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
             ("ends", numbers),
             ("phoneme_ends", numbers),
             ("seconds", pyarrow.float64()),
+            ("speaker", pyarrow.string()),
             ("audio", pyarrow.binary()),
         ]
     )

@@ -1,0 +1,1 @@
+"""A teacher with several voices: Kokoro-82M, reading English from our phonemes."""
