@@ -6,7 +6,7 @@ and what to divide it by, so every objective resumes, accumulates and runs in ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -27,7 +27,8 @@ class Objective(nn.Module):
 
     Config: ClassVar[type]
 
-    def __init__(self, config: Any, model: SpeechLM) -> None:
+    def __init__(self, config: Any, model: SpeechLM, system: Mapping[str, Any]) -> None:
+        """``system`` is the resolved configuration that ``model`` was built from."""
         super().__init__()
         self.config = config
         self.model = model
@@ -45,6 +46,10 @@ class Objective(nn.Module):
     def count(self, targets: Tensor, mask: Tensor) -> Tensor:
         """What ``forward`` will divide by: targets [B, T, Q] of real positions, by default."""
         return ((targets != IGNORE) & mask[..., None]).sum()
+
+    def shardable(self) -> Sequence[nn.Module]:
+        """What is gathered one after another where processes share weights out: the layers."""
+        return self.model.backbone.shardable()
 
     def about(self) -> dict[str, Any]:
         """What the weights it makes should remember of it, beside its fields."""
@@ -74,7 +79,9 @@ def resolve_objective(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": values["objective"]["name"], **asdict(fields)}
 
 
-def build_objective(section: Mapping[str, Any], model: SpeechLM) -> Objective:
+def build_objective(
+    section: Mapping[str, Any], model: SpeechLM, system: Mapping[str, Any]
+) -> Objective:
     """The objective that ``section`` names, around ``model``; it may change its weights."""
     cls, fields = part({"objective": section}, "objective")
-    return cls(fields, model)
+    return cls(fields, model, system)

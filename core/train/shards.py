@@ -37,7 +37,7 @@ def shard_(objective: Objective, here: Processes) -> None:
     from torch.distributed.fsdp import fully_shard
 
     backbone = objective.model.backbone
-    layers = backbone.shardable()
+    layers = objective.shardable()
     _check(backbone, layers)
     mesh = init_device_mesh(here.device.type, (here.count,))
     for layer in layers:
