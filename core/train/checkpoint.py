@@ -4,7 +4,8 @@
 
     RUN/config.yaml                    the recipe with the system resolved in it
     RUN/log.jsonl                      one JSON object per line: losses, rates, speeds
-    RUN/checkpoints/step-00001000/     model, average, optimizer (see pieces.py), state.json
+    RUN/checkpoints/step-00001000/     model, average, optimizer (see pieces.py), state.json,
+                                       and carried, where long sequences are cut
     RUN/export/                        at the end: what a system's ``weights:`` can name
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from wishbone.core.data.tokens import write_text
 from wishbone.core.errors import CheckpointError, ConfigError
 from wishbone.core.model import SpeechLM
 from wishbone.core.train.optimizer import Average, load_optimizer, optimizer_tensors
-from wishbone.core.train.pieces import read_part, write_part
+from wishbone.core.train.pieces import read_part, write_part, write_rows
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved
 from wishbone.core.weights import load_tensors
@@ -82,10 +84,12 @@ class Run:
         optimizer: torch.optim.Optimizer,
         state: dict[str, Any],
         here: Processes,
+        carried: Mapping[str, torch.Tensor],
     ) -> Path:
         """Write a checkpoint aside, rename it, and remove the oldest beyond ``keep``.
 
-        All processes call it: what they share out, each writes its share of.
+        All processes call it: what they share out, each writes its share of, and of ``carried``,
+        the states of sequences that go on in the next step, each writes its own rows.
         """
         target = self.folder / "checkpoints" / f"step-{state['step']:08d}"
         if here.agree(target.exists()):
@@ -98,6 +102,8 @@ class Run:
         write_part(aside, "model", model.state_dict(), here)
         write_part(aside, "average", average.tensors(), here)
         write_part(aside, "optimizer", optimizer_tensors(optimizer, model), here)
+        if carried:
+            write_rows(aside, "carried", carried, here)
         here.wait()
         if here.leads:
             write_text(aside / "state.json", json.dumps(state, indent=2) + "\n")

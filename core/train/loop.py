@@ -17,7 +17,7 @@ from wishbone.core.config import Config, build_layout, build_model
 from wishbone.core.data.tokens import TokenCorpus, write_text
 from wishbone.core.errors import DataError, WishboneError
 from wishbone.core.interfaces import CodeSpace
-from wishbone.core.objective import build_objective
+from wishbone.core.objective import Objective, build_objective
 from wishbone.core.train.batches import Batch, BatchPlan, collate, lay_out
 from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.frozen import freeze_
@@ -44,6 +44,19 @@ class Tally:
         return self.loss / max(1.0, self.count)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What a step reads."""
+
+    epoch: int
+    rows: Any
+    """Utterances of the corpus, those of all processes."""
+    positions: int
+    """Of all processes, about, padding not counted."""
+    batches: list[Batch | None]
+    """Of this process."""
+
+
 class Trainer:
     """One run in one process; under torchrun each process has its own and they keep in step."""
 
@@ -64,7 +77,7 @@ class Trainer:
         self.sharded = recipe.shard == "full" and here.count > 1
         self.model = build_model(system, "cpu").train()
         freeze_(self.model, recipe.freeze)
-        self.loss = build_objective(recipe.objective, self.model)
+        self.loss = self._objective()
         if self.sharded:
             shard_(self.loss, here)
         else:
@@ -75,8 +88,7 @@ class Trainer:
         self.training = training
         self.parts = recipe.accumulate * here.count
         """Batches of one step, in all processes."""
-        budget = recipe.batch_positions * self.parts
-        self.plan = BatchPlan(training.positions(), budget, recipe.seed)
+        self.plan = self._plan()
         self.held_out = self._held_out_batches(held_out)
         self.optimizer = make_optimizer(self.model, recipe)
         self.average = Average(self.model, recipe.ema)
@@ -123,7 +135,8 @@ class Trainer:
             for batch in self.held_out:
                 batch = batch.to(self.here.device)
                 with self._autocast():
-                    loss, count = self.loss(batch.table, batch.ids, batch.targets, batch.mask)
+                    given = batch.table, batch.ids, batch.targets, batch.mask
+                    loss, count = self.loss(*given)[:2]
                 total += torch.stack([loss.double(), count.double()])
         self.model.train()
         loss, count = self.here.sum_(total).tolist()
@@ -133,7 +146,9 @@ class Trainer:
         """Write a checkpoint and speak the samples; all processes call it."""
         state = {"step": self.step, "elapsed": self.elapsed, "tally": vars(self.tally)}
         state["positions"] = self.positions
-        folder = self.run.save(self.model, self.average, self.optimizer, state, self.here)
+        where, carried = self._where()
+        state |= where
+        folder = self.run.save(self.model, self.average, self.optimizer, state, self.here, carried)
         if watch:
             watch.saved(folder)
         if watch and self.recipe.samples:
@@ -147,7 +162,12 @@ class Trainer:
         with self.average.applied():
             return whole(self.model, keep=self.here.leads)
 
-    def _resume(self) -> None:
+    def _where(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """What a checkpoint must hold beyond weights and the step: numbers, and rows of tensors."""
+        return {}, {}
+
+    def _resume(self) -> dict[str, Any]:
+        """Go back to the newest checkpoint -> its ``state.json``."""
         state = self.run.load(self.model, self.average, self.optimizer)
         self.step = int(state.get("step", 0))
         self.elapsed = float(state.get("elapsed", 0.0))
@@ -156,16 +176,14 @@ class Trainer:
         if self.here.leads:
             self.run.trim_log(self.step)
         self.here.wait()
+        return state
 
     def _train_step(self) -> None:
         begin = time.monotonic()
-        epoch, rows = self.plan.rows(self.step)
+        drawn = self._draw()
+        batches = drawn.batches
         # Dropout, too, follows from the number of the step, so no generator need be saved.
         torch.manual_seed((self.recipe.seed << 32) + self.step * self.here.count + self.here.rank)
-        batches = [
-            self._batch(rows[part :: self.parts], epoch, rows)
-            for part in range(self.here.rank, self.parts, self.here.count)
-        ]
         targets = self._sum(
             sum(int(self.loss.count(batch.targets, batch.mask)) for batch in batches if batch)
         )
@@ -181,7 +199,7 @@ class Trainer:
             self.here.sum_gradients_(self.model)
         norm = clip_gradients_(self.model.parameters(), self.recipe.clip, self.here)
         if not math.isfinite(loss_sum) or not math.isfinite(norm):
-            self._refuse(epoch, rows, loss_sum, norm)
+            self._refuse(drawn, loss_sum, norm)
         set_rate(self.optimizer, rate(self.step, self.recipe))
         self.optimizer.step()
         if self.average.decay:
@@ -189,11 +207,32 @@ class Trainer:
         self.step += 1
         self.tally.loss += loss_sum
         self.tally.count += targets
-        positions = int(self.training.positions()[rows].sum())
-        self.tally.positions += positions
-        self.positions += positions
+        self.tally.positions += drawn.positions
+        self.positions += drawn.positions
         self.tally.seconds += time.monotonic() - begin
-        self.tally.parts = {"epoch": epoch, "norm": norm}
+        self.tally.parts = {"epoch": drawn.epoch, "norm": norm}
+
+    def _objective(self) -> Objective:
+        """What is made small, around the model."""
+        return build_objective(self.recipe.objective, self.model, self.system)
+
+    def _plan(self) -> Any:
+        """What decides which utterances go into which step."""
+        budget = self.recipe.batch_positions * self.parts
+        return BatchPlan(self.training.positions(), budget, self.recipe.seed)
+
+    def steps_an_epoch(self) -> int:
+        """In how many steps every utterance is seen once."""
+        return len(self.plan.epoch(0))
+
+    def _draw(self) -> Drawn:
+        """What this step reads, laid out for this process."""
+        epoch, rows = self.plan.rows(self.step)
+        batches = [
+            self._batch(rows[part :: self.parts], epoch, rows)
+            for part in range(self.here.rank, self.parts, self.here.count)
+        ]
+        return Drawn(epoch, rows, int(self.training.positions()[rows].sum()), batches)
 
     def _batch(self, rows: Any, epoch: int, all_rows: Any) -> Batch | None:
         """A process with nothing to do takes part all the same where weights are shared out."""
@@ -236,12 +275,13 @@ class Trainer:
     def _rate(self) -> float:
         return self.recipe.learning_rate * rate(self.step - 1, self.recipe)
 
-    def _refuse(self, epoch: int, rows: Any, loss: float, norm: float) -> None:
+    def _refuse(self, drawn: Drawn, loss: float, norm: float) -> None:
         """Stop before the weights are spoilt, and name the utterances."""
-        ids = [self.training.ids[row] for row in rows]
+        ids = [self.training.ids[row] for row in drawn.rows]
         path = Path(self.run.folder) / f"not-finite-{self.step:08d}.json"
         if self.here.leads:
-            entry = {"step": self.step, "epoch": epoch, "loss": str(loss), "norm": str(norm)}
+            entry = {"step": self.step, "epoch": drawn.epoch}
+            entry |= {"loss": str(loss), "norm": str(norm)}
             write_text(path, json.dumps(entry | {"utterances": ids}, indent=2) + "\n")
         shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
         raise WishboneError(
@@ -261,7 +301,7 @@ def check_tokens(
     size = codes.size
     ours = {
         "tokenizer": system["tokenizer"]["name"],
-        "codec": system["speech_tokenizer"]["name"],
+        "codec": system.get("speech_tokenizer", {"name": "text"})["name"],
         "codebooks": codes.codebooks,
         "rate": codes.rate,
     }

@@ -28,7 +28,7 @@ from torch import Tensor
 from wishbone.core.errors import CheckpointError
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.shards import is_share, local, rows_here, share_like
-from wishbone.core.weights import write_tensors
+from wishbone.core.weights import read_tensors, write_tensors
 
 _NUMBERED = re.compile(r".+-(\d+)-of-(\d+)\.safetensors")
 
@@ -41,6 +41,20 @@ def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], here: Pro
         return
     own = {name: local(t) for name, t in tensors.items() if here.leads or is_share(t)}
     write_tensors(folder / f"{part}-{here.rank:05d}-of-{here.count:05d}.safetensors", own)
+
+
+def write_rows(folder: Path, part: str, tensors: Mapping[str, Tensor], here: Processes) -> None:
+    """Write tensors of which every process has rows of its own, one below the other as in shares.
+
+    All processes call it; a tensor in it must say which rows they are.
+    """
+    name = f"{part}-{here.rank:05d}-of-{here.count:05d}" if here.count > 1 else part
+    write_tensors(folder / f"{name}.safetensors", tensors)
+
+
+def read_rows(folder: Path, part: str) -> list[dict[str, Tensor]]:
+    """What every process wrote with ``write_rows``. Raises ``CheckpointError``."""
+    return [read_tensors(path) for path in _files(folder, part)]
 
 
 def read_part(

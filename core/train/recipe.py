@@ -41,6 +41,11 @@ class Recipe:
     """Padded positions a process sees at once: batch size times longest sequence."""
     accumulate: int = 1
     """How many such batches a process sees in one step, one after another."""
+    segment_positions: int = 0
+    """Longest piece of a sequence that gradients go back through: longer sequences are cut, a piece
+    a step, and as many are read side by side as fit into batch_positions. 0 means whole ones."""
+    carry: bool = True
+    """Whether the state after a piece is where the next one begins; without it each begins anew."""
     shard: str = "none"
     """"none": every process has all weights, and gradients are summed. "full": processes share
     weights, gradients, average and AdamW's memory out (FSDP2). One process alone has all of it."""
@@ -156,6 +161,20 @@ def _check(recipe: Recipe, values: Config) -> None:
     for key in ("steps", "batch_positions", "accumulate", "log_every", "keep"):
         if getattr(recipe, key) < 1:
             refuse(key, f"'{key}' must be at least 1.", "Write a larger number.")
+    if not 0 <= recipe.segment_positions <= recipe.batch_positions:
+        refuse(
+            "segment_positions",
+            f"A piece of {recipe.segment_positions} positions does not fit into a batch of"
+            f" {recipe.batch_positions}.",
+            "Write a number up to batch_positions, or 0 for whole sequences.",
+        )
+    objective = recipe.objective.get("name") if isinstance(recipe.objective, Mapping) else None
+    if recipe.segment_positions and objective != "codes":
+        refuse(
+            "segment_positions",
+            f"The objective '{objective}' sees whole sequences only.",
+            "Write 'objective: {name: codes}', or segment_positions: 0.",
+        )
     if not 0 <= recipe.ema < 1:
         refuse("ema", "'ema' must be at least 0 and less than 1.", "Write 0.999, for example.")
 

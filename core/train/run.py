@@ -23,6 +23,7 @@ from wishbone.core.errors import DataError
 from wishbone.core.train.batches import split_held_out, without_texts
 from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.frozen import trained
+from wishbone.core.train.long import LongTrainer
 from wishbone.core.train.loop import Trainer
 from wishbone.core.train.processes import Processes, processes
 from wishbone.core.train.recipe import Recipe, as_saved, read_recipe
@@ -43,7 +44,8 @@ def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int
     run = Run(recipe.out, recipe.keep)
     digest = hash_files(training.files)
     # the corpus is checked before the folder is taken, so that a mistake leaves nothing behind
-    trainer = Trainer(recipe, system, training, held_out, here, run)
+    kind = LongTrainer if recipe.segment_positions else Trainer
+    trainer = kind(recipe, system, training, held_out, here, run)
     if here.leads:
         run.claim(recipe, digest, change, here.count)
     here.wait()
@@ -154,7 +156,7 @@ def _introduce(trainer: Trainer, training: TokenCorpus, held_out: TokenCorpus) -
     changed = trained(trainer.model)
     if changed < count:
         print(f"{changed / 1e6:.3f} M parameters are trained, the rest frozen", file=sys.stderr)
-    epoch = len(trainer.plan.epoch(0))
+    epoch = trainer.steps_an_epoch()
     if form := trainer.model.backbone.training_form():
         print(form, file=sys.stderr)
     print(

@@ -20,7 +20,10 @@ from torch.nn import functional as F
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import CapabilityError, CheckpointError
 from wishbone.core.interfaces import Backbone, Layout, Positions, State
-from wishbone.core.train.batches import lay_out
+from wishbone.core.train.batches import Batch, collate, lay_out
+
+STATE = "state."
+"""What the names of a state's parts begin with in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -105,32 +108,44 @@ class Streams:
         return self._orders[epoch]
 
 
-class Carried:
-    """The states of some rows between two segments.
+@dataclass(frozen=True)
+class Pieces(Batch):
+    """The segments of some rows, padded to the longest."""
 
-    A state that grows (a cache of keys and values) is carried whole: rows are padded to the longest
-    with zeros, as in ``wishbone.core.serve.pool``, and the memory is that of the whole sequence.
+    part: int
+    """Which batch of the step it is; its rows carry their states on to the same of the next."""
+    fresh: Tensor  # [B]
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], part: int) -> Pieces:
+        """Pad on the right."""
+        laid = collate([one.positions for one in segments], [one.utterance for one in segments])
+        fresh = torch.tensor([one.fresh for one in segments])
+        return cls(laid.table, laid.ids, laid.targets, laid.mask, laid.rows, part, fresh)
+
+    def to(self, device: torch.device) -> Pieces:
+        """The same on another device."""
+        laid, fresh = super().to(device), self.fresh.to(device, non_blocking=True)
+        parts = (laid.table, laid.ids, laid.targets, laid.mask)
+        return Pieces(*parts, self.rows, self.part, fresh)
+
+
+def before(backbone: Backbone, fresh: Tensor, held: State | None) -> State:
+    """The state before a segment: the backbone's own where ``fresh`` [B], else the ``held`` one.
+
+    What begins keeps its gradient, for a backbone that learns its first state. A state that grows
+    (a cache of keys and values) is padded with zeros to the longest row, as in
+    ``wishbone.core.serve.pool``; its memory is that of the whole sequence.
     """
+    begin = backbone.init_state(len(fresh), device=fresh.device)
+    if held is None:
+        return begin
+    return {name: _choose(fresh, part, held[name]) for name, part in begin.items()}
 
-    def __init__(self, backbone: Backbone) -> None:
-        check_carries(backbone)
-        self.backbone = backbone
-        self.state: State | None = None
-        """After the last segment, float32 where the backbone's beginning is, without gradient."""
 
-    def before(self, fresh: Tensor) -> State:
-        """The state before the next segment: the beginning [B] where ``fresh``, else as it was.
-
-        The beginning keeps its gradient, for a backbone that learns it.
-        """
-        begin = self.backbone.init_state(len(fresh), device=fresh.device)
-        if self.state is None:
-            return begin
-        return {name: _choose(fresh, part, self.state[name]) for name, part in begin.items()}
-
-    def keep(self, after: State) -> None:
-        """Take over the state after a segment, cut off from the graph that made it."""
-        self.state = {name: _widened(part.detach()) for name, part in after.items()}
+def detached(after: State) -> State:
+    """The state after a segment, cut off from the graph that made it, float32 at least."""
+    return {name: _widened(part.detach()) for name, part in after.items()}
 
 
 def check_carries(backbone: Backbone) -> None:
@@ -152,28 +167,28 @@ def check_carries(backbone: Backbone) -> None:
         )
 
 
-def stack(states: Sequence[tuple[Sequence[int], Carried]]) -> State:
-    """The states of several batches as one, and ``row`` [B], which rows of the step they are."""
-    held = [(rows, carried.state) for rows, carried in states if carried.state is not None]
-    if not held:
-        return {}
-    made = {"row": torch.tensor([row for rows, _ in held for row in rows])}
-    for name in held[0][1]:
-        parts = [state[name] for _, state in held]
+def stack(states: Sequence[tuple[Sequence[int], State]]) -> State:
+    """States of some rows each as one state of all, and ``row`` [B], which rows they are."""
+    made = {"row": torch.tensor([row for rows, _ in states for row in rows])}
+    for name in states[0][1]:
+        parts = [state[name] for _, state in states]
         shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-        made[f"state.{name}"] = torch.cat([_padded(part, shape) for part in parts])
+        made[f"{STATE}{name}"] = torch.cat([_padded(part, shape) for part in parts])
     return made
 
 
-def unstack(tensors: State, rows: Sequence[int], device: torch.device) -> State | None:
-    """Of what ``stack`` made, the states of ``rows`` in this order; None where there are none."""
-    if not tensors:
-        return None
-    place = {row: index for index, row in enumerate(tensors["row"].tolist())}
+def unstack(written: Sequence[State], rows: Sequence[int], device: torch.device) -> State:
+    """Of what ``stack`` made once or several times, the states of ``rows`` in this order."""
+    parts = [
+        (one["row"].tolist(), {n.removeprefix(STATE): t for n, t in one.items() if n != "row"})
+        for one in written
+    ]
+    whole = stack(parts)
+    place = {row: index for index, row in enumerate(whole["row"].tolist())}
     index = torch.tensor([place[row] for row in rows])
     return {
-        name.removeprefix("state."): part[index].to(device)
-        for name, part in tensors.items()
+        name.removeprefix(STATE): part[index].to(device)
+        for name, part in whole.items()
         if name != "row"
     }
 
