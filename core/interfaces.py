@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.engines import eager_only
+from wishbone.core.errors import CapabilityError
 
 State = dict[str, Tensor]
 """What a backbone remembers: flat names, batch first, plain tensors, so a file can hold it."""
@@ -161,6 +162,17 @@ class Backbone(nn.Module):
         state.clear()
         state.update(after)
         return y
+
+    def choose_adapter(self, state: State, adapter: str) -> State:
+        """``state`` of sequences that go on with the adapter of that name, one of several.
+
+        Raises ``CapabilityError`` where there are none to choose from, ``UnknownName``.
+        """
+        raise CapabilityError(
+            f"There is an adapter '{adapter}' to be chosen, and {type(self).__name__} has none.",
+            "the backbone of this system",
+            "Use a backbone with 'adapters:', such as peft, or leave the choice out.",
+        )
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """Choose how ``step_`` computes from now on -> the engine used.

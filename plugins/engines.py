@@ -41,11 +41,17 @@ def choose(part: nn.Module, engine: str, weights: str, makers: dict[str, Maker])
         raise unavailable(name, engine, weights, "there is no such name")
     device = next(part.parameters()).device.type
     if engine == "auto":
+        if foreign := _not_plain(part):
+            if weights == "float32":
+                return None, "eager"
+            raise unavailable(name, engine, weights, f"'{foreign}' does more than its weight says")
         return _automatic(part, weights, makers, device)
     if engine == "eager":
         if weights != "float32":
             raise unavailable(name, engine, weights, "plain PyTorch reads the weights as they are")
         return None, "eager"
+    if foreign := _not_plain(part):
+        raise unavailable(name, engine, weights, f"'{foreign}' does more than its weight says")
     if engine not in makers:
         raise unavailable(name, engine, weights, "this part has no such engine")
     wanted = "cuda" if engine == "graph" else "cpu"
@@ -58,6 +64,20 @@ def choose(part: nn.Module, engine: str, weights: str, makers: dict[str, Maker])
         return makers[engine](part, weights, **options), engine
     except (NativeMissing, ValueError) as error:
         raise unavailable(name, engine, weights, str(error)) from error
+
+
+def _not_plain(part: nn.Module) -> str:
+    """A linear layer that an adapter or anything else was put around; empty if there is none.
+
+    Engines read weights and call no layer, so they would leave out what such a layer adds. A
+    stand-in whose ``weight`` is all it computes with says so with ``whole_weight``.
+    """
+    ends = tuple(f".{end}" for end in getattr(getattr(part, "caps", None), "peft_targets", ()))
+    for name, module in part.named_modules():
+        whole = type(module) is nn.Linear or getattr(module, "whole_weight", False)
+        if not whole and f".{name}".endswith(ends):
+            return name
+    return ""
 
 
 def _automatic(part: nn.Module, weights: str, makers: dict[str, Maker], device: str) -> Any:

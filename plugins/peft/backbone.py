@@ -1,0 +1,372 @@
+"""A backbone with low-rank adapters on its linear layers: LoRA, DoRA, MiSS, PiSSA.
+
+The base stays as it is, in full precision or quantised; ``peft`` supplies the layers. Inference
+can use plain backbones with the adapters multiplied in, which any engine reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wishbone.core.compose import weights_folder
+from wishbone.core.errors import (
+    CapabilityError,
+    CheckpointError,
+    ConfigError,
+    UnknownName,
+    did_you_mean,
+)
+from wishbone.core.interfaces import Backbone, State
+from wishbone.core.wrapping import BASE, Wrapper, build_base, count_base
+from wishbone.plugins.peft.choice import Switch, loaded, picked, with_others, without_others
+from wishbone.plugins.peft.config import NONE, PEFTConfig, check
+from wishbone.plugins.peft.files import Adapter, mark, read_adapter
+from wishbone.plugins.peft.layers import (
+    FIRST,
+    OWN,
+    PARTS,
+    Size,
+    adaptable,
+    adapter_part,
+    check_rank,
+    chosen,
+    has,
+    inject,
+    principal,
+    sizes,
+    tuners,
+)
+from wishbone.plugins.peft.merging import plain, quantized
+from wishbone.plugins.peft.names import rows_of
+from wishbone.plugins.peft.quantized import QuantizedLinear
+
+ROWS = "adapter"
+"""Part of the state [B]: which adapter each row goes on with, where there are several."""
+
+
+class PEFT(Wrapper):
+    """``base`` with adapters; their tensors lie in it, at the layers that they adapt.
+
+    State: the base's and, where ``adapters`` names more than the own one, ``adapter`` [B] int64:
+    0 is the own one, then those named, in order; -1 is none. So every sequence keeps its adapter in
+    a batch, in a pool and in a file.
+    """
+
+    Config = PEFTConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.caps = replace(self.base.caps, peft_targets=())
+        check(config)
+        targets = chosen(self.base, config.targets)
+        check_rank(config.method, config.rank, targets)
+        self.targets = tuple(targets)
+        self.layers = Size.of_all(adaptable(self.base))
+        self._parts_rows = rows_of(self.base)
+        others = {name: self._read(at) for name, at in config.adapters.items()}
+        self.names = (OWN, *others)
+        self.marks = {name: other.base for name, other in others.items() if other.base}
+        self._quantize()
+        self._inject(others)
+        self._switch = Switch()
+        self.register_load_state_dict_post_hook(loaded)
+        if others:
+            self.register_state_dict_post_hook(without_others)
+            self.register_load_state_dict_pre_hook(with_others)
+
+    @classmethod
+    def small_config(cls) -> Config:
+        """LoRA on a small RWKV-7."""
+        base = {"name": "rwkv7", "width": 48, "layers": 2, "head_size": 16, "ffn_width": 112}
+        return cls.Config(base=base, rank=4)
+
+    @property
+    def scale(self) -> float:
+        """Factor of B A."""
+        return self.config.alpha / self.config.rank if self.config.alpha else 1.0
+
+    def base_names(self) -> dict[str, str]:
+        """As in ``Wrapper``: the tensors of an adapted layer lie one level deeper."""
+        names = {}
+        for name in self._plain:
+            layer, _, part = name.rpartition(".")
+            deeper = layer in getattr(self, "_tuned", ())
+            names[name] = f"{BASE}{layer}.base_layer.{part}" if deeper else BASE + name
+        return names
+
+    @torch.no_grad()
+    def adopt(self) -> None:
+        """DoRA's magnitudes and PiSSA's factors, from the base's weights; ``start``, if any."""
+        for at, layer in self._tuners(OWN).items():
+            weight = layer.get_base_layer().weight
+            if self.config.method == "dora":
+                # as peft's own forward computes the norm, so that their quotient is exactly 1
+                norm = torch.linalg.norm(weight, dim=1)
+                if not norm.all():
+                    raise ConfigError(
+                        f"DoRA turns the rows of a matrix, and '{at}' has rows of zeros.",
+                        "the base of a peft backbone",
+                        "Begin on trained weights, or leave that layer out of 'targets'.",
+                    )
+                adapter_part(layer, "lora_magnitude_vector", OWN).copy_(norm)
+            elif self.config.method == "pissa":
+                factors = principal(weight, self.config.rank, self.scale)
+                for name in (OWN, FIRST):
+                    for part, values in zip(PARTS["lora"], factors, strict=True):
+                        adapter_part(layer, part, name).copy_(values)
+        if self.config.start:
+            self._put(OWN, self._begin_as(self._read(self.config.start)))
+
+    def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
+        """The base's, every row with the own adapter."""
+        state = self.base.init_state(batch, device=device, dtype=dtype)
+        if len(self.names) > 1:
+            where = next(iter(state.values())).device
+            state[ROWS] = torch.zeros(batch, dtype=torch.int64, device=where)
+        return state
+
+    def choose_adapter(self, state: State, adapter: str) -> State:
+        """As in ``Backbone``; "default" is the own one, "base" none."""
+        known = (*self.names, NONE)
+        if adapter not in known:
+            raise UnknownName(
+                f"This system has no adapter '{adapter}'.",
+                "adapters of its backbone",
+                f"{did_you_mean(adapter, known)} Adapters: {', '.join(known)}.".strip(),
+            )
+        if ROWS not in state:
+            if adapter == OWN:
+                return state
+            raise CapabilityError(
+                "This system has one adapter, and every request speaks with it.",
+                "adapters of its backbone",
+                "Name others under 'adapters:'; then each request may choose, also none.",
+            )
+        index = -1 if adapter == NONE else self.names.index(adapter)
+        return {**state, ROWS: torch.full_like(state[ROWS], index)}
+
+    def forward(
+        self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """As in ``Backbone``. All rows go through every adapter that one of them has.
+
+        So a row's numbers depend on the size of the batch and never on the others' adapters.
+        """
+        inner, rows, wanted = self._split(state)
+        found = []
+        for index in wanted:
+            with self._through(index) as part:
+                found.append(part(x, inner, mask=mask))
+        y, after = found[0] if len(found) == 1 else picked(found, wanted, rows)
+        return y, after if rows is None else {**after, ROWS: rows.clone()}
+
+    @torch.no_grad()
+    def step_(self, x: Tensor, state: State) -> Tensor:
+        """As in ``Backbone``, without gradient."""
+        _, rows, wanted = self._split(state)
+        if len(wanted) > 1:
+            y, after = self(x, state)
+            state.clear()
+            state.update(after)
+            return y
+        state.pop(ROWS, None)
+        with self._through(wanted[0]) as part:
+            y = part.step_(x, state)
+        if rows is not None:
+            state[ROWS] = rows
+        return y
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """As in ``Backbone``, through plain backbones with each adapter multiplied in.
+
+        Each costs the memory of its weights. "auto" leaves a quantised base as it is, unless narrow
+        weights are asked for.
+        """
+        self._switch.fast = {}
+        small = self.config.base_weights != "float32" and weights == "float32"
+        if engine == "eager" or (engine == "auto" and small):
+            return self.base.accelerate("eager", weights)
+        fast, used = {}, "eager"
+        for index in (*range(len(self.names)), *([-1] if len(self.names) > 1 else [])):
+            fast[index] = plain(self.base, self._members(index)).eval()
+            used = fast[index].accelerate(engine, weights)
+            if used == "eager":
+                return used
+        self._switch.fast = fast
+        return used
+
+    def merged(self, adapter: str = OWN) -> Backbone:
+        """A plain backbone of the base's kind with an adapter multiplied in, or none for "base"."""
+        index = -1 if adapter == NONE else self.names.index(adapter)
+        return plain(self.base, self._members(index)).train(self.training)
+
+    def learned(self, adapter: str = OWN) -> Adapter:
+        """What an adapter holds; PiSSA's as the LoRA of twice the rank that it amounts to.
+
+        W + s (B A - B0 A0) = W + s [B, -B0] [A; A0].
+        """
+        layers, method = {}, self._methods[adapter]
+        for name, layer in self._tuners(adapter).items():
+            parts = {part: adapter_part(layer, part, adapter).detach() for part in PARTS[method]}
+            if adapter == OWN and self.config.method == "pissa":
+                a, b = (adapter_part(layer, part, FIRST).detach() for part in PARTS["lora"])
+                parts["lora_A.weight"] = torch.cat((parts["lora_A.weight"], a))
+                parts["lora_B.weight"] = torch.cat((parts["lora_B.weight"], -b), 1)
+            layers[name] = parts
+            scale = 1.0 if method == "miss" else layer.scaling[adapter]
+        return Adapter(method, len(parts[PARTS[method][0]]), scale, layers, self.mark())
+
+    def mark(self) -> str:
+        """Tells this base from others, by the tensors that adapters leave alone."""
+        there = self.base.state_dict()
+        by_name = {n: there[at.removeprefix(BASE)] for n, at in self.base_names().items()}
+        return mark(by_name, self.layers)
+
+    def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
+        """The base's, and eight bytes for the choice where there is one."""
+        return self.base.state_bytes(length, dtype=dtype) + 8 * (len(self.names) > 1)
+
+    @classmethod
+    def count_parameters(cls, config: Any) -> int:
+        """The base's, and r (in + out) for each adapted layer.
+
+        DoRA adds out, PiSSA doubles it for its first factors, MiSS has r out. The numbers of a
+        quantised layer are no parameters.
+        """
+        with torch.device("meta"):
+            base = build_base(config.base)
+        layers, targets = adaptable(base), chosen(base, config.targets)
+        own = sum(_numbers(config.method, config.rank, layer) for layer in targets.values())
+        for at in config.adapters.values():
+            own += read_adapter(_folder(at), layers, rows_of(base)).numbers
+        packed = () if config.base_weights == "float32" else layers.values()
+        return count_base(config.base) + own - sum(layer.weight.numel() for layer in packed)
+
+    def flops_per_position(self, context: int = 0) -> int:
+        """The base's, which counts the adapters in it, and the products of quantised layers."""
+        hidden = sum(m.in_features * m.out_features for m in quantized(self.base).values())
+        return self.base.flops_per_position(context) + 2 * hidden
+
+    def _read(self, at: Mapping[str, str]) -> Adapter:
+        return read_adapter(_folder(at), self.layers, self._parts_rows)
+
+    def _begin_as(self, adapter: Adapter) -> Adapter:
+        """``adapter`` if it is one that this configuration trains."""
+        where = str(_folder(self.config.start))
+        wrong = [
+            f"{what} {theirs}, this configuration {ours}"
+            for what, theirs, ours in (
+                ("method", adapter.method, self.config.method),
+                ("rank", adapter.rank, self.config.rank),
+                ("alpha / rank", adapter.scale, self.scale),
+                ("layers", sorted(adapter.layers), sorted(self.targets)),
+            )
+            if theirs != ours
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"The adapter to start from has {'; '.join(wrong)}.",
+                where,
+                "Give the backbone its method, rank, alpha and targets.",
+            )
+        self.check_mark(adapter.base, where)
+        return adapter
+
+    def _quantize(self) -> None:
+        if self.config.base_weights == "float32":
+            return
+        for name, layer in adaptable(self.base).items():
+            parent, _, own = name.rpartition(".")
+            packed = QuantizedLinear(layer, self.config.base_weights)
+            setattr(self.base.get_submodule(parent), own, packed)
+
+    def _inject(self, others: Mapping[str, Adapter]) -> None:
+        config = self.config
+        own = "lora" if config.method == "pissa" else config.method
+        self._methods = {OWN: own} | {name: other.method for name, other in others.items()}
+        if len({kind == "miss" for kind in self._methods.values()}) > 1:
+            raise ConfigError(
+                "MiSS and LoRA cannot be on one base together.",
+                "adapters of a peft backbone",
+                "Use adapters of one kind, or merge one of them into the base first.",
+            )
+        alpha = self.scale * config.rank
+        inject(self.base, OWN, own, config.rank, alpha, config.dropout, self.targets)
+        if config.method == "pissa":
+            inject(self.base, FIRST, own, config.rank, alpha, 0.0, self.targets)
+            for layer in tuners(self.base).values():
+                layer.scaling[FIRST] = -layer.scaling[OWN]
+        for name, other in others.items():
+            alpha = other.scale * other.rank
+            inject(self.base, name, other.method, other.rank, alpha, 0.0, other.layers)
+        self._tuned = tuners(self.base)
+        for name, other in others.items():
+            self._put(name, other)
+        self.base.requires_grad_(False)
+        for layer in self._tuners(OWN).values():
+            for part in PARTS[own]:
+                adapter_part(layer, part, OWN).requires_grad_(True)
+
+    @torch.no_grad()
+    def _put(self, name: str, adapter: Adapter) -> None:
+        for at, parts in adapter.layers.items():
+            for part, values in parts.items():
+                adapter_part(self._tuned[at], part, name).copy_(values)
+
+    def _tuners(self, adapter: str) -> dict[str, Any]:
+        return {name: layer for name, layer in self._tuned.items() if has(layer, adapter)}
+
+    def _members(self, index: int) -> tuple[str, ...]:
+        """The adapters of ``peft``'s layers that together are one of ours."""
+        if index < 0:
+            return ()
+        first = not index and self.config.method == "pissa"
+        return (self.names[index], FIRST) if first else (self.names[index],)
+
+    @contextmanager
+    def _through(self, index: int) -> Iterator[Backbone]:
+        """What computes with an adapter; nobody chooses another one meanwhile."""
+        fast = self._switch.fast.get(index)
+        if fast is not None and not self.training and not torch.is_grad_enabled():
+            yield fast
+            return
+        with self._switch.lock:
+            if self._switch.index != index:
+                for layer in self._tuned.values():
+                    layer._active_adapter = list(self._members(index))
+                self._switch.index = index
+            yield self.base
+
+    def _split(self, state: State | None) -> tuple[State | None, Tensor | None, list[int]]:
+        """The base's state, the adapter of each row, and the different ones of these."""
+        if state is None or ROWS not in state:
+            return state, None, [0]
+        rows = state[ROWS]
+        inner = {name: part for name, part in state.items() if name != ROWS}
+        return inner, rows, rows.unique().tolist() or [0]
+
+    def check_mark(self, theirs: str, where: str) -> None:
+        """Raise ``CheckpointError`` if an adapter from ``where`` bears another base's mark."""
+        ours = self.mark()
+        if theirs and ours and theirs != ours:
+            raise CheckpointError(
+                f"The adapter was trained on another base: it is marked {theirs}, this one {ours}.",
+                where,
+                "Use it with the weights that it was trained on.",
+            )
+
+
+def _numbers(method: str, rank: int, layer: nn.Linear) -> int:
+    shapes = sizes(method, rank, layer.out_features, layer.in_features).values()
+    once = sum(torch.Size(shape).numel() for shape in shapes)
+    return 2 * once if method == "pissa" else once
+
+
+def _folder(at: Mapping[str, str]) -> Any:
+    return weights_folder(at["weights"])

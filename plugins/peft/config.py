@@ -1,0 +1,62 @@
+"""What the configuration of adapters says, and which values mean something."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from wishbone.core.errors import ConfigError, did_you_mean
+from wishbone.core.wrapping import Wrapper
+from wishbone.plugins.peft.layers import FIRST, OWN
+from wishbone.plugins.peft.quantized import KINDS
+
+NONE = "base"
+"""Name of no adapter at all."""
+
+
+@dataclass
+class PEFTConfig(Wrapper.Config):
+    """What is adapted and how."""
+
+    method: str = "lora"
+    """lora, dora, miss or pissa."""
+    rank: int = 8
+    """r, rows of A; the size of MiSS' blocks."""
+    alpha: float = 0.0
+    """B A counts alpha / rank times; 0 means once. MiSS has none."""
+    targets: list[str] = field(default_factory=list)
+    """Endings of layers' names, such as channel_mix.key; empty means all the base offers."""
+    dropout: float = 0.0
+    """Share of what enters an adapter dropped in training."""
+    base_weights: str = "float32"
+    """How the layers that the base offers are kept: float32, bfloat16, int8 or nf4."""
+    start: dict[str, str] = field(default_factory=dict)
+    """{weights: FOLDER}: an adapter of peft that the own one begins as."""
+    adapters: dict[str, dict[str, str]] = field(default_factory=dict)
+    """NAME: {weights: FOLDER}: adapters of peft that a request may choose instead."""
+
+
+def check(config: Any) -> None:
+    """Raise ``ConfigError`` for values that mean nothing."""
+
+    def refuse(what: str, key: str, do: str) -> None:
+        raise ConfigError(what, f"{key} of a peft backbone", do)
+
+    if config.base_weights not in KINDS:
+        said = f"{did_you_mean(config.base_weights, KINDS)} Write one of {', '.join(KINDS)}."
+        refuse(f"Weights cannot be kept as '{config.base_weights}'.", "base_weights", said.strip())
+    if not 0 <= config.dropout < 1:
+        refuse(f"A dropout of {config.dropout} is none.", "dropout", "Write 0 or less than 1.")
+    if config.alpha < 0 or (config.alpha and config.method == "miss"):
+        refuse(f"An alpha of {config.alpha} means nothing here.", "alpha", "Leave it out.")
+    places = {"start": config.start} if config.start else {}
+    for key, at in (places | {f"adapters.{n}": at for n, at in config.adapters.items()}).items():
+        if list(at) != ["weights"]:
+            refuse(f"'{key}' does not say where the adapter is.", key, "Write {weights: FOLDER}.")
+    for name in config.adapters:
+        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or name in (OWN, FIRST, NONE):
+            refuse(
+                f"An adapter cannot be called '{name}'.", "adapters",
+                "Take letters, digits, - and _; default, initial and base mean something else.",
+            )  # fmt: skip
