@@ -167,7 +167,8 @@ class CosyVoice2(Layout):
         """Lay one utterance out; ``random`` chooses between unistream and bistream.
 
         A prompt stands in front as in a request, and predicts nothing. Raises ``DataError`` when
-        ``word_ends`` does not fit the words of the text, and ``CapabilityError`` for an instruction without ``<|endofprompt|>`` in the tokenizer.
+        ``word_ends`` does not fit the words of the text, and ``CapabilityError`` for an instruction
+        without ``<|endofprompt|>`` in the tokenizer.
         """
         bistream = random.random() < self.config.bistream_probability and self.config.fill
         prompt = sample.prompt or Prompt()
@@ -244,9 +245,7 @@ class CosyVoice2(Layout):
         ends = self.word_ends(words, heard, prompt.word_ends)
         own = self.words(sample.text)
         words += own
-        ends += [
-            heard + end for end in self.word_ends(own, len(sample.speech), sample.word_ends)
-        ]
+        ends += [heard + end for end in self.word_ends(own, len(sample.speech), sample.word_ends)]
         if not prompt.text:
             # nobody knows which words these are, so they come before all words; predicted by
             # ``speak`` and hushed with the rest of the prompt

@@ -82,19 +82,31 @@ class System:
     notes: list[str] = field(default_factory=list)
     """What a person should know of the weights, such as a part that has none."""
 
-    def say(self, text: Text, voice: Any = None, seed: int = 0, instruct: str = "") -> Audio:
+    def say(
+        self,
+        text: Text,
+        voice: Any = None,
+        seed: int = 0,
+        instruct: str = "",
+        guidance: float | None = None,
+    ) -> Audio:
         """Speak all of ``text``; the arguments are those of ``wishbone.core.pipeline``."""
         from wishbone.core import pipeline
 
-        return pipeline.say(self, text, voice, seed, instruct=instruct)
+        return pipeline.say(self, text, voice, seed, instruct=instruct, guidance=guidance)
 
     def stream(
-        self, text: Text, voice: Any = None, seed: int = 0, instruct: str = ""
+        self,
+        text: Text,
+        voice: Any = None,
+        seed: int = 0,
+        instruct: str = "",
+        guidance: float | None = None,
     ) -> Iterator[Tensor]:
         """The same samples as ``say``, in chunks [S], each as soon as it is final."""
         from wishbone.core import pipeline
 
-        return pipeline.stream(self, text, voice, seed, instruct=instruct)
+        return pipeline.stream(self, text, voice, seed, instruct=instruct, guidance=guidance)
 
 
 def load(name_or_path: str | Path, overrides: Sequence[str] = (), device: str = "cpu") -> System:

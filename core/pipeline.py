@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wishbone.core.audio import Audio
 from wishbone.core.errors import UsageError
+from wishbone.core.guidance import Guide
 from wishbone.core.interfaces import Draw, Emit, Feed, Prompt, State, Stop, Tell, Wait
 from wishbone.core.sampling import Sampler
 from wishbone.core.utterance import Text, Utterance, utterances
@@ -41,9 +42,10 @@ def say(
     seed: int = 0,
     record: Record = None,
     instruct: str = "",
+    guidance: float | None = None,
 ) -> Audio:
     """Speak all of ``text``: ``stream``, drained."""
-    chunks = list(stream(system, text, voice, seed, record, instruct))
+    chunks = list(stream(system, text, voice, seed, record, instruct, guidance))
     return Audio(torch.cat(chunks), system.decoder.sample_rate)
 
 
@@ -54,20 +56,24 @@ def stream(
     seed: int = 0,
     record: Record = None,
     instruct: str = "",
+    guidance: float | None = None,
 ) -> Iterator[Tensor]:
     """Speak ``text`` as it arrives: samples [S] on the CPU, each chunk as soon as it is final.
 
     Every sentence starts from the voice's own state, so a long text does not drift. ``voice`` is a
     voice, its name or its file; None means the one the configuration names. ``record`` receives an
-    ``Utterance`` for each piece. ``instruct`` says how to speak, where the layout can be told.
-    Raises ``UsageError`` when nothing in the text can be spoken, ``CapabilityError`` for an
-    instruction that no part understands.
+    ``Utterance`` for each piece. ``instruct`` says how to speak, where the layout can be told;
+    ``guidance`` takes the place of ``sampling.guidance``. Raises ``UsageError`` when nothing in the
+    text can be spoken, ``CapabilityError`` for an instruction or a guide that no part understands.
     """
+    sampling = system.sampling
+    sampling = sampling if guidance is None else replace(sampling, guidance=guidance)
+    guide = Guide.of(system, sampling)
     voice = find(voice or system.config.get("voice"), system)
     voice = voice.instructed(instruct) if instruct else voice
     prompt = voice.prompt(system)
     begin = voice.state_for(system) or prefix(system, prompt)
-    sampler = Sampler(system.sampling, system.decoder.codes, seed)
+    sampler = Sampler(sampling, system.decoder.codes, seed)
     spoken = False
     for utterance, pieces in utterances(system, text):
         if spoken:
@@ -75,7 +81,8 @@ def stream(
         spoken = True
         if record is not None:
             record.append(utterance)
-        codes = frames(system, pieces, prompt, sampler, begin, utterance)
+        speak = guide.frames if guide and guide.differs(prompt) else frames
+        codes = speak(system, pieces, prompt, sampler, begin, utterance)
         yield from decode(system, codes, seed, voice, utterance)
         if utterance.global_codes and not prompt.global_codes:
             # whoever was drawn for the first sentence speaks the others, too
@@ -123,6 +130,7 @@ def frames(
                     waiting = []
                 with torch.inference_mode():
                     turn.drawn(sampler.draw(model.head, hidden, action))
+                utterance.cut_words += action.cut
             case Emit(code):
                 utterance.codes.append(code)
                 yield code

@@ -7,8 +7,8 @@ draws the same ids whatever device the model is on and whatever other requests d
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -42,6 +42,12 @@ class Sampling:
     """A draw that fills at least this share of the window is drawn again without filters."""
     repetition_masked: bool = True
     """The second draw cannot repeat the first. CosyVoice2 before February 2026 allowed it."""
+    guidance: float = 1.0
+    """How much of what the conditions change is said: 1 is plain decoding, 0 does without them,
+    more exaggerates. Anything but 1 costs a second stream; see ``wishbone.core.guidance``."""
+    guidance_drops: list[str] = field(default_factory=list)
+    """The conditions that the second stream does without; none means those that the weights learned
+    to do without."""
 
     def __post_init__(self) -> None:
         legal = {
@@ -51,6 +57,7 @@ class Sampling:
             "min_p": 0 <= self.min_p <= 1,
             "repetition_window": self.repetition_window >= 0,
             "repetition_threshold": self.repetition_threshold > 0,
+            "guidance": 0 <= self.guidance < float("inf"),
         }
         for name, fine in legal.items():
             if not fine:
@@ -149,6 +156,18 @@ class Sampler:
         """hidden [D] -> one id per codebook, as ``action`` allows; a forced id costs no draw."""
         if action.forced is not None:
             return (action.forced,) * self._codes.codebooks
+        return head.sample(hidden, self._picker(action))
+
+    def draw_from(self, logits: Tensor | None, action: Draw) -> tuple[int, ...]:
+        """As ``draw``, from logits [Q, X] that are there already; None where an id is forced."""
+        if logits is None:
+            assert action.forced is not None
+            return (action.forced,) * self._codes.codebooks
+        pick = self._picker(action)
+        return tuple(pick(row, q) for q, row in enumerate(logits))
+
+    def _picker(self, action: Draw) -> Callable[[Tensor, int], int]:
+        """What chooses an id of one codebook."""
 
         def pick(logits: Tensor, codebook: int) -> int:
             allowed, history = action.of(codebook), self._history[codebook]
@@ -165,4 +184,4 @@ class Sampler:
                 history.append(drawn)
             return drawn
 
-        return head.sample(hidden, pick)
+        return pick

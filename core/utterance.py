@@ -27,6 +27,8 @@ class Utterance:
     """Codes of the whole utterance, where the layout tells them."""
     reason: str = ""
     """Why it is over, as in ``Stop``; empty while it is not."""
+    cut_words: int = 0
+    """Words that the length rule ended and not the model, before the last."""
 
 
 def utterances(system: System, text: Text) -> Iterator[tuple[Utterance, Iterable[Sequence[int]]]]:

@@ -22,6 +22,7 @@ from wishbone.core import audio as audio_files
 from wishbone.core.audio import Audio
 from wishbone.core.errors import CheckpointError, DataError, UnknownName, UsageError, did_you_mean
 from wishbone.core.interfaces import Prompt, State
+from wishbone.core.learned import check_instruct
 
 if TYPE_CHECKING:
     from wishbone.core.config import System
@@ -149,12 +150,14 @@ class Voice:
         """What stands before the text.
 
         Raises ``CheckpointError`` for codes of another codec, ``UsageError`` for an instruction
-        without words.
+        without words, ``CapabilityError`` for one that the model never learned to follow.
         """
         if self.codec and self.codec != fingerprint(system.speech_tokenizer):
             self._refuse("its codes were made by another codec")
         if self.tokenizer and self.tokenizer != _tokenizer_key(system):
             self._refuse(f"its transcript was encoded by the tokenizer '{self.tokenizer}'")
+        if self.instruct:
+            check_instruct(system.config)
         instruct = tuple(system.tokenizer.encode(self.instruct))
         if self.instruct and not instruct:
             raise UsageError(

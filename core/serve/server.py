@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from wishbone.core import pipeline
 from wishbone.core.audio import Audio
+from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import Head, State
 from wishbone.core.pipeline import Text, Utterance
 from wishbone.core.serve.pool import Pool
@@ -42,6 +44,7 @@ class Request:
     text: Text
     voice: Voice | str | None = None
     seed: int = 0
+    guidance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Server:
         self.steps = 0
         """Batched steps so far."""
         self._lock = threading.RLock()
-        self._entry = threading.BoundedSemaphore(slots)
+        self._door = _Door(slots)
         self._asking: list[_Seat] = []
         self._present = 0
 
@@ -84,17 +87,27 @@ class Server:
         voice: Voice | str | None = None,
         seed: int = 0,
         record: list[Utterance] | None = None,
+        guidance: float | None = None,
     ) -> Iterator[Tensor]:
         """``wishbone.core.pipeline.stream`` together with whoever else is streaming.
 
-        Waits for a free slot first. Between two chunks a stream holds nobody up, nor while it waits
+        Waits for a free slot first, a guided request for two, which raises ``CapabilityError``
+        where there is only one. Between two chunks a stream holds nobody up, nor while it waits
         for text. One thread for each stream: two streams pulled in turn by one thread never meet.
         """
-        with self._entry:
+        scale = self.system.sampling.guidance if guidance is None else guidance
+        with self._door.places(1 if scale == 1 else 2):
             seat = _Seat(self)
             try:
-                system = replace(self.system, model=seat)
-                for chunk in pipeline.stream(system, seat.reading(text), voice, seed, record):
+                chunks = pipeline.stream(
+                    replace(self.system, model=seat),
+                    seat.reading(text),
+                    voice,
+                    seed,
+                    record,
+                    guidance=guidance,
+                )
+                for chunk in chunks:
                     with seat.elsewhere():
                         yield chunk
             finally:
@@ -114,7 +127,9 @@ class Server:
     def _say(self, number: int, request: Request | str) -> Said:
         request = Request(request) if isinstance(request, str) else request
         record: list[Utterance] = []
-        chunks = list(self.stream(request.text, request.voice, request.seed, record))
+        chunks = list(
+            self.stream(request.text, request.voice, request.seed, record, request.guidance)
+        )
         return Said(number, Audio(torch.cat(chunks), self.system.decoder.sample_rate), record)
 
     def _settle(self) -> None:
@@ -146,6 +161,34 @@ class Server:
         return {asking[i]: _Logits(row) for i, row in zip(done, logits, strict=True)}
 
 
+class _Door:
+    """Lets requests in, in the order in which they come, each when there is room for all of it."""
+
+    def __init__(self, places: int) -> None:
+        self._all = self._free = places
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def places(self, count: int) -> Iterator[None]:
+        """Keep so many places. Raises ``CapabilityError`` for more than there are."""
+        if count > self._all:
+            raise CapabilityError(
+                "A guided request needs two slots, and this server has one.",
+                "Server(slots=...)",
+                "Make a server of two slots or more, or leave guidance at 1.",
+            )
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= count)
+            self._free -= count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()
+
+
 @dataclass(frozen=True)
 class _Logits:
     """[Q, X], computed for many requests at once."""
@@ -158,6 +201,7 @@ class _Drawing:
 
     def __init__(self, head: Head) -> None:
         self._head = head
+        self.independent = type(head).sample is Head.sample
 
     def sample(
         self, hidden: Tensor | _Logits, pick: Callable[[Tensor, int], int]
@@ -170,7 +214,7 @@ class _Drawing:
 class _Seat:
     """Stands in for the model of one request, which has a slot of the pool as long as it lives."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, present: bool = True) -> None:
         self.waiting: deque[Position] = deque()
         self.head = _Drawing(server.system.model.head)
         self._server, self._model = server, server.system.model
@@ -178,10 +222,11 @@ class _Seat:
         self._answer: Any = None
         self._held: State | None = None
         self._inside = False
+        self._beside: _Seat | None = None
         with server._lock:
             self.slot = server.pool.join()
-            server._present += 1
-            self._present = True
+            server._present += present
+            self._present = present
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -204,16 +249,29 @@ class _Seat:
                 return self._through(positions), self._held
             return self._ask(positions), self._held
 
+    def pair(self, states: Sequence[State]) -> _Pair:
+        """As ``wishbone.core.pair.Pair``: the second row has a slot of its own."""
+        if self._beside is None:
+            self._beside = _Seat(self._server, present=False)
+        self._held = None
+        return _Pair(self._server, (self, self._beside), states)
+
     def _through(self, positions: Sequence[Position]) -> Tensor:
         with torch.inference_mode():
             vectors = self._model.embed_positions(positions)[0]
             return self._server.pool.forward(self.slot, vectors)[-1]
 
     def _ask(self, positions: Sequence[Position]) -> Any:
+        self._wish(positions)
+        self._server._settle()
+        return self._wait()
+
+    def _wish(self, positions: Sequence[Position]) -> None:
         self.waiting.extend(positions)
         self._answer = None
         self._server._asking.append(self)
-        self._server._settle()
+
+    def _wait(self) -> Any:
         while self._answer is None:
             self._answered.wait()
         if isinstance(self._answer, BaseException):
@@ -254,6 +312,56 @@ class _Seat:
         with self._server._lock:
             self._server.pool.leave(self.slot)
             self.be_present(False)
+            if self._beside is not None:
+                self._beside.leave()
+
+
+class _Pair:
+    """Two rows of the pool for one guided request; they step together, and with everyone."""
+
+    def __init__(self, server: Server, seats: Sequence[_Seat], states: Sequence[State]) -> None:
+        self._server, self._seats = server, seats
+        self._answers: list[Any] = [None] * len(seats)
+        with server._lock:
+            for seat, state in zip(seats, states, strict=True):
+                server.pool.write(seat.slot, state)
+
+    def advance(self, rows: Sequence[Sequence[Position]]) -> None:
+        """As ``Pair.advance``. What one row has more than the other goes through alone, first."""
+        together = min(map(len, rows))
+        together = together if together <= TOGETHER else 0
+        with self._server._lock:
+            for index, (seat, row) in enumerate(zip(self._seats, rows, strict=True)):
+                if alone := row[: len(row) - together]:
+                    self._answers[index] = seat._through(alone)
+            if together:
+                self._ask([row[len(row) - together :] for row in rows])
+
+    def _ask(self, rows: Sequence[Sequence[Position]]) -> None:
+        """All rows have the same length, so all are answered at once."""
+        for seat, row in zip(self._seats, rows, strict=True):
+            seat._wish(row)
+        # the seats beside are there only while they ask: they have no thread of their own
+        self._server._present += len(self._seats) - 1
+        try:
+            self._server._settle()
+            self._seats[0]._wait()
+        finally:
+            self._server._present -= len(self._seats) - 1
+        self._answers = [seat._wait() for seat in self._seats]
+
+    def logits(self) -> Tensor:
+        """As ``Pair.logits``."""
+        head = self._server.system.model.head
+        with torch.inference_mode():
+            return torch.stack(
+                [
+                    answer.rows
+                    if isinstance(answer, _Logits)
+                    else head(answer).to("cpu", torch.float32)
+                    for answer in self._answers
+                ]
+            )
 
 
 class _Elsewhere:

@@ -133,7 +133,7 @@ def _open(folder: Path, rows: int) -> tuple[Any, TextSpace]:
             str(folder),
             "Use the files of one release.",
         )
-    return bpe, TextSpace(vocabulary=rows, specials=ids)
+    return bpe, TextSpace(vocabulary=rows, specials=ids, blank=ids["<|endoftext|>"])
 
 
 def _from_whole(path: Path) -> Any:

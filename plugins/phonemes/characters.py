@@ -35,6 +35,7 @@ class CharacterTokenizer(Tokenizer):
             vocabulary=len(SYMBOLS),
             word_ends=frozenset(self._ids[mark] for mark in _SEPARATORS),
             specials={_END_OF_PROMPT: self._ids[_END_OF_PROMPT]},
+            blank=self._ids[_PAD],
         )
 
     def encode(self, text: str) -> list[int]:

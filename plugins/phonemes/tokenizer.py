@@ -14,6 +14,7 @@ from wishbone.plugins.phonemes.symbols import (
     BREAKS,
     CONSONANTS,
     END_OF_PROMPT,
+    PAD,
     SEPARATORS,
     SYMBOLS,
     UNSTRESSED,
@@ -45,6 +46,7 @@ class PhonemeTokenizer(Tokenizer):
             vocabulary=len(SYMBOLS),
             word_ends=frozenset(self._ids[mark] for mark in SEPARATORS),
             specials={END_OF_PROMPT: self._ids[END_OF_PROMPT]},
+            blank=self._ids[PAD],
         )
 
     def encode(self, text: str) -> list[int]:

@@ -122,7 +122,7 @@ class WorldTokenizer(Tokenizer):
                 str(place),
                 "Use the files of one release, or set tokenizer.rows to what its table has.",
             )
-        self.space = TextSpace(vocabulary=rows, specials=marks)
+        self.space = TextSpace(vocabulary=rows, specials=marks, blank=marks.get(PAD))
 
     def _split(self, text: str) -> Iterator[str]:
         """Marks, and what is between them."""

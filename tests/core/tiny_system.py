@@ -28,7 +28,7 @@ HOP = 960
 class Letters(Tokenizer):
     """a..z are 1..26; 27 closes a word and 28 a sentence; all else cannot be spoken."""
 
-    space = TextSpace(vocabulary=29, word_ends=frozenset({27, 28}))
+    space = TextSpace(vocabulary=29, word_ends=frozenset({27, 28}), blank=0)
 
     def encode(self, text):
         words = ["".join(filter(str.isascii, filter(str.isalpha, w))) for w in text.split()]
@@ -73,7 +73,8 @@ class Recurrent(Backbone):
         h = (self.init_state(len(x)) if state is None else state)["h"]
         rows = []
         for t in range(x.shape[1]):
-            h = torch.tanh(self.inner(h) + x[:, t])
+            after = torch.tanh(self.inner(h) + x[:, t])
+            h = after if mask is None else torch.where(mask[:, t, None], after, h)
             rows.append(h)
         return torch.stack(rows, dim=1), {"h": h}
 
