@@ -110,6 +110,5 @@ class FlowWay(Contender):
         for layer in layers.modules():
             if length and isinstance(layer, Block | Attention):
                 width = layer.key.out_features // layer.heads
-                shape = (batch, layer.heads, length, width)
-                key, value = torch.randn(2, *shape, device=self.job.device)
-                memory.attend(layer, key, value)
+                shape = (batch, 2 * layer.heads, length, width)
+                memory.attend(layer, torch.randn(shape, device=self.job.device))

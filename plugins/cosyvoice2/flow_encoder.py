@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.plugins.cosyvoice2.flow_memory import Memory, continued
+from wishbone.plugins.cosyvoice2.flow_memory import Memory, continued, heads_of
+from wishbone.plugins.cosyvoice2.packed import linear, neighbours
 
 BASE = 10_000.0
 """Longest wave of the positions, in units of 2 pi positions."""
@@ -58,21 +59,20 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, sees: Tensor | None, memory: Memory | None) -> Tensor:
         """x [B, n, D] -> [B, n, D]; ``sees`` [n, n] without a memory, None for everything."""
         past = 0 if memory is None else memory.past(self)
-        query, key, value = (
-            part(x).unflatten(2, (self.heads, -1)) for part in (self.query, self.key, self.value)
-        )
-        place = self.position(distances(past, x.shape[1], x.shape[2], x))
+        all_three = heads_of(linear(x, self.query, self.key, self.value), 3 * self.heads)
+        query, both = all_three.tensor_split([self.heads], dim=1)
+        place = linear(distances(past, x.shape[1], x.shape[2], x), self.position)
         place = place.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # [H, D / H, T + n - 1]
-        content = (query + self.content_bias).transpose(1, 2)
-        position = (query + self.position_bias).transpose(1, 2)
-        key, value = key.transpose(1, 2), value.transpose(1, 2)
+        content = query + self.content_bias[:, None]
+        position = query + self.position_bias[:, None]
         if memory is not None:
-            key, value = memory.attend(self, key, value)
+            both = memory.attend(self, both)
+        key, value = both.chunk(2, dim=1)
         bias = by_distance(position @ place, key.shape[2]) * (x.shape[2] // self.heads) ** -0.5
         if sees is not None:
             bias = bias.masked_fill(~sees, -torch.inf)
         mixed = F.scaled_dot_product_attention(content, key, value, attn_mask=bias)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return linear(mixed.transpose(1, 2).flatten(2), self.out)
 
 
 class Block(nn.Module):
@@ -89,7 +89,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, sees: Tensor | None, memory: Memory | None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), sees, memory)
-        return x + self.fall(F.silu(self.rise(self.linear_norm(x))))
+        risen = linear(self.linear_norm(x), self.rise, activation="silu")
+        return linear(risen, self.fall, add=x)
 
 
 class Entry(nn.Module):
@@ -101,7 +102,7 @@ class Entry(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.linear(x)) * x.shape[-1] ** 0.5
+        return self.norm(linear(x, self.linear)) * x.shape[-1] ** 0.5
 
 
 class LookAhead(nn.Module):
@@ -119,9 +120,9 @@ class LookAhead(nn.Module):
         Where fewer follow, the utterance ends.
         """
         short = self.reach - following.shape[1]
-        h = F.pad(torch.cat([x, following], dim=1).transpose(1, 2), (0, short))
-        h = continued(self.behind, F.leaky_relu(self.ahead(h)), 2, memory)
-        return x + self.behind(h).transpose(1, 2)
+        h = F.pad(torch.cat([x, following], dim=1), (0, 0, 0, short))
+        h = F.leaky_relu(linear(neighbours(h, self.reach + 1), self.ahead))
+        return linear(neighbours(continued(self.behind, h, 2, memory), 3), self.behind, add=x)
 
 
 class Encoder(nn.Module):
@@ -156,9 +157,9 @@ class Encoder(nn.Module):
         h = self.look_ahead(self.entry(x), self.entry(following), memories[0])
         for block in self.blocks:
             h = block(h, sees[0], memories[0])
-        h = h.transpose(1, 2).repeat_interleave(self.RISE, dim=2)
-        h = self.rise(continued(self.rise, h, 2 * self.RISE, memories[1])).transpose(1, 2)
-        h = self.fine_entry(h)
+        h = h.repeat_interleave(self.RISE, dim=1)
+        h = continued(self.rise, h, 2 * self.RISE, memories[1])
+        h = self.fine_entry(linear(neighbours(h, 2 * self.RISE + 1), self.rise))
         for block in self.fine_blocks:
             h = block(h, sees[1], memories[1])
         return self.norm(h)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.plugins.cosyvoice2.flow_memory import Memory, continued
+from wishbone.plugins.cosyvoice2.flow_memory import Memory, continued, heads_of
+from wishbone.plugins.cosyvoice2.packed import linear, neighbours
 
 TIME_SCALE = 1000.0
 """Time runs from 0 to 1, the sinusoids want hundreds."""
@@ -27,8 +28,7 @@ class Behind(nn.Module):
         self.convolution = nn.Conv1d(width_in, width_out, 3)
 
     def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
-        x = continued(self, x.transpose(1, 2), 2, memory)
-        return self.convolution(x).transpose(1, 2)
+        return linear(neighbours(continued(self, x, 2, memory), 3), self.convolution)
 
 
 class Filter(nn.Module):
@@ -56,8 +56,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, time: Tensor, memory: Memory | None) -> Tensor:
         """x [B, n, C], time [W] after its Mish."""
         h = self.first(x, memory) + self.time(time)
-        direct = F.linear(x, self.direct.weight[:, :, 0], self.direct.bias)
-        return self.second(h, memory) + direct
+        return linear(x, self.direct, add=self.second(h, memory))
 
 
 class Block(nn.Module):
@@ -75,16 +74,15 @@ class Block(nn.Module):
         self.fall = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, sees: Tensor | None, memory: Memory | None) -> Tensor:
-        h = self.attention_norm(x)
-        query, key, value = (
-            part(h).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )
+        all_three = linear(self.attention_norm(x), self.query, self.key, self.value)
+        query, both = heads_of(all_three, 3 * self.heads).tensor_split([self.heads], dim=1)
         if memory is not None:
-            key, value = memory.attend(self, key, value)
+            both = memory.attend(self, both)
+        key, value = both.chunk(2, dim=1)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=sees)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        return x + self.fall(F.gelu(self.rise(self.linear_norm(x))))
+        x = linear(mixed.transpose(1, 2).flatten(2), self.out, add=x)
+        risen = linear(self.linear_norm(x), self.rise, activation="gelu")
+        return linear(risen, self.fall, add=x)
 
 
 class Unit(nn.Module):
@@ -145,4 +143,4 @@ class Estimator(nn.Module):
             h = unit(h, time, sees, memory)
         h = self.last(torch.cat([h, skipped], dim=2), time, sees, memory)
         h = self.final(self.last_filter(h, memory), memory)
-        return F.linear(h, self.out.weight[:, :, 0], self.out.bias)
+        return linear(h, self.out)

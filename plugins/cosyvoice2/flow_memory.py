@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class Rows:
-    """Keys and values [B, H, T, 2 D] in one buffer that grows by doubling.
+    """Keys above values [B, 2 H, T, D] in one buffer that grows by doubling.
 
     ``fork`` shares the buffer; whoever adds to a shared one copies it first.
     """
@@ -29,7 +29,7 @@ class Rows:
         return self._end - self._begin
 
     def append(self, new: Tensor, most: int = -1) -> Tensor:
-        """Add new [B, H, n, 2 D] -> all of [B, H, T, 2 D], of which at most ``most`` are old."""
+        """Add new [B, 2 H, n, D] -> all of [B, 2 H, T, D], of which at most ``most`` are old."""
         if most >= 0:
             self._begin = max(self._begin, self._end - most)
         old, count = len(self), new.shape[2]
@@ -78,18 +78,16 @@ class Memory:
         held = len(self._rows[layer]) if layer in self._rows else 0
         return held if self.left < 0 else min(held, self.left)
 
-    def attend(self, layer: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """key, value [B, H, n, D] -> those of ``layer`` so far and these [B, H, T, D]."""
-        rows = self._rows.setdefault(layer, Rows())
-        both = rows.append(torch.cat([key, value], dim=-1), self.left)
-        return both.split(key.shape[-1], dim=-1)
+    def attend(self, layer: nn.Module, both: Tensor) -> Tensor:
+        """Keys above values [B, 2 H, n, D] -> all of ``layer`` so far and these [B, 2 H, T, D]."""
+        return self._rows.setdefault(layer, Rows()).append(both, self.left)
 
     def continued(self, layer: nn.Module, x: Tensor, reach: int) -> Tensor:
-        """x [B, C, n] -> behind the last ``reach`` inputs of ``layer``, zeros before the first."""
+        """x [B, n, C] -> behind the last ``reach`` inputs of ``layer``, zeros before the first."""
         before = self._ends.get(layer)
-        x = F.pad(x, (reach, 0)) if before is None else torch.cat([before, x], dim=2)
+        x = F.pad(x, (0, 0, reach, 0)) if before is None else torch.cat([before, x], dim=1)
         # a copy, because a view would hold all of x
-        self._ends[layer] = x[:, :, x.shape[2] - reach :].clone()
+        self._ends[layer] = x[:, x.shape[1] - reach :].clone()
         return x
 
     def fork(self) -> Memory:
@@ -106,8 +104,13 @@ class Memory:
 
 
 def continued(layer: nn.Module, x: Tensor, reach: int, memory: Memory | None) -> Tensor:
-    """x [B, C, n] behind ``reach`` inputs that came before, which are zeros without a memory."""
-    return F.pad(x, (reach, 0)) if memory is None else memory.continued(layer, x, reach)
+    """x [B, n, C] behind ``reach`` inputs that came before, which are zeros without a memory."""
+    return F.pad(x, (0, 0, reach, 0)) if memory is None else memory.continued(layer, x, reach)
+
+
+def heads_of(x: Tensor, heads: int) -> Tensor:
+    """x [B, n, H D] -> [B, H, n, D]."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def chunk_mask(length: int, chunk: int, left: int = -1) -> Tensor:

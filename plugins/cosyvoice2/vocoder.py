@@ -172,11 +172,11 @@ class HiFT(nn.Module):
         """New mel [B, mels, T] and new excitation [B, 1, S'] -> final samples [B, S]."""
         dtype = self.entry.convolution.weight.dtype
         spectrum = self.spectrum(excitation.float(), memory).to(dtype)
-        x = self.entry(mel.to(dtype), memory)
+        x = self.entry(mel.transpose(1, 2).to(dtype), memory)
         for stage in self.stages:
             x = stage(x, spectrum, memory)
         # the slope of this last rectifier is PyTorch's default, not the config's
-        x = self.exit(F.leaky_relu(x, 0.01), memory).float().transpose(1, 2)
+        x = self.exit(F.leaky_relu(x, 0.01), memory).float()
         magnitude, phase = x.chunk(2, dim=2)
         # e^4.6 is already louder than anything that is not clipped
         magnitude = magnitude.exp().clamp(max=100.0)

@@ -2,7 +2,8 @@
 
 A layer is called with what is new of its input and gives what is final of its output; ``Memory``
 holds what it still needs. A whole utterance is one call whose memory says ``last``, so there is
-only one way through the vocoder, and a stream differs from the whole by rounding alone.
+only one way through the vocoder, and a stream differs from the whole by rounding alone. Channels
+stand together, [B, T, C], as the fastest convolutions of a CPU want them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from wishbone.plugins.cosyvoice2.packed import convolve
 
 
 class Memory:
@@ -31,23 +34,23 @@ class Memory:
         self._held[place] = x.clone()
 
     def join(self, place: Hashable, x: Tensor, zeros: int = 0) -> Tensor:
-        """x [B, C, T] behind what was kept at ``place``, at first behind ``zeros`` zeros."""
+        """x [B, T, C] behind what was kept at ``place``, at first behind ``zeros`` zeros."""
         before = self.get(place)
         if before is None:
-            return F.pad(x, (zeros, 0)) if zeros else x
-        return torch.cat([before, x], dim=2) if before.shape[2] else x
+            return F.pad(x, (0, 0, zeros, 0)) if zeros else x
+        return torch.cat([before, x], dim=1) if before.shape[1] else x
 
     def align(self, place: Hashable, *signals: Tensor) -> list[Tensor]:
-        """The positions that all signals [B, C, T] have by now; what runs ahead is kept."""
+        """The positions that all signals [B, T, C] have by now; what runs ahead is kept."""
         joined = [self.join((place, i), x) for i, x in enumerate(signals)]
-        ready = min(x.shape[2] for x in joined)
+        ready = min(x.shape[1] for x in joined)
         for i, x in enumerate(joined):
-            self.keep((place, i), x[:, :, ready:])
-        return [x[:, :, :ready] for x in joined]
+            self.keep((place, i), x[:, ready:])
+        return [x[:, :ready] for x in joined]
 
 
 class Convolution(nn.Module):
-    """Convolution over [B, C, T] with ``padding`` zeros at both ends of the utterance."""
+    """Convolution over [B, T, C] with ``padding`` zeros at both ends of the utterance."""
 
     def __init__(
         self,
@@ -69,21 +72,17 @@ class Convolution(nn.Module):
         self.padding = self.reach // 2 if padding is None else padding
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        if memory.last and memory.get(self) is None and x.shape[2]:
+        if memory.last and memory.get(self) is None and x.shape[1]:
             # the whole at once: the library pads without a copy
-            return self._convolve(x, self.padding)
+            return convolve(x, self.convolution, self.padding)
         x = memory.join(self, x, self.padding)
         if memory.last:
-            x = F.pad(x, (0, self.padding))
-        made = max(0, (x.shape[2] - self.reach) // self.stride + 1)
-        memory.keep(self, x[:, :, made * self.stride :])
+            x = F.pad(x, (0, 0, 0, self.padding))
+        made = max(0, (x.shape[1] - self.reach) // self.stride + 1)
+        memory.keep(self, x[:, made * self.stride :])
         if not made:
-            return x.new_zeros(x.shape[0], self.convolution.out_channels, 0)
-        return self._convolve(x)
-
-    def _convolve(self, x: Tensor, padding: int = 0) -> Tensor:
-        inner = self.convolution
-        return F.conv1d(x, inner.weight, inner.bias, self.stride, padding, inner.dilation)
+            return x.new_zeros(x.shape[0], 0, self.convolution.out_channels)
+        return convolve(x, self.convolution)
 
     def ready(self, positions: int) -> int:
         """Outputs that are final after so many inputs, before the last."""
@@ -91,7 +90,7 @@ class Convolution(nn.Module):
 
 
 class Rise(nn.Module):
-    """Transposed convolution [B, C, T] -> [B, C', rate T], its ends cut equally.
+    """Transposed convolution [B, T, C] -> [B, rate T, C'], its ends cut equally.
 
     An output is the sum of ``kernel / rate`` inputs' shares; the shares of inputs that came before
     are kept and added.
@@ -107,18 +106,18 @@ class Rise(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         overlap, before = self.kernel - self.rate, memory.get(self)
-        if x.shape[2]:
-            y = F.conv_transpose1d(x, self.weight, stride=self.rate)
+        if x.shape[1]:
+            y = F.conv_transpose1d(x.transpose(1, 2), self.weight, stride=self.rate).transpose(1, 2)
         else:
-            y = x.new_zeros(x.shape[0], self.weight.shape[1], overlap)
+            y = x.new_zeros(x.shape[0], overlap, self.weight.shape[1])
         if before is not None:
-            y = torch.cat([y[:, :, :overlap] + before, y[:, :, overlap:]], dim=2)
-        final = x.shape[2] * self.rate
+            y = torch.cat([y[:, :overlap] + before, y[:, overlap:]], dim=1)
+        final = x.shape[1] * self.rate
         # before the first input nothing is kept, so the cut waits for it
-        if x.shape[2] or before is not None:
-            memory.keep(self, y[:, :, final:])
-        y = y[:, :, : final + (self.cut if memory.last else 0)]
-        return (y if before is not None else y[:, :, self.cut :]) + self.bias[:, None]
+        if x.shape[1] or before is not None:
+            memory.keep(self, y[:, final:])
+        y = y[:, : final + (self.cut if memory.last else 0)]
+        return (y if before is not None else y[:, self.cut :]) + self.bias
 
     def ready(self, positions: int) -> int:
         """Outputs that are final after so many inputs, before the last."""
@@ -126,17 +125,17 @@ class Rise(nn.Module):
 
 
 class Mirror(nn.Module):
-    """One position more at the start, a copy of the second one [B, C, T] -> [B, C, T + 1]."""
+    """One position more at the start, a copy of the second one [B, T, C] -> [B, T + 1, C]."""
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         if memory.counts.get(self):
             return x
         x = memory.join(self, x)
-        if x.shape[2] < 2:
+        if x.shape[1] < 2:
             memory.keep(self, x)
-            return x[:, :, :0]
+            return x[:, :0]
         memory.counts[self] = 1
-        return torch.cat([x[:, :, 1:2], x], dim=2)
+        return torch.cat([x[:, 1:2], x], dim=1)
 
 
 class Snake(nn.Module):
@@ -147,10 +146,9 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        alpha = self.alpha[:, None]
-        wave = (x * alpha).sin_()
+        wave = (x * self.alpha).sin_()
         # the release was trained with this much against division by zero
-        return torch.addcmul(x, wave, wave * (1.0 / (alpha + 1e-9)))
+        return torch.addcmul(x, wave, wave * (1.0 / (self.alpha + 1e-9)))
 
 
 class ResidualBlock(nn.Module):
@@ -181,7 +179,7 @@ class ResidualBlock(nn.Module):
 
 
 class Spectrum(nn.Module):
-    """Samples [B, 1, S] -> real above imaginary part [B, window + 2, S / hop + 1].
+    """Samples [B, 1, S] -> real before imaginary part [B, S / hop + 1, window + 2].
 
     Frame m is centred on sample m hop; the signal is mirrored at both ends.
     """
@@ -204,9 +202,9 @@ class Spectrum(nn.Module):
         if x.shape[2]:
             memory.keep(self, x[:, :, made * self.hop :])
         if not made:
-            return x.new_zeros(x.shape[0], size + 2, 0)
+            return x.new_zeros(x.shape[0], 0, size + 2)
         spectrum = torch.fft.rfft(x[:, 0].unfold(1, size, self.hop) * self.window)
-        return torch.cat([spectrum.real, spectrum.imag], dim=2).transpose(1, 2)
+        return torch.cat([spectrum.real, spectrum.imag], dim=2)
 
     def ready(self, positions: int) -> int:
         """Frames that are final after so many samples, before the last."""

@@ -39,10 +39,10 @@ class Pitch(nn.Module):
         self.out = nn.Linear(width, 1, dtype=torch.float64)
 
     def forward(self, mel: Tensor, memory: Memory) -> Tensor:
-        x = mel.to(self.out.weight.dtype)
+        x = mel.transpose(1, 2).to(self.out.weight.dtype)
         for convolution in self.convolutions:
             x = F.elu(convolution(x, memory))
-        return self.out(x.transpose(1, 2)).squeeze(2).abs().double()
+        return self.out(x).squeeze(2).abs().double()
 
     def ready(self, positions: int) -> int:
         """Frames of pitch that are final after so many mel frames, before the last."""
