@@ -1,0 +1,1 @@
+"""State tuning: the state a frozen backbone begins with is all that is learned."""
