@@ -314,6 +314,8 @@ class Prompt:
     """As in ``Sample``, for the prompt; where they are missing, a model that can draws them."""
     anonymous: bool = False
     """As in ``Sample``; then nobody is drawn either."""
+    adapter: str = ""
+    """Name of the adapter that the backbone speaks with, where it has several."""
 
 
 @dataclass(frozen=True)

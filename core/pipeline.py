@@ -100,6 +100,7 @@ def prefix(system: System, prompt: Prompt) -> State:
         positions.extend(action.positions)
     model = system.model
     state = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
+    state = model.backbone.choose_adapter(state, prompt.adapter) if prompt.adapter else state
     return model.advance(positions, state)[1] if positions else state
 
 

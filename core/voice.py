@@ -35,7 +35,9 @@ RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
 
 _HASHES: WeakKeyDictionary[nn.Module, tuple[list[Any], str]] = WeakKeyDictionary()
 
-FIELDS = ("name", "licence", "about", "transcript", "instruct", "codec", "tokenizer", "model")
+FIELDS = (
+    "name", "licence", "about", "transcript", "instruct", "adapter", "codec", "tokenizer", "model",
+)  # fmt: skip
 """Keys of the YAML file."""
 
 
@@ -51,6 +53,8 @@ class Voice:
     """What the recording says, every word; empty where only its sound is to be taken over."""
     instruct: str = ""
     """How to speak, such as "in a whisper"; spoken by nobody."""
+    adapter: str = ""
+    """Which of the system's adapters speaks; empty for the one it has by itself."""
     text: tuple[int, ...] = ()
     """Ids of the transcript."""
     speech: tuple[tuple[int, ...], ...] = ()
@@ -139,6 +143,10 @@ class Voice:
         """The same voice, told how to speak."""
         return replace(self, instruct=instruct, state=None, model="")
 
+    def adapted(self, adapter: str) -> Voice:
+        """The same voice, spoken with the adapter of that name."""
+        return replace(self, adapter=adapter, state=None, model="")
+
     def with_state(self, system: System) -> Voice:
         """The same voice with the state it leaves this system's model in, to start faster."""
         from wishbone.core.pipeline import prefix
@@ -166,13 +174,14 @@ class Voice:
                 "Write how to speak, in words.",
             )
         if instruct and system.layout.instruct_alone:
-            return Prompt(instruct=instruct, global_codes=self.global_codes)
+            return Prompt(instruct=instruct, global_codes=self.global_codes, adapter=self.adapter)
         return Prompt(
             instruct=instruct,
             text=self.text,
             speech=self.speech,
             word_ends=self.word_ends,
             global_codes=self.global_codes,
+            adapter=self.adapter,
         )
 
     def state_for(self, system: System) -> State | None:

@@ -87,6 +87,10 @@ def _parser() -> Parser:
     parser.add_argument("--voice", help="a voice by name or file, or a recording of one")
     parser.add_argument("--transcript", help="what the recording given to --voice says")
     parser.add_argument(
+        "--adapter", default="", metavar="NAME",
+        help="which of the system's adapters speaks; base is none (default: its own)",
+    )  # fmt: skip
+    parser.add_argument(
         "--instruct", default="", metavar="TEXT",
         help="how to speak, in words, where the system can be told",
     )  # fmt: skip
@@ -194,13 +198,14 @@ def load_voice(system: System, options: argparse.Namespace) -> Voice | None:
             "--transcript",
             "Add --voice with a .wav, .flac, .ogg or .mp3 file.",
         )
-    if not options.instruct and not options.save_voice and voice is None:
+    if not (options.instruct or options.adapter or options.save_voice or voice is not None):
         return None
     if recording:
         found = Voice.from_audio(system, voice, transcript or "", name=Path(voice).stem)
     else:
         found = find(voice or system.config.get("voice"), system)
     found = found.instructed(options.instruct) if options.instruct else found
+    found = found.adapted(options.adapter) if options.adapter else found
     if options.save_voice:
         found = found.with_state(system)
         found.save(options.save_voice, overwrite=options.force)
