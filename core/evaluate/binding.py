@@ -47,19 +47,34 @@ def binding(
 
     Raises ``DataError`` when no two sentences of the data have the same number of words.
     """
+    found = utterances(config, corpus, limit, seed)
+    own, other = np.array(found["loss"]), np.array(found["loss_other"])
+    gap = bootstrap(other - own, seed=seed)
+    return Binding(float(own.mean()), float(other.mean()), gap, len(own))
+
+
+def utterances(
+    config: Mapping[str, Any], corpus: TokenCorpus, limit: int = 200, seed: int = 0
+) -> dict[str, list[float]]:
+    """The losses of each utterance, in nats per code, the same utterances for every system.
+
+    ``loss`` with its own text and ``loss_other`` with another's, of the codes alone; ``loss_marks``
+    of everything that is predicted, the layout's marks too, divided by the number of codes.
+    ``binding`` is the difference of the first two.
+    """
     model = build_model(config).eval()
     _, layout, codes = build_layout(config)
     rows = np.random.default_rng(seed).permutation(len(corpus))
     pairs = exchange(corpus, [int(row) for row in rows[:limit]])
-    own, other = [], []
+    found: dict[str, list[float]] = {"loss": [], "loss_marks": [], "loss_other": []}
     for begin in range(0, len(pairs), BATCH):
         batch = pairs[begin : begin + BATCH]
-        own += losses(model, layout, codes.size, [mine for mine, _ in batch], seed)
-        other += losses(model, layout, codes.size, [theirs for _, theirs in batch], seed)
-    difference = np.array(other) - np.array(own)
-    return Binding(
-        float(np.mean(own)), float(np.mean(other)), bootstrap(difference, seed=seed), len(pairs)
-    )
+        own, whole = losses(model, layout, codes.size, [mine for mine, _ in batch], seed)
+        other, _ = losses(model, layout, codes.size, [theirs for _, theirs in batch], seed)
+        for name, values in (("loss", own), ("loss_marks", whole), ("loss_other", other)):
+            found[name] += values
+    both = zip(found["loss_other"], found["loss"], strict=True)
+    return found | {"binding": [other - own for other, own in both]}
 
 
 def exchange(corpus: TokenCorpus, rows: Sequence[int]) -> list[tuple[Sample, Sample]]:
@@ -94,11 +109,17 @@ def exchange(corpus: TokenCorpus, rows: Sequence[int]) -> list[tuple[Sample, Sam
 @torch.inference_mode()
 def losses(
     model: SpeechLM, layout: Layout, size: int, samples: Sequence[Sample], seed: int
-) -> list[float]:
-    """Mean cross entropy of each sample's codes (not of the layout's own marks), in nats."""
+) -> tuple[list[float], list[float]]:
+    """Of each sample, in nats per code: cross entropy of its codes, and with the layout's marks.
+
+    Every layout predicts every code of an utterance once, so the first is a mean over the same
+    codes whatever the layout; what it knows of the text and of time at each of them differs.
+    """
     laid = [layout.train(sample, Random(f"{seed}-{i}")) for i, sample in enumerate(samples)]
     batch = collate(laid, range(len(laid)))
     each = model.losses(batch.table, batch.ids, batch.targets, batch.mask)
-    spoken = (batch.targets >= 0) & (batch.targets < size) & batch.mask[..., None]
-    sums = (each * spoken).sum(dim=(1, 2))
-    return (sums / spoken.sum(dim=(1, 2)).clamp_min(1)).tolist()
+    wanted = (batch.targets >= 0) & batch.mask[..., None]
+    spoken = wanted & (batch.targets < size)
+    count = spoken.sum(dim=(1, 2)).clamp_min(1)
+    codes = (each * spoken).sum(dim=(1, 2)) / count
+    return codes.tolist(), ((each * wanted).sum(dim=(1, 2)) / count).tolist()

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from wishbone.core.evaluate import statistics
+from wishbone.core.evaluate import effects, statistics
+from wishbone.core.evaluate.contrast import contrast
+from wishbone.core.evaluate.describe import described
 from wishbone.core.evaluate.items import Items
 from wishbone.core.evaluate.metrics import Metric
-from wishbone.core.evaluate.plan import Plan
+from wishbone.core.evaluate.plan import Plan, Prompt
 
 Row = Mapping[str, Any]
 
@@ -49,83 +51,115 @@ def table(items: Items, plan: Plan, arm: str, metric: Metric) -> tuple[np.ndarra
     return values, weights
 
 
+def tables(
+    items: Items, plan: Plan, arms: Sequence[str], metric: Metric
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Each arm's values [checkpoints, prompts, repeats], weights, and the prompts that all have.
+
+    The values of other prompts are left out of both; ratios are logarithms.
+    """
+    known = {arm.key: arm.checkpoints for arm in plan.arms}
+    keys = [[each.key for each in known[arm]] if arm in known else [arm] for arm in arms]
+    found = [[table(items, plan, key, metric) for key in row] for row in keys]
+    # a reference without any value of its own has no words either
+    weights = np.max([weight for row in found for _, weight in row], axis=0)
+    values = [np.stack([value for value, _ in row]) for row in found]
+    return _whole(values, weights, metric)
+
+
+def listened(
+    measured: Mapping[str, Any], plan: Plan, arms: Sequence[str], metric: Metric
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """As ``tables``, of what was measured on token data; its utterances weigh the same."""
+    known = {arm.key: arm.checkpoints for arm in plan.arms}
+    values = [
+        np.stack([np.asarray(measured[each.key][metric.key]) for each in known[arm]])[..., None]
+        for arm in arms
+    ]
+    return _whole(values, np.ones(values[0].shape[1]), metric)
+
+
+def _whole(
+    values: list[np.ndarray], weights: np.ndarray, metric: Metric
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    whole = ~np.any([np.isnan(each).any(axis=(0, 2)) for each in values], axis=0)
+    kept = [each[:, whole] for each in values]
+    return [np.log(each) for each in kept] if metric.ratio else kept, weights[whole], whole
+
+
 def compare(items: Items, plan: Plan, metric: Metric, arm: str, baseline: str) -> dict[str, Any]:
     """One metric of one arm against the baseline; empty when no prompt has both."""
-    base, weights = table(items, plan, baseline, metric)
-    other, _ = table(items, plan, arm, metric)
-    whole = ~(np.isnan(base) | np.isnan(other)).any(axis=1)
+    return against(tables(items, plan, (baseline, arm), metric), plan, metric, arm, baseline)
+
+
+def against(
+    found: tuple[list[np.ndarray], np.ndarray, np.ndarray],
+    plan: Plan,
+    metric: Metric,
+    arm: str,
+    baseline: str,
+) -> dict[str, Any]:
+    """The comparison of two arms from their tables."""
+    (base, other), weights, whole = found
     if not whole.any():
         return {}
-    base, other, weights = base[whole], other[whole], weights[whole]
-    difference = np.log(other / base) if metric.ratio else other - base
-    interval = statistics.bootstrap(difference, weights)
-    units = int(whole.sum())
-    margin = float(np.log1p(metric.margin)) if metric.ratio else metric.margin
-    p = statistics.sign_flip(difference, weights)
-    verdict, more = _decide(interval, margin, metric, p, units)
-    read = exp if metric.ratio else float
+    result = contrast([base, other], (-1, 1), weights)
     return {
         "metric": metric.key,
         "arm": arm,
         "baseline": baseline,
-        "value_baseline": _mean(base, weights, metric),
-        "value": _mean(other, weights, metric),
-        "difference": read(interval.estimate),
-        "low": read(interval.low) if np.isfinite(interval.low) else None,
-        "high": read(interval.high) if np.isfinite(interval.high) else None,
-        "ratio": metric.ratio,
-        "margin": metric.margin,
-        "p": p,
-        "verdict": "none" if plan.quick else verdict,
-        "more_prompts": None if plan.quick else more,
-        "detectable": _finite(statistics.detectable(interval)),
-        "units": units,
+        "value_baseline": mean(base, weights, metric),
+        "value": mean(other, weights, metric),
+        **described(result, metric, plan.quick),
         "left_out": int((~whole).sum()),
-        "in_margins": _in_margins(interval, margin, metric),
-        **statistics.effect(difference, metric.better),
+        **statistics.effect(result.units, metric.better),
     }
 
 
-def _decide(
-    interval: statistics.Interval, margin: float, metric: Metric, p: float, units: int
-) -> tuple[str, int | None]:
-    """The verdict, and about how many more prompts would settle it.
+def analyse(items: Items, plan: Plan, measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All metrics of all arms against the first one, failures, and each arm's own values.
 
-    The interval decides; a difference must also pass the sign-flip test, whose p cannot fall
-    below 0.05 with fewer than ``FEWEST`` prompts, and with so few nothing is called equivalent.
+    ``measured`` is what ``listening.measure`` found of every checkpoint.
     """
-    verdict = statistics.verdict(interval, margin, metric.better)
-    more = statistics.more_needed(interval, margin, units)
-    few = units < statistics.FEWEST
-    if few or (verdict in ("better", "worse") and p > 0.05):
-        verdict = "inconclusive"
-        more = None if more is None else max(more, statistics.FEWEST - units, 1)
-    return verdict, more
-
-
-def analyse(items: Items, plan: Plan) -> dict[str, Any]:
-    """All metrics of all arms against the first one, failures, and each arm's own values."""
     baseline, *others = [arm.key for arm in plan.arms]
+    metrics = plan.listening | plan.metrics
+
+    def rows(arms: Sequence[str], metric: Metric) -> Any:
+        if metric.key in plan.listening:
+            return listened(measured or {}, plan, arms, metric)
+        return tables(items, plan, arms, metric)
+
     comparisons = [
         found
         for other in others
-        for metric in plan.metrics.values()
-        if (found := compare(items, plan, metric, other, baseline))
+        for metric in metrics.values()
+        if (found := against(rows((baseline, other), metric), plan, metric, other, baseline))
     ]
     primary = {
         f"{each['arm']}/{each['metric']}": each["p"]
         for each in comparisons
-        if plan.metrics[each["metric"]].primary
+        if metrics[each["metric"]].primary
     }
     corrected = statistics.holm(primary)
     for each in comparisons:
         each["p_holm"] = corrected.get(f"{each['arm']}/{each['metric']}")
+    every = [arm.key for arm in plan.arms]
     return {
         "comparisons": comparisons,
+        "effects": [
+            found
+            for metric in metrics.values()
+            for found in effects.effects(rows(every, metric), plan, metric)
+        ]
+        if plan.factors
+        else [],
         "failures": {arm.key: failures(items, plan, arm.key) for arm in plan.arms},
         "failure_tests": {other: _mcnemar(items, plan, other, baseline) for other in others},
         "values": {
-            arm.key: {key: own(items, plan, arm.key, m) for key, m in plan.metrics.items()}
+            key: {m.key: _value(rows((key,), m), m) for m in metrics.values()} for key in every
+        },
+        "checkpoints": {
+            arm.key: {m.key: _each(rows((arm.key,), m), m) for m in metrics.values()}
             for arm in plan.arms
         },
         "seed_spread": {arm.key: _seed_spread(items, plan, arm.key) for arm in plan.arms},
@@ -133,26 +167,35 @@ def analyse(items: Items, plan: Plan) -> dict[str, Any]:
 
 
 def own(items: Items, plan: Plan, arm: str, metric: Metric) -> dict[str, Any] | None:
-    """An arm's own value and its interval over prompts."""
-    values, weights = table(items, plan, arm, metric)
-    whole = ~np.isnan(values).any(axis=1)
+    """An arm's own value and its interval over prompts and checkpoints."""
+    return _value(tables(items, plan, (arm,), metric), metric)
+
+
+def _value(
+    found: tuple[list[np.ndarray], np.ndarray, np.ndarray], metric: Metric
+) -> dict[str, Any] | None:
+    (values,), weights, whole = found
     if not whole.any():
         return None
-    values, weights = values[whole], weights[whole]
-    interval = statistics.bootstrap(np.log(values) if metric.ratio else values, weights)
+    interval = contrast([values], (1,), weights).interval
     read = exp if metric.ratio else float
     return {
-        "value": _mean(values, weights, metric),
+        "value": mean(values, weights, metric),
         "low": read(interval.low) if np.isfinite(interval.low) else None,
         "high": read(interval.high) if np.isfinite(interval.high) else None,
         "units": int(whole.sum()),
     }
 
 
+def _each(found: tuple[list[np.ndarray], np.ndarray, np.ndarray], metric: Metric) -> list[float]:
+    """Every checkpoint's own value."""
+    (values,), weights, whole = found
+    return [mean(one[None], weights, metric) for one in values] if whole.any() else []
+
+
 def failures(items: Items, plan: Plan, arm: str) -> dict[str, Any]:
     """How many items failed, why, and the interval of the rate."""
-    keys = [(p.key, repeat) for p in plan.prompts for repeat in range(plan.seeds)]
-    rows = [items.get(arm, key, repeat) for key, repeat in keys]
+    rows = [row for prompt in plan.prompts for row in _said(items, plan, arm, prompt)]
     why: dict[str, int] = {}
     for row in rows:
         if row.get("failure"):
@@ -161,12 +204,18 @@ def failures(items: Items, plan: Plan, arm: str) -> dict[str, Any]:
     return {"items": len(rows), "why": why, **asdict(statistics.wilson(count, len(rows)))}
 
 
+def _said(items: Items, plan: Plan, arm: str, prompt: Prompt) -> list[Row]:
+    """All items of an arm and a prompt: of every checkpoint, every repeat."""
+    keys = [each.key for a in plan.arms if a.key == arm for each in a.checkpoints]
+    return [items.get(key, prompt.key, r) for r in range(plan.seeds) for key in keys]
+
+
 def _mcnemar(items: Items, plan: Plan, arm: str, baseline: str) -> float:
-    """p that both fail equally often; a prompt counts as failed if any repeat of it did."""
+    """p that both fail equally often; a prompt counts as failed if any item of it did."""
     only = [0, 0]
     for prompt in plan.prompts:
         failed = [
-            any(items.get(key, prompt.key, r).get("failure") for r in range(plan.seeds))
+            any(row.get("failure") for row in _said(items, plan, key, prompt))
             for key in (baseline, arm)
         ]
         if failed[0] != failed[1]:
@@ -180,26 +229,15 @@ def _seed_spread(items: Items, plan: Plan, arm: str) -> dict[str, float]:
         return {}
     spread = {}
     for key, metric in plan.metrics.items():
-        values, weights = table(items, plan, arm, metric)
-        if not np.isnan(values).any():
-            spread[key] = float(np.average(values, axis=0, weights=weights).std(ddof=1))
+        (values,), weights, whole = tables(items, plan, (arm,), metric)
+        if whole.all():
+            shown = np.exp(values) if metric.ratio else values
+            each = np.average(shown, axis=1, weights=weights)
+            spread[key] = float(each.std(axis=1, ddof=1).mean())
     return spread
 
 
-def _mean(values: np.ndarray, weights: np.ndarray, metric: Metric) -> float:
-    rows = np.log(values).mean(1) if metric.ratio else values.mean(1)
-    mean = float(np.average(rows, weights=weights))
-    return exp(mean) if metric.ratio else mean
-
-
-def _in_margins(
-    interval: statistics.Interval, margin: float, metric: Metric
-) -> Sequence[float | None]:
-    """Estimate and ends in units of the margin, positive where the arm is better; for plots."""
-    sign = 1 if metric.better == "higher" else -1
-    ends = sorted(sign * end / margin for end in (interval.low, interval.high))
-    return [sign * interval.estimate / margin, *(_finite(end) for end in ends)]
-
-
-def _finite(number: float) -> float | None:
-    return float(number) if np.isfinite(number) else None
+def mean(values: np.ndarray, weights: np.ndarray, metric: Metric) -> float:
+    """The weighted mean of values [K, U, R]; of a ratio's logarithms, the geometric one."""
+    found = float(np.average(values.mean((0, 2)), weights=weights))
+    return exp(found) if metric.ratio else found

@@ -108,15 +108,64 @@ METRICS = {
 """Every metric, in the order of the tables."""
 
 
+LISTENING = {
+    metric.key: metric
+    for metric in (
+        Metric(
+            "loss",
+            "held-out loss",
+            "nats/code",
+            "lower",
+            0.02,
+            "Cross entropy of the codes of utterances nobody trained on, teacher forced; the marks "
+            "of a layout (when to read on, when to end) are left out.",
+            primary=True,
+            digits=3,
+        ),
+        Metric(
+            "loss_marks",
+            "loss with marks",
+            "nats/code",
+            "lower",
+            0.02,
+            "The same and the layout's marks: codes and pace together, spread over the codes.",
+            digits=3,
+        ),
+        Metric(
+            "binding",
+            "binding gap",
+            "nats/code",
+            "higher",
+            0.02,
+            "By how much the loss rises when the text is another sentence's; zero means deaf.",
+            primary=True,
+            digits=3,
+        ),
+    )
+}
+"""What is measured of a language model on token data, without speaking."""
+
+
 def choose(margins: Mapping[str, float] | None = None) -> dict[str, Metric]:
-    """All metrics, with the margins of an A/B file in place; raises ``ConfigError``."""
-    chosen = dict(METRICS)
+    """All metrics of speech, with the margins of an A/B file in place; raises ``ConfigError``."""
+    return _chosen(METRICS, margins)
+
+
+def choose_listening(margins: Mapping[str, float] | None = None) -> dict[str, Metric]:
+    """The same for what is measured on token data."""
+    return _chosen(LISTENING, margins)
+
+
+def _chosen(
+    metrics: Mapping[str, Metric], margins: Mapping[str, float] | None
+) -> dict[str, Metric]:
+    chosen, known = dict(metrics), {**METRICS, **LISTENING}
     for key, margin in (margins or {}).items():
-        if key not in chosen:
+        if key not in known:
             raise ConfigError(
                 f"There is no metric '{key}'.",
                 f"margins.{key}",
-                f"{did_you_mean(key, chosen)} Known: {', '.join(chosen)}.".strip(),
+                f"{did_you_mean(key, known)} Known: {', '.join(known)}.".strip(),
             )
         if not margin > 0:
             raise ConfigError(
@@ -124,5 +173,6 @@ def choose(margins: Mapping[str, float] | None = None) -> dict[str, Metric]:
                 f"margins.{key}",
                 "Give the largest difference that does not matter to you.",
             )
-        chosen[key] = replace(chosen[key], margin=float(margin))
+        if key in chosen:
+            chosen[key] = replace(chosen[key], margin=float(margin))
     return chosen

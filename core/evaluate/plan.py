@@ -9,11 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.compose import Config, bundled, compose
-from wishbone.core.config import read, structured
+from wishbone.core.compose import Config, bundled, compose, weights_folder
+from wishbone.core.config import structured
 from wishbone.core.errors import ConfigError
+from wishbone.core.evaluate.arms import (
+    Arm,
+    Checkpoint,
+    Training,
+    Trainings,
+    all_trainings,
+    crossed_arms,
+    factor_levels,
+    named_arms,
+)
 from wishbone.core.evaluate.clips import read_lines
-from wishbone.core.evaluate.metrics import Metric, choose
+from wishbone.core.evaluate.metrics import Metric, choose, choose_listening
+
+__all__ = ["Arm", "Experiment", "Plan", "Prompt", "read_plan", "seed_of", "weights_hash"]
 
 QUICK = 6
 """Prompts of ``--quick``: enough to see that everything works, and nothing else."""
@@ -26,8 +38,14 @@ class Experiment:
     about: str = ""
     """A sentence for people."""
     arms: dict[str, Any] = field(default_factory=dict)
-    """Name -> a system (name or path), or ``{system: ..., set: [key=value, ...]}``. The first is
-    the baseline that the others are compared with."""
+    """Name -> a system (name or path), or ``{system: ..., set: [key=value, ...]}``, or several
+    trainings of one: ``{systems: [FOLDER, ...]}``. ``levels: {FACTOR: LEVEL}`` says which cell of
+    a table an arm is. The first is the baseline that the others are compared with."""
+    factors: dict[str, Any] = field(default_factory=dict)
+    """Instead of ``arms``: factor -> level -> what it changes in the recipe of ``train``. There is
+    one arm for every combination, and the first level of each makes the baseline."""
+    train: Trainings = field(default_factory=Trainings)
+    """How the arms of ``factors`` are trained."""
     vary: list[str] = field(default_factory=lambda: ["backbone"])
     """Keys of the system that may differ; weights differ with them. All else must be equal."""
     prompts: str = "prompts-en.txt"
@@ -45,6 +63,11 @@ class Experiment:
     reference: str = ""
     """Folder of the same prompts spoken by the voice that is imitated: what the metrics say of it
     is shown beside the arms, and likeness is measured against it."""
+    held_out: Any = ""
+    """Token data that no arm was trained on, one path or several: losses and the binding gap of
+    every checkpoint are measured on it. Empty measures neither."""
+    held_out_limit: int = 100
+    """Utterances of it at most."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +77,6 @@ class Prompt:
     key: str
     """Its line in the file, from 0, three digits."""
     text: str
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One side of the comparison."""
-
-    key: str
-    system: str
-    """What the A/B file calls it."""
-    config: Config
-    """Resolved."""
 
 
 @dataclass
@@ -82,6 +94,19 @@ class Plan:
     voice: str | None
     reference: Path | None
     quick: bool
+    held_out: list[Path] = field(default_factory=list)
+    held_out_limit: int = 100
+    listening: dict[str, Metric] = field(default_factory=dict)
+    """What is measured on ``held_out``."""
+    factors: dict[str, list[str]] = field(default_factory=dict)
+    """Factor -> levels; empty when arms are no cells of a table."""
+    trainings: list[Training] = field(default_factory=list)
+    """What the arms have to be trained by, in order; empty when they are given."""
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """Every set of weights that speaks, in the order of the arms."""
+        return [checkpoint for arm in self.arms for checkpoint in arm.checkpoints]
 
     def seed_of(self, prompt: Prompt, repeat: int) -> int:
         """Seed of one item: from the base seed and the prompt, not from its place in the run."""
@@ -94,8 +119,8 @@ class Plan:
         texts, from which the seed of each item follows: a changed prompt is spoken again.
         """
         said = {
-            "arms": {arm.key: dict(arm.config) for arm in self.arms},
-            "weights": {arm.key: weights_hash(arm.config) for arm in self.arms},
+            "arms": {each.key: dict(each.config) for each in self.checkpoints},
+            "weights": {each.key: weights_hash(each.config) for each in self.checkpoints},
             "seed": self.seed,
             "voice": self.voice,
             "reference": self._reference_files(),
@@ -121,8 +146,13 @@ def read_plan(
     prompts: int | None = None,
     seeds: int | None = None,
     quick: bool = False,
+    trained: Path | None = None,
 ) -> Plan:
-    """Read an A/B file. ``prompts`` and ``seeds`` replace its own. Raises ``ConfigError``."""
+    """Read an A/B file. ``prompts`` and ``seeds`` replace its own.
+
+    ``trained`` is the folder of the trainings that its ``train:`` asks for; without one the arms
+    are as they will be when they are trained. Raises ``ConfigError``.
+    """
     values = compose(name_or_path, overrides, kind="ab")
     places = {f"ab.{key}": place for key, place in values.places.items()}
     said: Experiment = structured(Experiment, values, "ab", Config(values, values.path, places))
@@ -137,10 +167,15 @@ def read_plan(
             "Ask for fewer, or name a longer file under 'prompts'.",
         )
     reference = _find(said.reference, folder, values.place("reference")) if said.reference else None
+    if said.factors:
+        arms = crossed_arms(said.factors, said.train, folder, values, trained)
+    else:
+        arms = named_arms(said.arms, folder, values)
+    held_out = [said.held_out] if isinstance(said.held_out, str) else list(said.held_out)
     return Plan(
         name=values.path.stem if values.path else "ab",
         about=said.about,
-        arms=[_arm(key, value, folder, values) for key, value in said.arms.items()],
+        arms=arms,
         prompts=[Prompt(f"{i:03d}", text) for i, text in enumerate(lines[:limit])],
         seeds=seeds or said.seeds,
         seed=said.seed,
@@ -149,13 +184,16 @@ def read_plan(
         voice=said.voice or None,
         reference=reference,
         quick=quick,
+        held_out=[_data(name, folder, values.place("held_out")) for name in held_out if name],
+        held_out_limit=said.held_out_limit,
+        listening=choose_listening(said.margins) if any(held_out) else {},
+        factors=factor_levels(arms, values.place("arms")),
+        trainings=all_trainings(said.factors, said.train, folder, trained) if trained else [],
     )
 
 
 def weights_files(config: Config) -> list[Path]:
     """Files of weights that a system reads, in a fixed order."""
-    from wishbone.core.compose import weights_folder
-
     named = [config.get("weights"), *(v.get("weights") for v in config.values() if _is_slot(v))]
     folders = dict.fromkeys(weights_folder(name) for name in named if name)
     return [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
@@ -176,39 +214,31 @@ def _is_slot(value: Any) -> bool:
 
 
 def _check(said: Experiment, values: Config) -> None:
-    if len(said.arms) < 2:
+    if said.arms and said.factors:
+        raise ConfigError(
+            "Both 'arms' and 'factors' say what is compared.",
+            values.place("factors"),
+            "Keep one of them; cells of a table can be listed under 'arms' with 'levels'.",
+        )
+    if len(said.arms) < 2 and not said.factors:
         raise ConfigError(
             f"An A/B needs at least two arms, and this has {len(said.arms)}.",
             values.place("arms"),
             "Write 'arms: {one: SYSTEM, other: SYSTEM}'.",
         )
-    for key in said.arms:
+    names = [*said.arms, *(level for levels in said.factors.values() for level in levels or ())]
+    for key in names:
         if not str(key).replace("-", "").replace("_", "").isalnum() or key == "reference":
             raise ConfigError(
                 f"'{key}' cannot be the name of an arm.",
                 values.place(f"arms.{key}"),
                 "Use letters, digits and hyphens; 'reference' has a meaning of its own.",
             )
-    for key in ("limit", "seeds", "seed"):
-        if getattr(said, key) < (1 if key == "seeds" else 0):
+    for key in ("limit", "seeds", "seed", "held_out_limit"):
+        if getattr(said, key) < (0 if key in ("limit", "seed") else 1):
             raise ConfigError(
                 f"'{key}' is {getattr(said, key)}.", values.place(key), "Write a larger number."
             )
-
-
-def _arm(key: str, value: Any, folder: Path, values: Config) -> Arm:
-    if isinstance(value, str):
-        value = {"system": value}
-    if not isinstance(value, dict) or "system" not in value or set(value) - {"system", "set"}:
-        raise ConfigError(
-            f"The arm '{key}' does not say which system it is.",
-            values.place(f"arms.{key}"),
-            "Write a system's name, or '{system: NAME, set: [key=value]}'.",
-        )
-    system = str(value["system"])
-    beside = [folder / system, folder / f"{system}.yaml"]
-    where = next((path for path in beside if path.is_file()), system)
-    return Arm(str(key), system, read(where, [str(word) for word in value.get("set") or []]))
 
 
 def _find(name: str, folder: Path, place: str) -> Path:
@@ -217,4 +247,14 @@ def _find(name: str, folder: Path, place: str) -> Path:
             return path
     raise ConfigError(
         f"There is no '{name}'.", place, "Give a path beside the A/B file, or a bundled name."
+    )
+
+
+def _data(name: Any, folder: Path, place: str) -> Path:
+    """A file or folder of token data: beside the A/B file, bundled, or where the path says."""
+    for path in (folder / str(name), weights_folder(str(name))):
+        if path.exists():
+            return path
+    raise ConfigError(
+        f"There is no '{name}'.", place, "Give a path to token data, or the name of bundled data."
     )
