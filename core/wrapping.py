@@ -111,6 +111,14 @@ class Wrapper(Backbone):
         """The base's; parameters outside of them are shared out with head and tables."""
         return self.base.shardable()
 
+    def mixers(self) -> Sequence[nn.Module]:
+        """The base's, which an adapter may have changed inside."""
+        return self.base.mixers()
+
+    def inherit(self, other: Backbone) -> None:
+        """The base takes it over."""
+        self.base.inherit(other)
+
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """What the base's groups hold that is trained, then the wrapper's own."""
         groups = trainable(self.base.parameter_groups(learning_rate, weight_decay))

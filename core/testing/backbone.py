@@ -204,6 +204,31 @@ def shares(cls: Any, config: Any, module: str | None) -> str:
 
 
 @torch.no_grad()
+def mixers(cls: Any, config: Any, module: str | None) -> str:
+    """Mixers are called once each, in order, with vectors first in what they get and give."""
+    model = build(cls, config, torch.float32)
+    named, called = list(model.mixers()), []
+    if not named:
+        raise Skipped("mixers names none")
+    own = {id(inner) for inner in model.modules()}
+    require(all(id(part) in own for part in named), "mixers names what is not the backbone's")
+    shape = (2, 3, model.width)
+
+    def hear(part: torch.nn.Module, given: Any, answer: Any) -> None:
+        called.append(named.index(part))
+        first = answer[0] if isinstance(answer, tuple) else answer
+        for what, tensor in (("is given", given[0]), ("answers", first)):
+            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            require(found == shape, f"mixer {called[-1]} {what} {found}, the input is {shape}")
+
+    for part in named:
+        part.register_forward_hook(hear)
+    model(torch.ones(shape))
+    require(called == list(range(len(named))), f"forward calls the mixers {called}")
+    return f"{len(named)} mixers"
+
+
+@torch.no_grad()
 def low_precision(cls: Any, config: Any, module: str | None) -> str:
     """bfloat16 stays near float32, and recurrent state stays float32."""
     full = build(cls, config, torch.float32)
@@ -243,5 +268,6 @@ CHECKS = (
     Check("parameters", "Builds on meta; the parameter formula is exact.", parameters),
     Check("adapters", "Adapter targets exist; the cost of a step is stated.", adapters),
     Check("shares", "What shardable names is called in forward.", shares),
+    Check("mixers", "What mixers names mixes positions, called in order.", mixers),
     Check("low_precision", "bfloat16 stays near float32, with float32 state.", low_precision),
 )

@@ -145,6 +145,36 @@ class SharesWhatIsNotItsOwn(Leaky):
         return [nn.Identity()]
 
 
+class MixesOutOfSight(Leaky):
+    def mixers(self):
+        return [nn.Identity()]
+
+
+class MixesUncalled(Leaky):
+    def __init__(self, config):
+        super().__init__(config)
+        self.idle = nn.Identity()
+
+    def mixers(self):
+        return [self.content, self.idle]
+
+
+class MixesOtherShapes(Leaky):
+    """Calls what it names with vectors that are not positions."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.sum = nn.Identity()
+
+    def mixers(self):
+        return [self.sum]
+
+    def forward(self, x, state=None, *, mask=None):
+        y, state = super().forward(x, state, mask=mask)
+        self.sum(y.sum(1))
+        return y, state
+
+
 class HalfState(Leaky):
     def init_state(self, batch, *, device=None, dtype=None):
         return {"memory": torch.zeros(batch, self.width, dtype=dtype or self.decay.dtype)}
@@ -207,6 +237,9 @@ BACKBONES = [
     (SharesWhatIsNotCalled, "shares", set()),
     (SharesTwice, "shares", set()),
     (SharesWhatIsNotItsOwn, "shares", set()),
+    (MixesOutOfSight, "mixers", set()),
+    (MixesUncalled, "mixers", set()),
+    (MixesOtherShapes, "mixers", set()),
     (HalfState, "low_precision", set()),
     (CoarseInHalf, "low_precision", set()),
     (HasTuple, "config_round_trip", set()),
