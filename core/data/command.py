@@ -22,12 +22,17 @@ def _parser() -> Parser:
     parser = Parser("wishbone data", description="Make and look at corpora.", epilog=EPILOGUE)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_speak(commands)
+    _add_align(commands)
     _add_tokenize(commands)
+    _add_text(commands)
     joining = commands.add_parser("join", help="pairs of utterances of token data as one")
     joining.add_argument("source", help="folder of token data")
     joining.add_argument("--out", required=True, help="folder for the pairs")
     joining.add_argument("--pairs", type=int, default=40, help="pairs from each file")
     joining.add_argument("--seed", type=int, default=0)
+    joining.add_argument(
+        "--prompt", action="store_true", help="the first of a pair is heard, the second is said"
+    )
     joining.set_defaults(run=_join)
     looking = commands.add_parser("inspect", help="figures of token data or audio data")
     looking.add_argument("folder")
@@ -51,6 +56,27 @@ def _add_speak(commands: argparse._SubParsersAction) -> None:
     speak.set_defaults(run=_speak)
 
 
+def _add_align(commands: argparse._SubParsersAction) -> None:
+    align = commands.add_parser("align", help="recordings of people and their text to audio data")
+    align.add_argument(
+        "sources", nargs="+", help="folders with metadata.tsv, or audio data to align anew"
+    )
+    align.add_argument("--out", required=True, help="folder for the audio data")
+    align.add_argument(
+        "--like", nargs="+", required=True, help="audio data whose phoneme ends are known"
+    )
+    align.add_argument("--like-hours", type=float, default=0.5, help="to learn from, of each")
+    align.add_argument("--steps", type=int, default=300, help="of learning, for every round")
+    align.add_argument("--rounds", type=int, default=1, help="of learning from the sources too")
+    align.add_argument("--least", type=float, default=-2.0, help="drop what scores below this")
+    align.add_argument("--hold-out", type=float, default=0.0, help="share of the texts kept apart")
+    align.add_argument("--held-out", default="", help="folder for these")
+    align.add_argument("--tokenizer", default="phonemes", help="front end that makes the words")
+    align.add_argument("--speaker", default="", help="name where the source gives none")
+    align.add_argument("--seed", type=int, default=1)
+    align.set_defaults(run=_align)
+
+
 def _add_tokenize(commands: argparse._SubParsersAction) -> None:
     tokens = commands.add_parser("tokenize", help="audio to token data")
     tokens.add_argument(
@@ -63,6 +89,20 @@ def _add_tokenize(commands: argparse._SubParsersAction) -> None:
     tokens.add_argument("--exclude", type=Path, help="file of sentences to leave out, one a line")
     tokens.add_argument("--workers", type=int, default=1, help="processes")
     tokens.set_defaults(run=_tokenize)
+
+
+def _add_text(commands: argparse._SubParsersAction) -> None:
+    text = commands.add_parser("text", help="sentences to token data for a model of text")
+    text.add_argument("sentences", help="text file, one sentence a line")
+    text.add_argument("--out", required=True, help="folder for the token data")
+    text.add_argument("--system", default="text-rwkv7", help="whose tokenizer")
+    _add_set(text, "changes to the system; may be repeated")
+    text.add_argument("--start", type=int, default=0, help="first line, counted from 0")
+    text.add_argument("--count", type=int, default=0, help="lines to take; 0 means all")
+    text.add_argument(
+        "--exclude", nargs="+", default=[], help="files of sentences or token data to leave out"
+    )
+    text.set_defaults(run=_text)
 
 
 def _add_set(parser: argparse.ArgumentParser, about: str) -> None:
@@ -83,6 +123,32 @@ def _speak(options: argparse.Namespace) -> int:
         shard=options.shard,
         workers=options.workers,
         speaker=options.speaker,
+    )
+    return 0
+
+
+def _align(options: argparse.Namespace) -> int:
+    from wishbone.core.data.align import align
+
+    if bool(options.hold_out) != bool(options.held_out):
+        raise UsageError(
+            "What is held out needs a share and a folder.",
+            "--hold-out, --held-out",
+            "Give both, or neither.",
+        )
+    align(
+        options.sources,
+        options.out,
+        options.like,
+        like_hours=options.like_hours,
+        steps=options.steps,
+        rounds=options.rounds,
+        least=options.least,
+        hold_out=options.hold_out,
+        held_out=options.held_out,
+        tokenizer=options.tokenizer,
+        speaker=options.speaker,
+        seed=options.seed,
     )
     return 0
 
@@ -109,10 +175,26 @@ def _tokenize(options: argparse.Namespace) -> int:
     return 0
 
 
+def _text(options: argparse.Namespace) -> int:
+    from wishbone.core.data.text import write
+
+    report = write(
+        options.sentences,
+        options.out,
+        options.system,
+        options.set,
+        exclude=options.exclude,
+        start=options.start,
+        count=options.count,
+    )
+    print(f"{options.out}: {report.total()['kept']} sentences, {report.total()['dropped']}")
+    return 0
+
+
 def _join(options: argparse.Namespace) -> int:
     from wishbone.core.data.join import join
 
-    join(options.source, options.out, options.pairs, options.seed)
+    join(options.source, options.out, options.pairs, options.seed, options.prompt)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 Audio data is Parquet with the columns ``id``, ``text``, ``words``, ``phonemes`` (of each word,
 joined by spaces), ``separators``, ``ends`` (second at which each word ends), optionally
-``phoneme_ends`` (the same for each phoneme), ``seconds`` and ``audio`` (a FLAC file).
+``phoneme_ends`` (the same for each phoneme) and ``speaker``, ``seconds`` and ``audio`` (a FLAC
+file).
 
 A folder of recordings has a ``metadata.tsv`` whose first line names its columns: ``file`` and
 ``text``, optionally ``id`` and ``speaker``.
@@ -42,6 +43,8 @@ class Recording:
     ends: tuple[float, ...] = ()
     """Second at which each word ends; may be empty."""
     speaker: str = ""
+    phoneme_ends: tuple[float, ...] = ()
+    """The same for each phoneme of all words in a row."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def _of_parquet(path: str) -> Iterator[Recording | WishboneError]:
         )
         ends = tuple(row.get("ends") or ())
         speaker = row.get("speaker") or ""
-        yield Recording(row["id"], row["text"], audio, rate, words, ends, speaker)
+        phoneme_ends = tuple(row.get("phoneme_ends") or ())
+        yield Recording(row["id"], row["text"], audio, rate, words, ends, speaker, phoneme_ends)
 
 
 def _of_folder(part: Part) -> Iterator[Recording | WishboneError]:

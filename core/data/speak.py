@@ -66,7 +66,8 @@ def speak(
         f"{first:06d}": range(first, min(first + shard, end)) for first in range(start, end, shard)
     }
     jobs = [
-        (name, (lines[each.start : each.stop], str(out), names, speaker)) for name, each in ranges.items()
+        (name, (lines[each.start : each.stop], str(out), names, speaker))
+        for name, each in ranges.items()
     ]
     return run_shards(speak_lines, jobs, Path(out), settings, workers, ranges)
 
@@ -90,7 +91,7 @@ def speak_lines(
         rows.append(row | {"speaker": speaker})
         report.seconds += row["seconds"]
     report.kept = len(rows)
-    _write(Path(out) / f"{report.name}.parquet", rows)
+    write_audio(Path(out) / f"{report.name}.parquet", rows)
     return report
 
 
@@ -112,7 +113,14 @@ def _row(identity: str, text: str, same: int, front_end: Any, teacher: Teacher) 
     except Exception as error:
         raise DataError(f"the teacher failed: {type(error).__name__}: {error}") from error
     audio = sound.resample(sound.Audio(spoken.audio, spoken.sample_rate), SAMPLE_RATE)
-    _check_audio(audio)
+    check_audio(audio)
+    return audio_row(identity, text, words, spoken, audio)
+
+
+def audio_row(
+    identity: str, text: str, words: Sequence[Word], spoken: Spoken, audio: sound.Audio
+) -> dict[str, Any]:
+    """One row of audio data, without the speaker; ``audio`` has ``SAMPLE_RATE``."""
     return {
         "id": identity,
         "text": text,
@@ -129,7 +137,8 @@ def _ends(spoken: Spoken) -> dict[str, list[float]]:
     return {"ends": list(spoken.word_ends), "phoneme_ends": list(spoken.phoneme_ends)}
 
 
-def _check_audio(audio: sound.Audio) -> None:
+def check_audio(audio: sound.Audio) -> None:
+    """``DataError`` for audio that is no use: not finite, too short, too long or silent."""
     if not torch.isfinite(audio.samples).all():
         raise DataError("the audio is not finite")
     if audio.seconds < SHORTEST:
@@ -149,7 +158,8 @@ def _flac(audio: sound.Audio) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_audio(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows of audio data to one Parquet file."""
     pyarrow = arrow()
     strings, numbers = pyarrow.list_(pyarrow.string()), pyarrow.list_(pyarrow.float64())
     schema = pyarrow.schema(
