@@ -14,6 +14,8 @@ from typing import Any
 from wishbone.core.errors import ConfigError, UnknownName, did_you_mean
 
 _RESOLVER = re.compile(r"\$\{[^{}]*:")
+BELOW = "below"
+"""What a part says in its ``base`` to wrap the part that it is laid over."""
 _OVERRIDE = re.compile(r"[A-Za-z_][\w]*(\.[\w-]+)*")
 
 
@@ -102,10 +104,17 @@ def find(
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` laid on top, mappings merged key by key unless ``name`` changes."""
+    """``base`` with ``over`` laid on top, mappings merged key by key unless ``name`` changes.
+
+    A part that wraps the one it replaces says ``base: below`` instead of repeating its fields.
+    """
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and value.get("base") == BELOW:
+            wraps = not _same_part(below, value)
+            rest = {name: inner for name, inner in value.items() if name != "base"}
+            value = {**rest, "base": below} if wraps else rest
         if isinstance(value, Mapping) and isinstance(below, Mapping) and _same_part(below, value):
             merged[key] = merge(below, value)
         else:
