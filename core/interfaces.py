@@ -316,6 +316,9 @@ class Prompt:
     """As in ``Sample``; then nobody is drawn either."""
     adapter: str = ""
     """Name of the adapter that the backbone speaks with, where it has several."""
+    start: State | None = field(default=None, compare=False)
+    """Parts of a state, batch 1, to begin with in place of the backbone's own, where a voice has
+    learned them; what is left out stays as ``init_state`` makes it."""
 
 
 @dataclass(frozen=True)

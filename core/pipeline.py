@@ -100,6 +100,8 @@ def prefix(system: System, prompt: Prompt) -> State:
         positions.extend(action.positions)
     model = system.model
     state = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
+    # copies, because a step may write into what it is given
+    state |= {name: part.clone() for name, part in (prompt.start or {}).items()}
     state = model.backbone.choose_adapter(state, prompt.adapter) if prompt.adapter else state
     return model.advance(positions, state)[1] if positions else state
 

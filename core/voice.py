@@ -7,20 +7,18 @@ model the second belongs to, because codes and states of another one would be no
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wishbone.core import audio as audio_files
 from wishbone.core.audio import Audio
 from wishbone.core.errors import CheckpointError, DataError, UnknownName, UsageError, did_you_mean
+from wishbone.core.fingerprints import fingerprint, model_key, tokenizer_key
 from wishbone.core.interfaces import Prompt, State
 from wishbone.core.learned import check_instruct
 
@@ -32,8 +30,6 @@ LONGEST_PROMPT = 30.0
 
 RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """Endings by which a voice asked for is a recording, which needs its transcript."""
-
-_HASHES: WeakKeyDictionary[nn.Module, tuple[list[Any], str]] = WeakKeyDictionary()
 
 FIELDS = (
     "name", "licence", "about", "transcript", "instruct", "adapter", "codec", "tokenizer", "model",
@@ -72,10 +68,13 @@ class Voice:
     tokenizer: str = ""
     """Registry key of the tokenizer that made the ids."""
     model: str = ""
-    """Fingerprint of the model, and of its layout's and backbone's fields, whose state this is;
+    """Fingerprint of the model, and of its layout's and backbone's fields, whose states these are;
     empty without one."""
     state: State | None = None
     """The model's state after the prompt, as ``wishbone.core.pipeline.prefix`` makes it."""
+    start: State | None = None
+    """Parts [1, ...] of the state before the prompt, learned for this voice or style; what is left
+    out the backbone begins with by itself."""
 
     @classmethod
     def from_audio(
@@ -136,23 +135,48 @@ class Voice:
             global_codes=tuple(whole.tolist()),
             heard={name: tensor.cpu() for name, tensor in heard.items()} or None,
             codec=fingerprint(system.speech_tokenizer),
-            tokenizer=_tokenizer_key(system),
+            tokenizer=tokenizer_key(system),
         )
 
     def instructed(self, instruct: str) -> Voice:
         """The same voice, told how to speak."""
-        return replace(self, instruct=instruct, state=None, model="")
+        return replace(self._anew(), instruct=instruct)
 
     def adapted(self, adapter: str) -> Voice:
         """The same voice, spoken with the adapter of that name."""
-        return replace(self, adapter=adapter, state=None, model="")
+        return replace(self._anew(), adapter=adapter)
+
+    def _anew(self) -> Voice:
+        """The same voice without the state its prompt left, which another prompt would not."""
+        return replace(self, state=None, model=self.model if self.start else "")
+
+    @classmethod
+    def from_start(
+        cls, system: System, start: State, name: str = "", licence: str = "", about: str = ""
+    ) -> Voice:
+        """A voice or style that a model learned to begin with: parts [1, ...] of its state.
+
+        Raises ``CheckpointError`` unless they are parts of this system's state.
+        """
+        model = system.model
+        begin = model.backbone.init_state(1, device="meta", dtype=model.dtype)
+        wrong = [n for n, part in start.items() if n not in begin or part.shape != begin[n].shape]
+        if wrong or not start:
+            raise CheckpointError(
+                f"This is no state of this system's model: {', '.join(wrong) or 'it is empty'}.",
+                "a state to begin with",
+                "Use the system that the state was learned with.",
+            )
+        start = {part: tensor.detach().cpu().clone() for part, tensor in start.items()}
+        key = model_key(system)
+        return cls(name=name, licence=licence, about=about, start=start, model=key)
 
     def with_state(self, system: System) -> Voice:
         """The same voice with the state it leaves this system's model in, to start faster."""
         from wishbone.core.pipeline import prefix
 
         state = prefix(system, self.prompt(system))
-        return replace(self, state=state, model=_model_key(system))
+        return replace(self, state=state, model=model_key(system))
 
     def prompt(self, system: System) -> Prompt:
         """What stands before the text.
@@ -162,10 +186,11 @@ class Voice:
         """
         if self.codec and self.codec != fingerprint(system.speech_tokenizer):
             self._refuse("its codes were made by another codec")
-        if self.tokenizer and self.tokenizer != _tokenizer_key(system):
+        if self.tokenizer and self.tokenizer != tokenizer_key(system):
             self._refuse(f"its transcript was encoded by the tokenizer '{self.tokenizer}'")
         if self.instruct:
             check_instruct(system.config)
+        start = self._start_for(system)
         instruct = tuple(system.tokenizer.encode(self.instruct))
         if self.instruct and not instruct:
             raise UsageError(
@@ -174,7 +199,12 @@ class Voice:
                 "Write how to speak, in words.",
             )
         if instruct and system.layout.instruct_alone:
-            return Prompt(instruct=instruct, global_codes=self.global_codes, adapter=self.adapter)
+            return Prompt(
+                instruct=instruct,
+                global_codes=self.global_codes,
+                adapter=self.adapter,
+                start=start,
+            )
         return Prompt(
             instruct=instruct,
             text=self.text,
@@ -182,6 +212,7 @@ class Voice:
             word_ends=self.word_ends,
             global_codes=self.global_codes,
             adapter=self.adapter,
+            start=start,
         )
 
     def state_for(self, system: System) -> State | None:
@@ -191,9 +222,19 @@ class Voice:
         """
         if self.state is None:
             return None
-        if self.model != _model_key(system):
+        if self.model != model_key(system):
             self._refuse("its state belongs to another model")
         return {name: tensor.to(system.model.device) for name, tensor in self.state.items()}
+
+    def _start_for(self, system: System) -> State | None:
+        """The learned beginning on the system's device, of the type it computes with."""
+        if self.start is None:
+            return None
+        if self.model != model_key(system):
+            self._refuse("the state it begins with was learned with another model")
+        model = system.model
+        begin = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
+        return {name: part.to(begin[name]) for name, part in self.start.items()}
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write ``path`` (ending in .yaml) and the tensors beside it.
@@ -223,6 +264,8 @@ class Voice:
             tensors[f"heard.{name}"] = tensor
         for name, tensor in (self.state or {}).items():
             tensors[f"state.{name}"] = tensor
+        for name, tensor in (self.start or {}).items():
+            tensors[f"start.{name}"] = tensor
         write_tensors(path.with_suffix(".safetensors"), tensors)
         said = {key: getattr(self, key) for key in FIELDS if getattr(self, key)}
         aside = path.with_name(f".{path.name}.new")
@@ -260,6 +303,7 @@ class Voice:
                 speaker=tensors.get("speaker"),
                 heard=_named(tensors, "heard."),
                 state=_named(tensors, "state."),
+                start=_named(tensors, "start."),
             )
         except KeyError as error:
             raise CheckpointError(
@@ -272,7 +316,11 @@ class Voice:
         raise CheckpointError(
             f"The voice '{self.name}' does not fit this system: {why}.",
             where="the voice and the system that shall speak with it",
-            do="Make the voice again from its recording with this system.",
+            do=(
+                "Use the system it was learned with, or learn it again with this one."
+                if self.start
+                else "Make the voice again from its recording with this system."
+            ),
         )
 
 
@@ -296,49 +344,9 @@ def bundled() -> list[str]:
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
-def fingerprint(module: nn.Module) -> str:
-    """A short hash of a module's parameters and buffers: names, types, shapes, numbers.
-
-    Two gigabytes take seconds, so it is kept until a tensor is changed or replaced.
-    """
-    state = sorted(module.state_dict().items())
-    if any(tensor.is_inference() for _, tensor in state):
-        return _hash(state)
-    seen = [(name, t.data_ptr(), t.dtype, t._version) for name, t in state]
-    kept = _HASHES.get(module)
-    if kept is None or kept[0] != seen:
-        kept = _HASHES[module] = (seen, _hash(state))
-    return kept[1]
-
-
-def _hash(state: list[tuple[str, Tensor]]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in state:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
 def _named(tensors: State, prefix: str) -> State | None:
     found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     return found or None
-
-
-def _tokenizer_key(system: System) -> str:
-    return str((system.config.get("tokenizer") or {}).get("name", ""))
-
-
-def _model_key(system: System) -> str:
-    """Fingerprint of the model and of what decides how its state comes about.
-
-    Two systems may share weights and read the same prompt in another order.
-    """
-    said = {
-        slot: {k: v for k, v in (system.config.get(slot) or {}).items() if k != "weights"}
-        for slot in ("layout", "backbone")
-    }
-    text = fingerprint(system.model) + json.dumps(said, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _folder() -> Path:
