@@ -18,7 +18,7 @@ from wishbone.core.data.readers import (
     is_token_data,
     utterances,
 )
-from wishbone.core.data.tokens import EXTRA, Ragged, TokenCorpus, read_tokens
+from wishbone.core.data.tokens import EXTRA, PROMPT, Ragged, TokenCorpus, read_tokens
 from wishbone.core.errors import DataError
 from wishbone.core.interfaces import CodeSpace, Tokenizer
 
@@ -147,5 +147,5 @@ def _joined(parts: Sequence[TokenCorpus]) -> TokenCorpus:
         seconds=np.concatenate([part.seconds for part in parts]),
         about=about,
         files=[file for part in parts for file in part.files],
-        **{name: chained(name) for name in EXTRA},
+        **{name: chained(name) for name in (*EXTRA, PROMPT)},
     )

@@ -12,17 +12,22 @@ from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.tokens import parquet_files, read_tokens, write_tokens
 
 
-def join(source: str | Path, out: str | Path, pairs: int, seed: int = 0) -> Report:
-    """``pairs`` random pairs from every file of ``source``, no utterance twice, into ``out``."""
+def join(
+    source: str | Path, out: str | Path, pairs: int, seed: int = 0, prompt: bool = False
+) -> Report:
+    """``pairs`` random pairs from every file of ``source``, no utterance twice, into ``out``.
+
+    With ``prompt`` the first of a pair is given in training and only the second is to be said.
+    """
     jobs = [
-        (file.stem, (str(file), str(out), pairs, seed + number))
+        (file.stem, (str(file), str(out), pairs, seed + number, prompt))
         for number, file in enumerate(parquet_files(source))
     ]
-    settings = {"joined": True, "pairs": pairs, "seed": seed}
+    settings = {"joined": True, "pairs": pairs, "seed": seed} | ({"prompt": True} if prompt else {})
     return run_shards(join_file, jobs, Path(out), settings)
 
 
-def join_file(file: str, out: str, pairs: int, seed: int) -> ShardReport:
+def join_file(file: str, out: str, pairs: int, seed: int, prompt: bool = False) -> ShardReport:
     """The pairs of one file into ``out`` under the same name."""
     corpus = read_tokens(file)
     count = min(pairs, len(corpus) // 2)
@@ -43,6 +48,9 @@ def join_file(file: str, out: str, pairs: int, seed: int) -> ShardReport:
             "seconds": float(corpus.seconds[left] + corpus.seconds[right]),
             "speaker": "",
         }
+        if prompt:
+            words = len(corpus.word_ends[left]) if known else 0
+            row["prompt"] = [len(corpus.text[left]), frames, words]
         rows.append(row)
         report.seconds += row["seconds"]
     write_tokens(Path(out) / f"{report.name}.parquet", rows, corpus.about)

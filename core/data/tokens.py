@@ -3,7 +3,8 @@
 A corpus is a folder of Parquet files. Columns: ``id``, ``text``, ``text_ids``, ``codes`` (frame by
 frame, the codebooks of one frame together), ``word_ends`` (code frames spoken when each word ends,
 may be empty), ``seconds``, ``speaker``; ``global_codes`` and ``instruct`` (ids) where there are
-any. What made the ids stands in the schema's metadata under ``wishbone``, as JSON.
+any; ``prompt``, where an utterance begins with another that is given: how many of its ids, frames
+and words that has. What made the ids stands in the schema's metadata under ``wishbone``, as JSON.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import numpy as np
 
 from wishbone.core.compose import weights_folder
 from wishbone.core.errors import DataError, MissingExtra
-from wishbone.core.interfaces import Sample
+from wishbone.core.interfaces import Prompt, Sample
 
 METADATA = b"wishbone"
 EXTRA = ("global_codes", "instruct")
-"""Columns that only some corpora have."""
+"""Columns that only some corpora have, beside ``prompt``."""
+PROMPT = "prompt"
 
 
 def arrow() -> Any:
@@ -123,6 +125,8 @@ class TokenCorpus:
     """Codes of each utterance as a whole, where any has them."""
     instruct: Ragged | None = None
     """Ids of what each was spoken under, where any has them."""
+    prompt: Ragged | None = None
+    """Ids, frames and words of each that are given and not said, or nothing, where any has them."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -140,7 +144,14 @@ class TokenCorpus:
             for name in EXTRA
             if (lists := getattr(self, name)) is not None
         }
-        return Sample(self.text[index].tolist(), frames, self.word_ends[index].tolist(), **extra)
+        text, ends = self.text[index].tolist(), self.word_ends[index].tolist()
+        given = () if self.prompt is None else self.prompt[index].tolist()
+        if not given:
+            return Sample(text, frames, ends, **extra)
+        ids, heard, words = given
+        prompt = Prompt(text[:ids], frames[:heard], ends[:words])
+        ends = [end - heard for end in ends[words:]]
+        return Sample(text[ids:], frames[heard:], ends, **extra, prompt=prompt)
 
     def positions(self) -> np.ndarray:
         """[N] about how many positions each utterance takes: its ids, its frames, two marks.
@@ -166,7 +177,7 @@ class TokenCorpus:
             self.files,
             *(
                 None if lists is None else lists.take(rows)
-                for lists in (self.global_codes, self.instruct)
+                for lists in (self.global_codes, self.instruct, self.prompt)
             ),
         )
 
@@ -198,7 +209,7 @@ def read_tokens(folders: str | Path | Iterable[str | Path]) -> TokenCorpus:
                 "Tokenise all of them with one system.",
             )
         about = described
-        extra = [name for name in EXTRA if name in schema.names]
+        extra = [name for name in (*EXTRA, PROMPT) if name in schema.names]
         tables.append(pyarrow.parquet.read_table(file, columns=[*names, *extra]))
     whole = {name: [table.column(name) for table in tables] for name in names}
     return TokenCorpus(
@@ -210,7 +221,7 @@ def read_tokens(folders: str | Path | Iterable[str | Path]) -> TokenCorpus:
         seconds=np.concatenate([np.asarray(c, dtype=np.float32) for c in whole["seconds"]]),
         about=about or {},
         files=files,
-        **{name: _optional(name, tables) for name in EXTRA},
+        **{name: _optional(name, tables) for name in (*EXTRA, PROMPT)},
     )
 
 
@@ -241,7 +252,7 @@ def write_tokens(path: str | Path, rows: Sequence[dict[str, Any]], about: dict[s
             ("word_ends", numbers),
             ("seconds", pyarrow.float32()),
             ("speaker", pyarrow.string()),
-            *((name, numbers) for name in EXTRA if any(row.get(name) for row in rows)),
+            *((name, numbers) for name in (*EXTRA, PROMPT) if any(row.get(name) for row in rows)),
         ],
         metadata={METADATA: json.dumps(about, sort_keys=True)},
     )

@@ -20,6 +20,7 @@ from wishbone.core.interfaces import CodeSpace
 from wishbone.core.objective import Objective, build_objective
 from wishbone.core.train.batches import Batch, BatchPlan, collate, lay_out
 from wishbone.core.train.checkpoint import Run
+from wishbone.core.train.dropping import dropping
 from wishbone.core.train.frozen import freeze_
 from wishbone.core.train.optimizer import Average, make_optimizer, rate, set_rate
 from wishbone.core.train.processes import Processes
@@ -82,10 +83,11 @@ class Trainer:
             shard_(self.loss, here)
         else:
             self.model.to(here.device)
-        _, self.layout, self.codes = build_layout(system)
+        tokenizer, self.whole_layout, self.codes = build_layout(system)
         for corpus in (training, held_out):
-            check_tokens(corpus, system, self.layout.tables, self.codes)
+            check_tokens(corpus, system, self.whole_layout.tables, self.codes)
         self.training = training
+        self.layout = dropping(recipe.drop, self.whole_layout, tokenizer.space, training)
         self.parts = recipe.accumulate * here.count
         """Batches of one step, in all processes."""
         self.plan = self._plan()
@@ -254,7 +256,7 @@ class Trainer:
     def _held_out_batches(self, corpus: TokenCorpus) -> list[Batch]:
         """This process's share of the held-out batches, laid out the same way every time."""
         rows = range(min(len(corpus), self.recipe.held_out_limit))
-        laid = [lay_out(corpus, self.layout, row, 0, 0) for row in rows]
+        laid = [lay_out(corpus, self.whole_layout, row, 0, 0) for row in rows]
         order = sorted(rows, key=lambda row: len(laid[row].table))
         batches: list[Batch] = []
         begin = 0

@@ -11,6 +11,7 @@ from wishbone.core.compose import Config, compose, merge
 from wishbone.core.config import resolve, structured
 from wishbone.core.errors import ConfigError
 from wishbone.core.objective import resolve_objective
+from wishbone.core.train.dropping import Drop
 
 
 @dataclass
@@ -49,6 +50,8 @@ class Recipe:
     shard: str = "none"
     """"none": every process has all weights, and gradients are summed. "full": processes share
     weights, gradients, average and AdamW's memory out (FSDP2). One process alone has all of it."""
+    drop: Drop = field(default_factory=Drop)
+    """How often an utterance is shown without its text, its prompt, ...; held-out ones never are."""
     learning_rate: float = 1e-3
     """Highest learning rate."""
     weight_decay: float = 0.01

@@ -20,6 +20,7 @@ from wishbone.core.config import Config
 from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError
+from wishbone.core.learned import note
 from wishbone.core.train.batches import split_held_out, without_texts
 from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.frozen import trained
@@ -100,6 +101,9 @@ def export(
         "hours": round(float(trainer.training.seconds.sum()) / 3600, 2),
         "recipe": {k: v for k, v in as_saved(recipe).items() if k != "system"},
         "objective": trainer.loss.about(),
+        "learned": note(
+            trainer.system, trainer.training.instruct is not None, recipe.drop.conditions()
+        ),
     }
     origin = provenance(trainer.system, data=digest, seeds={"train": recipe.seed}, notes=notes)
     config = {key: value for key, value in trainer.system.items() if key != "weights"}
