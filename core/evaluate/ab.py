@@ -18,25 +18,41 @@ import numpy as np
 
 from wishbone.core.arguments import Parser
 from wishbone.core.errors import UsageError
-from wishbone.core.evaluate import confound
+from wishbone.core.evaluate import confound, listening
 from wishbone.core.evaluate.items import Items
-from wishbone.core.evaluate.plan import Plan, read_plan, weights_hash
+from wishbone.core.evaluate.plan import Arm, Plan, read_plan, weights_hash
+from wishbone.core.evaluate.tables import as_text
 
 SCHEMA = 1
 """Version of what ``ab.json`` holds; grows when a key changes its meaning."""
+TRAININGS = "train"
+"""Folder below ``--out`` of the trainings that the arms need."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``wishbone ab``; returns the exit code."""
     options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    if options.page:
+        from wishbone.core.evaluate.page import write_page
+
+        for path in write_page(options.page, options.out):
+            print(path)
+        return 0
+    if not options.name:
+        raise UsageError("No A/B is named.", "wishbone ab", "Try 'wishbone ab quickstart'.")
+    out = options.out or Path(f"ab-{Path(options.name).stem}")
     plan = read_plan(
         options.name,
         options.set,
         prompts=options.prompts,
         seeds=options.seeds,
         quick=options.quick,
+        trained=out / TRAININGS,
     )
-    out = options.out or Path(f"ab-{plan.name}")
+    if options.train:
+        from wishbone.core.evaluate.sweep import train
+
+        return 0 if train(plan.trainings, options.only) else 1
     words = ["wishbone", "ab", *(sys.argv[2:] if argv is None else argv)]
     run(plan, out, allow=options.allow, threads=options.threads, command=words)
     return 0
@@ -44,13 +60,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="wishbone ab", description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="'quickstart', or a YAML file with 'arms:'")
+    parser.add_argument("name", nargs="?", help="'quickstart', or a YAML file with 'arms:'")
     parser.add_argument("set", nargs="*", metavar="key=value", help="replaces a key of that file")
     parser.add_argument("--out", type=Path, help="folder of the result (default: ab-NAME)")
     parser.add_argument("--prompts", type=int, help="only the first so many sentences")
     parser.add_argument("--seeds", type=int, help="how often each sentence is spoken")
     parser.add_argument("--quick", action="store_true", help="a smoke test without a verdict")
     parser.add_argument("--allow", action="store_true", help="go on although more differs")
+    parser.add_argument("--train", action="store_true", help="train the arms first, and stop then")
+    parser.add_argument("--only", default="", help="with --train: names to train, like 'rwkv7-*'")
+    parser.add_argument(
+        "--page", type=Path, metavar="JSON", help="only write tables and plots of a result"
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads for judging (2)")
     return parser
 
@@ -69,33 +90,41 @@ def run(
     ``out`` holds another run, ``MissingExtra`` before any work when a package is missing.
     """
     from wishbone.core.evaluate import terminal
-    from wishbone.core.evaluate.compare import analyse
+    from wishbone.core.evaluate.compare import analyse, raw
     from wishbone.core.evaluate.report import write_report
 
     begin = time.time()
+    confound.refuse_unfinished(plan)
     found = confound.differences(plan)
     unmeant = confound.refuse(found, allow)
     confound.refuse_untrained(plan, allow)
     _need_packages()
     items = _claim(plan, out)
-    terminal.say(f"{len(plan.arms)} arms, {len(plan.prompts)} prompts, {plan.seeds} seed(s)")
+    each = len(plan.checkpoints) // len(plan.arms)
+    trained = f" of {each} trainings" if each > 1 else ""
+    terminal.say(
+        f"{len(plan.arms)} arms{trained}, {len(plan.prompts)} prompts, {plan.seeds} seed(s)"
+    )
     measured = _make(plan, items, out, terminal.progress)
+    heard = listening.measure(plan, out, terminal.progress)
     signatures = _judge(plan, items, out, threads, terminal.progress)
     result = {
         "schema": SCHEMA,
         "name": plan.name,
         "about": plan.about,
         "quick": plan.quick,
-        "arms": [{"key": a.key, "system": a.system, "config": dict(a.config)} for a in plan.arms],
+        "arms": [_about(arm) for arm in plan.arms],
+        "factors": plan.factors,
         "varied": plan.vary,
         "confounded": [each.key for each in unmeant],
         "differences": [asdict(each) for each in found],
         "prompts": [asdict(prompt) for prompt in plan.prompts],
         "seeds": plan.seeds,
-        "metrics": {key: asdict(metric) for key, metric in plan.metrics.items()},
+        "metrics": {key: asdict(m) for key, m in (plan.listening | plan.metrics).items()},
         "signatures": signatures,
         **measured,
-        **analyse(items, plan),
+        **analyse(items, plan, heard),
+        "raw": raw(items, plan, heard),
         "reference": _reference_values(plan, items),
         "reference_folder": str(plan.reference or ""),
         "provenance": _provenance(plan, command, begin),
@@ -106,6 +135,17 @@ def run(
     terminal.say(f"wrote {out / 'ab.json'}, {items.path} and {report}")
     terminal.say(f"took {time.time() - begin:.0f} s; open {report} in a browser to listen")
     return result
+
+
+def _about(arm: Arm) -> dict[str, Any]:
+    """An arm as the result names it."""
+    return {
+        "key": arm.key,
+        "system": arm.system,
+        "config": dict(arm.config),
+        "levels": dict(arm.levels),
+        "checkpoints": [checkpoint.key for checkpoint in arm.checkpoints],
+    }
 
 
 def _need_packages() -> None:
@@ -139,7 +179,7 @@ def _claim(plan: Plan, out: Path) -> Items:
                 str(out),
                 "Choose another --out, or remove that folder.",
             )
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(path.name != TRAININGS for path in out.iterdir()):
         raise UsageError(
             "The folder holds something that is no A/B.", str(out), "Choose another --out."
         )
@@ -161,16 +201,18 @@ def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> 
     from wishbone.core.config import build
     from wishbone.core.evaluate import budget, generate, speed
 
-    systems = {arm.key: build(arm.config) for arm in plan.arms}
-    generate.warm_up(systems, plan.voice)
+    built = {each.key: build(each.config) for each in plan.checkpoints}
+    generate.warm_up(built, plan.voice)
     for prompt, repeat, arm in progress(todo, "speaking"):
         row, audio = generate.speak(
-            systems[arm], prompt.text, plan.seed_of(prompt, repeat), plan.voice
+            built[arm], prompt.text, plan.seed_of(prompt, repeat), plan.voice
         )
         name = f"audio/{arm}/{prompt.key}-{repeat}.flac"
-        generate.write(out / name, audio, systems[arm].decoder.sample_rate)
+        generate.write(out / name, audio, built[arm].decoder.sample_rate)
         about = {"text": prompt.text, "audio": name, "heard": None}
         items.add(arm, prompt.key, repeat, {**about, **row})
+    # trainings of one arm cost the same
+    systems = {arm.key: built[arm.checkpoints[0].key] for arm in plan.arms}
     measured: dict[str, Any] = {}
     for what in progress(["steps", "memory"], "measuring speed and memory against length"):
         if what == "steps":
@@ -209,7 +251,8 @@ def _judge(
     clips = recordings(plan)
     if clips:
         judge_reference(panel, clips, items, progress)
-    todo = [row for arm in plan.arms for row in items.of(arm.key) if row.get("heard") is None]
+    keys = [each.key for each in plan.checkpoints]
+    todo = [row for key in keys for row in items.of(key) if row.get("heard") is None]
 
     def judge(scorer: Scorer, row: dict[str, Any]) -> dict[str, Any]:
         # an item without any audio has no file
@@ -249,15 +292,15 @@ def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, A
         "python": sys.version.split()[0],
         "git": revision(),
         "distributions": {name: installed(name) for name in names},
-        "weights": {arm.key: weights_hash(arm.config) for arm in plan.arms},
-        "trained": {arm.key: confound.provenance(arm) for arm in plan.arms},
+        "weights": {each.key: weights_hash(each.config) for each in plan.checkpoints},
+        "trained": {each.key: confound.provenance(each) for each in plan.checkpoints},
         "seed": plan.seed,
     }
 
 
 def _write_json(path: Path, data: Any) -> None:
     aside = path.with_name(f".{path.name}.new")
-    aside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.write_text(as_text(data), encoding="utf-8")
     aside.replace(path)
 
 

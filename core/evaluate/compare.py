@@ -241,3 +241,29 @@ def mean(values: np.ndarray, weights: np.ndarray, metric: Metric) -> float:
     """The weighted mean of values [K, U, R]; of a ratio's logarithms, the geometric one."""
     found = float(np.average(values.mean((0, 2)), weights=weights))
     return exp(found) if metric.ratio else found
+
+
+def raw(items: Items, plan: Plan, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Every single value, from which all the rest follows: metric -> checkpoint -> its values.
+
+    Of speech [prompts][repeats], of what was measured on token data [utterances]; None where an
+    item has none. ``words`` are the weights of the word errors.
+    """
+    found: dict[str, Any] = {
+        metric.key: {each.key: measured[each.key][metric.key] for each in plan.checkpoints}
+        for metric in plan.listening.values()
+    }
+    words = np.ones(len(plan.prompts))
+    for metric in plan.metrics.values():
+        rows = {each.key: table(items, plan, each.key, metric) for each in plan.checkpoints}
+        found[metric.key] = {
+            key: [[_finite(value) for value in row] for row in values.tolist()]
+            for key, (values, _) in rows.items()
+        }
+        if metric.key == "wer":
+            words = np.max([weights for _, weights in rows.values()], axis=0)
+    return found | {"words": words.tolist()}
+
+
+def _finite(number: float) -> float | None:
+    return round(number, 6) if np.isfinite(number) else None

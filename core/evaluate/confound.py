@@ -10,7 +10,8 @@ from typing import Any
 
 from wishbone.core.compose import weights_folder
 from wishbone.core.errors import ConfigError
-from wishbone.core.evaluate.plan import Arm, Plan
+from wishbone.core.evaluate.arms import Arm, Checkpoint
+from wishbone.core.evaluate.plan import Plan
 from wishbone.core.train.recipe import RUNNING
 
 TRAINED = ("tokenizer", "speech_tokenizer", "layout", "backbone", "head")
@@ -59,9 +60,33 @@ def refuse_untrained(plan: Plan, allow: bool) -> None:
         )
 
 
+def refuse_unfinished(plan: Plan) -> None:
+    """Raise ``ConfigError`` while trainings that the arms need are not done."""
+    missing = [each.key for each in plan.trainings if not each.done]
+    if missing:
+        listed = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
+        raise ConfigError(
+            f"{len(missing)} of {len(plan.trainings)} trainings are not done: {listed}.",
+            str(plan.trainings[0].folder.parent),
+            "Run the same command with --train first; it goes on where it was stopped.",
+        )
+
+
 def training(arm: Arm) -> dict[str, Any]:
-    """How the weights of an arm were made, as far as it must be equal; empty when unknown."""
-    said = provenance(arm)
+    """How the weights of an arm were made, as far as it must be equal; empty when unknown.
+
+    Where an arm has several checkpoints, what differs between them is a list: that of their seeds
+    is to be the same in every arm too.
+    """
+    each = [_training(provenance(checkpoint)) for checkpoint in arm.checkpoints]
+    if not all(each):
+        return {}
+    keys = dict.fromkeys(key for one in each for key in one)
+    found = {key: [one.get(key) for one in each] for key in keys}
+    return {k: row[0] if all(v == row[0] for v in row) else row for k, row in found.items()}
+
+
+def _training(said: Mapping[str, Any]) -> dict[str, Any]:
     if not said:
         return {}
     notes = said.get("notes") or {}
@@ -70,8 +95,8 @@ def training(arm: Arm) -> dict[str, Any]:
     return _flat({"training": {**known, "recipe": recipe}})
 
 
-def provenance(arm: Arm) -> dict[str, Any]:
-    """The ``provenance.json`` beside an arm's weights; empty where there is none."""
+def provenance(arm: Arm | Checkpoint) -> dict[str, Any]:
+    """The ``provenance.json`` beside a checkpoint's weights, an arm's first; empty without one."""
     if not arm.config.get("weights"):
         return {}
     path = Path(weights_folder(arm.config["weights"])) / "provenance.json"

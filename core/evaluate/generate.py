@@ -80,17 +80,17 @@ def warm_up(systems: dict[str, System], voice: str | None) -> None:
 
 
 def schedule(plan: Plan) -> Iterator[tuple[Prompt, int, str]]:
-    """Prompt, repeat and arm of every item in order.
+    """Prompt, repeat and checkpoint of every item in order.
 
-    The arms take turns forwards and backwards (ABBA), so that a machine that slows down or warms
+    They take turns forwards and backwards (ABBA), so that a machine that slows down or warms
     up does so for all of them.
     """
-    arms = [arm.key for arm in plan.arms]
+    keys = [checkpoint.key for checkpoint in plan.checkpoints]
     turn = 0
     for repeat in range(plan.seeds):
         for prompt in plan.prompts:
-            for arm in arms if turn % 2 == 0 else reversed(arms):
-                yield prompt, repeat, arm
+            for key in keys if turn % 2 == 0 else reversed(keys):
+                yield prompt, repeat, key
             turn += 1
 
 

@@ -1,7 +1,7 @@
 """What an A/B measures of each checkpoint without speaking: losses, and whether it minds its text.
 
-One line of ``listening.jsonl`` for each checkpoint as it is done, so that a run goes on where it was
-stopped. The utterances are the same for all of them.
+One line of ``listening.jsonl`` for each checkpoint as it is done, so that a run goes on where it
+was stopped. The utterances are the same for all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def measure(plan: Plan, out: Path, progress: Callable[..., Any]) -> dict[str, di
     todo = [each for each in plan.checkpoints if each.key not in known]
     for checkpoint in progress(todo, "held-out losses"):
         found = utterances(checkpoint.config, corpus, plan.held_out_limit)
-        row = {"checkpoint": checkpoint.key, **asked, **found}
+        rounded = {name: [round(value, 6) for value in row] for name, row in found.items()}
+        row = {"checkpoint": checkpoint.key, **asked, **rounded}
         known[checkpoint.key] = row
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from wishbone.core.evaluate import budget, pictures, words
+from wishbone.core.evaluate import budget, pictures, plots, tables, words
 from wishbone.core.evaluate.clips import read_audio
 from wishbone.core.evaluate.compare import value
 from wishbone.core.evaluate.extras import need
@@ -56,7 +56,9 @@ def context(result: Mapping[str, Any], items: Items, out: Path) -> dict[str, Any
     return {
         "result": result,
         "names": names,
-        "title": " and ".join(names),
+        "title": " and ".join(names) if len(names) < 4 else str(result["name"]),
+        "overviews": _overviews(result),
+        "figures": plots.figures(result).get("figures", "") if result.get("factors") else "",
         "warnings": words.warnings(result),
         "shows": words.shows(result),
         "cannot": words.cannot(result),
@@ -75,10 +77,22 @@ def context(result: Mapping[str, Any], items: Items, out: Path) -> dict[str, Any
         },
         "trained": {
             name: json.dumps(result["provenance"]["trained"].get(name) or {}, indent=1)
-            for name in names
+            for name in (result["provenance"]["trained"] or names)
         },
         "series": dict(zip(names, ("one", "two", "three", "four", "five", "six"), strict=False)),
     }
+
+
+def _overviews(result: Mapping[str, Any]) -> list[tables.Table]:
+    """What stands before the single comparisons: factors, and what each training came to."""
+    shown = [tables.cells(result), tables.effects(result)] if result.get("factors") else []
+    several = any(len(arm.get("checkpoints") or ()) > 1 for arm in result["arms"])
+    return [*shown, tables.trainings(result)] if several else shown
+
+
+def _speakers(result: Mapping[str, Any]) -> dict[str, str]:
+    """Arm -> the checkpoint that is heard for it: its first."""
+    return {arm["key"]: (arm.get("checkpoints") or [arm["key"]])[0] for arm in result["arms"]}
 
 
 def _table(result: Mapping[str, Any], arm: str) -> dict[str, Any]:
@@ -179,7 +193,7 @@ def choose(result: Mapping[str, Any], items: Items) -> list[tuple[Mapping[str, A
     A third each. Choosing only the best or only the first would show something else than what was
     measured.
     """
-    baseline, arm = (each["key"] for each in result["arms"][:2])
+    baseline, arm = list(_speakers(result).values())[:2]
     prompts = {prompt["key"]: prompt for prompt in result["prompts"]}
 
     def errors(name: str, key: str) -> float:
@@ -194,8 +208,8 @@ def choose(result: Mapping[str, Any], items: Items) -> list[tuple[Mapping[str, A
     count = min(len(rest), PLAYERS - len(gains) - len(losses))
     even = [rest[int(i)] for i in np.linspace(0, len(rest) - 1, count)] if count else []
     named = [
-        *((key, f"{arm} was understood worse here") for key in losses),
-        *((key, f"{arm} was understood better here") for key in gains),
+        *((key, f"{arm} was understood worse than {baseline} here") for key in losses),
+        *((key, f"{arm} was understood better than {baseline} here") for key in gains),
         *((key, "one of a plain sample") for key in even),
     ]
     return [(prompts[key], why) for key, why in sorted(named)]
@@ -204,8 +218,7 @@ def choose(result: Mapping[str, Any], items: Items) -> list[tuple[Mapping[str, A
 def _card(
     prompt: Mapping[str, Any], why: str, result: Mapping[str, Any], items: Items, out: Path
 ) -> tuple[dict[str, Any], int]:
-    names = [arm["key"] for arm in result["arms"]]
-    rows = {name: items.get(name, prompt["key"], 0) for name in names}
+    rows = {name: items.get(key, prompt["key"], 0) for name, key in _speakers(result).items()}
     heard: dict[str, tuple[np.ndarray, int]] = {}
     for name, row in rows.items():
         path = out / str(row.get("audio", ""))
@@ -259,8 +272,8 @@ def _numbers(row: Mapping[str, Any]) -> str:
 
 
 def _other(prompt: Mapping[str, Any], result: Mapping[str, Any], items: Items) -> dict[str, Any]:
-    names = [arm["key"] for arm in result["arms"]]
-    rows = [items.get(name, prompt["key"], 0) for name in names]
+    names = list(_speakers(result))
+    rows = [items.get(key, prompt["key"], 0) for key in _speakers(result).values()]
     return {
         "prompt": prompt,
         "takes": [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wishbone.core.evaluate.contrast import student
+
 Each = Mapping[str, Any]
 
 
@@ -41,6 +43,8 @@ def settle(each: Each) -> str:
     more = each["more_prompts"]
     if each["verdict"] != "inconclusive":
         return ""
+    if more is None and (each.get("seed_share") or 0) >= 0.5:
+        return " (needs more training seeds)"
     return " (no number of prompts can be given)" if more is None else f" (+{more} prompts)"
 
 
@@ -94,8 +98,7 @@ def _points(each: Each, metric: Each) -> str:
 def cannot(result: Each) -> list[str]:
     """What no number in this result says."""
     lines = [
-        "Each arm is one set of trained weights: this compares two trained models, not two "
-        "architectures. A claim about architectures needs several training seeds for each.",
+        *_trainings(result),
         "The prompts are one kind of text, read in one voice; nothing is said about others.",
         "No person listened: words are counted by a recogniser and quality is predicted.",
         "Times are of this machine, one request at a time, and of nothing else.",
@@ -104,3 +107,40 @@ def cannot(result: Each) -> list[str]:
     if not result["quick"] and count < 50:
         lines.insert(0, f"{count} prompts find large differences only; small ones need more.")
     return lines
+
+
+def _trainings(result: Each) -> list[str]:
+    """What the number of trainings, and other layouts, keep a result from saying."""
+    count = max(len(arm.get("checkpoints") or [arm["key"]]) for arm in result["arms"])
+    if count < 2:
+        return [
+            "Each arm is one set of trained weights: this compares two trained models, not two "
+            "architectures. A claim about architectures needs several training seeds for each."
+        ]
+    freedom = 2 * (count - 1)
+    lines = [
+        f"Each arm was trained {count} times, and intervals take these seeds as a sample of all "
+        f"seeds. How far seeds differ is itself known from few: where it is all that counts, two "
+        f"arms leave {freedom} degrees of freedom, and an interval reaches "
+        f"{student(0.975, freedom):.1f} standard errors to each side instead of 2.0.",
+    ]
+    layouts = [arm["config"].get("layout") for arm in result["arms"]]
+    if "loss" in result["metrics"] and any(layout != layouts[0] for layout in layouts):
+        lines.append(
+            "Losses are means over the same codes in every layout, but a model knows different "
+            "things at them: a paced layout shows which part of the text is being spoken, at the "
+            "pace of the recording, unistream shows all of the text. The loss with marks charges "
+            "for what the marks of pacing tell; neither loss says how a model speaks on its own."
+        )
+    return lines
+
+
+def effect_title(effect: Each) -> str:
+    """What an effect is of, in a table's first cell."""
+    pairs = [(factor, *levels) for factor, levels in effect["changed"].items()]
+    if effect["kind"] == "interaction":
+        (_, low, high), (_, low_b, high_b) = pairs
+        return f"({high} - {low}) with {high_b}, minus with {low_b}"
+    ((factor, low, high),) = pairs
+    held = ", ".join(effect["within"].values())
+    return f"{high} - {low}" + (f", {held}" if held else f" ({factor})")
