@@ -127,10 +127,12 @@ def read(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def resolve(config: Mapping[str, Any]) -> Config:
     """``config`` with every slot checked against its schema and filled with its defaults."""
-    from wishbone.core import wrapping
+    from wishbone.core import text_model, wrapping
     from wishbone.core.sampling import Sampling
 
     config = config if isinstance(config, Config) else Config(config)
+    if text_model.is_text(config):
+        return text_model.resolve(config)
     _check_keys(config)
     resolved: dict[str, Any] = {}
     for slot in SLOTS:
@@ -196,10 +198,17 @@ def build(config: Mapping[str, Any], device: str = "cpu") -> System:
     On ``device="meta"`` shapes are checked and nothing is read. Raises ``ConfigError`` when parts
     do not fit, ``CheckpointError`` when weights do not.
     """
+    from wishbone.core import text_model
     from wishbone.core.model import SpeechLM
     from wishbone.core.sampling import Sampling
 
     config = resolve(config)
+    if text_model.is_text(config):
+        raise ConfigError(
+            "This is a system of text, which does not speak.",
+            config.place("task"),
+            "Continue a text with 'wishbone text', or name a system that speaks.",
+        )
     check_fit(parts := _construct(config, "meta", tokenizer=None), config)
     if str(device) != "meta":
         parts = _construct(config, device, parts.tokenizer)
@@ -230,9 +239,12 @@ def build_model(config: Mapping[str, Any], device: str = "cpu") -> SpeechLM:
 
     Starts from ``weights:`` where the configuration has them.
     """
+    from wishbone.core import text_model
     from wishbone.core.model import SpeechLM
 
     config = resolve(config)
+    if text_model.is_text(config):
+        return text_model.build_model(config, device)
     check_fit(parts := _construct(config, "meta", tokenizer=None), config)
     with torch.device(device):
         backbone = _new(config, "backbone")
@@ -260,7 +272,11 @@ def build_codec(config: Mapping[str, Any], device: str = "cpu") -> Codec:
 
 def build_layout(config: Mapping[str, Any]) -> tuple[Tokenizer, Layout, CodeSpace]:
     """What turns a corpus into positions: tokenizer, layout and the space of codes; no weights."""
+    from wishbone.core import text_model
+
     config = resolve(config)
+    if text_model.is_text(config):
+        return text_model.build_layout(config)
     tokenizer = _new(config, "tokenizer")
     with torch.device("meta"):
         codes = _new(config, "decoder").codes

@@ -1,0 +1,99 @@
+"""``wishbone data text``: sentences to token data without speech, for models of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from wishbone.core import text_model
+from wishbone.core.compose import compose
+from wishbone.core.config import Config
+from wishbone.core.data.shards import Report, ShardReport
+from wishbone.core.data.tokens import parquet_files, read_tokens, write_tokens
+from wishbone.core.errors import DataError
+
+SHARD = 20_000
+"""Lines of one file."""
+CODEC = "text"
+"""What token data without speech says of its codec."""
+
+
+def write(
+    sentences: str | Path,
+    out: str | Path,
+    system: str = "text-rwkv7",
+    overrides: Sequence[str] = (),
+    *,
+    exclude: Iterable[str | Path] = (),
+    start: int = 0,
+    count: int = 0,
+) -> Report:
+    """The lines of a file as ids of ``system``'s tokenizer into the folder ``out``.
+
+    ``exclude`` are files of sentences, one a line, and token data, whose texts must not be in it;
+    texts that differ only in what the tokenizer does not tell apart count as the same, and a text
+    is taken once. ``start`` and ``count`` choose lines, counted from 0; 0 means all. Goes on where
+    an earlier call stopped. Raises ``DataError`` when nothing is left.
+    """
+    config = text_model.resolve(Config(compose(system, overrides)))
+    tokenizer, _, _ = text_model.build_layout(config)
+    source, out, exclude = Path(sentences), Path(out), [Path(file) for file in exclude]
+    whole = source.read_text(encoding="utf-8")
+    lines = whole.splitlines()
+    end = start + count if count else len(lines)
+    about = {"tokenizer": config["tokenizer"]["name"], "codec": CODEC, "codebooks": 1}
+    mark = "".join(f"{file.name} {_digest(file)} " for file in exclude)
+    settings = about | {
+        "source": sha256(whole.encode()).hexdigest()[:16],
+        "lines": [start, end],
+        "exclude": mark,
+    }
+    report = Report(out, settings)
+    seen = {tuple(tokenizer.encode(text)) for file in exclude for text in _texts(file)}
+    for begin in range(start, min(end, len(lines)), SHARD):
+        name = f"{begin:08d}"
+        shard, rows = ShardReport(name), []
+        for number in range(begin, min(begin + SHARD, end, len(lines))):
+            text, identity = lines[number].strip(), f"{number:08d}"
+            ids = tuple(tokenizer.encode(text))
+            if not ids:
+                shard.drop(identity, text, "nothing in it has an id")
+            elif ids in seen:
+                shard.drop(identity, text, "excluded, or there already")
+            else:
+                seen.add(ids)
+                rows.append(_row(identity, text, ids))
+        shard.kept = len(rows)
+        if not (out / f"{name}.parquet").exists():
+            write_tokens(out / f"{name}.parquet", rows, about)
+            report.add(shard)
+    if not report.total()["kept"]:
+        raise DataError("No line of the file is left.", str(source), "Exclude less.")
+    return report
+
+
+def _row(identity: str, text: str, ids: Sequence[int]) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "text": text,
+        "text_ids": list(ids),
+        "codes": [],
+        "word_ends": [],
+        "seconds": 0.0,
+        "speaker": "",
+    }
+
+
+def _texts(file: Path) -> Iterator[str]:
+    """Sentences of a text file or of token data."""
+    if file.suffix == ".parquet" or file.is_dir():
+        yield from read_tokens(file).texts
+    else:
+        yield from file.read_text(encoding="utf-8").splitlines()
+
+
+def _digest(file: Path) -> str:
+    files = parquet_files(file) if file.is_dir() else [file]
+    return sha256(b"".join(each.read_bytes() for each in files)).hexdigest()[:16]
