@@ -1,0 +1,93 @@
+"""Learned states in files: voices of the plain system, and RWKV-PEFT's ``time_state``.
+
+RWKV-PEFT writes ``blocks.N.att.time_state`` [H, V, K] (rwkvt/rwkv7/att.py), values in rows as in
+our ``blocks.N.wkv``: RWKV-LM's orientation, so every number keeps its place. fla, and the ``rwkv``
+package for versions 5 and 6, hold the transpose.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from wishbone.core.compose import Config
+from wishbone.core.config import System
+from wishbone.core.errors import CapabilityError, CheckpointError, UsageError
+from wishbone.core.foreign import write_pickle
+from wishbone.core.interfaces import State
+from wishbone.core.model import SpeechLM
+from wishbone.core.weights import read_tensors, write_tensors
+from wishbone.plugins.state_tuning.backbone import MATRIX, StateTuned
+
+THEIRS = re.compile(r"(?:.*\.)?blocks\.(\d+)\.att\.time_state")
+OURS = re.compile(r"blocks\.(\d+)\.wkv")
+ENDINGS = (".pth", ".pt", ".safetensors")
+"""Of a file of tensors; what is read may be any, what is written .pth or .safetensors."""
+
+
+def unwrap(system: System) -> tuple[System, State]:
+    """The system without what was tuned, sharing its weights, and the learned state [1, ...].
+
+    Where nothing but the state was trained it is the system that the training began with, to the
+    last bit. Raises ``CapabilityError`` for a system whose backbone is not tuned so.
+    """
+    backbone = system.model.backbone
+    if not isinstance(backbone, StateTuned):
+        raise CapabilityError(
+            f"The system's backbone is a {type(backbone).__name__}, and none with a learned state.",
+            "the system given",
+            "Give the export of a training whose backbone is 'state_tuned'.",
+        )
+    learned = {name: part.detach()[None].clone() for name, part in backbone.learned().items()}
+    model = SpeechLM(backbone.base, system.model.head, system.layout)
+    model.tables = system.model.tables
+    values = {**system.config, "backbone": dict(system.config["backbone"]["base"])}
+    config = Config(values, system.config.path, system.config.places)
+    return replace(system, model=model.eval().requires_grad_(False), config=config), learned
+
+
+def read_time_state(path: str | Path) -> State:
+    """A state from RWKV-PEFT's file, also one merged into a whole model, by our names, [1, ...].
+
+    Raises ``CheckpointError`` when it holds none, or one with a gap between its layers.
+    """
+    found = {
+        int(match[1]): part
+        for name, part in read_tensors(path).items()
+        if (match := THEIRS.fullmatch(name))
+    }
+    bad = [n for n, part in found.items() if part.ndim != MATRIX - 1]
+    if not found or bad or sorted(found) != list(range(len(found))):
+        raise CheckpointError(
+            "The file holds no 'blocks.N.att.time_state' [H, V, K] for every layer from 0 on; it"
+            f" has those of {sorted(found) or 'none'}.",
+            str(path),
+            "Give the file that RWKV-PEFT wrote with train_type=state, for RWKV-7.",
+        )
+    return {f"blocks.{n}.wkv": found[n].float()[None] for n in sorted(found)}
+
+
+def write_time_state(path: str | Path, start: State) -> None:
+    """A learned state [1, ...] as RWKV-PEFT writes it; nothing that exists is overwritten.
+
+    Raises ``UsageError`` for a state that is not RWKV-7's matrices alone.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UsageError("The file exists already.", str(path), "Choose another name.")
+    matches = {name: OURS.fullmatch(name) for name in start}
+    other = [name for name, match in matches.items() if match is None]
+    if other:
+        raise UsageError(
+            f"RWKV-PEFT's files have no place for {', '.join(other)}.",
+            str(path),
+            "Train without 'vectors', on an RWKV-7; or keep the voice file.",
+        )
+    tensors = {
+        f"blocks.{match[1]}.att.time_state": start[name][0]
+        for name, match in matches.items()
+        if match
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (write_tensors if path.suffix == ".safetensors" else write_pickle)(path, tensors)
