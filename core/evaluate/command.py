@@ -42,6 +42,7 @@ def _parser() -> Parser:
     codec = commands.add_parser("codec", help="recordings through a codec, beside the originals")
     codec.add_argument("system", help="a system's name or file; only its codec is used")
     codec.add_argument("--out", type=Path, help="keep the recordings here")
+    codec.add_argument("--peers", action="store_true", help="Opus and Codec 2 on the same audio")
     _beside(codec)
     _common(codec, _codec)
     binding = commands.add_parser("binding", help="loss with another sentence's text minus own")
@@ -103,12 +104,36 @@ def _codec(options: argparse.Namespace) -> int:
 
     lines = read_lines(options.text or speech.own_prompts())
     originals = read_folder(options.reference or speech.own_reference(), lines, options.limit)
-    copies, used = speech.resynthesise(speech.codec_of(options.system), originals)
+    codec = speech.codec_of(options.system)
+    copies, used = speech.resynthesise(codec, originals)
+    if options.peers:
+        return _peers(options, codec, originals, copies)
     for copy in copies if options.out else ():
         generate.write(options.out / f"{copy.key}.flac", copy.audio, copy.rate)
     status = _judge_beside(options, copies, lines, None, [])
     print(f"codes: {len(used)} used, {len(set(used))} different, {speech.entropy(used):.2f} nats")
     return status
+
+
+def _peers(options: argparse.Namespace, codec: Any, originals: list[Clip], own: list[Clip]) -> int:
+    """The codec among other codecs: the same recordings through all of them."""
+    from wishbone.core.evaluate import peers, speech
+
+    made, absent = peers.copies(originals)
+    whole = {options.system: (own, peers.bits_of(codec.speech_tokenizer.codes)), **made}
+    panel = Panel(options.threads)
+    reference = speech.judge(panel, originals, "listening to the originals")
+    judged = {
+        name: (speech.judge(panel, clips, f"listening to {name}"), bits)
+        for name, (clips, bits) in whole.items()
+    }
+    for line in peers.table(judged, reference, absent):
+        print(line)
+    found = {
+        name: {"bits_per_second": bits, "items": rows} for name, (rows, bits) in judged.items()
+    }
+    _keep(options.json, panel, {"original": reference, "codecs": found, "left_out": absent})
+    return 0
 
 
 def _judge_beside(

@@ -58,7 +58,7 @@ def context(result: Mapping[str, Any], items: Items, out: Path) -> dict[str, Any
         "names": names,
         "title": " and ".join(names) if len(names) < 4 else str(result["name"]),
         "overviews": _overviews(result),
-        "figures": plots.figures(result).get("figures", "") if result.get("factors") else "",
+        "figures": _figures(result),
         "warnings": words.warnings(result),
         "shows": words.shows(result),
         "cannot": words.cannot(result),
@@ -88,6 +88,13 @@ def _overviews(result: Mapping[str, Any]) -> list[tables.Table]:
     shown = [tables.cells(result), tables.effects(result)] if result.get("factors") else []
     several = any(len(arm.get("checkpoints") or ()) > 1 for arm in result["arms"])
     return [*shown, tables.trainings(result)] if several else shown
+
+
+def _figures(result: Mapping[str, Any]) -> str:
+    """The metrics over the cells, as an image: its style must not reach the page's other SVG."""
+    if not result.get("factors"):
+        return ""
+    return pictures.data_url("image/svg+xml", plots.panels(result).encode())
 
 
 def _speakers(result: Mapping[str, Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
+from wishbone.core.evaluate import tables
 from wishbone.core.evaluate.words import cell, change, closing, interval, settle
 
 Value = TypeVar("Value")
@@ -72,10 +73,24 @@ def show(result: dict[str, Any]) -> None:
     for title, cells in budget_rows([result["budget"][name] for name in names]):
         sizes.add_row(title, *cells)
     console.print(sizes)
-    for other in names[1:]:
+    several = any(len(arm.get("checkpoints") or ()) > 1 for arm in result["arms"])
+    shown = [tables.cells(result), tables.effects(result)] if result["factors"] else []
+    for each in [*shown, *([tables.trainings(result)] if several else [])]:
+        console.print(_plain(each, Table))
+    # with factors, single arms are in the report
+    for other in names[1:] if not result["factors"] else ():
         console.print(_comparison(result, other, Table))
     for line in closing(result):
         console.print(line, markup=False, highlight=False)
+
+
+def _plain(table: Any, table_class: Any) -> Any:
+    made = table_class(title=table.title, title_justify="left")
+    for number, head in enumerate(table.head):
+        made.add_column(head, justify="left" if number < 2 else "right")
+    for row in table.rows:
+        made.add_row(*row)
+    return made
 
 
 def _comparison(result: dict[str, Any], other: str, table_class: Any) -> Any:

@@ -74,7 +74,28 @@ def shows(result: Each) -> list[str]:
     total = sum(failed.values())
     listed = ", ".join(f"{name} {count}" for name, count in failed.items())
     stopped = f"Failed sentences, counted as worst: {listed}." if total else "No sentence failed."
+    if result.get("factors"):
+        return [stopped, *_effects(result)]
     return [stopped] + [_sentence(each, result) for each in result["comparisons"]]
+
+
+def _effects(result: Each) -> list[str]:
+    """Main effects and interactions of the primary metrics that came to a verdict."""
+    asked = [
+        each
+        for each in result["effects"]
+        if each["kind"] != "simple" and result["metrics"][each["metric"]]["primary"]
+    ]
+    settled = [each for each in asked if each["verdict"] != "inconclusive"]
+    lines = []
+    for each in settled:
+        metric = result["metrics"][each["metric"]]
+        amount = f"{change(each, metric)}{_points(each, metric)} (95 %: {interval(each, metric)})"
+        title = f"{metric['title'].capitalize()}, {effect_title(each)}"
+        lines.append(f"{title}: {each['verdict']}; {amount}.")
+    open_ = len(asked) - len(settled)
+    kinds = "main effects and interactions of the primary metrics"
+    return [*lines, f"{open_} of {len(asked)} {kinds} are inconclusive."]
 
 
 def _sentence(each: Each, result: Each) -> str:

@@ -1,0 +1,174 @@
+"""Speech codecs that a codec is held against: the same recordings through each of them.
+
+Opus (RFC 6716) at its lowest bit rate comes with PyAV; Codec 2 (David Rowe) at four rates is a
+pair of programs that systems package. Codec 2 wants 8 000 samples a second, so a row without any
+coding says what that alone costs. None is needed: what is not there is left out with a reason.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from wishbone.core.errors import DataError, WishboneError
+from wishbone.core.evaluate.clips import Clip, resample
+from wishbone.core.evaluate.extras import need
+from wishbone.core.evaluate.score import summarize
+from wishbone.core.evaluate.statistics import bootstrap
+from wishbone.core.evaluate.terminal import progress
+from wishbone.core.interfaces import CodeSpace
+
+OPUS_BITS = 6_000
+"""Bits per second, the lowest that Opus is specified for."""
+OPUS_RATE = 24_000
+NARROW = 8_000
+"""Samples per second of Codec 2."""
+CODEC2_MODES = ("700C", "1300", "2400", "3200")
+"""Bits per second, as its programs name them."""
+
+Rows = list[dict[str, Any]]
+Coder = Callable[[np.ndarray, int], tuple[np.ndarray, int, int]]
+"""audio [S] and its rate -> audio, its rate, and the bits that went between."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A way to send speech in few bits."""
+
+    name: str
+    code: Coder
+    missing: Callable[[], str]
+    """Why it cannot be used here, or an empty string."""
+
+
+def opus(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int, int]:
+    """Through libopus for speech; the bits are those of its packets, without the Ogg around them.
+
+    Raises ``MissingExtra`` where PyAV is not installed.
+    """
+    av = need("av", "av", "code speech with Opus")
+    samples = _integers(resample(audio, rate, OPUS_RATE))
+    buffer, bits = io.BytesIO(), 0
+    options = {"application": "voip", "frame_duration": "20"}
+    with av.open(buffer, "w", format="ogg") as container:
+        stream = container.add_stream("libopus", rate=OPUS_RATE, options=options)
+        stream.layout, stream.bit_rate = "mono", OPUS_BITS
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = OPUS_RATE
+        for part in (frame, None):
+            for packet in stream.encode(part):
+                bits += 8 * packet.size
+                container.mux(packet)
+    buffer.seek(0)
+    found, rate = soundfile.read(buffer, dtype="float32", always_2d=True)
+    return found.mean(axis=1), rate, bits
+
+
+def codec2(mode: str) -> Coder:
+    """Through the programs ``c2enc`` and ``c2dec`` at one of their rates."""
+
+    def code(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int, int]:
+        sent = _run(["c2enc", mode, "-", "-"], _integers(resample(audio, rate, NARROW)).tobytes())
+        heard = np.frombuffer(_run(["c2dec", mode, "-", "-"], sent), np.int16)
+        return heard.astype(np.float32) / 32768, NARROW, 8 * len(sent)
+
+    return code
+
+
+def narrow(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int, int]:
+    """Nothing but fewer samples: what Codec 2 gets, in 16 bits each."""
+    samples = resample(audio, rate, NARROW)
+    return samples, NARROW, 16 * len(samples)
+
+
+def _integers(audio: np.ndarray) -> np.ndarray:
+    return (np.clip(audio, -1, 1) * 32767).astype(np.int16)
+
+
+def _run(words: list[str], given: bytes) -> bytes:
+    done = subprocess.run(words, input=given, capture_output=True, check=False)
+    if done.returncode or not done.stdout:
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise DataError(
+            f"{words[0]} failed with code {done.returncode}: {' '.join(said)}.",
+            " ".join(words),
+            "Install another version of codec2, or leave out --peers.",
+        )
+    return done.stdout
+
+
+def _no_opus() -> str:
+    try:
+        need("av", "av", "code speech with Opus").codec.Codec("libopus", "w")
+    except (WishboneError, ValueError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _no_codec2() -> str:
+    absent = [name for name in ("c2enc", "c2dec") if not shutil.which(name)]
+    return f"no {' and '.join(absent)} here: install the system's package codec2" if absent else ""
+
+
+PEERS = (
+    Peer("Opus 6 kbit/s", opus, _no_opus),
+    *(Peer(f"Codec 2 {mode}", codec2(mode), _no_codec2) for mode in reversed(CODEC2_MODES)),
+    Peer("8 kHz, not coded", narrow, lambda: ""),
+)
+
+
+def copies(
+    originals: Sequence[Clip], peers: Sequence[Peer] = PEERS
+) -> tuple[dict[str, tuple[list[Clip], float]], dict[str, str]]:
+    """Every recording through every peer that is there.
+
+    Returns name -> (recordings, bits per second), and name -> reason for those that are not.
+    """
+    made: dict[str, tuple[list[Clip], float]] = {}
+    absent = {peer.name: why for peer in peers if (why := peer.missing())}
+    for peer in peers:
+        if peer.name in absent:
+            continue
+        clips, bits = [], 0
+        for clip in progress(originals, peer.name):
+            audio, rate, spent = peer.code(clip.audio, clip.rate)
+            clips.append(Clip(clip.key, clip.text, audio, rate))
+            bits += spent
+        made[peer.name] = (clips, bits / sum(clip.seconds for clip in originals))
+    return made, absent
+
+
+def bits_of(codes: CodeSpace) -> float:
+    """Bits per second of codes, each as long as any other."""
+    return codes.rate * codes.codebooks * math.log2(codes.size)
+
+
+def table(
+    judged: Mapping[str, tuple[Rows, float]], original: Rows, absent: Mapping[str, str]
+) -> list[str]:
+    """One line a codec, the recordings themselves first; intervals are 95 %, paired by line."""
+    words = np.array([row["words"] for row in original], float)
+
+    def errors(rows: Rows) -> np.ndarray:
+        found = np.array([min(row["errors"], row["words"]) for row in rows])
+        return 100 * found / np.maximum(words, 1)
+
+    lines = [f"{'':<18}{'bit/s':>8}  {'word errors':<22}{'above original':<24}DNSMOS"]
+    for name, (rows, bits) in {"original": (original, 0.0), **judged}.items():
+        wer = bootstrap(errors(rows), words)
+        above = bootstrap(errors(rows) - errors(original), words)
+        lines.append(
+            f"{name:<18}{f'{bits:.0f}' if bits else '-':>8}  "
+            f"{f'{wer.estimate:.1f} % ({wer.low:.1f} to {wer.high:.1f})':<22}"
+            f"{f'{above.estimate:+.1f} ({above.low:+.1f} to {above.high:+.1f})':<24}"
+            f"{summarize(rows)['dnsmos']:.2f}"
+        )
+    return lines + [f"{name}: left out ({why})" for name, why in absent.items()]
