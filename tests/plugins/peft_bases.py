@@ -3,7 +3,7 @@
 import torch
 
 from wishbone.core.plugin import registry
-from wishbone.core.testing.common import trained_looking_
+from wishbone.core.testing.common import seeded, trained_looking_
 from wishbone.core.weights import load_tensors
 from wishbone.plugins.peft.backbone import PEFT
 
@@ -19,7 +19,8 @@ def plain(arm, seed=0):
     """A base that looks trained."""
     fields = {key: value for key, value in BASES[arm].items() if key != "name"}
     cls = registry().get("backbone", arm)
-    return trained_looking_(cls(cls.Config(**fields)), seed).eval()
+    with seeded(seed):
+        return trained_looking_(cls(cls.Config(**fields)), seed).eval()
 
 
 def adapted(base, arm, seed=None, **fields):
