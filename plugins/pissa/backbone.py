@@ -1,0 +1,300 @@
+"""PiSSA around any backbone: the base's weights for text, base and difference for speech."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wishbone.core.errors import CapabilityError, ConfigError
+from wishbone.core.interfaces import Backbone, State
+from wishbone.core.wrapping import Wrapper, build_base, count_base
+from wishbone.plugins.pissa.linear import PissaLinear, Route
+
+SPEECH, TEXT = 0, 1
+MODES = {"speech": SPEECH, "text": TEXT}
+"""Name of a mode -> what the state holds of it."""
+MODE = "mode"
+"""The entry of the state, [B] int64: which mode each row is in."""
+FEED_FORWARD = ("channel_mix", "ffn", "mlp", "feed_forward")
+"""How the parts that hold a block's feed-forward layers are called; what is adapted by default."""
+
+
+class PiSSA(Wrapper):
+    """A backbone in two modes: "text" is the base, bit for bit, "speech" the base adapted.
+
+    The mode is a part of the state, one number for every row, so it goes wherever a state goes,
+    and a batch can hold rows of both. ``init_state(..., mode=)`` chooses it.
+    """
+
+    @dataclass
+    class Config(Wrapper.Config):
+        """What is wrapped, and what of it is adapted."""
+
+        rank: int = 16
+        """Of the trained factors; the difference they leave has twice as much."""
+        targets: list[str] = field(default_factory=list)
+        """Endings of the names of adapted layers, among those the base declares; empty means the
+        feed-forward layers of every block."""
+        mode: str = "speech"
+        """The mode of a state whose mode nobody chose: "speech" or "text"."""
+        iterations: int = 0
+        """Power iterations by which the principal factors are found; 0 decomposes the matrix."""
+
+    def __init__(self, config: Config) -> None:
+        _check(config)
+        super().__init__(config)
+        self.mode = config.mode
+        self.route = Route()
+        self.adapted: dict[str, PissaLinear] = {}
+        """Name in the base -> layer. Not registered here: the base holds them."""
+        for name in find_targets(self.base, config.targets):
+            layer = self.base.get_submodule(name)
+            _check_rank(config.rank, name, layer)
+            self.adapted[name] = PissaLinear(layer, config.rank, self.route)
+            _put(self.base, name, self.adapted[name])
+        self._fast: _Fast | None = None
+        self._seen: tuple[Tensor, int, int | None] | None = None
+
+    @classmethod
+    def small_config(cls) -> Config:
+        """For the contract suites: a small RWKV-7."""
+        base = {"name": "rwkv7", "width": 48, "layers": 2, "head_size": 16, "ffn_width": 112}
+        return cls.Config(base=base, rank=4)
+
+    def adopt(self) -> None:
+        """Take the principal factors of the base's weights: what is computed stays the same."""
+        for layer in self.adapted.values():
+            layer.split(self.config.iterations)
+
+    def init_state(
+        self, batch: int, *, device: Any = None, dtype: Any = None, mode: str = ""
+    ) -> State:
+        """The base's, in a mode: "text", "speech", or what the configuration says."""
+        state = self.base.init_state(batch, device=device, dtype=dtype)
+        place = next(iter(state.values())).device
+        state[MODE] = torch.full((batch,), MODES[mode or self.mode], device=place)
+        return state
+
+    def forward(
+        self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """x [B, T, D] -> y [B, T, D], state; every row in the mode its state is in."""
+        state = self.init_state(len(x), device=x.device) if state is None else state
+        mode = state[MODE]
+        inside = {name: part for name, part in state.items() if name != MODE}
+        inner, rows = self._inner(mode)
+        with self._routed(rows, mode):
+            y, after = inner(x, inside, mask=mask)
+        return y, {**after, MODE: mode}
+
+    def step_(self, x: Tensor, state: State) -> Tensor:
+        """x [B, 1, D] -> y [B, 1, D], ``state`` in place."""
+        mode = state.pop(MODE)
+        try:
+            inner, rows = self._inner(mode)
+            with self._routed(rows, mode):
+                return inner.step_(x, state)
+        finally:
+            state[MODE] = mode
+
+    def plain(self) -> Backbone:
+        """The base in text mode, sharing its weights with this: what it was before."""
+        return Mode(self, "text")
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """As in ``Backbone``. An engine has weights of its own: one set for each mode.
+
+        "eager" keeps the one copy of W that both modes share. Rows of both modes in one batch
+        always run so.
+        """
+        self._fast = None
+        fast = _Fast(self.copied(merge=False), self.copied(merge=True))
+        used = fast.text.accelerate(engine, weights)
+        fast.speech.accelerate(used if engine == "auto" else engine, weights)
+        if used != "eager":
+            self._fast = fast
+        return used
+
+    def copied(self, merge: bool) -> Backbone:
+        """A plain backbone for one mode; weights that ``merge`` does not change are shared."""
+        kept = {id(t): t for t in [*self.base.parameters(), *self.base.buffers()]}
+        made = copy.deepcopy(self.base, kept)
+        for name, layer in self.adapted.items():
+            _put(made, name, layer.merged() if merge else layer.plain())
+        return made.eval().requires_grad_(False)
+
+    def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
+        """The base's, and one whole number for the mode."""
+        return self.base.state_bytes(length, dtype=dtype) + 8
+
+    @classmethod
+    def count_parameters(cls, config: Config) -> int:
+        """The base's, and r (in + out) for every adapted layer."""
+        with torch.device("meta"):
+            base = build_base(config.base)
+        names = find_targets(base, config.targets)
+        sizes = (sum(base.get_submodule(name).weight.shape) for name in names)
+        return count_base(config.base) + config.rank * sum(sizes)
+
+    def flops_per_position(self, context: int = 0) -> int:
+        """In speech mode: the base's products, and two narrow ones of rank 2 r for every layer."""
+        narrow = sum(4 * self.config.rank * sum(p.weight.shape) for p in self.adapted.values())
+        return self.copied(merge=False).flops_per_position(context) + narrow
+
+    def _inner(self, mode: Tensor) -> tuple[Backbone, int | None]:
+        """The backbone that serves rows in these modes, and their mode where they have one."""
+        one = self._one(mode)
+        fast = self._fast
+        if fast is None or one is None or self.training or torch.is_grad_enabled():
+            return self.base, one
+        return (fast.text if one == TEXT else fast.speech), one
+
+    def _one(self, mode: Tensor) -> int | None:
+        """The mode of all rows, or None. A GPU is asked once for each tensor, not for each step."""
+        if self._seen is not None and self._seen[0] is mode:
+            if mode.is_inference() or self._seen[1] == mode._version:
+                return self._seen[2]
+        low, high = (int(bound) for bound in torch.aminmax(mode)) if len(mode) else (0, 0)
+        one = low if low == high else None
+        self._seen = mode, 0 if mode.is_inference() else mode._version, one
+        return one
+
+    def _routed(self, one: int | None, mode: Tensor) -> _Routed:
+        return _Routed(self.route, mode == SPEECH if one is None else None, one == SPEECH)
+
+
+class Mode(Wrapper):
+    """A view of a ``PiSSA`` in which states begin in one mode; it has no weights of its own."""
+
+    def __init__(self, pissa: PiSSA, mode: str) -> None:
+        nn.Module.__init__(self)
+        self.base, self.mode = pissa, mode
+        self.config, self.width, self.caps = pissa.config, pissa.width, pissa.caps
+        self.base_weights, self._plain = "", tuple(pissa.state_dict())
+
+    def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
+        """The state before the first position, in this mode."""
+        return self.base.init_state(batch, device=device, dtype=dtype, mode=self.mode)
+
+    def forward(
+        self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """x [B, T, D] -> y [B, T, D], state."""
+        state = self.init_state(len(x), device=x.device) if state is None else state
+        return self.base(x, state, mask=mask)
+
+
+@dataclass
+class _Fast:
+    """Plain backbones with engines, one for each mode."""
+
+    text: Backbone
+    speech: Backbone
+
+    def __deepcopy__(self, memo: Any) -> None:
+        """A copy has weights of its own, so it begins as plain PyTorch."""
+
+
+class _Routed:
+    """Tells the adapted layers for a while which rows take the difference."""
+
+    def __init__(self, route: Route, rows: Tensor | None, everyone: bool) -> None:
+        self.route, self.now = route, (rows, everyone)
+
+    def __enter__(self) -> None:
+        self.before = self.route.rows, self.route.all
+        self.route.rows, self.route.all = self.now
+
+    def __exit__(self, *_: object) -> None:
+        self.route.rows, self.route.all = self.before
+
+
+def find_targets(base: Backbone, targets: list[str]) -> list[str]:
+    """Names of the linear layers that are adapted, in the base's order.
+
+    They must be among those the base declares (``caps.peft_targets``). Raises ``CapabilityError``
+    for a base that declares none, ``ConfigError`` where a target meets no layer.
+    """
+    declared = base.caps.peft_targets
+    name = type(base).__name__
+    if not declared:
+        raise CapabilityError(
+            f"PiSSA adapts layers that a backbone declares, and {name} declares none.",
+            f"caps.peft_targets of {name}",
+            "Wrap another backbone, or train this one as a whole.",
+        )
+    layers = [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and _ends(n, declared)]
+    if not targets:
+        found = [n for n in layers if set(n.split(".")) & set(FEED_FORWARD)]
+        if not found:
+            raise ConfigError(
+                f"No part of {name} is called {', '.join(FEED_FORWARD)}, so it is not known which"
+                " layers are its feed-forward ones.",
+                "backbone.targets",
+                f"Name them: targets: [...], endings of {', '.join(layers[:4])}, ...",
+            )
+        return found
+    lost = [target for target in targets if not any(_ends(n, (target,)) for n in layers)]
+    if lost:
+        raise ConfigError(
+            f"No layer that {name} lets adapters wrap ends in {', '.join(lost)}.",
+            "backbone.targets",
+            f"It has layers that end in {', '.join(declared)}.",
+        )
+    return [n for n in layers if _ends(n, tuple(targets))]
+
+
+def _ends(name: str, endings: tuple[str, ...]) -> bool:
+    """Whole words only: "key" is the end of "time_mix.key", not of "monkey"."""
+    return any(f".{name}".endswith(f".{ending}") for ending in endings)
+
+
+def _check(config: PiSSA.Config) -> None:
+    for what, right, do in (
+        (f"'rank' is {config.rank}.", config.rank > 0, "Write 1 or more."),
+        (f"There is no mode '{config.mode}'.", config.mode in MODES, "Write speech or text."),
+        (f"'iterations' is {config.iterations}.", config.iterations >= 0, "Write 0 or more."),
+    ):
+        if not right:
+            raise ConfigError(what, "backbone", do)
+
+
+def _check_rank(rank: int, name: str, layer: nn.Module) -> None:
+    shape = tuple(layer.weight.shape)
+    if rank > min(shape):
+        raise ConfigError(
+            f"A rank of {rank} is more than {name} has: its matrix is {shape[0]} by {shape[1]}.",
+            "backbone.rank",
+            f"Write {min(shape)} or less.",
+        )
+
+
+def _put(base: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(base.get_submodule(parent), last, layer)
+
+
+def adapted_layers(module: nn.Module) -> Iterator[tuple[str, PissaLinear]]:
+    """Every adapted layer in ``module``, by name."""
+    for name, part in module.named_modules():
+        if isinstance(part, PissaLinear):
+            yield name, part
+
+
+def merged_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a wrapped backbone as those of its plain base, the difference in its weights."""
+    made = {}
+    for name, tensor in tensors.items():
+        at, _, last = name.rpartition(".")
+        if last in ("A", "B", "A0", "B0") and f"{at}.weight" in tensors:
+            continue
+        if last == "weight" and f"{at}.A0" in tensors:
+            a, b, a0, b0 = (tensors[f"{at}.{n}"] for n in ("A", "B", "A0", "B0"))
+            tensor = tensor + (b @ a - b0 @ a0)
+        made[name] = tensor
+    return made

@@ -1,0 +1,106 @@
+"""A linear layer with a low-rank difference that some rows of a batch take and others do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wishbone.core.errors import CapabilityError
+
+
+@dataclass
+class Route:
+    """Which rows of the batch in work take the difference; one for all layers of a backbone."""
+
+    rows: Tensor | None = None
+    """[B] true where it is taken; None where ``all`` tells it of every row."""
+    all: bool = True
+
+
+class PissaLinear(nn.Linear):
+    """y = W x + B A x - B0 A0 x, which is (W - B0 A0) x + B A x: PiSSA with its base kept whole.
+
+    ``weight`` is the base's own parameter, which nothing here writes to. B0 and A0 are the
+    principal factors of W when training began, B [out, r] and A [r, in] what training made of
+    them. Until ``split`` all of them are 0.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, route: Route) -> None:
+        out, into = linear.weight.shape
+        super().__init__(into, out, bias=linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.rank, self.route = rank, route
+        blank = linear.weight.detach()
+        self.A = nn.Parameter(blank.new_zeros(rank, into))
+        self.B = nn.Parameter(blank.new_zeros(out, rank))
+        self.register_buffer("A0", blank.new_zeros(rank, into))
+        self.register_buffer("B0", blank.new_zeros(out, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, ..., in] -> [B, ..., out]."""
+        plain = F.linear(x, self.weight, self.bias)
+        rows, everyone = self.route.rows, self.route.all
+        if rows is None:
+            return plain + self._difference(x) if everyone else plain
+        if len(rows) != len(x):
+            raise CapabilityError(
+                f"A batch of {len(rows)} rows in both modes reached a layer as {len(x)} rows.",
+                "the backbone that PiSSA wraps",
+                "Send text and speech in batches of their own.",
+            )
+        # rows of text keep the very numbers of the plain product
+        taken = rows.view(-1, *[1] * (plain.ndim - 1))
+        return torch.where(taken, plain + self._difference(x), plain)
+
+    def merged(self) -> nn.Linear:
+        """A plain layer that computes what every row with the difference gets."""
+        return _plain(self, self.weight.detach() + self.difference())
+
+    def plain(self) -> nn.Linear:
+        """The base's layer, on the same memory."""
+        return _plain(self, self.weight)
+
+    @torch.no_grad()
+    def difference(self) -> Tensor:
+        """[out, in]: what is added to W, of rank 2 r at most."""
+        return _product(self.B, self.A) - _product(self.B0, self.A0)
+
+    @torch.no_grad()
+    def split(self, iterations: int = 0) -> None:
+        """Begin: A and B become the principal factors of W (B.6: B = U S^1/2, A = S^1/2 V^T).
+
+        ``iterations`` > 0 finds them by that many power iterations, which is quick for large
+        matrices; 0 by a full decomposition. In float32 at least.
+        """
+        exact = torch.float64 if self.weight.dtype == torch.float64 else torch.float32
+        matrix = self.weight.detach().to(exact)
+        if iterations:
+            left, values, right = torch.svd_lowrank(matrix, self.rank, niter=iterations)
+            right = right.mT
+        else:
+            left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        root = values[: self.rank].sqrt()
+        self.A.copy_(root[:, None] * right[: self.rank])
+        self.B.copy_(left[:, : self.rank] * root)
+        self.A0.copy_(self.A)
+        self.B0.copy_(self.B)
+
+    def _difference(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]: B A x - B0 A0 x, as one product of rank 2 r."""
+        into = torch.cat((self.A, self.A0))
+        out = torch.cat((self.B, -self.B0), 1)
+        return F.linear(F.linear(x, into), out)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    return left.detach() @ right.detach()
+
+
+def _plain(layer: PissaLinear, weight: Tensor) -> nn.Linear:
+    made = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+    made.weight = nn.Parameter(weight, requires_grad=False)
+    made.bias = layer.bias
+    return made
