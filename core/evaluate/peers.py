@@ -73,12 +73,16 @@ def opus(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int, int]:
 
 
 def codec2(mode: str) -> Coder:
-    """Through the programs ``c2enc`` and ``c2dec`` at one of their rates."""
+    """Through the programs ``c2enc`` and ``c2dec`` at one of their rates.
+
+    The bits are those of the mode; the programs' files pad every frame to whole bytes.
+    """
 
     def code(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int, int]:
         sent = _run(["c2enc", mode, "-", "-"], _integers(resample(audio, rate, NARROW)).tobytes())
         heard = np.frombuffer(_run(["c2dec", mode, "-", "-"], sent), np.int16)
-        return heard.astype(np.float32) / 32768, NARROW, 8 * len(sent)
+        bits = int(mode.rstrip("C")) * len(heard) // NARROW
+        return heard.astype(np.float32) / 32768, NARROW, bits
 
     return code
 

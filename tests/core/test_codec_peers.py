@@ -1,0 +1,110 @@
+"""Other codecs beside one's own: real ones where they are installed, fakes for the arithmetic."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from wishbone.core.errors import DataError
+from wishbone.core.evaluate import command, peers, speech
+from wishbone.core.evaluate.clips import Clip
+from wishbone.core.evaluate.peers import Peer
+from wishbone.core.interfaces import CodeSpace
+
+
+def tone(seconds=1.0, rate=24_000, hertz=220):
+    """Harmonics of one pitch, as a voice has."""
+    time = np.arange(int(seconds * rate)) / rate
+    return sum(0.2 / k * np.sin(2 * np.pi * hertz * k * time) for k in range(1, 6)).astype("f4")
+
+
+def strongest(audio, rate):
+    return np.fft.rfftfreq(len(audio), 1 / rate)[np.abs(np.fft.rfft(audio)).argmax()]
+
+
+def test_opus_keeps_the_pitch_in_the_bits_it_says():
+    pytest.importorskip("av", reason="pip install av for Opus")
+    pytest.importorskip("scipy", reason="pip install 'wishbone-tts[ab]' to resample")
+    audio, rate, bits = peers.opus(tone(2.0), 24_000)
+    assert len(audio) / rate == pytest.approx(2.0, abs=0.1)
+    assert strongest(audio, rate) == pytest.approx(220, abs=5)
+    # of the order asked for, and a hundredth of what the samples take
+    assert 2_000 < bits / 2 < 9_000
+
+
+@pytest.mark.skipif(not shutil.which("c2enc"), reason="install the system's package codec2")
+@pytest.mark.parametrize("mode", peers.CODEC2_MODES)
+def test_codec2_keeps_the_pitch_in_the_bits_it_says(mode):
+    pytest.importorskip("scipy", reason="pip install 'wishbone-tts[ab]' to resample")
+    audio, rate, bits = peers.codec2(mode)(tone(2.0), 24_000)
+    assert len(audio) / rate == pytest.approx(2.0, abs=0.1)
+    assert bits / 2 == pytest.approx(int(mode.rstrip("C")), rel=0.05)
+    heard = np.abs(np.fft.rfft(audio))
+    near = heard[np.abs(np.fft.rfftfreq(len(audio), 1 / rate) % 220) < 10].sum()
+    assert near > 0.15 * heard.sum()
+
+
+def test_a_program_that_fails_is_named():
+    with pytest.raises(DataError, match="false failed with code 1"):
+        peers._run(["false"], b"")
+
+
+def clips(count=3):
+    return [Clip(f"{n:03d}", "some words", tone(0.5), 24_000) for n in range(count)]
+
+
+def test_what_is_missing_is_left_out_with_its_reason():
+    def half(audio, rate):
+        return audio[::2], rate // 2, 100
+
+    def never(audio, rate):
+        raise AssertionError("must not be called")
+
+    made, absent = peers.copies(
+        clips(), [Peer("half", half, lambda: ""), Peer("gone", never, lambda: "not installed")]
+    )
+    assert absent == {"gone": "not installed"}
+    copies, bits = made["half"]
+    assert [copy.rate for copy in copies] == [12_000] * 3
+    assert bits == pytest.approx(300 / 1.5)
+
+
+def test_bits_of_the_bundled_codes():
+    assert peers.bits_of(CodeSpace(size=3**8, rate=25.0)) == pytest.approx(317, abs=0.1)
+
+
+def rows(*errors):
+    return [
+        {"key": str(n), "words": 10, "errors": e, "dnsmos": 3.0, "failure": "", "seconds": 1.0}
+        for n, e in enumerate(errors)
+    ]
+
+
+def test_the_table_pairs_by_line_and_shows_the_originals():
+    original = rows(*range(6))
+    lines = peers.table({"ours": (rows(*range(1, 7)), 317.0)}, original, {"gone": "why"})
+    assert lines[1].split()[:2] == ["original", "-"] and "+0.0 (+0.0 to +0.0)" in lines[1]
+    assert lines[2].split()[:2] == ["ours", "317"] and "+10.0 (+10.0 to +10.0)" in lines[2]
+    assert lines[3] == "gone: left out (why)"
+
+
+def test_the_command_writes_every_line_of_every_codec(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        peers, "PEERS", (Peer("same", lambda audio, rate: (audio, rate, 8), lambda: ""),)
+    )
+    monkeypatch.setattr(peers.copies, "__defaults__", (peers.PEERS,))
+    monkeypatch.setattr(speech, "judge", lambda panel, clips, what: rows(*[1] * len(clips)))
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    for n in range(3):
+        soundfile.write(folder / f"{n:03d}.wav", tone(0.4), 24_000)
+    (tmp_path / "text").write_text("one\ntwo\nthree\n")
+    words = ["codec", "quickstart", "--peers", "--text", str(tmp_path / "text")]
+    words += ["--reference", str(folder), "--json", str(tmp_path / "found.json")]
+    assert command.main(words) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert set(found["codecs"]) == {"quickstart", "same"}
+    assert len(found["codecs"]["same"]["items"]) == 3
+    assert "same" in capsys.readouterr().out
