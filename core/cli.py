@@ -14,6 +14,7 @@ from wishbone.core.errors import UsageError, WishboneError, did_you_mean
 
 COMMANDS = {
     "say": ("Speak a text into a file.", "wishbone.core.serve.say:main"),
+    "text": ("Continue a text with a language model.", "wishbone.core.serve.text:main"),
     "ab": ("Compare systems that differ in one part, and write a report.",
            "wishbone.core.evaluate.ab:main"),
     "train": ("Train a model from a YAML file, or resume it.", "wishbone.core.train.command:main"),

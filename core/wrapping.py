@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.errors import CheckpointError, ConfigError
+from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError
 from wishbone.core.interfaces import Backbone, Caps, State
 
 BASE = "base."
@@ -71,6 +71,19 @@ class Wrapper(Backbone):
 
         Called once they were read, or will not be, and there are none of the wrapper's own.
         """
+
+    def plain(self) -> Backbone:
+        """The base as it was before it was wrapped, on the same memory: a text model's backbone.
+
+        Raises ``CapabilityError`` where the wrapper has changed the base's layers for good.
+        """
+        if set(self.base.state_dict()) != set(self._plain):
+            raise CapabilityError(
+                f"{type(self).__name__} does not tell its base's own weights apart.",
+                "Wrapper.plain",
+                "Use the base's folder of weights, or a wrapper with modes, such as pissa.",
+            )
+        return self.base
 
     def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
         """The base's."""

@@ -41,6 +41,8 @@ PARTS = (
      "a modern decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention"),
     ("backbone", "arwkv", "arwkv.backbone:ARWKV",
      "a Transformer's blocks with RWKV-7's time mixing in place of attention, to be distilled"),
+    ("backbone", "pissa", "pissa.backbone:PiSSA",
+     "speech beside text on one set of weights: PiSSA's difference, by row of a batch"),
     ("backbone", "peft", "peft.backbone:PEFT",
      "LoRA, DoRA, MiSS or PiSSA on another backbone, quantised or not (extra: adapt)"),
     ("backbone", "state_tuned", "state_tuning.backbone:StateTuned",
@@ -117,4 +119,8 @@ def wishbone_contenders() -> list[tuple[str, str, str]]:
          "WKV-7 forward and backward: ours, or flash-linear-attention's"),
         ("cosyvoice2-flow", "wishbone.plugins.cosyvoice2.flow_bench:FlowWay",
          "one more second of CosyVoice2's mel: keeping the past, or computing it again"),
+        ("cosyvoice2-release", "wishbone.plugins.cosyvoice2.release_bench:Release",
+         "a release of CosyVoice2, part by part and from text to sound"),
+        ("cosyvoice2-reference", "wishbone.plugins.cosyvoice2.reference_bench:Reference",
+         "the public code of CosyVoice2 on the same release, from a checkout"),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.errors import CapabilityError, ConfigError
+from wishbone.core.errors import CapabilityError, ConfigError, UnknownName, did_you_mean
 from wishbone.core.interfaces import Backbone, State
 from wishbone.core.wrapping import Wrapper, build_base, count_base
 from wishbone.plugins.pissa.linear import PissaLinear, Route
@@ -70,6 +70,17 @@ class PiSSA(Wrapper):
         """Take the principal factors of the base's weights: what is computed stays the same."""
         for layer in self.adapted.values():
             layer.split(self.config.iterations)
+
+    def choose_adapter(self, state: State, adapter: str) -> State:
+        """As in ``Backbone``: "speech" or "text" (also called "base") for sequences that begin."""
+        names = MODES | {"base": TEXT}
+        if adapter not in names:
+            raise UnknownName(
+                f"PiSSA has no mode '{adapter}'.",
+                "the backbone of this system",
+                f"{did_you_mean(adapter, names)} Modes: {', '.join(names)}.".strip(),
+            )
+        return {**state, MODE: torch.full_like(state[MODE], names[adapter])}
 
     def init_state(
         self, batch: int, *, device: Any = None, dtype: Any = None, mode: str = ""
