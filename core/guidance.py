@@ -113,6 +113,15 @@ def check_conditions(names: Iterable[str], layout: Layout, where: str) -> None:
             )
 
 
+def unlearned(system: System, scale: float | None) -> tuple[str, ...]:
+    """What a guide was told to leave out though no file says that the weights ever did without."""
+    sampling = system.sampling
+    if (sampling.guidance if scale is None else scale) == 1:
+        return ()
+    known = learned(system.config).dropped or ()
+    return tuple(name for name in sampling.guidance_drops if name not in known)
+
+
 class Guide:
     """How a request is guided: by how much, and what the second stream does without."""
 

@@ -28,15 +28,20 @@ def speak_lines(options: argparse.Namespace, overrides: list[str]) -> int:
     targets = _targets(Path(options.out), lines, options.force)
     system = say.load_system(options, overrides)
     say.warn_untrained(system)
+    say.warn_unlearned(system, options.guidance)
     lines = _speakable(system, lines)
     voice = say.load_voice(system, options)
 
     from wishbone.core.serve.server import Request, Server
 
-    server = Server(system, min(options.together, len(lines)))
+    scale = system.sampling.guidance if options.guidance is None else options.guidance
+    together = min(options.together, len(lines))
+    # a guided line takes two slots
+    server = Server(system, together if scale == 1 else 2 * together)
     begin, seconds, cut = time.perf_counter(), 0.0, []
     numbers = list(lines)
-    for said in server.say(Request(line, voice, options.seed) for line in lines.values()):
+    requests = (Request(line, voice, options.seed, options.guidance) for line in lines.values())
+    for said in server.say(requests):
         number = numbers[said.number]
         said.audio.save(targets[number], overwrite=True)
         seconds += said.audio.seconds
@@ -46,7 +51,7 @@ def speak_lines(options: argparse.Namespace, overrides: list[str]) -> int:
     spent = time.perf_counter() - begin
     print(
         f"{len(lines)} lines, {seconds:.2f} s of speech in {spent:.2f} s"
-        f" ({spent / max(seconds, 1e-9):.2f} of real time), up to {server.pool.slots} at once"
+        f" ({spent / max(seconds, 1e-9):.2f} of real time), up to {together} at once"
     )
     if cut:
         print(

@@ -102,6 +102,11 @@ def _parser() -> Parser:
         "--revoice", metavar="FILE",
         help="no text: say what this recording says, in the voice (voice conversion)",
     )  # fmt: skip
+    parser.add_argument(
+        "--guidance", type=float, metavar="S",
+        help="exaggerate what a condition changes, beyond 1; needs a model that was trained for it"
+        " (default: the system's sampling.guidance, 1 unless changed)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="same seed, same speech (default: 0)")
     parser.add_argument(
         "--stream",
@@ -224,6 +229,7 @@ class _Spoken:
     ) -> None:
         self.system, self.text, self.voice = system, text, voice
         self.seed, self.source = options.seed, options.revoice
+        self.guidance = options.guidance
         self.record: list[Utterance] = []
         self.rate = system.decoder.sample_rate
         self.samples = 0
@@ -239,6 +245,7 @@ class _Spoken:
             if self.first is None:
                 self.first = self.seconds
                 warn_untrained(self.system)
+                warn_unlearned(self.system, self.guidance)
             self.samples += len(chunk)
             self._progress()
             yield chunk
@@ -255,7 +262,9 @@ class _Spoken:
 
         if self.source:
             return revoice(self.system, audio.read(self.source), self.voice, self.seed)
-        return pipeline.stream(self.system, self.text, self.voice, self.seed, self.record)
+        return pipeline.stream(
+            self.system, self.text, self.voice, self.seed, self.record, guidance=self.guidance
+        )
 
     def _progress(self) -> None:
         if sys.stderr.isatty():
@@ -280,6 +289,11 @@ class _Spoken:
                 f" the model, the first of them: {cut[0].text[:60]}",
                 file=sys.stderr,
             )
+        if words := sum(utterance.cut_words for utterance in self.record):
+            print(
+                f"note: {words} words inside the pieces were ended by the length rule",
+                file=sys.stderr,
+            )
         said = self.voice.transcript if self.voice and not self.voice.instruct else ""
         short = [utterance for utterance in self.record if 2 * len(utterance.text) < len(said)]
         if short and not self.system.layout.alternates:
@@ -297,6 +311,19 @@ def warn_untrained(system: System) -> None:
     if not system.config.get("weights") and not system.config.get("backbone", {}).get("weights"):
         print(
             "warning: the system names no 'weights:', so its language model is untrained",
+            file=sys.stderr,
+        )
+
+
+def warn_unlearned(system: System, guidance: float | None) -> None:
+    """Say on standard error where a guide is asked for that the weights may know nothing of."""
+    from wishbone.core.guidance import unlearned
+
+    names = unlearned(system, guidance)
+    if names:
+        print(
+            f"warning: nothing says that the weights learned to do without {', '.join(names)}, so"
+            " what guides them may be noise",
             file=sys.stderr,
         )
 
