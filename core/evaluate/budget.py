@@ -45,6 +45,8 @@ def budget(arm: Arm, system: System) -> dict[str, Any]:
         "state_bytes": {
             str(s): backbone.state_bytes(round(s * codes.rate), dtype=model.dtype) for s in SECONDS
         },
+        "trained_parameters": notes.get("trained_parameters"),
+        "training_minutes": notes.get("minutes"),
         "training_hours": hours,
         "training_codes": round(hours * 3600 * codes.rate) if hours else None,
         "training_steps": notes.get("steps"),
@@ -92,6 +94,8 @@ def rows(budgets: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
         result.append(line(f"state after {s} s", lambda b, s=s: size(b["state_bytes"][str(s)])))
     return result + [
         line("numbers stored as", lambda b: str(b["dtype"])),
+        line("parameters that were trained", lambda b: _thousands(b.get("trained_parameters"))),
+        line("minutes of training", lambda b: str(b.get("training_minutes") or "unknown")),
         line("speech codes in the training data", lambda b: _thousands(b["training_codes"])),
         line("training steps", lambda b: _thousands(b["training_steps"])),
         line("positions seen, padding included", lambda b: _thousands(b["training_positions"])),
