@@ -24,6 +24,7 @@ from wishbone.core.errors import (
 )
 from wishbone.core.interfaces import Backbone, State
 from wishbone.core.wrapping import BASE, Wrapper, build_base, count_base
+from wishbone.plugins.engines import LARGEST_UNASKED
 from wishbone.plugins.peft.choice import Switch, loaded, picked, with_others, without_others
 from wishbone.plugins.peft.config import NONE, PEFTConfig, check
 from wishbone.plugins.peft.files import Adapter, mark, read_adapter
@@ -185,12 +186,13 @@ class PEFT(Wrapper):
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """As in ``Backbone``, through plain backbones with each adapter multiplied in.
 
-        Each costs the memory of its weights. "auto" leaves a quantised base as it is, unless narrow
-        weights are asked for.
+        Each costs the memory of its weights, so "auto" leaves a large base, a quantised one and one
+        on a GPU as it is, unless narrow weights are asked for.
         """
         self._switch.fast = {}
-        small = self.config.base_weights != "float32" and weights == "float32"
-        if engine == "eager" or (engine == "auto" and small):
+        if engine == "auto" and weights == "float32" and not self._worth_copies():
+            engine = "eager"
+        if engine == "eager":
             return self.base.accelerate("eager", weights)
         fast, used = {}, "eager"
         for index in (*range(len(self.names)), *([-1] if len(self.names) > 1 else [])):
@@ -252,6 +254,13 @@ class PEFT(Wrapper):
         """The base's, which counts the adapters in it, and the products of quantised layers."""
         hidden = sum(m.in_features * m.out_features for m in quantized(self.base).values())
         return self.base.flops_per_position(context) + 2 * hidden
+
+    def _worth_copies(self) -> bool:
+        """Whether an engine that nobody asked for may have copies of the weights."""
+        parameters = list(self.base.parameters())
+        small = sum(p.numel() for p in parameters) <= LARGEST_UNASKED
+        on_cpu = all(p.device.type == "cpu" for p in parameters)
+        return small and on_cpu and self.config.base_weights == "float32"
 
     def _read(self, at: Mapping[str, str]) -> Adapter:
         return read_adapter(_folder(at), self.layers, self._parts_rows)
