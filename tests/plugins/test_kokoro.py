@@ -34,7 +34,7 @@ class Network:
         steps[-2] += tail
         total = int(steps.sum()) * kokoro.HOP
         audio = np.zeros(total, np.float32)
-        self.loud = slice((begin - 3) * kokoro.HOP, total - (tail + 4) * kokoro.HOP)
+        self.loud = slice((begin - kokoro.EARLY) * kokoro.HOP, total - (tail + 4) * kokoro.HOP)
         audio[self.loud] = 0.5
         self.made, self.asked = (audio, steps[None]), []
 
@@ -76,7 +76,7 @@ def test_ends_count_from_the_cut_and_a_pause_belongs_to_its_word(monkeypatch):
     seconds = len(spoken.audio) / spoken.sample_rate
     loud = (network.loud.stop - network.loud.start) / kokoro.SAMPLE_RATE
     assert seconds == pytest.approx(loud + kokoro.PAUSE_BEFORE + kokoro.PAUSE_AFTER, abs=0.011)
-    # sound begins where the first symbol's share does, three steps ahead of what was predicted
+    # sound begins where the first symbol's share does, a step ahead of what was predicted
     step = kokoro.HOP / kokoro.SAMPLE_RATE
     assert spoken.phoneme_ends[0] == pytest.approx(kokoro.PAUSE_BEFORE + 4 * step)
     assert spoken.phoneme_ends[3] == pytest.approx(kokoro.PAUSE_BEFORE + 20 * step)
