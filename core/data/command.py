@@ -25,10 +25,15 @@ def _parser() -> Parser:
     _add_align(commands)
     _add_tokenize(commands)
     _add_text(commands)
-    joining = commands.add_parser("join", help="pairs of utterances of token data as one")
+    joining = commands.add_parser("join", help="several utterances of token data as one")
     joining.add_argument("source", help="folder of token data")
     joining.add_argument("--out", required=True, help="folder for the pairs")
-    joining.add_argument("--pairs", type=int, default=40, help="pairs from each file")
+    joining.add_argument("--pairs", type=int, default=40, help="how many from each file")
+    joining.add_argument(
+        "--utterances", type=int, default=2, metavar="N",
+        help="in each of them; more than 2 are of one speaker",
+    )  # fmt: skip
+    joining.add_argument("--in-order", action="store_true", help="as they stand in the file")
     joining.add_argument("--seed", type=int, default=0)
     joining.add_argument(
         "--prompt", action="store_true", help="the first of a pair is heard, the second is said"
@@ -194,7 +199,15 @@ def _text(options: argparse.Namespace) -> int:
 def _join(options: argparse.Namespace) -> int:
     from wishbone.core.data.join import join
 
-    join(options.source, options.out, options.pairs, options.seed, options.prompt)
+    join(
+        options.source,
+        options.out,
+        options.pairs,
+        options.seed,
+        options.prompt,
+        options.utterances,
+        options.in_order,
+    )
     return 0
 
 

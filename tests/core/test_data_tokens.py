@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_corpus import ABOUT, rows
 
-from wishbone.core.errors import DataError
+from wishbone.core.errors import DataError, UsageError
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
@@ -77,6 +77,38 @@ def test_pairs_are_both_utterances_in_a_row(tmp_path):
     assert list(whole.speech) == [*left.speech, *right.speech]
     shifted = [len(left.speech) + end for end in right.word_ends]
     assert list(whole.word_ends) == [*left.word_ends, *shifted]
+
+
+def test_many_utterances_of_one_speaker_in_a_row(tmp_path):
+    made = rows(23)
+    for number, row in enumerate(made):
+        row["speaker"] = "ab"[number % 2]
+    write_tokens(tmp_path / "in" / "a.parquet", made, ABOUT)
+    words = [str(tmp_path / "in"), "--utterances", "5", "--pairs", "9"]
+    assert main(["join", *words, "--out", str(tmp_path / "any")]) == 0
+    assert main(["join", *words, "--out", str(tmp_path / "rows"), "--in-order"]) == 0
+    single, speakers = read_tokens(tmp_path / "in"), {}
+    for folder in ("any", "rows"):
+        joined = read_tokens(tmp_path / folder)
+        groups = [identity.split("+") for identity in joined.ids]
+        used = [identity for group in groups for identity in group]
+        assert len(groups) == 4 and len(set(used)) == 20
+        for group in groups:
+            numbers = [single.ids.index(identity) for identity in group]
+            assert len({number % 2 for number in numbers}) == 1
+            speakers[folder, tuple(numbers)] = numbers == sorted(numbers)
+        parts = [single.sample(single.ids.index(identity)) for identity in groups[0]]
+        whole, before = joined.sample(0), 0
+        assert list(whole.speech) == [code for part in parts for code in part.speech]
+        ends = []
+        for part in parts:
+            ends += [before + end for end in part.word_ends]
+            before += len(part.speech)
+        assert list(whole.word_ends) == ends
+    assert all(ordered for (folder, _), ordered in speakers.items() if folder == "rows")
+    assert not all(ordered for (folder, _), ordered in speakers.items() if folder == "any")
+    with pytest.raises(UsageError, match="1 utterances"):
+        main(["join", *words[:1], "--utterances", "1", "--out", str(tmp_path / "none")])
 
 
 def test_inspect_counts(tmp_path, capsys):
