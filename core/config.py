@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -360,10 +361,14 @@ def _load_slot(module: nn.Module, config: Config, slot: str) -> list[str]:
 
 def _load_model(model: SpeechLM, config: Config) -> list[str]:
     """The whole model's weights first, then those of a part that has its own."""
+    from wishbone.core.growth import grow
     from wishbone.core.weights import load_part
     from wishbone.core.wrapping import begin
 
-    note = load_part(model, weights_folder(config["weights"])) if config.get("weights") else ""
+    note = ""
+    if config.get("weights"):
+        folder = weights_folder(config["weights"])
+        note = load_part(model, folder, grow=partial(grow, config, folder))
     own = [slot for slot in ("backbone", "head") if config[slot].get("weights")]
     if not config.get("weights") and "backbone" not in own:
         begin(model)

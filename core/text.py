@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from wishbone.core.marks import MARK
+
 if TYPE_CHECKING:
     from wishbone.core.interfaces import Tokenizer
 
@@ -189,8 +191,10 @@ def _fit(
 def best_cut(text: str) -> int:
     """Where to cut a text in two: a break in its middle half, the best kind there is."""
     middle = len(text) / 2
+    marks = [found.span() for found in MARK.finditer(text)]
     for breaks in BREAKS:
         places = [found.end() for found in breaks.finditer(text)]
+        places = [at for at in places if not any(a < at < b for a, b in marks)]
         inside = [place for place in places if abs(place - middle) <= middle / 2]
         if inside:
             return min(inside, key=lambda place: abs(place - middle))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -113,11 +113,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return _tensors_of(loaded, path)
 
 
-def load_part(module: nn.Module, folder: str | Path, slot: str = "model") -> str:
+def load_part(
+    module: nn.Module,
+    folder: str | Path,
+    slot: str = "model",
+    grow: Callable[[nn.Module, dict[str, Tensor]], str] | None = None,
+) -> str:
     """Load a module from a checkpoint folder, every name accounted for.
 
     Which file and names is told by ``part_tensors``; where there is no file of ours, whatever
-    ``wishbone.core.releases`` knows. Returns what a person should know, or nothing.
+    ``wishbone.core.releases`` knows. ``grow`` may add to the tensors what the module has more.
+    Returns what a person should know, or nothing.
     """
     from wishbone.core import releases
 
@@ -126,8 +132,9 @@ def load_part(module: nn.Module, folder: str | Path, slot: str = "model") -> str
     if not own and (note := releases.load(module, folder, slot)) is not None:
         return note
     tensors, path = part_tensors(folder, slot)
+    note = grow(module, tensors) if grow else ""
     load_tensors(module, tensors, str(path))
-    return ""
+    return note
 
 
 def part_tensors(folder: str | Path, slot: str) -> tuple[dict[str, Tensor], Path]:

@@ -6,6 +6,7 @@ import argparse
 import codecs
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,15 @@ EXAMPLES = """examples:
 
 def main(argv: list[str]) -> int:
     """Run the command; raises ``WishboneError`` for whatever cannot be done."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        return _main(argv)
+    finally:
+        warnings.formatwarning = usual
+
+
+def _main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     words = [] if options.text is None else [options.text]
     if (options.file or options.revoice or options.lines) and words:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from wishbone.core.errors import ConfigError, MissingExtra
+from wishbone.core.marks import MARK
 from wishbone.core.text import best_cut, sentences
 from wishbone.plugins.cosyvoice2.numbers import spell
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from wishbone.core import marks
 from wishbone.core.interfaces import TextSpace, Tokenizer
 
 _PAD = "<pad>"
@@ -26,40 +27,65 @@ class CharacterTokenizer(Tokenizer):
 
     @dataclass
     class Config:
-        """Nothing to choose: the alphabet is fixed, because trained tables depend on it."""
+        """The alphabet is fixed, because trained tables depend on it; marks follow it."""
+
+        marks: list[str] = field(default_factory=list)
+        """Events and dialects with ids of their own, such as "[laughter]" and "<|dialect:us|>".
+        Append; never move."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
-        self._ids = {symbol: number for number, symbol in enumerate(SYMBOLS)}
+        marks.check(self.config.marks, SYMBOLS, "tokenizer.marks")
+        self._symbols = (*SYMBOLS, *self.config.marks)
+        self._ids = {symbol: number for number, symbol in enumerate(self._symbols)}
+        specials = (_END_OF_PROMPT, *self.config.marks)
         self.space = TextSpace(
-            vocabulary=len(SYMBOLS),
+            vocabulary=len(self._symbols),
             word_ends=frozenset(self._ids[mark] for mark in _SEPARATORS),
-            specials={_END_OF_PROMPT: self._ids[_END_OF_PROMPT]},
+            specials={mark: self._ids[mark] for mark in specials},
             blank=self._ids[_PAD],
         )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``; the marker ``<|endofprompt|>`` in it becomes its own id."""
+        """Ids of ``text``; the marker ``<|endofprompt|>`` and marks in it become their own ids."""
         ids: list[int] = []
         for number, part in enumerate(text.split(_END_OF_PROMPT)):
             if number:
                 ids.append(self._ids[_END_OF_PROMPT])
-            ids.extend(self._ids[character] for character in _normalise(part))
+            ids.extend(self._encode_part(part))
         return ids
+
+    def _encode_part(self, text: str) -> list[int]:
+        found: list[list[str]] = []
+        places: list[tuple[int, str, int]] = []
+        for piece, is_mark in marks.split(text, self.config.marks):
+            if is_mark:
+                places.append((len(found), piece, self._ids[piece]))
+            else:
+                _collect(piece, found)
+        words = [[self._ids[c] for c in word + separator] for word, separator in _closed(found)]
+        return marks.joined(words, places)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The characters in a row; ids outside the alphabet show as a replacement mark."""
-        return "".join(SYMBOLS[i] if 0 < i < len(SYMBOLS) else "\ufffd" for i in ids)
+        symbols = self._symbols
+        return "".join(symbols[i] if 0 < i < len(symbols) else "\ufffd" for i in ids)
 
 
-def _normalise(text: str) -> str:
-    """Known characters only, with exactly one separator after every word."""
+def _collect(text: str, found: list[list[str]]) -> None:
+    """Append words and what follows each; separators in front belong to the last word there is."""
     text = unicodedata.normalize("NFKD", text.replace("’", "'")).lower()
     text = "".join(_MARKS.get(c, c) for c in text if not unicodedata.combining(c))
     text = "".join(c if c in _LETTERS or c in _SEPARATORS else " " for c in text)
-    # The strongest mark of a run wins: "?!" closes a question, ", " a phrase.
-    words = re.findall(rf"([{_LETTERS}]+)([{_SEPARATORS}]*)", text)
-    closed = [(word, next((m for m in "?!.," if m in marks), " ")) for word, marks in words]
+    if found:
+        found[-1][1] += text[: len(text) - len(text.lstrip(_SEPARATORS))]
+    found += map(list, re.findall(rf"([{_LETTERS}]+)([{_SEPARATORS}]*)", text))
+
+
+def _closed(found: list[list[str]]) -> list[tuple[str, str]]:
+    """Exactly one separator after every word."""
+    # the strongest of a run wins: "?!" closes a question, ", " a phrase
+    closed = [(word, next((m for m in "?!.," if m in run), " ")) for word, run in found]
     if closed and closed[-1][1] in " ,":
         closed[-1] = (closed[-1][0], ".")
-    return "".join(word + mark for word, mark in closed)
+    return closed

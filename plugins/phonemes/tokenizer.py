@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from wishbone.core import marks
 from wishbone.core.interfaces import TextSpace, Tokenizer, Word
 from wishbone.plugins.phonemes.symbols import (
     BREAKS,
@@ -37,30 +38,49 @@ class PhonemeTokenizer(Tokenizer):
 
     @dataclass
     class Config:
-        """Nothing to choose: the alphabet is fixed, because trained tables depend on it."""
+        """The alphabet is fixed, because trained tables depend on it; marks follow it."""
+
+        marks: list[str] = field(default_factory=list)
+        """Events and dialects with ids of their own, such as "[laughter]" and "<|dialect:us|>".
+        Append; never move."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
-        self._ids = {symbol: number for number, symbol in enumerate(SYMBOLS)}
+        marks.check(self.config.marks, SYMBOLS, "tokenizer.marks")
+        self._symbols = (*SYMBOLS, *self.config.marks)
+        self._ids = {symbol: number for number, symbol in enumerate(self._symbols)}
+        specials = (END_OF_PROMPT, *self.config.marks)
         self.space = TextSpace(
-            vocabulary=len(SYMBOLS),
+            vocabulary=len(self._symbols),
             word_ends=frozenset(self._ids[mark] for mark in SEPARATORS),
-            specials={END_OF_PROMPT: self._ids[END_OF_PROMPT]},
+            specials={mark: self._ids[mark] for mark in specials},
             blank=self._ids[PAD],
         )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``; the marker ``<|endofprompt|>`` in it becomes its own id."""
+        """Ids of ``text``; the marker ``<|endofprompt|>`` and marks in it become their own ids."""
         ids: list[int] = []
         for number, part in enumerate(text.split(END_OF_PROMPT)):
             if number:
                 ids.append(self._ids[END_OF_PROMPT])
-            ids.extend(self.encode_words(self.words(part)))
+            ids.extend(self._encode_part(part))
         return ids
+
+    def _encode_part(self, text: str) -> list[int]:
+        found: list[list[Any]] = []
+        places: list[tuple[int, str, int]] = []
+        for piece, is_mark in marks.split(text, self.config.marks):
+            if is_mark:
+                places.append((len(found), piece, self._ids[piece]))
+            else:
+                _collect(_plain(piece), found)
+        words = [self.encode_words([Word(*word)]) for word in _closed(found)]
+        return marks.joined(words, places)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The phonemes written in a row; ids outside the alphabet show as a question mark box."""
-        return "".join(SYMBOLS[i] if 0 < i < len(SYMBOLS) else "\ufffd" for i in ids)
+        symbols = self._symbols
+        return "".join(symbols[i] if 0 < i < len(symbols) else "\ufffd" for i in ids)
 
     def words(self, text: str) -> list[Word]:
         """The words of ``text`` as they are spoken."""
@@ -85,6 +105,12 @@ class PhonemeTokenizer(Tokenizer):
 
 def _words(text: str) -> list[tuple[str, tuple[str, ...], str]]:
     found: list[list[Any]] = []
+    _collect(text, found)
+    return _closed(found)
+
+
+def _collect(text: str, found: list[list[Any]]) -> None:
+    """Append the words of ``text``; a break at its beginning follows the last word there is."""
     for token in _gruut(text):
         if token.is_major_break or token.is_minor_break:
             if found:
@@ -102,6 +128,10 @@ def _words(text: str) -> list[tuple[str, tuple[str, ...], str]]:
             phonemes = tuple(p.lstrip("ˈˌ") for p in phonemes)
         if phonemes:
             found.append([token.text, phonemes, " "])
+
+
+def _closed(found: list[list[Any]]) -> list[tuple[str, tuple[str, ...], str]]:
+    """The words with a stop behind the last, where it has none."""
     if found and found[-1][2] in " ,":
         found[-1][2] = "."
     return [tuple(word) for word in found]
