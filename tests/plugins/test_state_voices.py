@@ -34,10 +34,13 @@ def runs(tmp_path_factory):
     recipe = str(write_recipe(folder))
     backbone = "system.backbone={name: rwkv7, width: 32, layers: 2, head_size: 16}"
     assert main([recipe, f"out={folder}/plain", backbone, "steps=40", "evaluate_every=0"]) == 0
-    tuned = [
-        recipe, f"system={{base: {folder}/plain/export, backbone: {{name: state_tuned,"
-        " base: below}}", "learning_rate=1.0e-3", "steps=30", "evaluate_every=30", "ema=0",
-    ]  # fmt: skip
+    text = Path(recipe).read_text()
+    system = (
+        f"system: {{base: {folder}/plain/export, backbone: {{name: state_tuned, base: below}}}}"
+    )
+    over = folder / "tuned.yaml"
+    over.write_text(f"{system}\n{text[text.index('data:') :]}")
+    tuned = [str(over), "learning_rate=1.0e-3", "steps=30", "evaluate_every=30", "ema=0"]
     assert main([*tuned, f"out={folder}/tuned", "freeze=[head,tables]"]) == 0
     assert main([*tuned, f"out={folder}/both"]) == 0
     return folder
@@ -49,10 +52,12 @@ def convert(*words):
     return main([str(word) for word in words])
 
 
-def system(folder, *overrides):
+def system(folder):
     from wishbone.core.config import build, read
 
-    return build(read(folder, overrides))
+    # no training gave the decoder weights; those it begins with are to be the same
+    torch.manual_seed(0)
+    return build(read(folder))
 
 
 def said(one, voice=None):
@@ -85,9 +90,9 @@ def test_the_voice_makes_the_plain_system_say_what_the_tuned_one_says(runs, tmp_
     voice = Voice.load(tmp_path / "style.yaml")
     # with what the prompt leaves computed ahead, and told apart from it
     assert torch.equal(said(plain, voice.with_state(plain)), expected)
-    with Server(plain, 2) as server:
-        chunks = torch.cat(list(server.stream(TEXT, voice, seed=3)))
-    assert torch.equal(chunks, expected)
+    # in a batch with others
+    chunks = torch.cat(list(Server(plain, 2).stream(TEXT, voice, seed=3)))
+    torch.testing.assert_close(chunks, expected, rtol=1e-4, atol=1e-4)
     turned = {name: part.transpose(2, 3) for name, part in voice.start.items()}
     assert not torch.equal(said(plain, Voice.from_start(plain, turned)), expected)
     size = (tmp_path / "style.safetensors").stat().st_size
