@@ -35,6 +35,9 @@ def _parser() -> Parser:
     _common(audio, _audio)
     speech = commands.add_parser("speech", help="a system, or a folder, beside its teacher")
     speech.add_argument("system", help="a system's name or file, or a folder of recordings")
+    speech.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes to the system's configuration"
+    )
     speech.add_argument("--voice", help="voice the system speaks with")
     speech.add_argument("--out", type=Path, help="keep the recordings here")
     _beside(speech)
@@ -94,7 +97,9 @@ def _speech(options: argparse.Namespace) -> int:
         else:
             prompts = [Prompt(f"{i:03d}", line) for i, line in enumerate(lines[: options.limit])]
             out = options.out or Path(aside)
-            clips, made = speech.speak_all(options.system, prompts, out, options.voice, SEED)
+            clips, made = speech.speak_all(
+                options.system, prompts, out, options.voice, SEED, options.overrides
+            )
         failures = [row["failure"] for row in made] or None
         return _judge_beside(options, clips, lines, failures, made)
 
@@ -211,7 +216,11 @@ def _speed(made: Sequence[dict[str, Any]]) -> str:
         return "speed: nothing was spoken"
     factor = sum(row["made"] for row in good) / sum(row["seconds"] for row in good)
     first = sorted(row["first_audio"] for row in good)[len(good) // 2]
-    return f"real-time factor {factor:.3f}, first audio after {first:.0f} ms (median)"
+    cut = sum(row.get("cut_words", 0) for row in good)
+    return (
+        f"real-time factor {factor:.3f}, first audio after {first:.0f} ms (median);"
+        f" words ended by the length rule: {cut}"
+    )
 
 
 def _keep(path: Path | None, panel: Panel, data: dict[str, Any]) -> None:

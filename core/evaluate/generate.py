@@ -55,6 +55,7 @@ def speak(
         "made": round(spent, 4),
         "seconds": round(len(audio) / rate, 4),
         "codes": codes,
+        "cut_words": sum(utterance.cut_words for utterance in record),
         "failure": failed,
         "error": error,
     }

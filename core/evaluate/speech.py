@@ -19,6 +19,7 @@ from wishbone.core.evaluate.plan import Prompt, seed_of
 from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.statistics import bootstrap
 from wishbone.core.evaluate.terminal import progress
+from wishbone.core.guidance import Guide
 
 Rows = list[dict[str, Any]]
 
@@ -34,10 +35,17 @@ def own_reference() -> Path:
 
 
 def speak_all(
-    name: str, prompts: Sequence[Prompt], out: Path, voice: str | None, seed: int
+    name: str,
+    prompts: Sequence[Prompt],
+    out: Path,
+    voice: str | None,
+    seed: int,
+    overrides: Sequence[str] = (),
 ) -> tuple[list[Clip], list[dict[str, Any]]]:
     """Let a system speak every prompt; the recordings are kept in ``out``, named by line."""
-    system = build(read(name))
+    system = build(read(name, overrides))
+    # what no clip could do is an error of the request, not of the clips
+    Guide.of(system, system.sampling)
     generate.warm_up({"": system}, voice)
     clips, made = [], []
     for prompt in progress(prompts, "speaking"):
