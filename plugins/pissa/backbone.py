@@ -5,14 +5,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.errors import CapabilityError, ConfigError, UnknownName, did_you_mean
+from wishbone.core.compose import weights_folder
+from wishbone.core.errors import (
+    CapabilityError,
+    CheckpointError,
+    ConfigError,
+    UnknownName,
+    did_you_mean,
+)
 from wishbone.core.interfaces import Backbone, State
 from wishbone.core.wrapping import Wrapper, build_base, count_base
+from wishbone.plugins.peft.files import Adapter, read_adapter
+from wishbone.plugins.peft.layers import PARTS, Size
+from wishbone.plugins.peft.names import rows_of
 from wishbone.plugins.pissa.linear import PissaLinear, Route
 
 SPEECH, TEXT = 0, 1
@@ -44,6 +55,8 @@ class PiSSA(Wrapper):
         """The mode of a state whose mode nobody chose: "speech" or "text"."""
         iterations: int = 0
         """Power iterations by which the principal factors are found; 0 decomposes the matrix."""
+        start: dict[str, str] = field(default_factory=dict)
+        """{weights: FOLDER}: a LoRA of Hugging Face's peft to begin as, its rank that of this."""
 
     def __init__(self, config: Config) -> None:
         _check(config)
@@ -67,9 +80,22 @@ class PiSSA(Wrapper):
         return cls.Config(base=base, rank=4)
 
     def adopt(self) -> None:
-        """Take the principal factors of the base's weights: what is computed stays the same."""
+        """Take the principal factors of the base's weights: what is computed stays the same.
+
+        Or the LoRA that ``start`` names. Raises ``CheckpointError`` where that does not fit.
+        """
+        if self.config.start:
+            self._begin_as(weights_folder(self.config.start["weights"]))
+            return
         for layer in self.adapted.values():
             layer.split(self.config.iterations)
+
+    def learned(self) -> Adapter:
+        """What training made, as the LoRA of rank 2 r that it is: [B, -B0] [A; A0] beside W."""
+        layers = {name: layer.factors() for name, layer in self.adapted.items()}
+        ranks = {len(a) for a, _ in layers.values()}
+        parts = {n: dict(zip(PARTS["lora"], pair, strict=True)) for n, pair in layers.items()}
+        return Adapter("lora", ranks.pop(), 1.0, parts)
 
     def choose_adapter(self, state: State, adapter: str) -> State:
         """As in ``Backbone``: "speech" or "text" (also called "base") for sequences that begin."""
@@ -156,6 +182,29 @@ class PiSSA(Wrapper):
         """In speech mode: the base's products, and two narrow ones of rank 2 r for every layer."""
         narrow = sum(4 * self.config.rank * sum(p.weight.shape) for p in self.adapted.values())
         return self.copied(merge=False).flops_per_position(context) + narrow
+
+    @torch.no_grad()
+    def _begin_as(self, folder: Path) -> None:
+        sizes = {n: Size(m.out_features, m.in_features) for n, m in self.adapted.items()}
+        adapter = read_adapter(folder, sizes, rows_of(self.base))
+        wrong = [
+            f"{what} {theirs}, this configuration {ours}"
+            for what, theirs, ours in (
+                ("method", adapter.method, "lora"),
+                ("rank", adapter.rank, self.config.rank),
+                ("layers", sorted(adapter.layers), sorted(self.adapted)),
+            )
+            if theirs != ours
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"The adapter to start from has {'; '.join(wrong)}.",
+                str(folder),
+                "Give the backbone its rank and its targets.",
+            )
+        for name, parts in adapter.layers.items():
+            narrow, wide = (parts[part] for part in PARTS["lora"])
+            self.adapted[name].begin_as(narrow, adapter.scale * wide)
 
     def _inner(self, mode: Tensor) -> tuple[Backbone, int | None]:
         """The backbone that serves rows in these modes, and their mode where they have one."""
@@ -270,6 +319,11 @@ def _check(config: PiSSA.Config) -> None:
         (f"'rank' is {config.rank}.", config.rank > 0, "Write 1 or more."),
         (f"There is no mode '{config.mode}'.", config.mode in MODES, "Write speech or text."),
         (f"'iterations' is {config.iterations}.", config.iterations >= 0, "Write 0 or more."),
+        (
+            "'start' does not say where the adapter is.",
+            not config.start or list(config.start) == ["weights"],
+            "Write start: {weights: FOLDER}.",
+        ),
     ):
         if not right:
             raise ConfigError(what, "backbone", do)

@@ -88,6 +88,20 @@ class PissaLinear(nn.Linear):
         self.A0.copy_(self.A)
         self.B0.copy_(self.B)
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A' [2 r, in] and B' [out, 2 r] with B' A' = B A - B0 A0; of rank r where B0 A0 is 0."""
+        if not self.A0.any():
+            return self.A.detach(), self.B.detach()
+        return torch.cat((self.A.detach(), self.A0)), torch.cat((self.B.detach(), -self.B0), 1)
+
+    @torch.no_grad()
+    def begin_as(self, narrow: Tensor, wide: Tensor) -> None:
+        """Begin as the difference wide [out, r] narrow [r, in], a LoRA, and split nothing off."""
+        self.A.copy_(narrow)
+        self.B.copy_(wide)
+        self.A0.zero_()
+        self.B0.zero_()
+
     def _difference(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]: B A x - B0 A0 x, as one product of rank 2 r."""
         into = torch.cat((self.A, self.A0))

@@ -1,0 +1,111 @@
+"""Ways out of a PiSSA system, for ``wishbone convert``: merged, without its base, or as a LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wishbone.core.compose import Config, compose
+from wishbone.core.config import read, structured
+from wishbone.core.convert import Converted
+from wishbone.core.errors import CheckpointError, UsageError
+from wishbone.core.weights import FILE, load_tensors, read_tensors
+from wishbone.plugins.peft.files import write_adapter
+from wishbone.plugins.pissa.backbone import PiSSA, merged_state
+
+KEY = "pissa"
+INSIDE = "backbone.base."
+"""What the base's tensors begin with in a whole model."""
+OWN = ("A", "B", "A0", "B0")
+
+
+class Merged:
+    """A system that speaks through PiSSA -> an ordinary one, its difference in its weights."""
+
+    slot = "model"
+
+    def read(self, source: Path) -> Converted:
+        """A trained model's folder whose backbone is ``pissa``."""
+        config, tensors = _whole(source)
+        base = {k: v for k, v in config["backbone"]["base"].items() if k != "weights"}
+        made = {_plain(name): tensor for name, tensor in merged_state(tensors).items()}
+        gone = "left out: it is multiplied into the weights"
+        account = {n: _plain(n) if _plain(n) in made else gone for n in tensors}
+        sections = {k: v for k, v in config.items() if k != "weights"}
+        return Converted("model", sections | {"backbone": base}, made, {}, account)
+
+
+class Alone:
+    """The same without its base, whose folder it names: what the mode adds to a text model."""
+
+    slot = "model"
+
+    def read(self, source: Path) -> Converted:
+        """A trained model's folder. Raises ``UsageError`` unless its base names its weights."""
+        config, tensors = _whole(source)
+        if not config["backbone"]["base"].get("weights"):
+            raise UsageError(
+                "The base of this system does not name a folder of weights, so it must stay here.",
+                str(source / "config.yaml"),
+                "Add 'weights: FOLDER' to 'backbone: base:'.",
+            )
+        kept = {n: t for n, t in tensors.items() if not _of_base(n)}
+        gone = "left out: it is the base's, and lies in its folder"
+        account = {name: name if name in kept else gone for name in tensors}
+        sections = {k: v for k, v in config.items() if k != "weights"}
+        return Converted("model", sections, kept, {}, account)
+
+
+class Folder:
+    """What training made of a PiSSA backbone as a LoRA of rank 2 r, a folder of ``peft``'s."""
+
+    slot = "backbone"
+
+    def read(self, source: Path) -> Converted:
+        """Raises ``UsageError``: such a folder needs no conversion."""
+        raise UsageError(
+            "An adapter of peft is used where it lies, and is not converted.",
+            str(source),
+            "Name it in a pissa backbone: 'start: {weights: FOLDER}'.",
+        )
+
+    def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
+        """``tensors`` and ``config`` of a pissa backbone -> the folder ``to``."""
+        _check_key(config, to)
+        fields = {key: value for key, value in config.items() if key not in ("name", "weights")}
+        backbone = PiSSA(structured(PiSSA.Config, fields, "backbone", Config({})))
+        load_tensors(backbone, tensors, "the checkpoint to convert")
+        write_adapter(backbone.learned(), to)
+
+
+def _whole(source: Path) -> tuple[Config, dict[str, Tensor]]:
+    config = read(str(source)) if "decoder" in compose(str(source)) else compose(str(source))
+    _check_key(config.get("backbone") or {}, source)
+    tensors = read_tensors(Path(source) / FILE)
+    if not any(_of_base(name) for name in tensors):
+        raise CheckpointError(
+            "The folder has no tensors of the base.",
+            str(source),
+            "Give the folder that the training exported.",
+        )
+    return config, tensors
+
+
+def _plain(name: str) -> str:
+    return name.replace(INSIDE, "backbone.", 1) if name.startswith(INSIDE) else name
+
+
+def _of_base(name: str) -> bool:
+    return name.startswith(INSIDE) and name.rpartition(".")[2] not in OWN
+
+
+def _check_key(section: Mapping[str, Any], where: Path) -> None:
+    if section.get("name") != KEY:
+        raise CheckpointError(
+            f"The backbone is '{section.get('name')}', which PiSSA did not adapt.",
+            str(where),
+            f"Give a system whose backbone is '{KEY}'.",
+        )
