@@ -109,9 +109,17 @@ class Tokenizer(ABC):
     def settled(self, text: str) -> int:
         """How many characters at the beginning of ``text`` have ids that nothing after it changes.
 
-        0 where only whole sentences are certain.
+        0 where only whole sentences are certain. Where ``prepare`` changes something, what it
+        leaves as it is whatever follows.
         """
         return 0
+
+    def closed(self, sentence: str) -> str:
+        """A sentence that arrived, now that it is whole, as it is spoken.
+
+        It begins with all that was settled of it.
+        """
+        return self.prepare(sentence)
 
 
 class SpeechTokenizer(nn.Module):

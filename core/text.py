@@ -102,10 +102,18 @@ class Arriving:
             end = source.boundary()
             over = end is not None or source.closed
             said = _tidy(source.waiting[:end])
-            sure = len(said) if over else tokenizer.settled(said)
-            if sure > given and any(map(str.isalnum, said[:sure])):
-                ids = tokenizer.encode(said[given:sure])
-                self.text, self.ids, given = said[:sure], [*self.ids, *ids], sure
+            if not over and len(said) - given > MOST_CHARACTERS:
+                # nothing is certain of so much text: it ends at a blank for want of a stop
+                last = source.waiting.rstrip().rfind(" ")
+                end, over = (last, True) if last > given else (end, over)
+                said = _tidy(source.waiting[:end])
+            if over:
+                ready = self._closed(said, given, tokenizer)
+            else:
+                ready = said[: tokenizer.settled(said)]
+            if len(ready) > given and any(map(str.isalnum, ready)):
+                ids = tokenizer.encode(ready[given:])
+                self.text, self.ids, given = ready, [*self.ids, *ids], len(ready)
                 if ids:
                     yield ids
             if over:
@@ -116,6 +124,17 @@ class Arriving:
                 source.waiting = said[given:].lstrip() + blank
                 return
             source.pull()
+
+    @staticmethod
+    def _closed(said: str, given: int, tokenizer: Tokenizer) -> str:
+        """The whole sentence as it is spoken, behind the characters that were given out."""
+        spoken = tokenizer.closed(said)
+        if spoken.startswith(said[:given]):
+            return spoken
+        # a tokenizer that is not true to its word: what was given out cannot be taken back
+        rest = said[given:]
+        blank = " " * rest[:1].isspace()
+        return said[:given] + blank + tokenizer.prepare(rest)
 
 
 class Source:

@@ -16,8 +16,11 @@ from wishbone.core.marks import MARK
 from wishbone.core.text import best_cut, sentences
 from wishbone.plugins.cosyvoice2.numbers import spell
 
-MARK = re.compile(r"<\|[^<>|]*\|>|</?[a-z]+>|\[[a-z][a-z_-]*\]")
-"""What tells how to speak; no normaliser touches it."""
+PLAIN = re.compile(r"(?:[A-Z]?[a-z]+(?:'[a-z]+)?|[IAa]),?")
+"""A word that no normaliser changes, whatever stands around it, if ..."""
+APART = 2
+"""... so many such words stand between it and anything else: in "5 May" a word belongs to a number,
+and which letters there are decides the language."""
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
 KANA_OR_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
@@ -66,6 +69,25 @@ class FrontEnd:
         text = "".join(spoken)
         return tidy_chinese(text) if language == "zh" else " ".join(text.split())
 
+    def unchanged(self, text: str) -> int:
+        """How many characters at the beginning of ``text`` stay as they are, whatever follows."""
+        if self._normaliser == "none":
+            return len(text)
+        ends = []
+        for word in re.finditer(r"\S+", text):
+            bare = MARK.sub("", word[0])
+            if bare and not PLAIN.fullmatch(bare):
+                break
+            ends.append(word.end())
+        return ends[-1 - APART] if len(ends) > APART else 0
+
+    def close(self, sentence: str) -> str:
+        """A whole sentence as it is spoken, with a stop at its end; empty where it says nothing."""
+        said = self.normalise(sentence)
+        if not any(map(str.isalnum, said)):
+            return ""
+        return _end(said, language_of(MARK.sub(" ", said)) == "zh")
+
     def pieces(
         self, text: str | Iterable[str], encode: Callable[[str], list[int]]
     ) -> Iterator[str]:
@@ -76,12 +98,11 @@ class FrontEnd:
         """
         whole = isinstance(text, str)
         for part in re.split(r"\n\s*\n", text) if whole else sentences(text):
-            said = self.normalise(part)
-            if not any(map(str.isalnum, said)):
+            stopped = self.close(part)
+            if not stopped:
                 continue
-            chinese = language_of(MARK.sub(" ", said)) == "zh"
+            chinese = language_of(MARK.sub(" ", stopped)) == "zh"
             size = len if chinese else lambda piece: len(encode(piece))
-            stopped = _end(said, chinese)
             packed = self._pack(cut(stopped, "zh" if chinese else "en"), size)
             for piece in packed if whole else [stopped]:
                 for short in self._shorten(piece, size):

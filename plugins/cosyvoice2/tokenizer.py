@@ -87,7 +87,8 @@ class CosyVoice2Tokenizer(Tokenizer):
                 yield piece, ids
 
     def settled(self, text: str) -> int:
-        """As in ``Tokenizer``: all but the last word, or what may still become a mark."""
+        """As in ``Tokenizer``: all but the last word, what may still become a mark, and what the
+        normaliser may still change."""
         words = self._ready().pre_tokenizer.pre_tokenize_str(text)
         place = words[-1][1][0] if words else 0
         for opened in re.finditer(r"[<\[]", text):
@@ -96,7 +97,11 @@ class CosyVoice2Tokenizer(Tokenizer):
                 unfinished = mark is not None or UNFINISHED.fullmatch(text, opened.start())
                 # a blank in front would join the sign, were it none of a mark
                 place = len(text[: opened.start()].rstrip()) if unfinished else place
-        return place
+        return min(place, self._front.unchanged(text))
+
+    def closed(self, sentence: str) -> str:
+        """As in ``Tokenizer``: normalised, with a stop at its end, as ``pieces`` gives it."""
+        return self._front.close(sentence)
 
     def _ready(self) -> Any:
         if self._bpe is None:

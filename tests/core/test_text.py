@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from wishbone.core.interfaces import Tokenizer
 from wishbone.core.text import MOST_CHARACTERS, arriving, sentences, speakable
 
 
@@ -81,11 +82,14 @@ def test_a_single_character_of_many_ids_is_not_cut():
     assert list(speakable("5", lambda text: [1] * 300 * len(text), most=9)) == [("5", [1] * 300)]
 
 
-class Words:
+class Words(Tokenizer):
     """A tokenizer that is certain of all but the last word."""
 
     def encode(self, text):
         return [ord(letter) for letter in text]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
 
     def settled(self, text):
         return max(text.rfind(" "), 0)
@@ -124,6 +128,35 @@ def test_a_sentence_that_never_ends_goes_on_as_another():
         for sentence in arriving(["word "] * 40, Words(), most=30)
     ]
     assert len(said) > 3 and all(given for _, given in said)
+
+
+class Shouting(Words):
+    """A tokenizer that breaks its word: what it gave out is not how the sentence begins."""
+
+    def prepare(self, text):
+        return text.strip().upper()
+
+
+def test_what_was_given_out_is_not_taken_back():
+    sentence = next(arriving(["one two three four. ", "Five"], Shouting()))
+    for _ in sentence:
+        pass
+    assert sentence.text == "one two three FOUR."
+    assert sentence.ids == Words().encode(sentence.text)
+
+
+def test_a_text_without_stops_or_certainty_ends_at_a_blank():
+    class Patient(Words):
+        def settled(self, text):
+            return 0
+
+    said = []
+    for sentence in arriving((f"word{n} " for n in range(200)), Patient()):
+        for _ in sentence:
+            pass
+        said.append(sentence.text)
+    assert max(map(len, said)) <= MOST_CHARACTERS + 10 and len(said) > 3
+    assert " ".join(said).split() == [f"word{n}" for n in range(200)]
 
 
 def test_a_sentence_that_is_not_read_is_passed_over():

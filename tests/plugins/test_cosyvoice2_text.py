@@ -108,9 +108,15 @@ def test_ids_may_be_known_before_the_text_is(folder):
             seen = text[: dice.randrange(len(text) + 1)]
             sure = part.settled(seen)
             assert part.encode(text[:sure]) + part.encode(text[sure:]) == part.encode(text)
-    assert part.settled("one two thr") == len("one two")
-    assert part.settled("well [laugh") <= len("well")
-    assert part.settled("well [laughter] then") == len("well [laughter]")
+    as_written = tokenizer(folder, normaliser="none")
+    assert as_written.settled("one two thr") == len("one two")
+    assert as_written.settled("well [laugh") <= len("well")
+    assert as_written.settled("well [laughter] then") == len("well [laughter]")
+    # two words more are held where a normaliser may still join them with what comes
+    assert part.settled("one two three four") == len("one two")
+    assert part.settled("on the 4 M") == 0 and part.settled("we met on the 4 of May") == len(
+        "we met"
+    )
 
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
@@ -122,8 +128,61 @@ def test_sentences_that_arrive_have_the_ids_of_whole_ones(folder, size):
         assert [row for ids in sentence for row in ids] == part.encode(sentence.text)
         said.append(sentence.text)
     assert said == [
-        "The quick brown fox, it jumps!", "And [laughter] then?", "We went there.", "And back",
+        "The quick brown fox, it jumps!", "And [laughter] then?", "We went there.", "And back.",
     ]  # fmt: skip
+
+
+WRITTEN = [
+    "We met on May 5th, at 3:30 p.m. or so, and 1,234 people came.",
+    "It cost $1.01 (or £0.99), which is 3.14 times as much as in 1998!",
+    "In the spring of 2020 he ran 5 km, then 10 more; then he slept. Dr. Smith said no. 7 was it.",
+    "Well, [laughter] I have <strong>25</strong> of them, don't I?",
+    "Hello my dear 我有25个苹果，[breath] 你呢？ And we have 3",
+    "今天是2024年5月1日，气温25.5度。我们走了1,234米",
+    "Привет, у меня 25 яблок. And 3 here",
+    "The NASA of the US sent a well-known 'probe' to Mars in 12 days - and back",
+    '"No!" he said, and left at 10. ... (5) Then nobody spoke of it any more',
+]
+
+
+@pytest.mark.parametrize("normaliser", ["builtin", "wetext", "none"])
+@pytest.mark.parametrize("size", [1, 3, 17, 1000])
+@pytest.mark.parametrize("text", WRITTEN)
+def test_text_that_arrives_is_normalised_as_the_whole(folder, text, size, normaliser):
+    if normaliser == "wetext":
+        pytest.importorskip("wetext", reason="pip install 'wishbone-tts[cosyvoice2]'")
+    part = tokenizer(folder, normaliser=normaliser)
+    whole = list(part.pieces(iter([text])))
+    came = arriving([text[i : i + size] for i in range(0, len(text), size)], part)
+    found = [(s, [row for ids in s for row in ids]) for s in came]
+    assert [(s.text, ids) for s, ids in found] == whole
+    assert "".join(said for said, _ in whole) != text.replace("  ", " ") or normaliser == "none"
+
+
+def test_plain_words_do_not_wait_for_the_end_of_a_sentence(folder):
+    """And words around a number do."""
+    part = tokenizer(folder)
+    came = "Please tell me why they came on the 4 of July with us. So"
+    said = [part.decode(ids) for ids in next(arriving(came, part))]
+    assert said[:6] == ["Please", " tell", " me", " why", " they", " came"]
+    assert said[6:] in ([" on the four of July with us."], [" on the fourth of July with us."])
+
+
+def test_normalising_what_arrives_word_by_word_would_be_noticed(folder, monkeypatch):
+    part, text = tokenizer(folder, normaliser="builtin"), WRITTEN[1]
+    monkeypatch.setattr(part._front, "unchanged", len)
+    came = arriving([f"{word} " for word in text.split()], part)
+    assert [s.text for s in came] != [said for said, _ in part.pieces(iter([text]))]
+
+
+def test_numbers_without_end_are_not_awaited(folder):
+    part = tokenizer(folder, normaliser="builtin")
+    given = []
+    came = (f"{number} " for number in range(2000))
+    for sentence, _ in zip(arriving(came, part), range(3), strict=False):
+        given += ["".join(map(part.decode, sentence))]
+    assert all(400 < len(said) < 4000 for said in given)
+    assert "".join(given[:2]).startswith("zero one two three") and next(came)
 
 
 @pytest.mark.parametrize(
