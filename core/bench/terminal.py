@@ -12,12 +12,17 @@ UNITS = {
     "seconds": (1000.0, "ms"),
     "rtf": (1.0, "s per s of sound"),
     "first_audio": (1000.0, "ms"),
+    "work": (1.0, "s per s of sound"),
+    "first_work": (1000.0, "ms"),
     "streams": (1.0, "streams"),
 }
 """Measure -> factor and unit in which people read it."""
 UNSTEADY = 0.15
 """Share by which memory may vary from round to round before it is said."""
-WHAT = {"rtf": "work", "first_audio": "first sound"}
+WHAT = {
+    "rtf": "time", "work": "processor time",
+    "first_audio": "first sound", "first_work": "processor time to the first sound",
+}  # fmt: skip
 """Measure -> what to add to a case that has several."""
 
 

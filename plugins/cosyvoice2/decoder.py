@@ -168,6 +168,10 @@ class CosyVoice2Decoder(Decoder):
             return CosyVoice2Stream(self._flow_stream(known, noise), voice)
         return CosyVoice2Stream(WholeFlow(self.flow, known, noise, self.config.steps), voice)
 
+    def forget(self) -> None:
+        """Keep nothing of any prompt; the next request solves its own again."""
+        self._pasts = {}
+
     def _flow_stream(self, known: FlowPrompt, noise: Noises) -> FlowStream:
         """A stream that stands where the prompt is done, as far as that is the same in all."""
         key = _fingerprint(self.flow, known)

@@ -1,0 +1,335 @@
+"""The public code of CosyVoice2 as a contender of ``wishbone bench``, from the user's checkout.
+
+Nothing of it is here. Its classes are built as ``examples/libritts/cosyvoice2/conf`` of the
+checkout says, filled by its own ``CosyVoice2Model.load`` and asked through its own
+``CosyVoice2Model.tts``. It is helped where it would not run or would not be comparable:
+
+- modules that it imports and does not use here (``conformer``, ``matcha.utils``) are empty ones;
+- the Qwen2 inside is made from the release's ``config.json``, as all of its weights come from
+  ``llm.pt``;
+- both bounds of the length are the suite's, and the ids that end speech cannot be drawn, so that
+  random weights speak as long as ours do;
+- the size of chunks, which it lets grow from one request to the next, begins at 25 in each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wishbone.core.bench.contenders import Contender, Job, Times, resident_bytes, version_of
+from wishbone.plugins.cosyvoice2.release_bench import (
+    CODE_RATE,
+    excitation,
+    listened,
+    merged,
+    no_release,
+    one_core,
+    request,
+    timed,
+)
+
+CHECKOUT, PACKAGES = "WISHBONE_COSYVOICE", "WISHBONE_COSYVOICE_PACKAGES"
+"""Environment variables, where the suite names no folder."""
+NEEDS = ("einops", "diffusers", "transformers", "omegaconf", "scipy")
+NEVER = -1e4
+"""Logit of an id that shall not be drawn; infinity would make numbers that are none."""
+IN_THE_WAY = ("flax", "jax", "tensorflow", "accelerate", "torchsde", "bitsandbytes")
+"""Packages that diffusers and transformers would import if they found them, for a minute."""
+BODY = {
+    "vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4864,
+    "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+    "max_position_embeddings": 32_768, "rope_theta": 1e6, "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+"""Of the Qwen2 inside, where the release does not say."""
+
+
+@dataclass
+class ReferenceConfig:
+    """Where the public code is."""
+
+    checkout: str = ""
+    """Folder of FunAudioLLM/CosyVoice with third_party/Matcha-TTS filled; else the environment
+    variable WISHBONE_COSYVOICE."""
+    packages: str = ""
+    """Folder with the versions of packages that it wants (``pip install --target``), looked into
+    first; else WISHBONE_COSYVOICE_PACKAGES."""
+
+
+class Reference(Contender):
+    """Cases as of ``Release``."""
+
+    Config = ReferenceConfig
+
+    @classmethod
+    def missing(cls, config: ReferenceConfig, job: Job) -> str:
+        """A checkout, a release and packages are needed."""
+        checkout = _folder(config.checkout, CHECKOUT)
+        if checkout is None or not (checkout / "third_party/Matcha-TTS/matcha").is_dir():
+            return (
+                f"no checkout of FunAudioLLM/CosyVoice with third_party/Matcha-TTS filled: name it"
+                f" in {CHECKOUT} or contenders.reference.checkout"
+            )
+        packages = _folder(config.packages, PACKAGES)
+        absent = [
+            name
+            for name in NEEDS
+            if find_spec(name) is None and not (packages and (packages / name).is_dir())
+        ]
+        return f"it needs {', '.join(absent)}" if absent else no_release(job)
+
+    def load(self) -> dict[str, Any]:
+        """Import it, build it, let it load its files."""
+        one_core(self.job)
+        before = resident_bytes()
+        checkout = _folder(self.config.checkout, CHECKOUT)
+        packages = _folder(self.config.packages, PACKAGES)
+        assert checkout is not None
+        roots = [packages, checkout, checkout / "third_party/Matcha-TTS"]
+        sys.path[:0] = [str(root) for root in roots if root is not None]
+        self.request = request(self.job.model)
+        folder = Path(self.job.model["release"])
+        with _helped():
+            self.model = _build(folder)
+        self.model.load(*(str(folder / name) for name in ("llm.pt", "flow.pt", "hift.pt")))
+        llm, ratio = self.model.llm, self.request.ratio
+        llm.inference = partial(
+            llm.inference, min_token_text_ratio=ratio, max_token_text_ratio=ratio
+        )
+        with torch.no_grad():
+            llm.llm_decoder.bias[llm.speech_token_size :] = NEVER
+        return {
+            "engine": "public code, eager",
+            "version": f"torch {torch.__version__}, transformers {_version('transformers')}",
+            "parameters": sum(p.numel() for p in llm.parameters()),
+            "loaded_bytes": resident_bytes() - before,
+        }
+
+    def prepare(self, case: str) -> dict[str, Any]:
+        """Nothing beforehand: the first round does not count."""
+        if case == "new voice":
+            raise ValueError("it keeps nothing of a voice, so every request is as a first one")
+        return {}
+
+    @torch.inference_mode()
+    def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
+        """As of ``Release``."""
+        codes, model = torch.tensor(what["ids"]), self.model
+        if what["way"] == "language model":
+            logits = self._logits(codes)
+            # what was lowered above is not compared
+            return {"logits": logits[: model.llm.speech_token_size].tolist()}
+        if what["way"] == "flow":
+            return {"mel": self._flow(codes, True)[0].T.flatten().tolist()}
+        from wishbone.plugins.cosyvoice2.release_bench import _mel
+
+        mel = _mel(5, 2 * len(codes)).T[None]
+        made = model.hift.decode(x=mel, s=excitation(mel.shape[2] * 480))
+        return {"samples": made.flatten().tolist()}
+
+    def run(self, case: str, count: int) -> Times:
+        """As of ``Release``."""
+        return merged([self._once(case) for _ in range(count)])
+
+    @torch.inference_mode()
+    def _once(self, case: str) -> Times:
+        asked, seconds = self.request, self.request.length / CODE_RATE
+        if case == "language model":
+            return timed(lambda: self._draw(), seconds)
+        if case == "flow":
+            codes = asked.codes
+            return timed(lambda: self._flow(codes, False), seconds)
+        if case == "vocoder":
+            mel = asked.spectrum.T[None]
+            return timed(lambda: self.model.hift.inference(speech_feat=mel), seconds)
+        return listened(self._speak(case == "stream"))
+
+    def _speak(self, stream: bool) -> Iterator[Tensor]:
+        asked, model = self.request, self.model
+        model.token_hop_len = 25
+        heard = asked.heard[None].int()
+        for made in model.tts(
+            text=_row(asked.text),
+            prompt_text=_row(asked.said),
+            flow_embedding=asked.speaker[None],
+            llm_embedding=asked.speaker[None],
+            llm_prompt_speech_token=heard,
+            flow_prompt_speech_token=heard,
+            prompt_speech_feat=asked.mel[None],
+            stream=stream,
+        ):
+            yield made["tts_speech"]
+
+    def _draw(self) -> None:
+        asked = self.request
+        text, said, heard = _row(asked.text), _row(asked.said), asked.heard[None].int()
+        drawn = self.model.llm.inference(
+            text, _size(text), said, _size(said), heard, _size(heard), torch.zeros(0, 192)
+        )
+        count = sum(1 for _ in drawn)
+        if count != asked.length:
+            raise RuntimeError(f"it drew {count} codes, not {asked.length}")
+
+    def _flow(self, codes: Tensor, streaming: bool) -> Tensor:
+        """codes [N] -> mel [1, 80, 2 N] behind the request's recording."""
+        asked = self.request
+        token, heard, mel = codes[None].int(), asked.heard[None].int(), asked.mel[None]
+        return self.model.flow.inference(
+            token, _size(token), heard, _size(heard), mel, _size(mel), asked.speaker[None],
+            streaming, True,
+        )[0]  # fmt: skip
+
+    def _logits(self, codes: Tensor) -> Tensor:
+        """After the request's prompt, its text and ``codes``, one step for each of them."""
+        asked, llm = self.request, self.model.llm
+        rows = llm.llm.model.model.embed_tokens(_row([*asked.said, *asked.text]))
+        begin, task = (llm.llm_embedding.weight[i].view(1, 1, -1) for i in (llm.sos, llm.task_id))
+        line = torch.cat([begin, rows, task, llm.speech_embedding(asked.heard[None])], dim=1)
+        cache, steps = None, [line, *llm.speech_embedding(codes)[:, None, None]]
+        for step in steps:
+            ones = torch.ones(1, step.shape[1], step.shape[1]).tril().bool()
+            hidden, cache = llm.llm.forward_one_step(step, ones, cache)
+        return llm.llm_decoder(hidden[0, -1])
+
+
+def _folder(named: str, variable: str) -> Path | None:
+    path = named or os.environ.get(variable, "")
+    return Path(path) if path and Path(path).is_dir() else None
+
+
+def _row(ids: list[int]) -> Tensor:
+    return torch.tensor([ids], dtype=torch.int32)
+
+
+def _size(x: Tensor) -> Tensor:
+    return torch.tensor([x.shape[1]], dtype=torch.int32)
+
+
+def _version(name: str) -> str:
+    return getattr(sys.modules.get(name), "__version__", "") or version_of(name)
+
+
+@contextmanager
+def _helped() -> Iterator[None]:
+    """Modules that nobody needs here, and generators left as they were."""
+    empty = {"conformer": ("ConformerBlock",), "matcha.utils": (), "matcha.utils.pylogger": ()}
+    hidden = [name for name in IN_THE_WAY if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    for name, inside in empty.items():
+        sys.modules[name] = module = types.ModuleType(name)
+        for each in inside:
+            setattr(module, each, type(each, (torch.nn.Module,), {}))
+    sys.modules["matcha.utils.pylogger"].get_pylogger = lambda name: None
+    state = random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(state)
+    # einops takes a name for a package that is there
+    for name in hidden:
+        sys.modules.pop(name, None)
+
+
+def _build(folder: Path) -> Any:
+    """``CosyVoice2Model`` with classes of the checkout, before its weights are read."""
+    # before transformers, of which diffusers would import a great part
+    hidden, sys.modules["transformers"] = sys.modules.get("transformers"), None
+    try:
+        importlib.import_module("matcha.models.components.decoder")
+    finally:
+        del sys.modules["transformers"]
+        if hidden is not None:
+            sys.modules["transformers"] = hidden
+    from cosyvoice.cli.model import CosyVoice2Model
+
+    with torch.device("meta"):
+        llm = _language_model(folder)
+    # load_state_dict copies into what is there, so there must be something
+    llm = llm.to_empty(device="cpu")
+    _repair(llm)
+    return CosyVoice2Model(llm, _flow_model(), _vocoder())
+
+
+def _language_model(folder: Path) -> Any:
+    import json
+
+    from cosyvoice.llm.llm import Qwen2Encoder, Qwen2LM
+    from cosyvoice.utils.common import ras_sampling
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    path = folder / "CosyVoice-BlankEN" / "config.json"
+    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = Qwen2Config(**{key: said.get(key, value) for key, value in BODY.items()})
+    encoder = Qwen2Encoder.__new__(Qwen2Encoder)
+    torch.nn.Module.__init__(encoder)
+    encoder.model = Qwen2ForCausalLM(config)
+    width = config.hidden_size
+    draw = partial(ras_sampling, top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
+    return Qwen2LM(width, width, 6561, encoder, draw, True, 0, [5, 15])
+
+
+def _repair(llm: Any) -> None:
+    """What no file holds: the tied table, and the waves of rotary positions."""
+    body = llm.llm.model
+    body.tie_weights()
+    rotary = body.model.rotary_emb
+    fresh = type(rotary)(config=body.config)
+    rotary.register_buffer("inv_freq", fresh.inv_freq, persistent=False)
+    rotary.original_inv_freq = fresh.inv_freq
+
+
+def _flow_model() -> Any:
+    from cosyvoice.flow.decoder import CausalConditionalDecoder
+    from cosyvoice.flow.flow import CausalMaskedDiffWithXvec
+    from cosyvoice.flow.flow_matching import CausalConditionalCFM
+    from cosyvoice.transformer.upsample_encoder import UpsampleConformerEncoder
+    from omegaconf import DictConfig
+
+    encoder = UpsampleConformerEncoder(
+        input_size=512, output_size=512, attention_heads=8, linear_units=2048, num_blocks=6,
+        input_layer="linear", pos_enc_layer_type="rel_pos_espnet",
+        selfattention_layer_type="rel_selfattn", use_cnn_module=False, macaron_style=False,
+        static_chunk_size=25,
+    )  # fmt: skip
+    estimator = CausalConditionalDecoder(
+        in_channels=320, out_channels=80, channels=[256], dropout=0.0, attention_head_dim=64,
+        n_blocks=4, num_mid_blocks=12, num_heads=8, act_fn="gelu", static_chunk_size=50,
+        num_decoding_left_chunks=-1,
+    )  # fmt: skip
+    settings = DictConfig({
+        "sigma_min": 1e-6, "solver": "euler", "t_scheduler": "cosine",
+        "training_cfg_rate": 0.2, "inference_cfg_rate": 0.7, "reg_loss_type": "l1",
+    })  # fmt: skip
+    decoder = CausalConditionalCFM(240, settings, 1, 80, estimator)
+    return CausalMaskedDiffWithXvec(
+        input_size=512, output_size=80, spk_embed_dim=192, vocab_size=6561, input_frame_rate=25,
+        token_mel_ratio=2, pre_lookahead_len=3, encoder=encoder, decoder=decoder,
+    )  # fmt: skip
+
+
+def _vocoder() -> Any:
+    from cosyvoice.hifigan.f0_predictor import ConvRNNF0Predictor
+    from cosyvoice.hifigan.generator import HiFTGenerator
+
+    return HiFTGenerator(
+        in_channels=80, base_channels=512, nb_harmonics=8, sampling_rate=24_000, nsf_alpha=0.1,
+        nsf_sigma=0.003, nsf_voiced_threshold=10, upsample_rates=[8, 5, 3],
+        upsample_kernel_sizes=[16, 11, 7], istft_params={"n_fft": 16, "hop_len": 4},
+        resblock_kernel_sizes=[3, 7, 11], resblock_dilation_sizes=[[1, 3, 5]] * 3,
+        source_resblock_kernel_sizes=[7, 7, 11],
+        source_resblock_dilation_sizes=[[1, 3, 5]] * 3, lrelu_slope=0.1, audio_limit=0.99,
+        f0_predictor=ConvRNNF0Predictor(1, 80, 512),
+    )  # fmt: skip
