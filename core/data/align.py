@@ -27,6 +27,7 @@ from wishbone.core.data.sources import Part, Recording, parts
 from wishbone.core.data.speak import SAMPLE_RATE, audio_row, check_audio, write_audio
 from wishbone.core.errors import ConfigError, DataError, WishboneError
 from wishbone.core.interfaces import Spoken, Word
+from wishbone.core.weights import hash_files
 
 PAUSE = 0.2
 """Seconds of silence between two words from which on it is a pause, written as a comma."""
@@ -50,6 +51,7 @@ def align(
     tokenizer: str = "phonemes",
     speaker: str = "",
     seed: int = 1,
+    learned: str | Path = "",
 ) -> Report:
     """Audio data of ``sources`` with the ends of words and phonemes into the folder ``out``.
 
@@ -57,17 +59,24 @@ def align(
     from for ``steps`` steps, and then ``rounds`` times as many together with the sources. Texts
     are held out whole: all recordings of a share ``hold_out`` of them go into the folder
     ``held_out``. Recordings whose mean score is under ``least`` say something else than their
-    text and are dropped. Goes on where an earlier call stopped.
+    text and are dropped. ``learned`` is a file that an earlier call left in its output folder, to
+    be used as it is: nothing is learned then. Goes on where an earlier call stopped.
     """
     out, found = Path(out), parts(sources)
     digest = hashlib.sha256(" ".join(sorted(map(str, like))).encode()).hexdigest()[:16]
     learning = {"like": digest, "like_hours": like_hours, "steps": steps, "rounds": rounds}
     settings = learning | {"seed": seed, "tokenizer": tokenizer, "least": least}
     settings |= {"speaker": speaker, "hold_out": hold_out}
-    path = out / "aligner.safetensors"
-    if not path.exists():
-        learned = [row for folder in like for row in _known(folder, like_hours)]
-        _learn(found, learned, steps, rounds, tokenizer, seed).save(path)
+    path = Path(learned) if learned else out / "aligner.safetensors"
+    if learned:
+        if not path.is_file():
+            raise DataError(
+                "There is no such file.", str(path), "Name the aligner.safetensors of a folder."
+            )
+        settings |= {"learned": hash_files([path])[:16]}
+    elif not path.exists():
+        known = [row for folder in like for row in _known(folder, like_hours)]
+        _learn(found, known, steps, rounds, tokenizer, seed).save(path)
 
     def jobs(inside: bool) -> list[tuple[str, tuple[Any, ...]]]:
         names = (str(out if inside else held_out), str(path), tokenizer, speaker)

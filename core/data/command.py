@@ -68,8 +68,9 @@ def _add_align(commands: argparse._SubParsersAction) -> None:
     )
     align.add_argument("--out", required=True, help="folder for the audio data")
     align.add_argument(
-        "--like", nargs="+", required=True, help="audio data whose phoneme ends are known"
+        "--like", nargs="+", default=[], help="audio data whose phoneme ends are known"
     )
+    align.add_argument("--learned", default="", help="aligner.safetensors of an earlier call")
     align.add_argument("--like-hours", type=float, default=0.5, help="to learn from, of each")
     align.add_argument("--steps", type=int, default=300, help="of learning, for every round")
     align.add_argument("--rounds", type=int, default=1, help="of learning from the sources too")
@@ -92,6 +93,9 @@ def _add_tokenize(commands: argparse._SubParsersAction) -> None:
     _add_set(tokens, "changes to the system; may be repeated")
     tokens.add_argument("--speaker", default="", help="name where the source gives none")
     tokens.add_argument("--exclude", type=Path, help="file of sentences to leave out, one a line")
+    tokens.add_argument(
+        "--mark", default="", help="in front of every text, such as '<|dialect:us|>'"
+    )
     tokens.add_argument("--workers", type=int, default=1, help="processes")
     tokens.set_defaults(run=_tokenize)
 
@@ -141,6 +145,12 @@ def _align(options: argparse.Namespace) -> int:
             "--hold-out, --held-out",
             "Give both, or neither.",
         )
+    if bool(options.like) == bool(options.learned):
+        raise UsageError(
+            "There is nothing to learn from, or nothing left to learn.",
+            "--like, --learned",
+            "Give one of them.",
+        )
     align(
         options.sources,
         options.out,
@@ -154,6 +164,7 @@ def _align(options: argparse.Namespace) -> int:
         tokenizer=options.tokenizer,
         speaker=options.speaker,
         seed=options.seed,
+        learned=options.learned,
     )
     return 0
 
@@ -176,6 +187,7 @@ def _tokenize(options: argparse.Namespace) -> int:
         speaker=options.speaker,
         exclude=options.exclude,
         workers=options.workers,
+        mark=options.mark,
     )
     return 0
 

@@ -205,6 +205,22 @@ def test_a_second_call_learns_nothing_again(tmp_path, small, like, voice, monkey
     assert (out / "voice-000000.parquet").read_bytes() == before
 
 
+def test_what_was_learned_serves_other_recordings(tmp_path, small, like, voice, monkeypatch):
+    command(voice[0], like, tmp_path / "out")
+    monkeypatch.setattr(aligner, "train", None)
+    learned = tmp_path / "out" / "aligner.safetensors"
+    words = ["align", str(like), "--learned", str(learned), "--out", str(tmp_path / "again")]
+    assert main(words) == 0
+    again = next(parts([tmp_path / "again"])[0].recordings())
+    known = next(parts([like])[0].recordings())
+    assert again.words == known.words
+    assert np.median(np.abs(np.array(again.phoneme_ends) - known.phoneme_ends)) < 0.03
+    with pytest.raises(DataError, match="no such file"):
+        main([*words[:3], str(tmp_path / "nothing"), *words[4:]])
+    with pytest.raises(UsageError, match="nothing to learn from"):
+        main([*words, "--like", str(like)])
+
+
 def test_a_pause_becomes_a_comma_and_belongs_to_the_word_before_it():
     words = words_of("as es. za")
     starts, ends = (0.1, 0.2, 0.6, 0.7, 0.8, 0.9), (0.2, 0.35, 0.7, 0.8, 0.9, 1.0)
