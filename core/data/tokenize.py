@@ -17,7 +17,7 @@ from wishbone.core.config import part as part_of
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.sources import Part, Recording, parts
 from wishbone.core.data.tokens import write_tokens
-from wishbone.core.errors import ConfigError, WishboneError
+from wishbone.core.errors import ConfigError, UsageError, WishboneError
 from wishbone.core.interfaces import SpeechTokenizer, Tokenizer
 from wishbone.core.weights import load_part
 
@@ -69,9 +69,23 @@ class Tokens:
         several = getattr(self.speech, "encode_batch", None)
         return several(audios) if several else [self.speech.encode(audio) for audio in audios]
 
-    def row(self, recording: Recording, codes: Tensor, speaker: str) -> dict[str, Any]:
-        """One row of token data."""
+    def mark(self, mark: str) -> list[int]:
+        """The id of a mark, or of none. Raises ``UsageError`` for one that the tokenizer lacks."""
+        known = self.text.space.specials
+        if mark and mark not in known:
+            raise UsageError(
+                f"The tokenizer has no id for the mark '{mark}'; known are {', '.join(known)}.",
+                "wishbone data tokenize --mark",
+                "Add it: --set 'tokenizer.marks=[...]', as the system in training will have it.",
+            )
+        return [known[mark]] if mark else []
+
+    def row(
+        self, recording: Recording, codes: Tensor, speaker: str, mark: str = ""
+    ) -> dict[str, Any]:
+        """One row of token data, with a mark in front where one is named."""
         ids = self.text_ids(recording)
+        ids = [*self.mark(mark), *ids] if ids else ids
         words = sum(i in self.text.space.word_ends for i in ids)
         ends = recording.ends if len(recording.ends) == words else ()
         return {
@@ -94,25 +108,35 @@ def tokenize(
     speaker: str = "",
     exclude: str | Path | None = None,
     workers: int = 1,
+    mark: str = "",
 ) -> Report:
     """Token data of ``sources`` into the folder ``out``, one shard for each part.
 
-    ``exclude`` is a file of sentences, one a line, that must not be in it. Goes on where an
-    earlier call stopped.
+    ``exclude`` is a file of sentences, one a line, that must not be in it; ``mark`` stands in front
+    of every text, such as that of a dialect. Goes on where an earlier call stopped.
     """
     # Every part must load before the first shard, so that a mistake costs nothing.
-    about = _tokens(system, tuple(overrides)).about
+    tokens = _tokens(system, tuple(overrides))
+    tokens.mark(mark)
+    about = tokens.about
     out = Path(out)
     jobs = [
-        (part.name, (part, str(out), system, tuple(overrides), speaker, str(exclude or "")))
+        (part.name, (part, str(out), system, tuple(overrides), speaker, str(exclude or ""), mark))
         for part in parts(sources)
     ]
     settings = about | {"speaker": speaker, "exclude": _digest(exclude)}
+    settings |= {"mark": mark} if mark else {}
     return run_shards(tokenize_part, jobs, out, settings, workers)
 
 
 def tokenize_part(
-    part: Part, out: str, system: str, overrides: tuple[str, ...], speaker: str, exclude: str
+    part: Part,
+    out: str,
+    system: str,
+    overrides: tuple[str, ...],
+    speaker: str,
+    exclude: str,
+    mark: str = "",
 ) -> ShardReport:
     """One part into ``out/<name>.parquet``."""
     if torch.multiprocessing.parent_process() is not None:
@@ -122,7 +146,7 @@ def tokenize_part(
     rows: list[dict[str, Any]] = []
     for recordings in _batches(_usable(part, report, _sentences(exclude))):
         for recording, codes in zip(recordings, tokens.codes(recordings), strict=True):
-            row = tokens.row(recording, codes, speaker)
+            row = tokens.row(recording, codes, speaker, mark)
             if not row["text_ids"]:
                 report.drop(recording.id, recording.text, "nothing to say in the text")
                 continue
