@@ -204,6 +204,27 @@ def test_weights_of_another_base_are_refused():
         load_tensors(wide, plain("rwkv7").state_dict())
 
 
+@pytest.mark.parametrize("kind", ["float32", "nf4"])
+def test_the_base_may_lie_in_a_folder_of_its_own(method, kind, tmp_path):
+    """Then a file of the adapter's tensors alone is enough."""
+    from wishbone.core.weights import write_tensors
+    from wishbone.core.wrapping import begin
+
+    base = plain("rwkv7")
+    write_tensors(tmp_path / "backbone.safetensors", base)
+    section = BASES["rwkv7"] | {"weights": str(tmp_path)}
+    config = PEFT.Config(base=section, method=method, rank=4, base_weights=kind)
+    model, x = PEFT(config).eval(), vectors(base)
+    begin(model)
+    expected = adapted(base, "rwkv7", method=method, base_weights=kind)
+    assert torch.equal(answer(model, x), answer(expected, x))
+    moved(model, 1)
+    alone = {name: model.state_dict()[name].clone() for name in model.own_names()}
+    again = PEFT(config).eval()
+    load_tensors(again, alone)
+    assert torch.equal(answer(again, x), answer(model, x))
+
+
 def test_a_missing_package_is_said_in_three_lines(monkeypatch):
     import sys
 
