@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.arguments import Parser
+from wishbone.core.evaluate import drift, voices
 from wishbone.core.evaluate.clips import Clip, read_audio, read_folder, read_lines
 from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.terminal import progress
@@ -48,6 +49,8 @@ def _parser() -> Parser:
     codec.add_argument("--peers", action="store_true", help="Opus and Codec 2 on the same audio")
     _beside(codec)
     _common(codec, _codec)
+    voices.add_parser(commands, _common)
+    drift.add_parser(commands, _common)
     binding = commands.add_parser("binding", help="loss with another sentence's text minus own")
     binding.add_argument("system", help="a system's name or file, or a trained folder")
     binding.add_argument("data", type=Path, nargs="+", help="folders of token data")
@@ -81,7 +84,7 @@ def _audio(options: argparse.Namespace) -> int:
     judged = panel.map(lambda scorer, clip: scorer.score(clip), clips)
     rows = [row for _, row in zip(progress(clips, "listening"), judged, strict=True)]
     report(str(options.folder), rows, options.items)
-    _keep(options.json, panel, {"items": rows})
+    keep(options.json, panel, {"items": rows})
     return 0
 
 
@@ -137,7 +140,7 @@ def _peers(options: argparse.Namespace, codec: Any, originals: list[Clip], own: 
     found = {
         name: {"bits_per_second": bits, "items": rows} for name, (rows, bits) in judged.items()
     }
-    _keep(options.json, panel, {"original": reference, "codecs": found, "left_out": absent})
+    keep(options.json, panel, {"original": reference, "codecs": found, "left_out": absent})
     return 0
 
 
@@ -165,7 +168,7 @@ def _judge_beside(
         print(_speed(made))
     for line in speech.beside(rows, theirs) if theirs else ():
         print(line)
-    _keep(options.json, panel, {"items": rows, "reference": theirs, "made": made})
+    keep(options.json, panel, {"items": rows, "reference": theirs, "made": made})
     speech.gate(
         rows,
         theirs,
@@ -223,7 +226,7 @@ def _speed(made: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _keep(path: Path | None, panel: Panel, data: dict[str, Any]) -> None:
+def keep(path: Path | None, panel: Panel, data: dict[str, Any]) -> None:
     """Write the numbers by way of a temporary file, where they are wanted."""
     if path is None:
         return

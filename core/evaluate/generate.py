@@ -17,12 +17,16 @@ from wishbone.core.evaluate.plan import Plan, Prompt
 from wishbone.core.pipeline import Utterance, stream
 
 PATIENCE = 120.0
-"""Seconds after which an item is given up."""
+"""Seconds after which an item is given up, unless somebody asks for more."""
 WARM_UP = "This sentence is spoken before anything is measured."
 
 
 def speak(
-    system: System, text: str, seed: int, voice: str | None = None
+    system: System,
+    text: str,
+    seed: int,
+    voice: str | None = None,
+    patience: float = PATIENCE,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """One item: how it went, and its audio [S].
 
@@ -38,7 +42,7 @@ def speak(
             if len(chunk):
                 chunks.append(chunk)
                 arrived.append(perf_counter() - begin)
-            if perf_counter() - begin > PATIENCE:
+            if perf_counter() - begin > patience:
                 error = "took too long"
                 break
     except Exception as caught:  # a failed item is data
