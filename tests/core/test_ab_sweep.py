@@ -1,0 +1,153 @@
+"""Training the arms of an A/B: what is missing, in order, once, and by one process at a time."""
+
+import json
+
+import pytest
+from tiny_corpus import write_recipe
+
+from wishbone.core.errors import ConfigError, UsageError
+from wishbone.core.evaluate import ab, confound, sweep
+from wishbone.core.evaluate.arms import Training
+from wishbone.core.evaluate.plan import read_plan
+
+EXPERIMENT = """
+factors:
+  width:
+    narrow: {{system: {{backbone: {{ffn_width: 32}}}}}}
+    wide: {{}}
+  layout:
+    first: {{system: {{layout: {{form: unistream, pace: words, bistream_probability: 0.0}}}}}}
+    words: {{system: {{layout: {{form: bistream, bistream_probability: 1.0}}}}}}
+train:
+  base: recipe
+  set: {{steps: {steps}, checkpoint_every: 0, evaluate_every: 0}}
+  seeds: [1, 2]
+vary: [backbone.ffn_width, layout]
+prompts: prompts.txt
+"""
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Trainings that leave an export and take no time, in the order in which they were begun."""
+    made = []
+
+    def run(recipe, overrides):
+        folder = next(word for word in overrides if word.startswith("out="))
+        made.append(folder.rsplit("/", 1)[1].strip('"'))
+        leave(json.loads(folder.removeprefix("out=")))
+        return 0
+
+    monkeypatch.setattr("wishbone.core.train.run.run", run)
+    return made
+
+
+def leave(folder):
+    from pathlib import Path
+
+    export = Path(folder) / "export"
+    export.mkdir(parents=True)
+    (export / "config.yaml").write_text("")
+
+
+def wanted(tmp_path, *names):
+    return [Training(n, "recipe", [f'out="{tmp_path / n}"'], tmp_path / n) for n in names]
+
+
+def test_what_is_missing_is_trained_in_order_and_once(tmp_path, calls):
+    trainings = wanted(tmp_path, "r-u.1", "r-w.1", "t-u.1", "t-w.1")
+    leave(tmp_path / "r-w.1")
+    assert sweep.train(trainings, "t-*")
+    assert calls == ["t-u.1", "t-w.1"]
+    assert sweep.train(trainings)
+    assert calls == ["t-u.1", "t-w.1", "r-u.1"]
+    with pytest.raises(UsageError, match="'x-'"):
+        sweep.train(trainings, "x-")
+    with pytest.raises(UsageError, match="not its own trainings"):
+        sweep.train([])
+
+
+def test_what_another_process_trains_is_left_to_it(tmp_path, calls):
+    trainings = wanted(tmp_path, "r-u.1", "r-w.1")
+    with sweep.locked(trainings[0].folder) as mine:
+        assert mine
+        assert not sweep.train(trainings)
+    assert calls == ["r-w.1"]
+    # the lock is gone with who held it
+    assert sweep.train(trainings)
+    assert calls == ["r-w.1", "r-u.1"]
+
+
+def test_a_training_that_was_told_to_stop_ends_the_rest(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("wishbone.core.train.run.run", lambda *words: made.append(words))
+    assert not sweep.train(wanted(tmp_path, "a", "b"))
+    assert len(made) == 1
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
+    write_recipe(tmp_path)
+    (tmp_path / "prompts.txt").write_text("One sentence.\nAnother one.\n")
+    path = tmp_path / "try.yaml"
+    path.write_text(EXPERIMENT.format(steps=1))
+    return path
+
+
+def test_arms_are_the_cells_and_their_checkpoints_the_seeds(experiment, tmp_path):
+    given = read_plan(experiment, trained=tmp_path / "train")
+    assert [arm.key for arm in given.arms] == [
+        "narrow-first", "narrow-words", "wide-first", "wide-words",
+    ]  # fmt: skip
+    # all arms with the first seed come before any with the second
+    names = [each.key for each in given.trainings]
+    assert names[:5] == [*(f"{arm.key}.1" for arm in given.arms), "narrow-first.2"]
+    widths = [arm.config["backbone"]["ffn_width"] for arm in given.arms]
+    assert widths == [32, 32, 64, 64]
+    assert [arm.config["layout"]["form"] for arm in given.arms[:2]] == ["unistream", "bistream"]
+    assert all(each.meant for each in confound.differences(given))
+    with pytest.raises(ConfigError, match="8 of 8 trainings are not done") as caught:
+        ab.run(given, tmp_path / "out")
+    assert "--train" in caught.value.do
+
+
+def test_trained_arms_are_read_from_their_exports(experiment, tmp_path, capfd):
+    out = tmp_path / "out"
+    assert ab.main([str(experiment), "--train", "--only", "*-words.*", "--out", str(out)]) == 0
+    said = capfd.readouterr().err
+    assert "4 of 8 trainings are done" in said and "narrow-first" not in said
+    given = read_plan(experiment, trained=out / "train")
+    found = {each.key: each.config["weights"] for each in given.checkpoints}
+    assert (out / "train" / "wide-words.2" / "export").samefile(found["wide-words.2"])
+    trained = [confound.provenance(each)["seeds"] for each in given.arms[1].checkpoints]
+    assert trained == [{"train": 1}, {"train": 2}]
+    # the same experiment with another number of steps is another one
+    with pytest.raises(ConfigError, match="with other steps"):
+        read_plan(experiment, ["train.set.steps=2"], trained=out / "train")
+
+
+def test_a_stopped_training_goes_on(experiment, tmp_path, monkeypatch):
+    from wishbone.core.train import loop
+
+    class Killed(BaseException):
+        pass
+
+    out = tmp_path / "out"
+    words = [str(experiment), "train.set.steps=2", "train.set.checkpoint_every=1"]
+    words += ["--train", "--only", "wide-words.1", "--out", str(out)]
+    whole = loop.Trainer._train_step
+
+    def fatal(self):
+        if self.step == 1:
+            raise Killed
+        whole(self)
+
+    monkeypatch.setattr(loop.Trainer, "_train_step", fatal)
+    with pytest.raises(Killed):
+        ab.main(words)
+    monkeypatch.setattr(loop.Trainer, "_train_step", whole)
+    assert ab.main(words) == 0
+    log = (out / "train" / "wide-words.1" / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in log if "loss" in json.loads(line)]
+    assert steps == [1, 2]
