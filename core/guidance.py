@@ -7,8 +7,8 @@ draws one id from ::
     logits = u + s (c - u)
 
 s = 1 is plain decoding, for which no second stream is made; s = 0 is the second stream alone; more
-than 1 exaggerates what the condition changes. Both streams are fed what was drawn. ``README.md`` of
-``plugins/phonemes`` and of ``configs/train`` have the commands.
+than 1 exaggerates what the condition changes. Both streams are fed what was drawn. How a model is
+trained for it is in ``wishbone.core.train.dropping``; ``core/train/README.md`` has the commands.
 
 What can be left out, in training and in the second stream, one independent of the other:
 

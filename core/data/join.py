@@ -24,7 +24,8 @@ def join(
 ) -> Report:
     """``pairs`` random pairs from every file of ``source``, no utterance twice, into ``out``.
 
-    With ``prompt`` the first of a pair is given in training and only the second is to be said.
+    With ``prompt`` the first of a pair, of the same speaker, is given in training and only the
+    second is to be said.
     With more ``utterances`` each that many are joined, all of one speaker, and with ``in_order``
     as they follow each other in the file. Raises ``UsageError`` for numbers that make no sense.
     """
@@ -56,7 +57,8 @@ def join_file(
 ) -> ShardReport:
     """What is joined of one file into ``out`` under the same name."""
     corpus = read_tokens(file)
-    if utterances == 2 and not in_order:
+    # what is heard before an utterance is the same voice, or it would be no prompt
+    if utterances == 2 and not in_order and not prompt:
         count = min(pairs, len(corpus) // 2)
         picked = Random(seed).sample(range(len(corpus)), 2 * count)
         groups = [("", picked[at : at + 2]) for at in range(0, 2 * count, 2)]
