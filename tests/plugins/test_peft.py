@@ -116,6 +116,22 @@ def trained_linear(model, x, target, steps=5):
     return model(x).detach()
 
 
+@pytest.mark.parametrize("kind", ["float32", "nf4"])
+def test_training_under_autocast(arm, method, kind):
+    """bfloat16 products, float32 gradients near those of float32."""
+    model = adapted(plain(arm), arm, seed=1, method=method, base_weights=kind).train()
+    x, found = vectors(model), []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y, _ = model(x)
+        y.float().square().mean().backward()
+        grads = [p.grad.flatten().clone() for p in model.parameters() if p.requires_grad]
+        assert {g.dtype for g in grads} == {torch.float32}
+        found.append(torch.cat(grads))
+    assert (found[1] - found[0]).norm() < 0.1 * found[0].norm()
+
+
 class OneLayer(torch.nn.Module):
     def __init__(self, weight):
         super().__init__()
