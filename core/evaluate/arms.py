@@ -64,7 +64,7 @@ class Training:
     """One training that an arm needs."""
 
     key: str
-    """As its checkpoint's."""
+    """The arm's name and the number of the seed, so that seeds can be added later."""
     recipe: str | Path
     overrides: list[str]
     folder: Path
@@ -192,7 +192,7 @@ def trainings_of(
     base = _base(train, levels)
     made = []
     for number, seed in enumerate(train.seeds, 1):
-        name = f"{key}.{number}" if len(train.seeds) > 1 else key
+        name = f"{key}.{number}"
         run = trained / name
         words = said | {"seed": seed, "out": str(run)}
         overrides = [f"{k}={json.dumps(v)}" for k, v in words.items()]

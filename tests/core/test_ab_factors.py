@@ -13,6 +13,7 @@ from wishbone.core.compose import Config
 from wishbone.core.errors import ConfigError, DataError
 from wishbone.core.evaluate import ab, compare, confound, generate, listening, page, tables, words
 from wishbone.core.evaluate.arms import Arm, factor_levels
+from wishbone.core.evaluate.effects import questions
 from wishbone.core.evaluate.items import Items
 from wishbone.core.evaluate.metrics import choose, choose_listening
 from wishbone.core.evaluate.plan import read_plan
@@ -323,18 +324,29 @@ def check(path):
 
     for name, drawing in plots.figures(result).items():
         assert path.with_name(f"{result['name']}-{name}.svg").read_text() == drawing
-    for arm in result["arms"]:
-        for key, metric in result["metrics"].items():
-            raw = [result["raw"][key][each] for each in arm["checkpoints"]]
-            values = np.array(raw, float).reshape(len(raw), len(raw[0]), -1)
-            found = result["values"][arm["key"]][key]
-            if found is None or np.isnan(values).any():
-                continue
-            weights = result["raw"]["words"] if key == "wer" else None
-            rows = np.log(values) if metric["ratio"] else values
-            mean = np.average(rows.mean((0, 2)), weights=weights)
-            mean = np.exp(mean) if metric["ratio"] else mean
-            assert mean == pytest.approx(found["value"], rel=1e-4, abs=1e-4)
+    for key, metric in result["metrics"].items():
+        means = [mean_of(result, arm, key, metric) for arm in result["arms"]]
+        if None in means:
+            continue
+        read = np.exp if metric["ratio"] else float
+        for arm, mean in zip(result["arms"], means, strict=True):
+            assert read(mean) == pytest.approx(result["values"][arm["key"]][key]["value"], 1e-4)
+        asked = questions(result["factors"], [arm["levels"] for arm in result["arms"]])
+        found = [each for each in result["effects"] if each["metric"] == key]
+        for each, effect in zip(asked, found, strict=True):
+            amount = sum(c * mean for c, mean in zip(each.coefficients, means, strict=True))
+            assert read(amount) == pytest.approx(effect["difference"], rel=1e-4, abs=1e-4)
+
+
+def mean_of(result, arm, key, metric):
+    """An arm's mean from the raw values, of ratios the logarithm; None where some are missing."""
+    raw = [result["raw"][key][each] for each in arm["checkpoints"]]
+    values = np.array(raw, float).reshape(len(raw), len(raw[0]), -1)
+    if np.isnan(values).any():
+        return None
+    weights = result["raw"]["words"] if key == "wer" else None
+    rows = np.log(values) if metric["ratio"] else values
+    return float(np.average(rows.mean((0, 2)), weights=weights))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
