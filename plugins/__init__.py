@@ -79,6 +79,8 @@ def wishbone_converters() -> list[tuple[str, str, str]]:
     """Other projects' files that can be read and written."""
     return [
         ("rwkv-lm", "wishbone.plugins.rwkv7.convert:RWKVLM", "a .pth of RWKV-LM (RWKV-7)"),
+        ("rwkv-lm-text", "wishbone.plugins.rwkv7.convert_text:Text",
+         "the same with its tables, as a model of text: the World models (a whole model)"),
         ("fla", "wishbone.plugins.rwkv7.convert:FLA",
          "a folder of flash-linear-attention or rwkv7-hf (RWKV-7)"),
         ("qwen2", "wishbone.plugins.transformer.convert:Qwen2",

@@ -1,0 +1,73 @@
+"""Models of text in RWKV-LM's form, in and out, and what they continue with."""
+
+import pytest
+import rwkv7_files
+import torch
+
+from wishbone.core import text_model
+from wishbone.core.convert import main
+from wishbone.core.errors import CheckpointError
+from wishbone.core.weights import read_tensors
+from wishbone.plugins.rwkv7.convert_text import Text
+
+TOKENS = [b"a", b"b", b" ", b"ab", b"\xe4\xbd\xa0"]
+
+
+def write_world(folder):
+    """A vocabulary in World's form, too small to say much."""
+    folder.mkdir()
+    rows = [f"{i} {token!r} {len(token)}" for i, token in enumerate(TOKENS, start=1)]
+    (folder / "rwkv_vocab_v20230424.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_a_world_model_becomes_a_text_system_and_comes_back(tmp_path):
+    tensors = rwkv7_files.trained_looking(width=64, head_size=32, ffn_width=128, ranks=(8, 8, 8, 8))
+    torch.save(tensors, tmp_path / "world.pth")
+    assert main(["rwkv-lm-text", str(tmp_path / "world.pth"), str(tmp_path / "ours")]) == 0
+    vocabulary = write_world(tmp_path / "vocabulary")
+    config = text_model.read(tmp_path / "ours", [f"tokenizer.release={vocabulary}"])
+    system = text_model.build(config)
+    assert system.layout.end == 0 and system.layout.extra == 0
+    ids = system.tokenizer.encode("ab a")
+    assert ids == [4, 3, 1] and system.tokenizer.decode(ids) == "ab a"
+    # the same tables around the same backbone
+    row = torch.tensor([[0, *ids]])
+    hidden, _ = system.model.backbone(tensors["emb.weight"][row])
+    expected = hidden @ tensors["head.weight"].T
+    assert torch.allclose(system.logits(["ab a"]), expected, atol=1e-5)
+    assert main(["rwkv-lm-text", str(tmp_path / "ours"), str(tmp_path / "back.pth"), "--out"]) == 0
+    back = read_tensors(tmp_path / "back.pth")
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name].flatten(), tensors[name].flatten()) for name in tensors)
+
+
+def test_logits_are_those_of_the_official_package(tmp_path, monkeypatch):
+    pytest.importorskip("rwkv", reason="pip install rwkv: the official inference package")
+    monkeypatch.setenv("RWKV_V7_ON", "1")
+    monkeypatch.setenv("RWKV_JIT_ON", "0")
+    from rwkv.model import RWKV
+
+    tensors = rwkv7_files.trained_looking(width=128, head_size=64, ffn_width=512)
+    # the package looks for these in every block
+    for name in ("v0", "v1", "v2"):
+        tensors[f"blocks.0.att.{name}"] = tensors[f"blocks.1.att.{name}"]
+    torch.save(tensors, tmp_path / "world.pth")
+    assert main(["rwkv-lm-text", str(tmp_path / "world.pth"), str(tmp_path / "ours")]) == 0
+    vocabulary = write_world(tmp_path / "vocabulary")
+    config = text_model.read(tmp_path / "ours", [f"tokenizer.release={vocabulary}"])
+    found = text_model.build(config).logits(["ab a ba"])[0]
+    theirs = RWKV(model=str(tmp_path / "world"), strategy="cpu fp32")
+    expected, state = [], None
+    for row in [0, *text_model.build(config).tokenizer.encode("ab a ba")]:
+        logits, state = theirs.forward([row], state)
+        expected.append(logits)
+    assert (found - torch.stack(expected)).abs().max() < 1e-4
+
+
+def test_a_backbone_alone_is_no_text_model(tmp_path):
+    tensors = rwkv7_files.trained_looking()
+    del tensors["head.weight"]
+    torch.save(tensors, tmp_path / "backbone.pth")
+    with pytest.raises(CheckpointError, match="without tables.head"):
+        Text().read(tmp_path / "backbone.pth")
