@@ -24,6 +24,7 @@ from wishbone.core.evaluate.arms import (
 )
 from wishbone.core.evaluate.clips import read_lines
 from wishbone.core.evaluate.metrics import Metric, choose, choose_listening
+from wishbone.core.wrapping import innermost
 
 __all__ = ["Arm", "Experiment", "Plan", "Prompt", "read_plan", "seed_of", "weights_hash"]
 
@@ -195,6 +196,7 @@ def read_plan(
 def weights_files(config: Config) -> list[Path]:
     """Files of weights that a system reads, in a fixed order."""
     named = [config.get("weights"), *(v.get("weights") for v in config.values() if _is_slot(v))]
+    named.append(innermost(config.get("backbone") or {}).get("weights"))
     folders = dict.fromkeys(weights_folder(name) for name in named if name)
     return [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -46,7 +47,9 @@ def main(argv: list[str]) -> int:
     )
     torch.manual_seed(options.seed)
     ids = list(system.continued(options.text, options.count, sampling, options.seed))
-    said = f"{options.text.rstrip()}{system.tokenizer.decode(ids)}"
+    # a tokenizer of letters writes no space behind a mark
+    more = re.sub(r"([,.?!])(?=\w)", r"\1 ", system.tokenizer.decode(ids))
+    said = f"{options.text.rstrip()}{more}"
     print(said)
     if speech:
         report_memory(speech, system)

@@ -21,6 +21,7 @@ from wishbone.core.errors import (
 )
 from wishbone.core.interfaces import Backbone, State
 from wishbone.core.wrapping import Wrapper, build_base, count_base
+from wishbone.plugins.engines import LARGEST_UNASKED
 from wishbone.plugins.peft.files import Adapter, read_adapter
 from wishbone.plugins.peft.layers import PARTS, Size
 from wishbone.plugins.peft.names import rows_of
@@ -146,10 +147,13 @@ class PiSSA(Wrapper):
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """As in ``Backbone``. An engine has weights of its own: one set for each mode.
 
-        "eager" keeps the one copy of W that both modes share. Rows of both modes in one batch
-        always run so.
+        "eager" keeps the one copy of W that both modes share, and "auto" does for a large base.
+        Rows of both modes in one batch always run so.
         """
         self._fast = None
+        unasked = engine == "auto" and weights == "float32"
+        if engine == "eager" or (unasked and _numbers(self.base) > LARGEST_UNASKED):
+            return self.base.accelerate("eager", weights)
         fast = _Fast(self.copied(merge=False), self.copied(merge=True))
         used = fast.text.accelerate(engine, weights)
         fast.speech.accelerate(used if engine == "auto" else engine, weights)
@@ -337,6 +341,10 @@ def _check_rank(rank: int, name: str, layer: nn.Module) -> None:
             "backbone.rank",
             f"Write {min(shape)} or less.",
         )
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _put(base: nn.Module, name: str, layer: nn.Module) -> None:
