@@ -240,7 +240,7 @@ def test_two_processes_read_the_rows_of_one(tmp_path):
     commands = [
         [recipe, f"out={tmp_path}/{shard}", f"shard={shard}", *words] for shard in ("none", "full")
     ]
-    said = together(*commands, limit=300)
+    said = together(*commands, limit=500)
     assert not any(said), said
     main([str(recipe), f"out={tmp_path}/alone", *words, "accumulate=2"])
     alone = losses(tmp_path / "alone")
