@@ -125,22 +125,17 @@ def _codec(options: argparse.Namespace) -> int:
 
 def _peers(options: argparse.Namespace, codec: Any, originals: list[Clip], own: list[Clip]) -> int:
     """The codec among other codecs: the same recordings through all of them."""
-    from wishbone.core.evaluate import peers, speech
+    from wishbone.core.evaluate import peers
 
     made, absent = peers.copies(originals)
     whole = {options.system: (own, peers.bits_of(codec.speech_tokenizer.codes)), **made}
-    panel = Panel(options.threads)
-    reference = speech.judge(panel, originals, "listening to the originals")
+    listening = peers.Listening(Panel(options.threads), options.json)
+    reference = listening.judge("original", originals)
     judged = {
-        name: (speech.judge(panel, clips, f"listening to {name}"), bits)
-        for name, (clips, bits) in whole.items()
+        name: (listening.judge(name, clips, bits), bits) for name, (clips, bits) in whole.items()
     }
     for line in peers.table(judged, reference, absent):
         print(line)
-    found = {
-        name: {"bits_per_second": bits, "items": rows} for name, (rows, bits) in judged.items()
-    }
-    keep(options.json, panel, {"original": reference, "codecs": found, "left_out": absent})
     return 0
 
 

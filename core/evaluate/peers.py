@@ -7,12 +7,15 @@ coding says what that alone costs. None is needed: what is not there is left out
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import math
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ import soundfile
 from wishbone.core.errors import DataError, WishboneError
 from wishbone.core.evaluate.clips import Clip, resample
 from wishbone.core.evaluate.extras import need
-from wishbone.core.evaluate.score import summarize
+from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.statistics import bootstrap
 from wishbone.core.evaluate.terminal import progress
 from wishbone.core.interfaces import CodeSpace
@@ -148,6 +151,66 @@ def copies(
             bits += spent
         made[peer.name] = (clips, bits / sum(clip.seconds for clip in originals))
     return made, absent
+
+
+@dataclass
+class Listening:
+    """Judging many sets of recordings, which goes on where it was stopped.
+
+    What was heard in a recording is kept in ``path`` by the hash of its samples, so that after a
+    change of one codec only that one is listened to again. Rows of other judges are not used.
+    """
+
+    panel: Panel
+    path: Path | None
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    EVERY = 10
+    """Recordings after which the file is written."""
+
+    def __post_init__(self) -> None:
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            before = json.loads(self.path.read_text(encoding="utf-8"))
+            rows = [row for each in before["sets"].values() for row in each["items"]]
+            same = before["signatures"] == self.panel.first.signatures
+            self.known = {row["audio"]: row for row in rows} if same else {}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"The file holds something else: {error!r}.", str(self.path), "Name another file."
+            ) from error
+
+    def judge(self, name: str, clips: Sequence[Clip], bits: float | None = None) -> Rows:
+        """Rows of a set of recordings; ``bits`` per second go into the file with them."""
+        marks = [hashlib.sha256(clip.audio.tobytes()).hexdigest()[:16] for clip in clips]
+        todo = [pair for pair in zip(marks, clips, strict=True) if pair[0] not in self.known]
+        judged = self.panel.map(lambda scorer, pair: scorer.score(pair[1]), todo)
+        pairs = zip(progress(todo, f"listening to {name}"), judged, strict=True)
+        for number, ((mark, _), row) in enumerate(pairs, start=1):
+            self.known[mark] = {**row, "audio": mark}
+            if number % self.EVERY == 0:
+                self._note(name, bits, marks)
+        return self._note(name, bits, marks)
+
+    def _note(self, name: str, bits: float | None, marks: Sequence[str]) -> Rows:
+        rows = [self.known[mark] for mark in marks if mark in self.known]
+        self.sets[name] = {"bits_per_second": bits, "items": rows}
+        if self.path:
+            aside = self.path.with_name(f".{self.path.name}.new")
+            # rows of an earlier run that this one has not come to yet are kept
+            others = {mark for each in self.sets.values() for mark in _marks(each["items"])}
+            rest = [row for mark, row in self.known.items() if mark not in others]
+            sets = self.sets | ({"not used": {"items": rest}} if rest else {})
+            whole = {"signatures": self.panel.first.signatures, "sets": sets}
+            text = json.dumps(whole, indent=1, ensure_ascii=False)
+            aside.write_text(text + "\n", encoding="utf-8")
+            aside.replace(self.path)
+        return rows
+
+
+def _marks(rows: Rows) -> list[str]:
+    return [row["audio"] for row in rows]
 
 
 def bits_of(codes: CodeSpace) -> float:

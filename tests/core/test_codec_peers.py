@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from wishbone.core.errors import DataError
-from wishbone.core.evaluate import command, peers, speech
+from wishbone.core.evaluate import command, peers
 from wishbone.core.evaluate.clips import Clip
 from wishbone.core.evaluate.peers import Peer
 from wishbone.core.interfaces import CodeSpace
@@ -90,12 +90,74 @@ def test_the_table_pairs_by_line_and_shows_the_originals():
     assert lines[3] == "gone: left out (why)"
 
 
+class Ears:
+    """A scorer that counts what it listens to."""
+
+    def __init__(self, signature="these ears"):
+        self.signatures, self.heard = {"wer": signature}, []
+
+    def score(self, clip):
+        self.heard.append(clip.key)
+        return rows(1)[0] | {"key": clip.key}
+
+
+class Room:
+    def __init__(self, signature="these ears"):
+        self.first = Ears(signature)
+
+    def map(self, judge, items):
+        return (judge(self.first, item) for item in items)
+
+
+def test_what_was_heard_is_not_listened_to_again(tmp_path):
+    path, first, second = tmp_path / "found.json", Room(), Room()
+    loud = [Clip(clip.key, clip.text, clip.audio * (n + 1), 24_000) for n, clip in
+            enumerate(clips())]  # fmt: skip
+    listening = peers.Listening(first, path)
+    before = listening.judge("original", loud)
+    listening.judge("ours", clips()[:1], 317.0)
+    assert first.first.heard == ["000", "001", "002"]  # the copy of the first is the same sound
+    # a new codec: only what it changed is listened to; the others are as they were
+    again = peers.Listening(second, path)
+    assert again.judge("original", loud) == before
+    again.judge("ours", [Clip("000", "some words", tone(0.3), 24_000)], 317.0)
+    assert second.first.heard == ["000"]
+    sets = json.loads(path.read_text())["sets"]
+    assert sets["ours"]["bits_per_second"] == 317.0 and len(sets["original"]["items"]) == 3
+    # other judges do not believe these, and a file of something else is refused
+    other = Room("others")
+    peers.Listening(other, path).judge("original", loud)
+    assert len(other.first.heard) == 3
+    path.write_text("[1]")
+    with pytest.raises(DataError, match="something else"):
+        peers.Listening(Room(), path)
+
+
+def test_a_listening_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    path, room = tmp_path / "found.json", Room()
+    monkeypatch.setattr(peers.Listening, "EVERY", 1)
+    different = [Clip(f"{n}", "x", tone(0.2) * (n + 1), 24_000) for n in range(4)]
+
+    def score(clip):
+        if clip.key == "2":
+            raise KeyboardInterrupt
+        return rows(1)[0] | {"key": clip.key}
+
+    monkeypatch.setattr(room.first, "score", score)
+    with pytest.raises(KeyboardInterrupt):
+        peers.Listening(room, path).judge("original", different)
+    later = Room()
+    found = peers.Listening(later, path).judge("original", different)
+    assert later.first.heard == ["2", "3"] and [row["key"] for row in found] == list("0123")
+
+
 def test_the_command_writes_every_line_of_every_codec(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        peers, "PEERS", (Peer("same", lambda audio, rate: (audio, rate, 8), lambda: ""),)
+        peers.copies,
+        "__defaults__",
+        ((Peer("same", lambda audio, rate: (audio, rate, 8), lambda: ""),),),
     )
-    monkeypatch.setattr(peers.copies, "__defaults__", (peers.PEERS,))
-    monkeypatch.setattr(speech, "judge", lambda panel, clips, what: rows(*[1] * len(clips)))
+    monkeypatch.setattr(command, "Panel", lambda threads: Room())
     folder = tmp_path / "audio"
     folder.mkdir()
     for n in range(3):
@@ -104,7 +166,7 @@ def test_the_command_writes_every_line_of_every_codec(tmp_path, monkeypatch, cap
     words = ["codec", "quickstart", "--peers", "--text", str(tmp_path / "text")]
     words += ["--reference", str(folder), "--json", str(tmp_path / "found.json")]
     assert command.main(words) == 0
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert set(found["codecs"]) == {"quickstart", "same"}
-    assert len(found["codecs"]["same"]["items"]) == 3
+    found = json.loads((tmp_path / "found.json").read_text())["sets"]
+    assert set(found) == {"original", "quickstart", "same"}
+    assert len(found["same"]["items"]) == 3
     assert "same" in capsys.readouterr().out
