@@ -25,7 +25,7 @@ def described(
     margin = float(np.log1p(metric.margin)) if metric.ratio else metric.margin
     verdict, more = _decide(interval, margin, metric, found.p, units)
     if interaction:
-        names = {"better": "present", "worse": "present", "equivalent": "none within margin"}
+        names = {"better": "present", "worse": "present", "equivalent": "none beyond margin"}
         verdict = names.get(verdict, verdict)
     if found.freedom is not None and more:
         # prompts alone settle it only where seeds are not what makes the interval wide

@@ -73,10 +73,10 @@ def markdown(result: Result) -> str:
     if result["factors"]:
         shown = [tables.cells(result), tables.effects(result), *shown]
     shown += [tables.trainings(result), tables.lengths(result), tables.failures(result)]
-    for table in shown:
+    for number, table in enumerate(shown):
         out += [f"### {table.title}", tables.markdown(table)]
-        if table.title == tables.TRAININGS and result["factors"]:
-            out.append(f"![Every metric in every cell]({name}-figures.svg)")
+        if result["factors"] and number == 0:
+            out += [tables.margins(result), f"![Every metric in every cell]({name}-figures.svg)"]
         if table.title == tables.LENGTH and result.get("length"):
             out.append(f"![Speed and memory against length]({name}-length.svg)")
     out += ["### What it cannot show", "\n".join(f"- {line}" for line in words.cannot(result))]

@@ -102,7 +102,9 @@ def sizes(result: Result) -> Table:
     """What each arm costs: the report's budget."""
     names = [arm["key"] for arm in result["arms"]]
     rows = budget.rows([result["budget"][name] for name in names])
-    return Table("Budget", ["", *names], [[title, *row] for title, row in rows])
+    several = len(result["arms"][0].get("checkpoints") or ()) > 1
+    title = "Budget, of the first training" if several else "Budget"
+    return Table(title, ["", *names], [[title, *row] for title, row in rows])
 
 
 def failures(result: Result) -> Table:
@@ -115,6 +117,12 @@ def failures(result: Result) -> Table:
         count = f"{sum(found['why'].values())} of {found['items']}"
         rows.append([arm["key"], count, interval, why])
     return Table("Failed items", ["", "failed", "95 % interval", "why"], rows)
+
+
+def margins(result: Result) -> str:
+    """The differences that count as none, chosen before the result was seen."""
+    listed = (f"{m['title']} {words.margin(m)}" for m in result["metrics"].values())
+    return f"Margins of equivalence, chosen beforehand: {', '.join(listed)}."
 
 
 def markdown(table: Table) -> str:

@@ -73,9 +73,7 @@ def show(result: dict[str, Any]) -> None:
     for title, cells in budget_rows([result["budget"][name] for name in names]):
         sizes.add_row(title, *cells)
     console.print(sizes)
-    several = any(len(arm.get("checkpoints") or ()) > 1 for arm in result["arms"])
-    shown = [tables.cells(result), tables.effects(result)] if result["factors"] else []
-    for each in [*shown, *([tables.trainings(result)] if several else [])]:
+    for each in [tables.cells(result), tables.effects(result)] if result["factors"] else []:
         console.print(_plain(each, Table))
     # with factors, single arms are in the report
     for other in names[1:] if not result["factors"] else ():

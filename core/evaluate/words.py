@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wishbone.core.evaluate.contrast import student
+from wishbone.core.evaluate.metrics import LISTENING
 
 Each = Mapping[str, Any]
 
@@ -45,7 +46,8 @@ def settle(each: Each) -> str:
         return ""
     if more is None and (each.get("seed_share") or 0) >= 0.5:
         return " (needs more training seeds)"
-    return " (no number of prompts can be given)" if more is None else f" (+{more} prompts)"
+    what = "utterances" if each["metric"] in LISTENING else "prompts"
+    return f" (no number of {what} can be given)" if more is None else f" (+{more} {what})"
 
 
 def closing(result: Each) -> list[str]:

@@ -131,7 +131,7 @@ def test_the_factors_effects_are_found_and_their_interaction_is_not(tmp_path):
     assert wer["w - u, t"]["difference"] == pytest.approx(10, abs=3)
     crossing = wer["(t - r) with w, minus with u"]
     assert crossing["low"] < 0 < crossing["high"]
-    assert crossing["verdict"] in ("inconclusive", "none within margin")
+    assert crossing["verdict"] in ("inconclusive", "none beyond margin")
 
 
 def test_an_interaction_is_found_where_there_is_one(tmp_path):
