@@ -14,6 +14,9 @@ UNITS = {
     "first_audio": (1000.0, "ms"),
     "work": (1.0, "s per s of sound"),
     "first_work": (1000.0, "ms"),
+    "language_model": (1.0, "s per s of sound"),
+    "flow": (1.0, "s per s of sound"),
+    "vocoder": (1.0, "s per s of sound"),
     "streams": (1.0, "streams"),
 }
 """Measure -> factor and unit in which people read it."""
@@ -22,6 +25,8 @@ UNSTEADY = 0.15
 WHAT = {
     "rtf": "time", "work": "processor time",
     "first_audio": "first sound", "first_work": "processor time to the first sound",
+    "language_model": "of it the language model", "flow": "of it the flow",
+    "vocoder": "of it the vocoder",
 }  # fmt: skip
 """Measure -> what to add to a case that has several."""
 

@@ -1,7 +1,7 @@
 """The public code of CosyVoice2 as a contender of ``wishbone bench``, from the user's checkout.
 
 Nothing of it is here. Its classes are built as ``examples/libritts/cosyvoice2/conf`` of the
-checkout says, filled by its own ``CosyVoice2Model.load`` and asked through its own
+checkout says, filled as its ``CosyVoice2Model.load`` does and asked through its own
 ``CosyVoice2Model.tts``. It is helped where it would not run or would not be comparable:
 
 - modules that it imports and does not use here (``conformer``, ``matcha.utils``) are empty ones;
@@ -32,14 +32,13 @@ from torch import Tensor
 
 from wishbone.core.bench.contenders import Contender, Job, Times, resident_bytes, version_of
 from wishbone.plugins.cosyvoice2.release_bench import (
-    CODE_RATE,
+    Shares,
     excitation,
-    listened,
     merged,
     no_release,
     one_core,
+    random_mel,
     request,
-    timed,
 )
 
 CHECKOUT, PACKAGES = "WISHBONE_COSYVOICE", "WISHBONE_COSYVOICE_PACKAGES"
@@ -105,7 +104,10 @@ class Reference(Contender):
         folder = Path(self.job.model["release"])
         with _helped():
             self.model = _build(folder)
-        self.model.load(*(str(folder / name) for name in ("llm.pt", "flow.pt", "hift.pt")))
+        _fill(self.model, folder)
+        self.shares = Shares()
+        self.shares.watch("flow", self.model.flow, "inference")
+        self.shares.watch("vocoder", self.model.hift, "inference")
         llm, ratio = self.model.llm, self.request.ratio
         llm.inference = partial(
             llm.inference, min_token_text_ratio=ratio, max_token_text_ratio=ratio
@@ -135,9 +137,7 @@ class Reference(Contender):
             return {"logits": logits[: model.llm.speech_token_size].tolist()}
         if what["way"] == "flow":
             return {"mel": self._flow(codes, True)[0].T.flatten().tolist()}
-        from wishbone.plugins.cosyvoice2.release_bench import _mel
-
-        mel = _mel(5, 2 * len(codes)).T[None]
+        mel = random_mel(5, 2 * len(codes)).T[None]
         made = model.hift.decode(x=mel, s=excitation(mel.shape[2] * 480))
         return {"samples": made.flatten().tolist()}
 
@@ -145,18 +145,8 @@ class Reference(Contender):
         """As of ``Release``."""
         return merged([self._once(case) for _ in range(count)])
 
-    @torch.inference_mode()
     def _once(self, case: str) -> Times:
-        asked, seconds = self.request, self.request.length / CODE_RATE
-        if case == "language model":
-            return timed(lambda: self._draw(), seconds)
-        if case == "flow":
-            codes = asked.codes
-            return timed(lambda: self._flow(codes, False), seconds)
-        if case == "vocoder":
-            mel = asked.spectrum.T[None]
-            return timed(lambda: self.model.hift.inference(speech_feat=mel), seconds)
-        return listened(self._speak(case == "stream"))
+        return self.shares.listen(self._speak(case == "stream"))
 
     def _speak(self, stream: bool) -> Iterator[Tensor]:
         asked, model = self.request, self.model
@@ -173,16 +163,6 @@ class Reference(Contender):
             stream=stream,
         ):
             yield made["tts_speech"]
-
-    def _draw(self) -> None:
-        asked = self.request
-        text, said, heard = _row(asked.text), _row(asked.said), asked.heard[None].int()
-        drawn = self.model.llm.inference(
-            text, _size(text), said, _size(said), heard, _size(heard), torch.zeros(0, 192)
-        )
-        count = sum(1 for _ in drawn)
-        if count != asked.length:
-            raise RuntimeError(f"it drew {count} codes, not {asked.length}")
 
     def _flow(self, codes: Tensor, streaming: bool) -> Tensor:
         """codes [N] -> mel [1, 80, 2 N] behind the request's recording."""
@@ -257,10 +237,24 @@ def _build(folder: Path) -> Any:
 
     with torch.device("meta"):
         llm = _language_model(folder)
-    # load_state_dict copies into what is there, so there must be something
-    llm = llm.to_empty(device="cpu")
     _repair(llm)
     return CosyVoice2Model(llm, _flow_model(), _vocoder())
+
+
+def _fill(model: Any, folder: Path) -> None:
+    """What ``CosyVoiceModel.load`` does, but that files are mapped and not read twice."""
+    for part, name in ((model.llm, "llm.pt"), (model.flow, "flow.pt"), (model.hift, "hift.pt")):
+        tensors = torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
+        tensors = {key.replace("generator.", ""): row for key, row in tensors.items()}
+        # dtypes as the classes have them, whatever a file holds, and a table of two names once
+        wanted, copies = part.state_dict(), {}
+        for key, row in tensors.items():
+            place = row.data_ptr(), row.shape
+            if place not in copies:
+                copies[place] = row.to(wanted[key].dtype, copy=True)
+            tensors[key] = copies[place]
+        part.load_state_dict(tensors, strict=True, assign=True)
+        part.eval()
 
 
 def _language_model(folder: Path) -> Any:
@@ -282,9 +276,8 @@ def _language_model(folder: Path) -> Any:
 
 
 def _repair(llm: Any) -> None:
-    """What no file holds: the tied table, and the waves of rotary positions."""
+    """What no file holds: the waves of rotary positions."""
     body = llm.llm.model
-    body.tie_weights()
     rotary = body.model.rotary_emb
     fresh = type(rotary)(config=body.config)
     rotary.register_buffer("inv_freq", fresh.inv_freq, persistent=False)

@@ -1,4 +1,4 @@
-"""A contender for ``wishbone bench``: a whole release, part by part and from text to sound.
+"""A contender for ``wishbone bench``: a whole release from text to sound, and what its parts cost.
 
 ``reference_bench`` is its counterpart, the public code on the same files; both answer the same
 request and are asked the same cases.
@@ -7,10 +7,10 @@ request and are asked the same cases.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 import torch
@@ -18,8 +18,6 @@ from torch import Tensor
 
 from wishbone.core.bench.contenders import Contender, Job, Times, resident_bytes
 
-CODE_RATE = 25
-"""Codes per second."""
 SAMPLE_RATE = 24_000
 TONE = 0.05
 """Loudness of the excitation in the check of the vocoder."""
@@ -43,16 +41,6 @@ class Request:
     """Codes that are to be drawn, no fewer and no more."""
 
     @property
-    def codes(self) -> Tensor:
-        """[N] codes for the parts that come after the language model."""
-        return _numbers(3, 0, 6561, self.length).long()
-
-    @property
-    def spectrum(self) -> Tensor:
-        """[2 N, 80] mel for the vocoder."""
-        return _mel(4, 2 * self.length)
-
-    @property
     def ratio(self) -> float:
         """Codes per id of the text: an upper and a lower bound that leave no choice."""
         # beyond the exact quotient, as both sides cut the product to a whole number
@@ -72,7 +60,7 @@ def request(model: Mapping[str, Any]) -> Request:
         text=list(text),
         said=list(tokenizer.encode(model["transcript"])),
         heard=_numbers(1, 0, 6561, prompt).long(),
-        mel=_mel(2, 2 * prompt),
+        mel=random_mel(2, 2 * prompt),
         speaker=torch.cos(1.7 * torch.arange(192)),
         length=int(model["codes"]),
     )
@@ -92,34 +80,52 @@ def one_core(job: Job) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
 
 
-def timed(work: Callable[[], Any], seconds: float) -> Times:
-    """``rtf`` and ``work``: time and processor time per second of sound."""
-    begin, worked = perf_counter(), process_time()
-    work()
-    return {
-        "rtf": [(perf_counter() - begin) / seconds],
-        "work": [(process_time() - worked) / seconds],
-    }
+class Shares:
+    """Processor time spent in parts of a system while it speaks."""
 
+    def __init__(self) -> None:
+        self._spent: dict[str, float] = {}
 
-def listened(chunks: Iterator[Any]) -> Times:
-    """As ``timed``, and ``first_audio`` and ``first_work``: until the first sound is there."""
-    begin, worked, samples = perf_counter(), process_time(), 0
-    first: tuple[float, float] | None = None
-    for chunk in chunks:
-        samples += chunk.shape[-1]
-        if samples and first is None:
-            first = perf_counter() - begin, process_time() - worked
-    if first is None:
-        raise RuntimeError("nothing was spoken")
-    seconds = samples / SAMPLE_RATE
-    return {
-        "rtf": [(perf_counter() - begin) / seconds],
-        "work": [(process_time() - worked) / seconds],
-        "first_audio": [first[0]],
-        "first_work": [first[1]],
-        "seconds_of_sound": [seconds],
-    }
+    def watch(self, name: str, owner: Any, method: str) -> None:
+        """Count the time of ``owner.method`` as that of ``name``."""
+        inner = getattr(owner, method)
+        self._spent[name] = 0.0
+
+        def watched(*words: Any, **named: Any) -> Any:
+            # of this thread alone: the public code has another one beside it
+            begin = thread_time()
+            try:
+                return inner(*words, **named)
+            finally:
+                self._spent[name] += thread_time() - begin
+
+        setattr(owner, method, watched)
+
+    def listen(self, chunks: Iterator[Any]) -> Times:
+        """Drain ``chunks`` of samples -> seconds per second of sound, and until the first.
+
+        ``rtf`` and ``first_audio`` by the clock; ``work`` and ``first_work`` of the processor,
+        and of it ``flow``, ``vocoder`` and ``language_model``, which is all that is left.
+        """
+        self._spent = dict.fromkeys(self._spent, 0.0)
+        begin, worked, samples = perf_counter(), process_time(), 0
+        first: tuple[float, float] | None = None
+        for chunk in chunks:
+            samples += chunk.shape[-1]
+            if samples and first is None:
+                first = perf_counter() - begin, process_time() - worked
+        if first is None:
+            raise RuntimeError("nothing was spoken")
+        seconds, work = samples / SAMPLE_RATE, process_time() - worked
+        parts = {name: [spent / seconds] for name, spent in self._spent.items()}
+        return {
+            "rtf": [(perf_counter() - begin) / seconds],
+            "work": [work / seconds],
+            "first_audio": [first[0]],
+            "first_work": [first[1]],
+            "language_model": [(work - sum(self._spent.values())) / seconds],
+            **parts,
+        }
 
 
 def merged(times: list[Times]) -> Times:
@@ -148,7 +154,7 @@ class ReleaseConfig:
 
 
 class Release(Contender):
-    """Cases ``language model``, ``flow``, ``vocoder``, ``whole``, ``stream`` and ``new voice``.
+    """Cases ``whole``, ``stream`` and ``new voice``.
 
     ``whole`` waits for all codes and solves the flow without a mask, ``stream`` gives sound as soon
     as it can, both from text to samples. ``new voice`` is the stream of a voice's first request,
@@ -181,6 +187,11 @@ class Release(Contender):
         self.voice = Voice(
             text=tuple(asked.said), speech=tuple((int(c),) for c in asked.heard), heard=heard
         )
+        self.shares = Shares()
+        decoder = system.decoder
+        for part in ("encode", "solve"):
+            self.shares.watch("flow", decoder.flow, part)
+        self.shares.watch("vocoder", decoder.vocoder, "advance")
         return {
             "engine": engine if head == engine else f"{engine}, head {head}",
             "version": f"torch {torch.__version__}",
@@ -211,7 +222,7 @@ class Release(Contender):
 
         memory = Memory()
         memory.last = True
-        mel = _mel(5, 2 * len(codes)).T[None]
+        mel = random_mel(5, 2 * len(codes)).T[None]
         tone = excitation(mel.shape[2] * decoder.vocoder.config.frame)
         return {"samples": decoder.vocoder.filter(mel, tone, memory).flatten().tolist()}
 
@@ -219,51 +230,12 @@ class Release(Contender):
         """Seconds of work per second of sound, and until the first sound where there is one."""
         return merged([self._once(case) for _ in range(count)])
 
-    @torch.inference_mode()
     def _once(self, case: str) -> Times:
-        asked, decoder = self.request, self.system.decoder
-        seconds = asked.length / CODE_RATE
-        if case == "language model":
-            return timed(self._draw, seconds)
-        if case == "flow":
-            from wishbone.plugins.cosyvoice2.flow_noise import Noises
-            from wishbone.plugins.cosyvoice2.flow_stream import FlowPrompt, WholeFlow
-
-            prompt = FlowPrompt(asked.heard, asked.mel, asked.speaker)
-            whole = WholeFlow(
-                decoder.flow, prompt, Noises(decoder.config.mels, 0), decoder.config.steps
-            )
-            whole.push(asked.codes)
-            return timed(whole.finish, seconds)
-        if case == "vocoder":
-            stream = decoder.vocoder.start(torch.Generator().manual_seed(0))
-            mel = asked.spectrum.T
-            return timed(lambda: (stream.push(mel), stream.finish()), seconds)
+        decoder = self.system.decoder
         decoder.config.streaming = case != "whole"
         if case == "new voice":
             decoder.forget()
-        return listened(self.system.stream(self.job.model["text"], self.voice))
-
-    def _draw(self) -> None:
-        """The codes of the request, and no sound."""
-        from wishbone.core.interfaces import Draw, Feed, Stop
-        from wishbone.core.sampling import Sampler
-
-        system, state, waiting = self.system, self._first(), []
-        turn = system.layout.start(self.voice.prompt(system))
-        sampler = Sampler(system.sampling, system.decoder.codes, 0)
-        given = False
-        while not isinstance(action := turn.next(), Stop):
-            if isinstance(action, Feed):
-                waiting.extend(action.positions)
-            elif isinstance(action, Draw):
-                if action.forced is None:
-                    hidden, state = system.model.advance(waiting, state)
-                    waiting = []
-                turn.drawn(sampler.draw(system.model.head, hidden, action))
-            elif type(action).__name__ == "Wait":
-                turn.end_text() if given else turn.give_text(self.request.text)
-                given = True
+        return self.shares.listen(self.system.stream(self.job.model["text"], self.voice))
 
     def _first(self) -> dict[str, Tensor]:
         model = self.system.model
@@ -292,6 +264,7 @@ def _numbers(seed: int, low: int, high: int, *shape: int) -> Tensor:
     return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _mel(seed: int, frames: int) -> Tensor:
+def random_mel(seed: int, frames: int) -> Tensor:
+    """[n, 80], the same wherever it is drawn."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randn(frames, 80, generator=draw) - 5.0

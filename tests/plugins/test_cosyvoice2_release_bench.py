@@ -9,7 +9,7 @@ from cosyvoice2_release import write, write_system
 from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.plan import read_plan
 from wishbone.plugins.cosyvoice2.reference_bench import Reference, ReferenceConfig
-from wishbone.plugins.cosyvoice2.release_bench import Release, ReleaseConfig, listened, request
+from wishbone.plugins.cosyvoice2.release_bench import Release, ReleaseConfig, Shares, request
 
 pytest.importorskip("tokenizers", reason="pip install 'wishbone-tts[cosyvoice2]'")
 CODES, PROMPT = 23, 10
@@ -37,8 +37,8 @@ def contender(job):
 def test_the_request_is_the_same_in_every_process(job):
     one, two = request(job.model), request(job.model)
     assert one.text == two.text and torch.equal(one.heard, two.heard)
-    assert torch.equal(one.mel, two.mel) and torch.equal(one.codes, two.codes)
-    assert len(one.mel) == 2 * len(one.heard) == 2 * PROMPT and len(one.codes) == CODES
+    assert torch.equal(one.mel, two.mel) and torch.equal(one.speaker, two.speaker)
+    assert len(one.mel) == 2 * len(one.heard) == 2 * PROMPT
     assert int(len(one.text) * one.ratio) == CODES
 
 
@@ -47,17 +47,13 @@ def test_a_text_of_several_pieces_is_refused(job):
         request(job.model | {"text": "One long sentence of many words stands here. " * 12})
 
 
-@pytest.mark.parametrize(
-    "case",
-    ["language model", "flow", "vocoder", "whole", "stream", "new voice"],
-)
+@pytest.mark.parametrize("case", ["whole", "stream", "new voice"])
 def test_every_case_is_timed(contender, case):
-    times = contender.run(case, 1)
-    assert all(len(row) == 1 and row[0] > 0 for row in times.values())
-    assert {"rtf", "work"} <= times.keys()
-    if case in ("whole", "stream", "new voice"):
-        assert times["seconds_of_sound"] == [CODES / 25]
-        assert times["first_audio"][0] <= times["rtf"][0] * CODES / 25
+    times = contender.run(case, 2)
+    assert all(len(row) == 2 and min(row) > 0 for row in times.values())
+    parts = zip(times["language_model"], times["flow"], times["vocoder"], strict=True)
+    assert [sum(part) for part in parts] == pytest.approx(times["work"])
+    assert times["first_audio"][0] <= times["rtf"][0] * CODES / 25
 
 
 def test_the_whole_is_solved_without_a_mask_and_the_stream_with_it(contender, monkeypatch):
@@ -75,16 +71,16 @@ def test_the_whole_is_solved_without_a_mask_and_the_stream_with_it(contender, mo
     masks.clear()
     contender.run("stream", 1)
     masks.clear()
-    # what the prompt left is kept
+    # what the prompt's first chunk left is kept; its second sees three codes of speech ahead
     contender.run("stream", 1)
     assert {memory for _, memory in masks} == {True}
-    assert sum(frames for frames, _ in masks) == steps * 2 * CODES
+    assert sum(frames for frames, _ in masks) == steps * 2 * (PROMPT // 2 + CODES)
     masks.clear()
     contender.run("new voice", 1)
     assert sum(frames for frames, _ in masks) == steps * 2 * (PROMPT + CODES)
 
 
-def test_the_drawn_codes_are_as_many_as_asked(contender, monkeypatch):
+def test_as_many_codes_as_asked_are_drawn(contender, monkeypatch):
     steps = []
     advance = contender.system.model.advance
 
@@ -93,9 +89,8 @@ def test_the_drawn_codes_are_as_many_as_asked(contender, monkeypatch):
         return advance(positions, *rest)
 
     monkeypatch.setattr(contender.system.model, "advance", counted)
-    contender.run("language model", 1)
-    asked = contender.request
-    assert steps == [2 + len(asked.said) + len(asked.text) + PROMPT, *[1] * (CODES - 1)]
+    contender.run("stream", 1)
+    assert steps.count(1) >= CODES - 1 and sum(steps) < CODES + PROMPT + 100
 
 
 @pytest.mark.parametrize("way", ["language model", "flow", "vocoder"])
@@ -109,7 +104,7 @@ def test_what_is_compared_are_numbers_of_the_weights(contender, way):
 
 def test_nothing_spoken_is_no_time():
     with pytest.raises(RuntimeError, match="nothing was spoken"):
-        listened(iter([torch.zeros(0)]))
+        Shares().listen(iter([torch.zeros(0)]))
 
 
 def test_who_cannot_take_part_says_what_to_do(job, tmp_path, monkeypatch):
