@@ -157,10 +157,11 @@ def fields_of(config: type[Any]) -> list[tuple[str, str, str, str]]:
     import textwrap
 
     about: dict[str, str] = {}
-    body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[0].body
-    for field, text in zip(body, body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-            about[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+    for cls in (base for base in reversed(config.__mro__) if dataclasses.is_dataclass(base)):
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+        for field, text in zip(body, body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                about[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
     rows = []
     for field in dataclasses.fields(config):
         kind = field.type if isinstance(field.type, str) else field.type.__name__

@@ -40,16 +40,24 @@ class Run:
         self.log_file = self.folder / "log.jsonl"
         self.export = self.folder / "export"
 
-    def claim(self, recipe: Recipe, data: str, change: bool, processes: int = 1) -> None:
+    def claim(
+        self,
+        recipe: Recipe,
+        data: str,
+        change: bool,
+        processes: int = 1,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         """Begin a run here, or make sure that the one here is the same.
 
-        ``data`` is the corpus' hash. Raises ``ConfigError`` naming the fields that differ, unless
-        ``change`` says that this is meant. More processes and fewer batches of each make the same
-        steps, and are no difference.
+        ``data`` is the corpus' hash, ``about`` what the objective says of itself. Raises
+        ``ConfigError`` naming the fields that differ, unless ``change`` says that this is meant.
+        More processes and fewer batches of each make the same steps, and are no difference.
         """
         path = self.folder / "config.yaml"
         positions = recipe.batch_positions * recipe.accumulate * processes
         now = as_saved(recipe) | {"data_hash": data, "positions_per_step": positions}
+        now |= {"learned_from": dict(about)} if about else {}
         if path.exists():
             from omegaconf import OmegaConf
 

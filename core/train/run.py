@@ -48,7 +48,7 @@ def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int
     kind = LongTrainer if recipe.segment_positions else Trainer
     trainer = kind(recipe, system, training, held_out, here, run)
     if here.leads:
-        run.claim(recipe, digest, change, here.count)
+        run.claim(recipe, digest, change, here.count, trainer.loss.about())
     here.wait()
     if here.leads:
         _introduce(trainer, training, held_out)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("core", "plugins")]
 
@@ -114,7 +115,13 @@ def test_a_killed_stage_goes_on_with_the_same_losses(folder, monkeypatch, name, 
     assert (
         notes(folder / f"{name}-cut")["positions"] == notes(folder / f"{name}-whole")["positions"]
     )
-    # another teacher or objective would be another run
+    # a teacher that has learned more, and another objective, would be other runs
+    weights = folder / "run" / "export" / "model.safetensors"
+    kept = weights.read_bytes()
+    save_file({name: t + 1e-3 for name, t in read_tensors(weights).items()}, weights)
+    with pytest.raises(ConfigError, match=r"learned_from\.teacher_weights"):
+        main(cut)
+    weights.write_bytes(kept)
     other = stage("logits" if name == "align" else "align", folder, f"{name}-cut")
     with pytest.raises(ConfigError, match=r"objective\.name"):
         main(other)

@@ -9,10 +9,9 @@ from wishbone.core.compose import dump
 from wishbone.core.config import build_model, resolve
 from wishbone.core.errors import ConfigError, UnknownName
 from wishbone.core.interfaces import IGNORE
-from wishbone.core.objective import Codes, build_objective, resolve_objective
+from wishbone.core.objective import build_objective
 from wishbone.core.testing import trained_looking_
 from wishbone.core.weights import save
-from wishbone.plugins.distil.align import Align
 from wishbone.plugins.distil.listen import answers, heard
 from wishbone.plugins.distil.logits import divergence
 
@@ -356,17 +355,3 @@ def test_a_student_or_teacher_without_mixers_is_refused(teacher, monkeypatch):
     with pytest.raises(ConfigError, match="names no mixers"):
         build_objective(fields | {"name": "logits", "train": "mixers"}, model, config)
     build_objective(fields | {"name": "logits"}, model, config)
-
-
-def test_the_recipes_objective_is_checked_like_a_slot():
-    assert resolve_objective({"objective": {"name": "codes"}}) == {"name": "codes"}
-    assert isinstance(build_objective({"name": "codes"}, None, {}), Codes)
-    found = resolve_objective({"objective": {"name": "align", "teacher": "x"}})
-    assert found["measure"] == "distance" and found["inherit"] is True
-    with pytest.raises(UnknownName, match="aling"):
-        resolve_objective({"objective": {"name": "aling"}})
-    with pytest.raises(ConfigError, match="temprature"):
-        resolve_objective({"objective": {"name": "logits", "temprature": 2}})
-    with pytest.raises(ConfigError, match="does not say which"):
-        resolve_objective({"objective": "codes"})
-    assert Align.Config().other_layout is False
