@@ -89,6 +89,10 @@ class Wrapper(Backbone):
         """The base's."""
         return self.base.init_state(batch, device=device, dtype=dtype)
 
+    def choose_adapter(self, state: State, adapter: str) -> State:
+        """By the base, which may be a wrapper, too."""
+        return self.base.choose_adapter(state, adapter)
+
     def forward(
         self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None
     ) -> tuple[Tensor, State]:

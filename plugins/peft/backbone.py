@@ -273,7 +273,7 @@ class PEFT(Wrapper):
             for what, theirs, ours in (
                 ("method", adapter.method, self.config.method),
                 ("rank", adapter.rank, self.config.rank),
-                ("alpha / rank", adapter.scale, self.scale),
+                ("alpha / rank", round(adapter.scale, 9), round(self.scale, 9)),
                 ("layers", sorted(adapter.layers), sorted(self.targets)),
             )
             if theirs != ours

@@ -196,9 +196,9 @@ def _begin(config: Mapping[str, Any], folder: Path) -> Adapter:
         _refuse(f"it uses what is not supported here: {', '.join(odd)}", folder)
     if kind == "MISS":
         if config.get("init_weights", True) not in (True, False):
-            _refuse(f"it is the variant '{config['init_weights']}' of MiSS", folder)
+            _refuse(f"it is the variant '{str(config['init_weights'])[:40]}' of MiSS", folder)
         return Adapter("miss", rank)
-    begun = str(config.get("init_lora_weights", True)).lower()
+    begun = str(config.get("init_lora_weights", True)).lower()[:40]
     if begun.startswith(("pissa", "olora", "corda", "loftq", "lora_ga", "mica")):
         _refuse(
             f"it was begun as '{begun}' and belongs on weights that were changed then", folder,
