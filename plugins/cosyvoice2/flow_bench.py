@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -72,29 +72,32 @@ class FlowWay(Contender):
         return {"state_bytes": 4 * self.stream.past.numbers()}
 
     def run(self, case: str, count: int) -> Times:
-        """Seconds of work per second of audio."""
+        """``seconds`` by the clock, and ``work`` of the processor, per second of audio."""
         if self.config.way == "recomputing":
-            return {"seconds": [self._recompute() for _ in range(count)]}
-        return {
-            "seconds": [self._timed(lambda: self.stream.push(self.codes)) for _ in range(count)]
-        }
+            pairs = [self._recompute() for _ in range(count)]
+        else:
+            pairs = [self._timed(lambda: self.stream.push(self.codes)) for _ in range(count)]
+        seconds, work = zip(*pairs, strict=True)
+        return {"seconds": list(seconds), "work": list(work)}
 
-    def _recompute(self) -> float:
+    def _recompute(self) -> tuple[float, float]:
         codes = self.codes.repeat(self.seconds + self.config.hop // RATE)
         mels, steps = self.flow.shape.mels, self.job.model["steps"]
         noise = torch.randn(2 * len(codes), mels, device=codes.device)
-        work = self._timed(
+        seconds, work = self._timed(
             lambda: self.flow.whole(codes, noise[:0], None, noise, RATE, steps=steps)
         )
-        return work * RATE / self.config.hop
+        return seconds * RATE / self.config.hop, work * RATE / self.config.hop
 
-    def _timed(self, work: Any) -> float:
-        begin = perf_counter()
+    def _timed(self, work: Any) -> tuple[float, float]:
+        begin, worked = perf_counter(), process_time()
         with torch.inference_mode():
             work()
         if self.job.device != "cpu":
             torch.cuda.synchronize()
-        return perf_counter() - begin
+            # of which the processor's time says nothing
+            return (perf_counter() - begin,) * 2
+        return perf_counter() - begin, process_time() - worked
 
     def _past(self, cutting: Cutting, seconds: int) -> Past:
         past, encoder = Past(cutting), self.flow.encoder

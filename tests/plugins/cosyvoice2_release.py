@@ -149,7 +149,8 @@ def decoder(system, device="cpu", seed=0, lively=True):
         dims = tuple(range(1, tensor.ndim))
         hift[f"{layer}.{LENGTH}"] = torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
         hift[f"{layer}.{DIRECTION}"] = tensor * 1.5
-    return flow, {name: tensor.detach() for name, tensor in hift.items()}
+    # a release is float32 throughout; our pitch predictor computes in float64
+    return flow, {name: tensor.detach().float() for name, tensor in hift.items()}
 
 
 @torch.no_grad()
