@@ -220,12 +220,14 @@ class PiSSA(Wrapper):
 
     def _one(self, mode: Tensor) -> int | None:
         """The mode of all rows, or None. A GPU is asked once for each tensor, not for each step."""
-        if self._seen is not None and self._seen[0] is mode:
-            if mode.is_inference() or self._seen[1] == mode._version:
+        # a tensor of inference mode does not say whether it was changed
+        known = not mode.is_inference()
+        if known and self._seen is not None and self._seen[0] is mode:
+            if self._seen[1] == mode._version:
                 return self._seen[2]
         low, high = (int(bound) for bound in torch.aminmax(mode)) if len(mode) else (0, 0)
         one = low if low == high else None
-        self._seen = mode, 0 if mode.is_inference() else mode._version, one
+        self._seen = (mode, mode._version, one) if known else None
         return one
 
     def _routed(self, one: int | None, mode: Tensor) -> _Routed:
