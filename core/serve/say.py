@@ -57,6 +57,12 @@ def _main(argv: list[str]) -> int:
         from wishbone.core.serve.lines import speak_lines
 
         return speak_lines(options, overrides)
+    if options.revoice and options.guidance is not None:
+        raise UsageError(
+            "Voice conversion draws no codes, so nothing can guide it.",
+            "--guidance with --revoice",
+            "Leave one of them out.",
+        )
     target = _check_target(options)
     text = "" if options.revoice else read_text(words, options.file, options.stream)
     system = load_system(options, overrides)
