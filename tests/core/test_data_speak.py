@@ -10,7 +10,9 @@ import torch
 from wishbone.core.errors import ConfigError, DataError
 from wishbone.core.interfaces import Spoken, Word
 
-pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
+parquet = pytest.importorskip(
+    "pyarrow.parquet", reason="pip install 'wishbone-tts[train]' for corpora"
+)
 
 from wishbone.core.data import speak as speaking  # noqa: E402
 from wishbone.core.data.command import main  # noqa: E402
@@ -137,6 +139,17 @@ def test_other_settings_are_refused(tmp_path, teacher):
     teacher.config.loud = 1.0
     with pytest.raises(DataError, match="fields"):
         main(["speak", path, "--out", out])
+
+
+def test_the_voice_has_a_name_in_audio_and_tokens(tmp_path, teacher, system):
+    path = lines(tmp_path, "a sentence to speak")
+    command = ["speak", path, "--out", str(tmp_path / "audio")]
+    main([*command, "--speaker", "someone"])
+    tokenize(system, tmp_path / "audio", "--out", tmp_path / "tokens", "--speaker", "nobody")
+    table = parquet.read_table(tmp_path / "tokens" / "000000.parquet")
+    assert table["speaker"].to_pylist() == ["someone"]
+    with pytest.raises(DataError, match="speaker"):
+        main([*command, "--speaker", "another"])
 
 
 def test_files_of_nobody_are_not_overwritten(tmp_path, teacher):
