@@ -220,6 +220,8 @@ def _base(train: Trainings, levels: Mapping[str, str]) -> str:
 
 def _combinations(factors: Mapping[str, Any]) -> list[dict[str, str]]:
     names = list(factors)
+    if not names:
+        return []
     return [dict(zip(names, each, strict=True)) for each in product(*(factors[n] for n in names))]
 
 

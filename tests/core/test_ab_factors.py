@@ -270,6 +270,8 @@ def test_one_and_several_trainings_of_a_named_system_are_read(tmp_path):
     assert given.factors == {"part": ["x", "y"]}
     assert all(each.config["sampling"]["top_k"] == 7 for each in given.checkpoints[2:])
     assert given.metrics["wer"].margin == 3 and given.listening == {}
+    # arms that are given need no training
+    assert read_plan(path, trained=tmp_path / "train").trainings == []
     assert choose()["wer"].margin == 2
 
 
