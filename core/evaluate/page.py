@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.compose import bundled
 from wishbone.core.errors import DataError
 from wishbone.core.evaluate import plots, tables, words
 
@@ -31,7 +32,9 @@ def write_page(path: Path, out: Path | None = None) -> list[Path]:
     if out is not None:
         folder = out
         folder.mkdir(parents=True, exist_ok=True)
-        text = tables.as_text(result).replace(f"{Path.cwd()}/", "")
+        text = tables.as_text(result)
+        for here in (Path.cwd(), bundled().resolve().parent):
+            text = text.replace(f"{here}/", "")
         made.append(_write(folder / f"{result['name']}.json", text))
         # the page is of the copy, so that one follows from the other
         result = json.loads(text)
