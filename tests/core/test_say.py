@@ -172,16 +172,37 @@ def test_force_replaces_a_file(tmp_path):
 def test_pieces_cut_by_the_length_rule_are_told(tmp_path, capsys, monkeypatch):
     from wishbone.core import config
 
-    system = tiny_system(word_base=2, word_per_id=0)
+    system = tiny_system(word_base=2, word_per_id=0, lookahead_words=0)
     with torch.no_grad():
         system.model.head.out.bias[50:] = -100.0
     monkeypatch.setattr(config, "load", lambda *asked: system)
     main(["say", TEXT, "-o", str(tmp_path / "a.wav")])
-    assert "2 of 2 pieces ended by the length rule" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "2 of 2 pieces ended by the length rule" in said
+    record = []
+    pipeline.say(system, TEXT, record=record)
+    words = sum(utterance.cut_words for utterance in record)
+    assert words > 0 and f"{words} words inside the pieces were ended by the length rule" in said
+
+
+def test_a_guide_is_refused_where_nothing_was_learned_and_doubted_where_nobody_knows(
+    tmp_path, capsys, monkeypatch
+):
+    system = tiny_system()
+    monkeypatch.setattr(config, "load", lambda *asked: system)
+    asked = ["say", TEXT, "-o", str(tmp_path / "a.wav"), "--guidance", "2"]
+    assert main(asked) == 2
+    assert "never trained with a condition left out" in capsys.readouterr().err
+    system.sampling.guidance_drops = ["text"]
+    assert main(asked) == 0
+    assert "learned to do without text" in capsys.readouterr().err
+    guided = pipeline.say(system, TEXT, guidance=2.0).samples
+    assert torch.allclose(wav(tmp_path / "a.wav"), guided, atol=1e-4)
+    assert main([*asked, "--revoice", "x.wav"]) == 2
 
 
 def test_no_samples_are_an_error_and_no_file(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pipeline, "stream", lambda *asked: iter([torch.zeros(0)]))
+    monkeypatch.setattr(pipeline, "stream", lambda *_, **__: iter([torch.zeros(0)]))
     assert main(["say", TEXT, "-o", str(tmp_path / "a.wav")]) == 5
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and "said nothing" in lines[0]
