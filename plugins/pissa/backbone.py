@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,14 @@ from wishbone.plugins.peft.files import Adapter, read_adapter
 from wishbone.plugins.peft.layers import PARTS, Size
 from wishbone.plugins.peft.names import rows_of
 from wishbone.plugins.pissa.linear import PissaLinear, Route
+from wishbone.plugins.pissa.own import Swap, find_own, key, put
+from wishbone.plugins.pissa.targets import check_rank, exchange, find_targets
 
 SPEECH, TEXT = 0, 1
 MODES = {"speech": SPEECH, "text": TEXT}
 """Name of a mode -> what the state holds of it."""
 MODE = "mode"
 """The entry of the state, [B] int64: which mode each row is in."""
-FEED_FORWARD = ("channel_mix", "ffn", "mlp", "feed_forward")
-"""How the parts that hold a block's feed-forward layers are called; what is adapted by default."""
 
 
 class PiSSA(Wrapper):
@@ -52,6 +53,9 @@ class PiSSA(Wrapper):
         targets: list[str] = field(default_factory=list)
         """Endings of the names of adapted layers, among those the base declares; empty means the
         feed-forward layers of every block."""
+        own: list[str] = field(default_factory=list)
+        """Endings of the names of other tensors (norms, shifts, decays) of which speech has its
+        own; "*" means all that lie in no adapted layer."""
         mode: str = "speech"
         """The mode of a state whose mode nobody chose: "speech" or "text"."""
         iterations: int = 0
@@ -66,11 +70,16 @@ class PiSSA(Wrapper):
         self.route = Route()
         self.adapted: dict[str, PissaLinear] = {}
         """Name in the base -> layer. Not registered here: the base holds them."""
-        for name in find_targets(self.base, config.targets):
+        names = find_targets(self.base, config.targets)
+        others = find_own(self.base, config.own, names)
+        there = dict(self.base.named_parameters())
+        self.own = nn.ParameterDict({key(n): nn.Parameter(there[n].clone()) for n in others})
+        self._swap = Swap(self.base, others, self.own)
+        for name in names:
             layer = self.base.get_submodule(name)
-            _check_rank(config.rank, name, layer)
+            check_rank(config.rank, name, layer)
             self.adapted[name] = PissaLinear(layer, config.rank, self.route)
-            _put(self.base, name, self.adapted[name])
+            exchange(self.base, name, self.adapted[name])
         self._fast: _Fast | None = None
         self._seen: tuple[Tensor, int, int | None] | None = None
 
@@ -85,6 +94,9 @@ class PiSSA(Wrapper):
 
         Or the LoRA that ``start`` names. Raises ``CheckpointError`` where that does not fit.
         """
+        with torch.no_grad():
+            for at, tensor in self.own.items():
+                tensor.copy_(self.base.get_parameter(at.replace("/", ".")))
         if self.config.start:
             self._begin_as(weights_folder(self.config.start["weights"]))
             return
@@ -92,7 +104,16 @@ class PiSSA(Wrapper):
             layer.split(self.config.iterations)
 
     def learned(self) -> Adapter:
-        """What training made, as the LoRA of rank 2 r that it is: [B, -B0] [A; A0] beside W."""
+        """What training made, as the LoRA of rank 2 r that it is: [B, -B0] [A; A0] beside W.
+
+        Raises ``CapabilityError`` where speech has tensors of its own, which no LoRA holds.
+        """
+        if len(self.own):
+            raise CapabilityError(
+                f"Speech has {len(self.own)} tensors of its own here, which a LoRA cannot hold.",
+                "backbone.own",
+                "Merge the system instead: 'wishbone convert pissa-merged'.",
+            )
         layers = {name: layer.factors() for name, layer in self.adapted.items()}
         ranks = {len(a) for a, _ in layers.values()}
         parts = {n: dict(zip(PARTS["lora"], pair, strict=True)) for n, pair in layers.items()}
@@ -125,17 +146,23 @@ class PiSSA(Wrapper):
         state = self.init_state(len(x), device=x.device) if state is None else state
         mode = state[MODE]
         inside = {name: part for name, part in state.items() if name != MODE}
-        inner, rows = self._inner(mode)
-        with self._routed(rows, mode):
-            y, after = inner(x, inside, mask=mask)
+        inner, one = self._inner(mode)
+        if one is None and len(self.own):
+            y, after = self._both(x, inside, mask, mode == SPEECH)
+        else:
+            with self._routed(one, mode), self._tensors(one):
+                y, after = inner(x, inside, mask=mask)
         return y, {**after, MODE: mode}
 
     def step_(self, x: Tensor, state: State) -> Tensor:
         """x [B, 1, D] -> y [B, 1, D], ``state`` in place."""
-        mode = state.pop(MODE)
+        mode = state[MODE]
+        inner, one = self._inner(mode)
+        if one is None and len(self.own):
+            return super(Wrapper, self).step_(x, state)
+        del state[MODE]
         try:
-            inner, rows = self._inner(mode)
-            with self._routed(rows, mode):
+            with self._routed(one, mode), self._tensors(one):
                 return inner.step_(x, state)
         finally:
             state[MODE] = mode
@@ -166,7 +193,9 @@ class PiSSA(Wrapper):
         kept = {id(t): t for t in [*self.base.parameters(), *self.base.buffers()]}
         made = copy.deepcopy(self.base, kept)
         for name, layer in self.adapted.items():
-            _put(made, name, layer.merged() if merge else layer.plain())
+            exchange(made, name, layer.merged() if merge else layer.plain())
+        if merge:
+            put(made, self.own)
         return made.eval().requires_grad_(False)
 
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
@@ -175,12 +204,28 @@ class PiSSA(Wrapper):
 
     @classmethod
     def count_parameters(cls, config: Config) -> int:
-        """The base's, and r (in + out) for every adapted layer."""
+        """The base's, r (in + out) for every adapted layer, and what speech has of its own."""
         with torch.device("meta"):
             base = build_base(config.base)
         names = find_targets(base, config.targets)
-        sizes = (sum(base.get_submodule(name).weight.shape) for name in names)
-        return count_base(config.base) + config.rank * sum(sizes)
+        sizes = sum(sum(base.get_submodule(name).weight.shape) for name in names)
+        own = sum(base.get_parameter(n).numel() for n in find_own(base, config.own, names))
+        return count_base(config.base) + config.rank * sizes + own
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """As in ``Wrapper``, nothing decayed: zero is no home of a factor or a norm."""
+        groups = super().parameter_groups(learning_rate, weight_decay)
+        return [{**group, "weight_decay": 0.0} for group in groups]
+
+    def shardable(self) -> Sequence[nn.Module]:
+        """The base's. Raises ``CapabilityError`` where speech has tensors of its own."""
+        if len(self.own):
+            raise CapabilityError(
+                "Tensors of speech's own cannot be shared out among processes.",
+                "shard of the training recipe",
+                "Train with shard=none, or leave 'own' out.",
+            )
+        return super().shardable()
 
     def flops_per_position(self, context: int = 0) -> int:
         """In speech mode: the base's products, and two narrow ones of rank 2 r for every layer."""
@@ -209,6 +254,24 @@ class PiSSA(Wrapper):
         for name, parts in adapter.layers.items():
             narrow, wide = (parts[part] for part in PARTS["lora"])
             self.adapted[name].begin_as(narrow, adapter.scale * wide)
+
+    def _both(
+        self, x: Tensor, inside: State, mask: Tensor | None, speech: Tensor
+    ) -> tuple[Tensor, State]:
+        """All rows in both modes, of which each keeps its own; ``speech`` [B] says which."""
+        with self._routed(TEXT, speech):
+            y, after = self.base(x, inside, mask=mask)
+        with self._routed(SPEECH, speech), self._swap:
+            spoken, left = self.base(x, inside, mask=mask)
+
+        def pick(one: Tensor, other: Tensor) -> Tensor:
+            return torch.where(speech.view(-1, *[1] * (one.ndim - 1)), other, one)
+
+        return pick(y, spoken), {name: pick(part, left[name]) for name, part in after.items()}
+
+    def _tensors(self, one: int | None) -> Any:
+        """Speech's tensors in their places while all rows speak."""
+        return self._swap if one == SPEECH and len(self.own) else nullcontext()
 
     def _inner(self, mode: Tensor) -> tuple[Backbone, int | None]:
         """The backbone that serves rows in these modes, and their mode where they have one."""
@@ -280,46 +343,6 @@ class _Routed:
         self.route.rows, self.route.all = self.before
 
 
-def find_targets(base: Backbone, targets: list[str]) -> list[str]:
-    """Names of the linear layers that are adapted, in the base's order.
-
-    They must be among those the base declares (``caps.peft_targets``). Raises ``CapabilityError``
-    for a base that declares none, ``ConfigError`` where a target meets no layer.
-    """
-    declared = base.caps.peft_targets
-    name = type(base).__name__
-    if not declared:
-        raise CapabilityError(
-            f"PiSSA adapts layers that a backbone declares, and {name} declares none.",
-            f"caps.peft_targets of {name}",
-            "Wrap another backbone, or train this one as a whole.",
-        )
-    layers = [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and _ends(n, declared)]
-    if not targets:
-        found = [n for n in layers if set(n.split(".")) & set(FEED_FORWARD)]
-        if not found:
-            raise ConfigError(
-                f"No part of {name} is called {', '.join(FEED_FORWARD)}, so it is not known which"
-                " layers are its feed-forward ones.",
-                "backbone.targets",
-                f"Name them: targets: [...], endings of {', '.join(layers[:4])}, ...",
-            )
-        return found
-    lost = [target for target in targets if not any(_ends(n, (target,)) for n in layers)]
-    if lost:
-        raise ConfigError(
-            f"No layer that {name} lets adapters wrap ends in {', '.join(lost)}.",
-            "backbone.targets",
-            f"It has layers that end in {', '.join(declared)}.",
-        )
-    return [n for n in layers if _ends(n, tuple(targets))]
-
-
-def _ends(name: str, endings: tuple[str, ...]) -> bool:
-    """Whole words only: "key" is the end of "time_mix.key", not of "monkey"."""
-    return any(f".{name}".endswith(f".{ending}") for ending in endings)
-
-
 def _check(config: PiSSA.Config) -> None:
     for what, right, do in (
         (f"'rank' is {config.rank}.", config.rank > 0, "Write 1 or more."),
@@ -335,41 +358,5 @@ def _check(config: PiSSA.Config) -> None:
             raise ConfigError(what, "backbone", do)
 
 
-def _check_rank(rank: int, name: str, layer: nn.Module) -> None:
-    shape = tuple(layer.weight.shape)
-    if rank > min(shape):
-        raise ConfigError(
-            f"A rank of {rank} is more than {name} has: its matrix is {shape[0]} by {shape[1]}.",
-            "backbone.rank",
-            f"Write {min(shape)} or less.",
-        )
-
-
 def _numbers(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _put(base: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(base.get_submodule(parent), last, layer)
-
-
-def adapted_layers(module: nn.Module) -> Iterator[tuple[str, PissaLinear]]:
-    """Every adapted layer in ``module``, by name."""
-    for name, part in module.named_modules():
-        if isinstance(part, PissaLinear):
-            yield name, part
-
-
-def merged_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a wrapped backbone as those of its plain base, the difference in its weights."""
-    made = {}
-    for name, tensor in tensors.items():
-        at, _, last = name.rpartition(".")
-        if last in ("A", "B", "A0", "B0") and f"{at}.weight" in tensors:
-            continue
-        if last == "weight" and f"{at}.A0" in tensors:
-            a, b, a0, b0 = (tensors[f"{at}.{n}"] for n in ("A", "B", "A0", "B0"))
-            tensor = tensor + (b @ a - b0 @ a0)
-        made[name] = tensor
-    return made

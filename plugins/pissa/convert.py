@@ -14,7 +14,8 @@ from wishbone.core.convert import Converted
 from wishbone.core.errors import CheckpointError, UsageError
 from wishbone.core.weights import FILE, load_tensors, read_tensors
 from wishbone.plugins.peft.files import write_adapter
-from wishbone.plugins.pissa.backbone import PiSSA, merged_state
+from wishbone.plugins.pissa.backbone import PiSSA
+from wishbone.plugins.pissa.targets import merged_state
 
 KEY = "pissa"
 INSIDE = "backbone.base."

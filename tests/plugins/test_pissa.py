@@ -12,7 +12,8 @@ from wishbone.core.testing import check_class
 from wishbone.core.testing.common import trained_looking_
 from wishbone.core.weights import load_tensors
 from wishbone.core.wrapping import build_base
-from wishbone.plugins.pissa.backbone import MODE, SPEECH, TEXT, PiSSA, find_targets, merged_state
+from wishbone.plugins.pissa.backbone import MODE, SPEECH, TEXT, PiSSA
+from wishbone.plugins.pissa.targets import find_targets, merged_state
 
 RWKV7 = {"name": "rwkv7", "width": 32, "layers": 2, "head_size": 16, "ffn_width": 80}
 TRANSFORMER = {
@@ -44,6 +45,8 @@ def change(pissa):
         torch.manual_seed(number)
         layer.A += 0.3 * torch.randn_like(layer.A)
         layer.B += 0.3 * torch.randn_like(layer.B)
+    for tensor in pissa.own.values():
+        tensor += 0.1 * torch.randn_like(tensor)
 
 
 def x_of(batch=3, length=9, seed=0):
@@ -245,3 +248,55 @@ def test_a_lora_of_peft_comes_in_and_what_was_learned_goes_out(tmp_path):
     assert (again(x)[0] - pissa(x)[0]).abs().max() < 1e-5
     with pytest.raises(CheckpointError, match="rank 8, this configuration 4"):
         around(base, RWKV7, start={"weights": str(adapter)})
+
+
+OWN = {"own": ["*"], "targets": ["output"]}
+"""Everything else that lies beside the adapted layers is speech's own."""
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_tensors_of_speechs_own_change_speech_and_no_text(name):
+    base = base_of(BASES[name], torch.float32)
+    fresh, x = around(base, BASES[name], train=False, **OWN), x_of(4).float()
+    assert (fresh(x)[0] - base(x)[0]).abs().max() < 2e-5
+    pissa = around(base, BASES[name], **OWN)
+    plain, left = base(x)
+    text, after = pissa(x, pissa.init_state(4, mode="text"))
+    assert torch.equal(text, plain) and all(torch.equal(after[n], left[n]) for n in left)
+    speech, _ = pissa(x)
+    assert (speech - plain).abs().max() > 0.01
+    merged = pissa.copied(merge=True)
+    assert torch.allclose(merged(x)[0], speech, atol=1e-5)
+    names = merged_state({f"backbone.{n}": t for n, t in pissa.state_dict().items()})
+    again = build_base(BASES[name]).eval()
+    load_tensors(again, {n.removeprefix("backbone.base."): t for n, t in names.items()})
+    assert torch.allclose(again(x)[0], speech, atol=1e-5)
+    modes = (TEXT, SPEECH, SPEECH, TEXT)
+    mixed, state = pissa(x, {**pissa.init_state(4), MODE: torch.tensor(modes)})
+    for row, mode in enumerate(modes):
+        assert torch.equal(mixed[row], (plain if mode == TEXT else speech)[row])
+    with torch.no_grad():
+        stepped = {n: t.clone() for n, t in state.items()}
+        y = pissa.step_(x[:, :1], stepped)
+    assert torch.allclose(y, pissa(x[:, :1], state)[0], atol=1e-5) and MODE in stepped
+
+
+def test_tensors_of_speechs_own_are_trained_counted_and_kept_apart():
+    base = base_of(RWKV7)
+    pissa = around(base, RWKV7, train=False, **OWN)
+    y, _ = pissa.train()(x_of())
+    y.square().sum().backward()
+    assert all(p.grad is not None for p in pissa.own.values())
+    assert all(
+        p.grad is None for n, p in pissa.base.named_parameters() if n[-2:] not in (".A", ".B")
+    )
+    assert sum(p.numel() for p in pissa.parameters()) == PiSSA.count_parameters(pissa.config)
+    groups = pissa.parameter_groups(1e-3, 0.1)
+    grouped = {id(p) for group in groups for p in group["params"]}
+    assert grouped == {id(p) for p in pissa.parameters() if p.requires_grad}
+    with pytest.raises(CapabilityError, match="cannot be shared out"):
+        pissa.shardable()
+    with pytest.raises(CapabilityError, match="a LoRA cannot hold"):
+        pissa.learned()
+    with pytest.raises(ConfigError, match="ends in gate"):
+        PiSSA(PiSSA.Config(base=RWKV7, own=["gate"]))

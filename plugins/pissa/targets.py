@@ -1,0 +1,84 @@
+"""Which layers of a base PiSSA adapts, and what their tensors amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from wishbone.core.errors import CapabilityError, ConfigError
+from wishbone.core.interfaces import Backbone
+from wishbone.plugins.pissa.own import ends_so, merged
+
+FEED_FORWARD = ("channel_mix", "ffn", "mlp", "feed_forward")
+"""How the parts that hold a block's feed-forward layers are called; what is adapted by default."""
+
+
+def find_targets(base: Backbone, targets: list[str]) -> list[str]:
+    """Names of the linear layers that are adapted, in the base's order.
+
+    They must be among those the base declares (``caps.peft_targets``). Raises ``CapabilityError``
+    for a base that declares none, ``ConfigError`` where a target meets no layer.
+    """
+    declared = base.caps.peft_targets
+    name = type(base).__name__
+    if not declared:
+        raise CapabilityError(
+            f"PiSSA adapts layers that a backbone declares, and {name} declares none.",
+            f"caps.peft_targets of {name}",
+            "Wrap another backbone, or train this one as a whole.",
+        )
+    layers = [
+        n
+        for n, m in base.named_modules()
+        if isinstance(m, nn.Linear) and any(ends_so(n, end) for end in declared)
+    ]
+    if not targets:
+        found = [n for n in layers if set(n.split(".")) & set(FEED_FORWARD)]
+        if not found:
+            raise ConfigError(
+                f"No part of {name} is called {', '.join(FEED_FORWARD)}, so it is not known which"
+                " layers are its feed-forward ones.",
+                "backbone.targets",
+                f"Name them: targets: [...], endings of {', '.join(layers[:4])}, ...",
+            )
+        return found
+    lost = [target for target in targets if not any(ends_so(n, target) for n in layers)]
+    if lost:
+        raise ConfigError(
+            f"No layer that {name} lets adapters wrap ends in {', '.join(lost)}.",
+            "backbone.targets",
+            f"It has layers that end in {', '.join(declared)}.",
+        )
+    return [n for n in layers if any(ends_so(n, end) for end in targets)]
+
+
+def check_rank(rank: int, name: str, layer: nn.Module) -> None:
+    """Raise ``ConfigError`` for a rank that the layer ``name`` does not have."""
+    shape = tuple(layer.weight.shape)
+    if rank > min(shape):
+        raise ConfigError(
+            f"A rank of {rank} is more than {name} has: its matrix is {shape[0]} by {shape[1]}.",
+            "backbone.rank",
+            f"Write {min(shape)} or less.",
+        )
+
+
+def exchange(base: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put ``layer`` in the place of the one called ``name``."""
+    parent, _, last = name.rpartition(".")
+    setattr(base.get_submodule(parent), last, layer)
+
+
+def merged_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a wrapped backbone as those of its plain base, the difference in its weights."""
+    made = {}
+    for name, tensor in tensors.items():
+        at, _, last = name.rpartition(".")
+        if last in ("A", "B", "A0", "B0") and f"{at}.weight" in tensors:
+            continue
+        if last == "weight" and f"{at}.A0" in tensors:
+            a, b, a0, b0 = (tensors[f"{at}.{n}"] for n in ("A", "B", "A0", "B0"))
+            tensor = tensor + (b @ a - b0 @ a0)
+        made[name] = tensor
+    return merged(made)
