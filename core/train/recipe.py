@@ -51,7 +51,7 @@ class Recipe:
     """"none": every process has all weights, and gradients are summed. "full": processes share
     weights, gradients, average and AdamW's memory out (FSDP2). One process alone has all of it."""
     drop: Drop = field(default_factory=Drop)
-    """How often an utterance is shown without its text, its prompt, ...; held-out ones never are."""
+    """How often an utterance is shown without its text, its prompt, ...; never a held-out one."""
     learning_rate: float = 1e-3
     """Highest learning rate."""
     weight_decay: float = 0.01
