@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ _STOPS = (
     (249, 160, 48),
     (252, 246, 180),
 )
-_SERIES = ("one", "two", "three", "four", "five", "six")
+SERIES = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+"""Classes of the page's colours, one for each arm; a ninth arm looks as the first again."""
 
 
 def spectrogram(audio: np.ndarray, rate: int, seconds: float) -> bytes:
@@ -150,7 +152,7 @@ def lines(
     parts.append(
         f'<text class="soft" x="{width - 16}" y="14" text-anchor="end">{escape(unit)}</text>'
     )
-    for name, line in zip(_SERIES, series.values(), strict=False):
+    for name, line in zip(cycle(SERIES), series.values(), strict=False):
         parts.append(f'<polyline class="line {name}" points="{" ".join(map(place, line))}"/>')
         parts += [
             f'<circle class="mark {name}" cx="{place(p).split(",")[0]}"'

@@ -11,7 +11,7 @@ import numpy as np
 from wishbone.core.evaluate import pictures, tables
 
 Result = Mapping[str, Any]
-COLOURS = ("#3a5bd0", "#c2571a", "#1d7f63", "#8a3ea8", "#7a6a10", "#a02045")
+COLOURS = ("#3a5bd0", "#c2571a", "#1d7f63", "#8a3ea8", "#7a6a10", "#a02045", "#2b7a9b", "#5a5a5a")
 """Those of the report's light page, by series; blue and orange also differ in grey."""
 ACROSS = 3
 """Panels side by side."""
@@ -22,9 +22,7 @@ STYLE = (
     ".grid{stroke:#dedae2}.line{fill:none;stroke-width:2}"
     + "".join(
         f".line.{name}{{stroke:{colour}}}.mark.{name}{{fill:{colour}}}"
-        for name, colour in zip(
-            ("one", "two", "three", "four", "five", "six"), COLOURS, strict=True
-        )
+        for name, colour in zip(pictures.SERIES, COLOURS, strict=True)
     )
 )
 

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def context(result: Mapping[str, Any], items: Items, out: Path) -> dict[str, Any
             name: json.dumps(result["provenance"]["trained"].get(name) or {}, indent=1)
             for name in (result["provenance"]["trained"] or names)
         },
-        "series": dict(zip(names, ("one", "two", "three", "four", "five", "six"), strict=False)),
+        "series": dict(zip(names, cycle(pictures.SERIES), strict=False)),
     }
 
 

@@ -168,3 +168,10 @@ def test_quick_and_confounded_results_say_so_first(finished):
     assert "SMOKE TEST" in said and "decoder.width" in said and "B is larger." in said
     assert words.shows(loud) == []
     assert any("two trained models" in line for line in words.cannot(loud))
+
+
+def test_nine_arms_have_a_colour_each_or_share_one():
+    lines = {f"arm{n}": [(0.0, float(n)), (1.0, float(n))] for n in range(9)}
+    drawn = pictures.lines(lines, "title", "unit", "across")
+    assert drawn.count('class="line ') == 9
+    assert all(f'class="line {name}"' in drawn for name in pictures.SERIES)
