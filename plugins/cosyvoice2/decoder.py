@@ -12,7 +12,7 @@ from torch import Tensor
 from wishbone.core.audio import Audio, vocoder_mel
 from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream, State
 from wishbone.core.weights import load_tensors
-from wishbone.plugins.cosyvoice2 import release
+from wishbone.plugins.cosyvoice2 import release, snake
 from wishbone.plugins.cosyvoice2.flow import CODES, RISE, Flow, FlowShape
 from wishbone.plugins.cosyvoice2.flow_names import FLOW_NAMES
 from wishbone.plugins.cosyvoice2.flow_noise import Noises
@@ -139,6 +139,7 @@ class CosyVoice2Decoder(Decoder):
         path = folder / release.FLOW
         tensors = release.load_tensors(path, "flow")
         load_tensors(self.flow, release.account(FLOW_NAMES, tensors, str(path)), str(path))
+        snake.prepare()
         path = folder / release.VOCODER
         load_vocoder(self.vocoder, release.load_tensors(path, "vocoder"), str(path))
         self._ears = SpeakerEncoder.of_release(folder)

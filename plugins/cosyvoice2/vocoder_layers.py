@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.plugins.cosyvoice2.packed import convolve
+from wishbone.plugins.cosyvoice2.snake import fused
 
 
 class Memory:
@@ -71,11 +72,23 @@ class Convolution(nn.Module):
         self.stride = stride
         self.padding = self.reach // 2 if padding is None else padding
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        if memory.last and memory.get(self) is None and x.shape[1]:
+    def room(self, memory: Memory) -> int:
+        """Positions that stand before the next input; whoever makes it may leave them free."""
+        before = memory.get(self)
+        if before is not None:
+            return before.shape[1]
+        return 0 if memory.last else self.padding
+
+    def forward(self, x: Tensor, memory: Memory, room: int = 0) -> Tensor:
+        """The first ``room`` positions of ``x`` are those of ``room`` above, not filled yet."""
+        before = memory.get(self)
+        if memory.last and before is None and x.shape[1]:
             # the whole at once: the library pads without a copy
             return convolve(x, self.convolution, self.padding)
-        x = memory.join(self, x, self.padding)
+        if room:
+            x[:, :room] = 0.0 if before is None else before
+        else:
+            x = memory.join(self, x, self.padding)
         if memory.last:
             x = F.pad(x, (0, 0, 0, self.padding))
         made = max(0, (x.shape[1] - self.reach) // self.stride + 1)
@@ -145,10 +158,15 @@ class Snake(nn.Module):
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        wave = (x * self.alpha).sin_()
+    def forward(self, x: Tensor, room: int = 0) -> Tensor:
+        """x [B, T, C] -> [B, room + T, C], whose first positions are left for somebody else."""
         # the release was trained with this much against division by zero
-        return torch.addcmul(x, wave, wave * (1.0 / (self.alpha + 1e-9)))
+        inverse = 1.0 / (self.alpha + 1e-9)
+        made = fused(x, self.alpha, inverse, room)
+        if made is None:
+            wave = (x * self.alpha).sin_()
+            made = F.pad(torch.addcmul(x, wave, wave * inverse), (0, 0, room, 0))
+        return made
 
 
 class ResidualBlock(nn.Module):
@@ -165,8 +183,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         for i, (wide, narrow) in enumerate(zip(self.wide, self.narrow, strict=True)):
-            y = wide(self.before_wide[i](x), memory)
-            y = narrow(self.before_narrow[i](y), memory)
+            y = x
+            for snake, layer in ((self.before_wide[i], wide), (self.before_narrow[i], narrow)):
+                room = layer.room(memory)
+                y = layer(snake(y, room), memory, room)
             x, y = memory.align((self, i), x, y)
             x = x + y
         return x
