@@ -4,7 +4,8 @@
         --transcript "What I say in it."]
 
 Every line is one thing that was looked at: "ok", "FAILED", or "note" for a figure without a
-verdict. The exit code is 4 when anything failed. A 0.5 B model needs about 8 GB and some minutes.
+verdict. The exit code is 4 when anything failed. A 0.5 B model needs 8 GB and some minutes, and
+another 0.5 GB for every second of the recording, which conversion reads twice.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Report:
 
 def main(argv: list[str]) -> int:
     """Look at everything; 0 when all is well, 4 otherwise."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_intermixed_args(argv)
     report, folder = Report(), options.folder
     report.check("files", lambda: _files(folder))
     report.check("yaml", lambda: _yaml(folder))
