@@ -14,6 +14,8 @@ def work(key, seconds, monkeypatch):
     contender = load_class(entry.target)(entry.config, Job(plan.suite.model))
     contender.load()
     facts = contender.prepare(f"second {seconds}")
+    # all cases are prepared before the first is timed, and each is timed as it was prepared
+    contender.prepare("second 1" if seconds > 1 else "second 2")
     calls, estimate = [], contender.flow.estimator.forward
 
     def counted(x, *rest):
