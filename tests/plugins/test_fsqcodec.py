@@ -334,3 +334,19 @@ def test_training_counted_in_steps_takes_as_many_and_slows_towards_the_end(tmp_p
     train.train(model, group, group, options, "")
     assert len(rates) == 400
     assert rates[0] == 0.01 and max(rates) == rates[99] and rates[-1] < 0.06
+
+
+@pytest.mark.parametrize("stage", ["code", "sound"])
+def test_both_stages_teach_the_decoder_whose_voice_it_is(stage):
+    torch.manual_seed(0)
+    model = train.Trainee(speaker_width=8)
+    batch = corpus.Crops([[silence(train.CROP)]], train.CROP, np.random.default_rng(0)).batch(2)
+    batch.audio = torch.randn_like(batch.audio) * 0.1
+    if stage == "code":
+        mel = train.LogMel(SAMPLE_RATE, 1024, 240, 80, 11_000.0)
+        losses = train.step_code(model, mel, batch)
+    else:
+        losses = train.step_sound(model, train.Spectra(), batch)
+    torch.stack(list(losses.values())).sum().backward()
+    gradient = model.decoder.modulation.project.weight.grad
+    assert gradient is not None and gradient.abs().max() > 0
