@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.arguments import Parser
-from wishbone.core.evaluate import drift, voices
+from wishbone.core.evaluate import drift, endings, voices
 from wishbone.core.evaluate.clips import Clip, read_audio, read_folder, read_lines
 from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.terminal import progress
@@ -51,6 +51,7 @@ def _parser() -> Parser:
     _common(codec, _codec)
     voices.add_parser(commands, _common)
     drift.add_parser(commands, _common)
+    endings.add_parser(commands, _common)
     binding = commands.add_parser("binding", help="loss with another sentence's text minus own")
     binding.add_argument("system", help="a system's name or file, or a trained folder")
     binding.add_argument("data", type=Path, nargs="+", help="folders of token data")
@@ -222,12 +223,16 @@ def _speed(made: Sequence[dict[str, Any]]) -> str:
 
 
 def keep(path: Path | None, panel: Panel, data: dict[str, Any]) -> None:
-    """Write the numbers by way of a temporary file, where they are wanted."""
+    """Write the numbers and who judged them, where they are wanted."""
+    write_json(path, {"signatures": panel.first.signatures, **data})
+
+
+def write_json(path: Path | None, data: dict[str, Any]) -> None:
+    """Write by way of a temporary file; nothing without a path."""
     if path is None:
         return
     aside = path.with_name(f".{path.name}.new")
-    whole = {"signatures": panel.first.signatures, **data}
-    aside.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     aside.replace(path)
 
 

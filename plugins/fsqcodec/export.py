@@ -14,7 +14,11 @@ import torch
 from torch import Tensor
 
 from wishbone.core import weights
-from wishbone.core.errors import CheckpointError
+from wishbone.core.errors import CheckpointError, UsageError
+from wishbone.plugins.fsqcodec import corpus
+from wishbone.plugins.fsqcodec.decoder import FSQCodecDecoder
+
+LISTENED = 50  # recordings: their mean no longer moves by what is said in one of them
 
 
 def kept(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -23,13 +27,39 @@ def kept(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensors[name].to(torch.float16) for name in names}
 
 
+def mean_voice(settings: dict, tensors: dict[str, Tensor], folder: Path) -> Tensor:
+    """The vector [E] of the voice that speaks in a folder of audio data.
+
+    Raises ``UsageError`` for a decoder of one voice, which has no place for it.
+    """
+    decoder = FSQCodecDecoder(FSQCodecDecoder.Config(**settings))
+    if not decoder.config.speaker_width:
+        raise UsageError(
+            "The decoder was trained for a single voice and cannot be told another.",
+            str(folder),
+            "Leave out --voice, or train with --speaker-width.",
+        )
+    own = {name.removeprefix("decoder."): tensors[name] for name in tensors}
+    decoder.load_state_dict({name: own[name] for name in decoder.state_dict()})
+    groups, _ = corpus.load([folder], hours=0.1)
+    heard = [
+        decoder.hear(torch.from_numpy(item.audio).float() / 32767, torch.zeros(0))["speaker"]
+        for item in groups[0][:LISTENED]
+    ]
+    return torch.stack(heard).mean(0)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Write a checkpoint folder from a run of ``train``; refuses to overwrite."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of wishbone.plugins.fsqcodec.train")
     parser.add_argument("folder", type=Path, help="new checkpoint folder")
+    parser.add_argument(
+        "--voice", type=Path, help="audio data of the voice to speak in where none is given"
+    )
     options = parser.parse_args(argv)
-    tensors = kept(weights.read_tensors(options.run / "model.safetensors"))
+    trained = weights.read_tensors(options.run / "model.safetensors")
+    tensors = kept(trained)
     if not tensors:
         raise CheckpointError(
             "The run holds neither a tokenizer nor a decoder.",
@@ -37,6 +67,8 @@ def main(argv: list[str] | None = None) -> None:
             "Give the folder that 'python -m wishbone.plugins.fsqcodec.train' wrote.",
         )
     settings = json.loads((options.run / "config.json").read_text())
+    if options.voice:
+        tensors["decoder.voice"] = mean_voice(settings["decoder"], trained, options.voice).half()
     config = {
         "speech_tokenizer": {"name": "fsqcodec", **settings["tokenizer"]},
         "decoder": {"name": "fsqcodec", **settings["decoder"]},

@@ -131,24 +131,34 @@ def step_sound(model: Trainee, spectra: Spectra, batch: corpus.Batch) -> dict[st
 
     The voicing is learned from the pitch tracker beside it, not through the distance, to which a
     pulse that never varies is nearer on average than noise that is not the recorded noise.
+
+    "reread" asks that the tokenizer read in the audio what it read in the recording. It is the one
+    loss that hears pulses and noise take turns, as in use, and that cares what is said.
     """
     audio, pitch, voiced = batch.audio, batch.pitch, batch.voiced
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
-            values = model.tokenizer.values(audio).round()
+            read = model.tokenizer.values(audio)
+            values = read.round()
         manner = manner_of(model.decoder, batch.other)
         features = model.decoder.trunk(values, manner=manner)
     features = features.float()
     guess = log_pitch(model.decoder.pitch_of(features))
     weight = 0.05 + voiced.float()
-    made = model.decoder.synthesise(features, pitch, None, torch.randn_like(audio))
+    noise = torch.randn_like(audio)
+    made = model.decoder.synthesise(features, pitch, None, noise)
     voicing = model.decoder.voicing_of(features)
+    share = model.decoder.pulse_share(features).detach()
+    heard = model.decoder.synthesise(features, pitch, share, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = model.tokenizer.values(heard)
     # the first frames lack the past that a whole utterance would give them
     edge = 6 * 960
     return {
         "sound": spectra(made[:, edge:], audio[:, edge:]),
         "pitch": 2.0 * ((guess - log_pitch(pitch)).abs() * weight).sum() / weight.sum(),
         "voicing": 0.2 * F.binary_cross_entropy(voicing, smooth(voiced)),
+        "reread": 0.5 * F.l1_loss(again[..., 6:-6], read[..., 6:-6]),
     }
 
 
@@ -225,6 +235,7 @@ def train(
         step = step_code
     else:
         trained, measure, step = list(model.decoder.parameters()), Spectra(), step_sound
+        model.tokenizer.requires_grad_(False)
     optimizer = torch.optim.AdamW(trained, options.learning_rate, betas=(0.8, 0.99), fused=True)
     crops = corpus.Crops(groups, CROP, np.random.default_rng(options.seed), options.stretched)
     check = corpus.Crops(held_out, CROP, np.random.default_rng(0)).batch(32)

@@ -86,9 +86,28 @@ def test_a_codec_needs_no_backbone_beside_it():
     codec = speech.codec_of("quickstart")
     with pytest.raises(ConfigError, match="backbone"):
         read("quickstart")
-    noise = np.random.default_rng(0).normal(0, 0.1, 9600).astype("f4")
+    noise = np.random.default_rng(0).normal(0, 0.1, 14_400).astype("f4")
     copies, _ = speech.resynthesise(codec, [Clip("000", "a", noise, 24_000)])
-    assert len(copies[0].audio) == 9600
+    assert len(copies[0].audio) == 14_400
+
+
+def test_a_codec_speaks_its_copy_in_the_voice_of_the_clip():
+    """A decoder of many voices is told whose voice the recording is, clip by clip."""
+    system, told = tiny_system(), []
+    start = system.decoder.start
+    system.decoder.hear = lambda audio, codes: {"speaker": audio.mean()[None]}
+
+    def noted(*, prompt=None, speaker=None):
+        told.append(prompt)
+        return start()
+
+    system.decoder.start = noted
+    clips = [
+        Clip(name, "a", np.full(24_000, level, "f4"), 24_000)
+        for name, level in (("000", 0.1), ("001", 0.3))
+    ]
+    speech.resynthesise(system, clips)
+    assert [round(float(prompt["speaker"]), 2) for prompt in told] == [0.1, 0.3]
 
 
 def test_entropy_of_equal_codes_is_the_logarithm_of_their_number():

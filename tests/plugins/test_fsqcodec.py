@@ -2,13 +2,14 @@
 
 import copy
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 
 from wishbone.core.errors import CheckpointError, DataError, UsageError
-from wishbone.plugins.fsqcodec import corpus, source, train
+from wishbone.plugins.fsqcodec import corpus, export, source, train
 from wishbone.plugins.fsqcodec.decoder import (
     HOP,
     SAMPLE_RATE,
@@ -221,6 +222,32 @@ def test_a_voice_cannot_be_known_from_nothing(choir, decoder):
     with pytest.raises(UsageError, match="seconds long"):
         choir.hear(torch.zeros(1000), torch.zeros(1, 1))
     assert decoder.hear(torch.zeros(1000), torch.zeros(1, 1)) == {}
+
+
+def test_an_exported_codec_speaks_in_the_voice_it_was_given(choir, decoder, monkeypatch, tmp_path):
+    draw = np.random.default_rng(0)
+    sounds = [(draw.normal(0, 3000, SAMPLES * n)).astype(np.int16) for n in (30, 40)]
+    made = [corpus.Recording(sound, *[np.zeros(0)] * 3) for sound in sounds]
+    monkeypatch.setattr(corpus, "load", lambda folders, hours: ([made], folders))
+    tensors = {f"decoder.{name}": value for name, value in choir.state_dict().items()}
+    voice = export.mean_voice(asdict(choir.config), tensors, tmp_path)
+    heard = [choir.hear(torch.from_numpy(sound) / 32767, torch.zeros(0)) for sound in sounds]
+    assert torch.allclose(voice, (heard[0]["speaker"] + heard[1]["speaker"]) / 2, atol=1e-5)
+    with pytest.raises(UsageError, match="single voice"):
+        export.mean_voice(asdict(decoder.config), {}, tmp_path)
+
+
+def test_the_sound_stage_leaves_the_code_alone_and_listens_to_what_is_in_use():
+    torch.manual_seed(0)
+    model = train.Trainee()
+    model.tokenizer.requires_grad_(False)
+    batch = corpus.Crops([[silence(train.CROP)]], train.CROP, np.random.default_rng(0)).batch(2)
+    batch.audio = torch.randn_like(batch.audio) * 0.1
+    train.step_sound(model, train.Spectra(), batch)["reread"].backward()
+    assert model.decoder.envelopes.weight.grad.abs().max() > 0
+    # what is switched by the voicing is heard, but the voicing is the pitch tracker's to teach
+    assert model.decoder.voicing.weight.grad is None
+    assert model.tokenizer.project.weight.grad is None
 
 
 def test_an_earlier_stage_of_one_voice_can_be_taught_others(tmp_path):

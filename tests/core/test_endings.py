@@ -1,0 +1,54 @@
+"""Every sentence begins and ends: what is counted, and that the count is of the right sentences."""
+
+import json
+
+import pytest
+from tiny_system import tiny_system
+
+from wishbone.core import config
+from wishbone.core.errors import GateFailed, UsageError
+from wishbone.core.evaluate import command, endings
+from wishbone.core.pipeline import stream
+
+
+def test_every_text_is_said_with_every_seed_as_it_is_said_alone():
+    system, texts = tiny_system(), ["one two", "three four five"]
+    rows = list(endings.endings(system, texts, seeds=3, slots=2))
+    assert sorted((row["text"], row["seed"]) for row in rows) == sorted(
+        (text, seed) for text in texts for seed in range(3)
+    )
+    for row in rows:
+        alone = sum(len(chunk) for chunk in stream(system, row["text"], None, row["seed"]))
+        assert row["seconds"] == pytest.approx(alone / system.decoder.sample_rate, abs=1e-3)
+
+
+def row(failure="", seconds=2.0, text="a sentence of some length"):
+    return {"seed": 0, "text": text, "seconds": seconds, "failure": failure, "cut_words": 1}
+
+
+def test_what_failed_is_counted_by_its_kind():
+    lines = endings.summary([row(), row("empty", 0.0), row("ran on", 90.0), row("ran on", 80.0)])
+    assert "4 utterances" in lines[0] and "3 failed, 1 empty, 2 ran on" in lines[0]
+    assert "0 least" in lines[1] and "3600 most" in lines[1] and "length rule: 4" in lines[1]
+    assert len(lines) == 2
+
+
+def test_no_failure_among_few_says_little():
+    assert endings.summary([row()] * 300)[2] == "so at most 1.00 % fail (95 %)"
+
+
+def test_the_command_holds_the_count_against_a_limit(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(config, "read", lambda name: {})
+    monkeypatch.setattr(config, "build", lambda settings: tiny_system())
+    (tmp_path / "text").write_text("one two three\nfour\n")
+    judged = lambda said, text: row("empty" * ("one" in text), text=text)  # noqa: E731
+    monkeypatch.setattr(endings, "judge", judged)
+    wanted = ["endings", "tiny", "--text", str(tmp_path / "text"), "--seeds", "2"]
+    kept = tmp_path / "kept.json"
+    with pytest.raises(GateFailed, match="2 of 4"):
+        command.main([*wanted, "--failures-most", "1", "--json", str(kept)])
+    assert "empty  one two three" in capsys.readouterr().out
+    assert len(json.loads(kept.read_text())["items"]) == 4
+    assert command.main([*wanted, "--failures-most", "2"]) == 0
+    with pytest.raises(UsageError, match="nothing to say"):
+        command.main([*wanted, "--seeds", "0"])
