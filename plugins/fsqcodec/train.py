@@ -131,34 +131,24 @@ def step_sound(model: Trainee, spectra: Spectra, batch: corpus.Batch) -> dict[st
 
     The voicing is learned from the pitch tracker beside it, not through the distance, to which a
     pulse that never varies is nearer on average than noise that is not the recorded noise.
-
-    "reread" asks that the tokenizer read in the audio what it read in the recording. It is the one
-    loss that hears pulses and noise take turns, as in use, and that cares what is said.
     """
     audio, pitch, voiced = batch.audio, batch.pitch, batch.voiced
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
-            read = model.tokenizer.values(audio)
-            values = read.round()
+            values = model.tokenizer.values(audio).round()
         manner = manner_of(model.decoder, batch.other)
         features = model.decoder.trunk(values, manner=manner)
     features = features.float()
     guess = log_pitch(model.decoder.pitch_of(features))
     weight = 0.05 + voiced.float()
-    noise = torch.randn_like(audio)
-    made = model.decoder.synthesise(features, pitch, None, noise)
+    made = model.decoder.synthesise(features, pitch, None, torch.randn_like(audio))
     voicing = model.decoder.voicing_of(features)
-    share = model.decoder.pulse_share(features).detach()
-    heard = model.decoder.synthesise(features, pitch, share, noise)
-    with torch.autocast("cpu", torch.bfloat16):
-        again = model.tokenizer.values(heard)
     # the first frames lack the past that a whole utterance would give them
     edge = 6 * 960
     return {
         "sound": spectra(made[:, edge:], audio[:, edge:]),
         "pitch": 2.0 * ((guess - log_pitch(pitch)).abs() * weight).sum() / weight.sum(),
         "voicing": 0.2 * F.binary_cross_entropy(voicing, smooth(voiced)),
-        "reread": 0.5 * F.l1_loss(again[..., 6:-6], read[..., 6:-6]),
     }
 
 
@@ -177,6 +167,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--stage", choices=("code", "sound"), default="code")
     parser.add_argument("--start", type=Path, help="model.safetensors of an earlier stage")
+    parser.add_argument(
+        "--decoder", type=Path, help="take the decoder of this model.safetensors, of one voice"
+    )
     parser.add_argument("--hours", type=float, default=4.0, help="of audio to use of each folder")
     parser.add_argument(
         "--speaker-width", type=int, default=0, help="length of the voice's vector; 0: one voice"
@@ -206,6 +199,8 @@ def main(argv: list[str] | None = None) -> None:
     model = Trainee(options.speaker_width)
     if options.start:
         _begin_from(model, options.start)
+    if options.decoder:
+        _take_decoder(model, options.decoder)
     train(model, groups, held_out, options, hash_files(files))
 
 
@@ -222,6 +217,27 @@ def _begin_from(model: Trainee, file: Path) -> None:
         )
 
 
+def _take_decoder(model: Trainee, file: Path) -> None:
+    """The decoder of another run in place of this one's, as if no voice had been told yet.
+
+    It knows the other run's code: of use where this run's has grown out of it.
+    """
+    found = load_file(file)
+    own = {name: value for name, value in found.items() if name.startswith("decoder.")}
+    missing, unexpected = model.load_state_dict(own, strict=False)
+    told = ("decoder.listener.", "decoder.modulation.", "decoder.voice")
+    lost = [n for n in missing if n.startswith("decoder.") and not n.startswith(told)]
+    if lost or unexpected or not own:
+        raise CheckpointError(
+            "There is no decoder of this recipe in the file.",
+            str(file),
+            "Give the model.safetensors of a run of the stage 'sound'.",
+        )
+    if model.decoder.config.speaker_width:
+        nn.init.zeros_(model.decoder.modulation.project.weight)
+        nn.init.zeros_(model.decoder.modulation.project.bias)
+
+
 def train(
     model: Trainee,
     groups: list[list[corpus.Recording]],
@@ -235,7 +251,6 @@ def train(
         step = step_code
     else:
         trained, measure, step = list(model.decoder.parameters()), Spectra(), step_sound
-        model.tokenizer.requires_grad_(False)
     optimizer = torch.optim.AdamW(trained, options.learning_rate, betas=(0.8, 0.99), fused=True)
     crops = corpus.Crops(groups, CROP, np.random.default_rng(options.seed), options.stretched)
     check = corpus.Crops(held_out, CROP, np.random.default_rng(0)).batch(32)

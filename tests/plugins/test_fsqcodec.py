@@ -237,19 +237,6 @@ def test_an_exported_codec_speaks_in_the_voice_it_was_given(choir, decoder, monk
         export.mean_voice(asdict(decoder.config), {}, tmp_path)
 
 
-def test_the_sound_stage_leaves_the_code_alone_and_listens_to_what_is_in_use():
-    torch.manual_seed(0)
-    model = train.Trainee()
-    model.tokenizer.requires_grad_(False)
-    batch = corpus.Crops([[silence(train.CROP)]], train.CROP, np.random.default_rng(0)).batch(2)
-    batch.audio = torch.randn_like(batch.audio) * 0.1
-    train.step_sound(model, train.Spectra(), batch)["reread"].backward()
-    assert model.decoder.envelopes.weight.grad.abs().max() > 0
-    # what is switched by the voicing is heard, but the voicing is the pitch tracker's to teach
-    assert model.decoder.voicing.weight.grad is None
-    assert model.tokenizer.project.weight.grad is None
-
-
 def test_an_earlier_stage_of_one_voice_can_be_taught_others(tmp_path):
     from safetensors.torch import save_file
 
@@ -261,6 +248,23 @@ def test_an_earlier_stage_of_one_voice_can_be_taught_others(tmp_path):
     save_file(many.state_dict(), tmp_path / "many.safetensors")
     with pytest.raises(CheckpointError, match="do not fit"):
         train._begin_from(alone, tmp_path / "many.safetensors")
+
+
+def test_a_decoder_of_one_voice_can_be_taken_over_by_another_run(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    alone, many = train.Trainee(), train.Trainee(speaker_width=8)
+    torch.nn.init.normal_(many.decoder.modulation.project.weight)
+    code = many.tokenizer.project.weight.clone()
+    save_file(alone.state_dict(), tmp_path / "alone.safetensors")
+    train._take_decoder(many, tmp_path / "alone.safetensors")
+    assert torch.equal(many.tokenizer.project.weight, code)
+    codes = torch.randint(0, 6561, (5, 1))
+    assert torch.equal(many.decoder.eval().decode(codes), alone.decoder.eval().decode(codes))
+    save_file({"tokenizer.project.weight": code}, tmp_path / "code.safetensors")
+    with pytest.raises(CheckpointError, match="no decoder"):
+        train._take_decoder(many, tmp_path / "code.safetensors")
 
 
 def test_what_was_prepared_is_what_is_loaded_again(tmp_path, monkeypatch):
