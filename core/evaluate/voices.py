@@ -105,7 +105,7 @@ def recordings(folder: Path, most: int) -> list[Clip]:
     files = [folder] if folder.is_file() else sorted(folder.glob("*"))
     files = [file for file in files if file.suffix.lower() in RECORDINGS]
     clips = [Clip(file.stem, "", *read_audio(file)) for file in files[:most]]
-    if not clips and folder.is_dir() and any(folder.glob("*.parquet")):
+    if not clips and (folder.suffix == ".parquet" or any(folder.glob("*.parquet"))):
         clips = _of_audio_data(folder, most)
     if not clips:
         raise UsageError(

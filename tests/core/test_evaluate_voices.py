@@ -1,6 +1,7 @@
 """Whose voice it is, and whether a long text stays good, with ears that are fakes."""
 
 import itertools
+import io
 import json
 
 import numpy as np
@@ -182,3 +183,20 @@ def test_the_text_is_as_long_as_asked_for():
     lines = ["A line of words.", "And another one."]
     text = drift._text(lines, 1.0)
     assert 900 <= len(text) <= 920 and text.startswith("A line of words. And another one. A line")
+
+
+def test_references_may_be_audio_data(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]'")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pip install 'wishbone-tts[train]'")
+    rows = []
+    for number in range(3):
+        file = io.BytesIO()
+        soundfile.write(file, hum(200, number), RATE, format="FLAC")
+        rows.append({"id": f"s{number}", "text": "hm", "speaker": "me", "audio": file.getvalue()})
+    folder = tmp_path / "data"
+    folder.mkdir()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "000.parquet")
+    for source in (folder, folder / "000.parquet"):
+        clips = voices.recordings(source, 2)
+        assert [clip.key for clip in clips] == ["s0", "s1"]
+        assert clips[0].rate == RATE and len(clips[0].audio) == RATE
