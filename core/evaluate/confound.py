@@ -92,6 +92,10 @@ def _training(said: Mapping[str, Any]) -> dict[str, Any]:
     notes = said.get("notes") or {}
     recipe = {k: v for k, v in (notes.get("recipe") or {}).items() if k not in RUNNING}
     known = {"data": said.get("data"), "seeds": said.get("seeds"), "steps": notes.get("steps")}
+    if notes.get("before"):
+        # weights to begin with have a folder for each arm; how those were trained is to be equal
+        known["before"] = notes["before"]
+        recipe.pop("weights", None)
     return _flat({"training": {**known, "recipe": recipe}})
 
 

@@ -94,6 +94,7 @@ def export(
         "steps": trainer.step,
         "positions": trainer.positions,
         "positions_before": _positions_before(trainer.system),
+        "before": _before(trainer.system),
         "minutes": round(trainer.elapsed / 60, 2),
         "held_out_loss": held_out_loss,
         "trained_parameters": trained(trainer.model),
@@ -126,14 +127,37 @@ def export(
 
 def _positions_before(system: Mapping[str, Any]) -> int:
     """Positions seen by the weights that a run began with, all trainings together; 0 if unknown."""
-    if not system.get("weights"):
+    notes = _begun_with(system).get("notes") or {}
+    try:
+        return int(notes["positions"]) + int(notes["positions_before"])
+    except (ValueError, KeyError, TypeError):
         return 0
+
+
+def _before(system: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trainings that made the weights a run began with, first one first; [] if unknown."""
+    said = _begun_with(system)
+    notes = said.get("notes") or {}
+    if "steps" not in notes:
+        return []
+    last = {
+        "data": said.get("data"),
+        "seeds": said.get("seeds"),
+        "steps": notes["steps"],
+        "learning_rate": (notes.get("recipe") or {}).get("learning_rate"),
+    }
+    return [*(notes.get("before") or []), last]
+
+
+def _begun_with(system: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of the weights that a run began with; {} if there is none."""
+    if not system.get("weights"):
+        return {}
     path = weights_folder(system["weights"]) / "provenance.json"
     try:
-        notes = json.loads(path.read_text(encoding="utf-8"))["notes"]
-        return int(notes["positions"]) + int(notes["positions_before"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _free(run: Run, recipe: Recipe, step: int) -> Path | None:

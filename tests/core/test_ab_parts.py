@@ -75,6 +75,25 @@ def test_different_training_data_is_a_confound(tmp_path):
     assert unmeant == ["training.data"]
 
 
+def test_arms_may_begin_with_different_weights_that_were_trained_alike(tmp_path):
+    def unmeant(*steps):
+        arms = {}
+        for name, count in zip(("old", "new"), steps, strict=True):
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            before = [{"data": "w", "seeds": {"train": 2}, "steps": count}] if count else []
+            notes = {"steps": 5, "recipe": {"weights": f"runs/{name}"}, "before": before}
+            said = {"data": "x", "seeds": {"train": 1}, "notes": notes}
+            (folder / "provenance.json").write_text(json.dumps(said))
+            arms[name] = {"weights": str(folder)}
+        return [e.key for e in confound.differences(plan(**arms)) if not e.meant]
+
+    assert unmeant(7, 7) == []
+    assert unmeant(7, 8) == ["training.before"]
+    # where nobody knows how they were trained, other weights are another beginning
+    assert unmeant(0, 0) == ["training.recipe.weights"]
+
+
 def test_weights_may_differ_only_with_a_part_that_is_trained():
     given = plan(old={"weights": "one"}, new={"weights": "other"})
     assert all(each.meant for each in confound.differences(given))

@@ -1,7 +1,7 @@
 """Whose voice it is, and whether a long text stays good, with ears that are fakes."""
 
-import itertools
 import io
+import itertools
 import json
 
 import numpy as np

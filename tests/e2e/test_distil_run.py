@@ -78,6 +78,8 @@ def test_three_stages_make_a_student_and_count_what_it_saw(folder):
     assert one["positions_before"] == 0 and one["positions"] > 20 * 200
     assert two["positions_before"] == one["positions"]
     assert three["positions_before"] == one["positions"] + two["positions"]
+    assert one["before"] == []
+    assert [each["steps"] for each in three["before"]] == [one["steps"], two["steps"]]
     assert one["objective"]["teacher_weights"] == two["objective"]["teacher_weights"]
     assert len(one["objective"]["teacher_weights"]) == 64 and three["objective"] == {}
     # the last export is a system like any other

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from wishbone.core.compose import compose, dump, weights_folder
 from wishbone.core.config import build, build_model, read
 from wishbone.core.errors import MissingExtra
+from wishbone.core.evaluate import confound
 from wishbone.core.evaluate.plan import read_plan
 from wishbone.core.text_model import is_text
 from wishbone.core.train.recipe import read_recipe
@@ -66,6 +67,12 @@ def test_every_arm_builds(path):
     for arm in arms:
         with optional_packages():
             build(arm.config, "meta")
+
+
+def test_the_bundled_arms_differ_in_their_backbone_alone():
+    """By how their weights were trained, too: the README's first command begins with this check."""
+    plan = read_plan(CONFIGS / "ab" / "quickstart.yaml")
+    assert confound.refuse(confound.differences(plan), allow=False) == []
 
 
 @pytest.mark.parametrize("path", in_folder("pretrained"), ids=name_of)
