@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 
 from wishbone.core.errors import UsageError, WishboneError, did_you_mean
@@ -34,11 +35,16 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    return guarded(_run, argv)
+
+
+def guarded(run: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
+    """Run a command that raises: its error becomes three lines, and the exit code is returned."""
     words = list(sys.argv[1:] if argv is None else argv)
     whole = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     try:
-        return _run(words)
+        return int(run(words) or 0)
     except WishboneError as error:
         if whole:
             traceback.print_exc()

@@ -252,9 +252,22 @@ def provenance(
         "git": revision(),
         "data": data,
         "seeds": dict(seeds or {}),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(_here, sys.argv[1:])],
         "notes": dict(notes or {}),
     }
+
+
+def _here(argument: str) -> str:
+    """An argument without the folders of this machine: weights are given away with it.
+
+    What lies under the working directory is named from there, anything else by its last part.
+    """
+    key, sign, value = argument.rpartition("=")
+    if not os.path.isabs(value):
+        return argument
+    path = Path(value)
+    inside = path.is_relative_to(Path.cwd())
+    return f"{key}{sign}{path.relative_to(Path.cwd()) if inside else path.name}"
 
 
 def hash_files(paths: Iterable[str | Path]) -> str:

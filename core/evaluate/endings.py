@@ -9,44 +9,43 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wishbone.core.errors import GateFailed, UsageError
-from wishbone.core.evaluate.clips import failure, read_lines
+from wishbone.core.evaluate import generate
+from wishbone.core.evaluate.clips import read_lines
 from wishbone.core.evaluate.terminal import progress
 
 if TYPE_CHECKING:
     from wishbone.core.config import System
-    from wishbone.core.serve.server import Said
 
 RULE_OF_THREE = 3.0
 """None seen in n makes a rate of 3 / n the 95 % upper limit (Hanley & Lippman-Hand 1983)."""
 
 
-def judge(said: Said, text: str) -> dict[str, Any]:
-    """How one request ended."""
-    why = failure(said.audio.samples.float().numpy(), said.audio.sample_rate, text)
-    if not why and any(part.reason == "length" for part in said.utterances):
-        why = "never stopped"
-    return {
-        "text": text,
-        "seconds": round(said.audio.seconds, 3),
-        "failure": why,
-        "cut_words": sum(part.cut_words for part in said.utterances),
-    }
-
-
 def endings(
     system: System, texts: list[str], seeds: int, voice: str | None = None, slots: int = 8
 ) -> Iterator[dict[str, Any]]:
-    """Every text with seeds 0 to ``seeds`` - 1, in the order in which they are done."""
-    from wishbone.core.serve.server import Request, Server
+    """Every text with seeds 0 to ``seeds`` - 1, in this order; ``slots`` of them at once.
 
-    requests = [Request(text, voice, seed) for seed in range(seeds) for text in texts]
-    for said in Server(system, slots).say(requests):
-        request = requests[said.number]
-        yield {"seed": request.seed, **judge(said, str(request.text))}
+    A text that cannot be said is a row like any other, with its error.
+    """
+    from wishbone.core.serve.server import Server
+
+    server = Server(system, slots)
+
+    def said(request: tuple[int, str]) -> dict[str, Any]:
+        seed, text = request
+        patience = slots * generate.PATIENCE
+        return {"text": text, **generate.speak(system, text, seed, voice, patience, server)[0]}
+
+    threads = ThreadPoolExecutor(slots, "wishbone-endings")
+    try:
+        yield from threads.map(said, [(seed, text) for seed in range(seeds) for text in texts])
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def summary(rows: Iterable[dict[str, Any]]) -> list[str]:
@@ -84,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     from wishbone.core.config import build, read
     from wishbone.core.evaluate import speech
     from wishbone.core.evaluate.command import write_json
+    from wishbone.core.pipeline import stream
 
     texts = read_lines(options.text or speech.own_prompts())[: options.limit]
     if not texts or options.seeds < 1 or options.slots < 1:
@@ -93,11 +93,14 @@ def run(options: argparse.Namespace) -> int:
             "Give a text with one sentence a line, and one seed and slot or more.",
         )
     system = build(read(options.system))
+    # a wrong voice is one error at once and not a failure of every utterance
+    next(stream(system, generate.WARM_UP, options.voice, 0))
     wanted = range(len(texts) * options.seeds)
     made = endings(system, texts, options.seeds, options.voice, options.slots)
     rows = [row for _, row in zip(progress(wanted, "speaking"), made, strict=True)]
     for row in rows if options.items else [row for row in rows if row["failure"]]:
-        print(f"seed {row['seed']}  {row['seconds']:.2f} s  {row['failure']}  {row['text']}")
+        why = f"{row['failure']} {row['error']}".strip()
+        print(f"seed {row['seed']}  {row['seconds']:.2f} s  {why}  {row['text']}")
     for line in summary(rows):
         print(line)
     write_json(options.json, {"items": rows})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
@@ -15,6 +15,9 @@ from wishbone.core.config import System
 from wishbone.core.evaluate.clips import failure
 from wishbone.core.evaluate.plan import Plan, Prompt
 from wishbone.core.pipeline import Utterance, stream
+
+if TYPE_CHECKING:
+    from wishbone.core.serve.server import Server
 
 PATIENCE = 120.0
 """Seconds after which an item is given up, unless somebody asks for more."""
@@ -27,8 +30,9 @@ def speak(
     seed: int,
     voice: str | None = None,
     patience: float = PATIENCE,
+    server: Server | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """One item: how it went, and its audio [S].
+    """One item: how it went, and its audio [S]; in a batch with others where there is a server.
 
     An error of the system is a result like any other: it is written down, not raised.
     """
@@ -38,7 +42,11 @@ def speak(
     error = ""
     begin = perf_counter()
     try:
-        for chunk in stream(system, text, voice, seed, record):
+        for chunk in (
+            server.stream(text, voice, seed, record)
+            if server
+            else stream(system, text, voice, seed, record)
+        ):
             if len(chunk):
                 chunks.append(chunk)
                 arrived.append(perf_counter() - begin)

@@ -18,7 +18,7 @@ from wishbone.core.evaluate.clips import Clip, read_folder
 from wishbone.core.evaluate.plan import Prompt, seed_of
 from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.statistics import bootstrap
-from wishbone.core.evaluate.terminal import progress
+from wishbone.core.evaluate.terminal import progress, say
 from wishbone.core.guidance import Guide
 
 Rows = list[dict[str, Any]]
@@ -90,7 +90,12 @@ def resynthesise(system: System | Codec, clips: Sequence[Clip]) -> tuple[list[Cl
             codes = system.speech_tokenizer.encode(audio.samples)
             whole = system.speech_tokenizer.encode_global(audio.samples)
             # whose voice it is, is not for the codes to say
-            heard = system.decoder.hear(resample(sound, system.decoder.sample_rate).samples, codes)
+            try:
+                mine = resample(sound, system.decoder.sample_rate)
+                heard = system.decoder.hear(mine.samples, codes)
+            except UsageError as error:
+                say(f"{clip.key}: spoken in the codec's own voice. {error.what}")
+                heard = {}
             stream = system.decoder.start(
                 speaker=whole if len(whole) else None, prompt=heard or None
             )

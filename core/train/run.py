@@ -27,7 +27,7 @@ from wishbone.core.train.frozen import trained
 from wishbone.core.train.long import LongTrainer
 from wishbone.core.train.loop import Trainer
 from wishbone.core.train.processes import Processes, processes
-from wishbone.core.train.recipe import Recipe, as_saved, read_recipe
+from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
 from wishbone.core.weights import hash_files, provenance, save
 
 
@@ -140,11 +140,12 @@ def _before(system: Mapping[str, Any]) -> list[dict[str, Any]]:
     notes = said.get("notes") or {}
     if "steps" not in notes:
         return []
+    recipe = notes.get("recipe") or {}
     last = {
         "data": said.get("data"),
         "seeds": said.get("seeds"),
         "steps": notes["steps"],
-        "learning_rate": (notes.get("recipe") or {}).get("learning_rate"),
+        "recipe": {k: v for k, v in recipe.items() if k not in (*RUNNING, "weights")},
     }
     return [*(notes.get("before") or []), last]
 

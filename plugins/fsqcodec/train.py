@@ -12,18 +12,20 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.core.cli import guarded
 from wishbone.core.errors import CheckpointError, UsageError
-from wishbone.core.weights import hash_files
+from wishbone.core.weights import hash_files, read_tensors
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import (
     DIGITS,
@@ -206,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _begin_from(model: Trainee, file: Path) -> None:
     """Take the weights of an earlier stage; one that knew a single voice lacks the speaker's."""
-    missing, unexpected = model.load_state_dict(load_file(file), strict=False)
+    missing, unexpected = model.load_state_dict(read_tensors(file), strict=False)
     new = ("decoder.listener.", "decoder.modulation.", "decoder.voice")
     wrong = [name for name in missing if not name.startswith(new)] + unexpected
     if wrong:
@@ -222,7 +224,7 @@ def _take_decoder(model: Trainee, file: Path) -> None:
 
     It knows the other run's code: of use where this run's has grown out of it.
     """
-    found = load_file(file)
+    found = read_tensors(file)
     own = {name: value for name, value in found.items() if name.startswith("decoder.")}
     missing, unexpected = model.load_state_dict(own, strict=False)
     told = ("decoder.listener.", "decoder.modulation.", "decoder.voice")
@@ -318,4 +320,4 @@ def save(model: Trainee, options: argparse.Namespace, count: int, data: str) -> 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wishbone.core.arguments import Parser
+from wishbone.core.cli import guarded
 from wishbone.core.config import System, build, read
-from wishbone.core.errors import UsageError, WishboneError
+from wishbone.core.errors import UsageError
 from wishbone.core.interfaces import State
 from wishbone.core.voice import Voice
 from wishbone.core.weights import provenance, save
@@ -107,8 +108,4 @@ def _made(system: System, start: State, options: argparse.Namespace) -> Voice:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except WishboneError as error:
-        print("\n".join(error.lines()), file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(guarded(main))

@@ -161,7 +161,7 @@ def test_the_command_writes_every_line_of_every_codec(tmp_path, monkeypatch, cap
     folder = tmp_path / "audio"
     folder.mkdir()
     for n in range(3):
-        soundfile.write(folder / f"{n:03d}.wav", tone(0.6), 24_000)
+        soundfile.write(folder / f"{n:03d}.wav", tone(0.4), 24_000)
     (tmp_path / "text").write_text("one\ntwo\nthree\n")
     words = ["codec", "quickstart", "--peers", "--text", str(tmp_path / "text")]
     words += ["--reference", str(folder), "--json", str(tmp_path / "found.json")]

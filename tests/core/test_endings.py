@@ -22,8 +22,15 @@ def test_every_text_is_said_with_every_seed_as_it_is_said_alone():
         assert row["seconds"] == pytest.approx(alone / system.decoder.sample_rate, abs=1e-3)
 
 
+def test_what_cannot_be_said_is_a_failure_with_its_error_and_the_rest_goes_on():
+    rows = list(endings.endings(tiny_system(), ["...", "one two"], seeds=1, slots=2))
+    assert rows[0]["failure"] == "error" and "can be spoken" in rows[0]["error"]
+    assert rows[1]["error"] == "" and rows[1]["seconds"] > 0
+
+
 def row(failure="", seconds=2.0, text="a sentence of some length"):
-    return {"seed": 0, "text": text, "seconds": seconds, "failure": failure, "cut_words": 1}
+    return {"seed": 0, "text": text, "seconds": seconds, "failure": failure, "cut_words": 1,
+            "error": ""}  # fmt: skip
 
 
 def test_what_failed_is_counted_by_its_kind():
@@ -41,8 +48,11 @@ def test_the_command_holds_the_count_against_a_limit(tmp_path, monkeypatch, caps
     monkeypatch.setattr(config, "read", lambda name: {})
     monkeypatch.setattr(config, "build", lambda settings: tiny_system())
     (tmp_path / "text").write_text("one two three\nfour\n")
-    judged = lambda said, text: row("empty" * ("one" in text), text=text)  # noqa: E731
-    monkeypatch.setattr(endings, "judge", judged)
+
+    def speak(system, text, *_):
+        return row("empty" * ("one" in text), text=text), None
+
+    monkeypatch.setattr(endings.generate, "speak", speak)
     wanted = ["endings", "tiny", "--text", str(tmp_path / "text"), "--seeds", "2"]
     kept = tmp_path / "kept.json"
     with pytest.raises(GateFailed, match="2 of 4"):
@@ -50,5 +60,7 @@ def test_the_command_holds_the_count_against_a_limit(tmp_path, monkeypatch, caps
     assert "empty  one two three" in capsys.readouterr().out
     assert len(json.loads(kept.read_text())["items"]) == 4
     assert command.main([*wanted, "--failures-most", "2"]) == 0
+    with pytest.raises(Exception, match="no voice 'nobody'"):
+        command.main([*wanted, "--voice", "nobody"])
     with pytest.raises(UsageError, match="nothing to say"):
         command.main([*wanted, "--seeds", "0"])

@@ -82,13 +82,15 @@ def test_a_codec_gives_back_as_much_audio_as_it_got():
     assert len(used) == 25
 
 
-def test_a_codec_needs_no_backbone_beside_it():
+def test_a_codec_needs_no_backbone_beside_it(capsys):
+    """And a clip too short to know a voice by is said to be spoken in the codec's own."""
     codec = speech.codec_of("quickstart")
     with pytest.raises(ConfigError, match="backbone"):
         read("quickstart")
-    noise = np.random.default_rng(0).normal(0, 0.1, 14_400).astype("f4")
+    noise = np.random.default_rng(0).normal(0, 0.1, 9600).astype("f4")
     copies, _ = speech.resynthesise(codec, [Clip("000", "a", noise, 24_000)])
-    assert len(copies[0].audio) == 14_400
+    assert len(copies[0].audio) == 9600
+    assert "000: spoken in the codec's own voice" in capsys.readouterr().err
 
 
 def test_a_codec_speaks_its_copy_in_the_voice_of_the_clip():

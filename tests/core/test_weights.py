@@ -40,6 +40,21 @@ def test_a_checkpoint_is_a_folder_with_its_origin(tmp_path):
     assert {"git", "command", "distributions", "made"} <= said.keys()
 
 
+def test_provenance_names_no_folder_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "/opt/bin/wishbone",
+        "train",
+        f"out={tmp_path}/runs/a",
+        "/elsewhere/voice",
+        "x=1",
+        "b/c",
+    ]
+    monkeypatch.setattr("sys.argv", words)
+    said = weights.provenance(CONFIG)["command"]
+    assert said == ["wishbone", "train", "out=runs/a", "voice", "x=1", "b/c"]
+
+
 def test_nothing_is_overwritten_and_nothing_half_written(tmp_path, monkeypatch):
     folder = weights.save(tmp_path / "last", small(), CONFIG, {})
     with pytest.raises(CheckpointError, match="exists"):

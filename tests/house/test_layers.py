@@ -93,7 +93,7 @@ def broken_rules(name, source):
     return wrong
 
 
-RECIPES = {"train", "corpus", "convert", "recipe"}
+RECIPES = {"train", "corpus", "convert", "export", "recipe", "__main__"}
 LIGHT_MODULES = {"errors", "registry", "plugin"}
 FILES = sorted(
     path.relative_to(ROOT).as_posix()

@@ -265,6 +265,9 @@ def test_a_decoder_of_one_voice_can_be_taken_over_by_another_run(tmp_path):
     save_file({"tokenizer.project.weight": code}, tmp_path / "code.safetensors")
     with pytest.raises(CheckpointError, match="no decoder"):
         train._take_decoder(many, tmp_path / "code.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(CheckpointError, match="text.safetensors"):
+        train._take_decoder(many, tmp_path / "text.safetensors")
 
 
 def test_what_was_prepared_is_what_is_loaded_again(tmp_path, monkeypatch):
