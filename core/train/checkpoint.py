@@ -24,7 +24,7 @@ from wishbone.core.compose import dump
 from wishbone.core.data.tokens import write_text
 from wishbone.core.errors import CheckpointError, ConfigError
 from wishbone.core.model import SpeechLM
-from wishbone.core.train.optimizer import Average, load_optimizer, optimizer_tensors
+from wishbone.core.train.optimizer import Average, Together, load_optimizer, optimizer_tensors
 from wishbone.core.train.pieces import read_part, write_part, write_rows
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved
@@ -89,7 +89,7 @@ class Run:
         self,
         model: SpeechLM,
         average: Average,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Together,
         state: dict[str, Any],
         here: Processes,
         carried: Mapping[str, torch.Tensor],
@@ -121,7 +121,7 @@ class Run:
         return target
 
     def load(
-        self, model: SpeechLM, average: Average, optimizer: torch.optim.Optimizer
+        self, model: SpeechLM, average: Average, optimizer: torch.optim.Optimizer | Together
     ) -> dict[str, Any]:
         """Go back to the newest checkpoint; an empty dictionary where there is none.
 

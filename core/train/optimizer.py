@@ -1,10 +1,11 @@
-"""AdamW, the learning rate of every step, and the average of the weights."""
+"""AdamW or Muon, the learning rate of every step, and the average of the weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +20,62 @@ FIRST = 0.01
 """Learning rate of the first step as a share of the highest (RWKV-LM, train.py)."""
 
 
-def make_optimizer(model: SpeechLM, recipe: Recipe) -> torch.optim.AdamW:
+SMALLEST = 16
+"""Rows and columns of a matrix that Muon takes at least: what is narrower is a few vectors."""
+
+
+class Together:
+    """Two optimisers, each of its own parameters, as one: one list of groups, one memory."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        self.param_groups = [group for part in parts for group in part.param_groups]
+        self.state = parts[0].state
+        for part in parts:
+            part.state = self.state
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As in every optimiser."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        """As in every optimiser."""
+        for part in self.parts:
+            part.step()
+
+
+def make_optimizer(model: SpeechLM, recipe: Recipe) -> torch.optim.Optimizer | Together:
     """AdamW over the model's own parameter groups; their learning rates keep their ratios.
 
-    What is frozen takes no part.
+    With ``optimizer: muon`` the matrices inside the backbone go to Muon (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon), scaled to steps of AdamW's length (arXiv:2502.16982)
+    times ``muon_rate``. What is frozen takes no part.
     """
     groups = trainable(model.parameter_groups(recipe.learning_rate, recipe.weight_decay))
-    for group in groups:
+    matrices = set()
+    if recipe.optimizer == "muon":
+        inside = model.backbone.parameters()
+        matrices = {id(p) for p in inside if p.ndim == 2 and min(p.shape) >= SMALLEST}
+    plain = _only(groups, lambda p: id(p) not in matrices)
+    turned = _only(groups, lambda p: id(p) in matrices)
+    for group in turned:
+        group["lr"] *= recipe.muon_rate
+    for group in plain + turned:
         group["highest"] = group["lr"]
-    return torch.optim.AdamW(
-        groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=True
-    )
+    parts: list[torch.optim.Optimizer] = []
+    if plain:
+        betas = (recipe.beta1, recipe.beta2)
+        parts.append(torch.optim.AdamW(plain, betas=betas, eps=recipe.epsilon, fused=True))
+    if turned:
+        parts.append(torch.optim.Muon(turned, adjust_lr_fn="match_rms_adamw"))
+    return parts[0] if len(parts) == 1 else Together(*parts)
+
+
+def _only(groups: list[dict[str, Any]], wanted: Callable[[Tensor], bool]) -> list[dict[str, Any]]:
+    """The groups with those of their parameters that are wanted, without the empty ones."""
+    parted = [{**group, "params": [p for p in group["params"] if wanted(p)]} for group in groups]
+    return [group for group in parted if group["params"]]
 
 
 def rate(step: int, recipe: Recipe) -> float:
@@ -46,14 +92,17 @@ def rate(step: int, recipe: Recipe) -> float:
     return last + (1 - last) * min(1.0, left / falling)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer | Together, share: float) -> None:
     """Give every group its own highest learning rate times ``share``."""
     for group in optimizer.param_groups:
         group["lr"] = group["highest"] * share
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """AdamW's memory as named tensors: ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME``."""
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer | Together, model: nn.Module
+) -> dict[str, Tensor]:
+    """Its memory as named tensors: of AdamW ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME``,
+    of Muon ``momentum_buffer/NAME``."""
     named = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -62,7 +111,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer | Together, model: nn.Module, tensors: dict[str, Tensor]
 ) -> None:
     """Put back what ``optimizer_tensors`` took. Raises ``CheckpointError`` if a name is unknown."""
     parameters = dict(model.named_parameters())

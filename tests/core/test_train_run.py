@@ -13,9 +13,12 @@ from wishbone.core.errors import ConfigError, DataError, WishboneError
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
+from wishbone.core.config import build_model  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402
 from wishbone.core.train.command import main  # noqa: E402
+from wishbone.core.train.optimizer import make_optimizer  # noqa: E402
+from wishbone.core.train.recipe import read_recipe  # noqa: E402
 from wishbone.core.weights import read_tensors  # noqa: E402
 
 
@@ -41,17 +44,19 @@ def kill_before(monkeypatch, step):
     return lambda: monkeypatch.setattr(loop.Trainer, "_train_step", whole)
 
 
-def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, monkeypatch, optimizer):
+    words = f"optimizer={optimizer}"
     recipe = str(write_recipe(tmp_path, dropout=0.2))
-    assert main([recipe, f"out={tmp_path}/whole"]) == 0
+    assert main([recipe, f"out={tmp_path}/whole", words]) == 0
     heal = kill_before(monkeypatch, 5)
     with pytest.raises(Killed):
-        main([recipe, f"out={tmp_path}/cut"])
+        main([recipe, f"out={tmp_path}/cut", words])
     heal()
     # the log is ahead of the checkpoint of step 4, and a write was cut short
     with (tmp_path / "cut" / "log.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')
-    assert main([recipe, f"out={tmp_path}/cut"]) == 0
+    assert main([recipe, f"out={tmp_path}/cut", words]) == 0
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     ours, theirs = (
         read_tensors(tmp_path / run / "export" / "model.safetensors") for run in ("cut", "whole")
@@ -186,6 +191,8 @@ def test_mistakes_in_a_recipe_are_named(tmp_path):
         (["system.backbone.widht=3"], "widht"),
         (["ema=1.5"], "ema"),
         (["shard=half"], "shard 'half'"),
+        (["optimizer=sgd"], "optimizer 'sgd'"),
+        (["optimizer=muon", "shard=full"], "Muon needs whole matrices"),
         (["accumulate=0"], "accumulate"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -263,3 +270,24 @@ def test_no_text_is_in_both_training_and_held_out(tmp_path, capsys):
     assert training + held_out == len(read_tokens(tmp_path / "tokens"))
     with pytest.raises(DataError, match="0 utterances"):
         main([recipe, f"held_out={tmp_path}/tokens", f"out={tmp_path}/other"])
+
+
+def test_muon_takes_the_matrices_inside_the_backbone_and_adamw_the_rest(tmp_path):
+    recipe, system = read_recipe(write_recipe(tmp_path), ["optimizer=muon", "muon_rate=5"])
+    model = build_model(system, "cpu")
+    both = make_optimizer(model, recipe)
+    adamw, muon = ({id(p) for g in part.param_groups for p in g["params"]} for part in both.parts)
+    inside = {id(p) for p in model.backbone.parameters() if p.ndim == 2 and min(p.shape) >= 16}
+    assert muon == inside and adamw == {id(p) for p in model.parameters()} - inside
+    rates = {group["highest"] for group in both.parts[1].param_groups}
+    assert max(rates) == pytest.approx(5 * recipe.learning_rate)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
+    both.step()
+    # a step of Muon has the length of one of AdamW, so it is told apart by its singular values
+    for name, p in model.named_parameters():
+        step = (p.detach() - before[name]).float()
+        if id(p) in inside:
+            sizes = torch.linalg.svdvals(step)
+            assert sizes.max() < 2.5 * sizes.min(), name
