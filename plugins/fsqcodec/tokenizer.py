@@ -31,15 +31,24 @@ class FSQCodecTokenizer(SpeechTokenizer):
         """ConvNeXt blocks at 25 frames per second."""
         expansion: int = 3
         """Inner width of a block over its width."""
+        burst_mels: int = 0
+        """Bands of a second log-mel in windows of 20 ms, 100 a second; 0 for none. The first one's
+        windows are twice as long: they tell harmonics apart, and smear the bursts of p, t and k."""
 
     sample_rate = SAMPLE_RATE
     codes = CodeSpace(size=3**DIGITS, rate=CODE_RATE, levels=(3,) * DIGITS)
 
     def __init__(self, config: FSQCodecTokenizer.Config):
         super().__init__()
+        self.config = config
         width, expansion = config.width, config.expansion
         self.mel = LogMel(SAMPLE_RATE, window=1024, hop=SAMPLES // 2, mels=80, top_hz=11_000.0)
         self.entry = Convolution(80, width, 5, lookahead=2)
+        if config.burst_mels:
+            hop = SAMPLES // 4
+            self.burst_mel = LogMel(SAMPLE_RATE, 2 * hop, hop, config.burst_mels, 11_000.0)
+            self.bursts = nn.Conv1d(config.burst_mels, width, 6, stride=2, padding=2)
+            self.bursts_out = nn.Conv1d(width, width, 1)
         self.fine = nn.ModuleList(Block(width, 7, expansion, 3) for _ in range(config.fine_blocks))
         self.halve = nn.Conv1d(width, width, 2, stride=2)
         self.coarse = nn.ModuleList(Block(width, 7, expansion, 3) for _ in range(config.blocks))
@@ -49,6 +58,8 @@ class FSQCodecTokenizer(SpeechTokenizer):
     def values(self, audio: Tensor) -> Tensor:
         """audio [B, 960 T] -> values [B, 8, T] in (-1, 1), before rounding."""
         h = self.entry((self.mel(audio) + 3.0) * 0.4)
+        if self.config.burst_mels:
+            h = h + self.bursts_out(F.gelu(self.bursts((self.burst_mel(audio) + 3.0) * 0.4)))
         for block in self.fine:
             h = block(h)
         h = self.halve(h)

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,9 @@ class PhonemeReader(nn.Module):
 class Trainee(nn.Module):
     """Everything that learns: the two parts that are kept and the two readers that are not."""
 
-    def __init__(self, speaker_width: int = 0):
+    def __init__(self, speaker_width: int = 0, tokenizer: FSQCodecTokenizer.Config | None = None):
         super().__init__()
-        self.tokenizer = FSQCodecTokenizer(FSQCodecTokenizer.Config())
+        self.tokenizer = FSQCodecTokenizer(tokenizer or FSQCodecTokenizer.Config())
         self.decoder = FSQCodecDecoder(FSQCodecDecoder.Config(speaker_width=speaker_width))
         self.reader = PhonemeReader(len(corpus.CLASSES) + 1)
         self.mel_reader = nn.Linear(self.decoder.config.fine_width, 80)
@@ -108,7 +109,9 @@ def manner_of(decoder: FSQCodecDecoder, other: Tensor) -> Manner | None:
     return decoder.modulation(decoder.listener(other))
 
 
-def step_code(model: Trainee, mel: LogMel, batch: corpus.Batch) -> dict[str, Tensor]:
+def step_code(
+    model: Trainee, mel: LogMel, batch: corpus.Batch, phoneme_weight: float = 0.6
+) -> dict[str, Tensor]:
     """Losses of the frame's log-mel, pitch and phoneme, all reached through the rounded code.
 
     The decoder is told whose voice it is, so the code need not carry that.
@@ -124,7 +127,8 @@ def step_code(model: Trainee, mel: LogMel, batch: corpus.Batch) -> dict[str, Ten
     return {
         "mel": F.l1_loss(mel_guess, mel(batch.audio).transpose(1, 2)),
         "pitch": 8.0 * ((guess - log_pitch(batch.pitch)).abs() * weight).sum() / weight.sum(),
-        "phoneme": 0.6 * F.cross_entropy(logits.transpose(1, 2), batch.labels, ignore_index=-1),
+        "phoneme": phoneme_weight
+        * F.cross_entropy(logits.transpose(1, 2), batch.labels, ignore_index=-1),
     }
 
 
@@ -169,10 +173,24 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--stage", choices=("code", "sound"), default="code")
     parser.add_argument("--start", type=Path, help="model.safetensors of an earlier stage")
-    parser.add_argument(
-        "--decoder", type=Path, help="take the decoder of this model.safetensors, of one voice"
-    )
+    parser.add_argument("--decoder", type=Path, help="take the decoder of this model.safetensors")
     parser.add_argument("--hours", type=float, default=4.0, help="of audio to use of each folder")
+    parser.add_argument(
+        "--tokenizer",
+        nargs="+",
+        default=[],
+        metavar="KEY=NUMBER",
+        help="its settings; with --start, the tokenizer grows to them",
+    )
+    parser.add_argument(
+        "--phoneme-weight", type=float, default=0.6, help="of the phonemes' loss, stage code"
+    )
+    parser.add_argument(
+        "--muon",
+        type=float,
+        default=0.0,
+        help="train matrices by Muon at this many times the learning rate",
+    )
     parser.add_argument(
         "--speaker-width", type=int, default=0, help="length of the voice's vector; 0: one voice"
     )
@@ -198,7 +216,7 @@ def main(argv: list[str] | None = None) -> None:
     held_out = [group[:kept] for group in groups]
     groups = [group[kept:] for group in groups]
     print(f"{' + '.join(str(len(group)) for group in groups)} recordings", flush=True)
-    model = Trainee(options.speaker_width)
+    model = Trainee(options.speaker_width, _tokenizer_settings(options))
     if options.start:
         _begin_from(model, options.start)
     if options.decoder:
@@ -206,10 +224,39 @@ def main(argv: list[str] | None = None) -> None:
     train(model, groups, held_out, options, hash_files(files))
 
 
+def _tokenizer_settings(options: argparse.Namespace) -> FSQCodecTokenizer.Config:
+    """Those of the run to start from, and what --tokenizer says otherwise."""
+    settings = {}
+    if options.start and (earlier := options.start.with_name("config.json")).exists():
+        settings = json.loads(earlier.read_text()).get("tokenizer", {})
+    for word in options.tokenizer:
+        key, _, number = word.partition("=")
+        if key not in FSQCodecTokenizer.Config.__dataclass_fields__ or not number.isdigit():
+            raise UsageError(
+                f"The tokenizer has no setting '{word}'.",
+                "--tokenizer",
+                "Settings are " + ", ".join(FSQCodecTokenizer.Config.__dataclass_fields__) + ".",
+            )
+        settings[key] = int(number)
+    return FSQCodecTokenizer.Config(**settings)
+
+
 def _begin_from(model: Trainee, file: Path) -> None:
-    """Take the weights of an earlier stage; one that knew a single voice lacks the speaker's."""
+    """Take the weights of an earlier stage; one that knew a single voice lacks the speaker's.
+
+    A tokenizer that has grown since begins as what it was: its new parts add nothing yet.
+    """
     missing, unexpected = model.load_state_dict(read_tensors(file), strict=False)
-    new = ("decoder.listener.", "decoder.modulation.", "decoder.voice")
+    new = ("decoder.listener.", "decoder.modulation.", "decoder.voice", "tokenizer.burst")
+    tokenizer = model.tokenizer
+    for name, blocks in (("fine", tokenizer.fine), ("coarse", tokenizer.coarse)):
+        for number, block in enumerate(blocks):
+            if f"tokenizer.{name}.{number}.scale" in missing:
+                new += (f"tokenizer.{name}.{number}.",)
+                nn.init.zeros_(block.scale)
+    if "tokenizer.bursts_out.weight" in missing:
+        nn.init.zeros_(tokenizer.bursts_out.weight)
+        nn.init.zeros_(tokenizer.bursts_out.bias)
     wrong = [name for name in missing if not name.startswith(new)] + unexpected
     if wrong:
         raise CheckpointError(
@@ -220,9 +267,10 @@ def _begin_from(model: Trainee, file: Path) -> None:
 
 
 def _take_decoder(model: Trainee, file: Path) -> None:
-    """The decoder of another run in place of this one's, as if no voice had been told yet.
+    """The decoder of another run in place of this one's.
 
-    It knows the other run's code: of use where this run's has grown out of it.
+    It knows the other run's code: of use where this run's has grown out of it. One that knew a
+    single voice begins as if no voice had been told yet.
     """
     found = read_tensors(file)
     own = {name: value for name, value in found.items() if name.startswith("decoder.")}
@@ -235,9 +283,24 @@ def _take_decoder(model: Trainee, file: Path) -> None:
             str(file),
             "Give the model.safetensors of a run of the stage 'sound'.",
         )
-    if model.decoder.config.speaker_width:
+    if "decoder.modulation.project.weight" in missing:
         nn.init.zeros_(model.decoder.modulation.project.weight)
         nn.init.zeros_(model.decoder.modulation.project.bias)
+
+
+def make_optimizers(
+    trained: list[nn.Parameter], learning_rate: float, muon: float
+) -> list[torch.optim.Optimizer]:
+    """AdamW, or, with ``muon``, Muon (Jordan et al. 2024) for matrices and AdamW for the rest."""
+    matrices = [p for p in trained if p.ndim == 2] if muon else []
+    apart = set(map(id, matrices))
+    rest = [p for p in trained if id(p) not in apart]
+    made = [torch.optim.AdamW(rest, learning_rate, betas=(0.8, 0.99), fused=True)]
+    if matrices:
+        made.append(
+            torch.optim.Muon(matrices, muon * learning_rate, 0.01, adjust_lr_fn="match_rms_adamw")
+        )
+    return made
 
 
 def train(
@@ -250,10 +313,10 @@ def train(
     """Train for ``options.steps`` or ``minutes``; the learning rate falls with what is left."""
     if options.stage == "code":
         trained, measure = list(model.parameters()), LogMel(SAMPLE_RATE, 1024, 240, 80, 11_000.0)
-        step = step_code
+        step = partial(step_code, phoneme_weight=options.phoneme_weight)
     else:
         trained, measure, step = list(model.decoder.parameters()), Spectra(), step_sound
-    optimizer = torch.optim.AdamW(trained, options.learning_rate, betas=(0.8, 0.99), fused=True)
+    optimizers = make_optimizers(trained, options.learning_rate, options.muon)
     crops = corpus.Crops(groups, CROP, np.random.default_rng(options.seed), options.stretched)
     check = corpus.Crops(held_out, CROP, np.random.default_rng(0)).batch(32)
     begin, count, saved = time.time(), 0, time.time()
@@ -265,18 +328,21 @@ def train(
         return (time.time() - begin) / 60 / options.minutes
 
     while (done := share()) < 1.0:
-        rate = options.learning_rate * min(1.0, (count + 1) / 100) * (1 - done) ** 0.5
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = min(1.0, (count + 1) / 100) * (1 - done) ** 0.5
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * optimizer.defaults["lr"]
         losses = step(model, measure, crops.batch(options.batch))
         loss = torch.stack(list(losses.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(trained, 5.0)
         if not torch.isfinite(norm):
             print(f"step {count}: the gradient is not finite, skipped", flush=True)
             continue
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         count += 1
         if count % 100 == 0:
             with torch.no_grad():
@@ -310,7 +376,7 @@ def save(model: Trainee, options: argparse.Namespace, count: int, data: str) -> 
     earlier = options.start.with_name("config.json") if options.start else None
     stages = json.loads(earlier.read_text()).get("stages", []) if earlier else []
     settings = {
-        "tokenizer": asdict(FSQCodecTokenizer.Config()),
+        "tokenizer": asdict(model.tokenizer.config),
         "decoder": asdict(model.decoder.config),
         "seed": options.seed,
         "data": data,

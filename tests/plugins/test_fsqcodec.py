@@ -250,6 +250,44 @@ def test_an_earlier_stage_of_one_voice_can_be_taught_others(tmp_path):
         train._begin_from(alone, tmp_path / "many.safetensors")
 
 
+def test_a_tokenizer_that_has_grown_begins_as_what_it_was(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    small = train.Trainee()
+    larger = FSQCodecTokenizer.Config(fine_blocks=4, blocks=5, burst_mels=24)
+    grown = train.Trainee(tokenizer=larger)
+    save_file(small.state_dict(), tmp_path / "small.safetensors")
+    train._begin_from(grown, tmp_path / "small.safetensors")
+    audio = torch.randn(2, 12 * SAMPLES) * 0.1
+    assert torch.equal(grown.tokenizer.values(audio), small.tokenizer.values(audio))
+    grown.tokenizer.values(audio).sum().backward()
+    for new in (grown.tokenizer.bursts_out.weight, grown.tokenizer.fine[3].scale):
+        assert new.grad.abs().max() > 0
+    torch.nn.init.normal_(grown.tokenizer.bursts_out.weight)
+    assert not torch.equal(grown.tokenizer.values(audio), small.tokenizer.values(audio))
+
+
+def test_settings_of_a_tokenizer_follow_the_run_it_starts_from(tmp_path):
+    (tmp_path / "config.json").write_text('{"tokenizer": {"blocks": 6, "burst_mels": 48}}')
+    options = train.argparse.Namespace(start=tmp_path / "model.safetensors", tokenizer=["blocks=7"])
+    settings = train._tokenizer_settings(options)
+    assert (settings.blocks, settings.burst_mels, settings.fine_blocks) == (7, 48, 3)
+    for wrong in ("layers=3", "blocks=many"):
+        options.tokenizer = [wrong]
+        with pytest.raises(UsageError, match=wrong):
+            train._tokenizer_settings(options)
+
+
+def test_muon_takes_the_matrices_alone():
+    model = train.Trainee()
+    adamw, muon = train.make_optimizers(list(model.parameters()), 1e-3, 2.0)
+    assert {p.ndim for g in muon.param_groups for p in g["params"]} == {2}
+    assert 2 not in {p.ndim for g in adamw.param_groups for p in g["params"]}
+    assert muon.defaults["lr"] == pytest.approx(2e-3)
+    assert len(train.make_optimizers(list(model.parameters()), 1e-3, 0.0)) == 1
+
+
 def test_a_decoder_of_one_voice_can_be_taken_over_by_another_run(tmp_path):
     from safetensors.torch import save_file
 
@@ -262,6 +300,13 @@ def test_a_decoder_of_one_voice_can_be_taken_over_by_another_run(tmp_path):
     assert torch.equal(many.tokenizer.project.weight, code)
     codes = torch.randint(0, 6561, (5, 1))
     assert torch.equal(many.decoder.eval().decode(codes), alone.decoder.eval().decode(codes))
+    # one that was told voices keeps what it knows of them
+    torch.nn.init.normal_(many.decoder.modulation.project.weight)
+    save_file(many.state_dict(), tmp_path / "many.safetensors")
+    other = train.Trainee(speaker_width=8)
+    train._take_decoder(other, tmp_path / "many.safetensors")
+    told = many.decoder.modulation.project.weight
+    assert torch.equal(other.decoder.modulation.project.weight, told)
     save_file({"tokenizer.project.weight": code}, tmp_path / "code.safetensors")
     with pytest.raises(CheckpointError, match="no decoder"):
         train._take_decoder(many, tmp_path / "code.safetensors")
@@ -347,7 +392,7 @@ def test_training_counted_in_steps_takes_as_many_and_slows_towards_the_end(tmp_p
     """With a stand-in for the losses: what is counted, and the learning rate, are the loop's."""
     rates, model = [], train.Trainee()
 
-    def step(trainee, measure, batch):
+    def step(trainee, measure, batch, phoneme_weight):
         return {"loss": trainee.mel_reader.weight.sum() * 0.0}
 
     class Optimizer(torch.optim.SGD):
@@ -362,7 +407,7 @@ def test_training_counted_in_steps_takes_as_many_and_slows_towards_the_end(tmp_p
     monkeypatch.setattr(train, "save", lambda *_: None)
     options = train.argparse.Namespace(
         stage="code", learning_rate=1.0, seed=1, out=tmp_path, steps=400, minutes=0.0, batch=1,
-        stretched=0.0,
+        stretched=0.0, phoneme_weight=0.6, muon=0.0,
     )  # fmt: skip
     group = [[silence(train.CROP)]]
     train.train(model, group, group, options, "")
