@@ -84,7 +84,9 @@ class FSQCodecDecoder(Decoder):
             # the voice of whoever gives no recording
             self.register_buffer("voice", torch.zeros(config.speaker_width))
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.register_buffer("noise_window", _noise_window(), persistent=False)
         self.register_buffer("spread", _spread(points), persistent=False)
+        self.register_buffer("spread_wide", _blur(points) @ _spread(points), persistent=False)
         hertz = torch.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)
         self.register_buffer("audible", (hertz <= TOP_HZ).float(), persistent=False)
 
@@ -133,18 +135,22 @@ class FSQCodecDecoder(Decoder):
         """features [B, n, C], voicing [B, n], source spectra [B, n, F] -> spectra [B, n, F].
 
         Without ``voicing`` pulses and noise sound together, each through its own envelope: the
-        form used in training. With it they take turns, each with the energy of both.
+        form used in training. With it they take turns, each with the energy of both, and the
+        envelopes are smoother: they have learned the harmonics, which the pulses have already.
+        Noise then comes in shorter frames, so that bursts stay short.
         """
         points = self.config.envelope_points
-        parts = self.envelopes(features).float().unflatten(-1, (3, points)) @ self.spread
-        voiced, breath = parts[..., :2, :].clamp(min=-14.0, max=6.0).unbind(-2)
-        phase = source.minimum_phase(voiced) + parts[..., 2, :]
+        parts = self.envelopes(features).float().unflatten(-1, (3, points))
+        spread = self.spread if voicing is None else self.spread_wide
+        voiced, breath = (parts[..., :2, :] @ spread).clamp(min=-14.0, max=6.0).unbind(-2)
+        phase = source.minimum_phase(voiced) + parts[..., 2, :] @ self.spread
         pulse, noise = pulse * self.audible, noise * self.audible
         if voicing is None:
             return source.filtered(pulse, voiced, phase) + noise * breath.exp()
         both = torch.logaddexp(2 * voiced, 2 * breath) / 2
         share = voicing[..., None]
-        return source.filtered(pulse, both, phase) * share + noise * (both.exp() * (1.0 - share))
+        voice = source.filtered(pulse, both, phase) * share.sqrt()
+        return voice + noise * (both.exp() * (1.0 - share).sqrt())
 
     def synthesise(
         self,
@@ -164,8 +170,10 @@ class FSQCodecDecoder(Decoder):
             phase = torch.zeros(len(pitch), dtype=torch.float64, device=pitch.device)
         pulse, _ = source.pulses(before, phase, HOP, SAMPLE_RATE)
         pad = (WINDOW - HOP) // 2
+        of_noise = self.window if voicing is None else self.noise_window
         pulse, noise = (
-            source.frames_of(F.pad(x, (pad, pad)), self.window, HOP) for x in (pulse, noise)
+            source.frames_of(F.pad(x, (pad, pad)), window, HOP)
+            for x, window in ((pulse, self.window), (noise, of_noise))
         )
         spectra = self.spectra(features, voicing, pulse, noise)
         audio = source.overlap_add(spectra, self.window, HOP)
@@ -207,7 +215,28 @@ class FSQCodecDecoder(Decoder):
 
 SHORTEST = 0.5  # seconds: a few syllables, without which a voice cannot be known
 TOP_HZ = 11_000.0  # nothing above: the recipe's loss ends there, so what came out would be chance
+BLUR = 3.0
+"""Standard deviation in envelope points; low harmonics of a voice of 100 Hz are 8 apart."""
+NOISE_WINDOW = 480  # samples, 20 ms: a pulse train needs two periods in a frame, noise does not
 WINDOW_SUM = 1.5  # sum of squared Hann windows at four frames per window
+
+
+def _noise_window() -> Tensor:
+    """[WINDOW]: a short Hann window amid a frame, once the frame's own window came on top of it.
+
+    Frames of noise and of pulses then add up to the same ``WINDOW_SUM``.
+    """
+    edge = (WINDOW - NOISE_WINDOW) // 2
+    short = F.pad(torch.hann_window(NOISE_WINDOW), (edge, edge))
+    added = NOISE_WINDOW / 2 / HOP
+    return WINDOW_SUM / added * short / torch.hann_window(WINDOW).clamp(min=1e-3)
+
+
+def _blur(points: int) -> Tensor:
+    """[points, points]: each point of an envelope as a mean of those beside it, BLUR wide."""
+    place = torch.arange(points)
+    weight = torch.exp(-0.5 * ((place[:, None] - place[None, :]) / BLUR) ** 2)
+    return weight / weight.sum(dim=0, keepdim=True)
 
 
 def _spread(points: int) -> Tensor:
@@ -271,7 +300,8 @@ class FSQCodecStream(DecoderStream):
         if ready == 0:
             return torch.zeros(0, device=self.device)
         reach = (ready - 1) * HOP + WINDOW
-        pulse, noise = source.frames_of(self.sources[:, :reach], self.decoder.window, HOP)
+        windows = torch.stack([self.decoder.window, self.decoder.noise_window])[:, None]
+        pulse, noise = source.frames_of(self.sources[:, :reach], windows, HOP)
         self.sources = self.sources[:, ready * HOP :]
         held = held[:, :ready]
         voicing = self.decoder.pulse_share(held)

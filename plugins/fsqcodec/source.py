@@ -41,8 +41,11 @@ def pulses(pitch: Tensor, phase: Tensor, hop: int, sample_rate: int) -> tuple[Te
 
 
 def frames_of(signal: Tensor, window: Tensor, hop: int) -> Tensor:
-    """signal [B, S], already padded -> spectra [B, n, window/2 + 1] complex."""
-    return torch.fft.rfft(signal.unfold(-1, window.shape[0], hop) * window)
+    """signal [B, S], already padded -> spectra [B, n, W/2 + 1] complex.
+
+    The window is one for all, [W], or one for each signal, [B, 1, W].
+    """
+    return torch.fft.rfft(signal.unfold(-1, window.shape[-1], hop) * window)
 
 
 def minimum_phase(log_magnitude: Tensor) -> Tensor:
