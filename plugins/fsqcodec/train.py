@@ -241,12 +241,21 @@ def _tokenizer_settings(options: argparse.Namespace) -> FSQCodecTokenizer.Config
     return FSQCodecTokenizer.Config(**settings)
 
 
+def _load(model: Trainee, tensors: dict[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Take what fits; the names of the model's own that were not given, and of those unfit."""
+    own = model.state_dict()
+    unfit = [n for n, t in tensors.items() if n not in own or own[n].shape != t.shape]
+    fitting = {name: tensor for name, tensor in tensors.items() if name not in unfit}
+    missing = model.load_state_dict(fitting, strict=False).missing_keys
+    return [name for name in missing if name not in unfit], unfit
+
+
 def _begin_from(model: Trainee, file: Path) -> None:
     """Take the weights of an earlier stage; one that knew a single voice lacks the speaker's.
 
     A tokenizer that has grown since begins as what it was: its new parts add nothing yet.
     """
-    missing, unexpected = model.load_state_dict(read_tensors(file), strict=False)
+    missing, unfit = _load(model, read_tensors(file))
     new = ("decoder.listener.", "decoder.modulation.", "decoder.voice", "tokenizer.burst")
     tokenizer = model.tokenizer
     for name, blocks in (("fine", tokenizer.fine), ("coarse", tokenizer.coarse)):
@@ -257,12 +266,13 @@ def _begin_from(model: Trainee, file: Path) -> None:
     if "tokenizer.bursts_out.weight" in missing:
         nn.init.zeros_(tokenizer.bursts_out.weight)
         nn.init.zeros_(tokenizer.bursts_out.bias)
-    wrong = [name for name in missing if not name.startswith(new)] + unexpected
+    wrong = unfit + [name for name in missing if not name.startswith(new)]
     if wrong:
         raise CheckpointError(
             f"{len(wrong)} tensors do not fit, '{wrong[0]}' among them.",
             str(file),
-            "Start from a model of this recipe with the same --speaker-width, or without one.",
+            "Start from a model of this recipe with the same --speaker-width, or without one, and"
+            " with a tokenizer as wide and no deeper.",
         )
 
 
@@ -274,10 +284,10 @@ def _take_decoder(model: Trainee, file: Path) -> None:
     """
     found = read_tensors(file)
     own = {name: value for name, value in found.items() if name.startswith("decoder.")}
-    missing, unexpected = model.load_state_dict(own, strict=False)
+    missing, unfit = _load(model, own)
     told = ("decoder.listener.", "decoder.modulation.", "decoder.voice")
     lost = [n for n in missing if n.startswith("decoder.") and not n.startswith(told)]
-    if lost or unexpected or not own:
+    if lost or unfit or not own:
         raise CheckpointError(
             "There is no decoder of this recipe in the file.",
             str(file),

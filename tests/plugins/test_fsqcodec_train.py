@@ -97,6 +97,17 @@ def test_a_tokenizer_that_has_grown_begins_as_what_it_was(tmp_path):
     assert not torch.equal(grown.tokenizer.values(audio), small.tokenizer.values(audio))
 
 
+@pytest.mark.parametrize("other", [{"blocks": 3}, {"width": 32}])
+def test_a_tokenizer_does_not_shrink_and_keeps_its_width(tmp_path, other):
+    from safetensors.torch import save_file
+
+    save_file(train.Trainee().state_dict(), tmp_path / "whole.safetensors")
+    model = train.Trainee(tokenizer=FSQCodecTokenizer.Config(**other))
+    with pytest.raises(CheckpointError, match="tensors do not fit, 'tokenizer") as caught:
+        train._begin_from(model, tmp_path / "whole.safetensors")
+    assert len(str(caught.value)) < 400
+
+
 def test_settings_of_a_tokenizer_follow_the_run_it_starts_from(tmp_path):
     (tmp_path / "config.json").write_text('{"tokenizer": {"blocks": 6, "burst_mels": 48}}')
     options = train.argparse.Namespace(start=tmp_path / "model.safetensors", tokenizer=["blocks=7"])
