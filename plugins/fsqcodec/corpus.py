@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wishbone.core.errors import DataError, MissingExtra
+from wishbone.core.errors import DataError
 from wishbone.core.weights import hash_files
+from wishbone.plugins.fsqcodec import pitch as pitches
 from wishbone.plugins.fsqcodec.decoder import HOP, PITCH_HIGH, PITCH_LOW, SAMPLE_RATE
 from wishbone.plugins.fsqcodec.tokenizer import SAMPLES
 
@@ -22,6 +23,7 @@ VOWELS = "ɪ i ʊ u ɛ ə ʌ ɔ ɑ æ ɚ eɪ aɪ ɔɪ oʊ aʊ".split()
 CONSONANTS = "p b t d k ɡ t͡ʃ d͡ʒ f v θ ð s z ʃ ʒ h m n ŋ l ɹ j w".split()
 CLASSES = {symbol: number + 1 for number, symbol in enumerate((*VOWELS, *CONSONANTS))}
 """Phoneme without stress -> class; 0 is silence."""
+PREPARED = 2  # raised whenever a recording is worked out in another way
 LABEL_SECONDS = SAMPLES / 2 / SAMPLE_RATE  # two labels per code frame
 
 
@@ -51,35 +53,13 @@ def recording(row: dict) -> Recording:
             "make the audio data anew with 'wishbone data speak'",
         )
     frames = len(audio) // SAMPLES
-    pitch, voiced = _pitch(audio, frames * 4)
+    pitch, voiced = pitches.track(audio[: frames * SAMPLES], SAMPLE_RATE, HOP)
     return Recording(
         (audio[: frames * SAMPLES] * 32767).astype(np.int16),
         pitch,
         voiced,
         _labels(row, frames * 2),
     )
-
-
-def _pitch(audio: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        import pyworld
-    except ImportError as error:
-        raise MissingExtra(
-            "training the codec needs a pitch tracker",
-            "pyworld",
-            "pip install 'wishbone-tts[train]'",
-        ) from error
-    coarse, times = pyworld.dio(
-        audio, SAMPLE_RATE, f0_floor=PITCH_LOW, f0_ceil=PITCH_HIGH, frame_period=HOP / 24
-    )
-    track = pyworld.stonemask(audio, coarse, times, SAMPLE_RATE)[1 : frames + 1]
-    track = np.pad(track, (0, frames - len(track)))
-    voiced = track > 0
-    if voiced.any():
-        track = np.interp(np.arange(frames), np.flatnonzero(voiced), track[voiced])
-    else:
-        track = np.full(frames, 120.0)
-    return track.astype(np.float32), voiced
 
 
 def _labels(row: dict, frames: int) -> np.ndarray:
@@ -111,7 +91,7 @@ def prepared(file: Path) -> list[Recording]:
     """
     import pyarrow.parquet as parquet
 
-    kept = file.parent / "prepared" / f"{file.stem}-{hash_files([file])[:12]}.npz"
+    kept = file.parent / "prepared" / f"{file.stem}-{hash_files([file])[:12]}-{PREPARED}.npz"
     if not kept.exists():
         made = [recording(row) for row in parquet.read_table(file).to_pylist()]
         arrays = {

@@ -86,7 +86,6 @@ class FSQCodecDecoder(Decoder):
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("noise_window", _noise_window(), persistent=False)
         self.register_buffer("spread", _spread(points), persistent=False)
-        self.register_buffer("spread_wide", _blur(points) @ _spread(points), persistent=False)
         hertz = torch.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)
         self.register_buffer("audible", (hertz <= TOP_HZ).float(), persistent=False)
 
@@ -135,15 +134,14 @@ class FSQCodecDecoder(Decoder):
         """features [B, n, C], voicing [B, n], source spectra [B, n, F] -> spectra [B, n, F].
 
         Without ``voicing`` pulses and noise sound together, each through its own envelope: the
-        form used in training. With it they take turns, each with the energy of both, and the
-        envelopes are smoother: they have learned the harmonics, which the pulses have already.
-        Noise then comes in shorter frames, so that bursts stay short.
+        form used in training. With it they take turns, each with the energy of both; noise then
+        comes in shorter frames, so that bursts stay short.
         """
         points = self.config.envelope_points
         parts = self.envelopes(features).float().unflatten(-1, (3, points))
-        spread = self.spread if voicing is None else self.spread_wide
-        voiced, breath = (parts[..., :2, :] @ spread).clamp(min=-14.0, max=6.0).unbind(-2)
-        phase = source.minimum_phase(voiced) + parts[..., 2, :] @ self.spread
+        voiced, breath, turned = (parts @ self.spread).unbind(-2)
+        voiced, breath = voiced.clamp(min=-14.0, max=6.0), breath.clamp(min=-14.0, max=6.0)
+        phase = source.minimum_phase(voiced) + turned
         pulse, noise = pulse * self.audible, noise * self.audible
         if voicing is None:
             return source.filtered(pulse, voiced, phase) + noise * breath.exp()
@@ -215,8 +213,6 @@ class FSQCodecDecoder(Decoder):
 
 SHORTEST = 0.5  # seconds: a few syllables, without which a voice cannot be known
 TOP_HZ = 11_000.0  # nothing above: the recipe's loss ends there, so what came out would be chance
-BLUR = 3.0
-"""Standard deviation in envelope points; low harmonics of a voice of 100 Hz are 8 apart."""
 NOISE_WINDOW = 480  # samples, 20 ms: a pulse train needs two periods in a frame, noise does not
 WINDOW_SUM = 1.5  # sum of squared Hann windows at four frames per window
 
@@ -230,13 +226,6 @@ def _noise_window() -> Tensor:
     short = F.pad(torch.hann_window(NOISE_WINDOW), (edge, edge))
     added = NOISE_WINDOW / 2 / HOP
     return WINDOW_SUM / added * short / torch.hann_window(WINDOW).clamp(min=1e-3)
-
-
-def _blur(points: int) -> Tensor:
-    """[points, points]: each point of an envelope as a mean of those beside it, BLUR wide."""
-    place = torch.arange(points)
-    weight = torch.exp(-0.5 * ((place[:, None] - place[None, :]) / BLUR) ** 2)
-    return weight / weight.sum(dim=0, keepdim=True)
 
 
 def _spread(points: int) -> Tensor:

@@ -225,16 +225,6 @@ def test_pulses_and_noise_change_places_at_equal_power(decoder):
     assert torch.allclose(power(0.3, none, one), 0.7 * whole, rtol=1e-3)
 
 
-def test_envelopes_in_use_keep_their_shape_and_lose_the_harmonics():
-    place = torch.arange(160.0)
-    wide = FSQCodecDecoder(FSQCodecDecoder.Config()).spread_wide.T
-    assert torch.allclose(wide @ torch.ones(160), torch.ones(481), atol=1e-5)
-    ripple = torch.cos(2 * torch.pi * place / 8)
-    formant = torch.exp(-0.5 * ((place - 80) / 20) ** 2)
-    assert (wide @ ripple)[20:400].abs().max() < 0.1
-    assert (wide @ formant).max() > 0.95
-
-
 def test_minimum_phase_of_a_one_pole_filter():
     """1 / (1 - 0.8 z^-1) has minimum phase, so its magnitude alone must give its phase."""
     z = torch.exp(-1j * math.pi * torch.arange(481) / 480)
