@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
+from wishbone.core.audio import read
+from wishbone.core.evaluate.speech import codec_of, own_reference
 from wishbone.plugins.fsqcodec.pitch import track
 
 RATE, HOP = 24_000, 240
@@ -57,7 +60,9 @@ def test_the_pitch_goes_on_in_a_line_where_there_is_no_voice():
     assert 95 < pitch[gap[0]] < 125 < pitch[gap[-1]] < 155
 
 
-@pytest.mark.parametrize("samples, frames", [(0, 0), (239, 0), (240, 1), (1199, 4), (700_000, 2916)])
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(0, 0), (239, 0), (240, 1), (1199, 4), (700_000, 2916)]
+)
 def test_there_is_a_pitch_for_every_whole_hop(samples, frames):
     """Also in recordings longer than what is worked on at a time."""
     audio = voice(100.0, range(1, 5), 30.0)[:samples]
@@ -65,3 +70,18 @@ def test_there_is_a_pitch_for_every_whole_hop(samples, frames):
     assert len(pitch) == len(voiced) == frames and np.isfinite(pitch).all()
     if frames > 1000:
         assert np.abs(pitch[5:-5] / 100.0 - 1).max() < 0.01
+
+
+def test_the_bundled_codec_speaks_at_the_pitch_of_the_recording():
+    """Words and predicted quality stayed fair while the teacher was copied an octave too high."""
+    codec, original = codec_of("quickstart"), read(own_reference() / "000.ogg").samples
+    copy = codec.decoder.decode(
+        codec.speech_tokenizer.encode(original),
+        prompt=codec.decoder.hear(original, torch.zeros(0)),
+    )
+    (wanted, there), (made, here) = (track(x.numpy(), RATE, HOP) for x in (original, copy))
+    frames = min(len(wanted), len(made))
+    both = there[:frames] & here[:frames]
+    off = 12 * np.abs(np.log2(made[:frames][both] / wanted[:frames][both]))
+    assert both.mean() > 0.3
+    assert np.median(off) < 3.0 and (off > 6.0).mean() < 0.1  # semitones; an octave is 12
