@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.statistics import bootstrap
 from wishbone.core.evaluate.terminal import progress, say
 from wishbone.core.guidance import Guide
+from wishbone.core.pitch import semitones_off
 
 Rows = list[dict[str, Any]]
 
@@ -134,6 +136,23 @@ def beside(rows: Rows, reference: Rows) -> list[str]:
         f"predicted quality beside the reference: {mos.estimate:+.2f}"
         f" (95 %: {mos.low:+.2f} to {mos.high:+.2f})",
     ]
+
+
+def pitch_beside(copies: Sequence[Clip], originals: Sequence[Clip]) -> dict[str, float]:
+    """How far copies are from the pitch of their originals, over all frames voiced in both.
+
+    ``semitones`` is the median distance, ``octave`` the share of frames in which it is more than
+    half an octave. Neither words nor predicted quality tell a voice that is an octave too high.
+    """
+    off = [np.zeros(0)]
+    for copy, original in zip(copies, originals, strict=True):
+        rate = copy.rate
+        wanted = resample(Audio(torch.from_numpy(original.audio), original.rate), rate)
+        off.append(semitones_off(copy.audio, wanted.samples.numpy(), rate))
+    every = np.concatenate(off)
+    if not len(every):
+        return {"semitones": math.nan, "octave": math.nan}
+    return {"semitones": float(np.median(every)), "octave": float((every > 6.0).mean())}
 
 
 def gate(rows: Rows, reference: Rows, wanted: Mapping[str, Any]) -> None:

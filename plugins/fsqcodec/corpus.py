@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from wishbone.core.errors import DataError
+from wishbone.core.pitch import track
 from wishbone.core.weights import hash_files
-from wishbone.plugins.fsqcodec import pitch as pitches
 from wishbone.plugins.fsqcodec.decoder import HOP, PITCH_HIGH, PITCH_LOW, SAMPLE_RATE
 from wishbone.plugins.fsqcodec.tokenizer import SAMPLES
 
@@ -53,7 +53,7 @@ def recording(row: dict) -> Recording:
             "make the audio data anew with 'wishbone data speak'",
         )
     frames = len(audio) // SAMPLES
-    pitch, voiced = pitches.track(audio[: frames * SAMPLES], SAMPLE_RATE, HOP)
+    pitch, voiced = track(audio[: frames * SAMPLES], SAMPLE_RATE, HOP)
     return Recording(
         (audio[: frames * SAMPLES] * 32767).astype(np.int16),
         pitch,

@@ -128,3 +128,16 @@ def test_an_error_while_judging_is_not_swallowed():
 
     with pytest.raises(ValueError, match="no"):
         list(Panel(2).map(judge, [1, 2, 3]))
+
+
+def test_a_copy_an_octave_too_high_is_told():
+    time = np.arange(24_000) / 24_000
+    low, high = (
+        Clip("000", "a", sum(np.cos(2 * np.pi * k * f * time) for k in (1, 2, 3)) * 0.1, 24_000)
+        for f in (100.0, 200.0)
+    )
+    same, off = speech.pitch_beside([low], [low]), speech.pitch_beside([high], [low])
+    assert same["semitones"] < 0.1 and same["octave"] == 0.0
+    assert abs(off["semitones"] - 12.0) < 0.1 and off["octave"] == 1.0
+    silent = Clip("000", "a", np.zeros(24_000, "f4"), 24_000)
+    assert np.isnan(speech.pitch_beside([silent], [low])["octave"])

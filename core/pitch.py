@@ -3,6 +3,9 @@
 A tracker that looks for the fundamental itself finds the octave above in a voice whose fundamental
 is weak: pyworld's ``dio`` did so in nine of ten frames of the bundled teacher. What repeats in the
 waveform is the period, whatever its harmonics weigh.
+
+A recogniser and a predictor of quality hardly mind a voice that is an octave too high, so a copy's
+pitch is measured beside them.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ SILENCE = 0.03  # share of the recording's loudest sample under which nothing is
 VOICING = 0.45  # autocorrelation below which a frame is rather noise
 JUMP_COST = 0.35  # of an octave from a frame to the next, 10 ms later
 SWITCH_COST = 0.14  # of voiced beside unvoiced
+HOP_SECONDS = 0.01
 TOGETHER = 2000  # frames worked on at a time, for 30 MB
 
 
@@ -40,6 +44,15 @@ def track(audio: np.ndarray, rate: int, hop: int) -> tuple[np.ndarray, np.ndarra
         return np.full(frames, 120.0, np.float32), voiced
     pitch = np.interp(np.arange(frames), np.flatnonzero(voiced), found[voiced])
     return pitch.astype(np.float32), voiced
+
+
+def semitones_off(copy: np.ndarray, original: np.ndarray, rate: int) -> np.ndarray:
+    """How far a copy's pitch is from the original's, every 10 ms in which both are voiced."""
+    hop = round(HOP_SECONDS * rate)
+    made, wanted = track(copy, rate, hop), track(original, rate, hop)
+    frames = min(len(made[0]), len(wanted[0]))
+    both = made[1][:frames] & wanted[1][:frames]
+    return 12.0 * np.abs(np.log2(made[0][:frames][both] / wanted[0][:frames][both]))
 
 
 def _candidates(
