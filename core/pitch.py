@@ -19,8 +19,8 @@ SILENCE = 0.03  # share of the recording's loudest sample under which nothing is
 VOICING = 0.45  # autocorrelation below which a frame is rather noise
 JUMP_COST = 0.35  # of an octave from a frame to the next, 10 ms later
 SWITCH_COST = 0.14  # of voiced beside unvoiced
-HOP_SECONDS = 0.01
-TOGETHER = 2000  # frames worked on at a time, for 30 MB
+HOP_SECONDS = 0.01  # between the places where two recordings are compared
+TOGETHER = 2000  # frames worked on at a time, for about 100 MB
 
 
 def track(audio: np.ndarray, rate: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
