@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.arguments import Parser
+from wishbone.core.errors import UsageError
 from wishbone.core.evaluate import drift, endings, voices
 from wishbone.core.evaluate.clips import Clip, read_audio, read_folder, read_lines
 from wishbone.core.evaluate.score import Panel, summarize
@@ -18,6 +19,8 @@ from wishbone.core.evaluate.terminal import progress
 
 SEED = 1
 """Base seed of what a system says."""
+NONE = Path("none")
+"""What ``--reference`` says for none at all."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +73,9 @@ def _common(parser: argparse.ArgumentParser, run: Any) -> None:
 
 def _beside(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", type=Path, help="one sentence a line (the bundled prompts)")
-    parser.add_argument("--reference", type=Path, help="recordings of these lines (the teacher's)")
+    parser.add_argument(
+        "--reference", type=Path, help="recordings of these lines (the teacher's), or 'none'"
+    )
     parser.add_argument("--errors-above", type=float, help="fail beyond so many points of error")
     parser.add_argument("--quality-least", type=float, help="fail below this mean DNSMOS")
     parser.add_argument("--failures-most", type=int, help="fail beyond so many failed clips")
@@ -112,6 +117,12 @@ def _codec(options: argparse.Namespace) -> int:
     from wishbone.core.evaluate import generate, speech
 
     lines = read_lines(options.text or speech.own_prompts())
+    if options.reference == NONE:
+        raise UsageError(
+            "There is nothing to put through the codec.",
+            "--reference none",
+            "Name a folder of recordings, or leave it out for the bundled ones.",
+        )
     originals = read_folder(options.reference or speech.own_reference(), lines, options.limit)
     codec = speech.codec_of(options.system)
     copies, used = speech.resynthesise(codec, originals)
@@ -156,6 +167,8 @@ def _judge_beside(
     from wishbone.core.evaluate import speech
 
     folder = options.reference or (speech.own_reference() if not options.text else None)
+    if options.reference == NONE:
+        folder = None
     panel = Panel(options.threads)
     reference = speech.matching(folder, clips, lines) if folder else []
     if reference:

@@ -39,6 +39,14 @@ def test_the_teacher_is_understood(tmp_path, capsys):
     # silence is the negative control: all words wrong, worst quality
     assert (rows[1]["failure"], rows[1]["errors"], rows[1]["dnsmos"]) == ("silent", 5, 1.0)
     assert "failures 1" in capsys.readouterr().out
+    # the refusal of a reference without these lines names this way out
+    assert command.main(["speech", str(tmp_path), "--reference", "none", "--limit", "1"]) == 0
+    assert "reference" not in capsys.readouterr().out
+
+
+def test_nothing_is_put_through_a_codec():
+    with pytest.raises(UsageError, match="nothing to put through"):
+        command.main(["codec", "quickstart", "--reference", "none"])
 
 
 def test_every_bundled_prompt_has_its_reference():
