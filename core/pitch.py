@@ -47,7 +47,10 @@ def track(audio: np.ndarray, rate: int, hop: int) -> tuple[np.ndarray, np.ndarra
 
 
 def semitones_off(copy: np.ndarray, original: np.ndarray, rate: int) -> np.ndarray:
-    """How far a copy's pitch is from the original's, every 10 ms in which both are voiced."""
+    """How far a copy's pitch is from the original's [n], in semitones and without a sign.
+
+    Both are [S]; there is a number for every 10 ms in which both are voiced, so n may be 0.
+    """
     hop = round(HOP_SECONDS * rate)
     made, wanted = track(copy, rate, hop), track(original, rate, hop)
     frames = min(len(made[0]), len(wanted[0]))

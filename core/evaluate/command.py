@@ -133,7 +133,7 @@ def _codec(options: argparse.Namespace) -> int:
     status = _judge_beside(options, copies, lines, None, [])
     pitch = speech.pitch_beside(copies, originals)
     print(
-        f"pitch: {pitch['semitones']:.1f} semitones off (median), half an octave or more in"
+        f"pitch: {pitch['semitones']:.1f} semitones off (median), more than half an octave in"
         f" {100 * pitch['octave']:.1f} % of frames"
     )
     print(f"codes: {len(used)} used, {len(set(used))} different, {speech.entropy(used):.2f} nats")

@@ -6,7 +6,7 @@ import torch
 
 from wishbone.core.audio import read
 from wishbone.core.evaluate.speech import codec_of, own_reference
-from wishbone.core.pitch import semitones_off, track
+from wishbone.core.pitch import _best_path, semitones_off, track
 
 RATE, HOP = 24_000, 240
 
@@ -40,6 +40,16 @@ def test_a_glide_is_followed_where_each_hop_ends():
     pitch, _ = track(voice(hertz, range(1, 15)), RATE, HOP)
     ends = hertz[np.arange(HOP, RATE + 1, HOP) - 1]
     assert np.abs(pitch[5:-5] / ends[5:-5] - 1).max() < 0.02
+
+
+def test_one_frame_that_fits_the_octave_better_does_not_jump():
+    hertz = np.tile([0.0, 100.0, 200.0], (3, 1))
+    strength = np.array([[0.5, 0.9, 0.8], [0.5, 0.8, 0.9], [0.5, 0.9, 0.8]])
+    assert _best_path(hertz, strength).tolist() == [1, 1, 1]
+    strength[1] = [1.2, 0.8, 0.8]  # nor does it lose its voice for a little more noise
+    assert _best_path(hertz, strength)[1] == 0
+    strength[1, 0] = 1.0
+    assert _best_path(hertz, strength)[1] == 1
 
 
 def test_noise_and_silence_are_no_voice():

@@ -185,6 +185,9 @@ def test_what_was_prepared_is_what_is_loaded_again(tmp_path, monkeypatch):
     # other data under the same name is prepared anew
     parquet.write_table(pyarrow.table({"id": ["2"]}), tmp_path / "a.parquet")
     assert len(corpus.load([tmp_path], hours=1)[0][0]) == 1 and calls[3:] == ["2"]
+    # and so is what another version of the recipe worked out
+    monkeypatch.setattr(corpus, "PREPARED", corpus.PREPARED + 1)
+    assert len(corpus.load([tmp_path], hours=1)[0][0]) == 1 and calls[3:] == ["2", "2"]
 
 
 def test_training_does_not_write_over_a_model(tmp_path):
