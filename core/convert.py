@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from wishbone.core.arguments import Parser
+from wishbone.core.checkpoint import save
 from wishbone.core.errors import (
     CheckpointError,
     PluginBroken,
@@ -24,7 +25,8 @@ from wishbone.core.errors import (
     UsageError,
     did_you_mean,
 )
-from wishbone.core.weights import FILE, provenance, read_tensors, save, write_tensors
+from wishbone.core.provenance import provenance
+from wishbone.core.weight_files import FILE, read_tensors, write_tensors
 
 TABLES = "tables.safetensors"
 """What a file brings beside the part: tables of a vocabulary this library has no slot for."""

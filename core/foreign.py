@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.errors import CheckpointError
-from wishbone.core.weights import read_tensors
+from wishbone.core.weight_files import read_tensors
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """One file of weights, the better first."""

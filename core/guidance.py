@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -46,14 +45,13 @@ from wishbone.core.interfaces import (
     Turn,
     Wait,
 )
-from wishbone.core.learned import learned
 from wishbone.core.pair import Pair, Position
 from wishbone.core.pair import check as check_rows
-
-if TYPE_CHECKING:
-    from wishbone.core.config import System
-    from wishbone.core.sampling import Sampler, Sampling
-    from wishbone.core.utterance import Utterance
+from wishbone.core.prompt import prefix
+from wishbone.core.sampling import Sampler, Sampling
+from wishbone.core.system import System
+from wishbone.core.training_record import learned
+from wishbone.core.utterance import Utterance
 
 CONDITIONS = ("text", "prompt_text", "prompt_audio", "speaker", "instruct")
 """What can be left out, in the order in which training decides it."""
@@ -217,8 +215,6 @@ class Guide:
 
     def _begin(self, system: System, prompt: Prompt, other: Prompt, begin: State) -> State:
         """The second stream's state after its prompt."""
-        from wishbone.core.pipeline import prefix
-
         if other == prompt:
             return begin
         if self._kept is None or self._kept[0] != other:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("b", help="the system whose backbone is sized")
     parser.add_argument("--tolerance", type=float, default=0.01, help="share of A; 0.01 is 1 %%")
     options = parser.parse_args(argv)
-    from wishbone.core.config import read
+    from wishbone.core.spec import read
 
     a, b = read(options.a), read(options.b)
     found = match(a, b, options.tolerance)
@@ -59,10 +59,13 @@ def match(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float = 0.01) -
     ``a`` and ``b`` are resolved configurations. Raises ``GateFailed`` with the closest size if no
     size fits, ``ConfigError`` if B's backbone has no width or depth to change.
     """
-    from wishbone.core.config import build_model, part, resolve
+    from wishbone.core.build import build_model
+    from wishbone.core.schema import parse_slot
+    from wishbone.core.spec import resolve
 
     target = _count(build_model(a, "meta"))
-    cls, base = part(b, "backbone")
+    slot = parse_slot(b, "backbone")
+    cls, base = slot.cls, slot.config
     depth = _depth_field(base, b)
     around: dict[int, int] = {}
 

@@ -7,14 +7,28 @@ and what to divide it by, so every objective resumes, accumulates and runs in ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from wishbone.core.config import part
-from wishbone.core.interfaces import IGNORE
-from wishbone.core.model import SpeechLM
+from wishbone.core.interfaces import IGNORE, Backbone, Head
+
+
+class LanguageModel(Protocol):
+    """What an objective may use of the model that is trained, a ``SpeechLM``."""
+
+    backbone: Backbone
+    head: Head
+
+    def __call__(
+        self, table: Tensor, ids: Tensor, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """table [B, T], ids [B, T, Q], mask [B, T] -> hidden [B, T, D] and the state."""
+
+    def loss(
+        self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the cross entropy in nats, and the number of targets it is the sum of."""
 
 
 class Objective(nn.Module):
@@ -27,7 +41,7 @@ class Objective(nn.Module):
 
     Config: ClassVar[type]
 
-    def __init__(self, config: Any, model: SpeechLM, system: Mapping[str, Any]) -> None:
+    def __init__(self, config: Any, model: LanguageModel, system: Mapping[str, Any]) -> None:
         """``system`` is the resolved configuration that ``model`` was built from."""
         super().__init__()
         self.config = config
@@ -54,34 +68,3 @@ class Objective(nn.Module):
     def about(self) -> dict[str, Any]:
         """What the weights it makes should remember of it, beside its fields."""
         return {}
-
-
-class Codes(Objective):
-    """Cross entropy of the next code: how a speech model is ordinarily trained."""
-
-    @dataclass
-    class Config:
-        """Has no fields."""
-
-    def forward(
-        self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Arguments and result of ``SpeechLM.loss``."""
-        return self.model.loss(table, ids, targets, mask)
-
-
-def resolve_objective(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``objective:`` of a recipe with all of its fields. Raises ``ConfigError``, ``UnknownName``.
-
-    ``values`` is the recipe, so that an error can say where the field stands.
-    """
-    _, fields = part(values, "objective")
-    return {"name": values["objective"]["name"], **asdict(fields)}
-
-
-def build_objective(
-    section: Mapping[str, Any], model: SpeechLM, system: Mapping[str, Any]
-) -> Objective:
-    """The objective that ``section`` names, around ``model``; it may change its weights."""
-    cls, fields = part({"objective": section}, "objective")
-    return cls(fields, model, system)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,12 +16,11 @@ from wishbone.core.audio import Audio
 from wishbone.core.errors import UsageError
 from wishbone.core.guidance import Guide
 from wishbone.core.interfaces import Draw, Emit, Feed, Prompt, State, Stop, Tell, Wait
+from wishbone.core.prompt import prefix
 from wishbone.core.sampling import Sampler
+from wishbone.core.system import System
 from wishbone.core.utterance import Text, Utterance, utterances
 from wishbone.core.voice import Voice, find
-
-if TYPE_CHECKING:
-    from wishbone.core.config import System
 
 GROUPS = (4, 8, 16, 25)
 """Code frames that go to the decoder together, the last size again and again: the first sound
@@ -91,19 +89,6 @@ def stream(
     if not spoken:
         what = "Nothing in the text can be spoken."
         raise UsageError(what, "the text given", "Give at least one word or number.")
-
-
-def prefix(system: System, prompt: Prompt) -> State:
-    """The state after what ``prompt`` alone puts into the sequence, before any text is known."""
-    turn, positions = system.layout.start(prompt), []
-    while isinstance(action := turn.next(), Feed):
-        positions.extend(action.positions)
-    model = system.model
-    state = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
-    # copies, because a step may write into what it is given
-    state |= {name: part.clone() for name, part in (prompt.start or {}).items()}
-    state = model.backbone.choose_adapter(state, prompt.adapter) if prompt.adapter else state
-    return model.advance(positions, state)[1] if positions else state
 
 
 def frames(

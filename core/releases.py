@@ -15,14 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from wishbone.core.errors import PluginBroken
-
-if TYPE_CHECKING:
-    from wishbone.core.voice import Voice
 
 
 @dataclass
@@ -64,30 +61,3 @@ def reader(folder: str | Path) -> Any | None:
         if candidate.holds(folder):
             return candidate
     return None
-
-
-def load(module: nn.Module, folder: Path, slot: str) -> str | None:
-    """Fill a module from a folder that is a release -> a note; None where it is none.
-
-    ``slot`` is "model" for the whole language model, or a slot of the configuration.
-    """
-    from wishbone.core.weights import load_tensors
-
-    own = getattr(module, "load_release", None)
-    if own is None and slot != "model":
-        return None
-    found = reader(folder)
-    if found is None:
-        return None
-    if own is not None:
-        own(folder)
-        return ""
-    read = found.language_model(folder, module)
-    load_tensors(module, read.tensors, str(folder))
-    return read.note
-
-
-def voices(folder: str | Path) -> dict[str, Voice]:
-    """Voices that a release brings along, by name; none for any other folder."""
-    found = reader(folder)
-    return getattr(found, "voices", lambda _: {})(Path(folder))

@@ -15,7 +15,7 @@ from wishbone.core.utterance import Utterance
 from wishbone.core.voice import Voice, find
 
 if TYPE_CHECKING:
-    from wishbone.core.config import System
+    from wishbone.core.system import System
 
 
 @torch.no_grad()

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from wishbone.core.interfaces import Tokenizer
+from wishbone.core.system import System
 from wishbone.core.text import Arriving, arriving
-
-if TYPE_CHECKING:
-    from wishbone.core.config import System
 
 Text = str | Iterable[str]
 

@@ -7,23 +7,26 @@ model the second belongs to, because codes and states of another one would be no
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from wishbone.core import audio as audio_files
+from wishbone.core import releases
 from wishbone.core.audio import Audio
+from wishbone.core.compose import parse, weights_folder
 from wishbone.core.errors import CheckpointError, DataError, UnknownName, UsageError, did_you_mean
-from wishbone.core.fingerprints import fingerprint, model_key, tokenizer_key
+from wishbone.core.fingerprint import fingerprint
 from wishbone.core.interfaces import Prompt, State
-from wishbone.core.learned import check_instruct
-
-if TYPE_CHECKING:
-    from wishbone.core.config import System
+from wishbone.core.prompt import prefix
+from wishbone.core.system import System
+from wishbone.core.training_record import check_instruct
+from wishbone.core.weight_files import read_tensors, write_tensors
 
 LONGEST_PROMPT = 30.0
 """Seconds of a recording; CosyVoice2's speech tokenizer takes no more either."""
@@ -71,7 +74,7 @@ class Voice:
     """Fingerprint of the model, and of its layout's and backbone's fields, whose states these are;
     empty without one."""
     state: State | None = None
-    """The model's state after the prompt, as ``wishbone.core.pipeline.prefix`` makes it."""
+    """The model's state after the prompt, as ``wishbone.core.prompt.prefix`` makes it."""
     start: State | None = None
     """Parts [1, ...] of the state before the prompt, learned for this voice or style; what is left
     out the backbone begins with by itself."""
@@ -173,8 +176,6 @@ class Voice:
 
     def with_state(self, system: System) -> Voice:
         """The same voice with the state it leaves this system's model in, to start faster."""
-        from wishbone.core.pipeline import prefix
-
         state = prefix(system, self.prompt(system))
         return replace(self, state=state, model=model_key(system))
 
@@ -243,8 +244,6 @@ class Voice:
         """
         from omegaconf import OmegaConf
 
-        from wishbone.core.weights import write_tensors
-
         path = Path(path).with_suffix(".yaml")
         if path.exists() and not overwrite:
             raise UsageError(
@@ -280,9 +279,6 @@ class Voice:
         Raises ``UnknownName``, ``UsageError`` for a recording, ``ConfigError`` for a file that is
         no YAML, ``CheckpointError`` for one that is no voice.
         """
-        from wishbone.core.compose import parse
-        from wishbone.core.weights import read_tensors
-
         path = _locate(name_or_path, others)
         said, _ = parse(path)
         unknown = set(said) - set(FIELDS)
@@ -339,6 +335,30 @@ def find(voice: Voice | str | Path | None, system: System | None = None) -> Voic
     return brought[str(voice)] if str(voice) in brought else Voice.load(voice, brought)
 
 
+def release_voices(folder: str | Path) -> dict[str, Voice]:
+    """Voices that a release brings along, by name; none for any other folder."""
+    reader = releases.reader(folder)
+    return getattr(reader, "voices", lambda _: {})(Path(folder))
+
+
+def tokenizer_key(system: System) -> str:
+    """Registry key of the system's tokenizer."""
+    return str((system.config.get("tokenizer") or {}).get("name", ""))
+
+
+def model_key(system: System) -> str:
+    """Fingerprint of the model and of what decides how its state comes about.
+
+    Two systems may share weights and read the same prompt in another order.
+    """
+    said = {
+        slot: {k: v for k, v in (system.config.get(slot) or {}).items() if k != "weights"}
+        for slot in ("layout", "backbone")
+    }
+    text = fingerprint(system.model) + json.dumps(said, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def bundled() -> list[str]:
     """Names of the voices that come with Wishbone."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
@@ -361,15 +381,12 @@ def _is_file(voice: str | Path) -> bool:
 
 def _brought(system: System) -> dict[str, Voice]:
     """The voices of the release that the system's decoder or model comes from."""
-    from wishbone.core import releases
-    from wishbone.core.compose import weights_folder
-
     decoder = system.config.get("decoder") or {}
     folders = dict.fromkeys(filter(None, (system.config.get("weights"), decoder.get("weights"))))
     return {
         name: voice
         for folder in folders
-        for name, voice in releases.voices(weights_folder(folder)).items()
+        for name, voice in release_voices(weights_folder(folder)).items()
     }
 
 

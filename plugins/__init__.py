@@ -18,7 +18,7 @@ def wishbone_register(registry: Registry) -> None:
     """Every part, by kind and key."""
     for kind, key, target, summary in PARTS:
         registry.add(kind, key, f"wishbone.plugins.{target}", summary)
-    codes = "wishbone.core.objective:Codes"
+    codes = "wishbone.core.train.objectives:Codes"
     registry.add("objective", "codes", codes, "cross entropy of the next code, the ordinary one")
 
 

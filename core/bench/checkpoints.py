@@ -19,7 +19,7 @@ def write_checkpoints(folder: Path, model: Mapping[str, Any], files: Iterable[st
     ``model`` holds the slot of the backbone (``rwkv7``), the size of the vocabulary and a seed.
     """
     from wishbone.core.convert import converters
-    from wishbone.core.weights import write_tensors
+    from wishbone.core.weight_files import write_tensors
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors, config = random_model(model)

@@ -232,10 +232,10 @@ def build(job: Job, slot: Mapping[str, Any]) -> tuple[Backbone, Head]:
 
     From the suite's file of weights where it has one, else random weights that look trained.
     """
-    from wishbone.core.config import structured
     from wishbone.core.plugin import registry
+    from wishbone.core.schema import structured
     from wishbone.core.testing.common import trained_looking_
-    from wishbone.core.weights import read_tensors
+    from wishbone.core.weight_files import read_tensors
 
     fields = {key: value for key, value in slot.items() if key != "name"}
     kind = registry().get("backbone", slot["name"])

@@ -9,8 +9,8 @@ from typing import Any
 
 from wishbone.core.bench.contenders import Job, load_class, target
 from wishbone.core.compose import Config, compose, find
-from wishbone.core.config import structured
 from wishbone.core.errors import ConfigError
+from wishbone.core.schema import structured
 
 KIND = "bench"
 """Folder of ``wishbone.configs`` with the suites."""

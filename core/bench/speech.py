@@ -43,7 +43,7 @@ class SpeakingSystem(Contender):
         import torch
 
         from wishbone.core.bench.models import accelerated
-        from wishbone.core.config import load
+        from wishbone.core.speaker import load
 
         before = resident_bytes()
         self.system = load(self.config.system, self.config.overrides, self.job.device)

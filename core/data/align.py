@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from wishbone.core import audio as sound
-from wishbone.core.config import part
 from wishbone.core.data import aligner as aligning
 from wishbone.core.data.aligner import Aligner, Alignment, Utterance
 from wishbone.core.data.shards import Report, ShardReport, run_shards
@@ -27,7 +26,8 @@ from wishbone.core.data.sources import Part, Recording, parts
 from wishbone.core.data.speak import SAMPLE_RATE, audio_row, check_audio, write_audio
 from wishbone.core.errors import ConfigError, DataError, WishboneError
 from wishbone.core.interfaces import Spoken, Word
-from wishbone.core.weights import hash_files
+from wishbone.core.provenance import hash_files
+from wishbone.core.schema import parse_slot
 
 PAUSE = 0.2
 """Seconds of silence between two words from which on it is a pause, written as a comma."""
@@ -175,8 +175,7 @@ def _words(recording: Recording, tokenizer: str) -> list[Word]:
 
 @cache
 def _front_end(tokenizer: str) -> Any:
-    cls, fields = part({"tokenizer": {"name": tokenizer}}, "tokenizer")
-    front_end = cls(fields)
+    front_end = parse_slot({"tokenizer": {"name": tokenizer}}, "tokenizer").build()
     if not hasattr(front_end, "words"):
         raise ConfigError(
             f"The tokenizer '{tokenizer}' cannot say how words are spoken (it has no 'words').",

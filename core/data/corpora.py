@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from wishbone.core.build import build_layout
 from wishbone.core.compose import Config, weights_folder
-from wishbone.core.config import build_layout
 from wishbone.core.data.readers import (
     Account,
     Utterance,

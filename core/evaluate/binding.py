@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wishbone.core.config import build_layout, build_model
+from wishbone.core.build import build_layout, build_model
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError
 from wishbone.core.evaluate.statistics import Interval, bootstrap

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from wishbone.core.config import System
 from wishbone.core.evaluate.confound import provenance
 from wishbone.core.evaluate.plan import Arm
+from wishbone.core.system import System
 
 SECONDS = (1, 10, 60)
 """Lengths of audio at which state and work are stated."""

@@ -196,9 +196,9 @@ def _judge_beside(
 
 
 def _binding(options: argparse.Namespace) -> int:
-    from wishbone.core.config import read
     from wishbone.core.data.tokens import read_tokens
     from wishbone.core.evaluate.binding import binding
+    from wishbone.core.spec import read
 
     found = binding(read(options.system), read_tokens(options.data), options.limit)
     print(

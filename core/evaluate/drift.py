@@ -149,7 +149,8 @@ def _recording(options: argparse.Namespace) -> Clip:
     lines = read_lines(options.text or speech.own_prompts())
     if Path(options.system).is_file() and Path(options.system).suffix not in (".yaml", ".yml"):
         return Clip("long", " ".join(lines), *read_audio(Path(options.system)))
-    from wishbone.core.config import build, read
+    from wishbone.core.speaker import build
+    from wishbone.core.spec import read
 
     system = build(read(options.system))
     text, rate = _text(lines, options.minutes), system.decoder.sample_rate

@@ -19,7 +19,7 @@ from wishbone.core.evaluate.clips import read_lines
 from wishbone.core.evaluate.terminal import progress
 
 if TYPE_CHECKING:
-    from wishbone.core.config import System
+    from wishbone.core.system import System
 
 RULE_OF_THREE = 3.0
 """None seen in n makes a rate of 3 / n the 95 % upper limit (Hanley & Lippman-Hand 1983)."""
@@ -80,10 +80,11 @@ def add_parser(commands: Any, common: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Speak everything, count what went wrong, and hold it against the limit."""
-    from wishbone.core.config import build, read
     from wishbone.core.evaluate import speech
     from wishbone.core.evaluate.command import write_json
     from wishbone.core.pipeline import stream
+    from wishbone.core.speaker import build
+    from wishbone.core.spec import read
 
     texts = read_lines(options.text or speech.own_prompts())[: options.limit]
     if not texts or options.seeds < 1 or options.slots < 1:

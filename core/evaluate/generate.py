@@ -11,10 +11,10 @@ import numpy as np
 import soundfile
 import torch
 
-from wishbone.core.config import System
 from wishbone.core.evaluate.clips import failure
 from wishbone.core.evaluate.plan import Plan, Prompt
 from wishbone.core.pipeline import Utterance, stream
+from wishbone.core.system import System
 
 if TYPE_CHECKING:
     from wishbone.core.serve.server import Server

@@ -25,7 +25,7 @@ def measure(plan: Plan, out: Path, progress: Callable[..., Any]) -> dict[str, di
         return {}
     from wishbone.core.data.corpora import read_corpus
     from wishbone.core.evaluate.binding import utterances
-    from wishbone.core.weights import hash_files
+    from wishbone.core.provenance import hash_files
 
     corpus = read_corpus(plan.held_out, plan.arms[0].config)
     asked = {"data": hash_files(corpus.files), "limit": plan.held_out_limit}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.compose import Config, bundled, compose, weights_folder
-from wishbone.core.config import structured
 from wishbone.core.errors import ConfigError
 from wishbone.core.evaluate.arms import (
     Arm,
@@ -24,7 +23,7 @@ from wishbone.core.evaluate.arms import (
 )
 from wishbone.core.evaluate.clips import read_lines
 from wishbone.core.evaluate.metrics import Metric, choose, choose_listening
-from wishbone.core.wrapping import innermost
+from wishbone.core.schema import innermost, structured
 
 __all__ = ["Arm", "Experiment", "Plan", "Prompt", "read_plan", "seed_of", "weights_hash"]
 

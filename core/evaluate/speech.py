@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from wishbone.core.audio import Audio, resample
+from wishbone.core.build import build_codec
 from wishbone.core.compose import bundled, compose
-from wishbone.core.config import Codec, System, build, build_codec, read
 from wishbone.core.errors import GateFailed, UsageError
 from wishbone.core.evaluate import generate
 from wishbone.core.evaluate.clips import Clip, read_folder
@@ -22,6 +22,9 @@ from wishbone.core.evaluate.statistics import bootstrap
 from wishbone.core.evaluate.terminal import progress, say
 from wishbone.core.guidance import Guide
 from wishbone.core.pitch import semitones_off
+from wishbone.core.speaker import build
+from wishbone.core.spec import read
+from wishbone.core.system import Codec, System
 
 Rows = list[dict[str, Any]]
 

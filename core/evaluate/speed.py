@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from wishbone.core.config import System
 from wishbone.core.interfaces import Backbone, State
+from wishbone.core.system import System
 
 SECONDS = (0, 2, 5, 10, 20, 40, 80)
 """Lengths of audio behind the measured steps."""
@@ -32,10 +32,11 @@ def peak():
     # on Linux the usage of a new process begins with its parent's peak; this does not
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-from wishbone.core import config, pipeline
+from wishbone.core import pipeline
+from wishbone.core.speaker import build
 values, text, voice = json.load(sys.stdin)
 imported = peak()
-system = config.build(values)
+system = build(values)
 loaded = peak()
 seconds = pipeline.say(system, text, voice or None).seconds
 print(json.dumps({"imported": imported, "loaded": loaded, "peak": peak(), "seconds": seconds}))

@@ -197,9 +197,10 @@ def _spoken(options: argparse.Namespace, names: Sequence[str]) -> dict[str, list
     folder, most = Path(options.system), options.limit or 20
     if folder.is_dir() and not (folder / "config.yaml").exists():
         return {name: recordings(folder / name, most) for name in names}
-    from wishbone.core.config import build, read
     from wishbone.core.evaluate import generate, speech
     from wishbone.core.evaluate.plan import Prompt, seed_of
+    from wishbone.core.speaker import build
+    from wishbone.core.spec import read
 
     lines = read_lines(options.text or speech.own_prompts())[:most]
     system = build(read(options.system))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from wishbone.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from wishbone.core.config import System
+    from wishbone.core.system import System
 
 
 def speak_lines(options: argparse.Namespace, overrides: list[str]) -> int:

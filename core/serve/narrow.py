@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wishbone.core.config import build_layout, build_model, read
+from wishbone.core.build import build_layout, build_model
 from wishbone.core.data.tokens import read_tokens
 from wishbone.core.evaluate.statistics import bootstrap
 from wishbone.core.interfaces import State
 from wishbone.core.model import SpeechLM
+from wishbone.core.spec import read
 from wishbone.core.train.batches import Batch, collate
 
 KINDS = {

@@ -17,8 +17,8 @@ from wishbone.core.errors import UsageError, WishboneError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wishbone.core.config import System
     from wishbone.core.pipeline import Utterance
+    from wishbone.core.system import System
     from wishbone.core.voice import Voice
 
 SYSTEM = "quickstart-rwkv7"
@@ -198,7 +198,7 @@ def _arriving() -> Iterator[str]:
 
 def load_system(options: argparse.Namespace, overrides: list[str]) -> System:
     """The system that shall speak, with the engine asked for."""
-    from wishbone.core.config import load
+    from wishbone.core.speaker import load
 
     system = load(options.system, overrides, options.device)
     engine, _, weights = options.engine.partition(":")

@@ -27,7 +27,7 @@ from wishbone.core.pipeline import Text, Utterance
 from wishbone.core.serve.pool import Pool
 
 if TYPE_CHECKING:
-    from wishbone.core.config import System
+    from wishbone.core.system import System
     from wishbone.core.voice import Voice
 
 TOGETHER = 16

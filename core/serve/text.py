@@ -15,9 +15,9 @@ from wishbone.core.errors import CapabilityError, GateFailed
 if TYPE_CHECKING:
     from torch import nn
 
-    from wishbone.core.config import System
     from wishbone.core.interfaces import Backbone
-    from wishbone.core.text_model import TextSystem
+    from wishbone.core.system import System
+    from wishbone.core.text_system import TextSystem
 
 EXAMPLES = """examples:
   wishbone text "Once upon a time" --system runs/text-rwkv7/export
@@ -34,14 +34,15 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     import torch
 
-    from wishbone.core import text_model
-    from wishbone.core.config import build, read
+    from wishbone.core import text_system
     from wishbone.core.sampling import Sampling
+    from wishbone.core.speaker import build
+    from wishbone.core.spec import read
 
-    config = text_model.read(options.system, options.set)
+    config = text_system.read(options.system, options.set)
     speech = build(read(options.inside)) if options.inside else None
     shared = inside(speech.model.backbone) if speech else None
-    system = text_model.build(config, backbone=shared)
+    system = text_system.build(config, backbone=shared)
     sampling = Sampling(
         temperature=options.temperature, top_k=0, top_p=options.top_p, repetition_window=0
     )
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
     if speech:
         report_memory(speech, system)
     if options.check:
-        alone = text_model.build(config)
+        alone = text_system.build(config)
         check(alone, system, [options.text, said])
     if speech and options.speak:
         from wishbone.core import pipeline
@@ -132,7 +133,7 @@ def report_memory(speech: System, text: TextSystem) -> dict[str, int]:
 
 def _plain_bytes(backbone: Backbone) -> int:
     """Bytes of a backbone without what a wrapper added."""
-    from wishbone.core.wrapping import Wrapper
+    from wishbone.core.wrapper import Wrapper
 
     while isinstance(backbone, Wrapper):
         own = set(backbone.own_names())

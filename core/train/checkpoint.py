@@ -23,12 +23,12 @@ import torch
 from wishbone.core.compose import dump
 from wishbone.core.data.tokens import write_text
 from wishbone.core.errors import CheckpointError, ConfigError
+from wishbone.core.loading import load_tensors
 from wishbone.core.model import SpeechLM
 from wishbone.core.train.optimizer import Average, Together, load_optimizer, optimizer_tensors
 from wishbone.core.train.pieces import read_part, write_part, write_rows
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved
-from wishbone.core.weights import load_tensors
 
 
 class Run:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from wishbone.core.errors import CheckpointError
 from wishbone.core.interfaces import State
-from wishbone.core.objective import Codes
 from wishbone.core.train.batches import Batch
 from wishbone.core.train.loop import Drawn, Trainer
+from wishbone.core.train.objectives import Codes
 from wishbone.core.train.pieces import read_rows
 from wishbone.core.train.segments import (
     Pieces,

@@ -13,15 +13,17 @@ from typing import Any
 
 import torch
 
-from wishbone.core.config import Config, build_layout, build_model
+from wishbone.core.build import build_layout, build_model
+from wishbone.core.compose import Config
 from wishbone.core.data.tokens import TokenCorpus, write_text
 from wishbone.core.errors import DataError, WishboneError
 from wishbone.core.interfaces import CodeSpace
-from wishbone.core.objective import Objective, build_objective
+from wishbone.core.objective import Objective
 from wishbone.core.train.batches import Batch, BatchPlan, collate, lay_out
 from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.dropping import dropping
 from wishbone.core.train.frozen import freeze_
+from wishbone.core.train.objectives import build_objective
 from wishbone.core.train.optimizer import Average, make_optimizer, rate, set_rate
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import Recipe

@@ -14,7 +14,7 @@ from wishbone.core.errors import CheckpointError
 from wishbone.core.model import SpeechLM
 from wishbone.core.train.recipe import Recipe
 from wishbone.core.train.shards import is_share, local, share_like
-from wishbone.core.wrapping import trainable
+from wishbone.core.wrapper import trainable
 
 FIRST = 0.01
 """Learning rate of the first step as a share of the highest (RWKV-LM, train.py)."""

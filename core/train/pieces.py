@@ -28,7 +28,7 @@ from torch import Tensor
 from wishbone.core.errors import CheckpointError
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.shards import is_share, local, rows_here, share_like
-from wishbone.core.weights import read_tensors, write_tensors
+from wishbone.core.weight_files import read_tensors, write_tensors
 
 _NUMBERED = re.compile(r".+-(\d+)-of-(\d+)\.safetensors")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.compose import Config, compose, merge
-from wishbone.core.config import resolve, structured
 from wishbone.core.errors import ConfigError
-from wishbone.core.objective import resolve_objective
+from wishbone.core.schema import structured
+from wishbone.core.spec import resolve
 from wishbone.core.train.dropping import Drop
+from wishbone.core.train.objectives import resolve_objective
 
 
 @dataclass

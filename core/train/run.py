@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.compose import weights_folder
-from wishbone.core.config import Config
+from wishbone.core.checkpoint import save
+from wishbone.core.compose import Config, weights_folder
 from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError
-from wishbone.core.learned import note
+from wishbone.core.provenance import hash_files, provenance
 from wishbone.core.train.batches import split_held_out, without_texts
 from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.frozen import trained
@@ -28,7 +28,7 @@ from wishbone.core.train.long import LongTrainer
 from wishbone.core.train.loop import Trainer
 from wishbone.core.train.processes import Processes, processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
-from wishbone.core.weights import hash_files, provenance, save
+from wishbone.core.training_record import note
 
 
 def run(config: str, overrides: Sequence[str] = (), change: bool = False) -> int:

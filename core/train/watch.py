@@ -97,9 +97,10 @@ class Watch:
 
 def speak(weights: Mapping[str, Tensor], system: Any, sentence: str, target: Path) -> None:
     """One sentence with the weights in training and the system's own decoder, into a WAV file."""
-    from wishbone.core import config, pipeline
+    from wishbone.core import pipeline
+    from wishbone.core.build import build_system
 
-    whole = config.build({key: value for key, value in system.items() if key != "weights"})
+    whole = build_system({key: value for key, value in system.items() if key != "weights"})
     whole.model.load_state_dict(dict(weights))
     target.parent.mkdir(parents=True, exist_ok=True)
     pipeline.say(whole, sentence).save(target, overwrite=True)

@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wishbone.core.config import System, build, load
     from wishbone.core.interfaces import (
         Backbone,
         Decoder,
@@ -21,11 +20,13 @@ if TYPE_CHECKING:
         Tokenizer,
     )
     from wishbone.core.plugin import hookimpl, names
+    from wishbone.core.speaker import build, load
+    from wishbone.core.system import System
 
 _HOME = {
-    "load": "wishbone.core.config",
-    "build": "wishbone.core.config",
-    "System": "wishbone.core.config",
+    "load": "wishbone.core.speaker",
+    "build": "wishbone.core.speaker",
+    "System": "wishbone.core.system",
     "names": "wishbone.core.plugin",
     "hookimpl": "wishbone.core.plugin",
     "Backbone": "wishbone.core.interfaces",

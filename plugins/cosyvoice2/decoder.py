@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wishbone.core.audio import Audio, vocoder_mel
 from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream, State
-from wishbone.core.weights import load_tensors
+from wishbone.core.loading import load_tensors
 from wishbone.plugins.cosyvoice2 import release, snake
 from wishbone.plugins.cosyvoice2.flow import CODES, RISE, Flow, FlowShape
 from wishbone.plugins.cosyvoice2.flow_names import FLOW_NAMES

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.errors import CheckpointError
-from wishbone.core.weights import translate
+from wishbone.core.weight_files import translate
 
 LANGUAGE_MODEL = "llm.pt"
 FLOW = "flow.pt"

@@ -171,7 +171,8 @@ class Release(Contender):
     def load(self) -> dict[str, Any]:
         """Build the system, read its weights, choose the engine."""
         from wishbone.core.bench.models import accelerated
-        from wishbone.core.config import build, read
+        from wishbone.core.speaker import build
+        from wishbone.core.spec import read
         from wishbone.core.voice import Voice
 
         one_core(self.job)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.errors import CheckpointError
-from wishbone.core.weights import load_tensors
+from wishbone.core.loading import load_tensors
 from wishbone.plugins.cosyvoice2.release import account
 from wishbone.plugins.cosyvoice2.vocoder import HiFT
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from wishbone.core.build import build_layout, build_model
 from wishbone.core.compose import compose, weights_folder
-from wishbone.core.config import build_layout, build_model, resolve
 from wishbone.core.errors import ConfigError
 from wishbone.core.model import SpeechLM
-from wishbone.core.weights import hash_files
+from wishbone.core.provenance import hash_files
+from wishbone.core.spec import resolve
 
 WHERE = "the objective of the training recipe"
 

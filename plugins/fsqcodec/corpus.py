@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wishbone.core.errors import DataError
 from wishbone.core.pitch import track
-from wishbone.core.weights import hash_files
+from wishbone.core.provenance import hash_files
 from wishbone.plugins.fsqcodec.decoder import HOP, PITCH_HIGH, PITCH_LOW, SAMPLE_RATE
 from wishbone.plugins.fsqcodec.tokenizer import SAMPLES
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wishbone.core import weights
+from wishbone.core.checkpoint import save
 from wishbone.core.cli import guarded
 from wishbone.core.errors import CheckpointError, UsageError
+from wishbone.core.provenance import provenance
+from wishbone.core.weight_files import read_tensors
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import FSQCodecDecoder
 
@@ -60,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         "--voice", type=Path, help="audio data of the voice to speak in where none is given"
     )
     options = parser.parse_args(argv)
-    trained = weights.read_tensors(options.run / "model.safetensors")
+    trained = read_tensors(options.run / "model.safetensors")
     tensors = kept(trained)
     if not tensors:
         raise CheckpointError(
@@ -76,13 +78,13 @@ def main(argv: list[str] | None = None) -> None:
         "decoder": {"name": "fsqcodec", **settings["decoder"]},
     }
     history = [json.loads(line) for line in (options.run / "log.jsonl").open()]
-    origin = weights.provenance(
+    origin = provenance(
         config,
         data=settings.get("data", ""),
         seeds={"train": settings.get("seed", 0)},
         notes={"last": history[-1], "stages": settings.get("stages", []), "stored": "float16"},
     )
-    print(weights.save(options.folder, tensors, config, origin))
+    print(save(options.folder, tensors, config, origin))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 from wishbone.core.cli import guarded
 from wishbone.core.errors import CheckpointError, UsageError
-from wishbone.core.weights import hash_files, read_tensors
+from wishbone.core.provenance import hash_files
+from wishbone.core.weight_files import read_tensors
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import (
     DIGITS,

@@ -23,7 +23,7 @@ from wishbone.core.errors import (
     did_you_mean,
 )
 from wishbone.core.interfaces import Backbone, State
-from wishbone.core.wrapping import BASE, Wrapper, build_base, count_base
+from wishbone.core.wrapper import BASE, Wrapper, build_base, count_base
 from wishbone.plugins.engines import LARGEST_UNASKED
 from wishbone.plugins.peft.choice import Switch, loaded, picked, with_others, without_others
 from wishbone.plugins.peft.config import NONE, PEFTConfig, check

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.interfaces import Backbone, State
-from wishbone.core.wrapping import BASE
+from wishbone.core.wrapper import BASE
 from wishbone.plugins.peft.layers import PARTS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wishbone.core.errors import ConfigError, did_you_mean
-from wishbone.core.wrapping import Wrapper
+from wishbone.core.wrapper import Wrapper
 from wishbone.plugins.peft.layers import FIRST, OWN
 from wishbone.plugins.peft.quantized import KINDS
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from wishbone.core.build import build_model
 from wishbone.core.compose import Config
-from wishbone.core.config import build_model, read, structured
 from wishbone.core.convert import Converted
 from wishbone.core.errors import CapabilityError, CheckpointError, UsageError
-from wishbone.core.weights import load_tensors
-from wishbone.core.wrapping import innermost
+from wishbone.core.loading import load_tensors
+from wishbone.core.schema import innermost, structured
+from wishbone.core.spec import read
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.files import write_adapter
 from wishbone.plugins.peft.layers import OWN

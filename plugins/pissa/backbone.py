@@ -21,7 +21,7 @@ from wishbone.core.errors import (
     did_you_mean,
 )
 from wishbone.core.interfaces import Backbone, State
-from wishbone.core.wrapping import Wrapper, build_base, count_base
+from wishbone.core.wrapper import Wrapper, build_base, count_base
 from wishbone.plugins.engines import LARGEST_UNASKED
 from wishbone.plugins.peft.files import Adapter, read_adapter
 from wishbone.plugins.peft.layers import PARTS, Size

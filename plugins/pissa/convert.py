@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from wishbone.core.compose import Config, compose
-from wishbone.core.config import read, structured
 from wishbone.core.convert import Converted
 from wishbone.core.errors import CheckpointError, UsageError
-from wishbone.core.weights import FILE, load_tensors, read_tensors
+from wishbone.core.loading import load_tensors
+from wishbone.core.schema import structured
+from wishbone.core.spec import read
+from wishbone.core.weight_files import FILE, read_tensors
 from wishbone.plugins.peft.files import write_adapter
 from wishbone.plugins.pissa.backbone import PiSSA
 from wishbone.plugins.pissa.targets import merged_state

@@ -18,7 +18,7 @@ from torch import Tensor
 from wishbone.core.convert import Converted
 from wishbone.core.errors import CheckpointError
 from wishbone.core.foreign import check, new_folder, read_folder, write_pickle
-from wishbone.core.weights import read_tensors, write_tensors
+from wishbone.core.weight_files import read_tensors, write_tensors
 from wishbone.plugins.rwkv7.backbone import RWKV7
 
 MIXES = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wishbone.core.convert import Converted
 from wishbone.core.foreign import new_folder, write_pickle
-from wishbone.core.weights import write_tensors
+from wishbone.core.weight_files import write_tensors
 from wishbone.plugins.rwkv7.convert import FLA, fla_config
 from wishbone.plugins.rwkvtts import names, release
 

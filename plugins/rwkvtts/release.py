@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wishbone.core import foreign, releases
 from wishbone.core.errors import CheckpointError
-from wishbone.core.weights import read_tensors
+from wishbone.core.weight_files import read_tensors
 from wishbone.plugins.cosyvoice2 import release, settings
 from wishbone.plugins.rwkvtts import names
 

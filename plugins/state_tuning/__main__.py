@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wishbone.core.arguments import Parser
+from wishbone.core.checkpoint import save
 from wishbone.core.cli import guarded
-from wishbone.core.config import System, build, read
 from wishbone.core.errors import UsageError
 from wishbone.core.interfaces import State
+from wishbone.core.provenance import provenance
+from wishbone.core.speaker import build
+from wishbone.core.spec import read
+from wishbone.core.system import System
 from wishbone.core.voice import Voice
-from wishbone.core.weights import provenance, save
 from wishbone.plugins.state_tuning.files import (
     ENDINGS,
     read_time_state,

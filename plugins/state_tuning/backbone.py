@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wishbone.core.errors import CapabilityError, ConfigError
 from wishbone.core.interfaces import Backbone, Caps, State
-from wishbone.core.wrapping import Wrapper, build_base, count_base, trainable
+from wishbone.core.wrapper import Wrapper, build_base, count_base, trainable
 
 MATRIX = 4
 """Axes of a part that is tuned: batch, heads, rows, columns. Fewer are shifts and convolutions."""

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from wishbone.core.compose import Config
-from wishbone.core.config import System
 from wishbone.core.errors import CapabilityError, CheckpointError, UsageError
 from wishbone.core.foreign import write_pickle
 from wishbone.core.interfaces import State
 from wishbone.core.model import SpeechLM
-from wishbone.core.weights import read_tensors, write_tensors
+from wishbone.core.system import System
+from wishbone.core.weight_files import read_tensors, write_tensors
 from wishbone.plugins.state_tuning.backbone import MATRIX, StateTuned
 
 THEIRS = re.compile(r"(?:.*\.)?blocks\.(\d+)\.att\.time_state")

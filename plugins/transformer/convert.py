@@ -18,7 +18,7 @@ from torch import Tensor
 from wishbone.core.convert import Converted
 from wishbone.core.errors import CheckpointError
 from wishbone.core.foreign import check, new_folder, read_folder, write_pickle
-from wishbone.core.weights import translate, write_tensors
+from wishbone.core.weight_files import translate, write_tensors
 from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
 
 LAYER = "layers.{}."

@@ -10,6 +10,7 @@ from wishbone.adapters.xy import XY
 from wishbone.core import pipeline
 from wishbone.core.guidance import Guide, blanked, prompt_without
 from wishbone.core.interfaces import CodeSpace, Prompt, TextSpace
+from wishbone.core.prompt import prefix
 from wishbone.core.sampling import Sampler
 from wishbone.core.serve.server import Request, Server
 from wishbone.plugins.heads.channels import ChannelsHead, ChannelsHeadConfig
@@ -41,7 +42,7 @@ def said(system, prompt, speak=pipeline.frames, blank=False):
     utterance, ids = pipeline.Utterance(), system.tokenizer.encode("hello there")
     ids = blanked(ids, SPACE) if blank else ids
     sampler = Sampler(system.sampling, system.decoder.codes)
-    begin = pipeline.prefix(system, prompt)
+    begin = prefix(system, prompt)
     codes = list(speak(system, [ids], prompt, sampler, begin, utterance))
     return codes, tuple(utterance.global_codes)
 

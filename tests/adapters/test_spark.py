@@ -29,6 +29,7 @@ from wishbone.core.interfaces import (
     TextSpace,
     Wait,
 )
+from wishbone.core.prompt import prefix
 from wishbone.core.sampling import Sampler
 from wishbone.core.testing import check_class
 from wishbone.core.voice import Voice
@@ -217,7 +218,7 @@ def test_a_toy_system_learns_and_speaks_with_the_voice_it_drew(learnt):
 def spoken(system, text, prompt):
     said = pipeline.Utterance()
     sampler = Sampler(system.sampling, system.decoder.codes)
-    begin = pipeline.prefix(system, prompt)
+    begin = prefix(system, prompt)
     ids = system.tokenizer.encode(text)
     return list(pipeline.frames(system, [ids], prompt, sampler, begin, said)), said
 

@@ -27,6 +27,7 @@ from wishbone.core.interfaces import (
     TextSpace,
     Wait,
 )
+from wishbone.core.prompt import prefix
 from wishbone.core.sampling import Sampler
 from wishbone.core.testing import check_class
 from wishbone.core.voice import Voice
@@ -236,7 +237,7 @@ def test_a_toy_system_goes_on_from_a_prompt(learnt):
     said = pipeline.Utterance()
     prompt = voice.prompt(system)
     sampler = Sampler(system.sampling, system.decoder.codes)
-    codes = pipeline.frames(system, [ids], prompt, sampler, pipeline.prefix(system, prompt), said)
+    codes = pipeline.frames(system, [ids], prompt, sampler, prefix(system, prompt), said)
     assert list(codes) == list(map(tuple, sample.speech[11:]))
 
 

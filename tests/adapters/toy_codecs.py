@@ -5,7 +5,6 @@ from random import Random
 import torch
 from torch import nn
 
-from wishbone.core.config import System
 from wishbone.core.interfaces import (
     CodeSpace,
     Decoder,
@@ -17,6 +16,7 @@ from wishbone.core.interfaces import (
 )
 from wishbone.core.model import SpeechLM
 from wishbone.core.sampling import Sampling
+from wishbone.core.system import System
 from wishbone.core.train.batches import collate
 from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
 

@@ -12,11 +12,13 @@ from tiny_corpus import write_recipe
 from tiny_system import tiny_system
 
 from wishbone.core import pipeline
-from wishbone.core.config import build_model, read
+from wishbone.core.build import build_model
+from wishbone.core.loading import load_tensors
 from wishbone.core.serve.server import Request, Server
+from wishbone.core.spec import read
 from wishbone.core.voice import Voice
-from wishbone.core.weights import load_tensors, read_tensors
-from wishbone.core.wrapping import build_base
+from wishbone.core.weight_files import read_tensors
+from wishbone.core.wrapper import build_base
 
 NAMES = ("default", "calm", "wild", "base")
 LINES = ("We speak of one thing.", "Go on, then.", "A voice says what it has to say.", "So it is.")

@@ -7,20 +7,15 @@ import torch
 from torch import nn
 
 from wishbone.core import compose
-from wishbone.core.config import (
-    Parts,
-    build,
-    build_layout,
-    build_model,
-    check_fit,
-    dump,
-    read,
-    require,
-    structured,
-)
+from wishbone.core.build import build_layout, build_model
+from wishbone.core.compatibility import Parts, check_fit
+from wishbone.core.compose import dump
 from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
 from wishbone.core.interfaces import Caps, CodeSpace, TextSpace
-from wishbone.core.weights import write_tensors
+from wishbone.core.schema import structured
+from wishbone.core.speaker import build
+from wishbone.core.spec import read, require
+from wishbone.core.weight_files import write_tensors
 
 SYSTEM = """\
 tokenizer: {name: characters}

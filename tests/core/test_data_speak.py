@@ -18,7 +18,7 @@ from wishbone.core.data import speak as speaking  # noqa: E402
 from wishbone.core.data.command import main  # noqa: E402
 from wishbone.core.data.shards import REPORT  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
-from wishbone.core.weights import write_tensors  # noqa: E402
+from wishbone.core.weight_files import write_tensors  # noqa: E402
 from wishbone.plugins.fsqcodec.tokenizer import FSQCodecTokenizer  # noqa: E402
 
 

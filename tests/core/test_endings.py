@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_system import tiny_system
 
-from wishbone.core import config
+from wishbone.core import speaker, spec
 from wishbone.core.errors import GateFailed, UsageError
 from wishbone.core.evaluate import command, endings
 from wishbone.core.pipeline import stream
@@ -45,8 +45,8 @@ def test_no_failure_among_few_says_little():
 
 
 def test_the_command_holds_the_count_against_a_limit(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(config, "read", lambda name: {})
-    monkeypatch.setattr(config, "build", lambda settings: tiny_system())
+    monkeypatch.setattr(spec, "read", lambda name: {})
+    monkeypatch.setattr(speaker, "build", lambda settings: tiny_system())
     (tmp_path / "text").write_text("one two three\nfour\n")
 
     def speak(system, text, *_):

@@ -7,11 +7,11 @@ import pytest
 import soundfile
 from tiny_system import tiny_system
 
-from wishbone.core.config import read
 from wishbone.core.errors import ConfigError, GateFailed, UsageError
 from wishbone.core.evaluate import command, speech
 from wishbone.core.evaluate.clips import Clip
 from wishbone.core.evaluate.score import Panel
+from wishbone.core.spec import read
 
 AB = "install the extra: pip install wishbone-tts[ab]"
 

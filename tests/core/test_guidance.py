@@ -9,6 +9,7 @@ from wishbone.core.errors import CapabilityError, ConfigError
 from wishbone.core.guidance import Guide, blanked, guided, prompt_without, sample_without
 from wishbone.core.interfaces import Head, Prompt, Sample, TextSpace
 from wishbone.core.pair import Pair
+from wishbone.core.prompt import prefix
 from wishbone.core.sampling import Sampler, Sampling
 from wishbone.core.serve.server import Request, Server
 from wishbone.core.testing import trained_looking_
@@ -86,7 +87,7 @@ def test_scale_0_is_the_stream_without_the_condition(fields, cls):
 def test_scale_0_without_the_text_is_what_blank_text_says():
     system = system_that_drops(["text"])
     ids = system.tokenizer.encode(TEXT)
-    begin = pipeline.prefix(system, Prompt())
+    begin = prefix(system, Prompt())
 
     def say(shown, speak):
         sampler = Sampler(system.sampling, system.decoder.codes, 3)

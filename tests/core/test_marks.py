@@ -4,10 +4,14 @@ import pytest
 import torch
 
 from wishbone.core import marks, text
-from wishbone.core.config import build, build_model, read
+from wishbone.core.build import build_model
+from wishbone.core.checkpoint import save
 from wishbone.core.errors import CheckpointError, ConfigError
-from wishbone.core.growth import TABLE, grown
-from wishbone.core.weights import provenance, read_tensors, save
+from wishbone.core.provenance import provenance
+from wishbone.core.speaker import build
+from wishbone.core.spec import read
+from wishbone.core.vocabulary_growth import TABLE, grown
+from wishbone.core.weight_files import read_tensors
 from wishbone.plugins.cosyvoice2 import frontend
 from wishbone.plugins.phonemes.characters import CharacterTokenizer
 from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer
@@ -147,7 +151,7 @@ def test_a_moved_row_would_be_seen(tmp_path, monkeypatch):
     old = build_model(config)
     folder = saved(tmp_path / "old", config, old)
     front = lambda table, count: grown(table, count).roll(count, 0)  # noqa: E731
-    monkeypatch.setattr("wishbone.core.growth.grown", front)
+    monkeypatch.setattr("wishbone.core.vocabulary_growth.grown", front)
     table = build_model(system(tmp_path, MARKS, folder)).state_dict()[TABLE]
     assert not torch.equal(table[:-4], old.state_dict()[TABLE])
 

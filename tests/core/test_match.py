@@ -2,9 +2,10 @@
 
 import pytest
 
-from wishbone.core.config import build_model, read
+from wishbone.core.build import build_model
 from wishbone.core.errors import GateFailed
 from wishbone.core.match import main, match
+from wishbone.core.spec import read
 
 BASE = """\
 tokenizer: {name: characters}

@@ -6,8 +6,8 @@ from tiny_system import tiny_system
 
 from wishbone.core.errors import ConfigError, UnknownName
 from wishbone.core.interfaces import IGNORE
-from wishbone.core.objective import Codes, build_objective, resolve_objective
 from wishbone.core.plugin_command import fields_of
+from wishbone.core.train.objectives import Codes, build_objective, resolve_objective
 from wishbone.plugins.distil.logits import Logits
 
 

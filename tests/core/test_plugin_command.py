@@ -7,9 +7,9 @@ import tomllib
 import pytest
 
 from wishbone.core import scaffold
-from wishbone.core.config import read
 from wishbone.core.errors import GateFailed, UnknownName, UsageError
 from wishbone.core.plugin_command import fields_of, main
+from wishbone.core.spec import read
 from wishbone.core.testing import CheckResult, check_class
 
 

@@ -6,8 +6,9 @@ from torch import nn
 
 from wishbone.core import releases
 from wishbone.core.errors import CheckpointError, PluginBroken
+from wishbone.core.loading import load_part
 from wishbone.core.releases import Found
-from wishbone.core.weights import load_part
+from wishbone.core.voice import release_voices
 
 NOTE = "one part has no weights"
 
@@ -54,7 +55,7 @@ def test_a_part_that_knows_no_release_needs_weights_of_ours(folder):
 
 
 def test_our_own_weights_come_first(folder):
-    from wishbone.core.weights import write_tensors
+    from wishbone.core.weight_files import write_tensors
 
     write_tensors(folder / "model.safetensors", nn.Linear(2, 2))
     model = nn.Linear(2, 2)
@@ -62,8 +63,8 @@ def test_our_own_weights_come_first(folder):
 
 
 def test_voices_of_a_release(folder, tmp_path_factory):
-    assert releases.voices(folder) == {"someone": folder.name}
-    assert releases.voices(tmp_path_factory.mktemp("other")) == {}
+    assert release_voices(folder) == {"someone": folder.name}
+    assert release_voices(tmp_path_factory.mktemp("other")) == {}
     assert releases.reader(folder / "nowhere") is None
 
 

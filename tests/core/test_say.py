@@ -10,7 +10,7 @@ import torch
 from tiny_system import tiny_system
 
 from wishbone.core import audio as files
-from wishbone.core import config, pipeline
+from wishbone.core import pipeline, speaker
 from wishbone.core.audio import Audio
 from wishbone.core.cli import main
 from wishbone.core.serve import say
@@ -28,7 +28,7 @@ def loaded(monkeypatch):
         asked.append((name, list(overrides), device))
         return tiny_system()
 
-    monkeypatch.setattr(config, "load", load)
+    monkeypatch.setattr(speaker, "load", load)
     return asked
 
 
@@ -170,12 +170,12 @@ def test_force_replaces_a_file(tmp_path):
 
 
 def test_pieces_cut_by_the_length_rule_are_told(tmp_path, capsys, monkeypatch):
-    from wishbone.core import config
+    from wishbone.core import speaker
 
     system = tiny_system(word_base=2, word_per_id=0, lookahead_words=0)
     with torch.no_grad():
         system.model.head.out.bias[50:] = -100.0
-    monkeypatch.setattr(config, "load", lambda *asked: system)
+    monkeypatch.setattr(speaker, "load", lambda *asked: system)
     main(["say", TEXT, "-o", str(tmp_path / "a.wav")])
     said = capsys.readouterr().err
     assert "2 of 2 pieces ended by the length rule" in said
@@ -189,7 +189,7 @@ def test_a_guide_is_refused_where_nothing_was_learned_and_doubted_where_nobody_k
     tmp_path, capsys, monkeypatch
 ):
     system = tiny_system()
-    monkeypatch.setattr(config, "load", lambda *asked: system)
+    monkeypatch.setattr(speaker, "load", lambda *asked: system)
     asked = ["say", TEXT, "-o", str(tmp_path / "a.wav"), "--guidance", "2"]
     assert main(asked) == 2
     assert "never trained with a condition left out" in capsys.readouterr().err
@@ -211,7 +211,7 @@ def test_no_samples_are_an_error_and_no_file(tmp_path, capsys, monkeypatch):
 
 def test_an_untrained_model_is_told(tmp_path, capsys, monkeypatch):
     system = tiny_system()
-    monkeypatch.setattr(config, "load", lambda *asked: system)
+    monkeypatch.setattr(speaker, "load", lambda *asked: system)
     main(["say", TEXT, "-o", str(tmp_path / "a.wav")])
     assert capsys.readouterr().err.count("untrained") == 1
     system.config["weights"] = "somewhere"

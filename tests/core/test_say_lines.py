@@ -4,7 +4,7 @@ import pytest
 from tiny_system import tiny_system
 
 from wishbone.core import audio as files
-from wishbone.core import config, pipeline
+from wishbone.core import pipeline, speaker
 from wishbone.core.cli import main
 
 LINES = ["We go there. And back again!", "", "Stop.", "?!...", "One more line of words."]
@@ -19,7 +19,7 @@ def loaded(monkeypatch):
         asked.append(list(overrides))
         return tiny_system()
 
-    monkeypatch.setattr(config, "load", load)
+    monkeypatch.setattr(speaker, "load", load)
     return asked
 
 

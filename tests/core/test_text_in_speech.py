@@ -9,11 +9,12 @@ from tiny_corpus import write_recipe
 from two_processes import losses
 
 from wishbone.core.errors import CheckpointError, GateFailed, UsageError
-from wishbone.core.weights import load_part, read_tensors
+from wishbone.core.loading import load_part
+from wishbone.core.weight_files import read_tensors
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.config import build_model  # noqa: E402
+from wishbone.core.build import build_model  # noqa: E402
 from wishbone.core.convert import main as convert  # noqa: E402
 from wishbone.core.data.command import main as data  # noqa: E402
 from wishbone.core.serve.text import main as text  # noqa: E402

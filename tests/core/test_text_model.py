@@ -5,18 +5,21 @@ import json
 import pytest
 import torch
 
-from wishbone.core import text_model
-from wishbone.core.config import build, build_model, resolve
+from wishbone.core import text_system
+from wishbone.core.build import build_model
 from wishbone.core.errors import ConfigError, DataError
 from wishbone.core.interfaces import Sample, TextSpace
 from wishbone.core.sampling import Sampling
+from wishbone.core.speaker import build
+from wishbone.core.spec import resolve
+from wishbone.core.text_layout import TextLayout
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
 from wishbone.core.data.command import main as data  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
 from wishbone.core.train.command import main as train  # noqa: E402
-from wishbone.core.weights import read_tensors  # noqa: E402
+from wishbone.core.weight_files import read_tensors  # noqa: E402
 
 BACKBONE = {"name": "transformer", "width": 32, "layers": 1, "heads": 2, "kv_heads": 1}
 SYSTEM = {
@@ -45,14 +48,14 @@ def write_all(folder):
 
 
 def test_every_id_predicts_the_next_and_the_end_closes():
-    layout = text_model.TextLayout(TextSpace(vocabulary=10))
+    layout = TextLayout(TextSpace(vocabulary=10))
     laid = layout.train(Sample([3, 4, 5], []), None)
     assert laid.ids[:, 0].tolist() == [10, 3, 4, 5] and layout.extra == 1
     assert laid.targets[:, 0].tolist() == [3, 4, 5, 10]
-    own = text_model.TextLayout(TextSpace(vocabulary=10), end=0)
+    own = TextLayout(TextSpace(vocabulary=10), end=0)
     assert own.extra == 0 and own.train(Sample([3], []), None).targets[:, 0].tolist() == [3, 0]
     with pytest.raises(ConfigError, match="'end' is 10"):
-        text_model.TextLayout(TextSpace(vocabulary=10), end=10)
+        TextLayout(TextSpace(vocabulary=10), end=10)
 
 
 def test_a_text_system_resolves_and_is_told_from_one_that_speaks():
@@ -64,7 +67,7 @@ def test_a_text_system_resolves_and_is_told_from_one_that_speaks():
     with pytest.raises(ConfigError, match="not a key of a text system"):
         resolve({**SYSTEM, "decoder": {"name": "fsqcodec"}})
     with pytest.raises(ConfigError, match="not a text system"):
-        text_model.read("quickstart-rwkv7")
+        text_system.read("quickstart-rwkv7")
 
 
 def test_data_are_ids_once_each_and_what_is_excluded_is_missing(tmp_path):
@@ -96,7 +99,7 @@ def test_a_text_model_learns_resumes_and_continues(tmp_path, monkeypatch):
     log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in log if "loss" in json.loads(line)]
     assert losses[-1] < losses[0]
-    system = text_model.build(text_model.read(tmp_path / "run" / "export"))
+    system = text_system.build(text_system.read(tmp_path / "run" / "export"))
     drawn = list(system.continued("The cat", 12, seed=3))
     assert drawn == list(system.continued("The cat", 12, seed=3)) and len(drawn) <= 12
     greedy = Sampling(greedy=True, repetition_window=0)
@@ -119,15 +122,15 @@ def test_a_speech_system_takes_the_backbone_of_a_text_model(tmp_path):
     for name, tensor in speech.backbone.state_dict().items():
         assert torch.equal(tensor, tensors[f"backbone.{name}"]), name
     # and a text model is built around a backbone that is there already
-    text = text_model.build(text_model.read(export), backbone=speech.backbone)
-    alone = text_model.build(text_model.read(export))
+    text = text_system.build(text_system.read(export), backbone=speech.backbone)
+    alone = text_system.build(text_system.read(export))
     assert text.model.backbone is speech.backbone
     assert torch.equal(text.logits(["a cat", "the"]), alone.logits(["a cat", "the"]))
 
 
 def test_logits_of_a_batch_are_those_of_each_text():
     torch.manual_seed(0)
-    system = text_model.build(SYSTEM)
+    system = text_system.build(SYSTEM)
     both = system.logits(["a longer one", "short"])
     alone = system.logits(["short"])
     assert torch.allclose(both[1, : alone.shape[1]], alone[0], atol=1e-5)

@@ -11,7 +11,6 @@ from tiny_corpus import ABOUT, rows, write_recipe
 from wishbone.adapters.cosyvoice2 import CosyVoice2
 from wishbone.adapters.spark import Spark
 from wishbone.adapters.xy import XY
-from wishbone.core.config import build, read
 from wishbone.core.errors import CapabilityError, ConfigError, DataError
 from wishbone.core.guidance import CONDITIONS, Guide, prompt_without, sample_without
 from wishbone.core.interfaces import (
@@ -26,8 +25,10 @@ from wishbone.core.interfaces import (
     TextSpace,
     Wait,
 )
-from wishbone.core.learned import learned
+from wishbone.core.speaker import build
+from wishbone.core.spec import read
 from wishbone.core.train.dropping import Drop, dropping
+from wishbone.core.training_record import learned
 from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")

@@ -14,13 +14,13 @@ from wishbone.core.interfaces import Caps, Positions
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.config import build_layout, build_model  # noqa: E402
+from wishbone.core.build import build_layout, build_model  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
-from wishbone.core.objective import Codes  # noqa: E402
 from wishbone.core.train import long  # noqa: E402
 from wishbone.core.train.batches import collate, lay_out  # noqa: E402
 from wishbone.core.train.command import main  # noqa: E402
 from wishbone.core.train.long import Continued  # noqa: E402
+from wishbone.core.train.objectives import Codes  # noqa: E402
 from wishbone.core.train.recipe import read_recipe  # noqa: E402
 from wishbone.core.train.segments import (  # noqa: E402
     Pieces,
@@ -30,7 +30,7 @@ from wishbone.core.train.segments import (  # noqa: E402
     check_carries,
     detached,
 )
-from wishbone.core.weights import read_tensors  # noqa: E402
+from wishbone.core.weight_files import read_tensors  # noqa: E402
 
 RWKV7 = "system.backbone={name: rwkv7, width: 32, layers: 2, head_size: 16}"
 BACKBONES = {"rwkv7": [RWKV7], "transformer": []}

@@ -13,13 +13,13 @@ from wishbone.core.errors import ConfigError, DataError, WishboneError
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.config import build_model  # noqa: E402
+from wishbone.core.build import build_model  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402
 from wishbone.core.train.command import main  # noqa: E402
 from wishbone.core.train.optimizer import make_optimizer  # noqa: E402
 from wishbone.core.train.recipe import read_recipe  # noqa: E402
-from wishbone.core.weights import read_tensors  # noqa: E402
+from wishbone.core.weight_files import read_tensors  # noqa: E402
 
 
 class Killed(BaseException):
@@ -96,7 +96,8 @@ def test_it_learns_and_exports_a_checkpoint_with_its_origin(tmp_path):
     origin = json.loads((run / "export" / "provenance.json").read_text())
     assert origin["notes"]["steps"] == 40 and origin["data"]
     assert origin["notes"]["held_out_loss"] == pytest.approx(losses(run)[-1][1], abs=1e-5)
-    from wishbone.core.config import build_model, read
+    from wishbone.core.build import build_model
+    from wishbone.core.spec import read
 
     model = build_model(read(run / "export"))
     saved = read_tensors(run / "export" / "model.safetensors")

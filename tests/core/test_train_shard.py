@@ -14,7 +14,7 @@ pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for cor
 
 from wishbone.core.train import shards  # noqa: E402
 from wishbone.core.train.command import main  # noqa: E402
-from wishbone.core.weights import read_tensors  # noqa: E402
+from wishbone.core.weight_files import read_tensors  # noqa: E402
 
 # the processes import torch, which takes minutes on a busy machine
 pytestmark = pytest.mark.timeout(600)
@@ -104,7 +104,7 @@ def exported(run):
 
 def untrained(runs, name):
     """The weights that a run began with."""
-    from wishbone.core.config import build_model
+    from wishbone.core.build import build_model
     from wishbone.core.train.recipe import read_recipe
 
     recipe, system = read_recipe(runs / "recipe.yaml", ALONE[name])

@@ -7,8 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from wishbone.core import weights
+from wishbone.core import checkpoint
+from wishbone.core.checkpoint import save
 from wishbone.core.errors import CheckpointError
+from wishbone.core.loading import load_part, load_tensors
+from wishbone.core.provenance import hash_files, provenance
+from wishbone.core.weight_files import read_tensors, translate, write_tensors
 
 
 def small():
@@ -21,15 +25,15 @@ CONFIG = {"backbone": {"name": "rwkv7", "width": 64}}
 
 def test_a_checkpoint_is_a_folder_with_its_origin(tmp_path):
     model = small()
-    origin = weights.provenance(CONFIG, data="abc", seeds={"torch": 1}, notes={"steps": 3})
-    folder = weights.save(tmp_path / "run/last", model, CONFIG, origin)
+    origin = provenance(CONFIG, data="abc", seeds={"torch": 1}, notes={"steps": 3})
+    folder = save(tmp_path / "run/last", model, CONFIG, origin)
     assert sorted(p.name for p in folder.iterdir()) == [
         "config.yaml",
         "model.safetensors",
         "provenance.json",
     ]
     other = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
-    weights.load_part(other, folder)
+    load_part(other, folder)
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
     )
@@ -51,21 +55,21 @@ def test_provenance_names_no_folder_of_the_machine(tmp_path, monkeypatch):
         "b/c",
     ]
     monkeypatch.setattr("sys.argv", words)
-    said = weights.provenance(CONFIG)["command"]
+    said = provenance(CONFIG)["command"]
     assert said == ["wishbone", "train", "out=runs/a", "voice", "x=1", "b/c"]
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(tmp_path, monkeypatch):
-    folder = weights.save(tmp_path / "last", small(), CONFIG, {})
+    folder = save(tmp_path / "last", small(), CONFIG, {})
     with pytest.raises(CheckpointError, match="exists"):
-        weights.save(folder, small(), CONFIG, {})
+        save(folder, small(), CONFIG, {})
 
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(weights, "write_tensors", fail)
+    monkeypatch.setattr(checkpoint, "write_tensors", fail)
     with pytest.raises(OSError, match="disk full"):
-        weights.save(tmp_path / "next", small(), CONFIG, {})
+        save(tmp_path / "next", small(), CONFIG, {})
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
 
 
@@ -76,7 +80,7 @@ def test_every_wrong_name_is_told_at_once():
     del tensors["0.bias"], tensors["1.bias"]
     tensors |= {"extra": torch.zeros(1), "0.weight": torch.zeros(3, 5)}
     with pytest.raises(CheckpointError) as caught:
-        weights.load_tensors(model, tensors, "some.safetensors")
+        load_tensors(model, tensors, "some.safetensors")
     what = caught.value.what
     assert "2 missing: 0.bias, 1.bias" in what
     assert "1 unexpected: extra" in what
@@ -87,7 +91,7 @@ def test_every_wrong_name_is_told_at_once():
 
 def test_loading_keeps_the_dtype_of_the_model():
     model = small().bfloat16()
-    weights.load_tensors(model, small().state_dict())
+    load_tensors(model, small().state_dict())
     assert model[0].weight.dtype == torch.bfloat16
 
 
@@ -95,8 +99,8 @@ def test_shared_tensors_survive(tmp_path):
     model = small()
     model[1].weight = nn.Parameter(model[0].weight.detach().T.clone())
     tied = {"a": model[0].weight, "b": model[0].weight, "c": model[0].weight.T}
-    weights.write_tensors(tmp_path / "t.safetensors", tied)
-    back = weights.read_tensors(tmp_path / "t.safetensors")
+    write_tensors(tmp_path / "t.safetensors", tied)
+    back = read_tensors(tmp_path / "t.safetensors")
     assert torch.equal(back["c"], back["a"].T)
 
 
@@ -107,12 +111,12 @@ def test_foreign_files_run_no_code(tmp_path):
 
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(CheckpointError, match="cannot be read"):
-        weights.read_tensors(tmp_path / "evil.pt")
+        read_tensors(tmp_path / "evil.pt")
     torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / "good.pth")
-    assert torch.equal(weights.read_tensors(tmp_path / "good.pth")["w"], torch.ones(2))
+    assert torch.equal(read_tensors(tmp_path / "good.pth")["w"], torch.ones(2))
     torch.save({"w": torch.ones(2), "step": 3}, tmp_path / "mixed.pth")
     with pytest.raises(CheckpointError, match="step"):
-        weights.read_tensors(tmp_path / "mixed.pth")
+        read_tensors(tmp_path / "mixed.pth")
 
 
 TABLE = {"blocks.{}.att.{}.w": "layers.{}.a{}", "emb": "table", "junk.{}": None}
@@ -124,7 +128,7 @@ def test_translation_by_table():
         "emb": torch.tensor(2),
         "junk.7": torch.tensor(3),
     }
-    assert weights.translate(theirs, TABLE).keys() == {"layers.3.a0", "table"}
+    assert translate(theirs, TABLE).keys() == {"layers.3.a0", "table"}
 
 
 @pytest.mark.parametrize(
@@ -143,19 +147,19 @@ def test_translation_accounts_for_every_name(change, said):
         else:
             theirs[name] = torch.tensor(0)
     with pytest.raises(CheckpointError, match=said):
-        weights.translate(theirs, TABLE, "file.pth")
+        translate(theirs, TABLE, "file.pth")
 
 
 def test_two_names_cannot_become_one():
     theirs = {"a.1": torch.tensor(1), "b.1": torch.tensor(2)}
     with pytest.raises(CheckpointError, match="made twice: x.1"):
-        weights.translate(theirs, {"a.{}": "x.{}", "b.{}": "x.{}"})
+        translate(theirs, {"a.{}": "x.{}", "b.{}": "x.{}"})
 
 
 def test_the_identity_of_a_corpus(tmp_path):
     for name in ("b", "a"):
         (tmp_path / name).write_text(name)
-    both = weights.hash_files([tmp_path / "b", tmp_path / "a"])
-    assert both == weights.hash_files([tmp_path / "a", tmp_path / "b"])
+    both = hash_files([tmp_path / "b", tmp_path / "a"])
+    assert both == hash_files([tmp_path / "a", tmp_path / "b"])
     (tmp_path / "a").write_text("c")
-    assert both != weights.hash_files([tmp_path / "a", tmp_path / "b"])
+    assert both != hash_files([tmp_path / "a", tmp_path / "b"])

@@ -8,11 +8,13 @@ import wrapped_toys
 from tiny_corpus import write_recipe
 from two_processes import losses, together
 
-from wishbone.core import wrapping
-from wishbone.core.config import build_model, read, require
+from wishbone.core import wrapper
+from wishbone.core.build import build_model
 from wishbone.core.errors import CheckpointError, ConfigError
+from wishbone.core.loading import load_tensors
+from wishbone.core.spec import read, require
 from wishbone.core.testing import check_class
-from wishbone.core.weights import load_tensors, read_tensors, write_tensors
+from wishbone.core.weight_files import read_tensors, write_tensors
 
 BASE = {"name": "rwkv7", "width": 32, "layers": 2, "head_size": 16}
 TILTED = {"name": wrapped_toys.KEY, "base": BASE}
@@ -29,7 +31,7 @@ def known():
 def system(backbone, **other):
     """A resolved system around ``backbone``, small."""
     from wishbone.core.compose import Config, compose
-    from wishbone.core.config import resolve
+    from wishbone.core.spec import resolve
 
     return resolve(
         Config({**compose("quickstart"), "weights": None, "backbone": backbone, **other})
@@ -241,6 +243,6 @@ def test_sharing_out_a_frozen_base_changes_nothing(tmp_path):
 
 
 def test_what_is_left_of_groups_is_what_is_trained():
-    backbone = wrapping.build_base(TILTED)
+    backbone = wrapper.build_base(TILTED)
     (group,) = backbone.parameter_groups(1e-3, 0.1)
     assert group["params"] == [backbone.row] and group["weight_decay"] == 0.0

@@ -139,7 +139,7 @@ class HumStream(DecoderStream):
 
 @dataclass
 class System:
-    """The fields of ``wishbone.core.config.System``."""
+    """The fields of ``wishbone.core.system.System``."""
 
     tokenizer: Tokenizer
     speech_tokenizer: SpeechTokenizer

@@ -7,7 +7,7 @@ from torch import nn
 
 from wishbone.core.plugin import registry
 from wishbone.core.registry import Entry
-from wishbone.core.wrapping import Wrapper, count_base
+from wishbone.core.wrapper import Wrapper, count_base
 
 KEY = "testing/tilted"
 

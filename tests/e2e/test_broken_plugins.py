@@ -103,7 +103,7 @@ def test_the_list_says_how_each_fared(site):
 
 def test_everything_else_keeps_working(site):
     code = (
-        "from wishbone import build; from wishbone.core.config import read\n"
+        "from wishbone import build; from wishbone.core.spec import read\n"
         "for name in ('transformer.yaml', 'good-x.yaml'):\n"
         "    print(type(build(read(name), 'meta').model.backbone).__name__)\n"
     )

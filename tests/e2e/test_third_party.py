@@ -50,7 +50,8 @@ USE = """\
 import json, random, sys
 import wishbone
 from wishbone.core.cli import main
-from wishbone.core.config import build_layout, read
+from wishbone.core.build import build_layout
+from wishbone.core.spec import read
 from wishbone.core.data.tokens import write_tokens
 
 assert main(["plugins", "check", "acme/min-gru"]) == 0

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from wishbone.core.config import build_model, read
+from wishbone.core.build import build_model
 from wishbone.core.interfaces import IGNORE
-from wishbone.core.objective import build_objective
+from wishbone.core.spec import read
+from wishbone.core.train.objectives import build_objective
 
 STUDENT = ["backbone={name: arwkv, width: 192, layers: 6, ffn_width: 704}", "weights=null"]
 

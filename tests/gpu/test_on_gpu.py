@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from wishbone.core.config import read
 from wishbone.core.plugin import registry
+from wishbone.core.spec import read
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from wishbone.core.build import build_model
 from wishbone.core.compose import compose, dump, weights_folder
-from wishbone.core.config import build, build_model, read
 from wishbone.core.errors import MissingExtra
 from wishbone.core.evaluate import confound
 from wishbone.core.evaluate.plan import read_plan
-from wishbone.core.text_model import is_text
+from wishbone.core.speaker import build
+from wishbone.core.spec import read
+from wishbone.core.tasks import TEXT, task_of
 from wishbone.core.train.recipe import read_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -46,7 +48,7 @@ def test_a_system_builds(path):
         assert any(path.stem in other.read_text() for other in in_folder("system") if other != path)
         return
     config = read(path)
-    (build_model if is_text(config) else build)(config, "meta")
+    (build_model if task_of(config) is TEXT else build)(config, "meta")
     for slot in (config, *config.values()):
         if isinstance(slot, dict) and slot.get("weights"):
             assert (weights_folder(slot["weights"]) / "provenance.json").is_file(), slot["weights"]

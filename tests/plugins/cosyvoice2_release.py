@@ -13,9 +13,11 @@ from cosyvoice2_onnx import random_state, speaker_encoder, speech_tokenizer
 
 from wishbone.core import pipeline
 from wishbone.core.audio import Audio
-from wishbone.core.config import Config, build_model, resolve
+from wishbone.core.build import build_model
+from wishbone.core.compose import Config
+from wishbone.core.spec import resolve
 from wishbone.core.testing import trained_looking_
-from wishbone.core.weights import translate
+from wishbone.core.weight_files import translate
 from wishbone.plugins.cosyvoice2.decoder import CosyVoice2Decoder
 from wishbone.plugins.cosyvoice2.flow_names import FLOW_NAMES
 from wishbone.plugins.cosyvoice2.tokenizer import MARKS, PIECES

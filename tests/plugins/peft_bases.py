@@ -2,9 +2,9 @@
 
 import torch
 
+from wishbone.core.loading import load_tensors
 from wishbone.core.plugin import registry
 from wishbone.core.testing.common import seeded, trained_looking_
-from wishbone.core.weights import load_tensors
 from wishbone.plugins.peft.backbone import PEFT
 
 BASES = {

@@ -10,7 +10,8 @@ from rwkv7_files import trained_looking
 from wishbone.core import cli
 from wishbone.core.compose import compose
 from wishbone.core.foreign import read_folder
-from wishbone.core.weights import load_part, read_tensors
+from wishbone.core.loading import load_part
+from wishbone.core.weight_files import read_tensors
 from wishbone.plugins.rwkv7.convert import FLA, RWKVLM
 from wishbone.plugins.rwkvtts import release
 
@@ -217,7 +218,7 @@ def test_help_lists_every_format(capsys):
 def test_a_converted_model_is_one_that_loads(tmp_path):
     from test_rwkvtts import system
 
-    from wishbone.core.config import build_model
+    from wishbone.core.build import build_model
 
     source, ours = files.write(tmp_path / "release"), tmp_path / "ours"
     assert cli.main(["convert", "rwkvtts", str(source), str(ours)]) == 0

@@ -11,7 +11,8 @@ from cosyvoice2_reference import GOLDEN, folder
 from safetensors.torch import load_file
 
 from wishbone.core.errors import UsageError
-from wishbone.core.weights import load_tensors, translate
+from wishbone.core.loading import load_tensors
+from wishbone.core.weight_files import translate
 from wishbone.plugins.cosyvoice2 import flow as flow_module
 from wishbone.plugins.cosyvoice2 import packed
 from wishbone.plugins.cosyvoice2.flow import Conditions, Flow, FlowShape, times

@@ -11,8 +11,8 @@ from cosyvoice2_release import SAID, SHORT, recording, spoken
 from wishbone.core import audio, pipeline
 from wishbone.core import revoice as conversion
 from wishbone.core.cli import main
-from wishbone.core.config import build
 from wishbone.core.errors import CheckpointError, ConfigError, WishboneError
+from wishbone.core.speaker import build
 from wishbone.core.voice import Voice, find
 from wishbone.plugins.cosyvoice2 import release
 

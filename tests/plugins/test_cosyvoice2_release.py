@@ -11,11 +11,11 @@ import cosyvoice2_release as releases
 import pytest
 import torch
 
-from wishbone.core.config import build
 from wishbone.core.errors import CheckpointError, ConfigError
+from wishbone.core.loading import load_tensors
 from wishbone.core.releases import known, reader
+from wishbone.core.speaker import build
 from wishbone.core.voice import fingerprint
-from wishbone.core.weights import load_tensors
 from wishbone.plugins.cosyvoice2 import release, settings
 from wishbone.plugins.cosyvoice2.reader import Release
 

@@ -10,11 +10,11 @@ pytest.importorskip("peft", reason="pip install 'wishbone-tts[adapt]'")
 import peft
 from peft_bases import BASES, adapted, answer, moved, plain, vectors
 
-from wishbone.core.config import resolve
 from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
 from wishbone.core.interfaces import Caps
+from wishbone.core.loading import load_tensors
+from wishbone.core.spec import resolve
 from wishbone.core.testing import check
-from wishbone.core.weights import load_tensors
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.layers import FIRST, OWN, adapter_part, principal, tuners
 from wishbone.plugins.transformer.backbone import Transformer
@@ -223,8 +223,8 @@ def test_weights_of_another_base_are_refused():
 @pytest.mark.parametrize("kind", ["float32", "nf4"])
 def test_the_base_may_lie_in_a_folder_of_its_own(method, kind, tmp_path):
     """Then a file of the adapter's tensors alone is enough."""
-    from wishbone.core.weights import write_tensors
-    from wishbone.core.wrapping import begin
+    from wishbone.core.loading import begin
+    from wishbone.core.weight_files import write_tensors
 
     base = plain("rwkv7")
     write_tensors(tmp_path / "backbone.safetensors", base)

@@ -12,7 +12,7 @@ from peft_bases import BASES, adapted, answer, plain, vectors
 from safetensors.torch import load_file, save_file
 
 from wishbone.core.errors import CheckpointError, UsageError
-from wishbone.core.weights import load_tensors
+from wishbone.core.loading import load_tensors
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.files import BASE, CONFIG, FILE, PREFIX, read_adapter, write_adapter
 from wishbone.plugins.peft.names import rows_of
@@ -218,8 +218,10 @@ def test_nothing_is_overwritten(tmp_path):
 
 def checkpoint(tmp_path, **fields):
     """A system's folder with an adapted small backbone, and its configuration."""
-    from wishbone.core.config import build_model, read, resolve
-    from wishbone.core.weights import provenance, save
+    from wishbone.core.build import build_model
+    from wishbone.core.checkpoint import save
+    from wishbone.core.provenance import provenance
+    from wishbone.core.spec import read, resolve
 
     small = {"name": "rwkv7", "width": 64, "layers": 1, "head_size": 16, "ffn_width": 96}
     config = read("quickstart-rwkv7")
@@ -235,8 +237,9 @@ def checkpoint(tmp_path, **fields):
 
 
 def test_the_commands(tmp_path, capsys):
-    from wishbone.core.config import build_model, read
+    from wishbone.core.build import build_model
     from wishbone.core.convert import main
+    from wishbone.core.spec import read
 
     folder, model = checkpoint(tmp_path)
     assert main(["merge", str(folder), str(tmp_path / "merged")]) == 0

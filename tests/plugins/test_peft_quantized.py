@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wishbone.core.weights import load_tensors, read_tensors, write_tensors
+from wishbone.core.loading import load_tensors
+from wishbone.core.weight_files import read_tensors, write_tensors
 from wishbone.plugins.peft.quantized import (
     BLOCK,
     LEVELS,

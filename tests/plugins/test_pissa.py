@@ -8,10 +8,10 @@ import torch
 
 from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
 from wishbone.core.interfaces import Caps
+from wishbone.core.loading import load_tensors
 from wishbone.core.testing import check_class
 from wishbone.core.testing.common import trained_looking_
-from wishbone.core.weights import load_tensors
-from wishbone.core.wrapping import build_base
+from wishbone.core.wrapper import build_base
 from wishbone.plugins.pissa.backbone import MODE, SPEECH, TEXT, PiSSA
 from wishbone.plugins.pissa.targets import find_targets, merged_state
 

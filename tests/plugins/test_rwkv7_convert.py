@@ -8,7 +8,8 @@ from rwkv7_files import squeezed, trained_looking
 
 from wishbone.core import cli
 from wishbone.core.errors import CheckpointError
-from wishbone.core.weights import load_part, load_tensors, read_tensors, write_tensors
+from wishbone.core.loading import load_part, load_tensors
+from wishbone.core.weight_files import read_tensors, write_tensors
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.convert import FLA, RULES, RWKVLM
 

@@ -4,10 +4,10 @@ import pytest
 import rwkv7_files
 import torch
 
-from wishbone.core import text_model
+from wishbone.core import text_system
 from wishbone.core.convert import main
 from wishbone.core.errors import CheckpointError
-from wishbone.core.weights import read_tensors
+from wishbone.core.weight_files import read_tensors
 from wishbone.plugins.rwkv7.convert_text import Text
 
 TOKENS = [*(bytes([byte]) for byte in range(256)), b"ab"]
@@ -30,8 +30,8 @@ def test_a_world_model_becomes_a_text_system_and_comes_back(tmp_path):
     torch.save(tensors, tmp_path / "world.pth")
     assert main(["rwkv-lm-text", str(tmp_path / "world.pth"), str(tmp_path / "ours")]) == 0
     vocabulary = write_world(tmp_path / "vocabulary")
-    config = text_model.read(tmp_path / "ours", [f"tokenizer.release={vocabulary}"])
-    system = text_model.build(config)
+    config = text_system.read(tmp_path / "ours", [f"tokenizer.release={vocabulary}"])
+    system = text_system.build(config)
     assert system.layout.end == 0 and system.layout.extra == 0
     ids = system.tokenizer.encode("ab a")
     assert ids == [257, 33, 98] and system.tokenizer.decode(ids) == "ab a"
@@ -61,11 +61,11 @@ def test_logits_are_those_of_the_official_package(tmp_path, monkeypatch):
     torch.save(tensors, tmp_path / "world.pth")
     assert main(["rwkv-lm-text", str(tmp_path / "world.pth"), str(tmp_path / "ours")]) == 0
     vocabulary = write_world(tmp_path / "vocabulary")
-    config = text_model.read(tmp_path / "ours", [f"tokenizer.release={vocabulary}"])
-    found = text_model.build(config).logits(["ab a ba"])[0]
+    config = text_system.read(tmp_path / "ours", [f"tokenizer.release={vocabulary}"])
+    found = text_system.build(config).logits(["ab a ba"])[0]
     theirs = RWKV(model=str(tmp_path / "world"), strategy="cpu fp32")
     expected, state = [], None
-    for row in [0, *text_model.build(config).tokenizer.encode("ab a ba")]:
+    for row in [0, *text_system.build(config).tokenizer.encode("ab a ba")]:
         logits, state = theirs.forward([row], state)
         expected.append(logits)
     assert (found - torch.stack(expected)).abs().max() < 1e-4

@@ -11,9 +11,11 @@ import rwkvtts_files as files
 import torch
 
 from wishbone.core import cli
-from wishbone.core.config import Config, build_model, resolve
+from wishbone.core.build import build_model
+from wishbone.core.compose import Config
 from wishbone.core.errors import CheckpointError, ConfigError
 from wishbone.core.releases import reader
+from wishbone.core.spec import resolve
 from wishbone.core.testing import check
 from wishbone.plugins.rwkvtts import names
 from wishbone.plugins.rwkvtts.release import Release
@@ -273,8 +275,8 @@ def test_a_release_speaks_from_text_to_samples(tmp_path):
     import cosyvoice2_release as original
 
     from wishbone.core import pipeline
-    from wishbone.core.config import build
-    from wishbone.core.releases import voices
+    from wishbone.core.speaker import build
+    from wishbone.core.voice import release_voices
 
     folder = original.write(tmp_path / "release")
     for name in ("llm.pt", "cosyvoice2.yaml"):
@@ -283,7 +285,7 @@ def test_a_release_speaks_from_text_to_samples(tmp_path):
     values = system(folder, decoder=original.TINY["decoder"] | {"weights": str(folder)})
     values["speech_tokenizer"] |= {"weights": str(folder)}
     speaking = build(values | {"layout": values["layout"] | {"max_code_ratio": 2.0}})
-    voice, record = voices(folder)["recorded"], []
+    voice, record = release_voices(folder)["recorded"], []
     audio = pipeline.say(speaking, "Hello world.", voice, record=record)
     assert record[0].codes and len(audio.samples) == 960 * len(record[0].codes)
     assert all(code < 6561 for (code,) in record[0].codes)

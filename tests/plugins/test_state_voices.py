@@ -53,7 +53,8 @@ def convert(*words):
 
 
 def system(folder):
-    from wishbone.core.config import build, read
+    from wishbone.core.speaker import build
+    from wishbone.core.spec import read
 
     # no training gave the decoder weights; those it begins with are to be the same
     torch.manual_seed(0)
@@ -67,7 +68,7 @@ def said(one, voice=None):
 
 
 def test_nothing_but_the_state_was_trained(runs):
-    from wishbone.core.weights import read_tensors
+    from wishbone.core.weight_files import read_tensors
 
     plain = read_tensors(runs / "plain" / "export" / "model.safetensors")
     tuned = read_tensors(runs / "tuned" / "export" / "model.safetensors")

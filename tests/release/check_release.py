@@ -26,9 +26,10 @@ from wishbone.core import pipeline
 from wishbone.core.audio import Audio
 from wishbone.core.audio import read as read_audio
 from wishbone.core.compose import bundled
-from wishbone.core.config import System, load
 from wishbone.core.errors import GATE, WishboneError
 from wishbone.core.revoice import revoice
+from wishbone.core.speaker import load
+from wishbone.core.system import System
 from wishbone.core.voice import Voice
 from wishbone.plugins.cosyvoice2 import release, settings
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wishbone.core.compose import parse
 from wishbone.core.errors import CheckpointError
 
 TABLE = "tables.text.weight"
@@ -65,8 +66,6 @@ def _marks(config: Mapping[str, Any]) -> tuple[str, list[str]] | None:
 
 
 def _saved(folder: Path) -> Mapping[str, Any]:
-    from wishbone.core.compose import parse
-
     path = folder / "config.yaml"
     return parse(path)[0] if path.is_file() else {}
 

@@ -14,14 +14,15 @@ names are mapped, and the wrapper begins with its own first values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError
+from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import Backbone, Caps, State
+from wishbone.core.schema import nested, parse_nested
 
 BASE = "base."
 """What the base's tensors are called under in a wrapper's."""
@@ -39,7 +40,7 @@ class Wrapper(Backbone):
     class Config:
         """What is wrapped."""
 
-        base: dict[str, Any] = field(default_factory=dict)
+        base: dict[str, Any] = nested("backbone")
         """The backbone inside: its key as ``name``, its fields, and ``weights``, the folder its
         tensors are in where a file of weights holds the wrapper's own alone."""
 
@@ -153,40 +154,13 @@ def build_base(values: Mapping[str, Any]) -> Backbone:
 
     Checked as a slot of a system is, with the same errors. ``weights`` in it is not read here.
     """
-    cls, fields = _base(values)
-    try:
-        return cls(fields)
-    except ValueError as error:
-        raise ConfigError(f"base: {error}", "the base of a backbone", "Correct its values.") from (
-            error
-        )
+    return parse_nested(values, "backbone").build()
 
 
 def count_base(values: Mapping[str, Any]) -> int:
     """Parameters of the backbone that ``values`` describe, building nothing."""
-    cls, fields = _base(values)
-    return cls.count_parameters(fields)
-
-
-def innermost(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The slot of the backbone that wraps none: ``values`` itself, or its base's base's ..."""
-    while isinstance(values.get("base"), Mapping) and values["base"]:
-        values = values["base"]
-    return values
-
-
-def resolved(fields: Any, config: Any, key: str = "backbone") -> dict[str, Any]:
-    """The values of a slot as ``wishbone.core.config.resolve`` keeps them, those of bases filled.
-
-    ``fields`` is an instance of a ``Config``; errors name places of ``config`` under ``key``.
-    """
-    values = asdict(fields)
-    if isinstance(fields, Wrapper.Config):
-        inner = f"{key}.base"
-        _, below = _base(fields.base, config, inner)
-        kept = {name: fields.base[name] for name in ("name", "weights") if fields.base.get(name)}
-        values["base"] = kept | resolved(below, config, inner)
-    return values
+    base = parse_nested(values, "backbone")
+    return base.cls.count_parameters(base.config)
 
 
 def trainable(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -204,100 +178,3 @@ def wrappers(module: nn.Module) -> Iterator[tuple[str, Wrapper]]:
         if isinstance(part, Wrapper) and id(part) not in inside:
             inside.update(id(inner) for inner in part.modules())
             yield (f"{name}." if name else ""), part
-
-
-def settle(
-    module: nn.Module, tensors: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], list[Wrapper]]:
-    """``tensors`` under the names that ``module`` has for them, and the wrappers that begin.
-
-    For each wrapper in it: tensors that are all there stay; those of its plain base get the
-    wrapper's names, and its own keep their values; its own alone are joined by the base's, from
-    the folder that the base's ``weights`` names. What fits none of these is left as it is.
-    """
-    tensors, begin = dict(tensors), []
-    for prefix, wrapper in wrappers(module):
-        here = {n.removeprefix(prefix): n for n in tensors if n.startswith(prefix)}
-        found, fresh = _settle_one(wrapper, {name: tensors[full] for name, full in here.items()})
-        for full in here.values():
-            del tensors[full]
-        tensors |= {prefix + name: tensor for name, tensor in found.items()}
-        begin += fresh
-    return tensors, begin
-
-
-def begin(module: nn.Module) -> None:
-    """For a module that no weights were given for: read those of bases that name a folder."""
-    for _, wrapper in wrappers(module):
-        if wrapper.base_weights:
-            tensors, fresh = _base_tensors(wrapper)
-            wrapper.load_state_dict(wrapper.state_dict() | tensors)
-            for inner in fresh:
-                inner.adopt()
-        else:
-            begin(wrapper.base)
-        wrapper.adopt()
-
-
-def _base(values: Mapping[str, Any], config: Any = None, key: str = "base") -> tuple[Any, Any]:
-    """Class and ``Config`` of a slot that is called ``key`` in errors."""
-    from wishbone.core.config import Config, structured
-    from wishbone.core.plugin import registry
-
-    config = config if config is not None else Config({})
-    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
-        raise ConfigError(
-            f"'{key}' does not say which backbone to wrap.",
-            config.place(key),
-            f"Write '{key.rpartition('.')[2]}: {{name: KEY, ...}}'; 'wishbone plugins list' shows"
-            " the keys.",
-        )
-    cls = registry().get("backbone", values["name"])
-    fields = {name: value for name, value in values.items() if name not in ("name", "weights")}
-    return cls, structured(cls.Config, fields, key, config)
-
-
-def _settle_one(
-    wrapper: Wrapper, tensors: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], list[Wrapper]]:
-    """``settle`` for one wrapper; names are its own."""
-    wanted, names, own = wrapper.state_dict(), wrapper.base_names(), wrapper.own_names()
-    if not tensors or wanted.keys() == tensors.keys():
-        return dict(tensors), []
-    if wrapper.base_weights and set(own) == tensors.keys():
-        below, fresh = _base_tensors(wrapper)
-        return {**tensors, **below}, fresh
-    below, fresh = dict(tensors), []
-    if isinstance(wrapper.base, Wrapper):
-        below, fresh = _settle_one(wrapper.base, tensors)
-    if not wrapper.begins or below.keys() != names.keys():
-        return dict(tensors), []
-    kept = {name: wanted[name] for name in own}
-    return {**kept, **_renamed(below, names)}, [*fresh, wrapper]
-
-
-def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    return {names.get(name, name): tensor for name, tensor in tensors.items()}
-
-
-def _base_tensors(wrapper: Wrapper) -> tuple[dict[str, Tensor], list[Wrapper]]:
-    """The base's tensors from its own folder by the wrapper's names; wrappers that begin."""
-    from wishbone.core.compose import weights_folder
-    from wishbone.core.weights import part_tensors
-
-    tensors, path = part_tensors(weights_folder(wrapper.base_weights), "backbone")
-    names, fresh = wrapper.base_names(), []
-    if isinstance(wrapper.base, Wrapper):
-        tensors, fresh = _settle_one(wrapper.base, tensors)
-    there = wrapper.state_dict()
-    wrong = sorted(names.keys() ^ tensors.keys()) or [
-        name for name, tensor in tensors.items() if tensor.shape != there[names[name]].shape
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"The weights are not those of the base, a {type(wrapper.base).__name__}; missing,"
-            f" unexpected or of another shape: {', '.join(wrong)}.",
-            str(path),
-            "Name the folder of the base's own weights under 'base: {weights: FOLDER}'.",
-        )
-    return _renamed(tensors, names), fresh

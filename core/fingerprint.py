@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from wishbone.core.config import System
 
 _HASHES: WeakKeyDictionary[nn.Module, tuple[list[Any], str]] = WeakKeyDictionary()
 
@@ -37,21 +33,3 @@ def _hash(state: list[tuple[str, Tensor]]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-def tokenizer_key(system: System) -> str:
-    """Registry key of the system's tokenizer."""
-    return str((system.config.get("tokenizer") or {}).get("name", ""))
-
-
-def model_key(system: System) -> str:
-    """Fingerprint of the model and of what decides how its state comes about.
-
-    Two systems may share weights and read the same prompt in another order.
-    """
-    said = {
-        slot: {k: v for k, v in (system.config.get(slot) or {}).items() if k != "weights"}
-        for slot in ("layout", "backbone")
-    }
-    text = fingerprint(system.model) + json.dumps(said, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,61 @@
+"""A system that speaks: what ``wishbone.load`` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wishbone.core import pipeline
+from wishbone.core.audio import Audio
+from wishbone.core.build import build_system
+from wishbone.core.compose import compose
+from wishbone.core.spec import SystemSpec, parse
+from wishbone.core.system import System
+from wishbone.core.utterance import Text
+from wishbone.core.voice import Voice
+
+
+@dataclass
+class Speaker(System):
+    """A system, and the two ways to let it speak."""
+
+    def say(
+        self,
+        text: Text,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        instruct: str = "",
+        guidance: float | None = None,
+    ) -> Audio:
+        """Speak all of ``text``; the arguments are those of ``wishbone.core.pipeline``."""
+        return pipeline.say(self, text, voice, seed, instruct=instruct, guidance=guidance)
+
+    def stream(
+        self,
+        text: Text,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        instruct: str = "",
+        guidance: float | None = None,
+    ) -> Iterator[Tensor]:
+        """The same samples as ``say``, in chunks [S], each as soon as it is final."""
+        return pipeline.stream(self, text, voice, seed, instruct=instruct, guidance=guidance)
+
+
+def load(name_or_path: str | Path, overrides: Sequence[str] = (), device: str = "cpu") -> Speaker:
+    """Read a configuration and ``build`` it, with steps as ``accelerate("auto")``.
+
+    ``overrides`` are ``"backbone.width=256"``. Raises what ``spec.read`` and ``build`` raise.
+    """
+    speaker = build(parse(compose(name_or_path, overrides)), device)
+    speaker.model.accelerate()
+    return speaker
+
+
+def build(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") -> Speaker:
+    """``build_system`` of a configuration or its ``SystemSpec``, ready to speak."""
+    return Speaker(**vars(build_system(config, device)))

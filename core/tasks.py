@@ -1,0 +1,47 @@
+"""The two kinds of systems: one that speaks, and one that continues text.
+
+A text system is a configuration with ``task: text`` and three slots::
+
+    task: text
+    tokenizer: {name: characters}
+    backbone: {name: rwkv7, width: 192, layers: 6}
+    head: {name: linear}       # the table of text, in both directions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of system: its slots, and the other keys that its configuration may have."""
+
+    name: str
+    """The value of ``task:``; a configuration without one speaks."""
+    title: str
+    """For errors."""
+    slots: tuple[str, ...]
+    keys: tuple[str, ...]
+    """Every legal key of the configuration, in the order in which errors list them."""
+
+
+_SPEECH_SLOTS = ("tokenizer", "speech_tokenizer", "layout", "backbone", "head", "decoder")
+_TEXT_SLOTS = ("tokenizer", "backbone", "head")
+
+SPEECH = Task(
+    "speech",
+    "a system",
+    _SPEECH_SLOTS,
+    # how codes are drawn, the folder of the language model's weights, the voice to speak with,
+    # and a sentence for people
+    (*_SPEECH_SLOTS, "sampling", "weights", "voice", "about"),
+)
+TEXT = Task("text", "a text system", _TEXT_SLOTS, ("task", *_TEXT_SLOTS, "end", "weights", "about"))
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """The task that a configuration is for."""
+    return TEXT if config.get("task") == TEXT.name else SPEECH

@@ -1,0 +1,44 @@
+"""The ordinary objective, and building the one that a recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from wishbone.core.model import SpeechLM
+from wishbone.core.objective import Objective
+from wishbone.core.schema import parse_slot
+
+
+class Codes(Objective):
+    """Cross entropy of the next code: how a speech model is ordinarily trained."""
+
+    @dataclass
+    class Config:
+        """Has no fields."""
+
+    def forward(
+        self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Arguments and result of ``SpeechLM.loss``."""
+        return self.model.loss(table, ids, targets, mask)
+
+
+def resolve_objective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``objective:`` of a recipe with all of its fields. Raises ``ConfigError``, ``UnknownName``.
+
+    ``values`` is the recipe, so that an error can say where the field stands.
+    """
+    slot = parse_slot(values, "objective")
+    return {"name": slot.name, **asdict(slot.config)}
+
+
+def build_objective(
+    section: Mapping[str, Any], model: SpeechLM, system: Mapping[str, Any]
+) -> Objective:
+    """The objective that ``section`` names, around ``model``; it may change its weights."""
+    slot = parse_slot({"objective": section}, "objective")
+    return slot.cls(slot.config, model, system)
