@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.compose import Config, compose, dump, weights_folder
+from wishbone.core.engines import parse_engine
 from wishbone.core.errors import CapabilityError, ConfigError, WishboneError, did_you_mean
 from wishbone.core.fit import Parts, check_fit
 from wishbone.core.interfaces import (
@@ -110,10 +111,22 @@ class System:
         return pipeline.stream(self, text, voice, seed, instruct=instruct, guidance=guidance)
 
 
-def load(name_or_path: str | Path, overrides: Sequence[str] = (), device: str = "cpu") -> System:
-    """``build(read(name_or_path, overrides), device)``, with steps as ``accelerate("auto")``."""
+def load(
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    engine: str = "auto",
+) -> System:
+    """``build(read(name_or_path, overrides), device)``, with decoding steps by ``engine``.
+
+    ``engine`` is a name of ``wishbone.core.engines``, or NAME:WEIGHTS such as "native:int8". "auto"
+    is the fastest that this machine can have; the first use builds C++. "eager" is plain PyTorch,
+    for the same samples from the same seed on every machine. Raises ``UsageError`` for an unknown
+    name, ``CapabilityError`` for an engine that cannot be had, and what ``build`` raises.
+    """
+    choice = parse_engine(engine)
     system = build(read(name_or_path, overrides), device)
-    system.model.accelerate()
+    system.model.accelerate(*choice)
     return system
 
 

@@ -12,7 +12,7 @@ import torch
 
 from wishbone.core.audio import Audio, resample
 from wishbone.core.compose import bundled, compose
-from wishbone.core.config import Codec, System, build, build_codec, read
+from wishbone.core.config import Codec, System, build_codec, load
 from wishbone.core.errors import GateFailed, UsageError
 from wishbone.core.evaluate import generate
 from wishbone.core.evaluate.clips import Clip, read_folder
@@ -43,9 +43,10 @@ def speak_all(
     voice: str | None,
     seed: int,
     overrides: Sequence[str] = (),
+    engine: str = "auto",
 ) -> tuple[list[Clip], list[dict[str, Any]]]:
     """Let a system speak every prompt; the recordings are kept in ``out``, named by line."""
-    system = build(read(name, overrides))
+    system = load(name, overrides, engine=engine)
     # what no clip could do is an error of the request, not of the clips
     Guide.of(system, system.sampling)
     generate.warm_up({"": system}, voice)

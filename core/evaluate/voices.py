@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from wishbone.core.arguments import add_engine
 from wishbone.core.errors import GateFailed, UsageError
 from wishbone.core.evaluate.clips import Clip, failure, read_audio, read_lines, resample
 from wishbone.core.evaluate.score import RATE, Panel
@@ -137,6 +138,7 @@ def add_parser(commands: Any, common: Any) -> None:
     parser.add_argument("--text", type=Path, help="one sentence a line (the bundled prompts)")
     parser.add_argument("--references", type=int, default=20, help="recordings of each (20)")
     parser.add_argument("--out", type=Path, help="keep the recordings here")
+    add_engine(parser)
     parser.add_argument("--right-least", type=float, help="fail below this share for any pair")
     common(parser, run)
 
@@ -197,12 +199,12 @@ def _spoken(options: argparse.Namespace, names: Sequence[str]) -> dict[str, list
     folder, most = Path(options.system), options.limit or 20
     if folder.is_dir() and not (folder / "config.yaml").exists():
         return {name: recordings(folder / name, most) for name in names}
-    from wishbone.core.config import build, read
+    from wishbone.core.config import load
     from wishbone.core.evaluate import generate, speech
     from wishbone.core.evaluate.plan import Prompt, seed_of
 
     lines = read_lines(options.text or speech.own_prompts())[:most]
-    system = build(read(options.system))
+    system = load(options.system, engine=options.engine)
     rate, spoken = system.decoder.sample_rate, {}
     for name in names:
         spoken[name] = []

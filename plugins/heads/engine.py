@@ -52,9 +52,9 @@ class FastLayers:
         return x.reshape(*hidden.shape[:-1], -1).to(hidden.dtype)
 
 
-def native_layers(layers: list[Layer], *, build: bool) -> FastLayers:
+def native_layers(layers: list[Layer]) -> FastLayers:
     """Through C++. Raises ``NativeMissing``."""
-    native, team = Native(build=build), threads()
+    native, team = Native(build=True), threads()
 
     def product(weight: Tensor, kind: str) -> Product:
         packed = native.pack(weight, kind)
