@@ -105,7 +105,7 @@ def _automatic(part: nn.Module, weights: str, makers: dict[str, Maker], device: 
         except NativeMissing as error:
             reason = str(error)
             if not narrow:
-                _note(reason)
+                note_once(reason)
         except ValueError as error:
             reason = str(error)
         if narrow and "compiled" in makers and not compiler_missing():
@@ -116,7 +116,7 @@ def _automatic(part: nn.Module, weights: str, makers: dict[str, Maker], device: 
 
 
 @cache
-def _note(reason: str) -> None:
+def note_once(reason: str) -> None:
     """Say once in a process why steps are not as fast as they could be."""
     print(
         f"note: steps run as plain PyTorch, several times slower than in C++: {reason}",
