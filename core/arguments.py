@@ -46,3 +46,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ``UsageError``; the command line prints it like any other error."""
         raise UsageError(f"{message}.", self.prog, f"See '{self.prog} --help'.")
+
+
+def add_engine(parser: argparse.ArgumentParser, default: str | None = "auto") -> None:
+    """Add ``--engine``, which ``wishbone.core.engines.parse_engine`` reads.
+
+    Without a ``default`` a file may say it.
+    """
+    shown = "the file's 'engine', else auto" if default is None else default
+    parser.add_argument(
+        "--engine",
+        default=default,
+        metavar="NAME[:WEIGHTS]",
+        help="how decoding steps are computed: auto is the fastest that this machine can have"
+        " (C++, built once on first use); eager is plain PyTorch and gives the same samples from"
+        " the same seed everywhere; native, compiled and graph ask for one of them, with float32,"
+        f" bfloat16 or int8 weights, such as native:int8 (default: {shown})",
+    )

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from wishbone.core.errors import CapabilityError
+from wishbone.core.errors import CapabilityError, UsageError
 
 ENGINES = ("auto", "eager", "compiled", "native", "graph")
-"""The best that costs no waiting here; plain PyTorch; ``torch.compile``; a C++ extension for the
-CPU; a CUDA graph."""
+"""The fastest on this CPU that needs no ``torch.compile``; plain PyTorch; ``torch.compile``; a C++
+extension for the CPU; a CUDA graph."""
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 """How a step reads its matrices; int8 has one scale for every row. "float32" means as they are."""
+
+
+def parse_engine(text: str, where: str = "--engine") -> tuple[str, str]:
+    """Read "NAME" or "NAME:WEIGHTS" -> both. Raises ``UsageError`` for names that are not known."""
+    engine, _, weights = text.partition(":")
+    weights = weights or "float32"
+    if engine not in ENGINES or weights not in WEIGHTS:
+        raise UsageError(
+            f"'{text}' is not an engine.",
+            where,
+            f"Write NAME or NAME:WEIGHTS. Names: {', '.join(ENGINES)}; "
+            f"weights: {', '.join(WEIGHTS)}.",
+        )
+    return engine, weights
 
 
 def eager_only(part: str, engine: str, weights: str) -> str:

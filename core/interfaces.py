@@ -185,10 +185,13 @@ class Backbone(nn.Module):
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """Choose how ``step_`` computes from now on -> the engine used.
 
-        Names are in ``wishbone.core.engines``; "auto" never waits, no compiler runs. Every engine
-        keeps the contract of ``step_`` and takes any other's state, also in the middle of a
-        sequence. Weights are read now: call again after changing or moving them. "eager" undoes
-        it. Raises ``CapabilityError`` with the reason for what cannot be had here.
+        Names are in ``wishbone.core.engines``. "auto" takes the fastest that this machine can have:
+        a C++ engine is built on the first use, once for a machine, with a line on standard error;
+        where that cannot be, it takes "eager" and says why, and raises nothing. Every engine keeps
+        the contract of ``step_``, takes any other's state, also in the middle of a sequence, and
+        may be called by several threads at once, each with a state of its own. Weights are read
+        now: call again after changing or moving them. "eager" undoes it. Raises
+        ``CapabilityError`` with the reason for a named engine that cannot be had here.
         """
         return eager_only(type(self).__name__, engine, weights)
 

@@ -8,6 +8,7 @@ states as ``Backbone.step_`` does. Everything but the recording runs on any devi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import RLock, get_ident
 from typing import Any, Protocol
 
 import torch
@@ -53,14 +54,18 @@ class Replay:
     dictionary of the same batch size is stepped next, the first one gets copies of its own: right,
     but slow when two take turns, for which ``wishbone.core.serve.pool`` is made. A copy of a
     dictionary shares its tensors, so stepping both raises ``WishboneError``: copy the tensors.
+
+    Threads step one after another, each in memory of its own: what a state's entries are views of
+    is not overwritten while another thread reads them.
     """
 
     def __init__(self, static: Static, *, record: bool = True) -> None:
         """``record`` false runs the static step itself each time, as tests on a CPU do."""
         self.static, self.record = static, record
         self.narrow = static.narrow
-        self._lanes: dict[tuple[int, tuple[torch.dtype, ...]], _Lane] = {}
+        self._lanes: dict[_Key, _Lane] = {}
         self._last: _Lane | None = None
+        self._lock = RLock()
         self._memory: Any = None
 
     def __deepcopy__(self, memo: Any) -> None:
@@ -73,19 +78,21 @@ class Replay:
     @torch.no_grad()
     def step_(self, x: Tensor, state: State) -> Tensor:
         """x [B, 1, D] -> y [B, 1, D], ``state`` in place. Raises ``WishboneError`` as above."""
-        lane = self._lane(x, state)
         rows = len(x)
-        lane.x[:rows].copy_(x[:, 0])
-        y = lane.run(self)
-        return y[:rows, None].to(x.dtype, copy=True)
+        with self._lock:
+            lane = self._lane(x, state)
+            lane.x[:rows].copy_(x[:, 0])
+            y = lane.run(self)
+            return y[:rows, None].to(x.dtype, copy=True)
 
     def _lane(self, x: Tensor, state: State) -> _Lane:
         """Memory that holds ``state`` and has room for one more position of it."""
         last = self._last
         if last is not None and last.has(state) and last.count() < last.room:
             return last
-        kinds = tuple(part.dtype for part in state.values())
-        key = bucket(len(x)), kinds
+        key = next((key for key, lane in self._lanes.items() if lane.has(state)), None)
+        if key is None:
+            key = bucket(len(x)), tuple(part.dtype for part in state.values()), get_ident()
         lane = self._lanes.get(key)
         if lane is None or not lane.has(state):
             self._refuse_shared(state)
@@ -97,9 +104,7 @@ class Replay:
         self._last = lane
         return lane
 
-    def _fitting(
-        self, key: tuple[int, tuple[torch.dtype, ...]], lane: _Lane | None, state: State
-    ) -> _Lane:
+    def _fitting(self, key: _Key, lane: _Lane | None, state: State) -> _Lane:
         needed = 0
         if self.static.counter:
             needed = int(state[self.static.counter].max()) + 1
@@ -121,6 +126,10 @@ class Replay:
                     where="step_ with the engine 'graph'",
                     do="Copy the tensors of a state that shall go on twice: part.clone().",
                 )
+
+
+_Key = tuple[int, tuple[torch.dtype, ...], int]
+"""Rows, the types of the state's parts, and the thread that stepped the state first."""
 
 
 @dataclass

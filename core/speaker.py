@@ -13,6 +13,7 @@ from wishbone.core import pipeline
 from wishbone.core.audio import Audio
 from wishbone.core.build import build_system
 from wishbone.core.compose import compose
+from wishbone.core.engines import parse_engine
 from wishbone.core.spec import SystemSpec, parse
 from wishbone.core.system import System
 from wishbone.core.utterance import Text
@@ -46,13 +47,23 @@ class Speaker(System):
         return pipeline.stream(self, text, voice, seed, instruct=instruct, guidance=guidance)
 
 
-def load(name_or_path: str | Path, overrides: Sequence[str] = (), device: str = "cpu") -> Speaker:
-    """Read a configuration and ``build`` it, with steps as ``accelerate("auto")``.
+def load(
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    engine: str = "auto",
+) -> Speaker:
+    """Read a configuration and ``build`` it, with decoding steps by ``engine``.
 
-    ``overrides`` are ``"backbone.width=256"``. Raises what ``spec.read`` and ``build`` raise.
+    ``overrides`` are ``"backbone.width=256"``. ``engine`` is a name of ``wishbone.core.engines``,
+    or NAME:WEIGHTS such as "native:int8". "auto" is the fastest that this machine can have; the
+    first use builds C++. "eager" is plain PyTorch, for the same samples from the same seed on
+    every machine. Raises ``UsageError`` for an unknown name, ``CapabilityError`` for an engine
+    that cannot be had, and what ``spec.read`` and ``build`` raise.
     """
+    choice = parse_engine(engine)
     speaker = build(parse(compose(name_or_path, overrides)), device)
-    speaker.model.accelerate()
+    speaker.model.accelerate(*choice)
     return speaker
 
 

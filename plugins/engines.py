@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from wishbone.core.engines import ENGINES, WEIGHTS, unavailable
 from wishbone.core.interfaces import State
-from wishbone.kernels.linear import NativeMissing, compiler_missing
+from wishbone.kernels.linear.build import NativeMissing, compiler_missing, forget_failures
 
 
 class Engine(Protocol):
-    """One way to compute a step of one backbone."""
+    """One way to compute a step of one backbone. Several threads may step states of their own."""
 
     def takes(self, x: Tensor, state: State) -> bool:
         """Whether it can do this step; plain PyTorch does the others."""
@@ -25,18 +27,20 @@ class Engine(Protocol):
 LARGEST_UNASKED = 200_000_000
 """Parameters up to which "auto" packs float32 weights: half a second, and their memory again."""
 
-Maker = Callable[..., Any]
-"""Called with the part and ``weights`` (and, for "native", ``build``); returns an engine."""
+Maker = Callable[[Any, str], Any]
+"""Called with the part and ``weights``; returns an engine."""
 
 
 def choose(part: nn.Module, engine: str, weights: str, makers: dict[str, Maker]) -> tuple[Any, str]:
     """An engine for ``part``, or None for plain PyTorch, and its name.
 
-    ``makers`` says how to make "native", "compiled" and "graph". "auto" takes the C++ engine where
-    it is built already; where narrow weights are asked for, it also builds or compiles. Raises
-    ``CapabilityError`` with the reason for what cannot be had.
+    ``makers`` says how to make "native", "compiled" and "graph". "auto" takes the C++ engine,
+    which the first use builds, and plain PyTorch with a note on standard error where it cannot be
+    built; where narrow weights are asked for, it also compiles. Raises ``CapabilityError`` with
+    the reason for what cannot be had.
     """
     name = type(part).__name__
+    _watch(part)
     if engine not in ENGINES or weights not in WEIGHTS:
         raise unavailable(name, engine, weights, "there is no such name")
     device = next(part.parameters()).device.type
@@ -60,10 +64,22 @@ def choose(part: nn.Module, engine: str, weights: str, makers: dict[str, Maker])
     try:
         if engine == "compiled" and (reason := compiler_missing()):
             raise NativeMissing(reason)
-        options = {"build": True} if engine == "native" else {}
-        return makers[engine](part, weights, **options), engine
+        if engine == "native":
+            forget_failures()
+        return makers[engine](part, weights), engine
     except (NativeMissing, ValueError) as error:
         raise unavailable(name, engine, weights, str(error)) from error
+
+
+def _watch(part: nn.Module) -> None:
+    """Have ``part`` return to plain PyTorch when it loads other weights than an engine packed."""
+    if not getattr(part, "_watched", False):
+        part.register_load_state_dict_post_hook(_released)
+        part._watched = True
+
+
+def _released(part: nn.Module, _: Any) -> None:
+    part._engine = None
 
 
 def _not_plain(part: nn.Module) -> str:
@@ -85,11 +101,25 @@ def _automatic(part: nn.Module, weights: str, makers: dict[str, Maker], device: 
     small = sum(p.numel() for p in part.parameters()) <= LARGEST_UNASKED
     if device == "cpu" and "native" in makers and (narrow or small):
         try:
-            return makers["native"](part, weights, build=narrow), "native"
-        except (NativeMissing, ValueError) as error:
+            return makers["native"](part, weights), "native"
+        except NativeMissing as error:
+            reason = str(error)
+            if not narrow:
+                note_once(reason)
+        except ValueError as error:
             reason = str(error)
         if narrow and "compiled" in makers and not compiler_missing():
             return makers["compiled"](part, weights), "compiled"
     if narrow:
         raise unavailable(type(part).__name__, "auto", weights, reason)
     return None, "eager"
+
+
+@cache
+def note_once(reason: str) -> None:
+    """Say once in a process why steps are not as fast as they could be."""
+    print(
+        f"note: steps run as plain PyTorch, several times slower than in C++: {reason}",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -26,17 +26,26 @@ def kernel_report() -> list[tuple[str, bool, str]]:
 
 
 def engine_report() -> list[tuple[str, bool, str]]:
-    """One line per engine that steps a built-in backbone, as ``kernel_report``."""
+    """One line per engine that steps a built-in backbone, as ``kernel_report``.
+
+    The C++ steps are fine where they are built or can be, by the first use.
+    """
     import torch
 
-    from wishbone.kernels.linear.build import compiler_missing, state
+    from wishbone.kernels.linear.build import compiler, compiler_missing, obstacle, state
+    from wishbone.kernels.linear.native import SOURCE as LINEAR
     from wishbone.plugins.rwkv7.engine import SOURCE as RWKV7
     from wishbone.plugins.transformer.engine import SOURCE as TRANSFORMER
 
     lines = []
+    for name, source in (("linear", LINEAR), ("rwkv7", RWKV7), ("transformer", TRANSFORMER)):
+        missing = state(name, source)
+        reason = obstacle(name, source) if missing else ""
+        how = f"{missing}, with {compiler()}" if missing else "built"
+        lines.append((f"C++ steps/{name}", not reason, reason or how))
     graph = "" if torch.cuda.is_available() else "CUDA graphs need a CUDA device"
-    for name, source in (("rwkv7", RWKV7), ("transformer", TRANSFORMER)):
-        reasons = {"native": state(name, source), "compiled": compiler_missing(), "graph": graph}
+    for name in ("rwkv7", "transformer"):
+        reasons = {"compiled": compiler_missing(), "graph": graph}
         for engine, reason in reasons.items():
             lines.append((f"{name}/{engine}", not reason, reason or "ready"))
     return lines

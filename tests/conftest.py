@@ -7,5 +7,31 @@ transformers library looks for one of this name) finds our folder instead of not
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_steps():
+    """Build the C++ steps before the first test, into the one cache that all tests share.
+
+    So no test waits for a compiler or reads what is printed then, whatever folder it calls home,
+    unless it names an empty cache itself.
+    """
+    from wishbone.kernels.linear import Native, NativeMissing
+    from wishbone.kernels.linear.build import cache_folder, library
+    from wishbone.plugins import engines
+    from wishbone.plugins.rwkv7.engine import SOURCE as RWKV7
+    from wishbone.plugins.transformer.engine import SOURCE as TRANSFORMER
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WISHBONE_CACHE", str(cache_folder().parent))
+        try:
+            Native(build=True)
+            library("rwkv7", RWKV7, build=True)
+            library("transformer", TRANSFORMER, build=True)
+        except NativeMissing as error:
+            engines.note_once(str(error))
+        yield

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from wishbone.core.arguments import Parser
+from wishbone.core.arguments import Parser, add_engine
 from wishbone.core.errors import UsageError
 from wishbone.core.evaluate import confound, listening
+from wishbone.core.evaluate.arms import Arm
 from wishbone.core.evaluate.items import Items
-from wishbone.core.evaluate.plan import Arm, Plan, read_plan, weights_hash
+from wishbone.core.evaluate.plan import Plan, read_plan, weights_hash
 from wishbone.core.evaluate.tables import as_text
 
 SCHEMA = 1
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         seeds=options.seeds,
         quick=options.quick,
         trained=out / TRAININGS,
+        engine=options.engine,
     )
     if options.train:
         from wishbone.core.evaluate.sweep import train
@@ -65,6 +67,7 @@ def _parser() -> Parser:
     parser.add_argument("--out", type=Path, help="folder of the result (default: ab-NAME)")
     parser.add_argument("--prompts", type=int, help="only the first so many sentences")
     parser.add_argument("--seeds", type=int, help="how often each sentence is spoken")
+    add_engine(parser, default=None)
     parser.add_argument("--quick", action="store_true", help="a smoke test without a verdict")
     parser.add_argument("--allow", action="store_true", help="go on although more differs")
     parser.add_argument("--train", action="store_true", help="train the arms first, and stop then")
@@ -120,6 +123,7 @@ def run(
         "differences": [asdict(each) for each in found],
         "prompts": [asdict(prompt) for prompt in plan.prompts],
         "seeds": plan.seeds,
+        "engine_requested": plan.engine,
         "metrics": {key: asdict(m) for key, m in (plan.listening | plan.metrics).items()},
         "signatures": signatures,
         **measured,
@@ -175,9 +179,10 @@ def _claim(plan: Plan, out: Path) -> Items:
         before = json.loads(mark.read_text(encoding="utf-8"))
         if before.get("fingerprint") != said["fingerprint"]:
             raise UsageError(
-                "The folder holds an A/B of other systems, weights, seeds or reference.",
+                "The folder holds an A/B of other systems, weights, seeds, reference or engine.",
                 str(out),
-                "Choose another --out, or remove that folder.",
+                "Choose another --out, or remove that folder; --engine eager goes on with a run"
+                " from before engines were chosen.",
             )
     elif out.exists() and any(path.name != TRAININGS for path in out.iterdir()):
         raise UsageError(
@@ -197,11 +202,19 @@ def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> 
         if items.get(arm, prompt.key, repeat).get("seed") != plan.seed_of(prompt, repeat)
     ]
     if path.exists() and not todo:
-        return json.loads(path.read_text(encoding="utf-8"))
-    from wishbone.core.evaluate import budget, generate, speed
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        # not said before engines could be chosen
+        eager = {arm.key: "eager" for arm in plan.arms}
+        return {"engines": eager, "engine_note": "", **measured}
+    from wishbone.core.evaluate import budget, generate, speed, terminal
+    from wishbone.core.evaluate.arm_engines import accelerate_alike, refuse_mixed
     from wishbone.core.speaker import build
 
     built = {each.key: build(each.config) for each in plan.checkpoints}
+    choice = accelerate_alike({key: system.model for key, system in built.items()}, plan.engine)
+    refuse_mixed(items, choice.used, list(built))
+    engines = {arm.key: choice.used[arm.checkpoints[0].key] for arm in plan.arms}
+    terminal.say(f"engine of the decoding steps: {', '.join(dict.fromkeys(engines.values()))}")
     generate.warm_up(built, plan.voice)
     for prompt, repeat, arm in progress(todo, "speaking"):
         row, audio = generate.speak(
@@ -220,12 +233,17 @@ def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> 
         else:
             longest = max(plan.prompts, key=lambda prompt: len(prompt.text)).text
             measured["memory"] = {
-                arm.key: speed.peak_memory(arm.config, longest, plan.voice) for arm in plan.arms
+                arm.key: speed.peak_memory(
+                    arm.config, longest, plan.voice, choice.engine, choice.weights
+                )
+                for arm in plan.arms
             }
     budgets = {arm.key: budget.budget(arm, systems[arm.key]) for arm in plan.arms}
     measured |= {
         "budget": budgets,
         "unmatched": budget.unmatched(budgets),
+        "engines": engines,
+        "engine_note": choice.note,
         "machine": speed.machine(),
         "sample_rate": {key: s.decoder.sample_rate for key, s in systems.items()},
     }

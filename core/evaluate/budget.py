@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from wishbone.core.evaluate.arms import Arm
 from wishbone.core.evaluate.confound import provenance
-from wishbone.core.evaluate.plan import Arm
 from wishbone.core.system import System
 
 SECONDS = (1, 10, 60)
@@ -28,6 +28,7 @@ def budget(arm: Arm, system: System) -> dict[str, Any]:
     hours = notes.get("hours")
     return {
         "backbone": arm.config["backbone"]["name"],
+        "engine": model.engine,
         "parameters": count(model),
         "parameters_backbone": count(backbone),
         "parameters_head": count(head),
@@ -79,6 +80,8 @@ def rows(budgets: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
 
     result = [
         line("backbone", lambda b: str(b["backbone"])),
+        # results from before engines were chosen are plain PyTorch's
+        line("engine of the decoding steps", lambda b: str(b.get("engine") or "eager")),
         line("parameters", lambda b: f"{b['parameters'] / 1e6:.3f} M"),
         line("... of the backbone", lambda b: f"{b['parameters_backbone'] / 1e6:.3f} M"),
         line("... of the decoder (shared)", lambda b: f"{b['parameters_decoder'] / 1e6:.3f} M"),

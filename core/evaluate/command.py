@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.arguments import Parser
+from wishbone.core.arguments import Parser, add_engine
 from wishbone.core.errors import UsageError
 from wishbone.core.evaluate import drift, endings, voices
 from wishbone.core.evaluate.clips import Clip, read_audio, read_folder, read_lines
@@ -43,6 +43,7 @@ def _parser() -> Parser:
         "overrides", nargs="*", metavar="key=value", help="changes to the system's configuration"
     )
     speech.add_argument("--voice", help="voice the system speaks with")
+    add_engine(speech)
     speech.add_argument("--out", type=Path, help="keep the recordings here")
     _beside(speech)
     _common(speech, _speech)
@@ -107,8 +108,9 @@ def _speech(options: argparse.Namespace) -> int:
             prompts = [Prompt(f"{i:03d}", line) for i, line in enumerate(lines[: options.limit])]
             out = options.out or Path(aside)
             clips, made = speech.speak_all(
-                options.system, prompts, out, options.voice, SEED, options.overrides
-            )
+                options.system, prompts, out, options.voice, SEED, options.overrides,
+                options.engine,
+            )  # fmt: skip
         failures = [row["failure"] for row in made] or None
         return _judge_beside(options, clips, lines, failures, made)
 
@@ -235,8 +237,8 @@ def _speed(made: Sequence[dict[str, Any]]) -> str:
     first = sorted(row["first_audio"] for row in good)[len(good) // 2]
     cut = sum(row.get("cut_words", 0) for row in good)
     return (
-        f"real-time factor {factor:.3f}, first audio after {first:.0f} ms (median);"
-        f" words ended by the length rule: {cut}"
+        f"real-time factor {factor:.3f}, first audio after {first:.0f} ms (median),"
+        f" engine {good[0]['engine']}; words ended by the length rule: {cut}"
     )
 
 

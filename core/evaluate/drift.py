@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from wishbone.core.arguments import add_engine
 from wishbone.core.errors import GateFailed, UsageError
 from wishbone.core.evaluate.clips import Clip, read_audio, read_lines, resample
 from wishbone.core.evaluate.recognizer import normalize
@@ -114,6 +115,7 @@ def add_parser(commands: Any, common: Any) -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="of speech, about (5)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each stretch (60)")
     parser.add_argument("--out", type=Path, help="keep the recording here (.flac)")
+    add_engine(parser)
     parser.add_argument("--drift-most", type=float, help="fail beyond so many points of error")
     common(parser, run)
 
@@ -149,10 +151,9 @@ def _recording(options: argparse.Namespace) -> Clip:
     lines = read_lines(options.text or speech.own_prompts())
     if Path(options.system).is_file() and Path(options.system).suffix not in (".yaml", ".yml"):
         return Clip("long", " ".join(lines), *read_audio(Path(options.system)))
-    from wishbone.core.speaker import build
-    from wishbone.core.spec import read
+    from wishbone.core.speaker import load
 
-    system = build(read(options.system))
+    system = load(options.system, engine=options.engine)
     text, rate = _text(lines, options.minutes), system.decoder.sample_rate
     # half of real time on a busy machine, and a minute for the first sentence
     row, audio = generate.speak(system, text, SEED, options.voice, 60 + 120 * options.minutes)

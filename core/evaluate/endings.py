@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wishbone.core.arguments import add_engine
 from wishbone.core.errors import GateFailed, UsageError
 from wishbone.core.evaluate import generate
 from wishbone.core.evaluate.clips import read_lines
@@ -74,6 +75,7 @@ def add_parser(commands: Any, common: Any) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="draws of every sentence (5)")
     parser.add_argument("--slots", type=int, default=8, help="spoken at once (8)")
     parser.add_argument("--voice", help="voice the system speaks with")
+    add_engine(parser)
     parser.add_argument("--failures-most", type=int, help="fail beyond so many failed utterances")
     common(parser, run)
 
@@ -83,8 +85,7 @@ def run(options: argparse.Namespace) -> int:
     from wishbone.core.evaluate import speech
     from wishbone.core.evaluate.command import write_json
     from wishbone.core.pipeline import stream
-    from wishbone.core.speaker import build
-    from wishbone.core.spec import read
+    from wishbone.core.speaker import load
 
     texts = read_lines(options.text or speech.own_prompts())[: options.limit]
     if not texts or options.seeds < 1 or options.slots < 1:
@@ -93,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
             "wishbone evaluate endings",
             "Give a text with one sentence a line, and one seed and slot or more.",
         )
-    system = build(read(options.system))
+    system = load(options.system, engine=options.engine)
     # a wrong voice is one error at once and not a failure of every utterance
     next(stream(system, generate.WARM_UP, options.voice, 0))
     wanted = range(len(texts) * options.seeds)

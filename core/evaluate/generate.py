@@ -68,6 +68,7 @@ def speak(
         "seconds": round(len(audio) / rate, 4),
         "codes": codes,
         "cut_words": sum(utterance.cut_words for utterance in record),
+        "engine": system.model.engine,
         "failure": failed,
         "error": error,
     }

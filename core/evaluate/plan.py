@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.compose import Config, bundled, compose, weights_folder
+from wishbone.core.engines import parse_engine
 from wishbone.core.errors import ConfigError
 from wishbone.core.evaluate.arms import (
     Arm,
@@ -60,6 +61,9 @@ class Experiment:
     """Metric -> largest difference that counts as equivalent."""
     voice: str = ""
     """Voice of all arms; empty means each system's own."""
+    engine: str = "auto"
+    """How all arms compute their decoding steps, NAME or NAME:WEIGHTS: "auto" is the fastest that
+    all of them can have on this machine, "eager" plain PyTorch."""
     reference: str = ""
     """Folder of the same prompts spoken by the voice that is imitated: what the metrics say of it
     is shown beside the arms, and likeness is measured against it."""
@@ -102,6 +106,8 @@ class Plan:
     """Factor -> levels; empty when arms are no cells of a table."""
     trainings: list[Training] = field(default_factory=list)
     """What the arms have to be trained by, in order; empty when they are given."""
+    engine: str = "auto"
+    """The engine that all arms are asked for, as in ``Experiment``."""
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -125,6 +131,9 @@ class Plan:
             "voice": self.voice,
             "reference": self._reference_files(),
         }
+        if self.engine != "eager":
+            # not said before engines could be chosen, when all runs were eager
+            said["engine"] = self.engine
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
     def _reference_files(self) -> list[tuple[str, int]]:
@@ -147,8 +156,9 @@ def read_plan(
     seeds: int | None = None,
     quick: bool = False,
     trained: Path | None = None,
+    engine: str | None = None,
 ) -> Plan:
-    """Read an A/B file. ``prompts`` and ``seeds`` replace its own.
+    """Read an A/B file. ``prompts``, ``seeds`` and ``engine`` replace its own.
 
     ``trained`` is the folder of the trainings that its ``train:`` asks for; without one the arms
     are as they will be when they are trained. Raises ``ConfigError``.
@@ -157,6 +167,7 @@ def read_plan(
     places = {f"ab.{key}": place for key, place in values.places.items()}
     said: Experiment = structured(Experiment, values, "ab", Config(values, values.path, places))
     _check(said, values)
+    parse_engine(engine := engine or said.engine, values.place("engine"))
     folder = values.path.parent if values.path else Path()
     lines = read_lines(_find(said.prompts, folder, values.place("prompts")))
     limit = QUICK if quick and prompts is None else (prompts or said.limit or len(lines))
@@ -189,6 +200,7 @@ def read_plan(
         listening=choose_listening(said.margins) if any(held_out) else {},
         factors=factor_levels(arms, values.place("arms")),
         trainings=all_trainings(said.factors, said.train, folder, trained) if trained else [],
+        engine=engine,
     )
 
 

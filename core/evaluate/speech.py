@@ -22,8 +22,7 @@ from wishbone.core.evaluate.statistics import bootstrap
 from wishbone.core.evaluate.terminal import progress, say
 from wishbone.core.guidance import Guide
 from wishbone.core.pitch import semitones_off
-from wishbone.core.speaker import build
-from wishbone.core.spec import read
+from wishbone.core.speaker import load
 from wishbone.core.system import Codec, System
 
 Rows = list[dict[str, Any]]
@@ -46,9 +45,10 @@ def speak_all(
     voice: str | None,
     seed: int,
     overrides: Sequence[str] = (),
+    engine: str = "auto",
 ) -> tuple[list[Clip], list[dict[str, Any]]]:
     """Let a system speak every prompt; the recordings are kept in ``out``, named by line."""
-    system = build(read(name, overrides))
+    system = load(name, overrides, engine=engine)
     # what no clip could do is an error of the request, not of the clips
     Guide.of(system, system.sampling)
     generate.warm_up({"": system}, voice)

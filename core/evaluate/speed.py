@@ -34,9 +34,10 @@ def peak():
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 from wishbone.core import pipeline
 from wishbone.core.speaker import build
-values, text, voice = json.load(sys.stdin)
+values, text, voice, engine, weights = json.load(sys.stdin)
 imported = peak()
 system = build(values)
+system.model.accelerate(engine, weights)
 loaded = peak()
 seconds = pipeline.say(system, text, voice or None).seconds
 print(json.dumps({"imported": imported, "loaded": loaded, "peak": peak(), "seconds": seconds}))
@@ -112,16 +113,19 @@ class _Walk:
             torch.cuda.synchronize()
 
 
-def peak_memory(config: Mapping[str, Any], text: str, voice: str | None) -> dict[str, Any]:
+def peak_memory(
+    config: Mapping[str, Any], text: str, voice: str | None, engine: str, weights: str
+) -> dict[str, Any]:
     """Bytes a fresh process holds at most: libraries imported, system loaded, ``text`` spoken.
 
-    A process of its own for each arm, because freed memory stays with a process and would hide
-    the second arm's peak behind the first one's. Empty where it cannot be measured.
+    ``engine`` and ``weights`` are those of ``SpeechLM.accelerate``; what an engine packs counts as
+    loaded. A process of its own for each arm, because freed memory stays with a process and would
+    hide the second arm's peak behind the first one's. Empty where it cannot be measured.
     """
     try:
         answer = subprocess.run(
             [sys.executable, "-c", _CHILD],
-            input=json.dumps([dict(config), text, voice]),
+            input=json.dumps([dict(config), text, voice, engine, weights]),
             capture_output=True,
             text=True,
             timeout=300,

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from wishbone.core.arguments import add_engine
 from wishbone.core.errors import GateFailed, UsageError
 from wishbone.core.evaluate.clips import Clip, failure, read_audio, read_lines, resample
 from wishbone.core.evaluate.score import RATE, Panel
@@ -137,6 +138,7 @@ def add_parser(commands: Any, common: Any) -> None:
     parser.add_argument("--text", type=Path, help="one sentence a line (the bundled prompts)")
     parser.add_argument("--references", type=int, default=20, help="recordings of each (20)")
     parser.add_argument("--out", type=Path, help="keep the recordings here")
+    add_engine(parser)
     parser.add_argument("--right-least", type=float, help="fail below this share for any pair")
     common(parser, run)
 
@@ -199,11 +201,10 @@ def _spoken(options: argparse.Namespace, names: Sequence[str]) -> dict[str, list
         return {name: recordings(folder / name, most) for name in names}
     from wishbone.core.evaluate import generate, speech
     from wishbone.core.evaluate.plan import Prompt, seed_of
-    from wishbone.core.speaker import build
-    from wishbone.core.spec import read
+    from wishbone.core.speaker import load
 
     lines = read_lines(options.text or speech.own_prompts())[:most]
-    system = build(read(options.system))
+    system = load(options.system, engine=options.engine)
     rate, spoken = system.decoder.sample_rate, {}
     for name in names:
         spoken[name] = []

@@ -65,6 +65,8 @@ def warnings(result: Each) -> list[str]:
         lines.append(f"CONFOUNDED: the arms also differ in {keys}; this was allowed, not harmless.")
     if result["unmatched"]:
         lines.append(f"UNMATCHED: {result['unmatched']}")
+    if result.get("engine_note"):
+        lines.append(f"ENGINES: {result['engine_note']}")
     return lines
 
 
@@ -124,12 +126,21 @@ def cannot(result: Each) -> list[str]:
         *_trainings(result),
         "The prompts are one kind of text, read in one voice; nothing is said about others.",
         "No person listened: words are counted by a recogniser and quality is predicted.",
-        "Times are of this machine, one request at a time, and of nothing else.",
+        f"Times are of this machine, one request at a time, {_engines(result)}, and of nothing"
+        " else.",
     ]
     count = len(result["prompts"])
     if not result["quick"] and count < 50:
         lines.insert(0, f"{count} prompts find large differences only; small ones need more.")
     return lines
+
+
+def _engines(result: Each) -> str:
+    """On which engine times were measured; results from before engines were chosen are eager."""
+    used = result.get("engines") or {arm["key"]: "eager" for arm in result["arms"]}
+    if len(set(used.values())) == 1:
+        return f"every arm on the engine '{next(iter(used.values()))}'"
+    return f"arms on different engines ({', '.join(f'{k}: {name}' for k, name in used.items())})"
 
 
 def _trainings(result: Each) -> list[str]:

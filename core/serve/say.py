@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wishbone.core.arguments import Parser
+from wishbone.core.arguments import Parser, add_engine
 from wishbone.core.errors import UsageError, WishboneError
 
 if TYPE_CHECKING:
@@ -133,11 +133,7 @@ def _parser() -> Parser:
         "--force", "--overwrite", action="store_true", help="replace a file that exists already"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
-    parser.add_argument(
-        "--engine", default="auto", metavar="NAME[:WEIGHTS]",
-        help="how steps are computed: auto, eager, compiled, native or graph, with float32,"
-        " bfloat16 or int8 weights, such as native:int8 (default: auto)",
-    )  # fmt: skip
+    add_engine(parser)
     return parser
 
 
@@ -200,11 +196,7 @@ def load_system(options: argparse.Namespace, overrides: list[str]) -> System:
     """The system that shall speak, with the engine asked for."""
     from wishbone.core.speaker import load
 
-    system = load(options.system, overrides, options.device)
-    engine, _, weights = options.engine.partition(":")
-    if options.engine != "auto":
-        system.model.accelerate(engine, weights or "float32")
-    return system
+    return load(options.system, overrides, options.device, options.engine)
 
 
 def load_voice(system: System, options: argparse.Namespace) -> Voice | None:

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from wishbone.core.arguments import Parser
+from wishbone.core.arguments import Parser, add_engine
+from wishbone.core.engines import parse_engine
 from wishbone.core.errors import CapabilityError, GateFailed
 
 if TYPE_CHECKING:
@@ -39,10 +40,14 @@ def main(argv: list[str]) -> int:
     from wishbone.core.speaker import build
     from wishbone.core.spec import read
 
+    choice = parse_engine(options.engine)
     config = text_system.read(options.system, options.set)
     speech = build(read(options.inside)) if options.inside else None
     shared = inside(speech.model.backbone) if speech else None
     system = text_system.build(config, backbone=shared)
+    if shared is None or options.engine != "auto":
+        # an engine packs the weights again, and --inside is there to have them once
+        system.model.accelerate(*choice)
     sampling = Sampling(
         temperature=options.temperature, top_k=0, top_p=options.top_p, repetition_window=0
     )
@@ -82,6 +87,7 @@ def _parser() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same text (default: 0)")
     parser.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest")
     parser.add_argument("--top-p", type=float, default=0.95, help="1 is off (default: 0.95)")
+    add_engine(parser)
     return parser
 
 

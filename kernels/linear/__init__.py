@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from wishbone.kernels.linear.build import NativeMissing, compiler_missing, state
+from wishbone.kernels.linear.build import (
+    NativeMissing,
+    compiler_missing,
+    forget_failures,
+    state,
+)
 from wishbone.kernels.linear.native import SOURCE, Native, Pack, threads
 from wishbone.kernels.linear.product import KINDS, dequantized, multiply_sum, narrowed, reference
 
@@ -14,6 +19,7 @@ __all__ = [
     "available",
     "compiler_missing",
     "dequantized",
+    "forget_failures",
     "multiply_sum",
     "narrowed",
     "reference",

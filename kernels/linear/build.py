@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 HERE = Path(__file__).parent / "native"
 COMPILERS = ("c++", "g++", "clang++")
@@ -28,7 +32,27 @@ FLAGS = (
 TRIES = (("-march=native", "-fopenmp"), ("-mcpu=native",), ("-march=native",), ())
 """What is added, the best first: Apple's compiler has no OpenMP, some have no ``native``."""
 SECONDS = 120
-"""How long a compiler may take; it needs one or two."""
+"""How long a compiler may take; it needs two or three."""
+USUAL = 10
+"""Seconds that all libraries of a model take together on a machine with other work to do."""
+TRIAL = """
+import ctypes, sys
+class Matrix(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_void_p) for n in ("data", "scale")]
+    _fields_ += [(n, ctypes.c_int64) for n in ("rows", "columns", "kind")]
+library = ctypes.CDLL(sys.argv[1])
+if hasattr(library, "wishbone_matvec"):
+    room = [(ctypes.c_char * 65536)() for _ in range(5)]
+    data, scale, x, out, whole = ((ctypes.addressof(r) + 63) // 64 * 64 for r in room)
+    for kind in range(3):
+        matrix = Matrix(data, scale, 16, 64, kind)
+        library.wishbone_matvec(
+            ctypes.byref(matrix), ctypes.c_int64(1), *map(ctypes.c_void_p, (x, out, whole)),
+            ctypes.c_int64(1),
+        )
+"""
+"""Runs a new library once in a process of its own: an instruction that the processor refuses, or
+a library that the linker does not find, ends that process and not the user's."""
 
 
 class NativeMissing(RuntimeError):
@@ -47,10 +71,13 @@ def cache_folder() -> Path:
 def library(name: str, source: Path, *, build: bool) -> ctypes.CDLL:
     """The library made from ``source``; compiled now if it never was and ``build`` allows it.
 
-    Raises ``NativeMissing`` where it is not built, cannot be built or cannot be trusted.
+    Raises ``NativeMissing`` where it is not built, cannot be built or cannot be trusted. A build
+    that failed is not tried again by the same compiler until ``forget_failures``.
     """
     target = library_path(name, source)
     if not target.exists():
+        if reason := failure(name, source):
+            raise NativeMissing(reason)
         if not build:
             raise NativeMissing("the C++ extension is not built yet; engine 'native' builds it")
         _compile(source, target)
@@ -69,9 +96,27 @@ def state(name: str, source: Path) -> str:
     """Why ``library`` would not answer without building; empty when it would."""
     if library_path(name, source).exists():
         return ""
-    return compiler_missing() or (
-        "not built yet; the first use of the engine 'native' builds it within seconds"
-    )
+    return obstacle(name, source) or f"not built yet; the first use builds it, about {USUAL} s"
+
+
+def obstacle(name: str, source: Path) -> str:
+    """Why a library that is not built cannot be built either; empty where it can."""
+    return failure(name, source) or compiler_missing()
+
+
+def failure(name: str, source: Path) -> str:
+    """Why this compiler failed on ``source`` before, on this machine; empty if it never did."""
+    try:
+        record = json.loads(_failure_path(library_path(name, source)).read_text(encoding="utf-8"))
+        return str(record["reason"]) if record["compiler"] == _compiler_identity() else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def forget_failures() -> None:
+    """Let every build that failed be tried again."""
+    for path in cache_folder().glob("*.failed"):
+        path.unlink(missing_ok=True)
 
 
 def compiler_missing() -> str:
@@ -97,19 +142,79 @@ def _processor() -> str:
     return repr((*words, *(next((x for x in lines if x.startswith(w)), "") for w in wanted)))
 
 
+def _failure_path(target: Path) -> Path:
+    return target.with_suffix(".failed")
+
+
+def _compiler_identity() -> str:
+    """Changes with another compiler, or another version of it in the same place."""
+    program = compiler()
+    if program is None:
+        return ""
+    status = Path(program).stat()
+    return f"{os.path.realpath(program)} {status.st_size} {status.st_mtime_ns}"
+
+
 def _compile(source: Path, target: Path) -> None:
+    """Build ``target`` unless another process has meanwhile."""
     program = compiler()
     if program is None:
         raise NativeMissing(compiler_missing())
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = Path(folder) / target.name
-            _run(program, source, made)
-            made.chmod(0o700)
-            os.replace(made, target)
+        with _alone(target.parent), tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            if target.exists():
+                return
+            _announce()
+            result = Path(folder) / target.name
+            try:
+                _run(program, source, result)
+                _try_out(result)
+            except NativeMissing as error:
+                record = {"compiler": _compiler_identity(), "reason": str(error)}
+                _failure_path(target).write_text(json.dumps(record), encoding="utf-8")
+                raise
+            result.chmod(0o700)
+            os.replace(result, target)
     except OSError as error:
         raise NativeMissing(f"{target.parent} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the one lock of the cache, so that processes and threads build in turn.
+
+    Where the file system has no locks they may build side by side: renaming keeps that correct.
+    """
+    lock = FileLock(folder / ".lock", timeout=2 * SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise NativeMissing(f"another process has been building in {folder} for long") from error
+    except NotImplementedError:
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@cache
+def _announce() -> None:
+    """Say once in a process that it will take a while."""
+    print(f"building the C++ decoding steps, once, about {USUAL} s", file=sys.stderr, flush=True)
+
+
+def _try_out(path: Path) -> None:
+    """Raise ``NativeMissing`` for a library that does not run here."""
+    command = [sys.executable, "-I", "-c", TRIAL, str(path)]
+    try:
+        trial = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise NativeMissing(f"what was built did not end within {SECONDS} s") from error
+    if trial.returncode:
+        reason = (trial.stderr.strip().splitlines() or [f"exit code {trial.returncode}"])[-1]
+        raise NativeMissing(f"what was built does not run here: {reason}")
 
 
 def _run(program: str, source: Path, made: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wishbone.core.bench.contenders import Contender, Times
-from wishbone.core.testing import trained_looking_
+from wishbone.core.testing.common import trained_looking_
 from wishbone.plugins.cosyvoice2.flow import CODES, Flow, FlowShape
 from wishbone.plugins.cosyvoice2.flow_encoder import Attention
 from wishbone.plugins.cosyvoice2.flow_estimator import Block

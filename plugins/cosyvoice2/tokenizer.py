@@ -16,8 +16,9 @@ from typing import Any
 
 from wishbone.core.errors import CheckpointError, ConfigError, MissingExtra
 from wishbone.core.interfaces import TextSpace, Tokenizer
+from wishbone.core.marks import MARK
 from wishbone.plugins.cosyvoice2 import release
-from wishbone.plugins.cosyvoice2.frontend import MARK, FrontEnd
+from wishbone.plugins.cosyvoice2.frontend import FrontEnd
 
 END_OF_PROMPT = "<|endofprompt|>"
 MARKS = (

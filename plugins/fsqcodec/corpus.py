@@ -16,8 +16,7 @@ from torch import Tensor
 from wishbone.core.errors import DataError
 from wishbone.core.pitch import track
 from wishbone.core.provenance import hash_files
-from wishbone.plugins.fsqcodec.decoder import HOP, PITCH_HIGH, PITCH_LOW, SAMPLE_RATE
-from wishbone.plugins.fsqcodec.tokenizer import SAMPLES
+from wishbone.plugins.fsqcodec.decoder import HOP, PITCH_HIGH, PITCH_LOW, SAMPLE_RATE, SAMPLES
 
 VOWELS = "ɪ i ʊ u ɛ ə ʌ ɔ ɑ æ ɚ eɪ aɪ ɔɪ oʊ aʊ".split()
 CONSONANTS = "p b t d k ɡ t͡ʃ d͡ʒ f v θ ð s z ʃ ʒ h m n ŋ l ɹ j w".split()

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.kernels.linear import Native, multiply_sum, narrowed, threads
+from wishbone.kernels.linear.native import Native, threads
+from wishbone.kernels.linear.product import multiply_sum, narrowed
 
 MOST = 16
 """Vectors at once; beyond, PyTorch's matrix product reads the table fewer times."""
@@ -52,9 +53,9 @@ class FastLayers:
         return x.reshape(*hidden.shape[:-1], -1).to(hidden.dtype)
 
 
-def native_layers(layers: list[Layer], *, build: bool) -> FastLayers:
+def native_layers(layers: list[Layer]) -> FastLayers:
     """Through C++. Raises ``NativeMissing``."""
-    native, team = Native(build=build), threads()
+    native, team = Native(build=True), threads()
 
     def product(weight: Tensor, kind: str) -> Product:
         packed = native.pack(weight, kind)

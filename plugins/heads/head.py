@@ -42,8 +42,8 @@ class _TableHead(Head):
         return engine(hidden).unflatten(-1, (self.codebooks, self.size))
 
 
-def _native(head: _TableHead, weights: str, *, build: bool) -> FastLayers:
-    return native_layers(head.layers(weights), build=build)
+def _native(head: _TableHead, weights: str) -> FastLayers:
+    return native_layers(head.layers(weights))
 
 
 def _compiled(head: _TableHead, weights: str) -> FastLayers:

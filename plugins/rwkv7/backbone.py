@@ -229,10 +229,10 @@ class RWKV7(Backbone):
         ]
 
 
-def _native(backbone: RWKV7, weights: str, *, build: bool) -> Engine:
+def _native(backbone: RWKV7, weights: str) -> Engine:
     from wishbone.plugins.rwkv7.engine import NativeRWKV7
 
-    return NativeRWKV7(backbone, weights, build=build)
+    return NativeRWKV7(backbone, weights)
 
 
 def _compiled(backbone: RWKV7, weights: str) -> Engine:

@@ -59,15 +59,15 @@ class _Model(ctypes.Structure):
 class NativeRWKV7:
     """An engine (``wishbone.plugins.engines.Engine``) for float32 sums and float32 states."""
 
-    def __init__(self, backbone: RWKV7, weights: str, *, build: bool) -> None:
+    def __init__(self, backbone: RWKV7, weights: str) -> None:
         """Packs the weights. Raises ``NativeMissing``, and ``ValueError`` for odd shapes."""
         shape = backbone.shape
         if shape.head_size % LANES or shape.head_size > LARGEST:
             raise ValueError(f"heads of {shape.head_size}, where it has multiples of 16 up to 256")
         if backbone.norm_in.weight.dtype == torch.float64:
             raise ValueError("it computes in float32, the weights are float64")
-        native = Native(build=build)
-        self.library = library("rwkv7", SOURCE, build=build)
+        native = Native(build=True)
+        self.library = library("rwkv7", SOURCE, build=True)
         self.threads = threads()
         self.width, self.layers, self.heads = shape.width, shape.layers, shape.heads
         self.size = shape.head_size
@@ -83,7 +83,10 @@ class NativeRWKV7:
         self.pack = Pack()
         self._fill(backbone, weights)
         self.pack.close(native.large_pages)
-        self._rooms: dict[tuple[int, int], Tensor] = {}
+        count = self.library.rwkv7_memory
+        count.restype = ctypes.c_int64
+        count.argtypes = [ctypes.POINTER(_Model), ctypes.c_int64, ctypes.c_int64]
+        self._memory = count
         self._step = self.library.rwkv7_step
         self._step.argtypes = [
             ctypes.POINTER(_Model), ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 6,
@@ -126,9 +129,11 @@ class NativeRWKV7:
         y = torch.empty(batch, 1, self.width)
         matrices = torch.empty(self.layers, batch, self.heads, self.size, self.size)
         shifts = torch.empty(2, self.layers, batch, self.width)
+        # of this call alone: threads share this object
+        scratch = torch.empty(self._memory(self.model, batch, self.threads) // 4 + LANES)
         self._step(
             self.model, batch, self.threads, vectors.data_ptr(), y.data_ptr(), addresses(before),
-            matrices.data_ptr(), shifts.data_ptr(), self._room(batch).data_ptr(),
+            matrices.data_ptr(), shifts.data_ptr(), scratch.data_ptr(),
         )  # fmt: skip
         if kind != torch.float32:
             shifts = shifts.to(kind)
@@ -136,16 +141,6 @@ class NativeRWKV7:
         tensors = (tensor for three in after for tensor in three)
         state.update(zip(self.names, tensors, strict=True))
         return y.to(x.dtype)
-
-    def _room(self, batch: int) -> Tensor:
-        room = self._rooms.get((batch, self.threads))
-        if room is None:
-            count = self.library.rwkv7_memory
-            count.restype = ctypes.c_int64
-            count.argtypes = [ctypes.POINTER(_Model), ctypes.c_int64, ctypes.c_int64]
-            size = count(self.model, batch, self.threads)
-            room = self._rooms[batch, self.threads] = torch.empty(size // 4 + 16)
-        return room
 
 
 def _plain(tensors: list[Tensor]) -> bool:

@@ -296,10 +296,10 @@ class Transformer(Backbone):
         return [f"blocks.{i}.{part}" for i in layers for part in ("key", "value")]
 
 
-def _native(backbone: Transformer, weights: str, *, build: bool) -> Engine:
+def _native(backbone: Transformer, weights: str) -> Engine:
     from wishbone.plugins.transformer.engine import NativeTransformer
 
-    return NativeTransformer(backbone, weights, build=build)
+    return NativeTransformer(backbone, weights)
 
 
 def _compiled(backbone: Transformer, weights: str) -> Engine:

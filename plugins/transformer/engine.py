@@ -53,7 +53,7 @@ class _Cache(ctypes.Structure):
 class NativeTransformer:
     """An engine (``wishbone.plugins.engines.Engine``) for float32 sums and float32 caches."""
 
-    def __init__(self, backbone: Transformer, weights: str, *, build: bool) -> None:
+    def __init__(self, backbone: Transformer, weights: str) -> None:
         """Packs the weights. Raises ``NativeMissing``, and ``ValueError`` for odd shapes."""
         config = backbone.config
         self.size = config.width // config.heads
@@ -61,14 +61,13 @@ class NativeTransformer:
             raise ValueError(f"heads of {self.size}, where it has multiples of {LANES}")
         if backbone.norm_out.weight.dtype == torch.float64:
             raise ValueError("it computes in float32, the weights are float64")
-        native = Native(build=build)
-        self.library = library("transformer", SOURCE, build=build)
+        native = Native(build=True)
+        self.library = library("transformer", SOURCE, build=True)
         self.threads = threads()
         self.angles = backbone._angles
         self.width, self.layers = config.width, config.layers
         self.names = [(f"blocks.{i}.key", f"blocks.{i}.value") for i in range(config.layers)]
         self.blocks = (_Block * self.layers)()
-        self.caches = (_Cache * self.layers)()
         self.model = _Model(
             config.width, config.layers, config.heads, config.kv_heads, self.size, config.norm_eps
         )
@@ -79,7 +78,6 @@ class NativeTransformer:
         self.pack.vector(backbone.norm_out.weight, self.model, "norm_out")
         self.pack.close(native.large_pages)
         self._turns: tuple[Tensor, Tensor] | None = None
-        self._room = torch.empty(0)
         self._step = self.library.transformer_step
         self._step.argtypes = [
             ctypes.POINTER(_Model), *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 6,
@@ -108,7 +106,9 @@ class NativeTransformer:
         else:
             low, high = (int(n) for n in length.aminmax())
             used, even = high, low == high
-        for cache, names in zip(self.caches, self.names, strict=True):
+        # caches and scratch are of this call alone: threads share this object
+        caches = (_Cache * self.layers)()
+        for cache, names in zip(caches, self.names, strict=True):
             key, state[names[0]] = room_(state[names[0]], used, even)
             value, state[names[1]] = room_(state[names[1]], used, even)
             cache.key, cache.value = key.data_ptr(), value.data_ptr()
@@ -116,27 +116,22 @@ class NativeTransformer:
         length = length.contiguous()
         cosines, sines = (turns[length] for turns in self._turned(used))
         y, vectors = torch.empty(batch, 1, self.width), x.detach().contiguous()
+        scratch = torch.empty(self._memory(self.model, batch, self.threads, used + 1) // 4 + LANES)
         self._step(
-            self.model, batch, self.threads, vectors.data_ptr(), y.data_ptr(), self.caches,
+            self.model, batch, self.threads, vectors.data_ptr(), y.data_ptr(), caches,
             length.data_ptr(), cosines.data_ptr(), sines.data_ptr(), used + 1,
-            self._scratch(batch, used + 1).data_ptr(),
+            scratch.data_ptr(),
         )  # fmt: skip
         state["length"] = length + 1
         return y
 
     def _turned(self, used: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines [positions, K/2] of positions up to ``used`` and more."""
-        if self._turns is None or len(self._turns[0]) <= used:
-            self._turns = self.angles(torch.arange(2 * used + 64), torch.float32)
-        return self._turns
-
-    def _scratch(self, batch: int, slots: int) -> Tensor:
-        """Memory for one step; asked for in steps of 1024 positions."""
-        slots += -slots % 1024
-        numbers = self._memory(self.model, batch, self.threads, slots) // 4 + LANES
-        if len(self._room) < numbers:
-            self._room = torch.empty(numbers)
-        return self._room
+        turns = self._turns
+        if turns is None or len(turns[0]) <= used:
+            # another thread may put a shorter table there meanwhile: this one is returned
+            turns = self._turns = self.angles(torch.arange(2 * used + 64), torch.float32)
+        return turns
 
 
 def _add_block(pack: Pack, block: Block, into: _Block, weights: str) -> None:

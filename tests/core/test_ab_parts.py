@@ -8,8 +8,9 @@ import torch
 from tiny_system import tiny_system
 
 from wishbone.core.compose import Config
-from wishbone.core.errors import ConfigError, UsageError
+from wishbone.core.errors import CapabilityError, ConfigError, UsageError
 from wishbone.core.evaluate import ab, compare, confound, generate
+from wishbone.core.evaluate.arm_engines import accelerate_alike, refuse_mixed
 from wishbone.core.evaluate.items import Items
 from wishbone.core.evaluate.metrics import choose
 from wishbone.core.evaluate.plan import Arm, Plan, Prompt, read_plan
@@ -278,6 +279,59 @@ limit: 3
     keys = [each.key for each in confound.differences(given)]
     assert keys == ["sampling.temperature"]
     assert len(read_plan(write(tmp_path, text), quick=True).prompts) == 6
+
+
+def test_the_engine_is_part_of_what_a_run_is(tmp_path):
+    path = write(tmp_path, "arms: {a: quickstart-rwkv7, b: quickstart-rwkv7}\nengine: eager\n")
+    eager, auto, narrow = (read_plan(path, engine=e) for e in (None, "auto", "native:int8"))
+    assert (eager.engine, auto.engine, narrow.engine) == ("eager", "auto", "native:int8")
+    assert len({each.fingerprint() for each in (eager, auto, narrow)}) == 3
+    with pytest.raises(UsageError, match="'quick' is not an engine"):
+        read_plan(path, engine="quick")
+
+
+class Fast:
+    """Stands for a model whose parts have some engines."""
+
+    def __init__(self, *engines):
+        self.engines = engines
+
+    def accelerate(self, engine="auto", weights="float32"):
+        engine = self.engines[0] if engine == "auto" else engine
+        if engine.split(",")[0] not in [name.split(",")[0] for name in self.engines]:
+            raise CapabilityError("It has no such engine.", engine, "Take another.")
+        return next(name for name in self.engines if name.split(",")[0] == engine.split(",")[0])
+
+
+def test_all_arms_get_the_best_engine_that_all_can_have():
+    one, other = Fast("native", "eager"), Fast("native", "compiled", "eager")
+    choice = accelerate_alike({"one": one, "other": other}, "auto")
+    assert choice.used == {"one": "native", "other": "native"} and choice.note == ""
+    slow = Fast("eager, head native", "eager")
+    choice = accelerate_alike({"one": one, "slow": Fast("eager")}, "auto")
+    assert choice.used == {"one": "eager", "slow": "eager"} and choice.engine == "eager"
+    assert "one: native; slow: eager" in choice.note
+    # one that takes C++ only when asked for, such as a large model
+    large = Fast("eager", "native")
+    choice = accelerate_alike({"one": one, "large": large}, "auto")
+    assert set(choice.used.values()) == {"native"} and choice.engine == "native"
+    # asked for by name, a head that cannot follow is named
+    choice = accelerate_alike({"one": one, "odd": Fast("native, head eager")}, "native")
+    assert "one: native; odd: native, head eager" in choice.note
+    with pytest.raises(CapabilityError):
+        accelerate_alike({"one": one, "slow": slow}, "native")
+
+
+def test_a_run_does_not_go_on_with_another_engine(tmp_path):
+    items = Items(tmp_path / "items.jsonl")
+    items.add("one", "000", 0, {"seed": 1})
+    items.add("other", "000", 0, {"seed": 1, "engine": "native"})
+    refuse_mixed(items, {"one": "eager", "other": "native"}, ["one", "other"])
+    with pytest.raises(UsageError, match="'other' were made on the engine 'native'"):
+        refuse_mixed(items, {"one": "eager", "other": "eager"}, ["one", "other"])
+    # what was made before engines were noted is plain PyTorch's
+    with pytest.raises(UsageError, match="'one' were made on the engine 'eager'"):
+        refuse_mixed(items, {"one": "native", "other": "native"}, ["one", "other"])
 
 
 def test_the_bundled_ab_differs_in_the_backbone_alone():

@@ -45,6 +45,7 @@ def test_the_table_reads_without_provenance():
     lines = dict(budget.rows([budget.budget(arm(), tiny_system())]))
     assert lines["state after 60 s"] == ["64 B"]
     assert lines["held-out loss"] == ["unknown"]
+    assert lines["engine of the decoding steps"] == ["eager"]
 
 
 @pytest.mark.parametrize(

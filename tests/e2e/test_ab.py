@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from wishbone.core.errors import ConfigError
+from wishbone.core.errors import ConfigError, UsageError
 from wishbone.core.evaluate import ab
+from wishbone.kernels.linear import compiler_missing
 
 AB = "install the extra: pip install wishbone-tts[ab]"
 for package in (
@@ -54,13 +55,21 @@ def test_it_ends_with_a_result_and_a_report_and_goes_on_where_it_stopped(folder,
     assert {each["metric"] for each in result["comparisons"]} >= {"wer", "dnsmos"}
     assert all(each["units"] <= 2 for each in result["comparisons"])
     assert result["confounded"] == []
+    engine = "eager" if compiler_missing() else "native"
+    assert result["engines"] == {"attentive": engine, "recurrent": engine}
+    assert {result["budget"][arm]["engine"] for arm in result["engines"]} == {engine}
+    assert result["engine_note"] == "" and result["memory"]["recurrent"]["peak"] > 0
     # 32 wide and one layer deep, nobody matched them
     assert "differ" in result["unmatched"]
     page = (out / "report.html").read_text()
     assert "Another one, no longer." in page and "UNMATCHED" in page
+    assert f"every arm on the engine &#39;{engine}&#39;" in page
     assert len(list((out / "audio" / "recurrent").glob("*.flac"))) == 2
     shown = capsys.readouterr().out
     assert "recurrent compared with attentive" in shown
+    assert "engine of the decoding steps" in shown and f"on the engine '{engine}'" in shown
+    with pytest.raises(UsageError, match="another engine|or engine"):
+        ab.main([*words, "--engine", "eager"])
     made = [json.loads(line) for line in (out / "items.jsonl").read_text().splitlines()]
     seeds = {(row["arm"], row["prompt"]): row["seed"] for row in made if "seed" in row}
     assert seeds[("recurrent", "001")] == seeds[("attentive", "001")]

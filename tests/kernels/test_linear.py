@@ -2,6 +2,8 @@
 
 import ctypes
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -61,6 +63,20 @@ def test_rows_of_a_batch_do_not_meet(native, kind):
 def test_two_threads_give_what_one_gives(native):
     packed, x = native.pack(numbers(80, 64), "int8"), numbers(3, 64)
     assert torch.equal(native.times(packed, x, threads=2), native.times(packed, x))
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_that_share_a_library_do_not_meet(native, kind):
+    packed = native.pack(numbers(256, 512), kind)
+    vectors = [numbers(2, 512, seed=n) for n in range(4)]
+    expected = [native.times(packed, x) for x in vectors]
+
+    def products(n):
+        return all(torch.equal(native.times(packed, vectors[n]), expected[n]) for _ in range(300))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(products, range(4)))
 
 
 @needs_compiler
@@ -142,13 +158,72 @@ def test_what_the_compiler_said_is_told(empty_cache, monkeypatch):
     monkeypatch.setattr(build.subprocess, "run", refuse)
     with pytest.raises(NativeMissing, match="/bin/false failed: linear.cpp:1: nonsense"):
         Native(build=True)
-    assert list(empty_cache.iterdir()) == []
+    assert not list(empty_cache.glob("*.so"))
+
+
+def test_a_build_that_failed_is_not_tried_again_by_the_same_compiler(
+    empty_cache, monkeypatch, tmp_path
+):
+    program, runs = tmp_path / "compiler", []
+    program.write_text("first version")
+    monkeypatch.setattr(build.shutil, "which", lambda name: str(program))
+
+    def refuse(command, **how):
+        runs.append(command[0])
+        return subprocess.CompletedProcess(command, 1, "", "linear.cpp:1: nonsense")
+
+    monkeypatch.setattr(build.subprocess, "run", refuse)
+
+    def attempts():
+        before = len(runs)
+        with pytest.raises(NativeMissing, match="nonsense"):
+            Native(build=True)
+        return len(runs) - before
+
+    assert attempts() == len(build.TRIES)
+    assert attempts() == 0
+    assert "nonsense" in linear.available()["native"] == build.obstacle("linear", SOURCE)
+    build.forget_failures()
+    assert attempts() == len(build.TRIES)
+    program.write_text("the second version")
+    assert attempts() == len(build.TRIES)
+
+
+@needs_compiler
+def test_a_library_that_does_not_run_is_not_kept(empty_cache, monkeypatch):
+    monkeypatch.setattr(build, "TRIAL", "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    with pytest.raises(NativeMissing, match="does not run here: exit code -4"):
+        Native(build=True)
+    assert not list(empty_cache.glob("*.so"))
+    assert "does not run here" in linear.available()["native"]
+
+
+@needs_compiler
+def test_processes_that_begin_together_build_once(empty_cache):
+    code = (
+        "import subprocess, sys\n"
+        "from wishbone.kernels.linear import Native, build\n"
+        "plain = build._run\n"
+        "build._run = lambda *a: (print('built'), plain(*a))\n"
+        "Native(build=True)\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    results = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert "".join(out for out, _ in results) == "built\n"
+    announced = "".join(err for _, err in results)
+    assert announced.count("building the C++ decoding steps, once, about") == 1
 
 
 @needs_compiler
 def test_a_library_is_built_once_and_trusted_only_from_its_owner(empty_cache, monkeypatch):
     Native(build=True)
-    (made,) = empty_cache.iterdir()
+    (made,) = empty_cache.glob("*.so")
     assert made == build.library_path("linear", SOURCE)
     monkeypatch.setattr(build, "_compile", lambda *a: pytest.fail("built again"))
     Native(build=True)

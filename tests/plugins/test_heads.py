@@ -1,6 +1,7 @@
 """The heads beyond the contract: digits, the free part, sizes, errors."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -101,6 +102,15 @@ def test_an_engine_gives_the_logits(cls, weights, limit):
         found = head(hidden)
         assert found.shape == wanted.shape
         assert ((found - wanted).norm() / wanted.norm()) < limit
+    vectors = [torch.randn(1, 48, generator=torch.Generator().manual_seed(n)) for n in range(4)]
+    alone = [head(x) for x in vectors]
+
+    @torch.no_grad()
+    def from_a_thread(n):
+        return all(torch.equal(head(vectors[n]), alone[n]) for _ in range(200))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(from_a_thread, range(4)))
     with torch.enable_grad():
         assert head(hidden.requires_grad_()).requires_grad
     assert head.accelerate("eager") == "eager"

@@ -6,10 +6,12 @@ import os
 
 import pytest
 import torch
+from engine_threads import same_from_many_threads
 
 from wishbone.core.errors import CapabilityError
 from wishbone.core.testing import check_class, trained_looking_
-from wishbone.kernels.linear import compiler_missing, dequantized, narrowed
+from wishbone.kernels.linear import build, compiler_missing, dequantized, narrowed
+from wishbone.plugins import engines
 from wishbone.plugins.rwkv7 import backbone as module
 from wishbone.plugins.rwkv7 import compiled
 from wishbone.plugins.rwkv7.backbone import RWKV7
@@ -251,13 +253,55 @@ def test_odd_heads_and_float64_are_refused_with_a_reason():
     assert model().double().accelerate("auto") == "eager"
 
 
-def test_auto_builds_nothing(tmp_path, monkeypatch):
+def test_auto_builds_once_and_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WISHBONE_CACHE", str(tmp_path))
+    build._announce.cache_clear()
     backbone = model()
-    assert backbone.accelerate() == "eager" and not list(tmp_path.iterdir())
-    assert backbone.accelerate("auto", "int8") == "native" and list(tmp_path.iterdir())
-    assert backbone.accelerate() == "native"
+    assert backbone.accelerate() == "native" and len(list(tmp_path.glob("native/*.so"))) == 2
+    announced = capsys.readouterr().err.splitlines()
+    assert len(announced) == 1 and announced[0].startswith("building the C++ decoding steps, once")
+    monkeypatch.setattr(build, "_run", lambda *a: pytest.fail("built again"))
+    assert backbone.accelerate() == backbone.accelerate("auto", "int8") == "native"
     assert backbone.accelerate("eager") == "eager" and backbone._engine is None
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("compiler", ["none", "broken"])
+def test_auto_is_eager_with_one_note_where_nothing_can_be_built(
+    compiler, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("WISHBONE_CACHE", str(tmp_path))
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho cannot >&2; exit 1\n")
+    broken.chmod(0o700)
+    program = str(broken) if compiler == "broken" else None
+    monkeypatch.setattr(build.shutil, "which", lambda name: program)
+    engines.note_once.cache_clear()
+    backbone = model()
+    assert backbone.accelerate() == backbone.accelerate() == "eager"
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    reason = "no C++ compiler found" if compiler == "none" else "c++ failed: cannot"
+    assert len(notes) == 1 and reason in notes[0]
+    with pytest.raises(CapabilityError, match="no C" if compiler == "none" else "failed"):
+        backbone.accelerate("native")
+
+
+@pytest.mark.parametrize("engine", ["eager", *ENGINES])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_threads_step_states_of_their_own(engine, batch):
+    backbone = model(CONFIGS[1])
+    assert backbone.accelerate(engine) == engine
+    assert same_from_many_threads(backbone, batch)
+
+
+@torch.no_grad()
+def test_other_weights_end_an_engine():
+    backbone, other, x = model(), model(seed=1), torch.randn(1, 1, 48)
+    assert backbone.accelerate("native") == "native"
+    backbone.load_state_dict(other.state_dict())
+    assert torch.equal(
+        backbone.step_(x, backbone.init_state(1)), other.step_(x, other.init_state(1))
+    )
 
 
 def test_a_copy_begins_as_plain_pytorch():

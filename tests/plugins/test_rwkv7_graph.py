@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from engine_threads import same_from_many_threads
 
 from wishbone.core.errors import CapabilityError, WishboneError
 from wishbone.core.replay import Replay, bucket
@@ -115,6 +116,12 @@ def test_a_state_in_bfloat16_is_kept_in_it(backbone):
     y = steps(replay_of(backbone).step_, x, state)
     assert state["blocks.0.wkv"].dtype == torch.bfloat16
     assert 1e-5 < error(y, expected) < 0.03
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_threads_step_states_of_their_own(backbone, monkeypatch, batch):
+    monkeypatch.setattr(backbone, "_engine", replay_of(backbone), raising=False)
+    assert same_from_many_threads(backbone, batch)
 
 
 def test_a_cpu_is_told_why_not(backbone):

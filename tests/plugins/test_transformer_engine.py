@@ -5,6 +5,7 @@ import ctypes
 
 import pytest
 import torch
+from engine_threads import same_from_many_threads
 
 from wishbone.core.errors import CapabilityError
 from wishbone.core.testing import check_class, trained_looking_
@@ -130,6 +131,14 @@ def test_forks_of_a_stepped_dictionary_do_not_meet(engine):
     for order, held in (((0, 1, 3), state), ((0, 2, 3), fork)):
         wanted, _ = exact(torch.cat([x[i] for i in order], 1).double())
         assert error(backbone.step_(x[3], held), wanted[:, 2:]) < 3e-6
+
+
+@pytest.mark.parametrize("engine", ["eager", *ENGINES])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_threads_step_states_of_their_own(engine, batch):
+    backbone = model(CONFIGS[1])
+    assert backbone.accelerate(engine) == engine
+    assert same_from_many_threads(backbone, batch)
 
 
 @torch.no_grad()

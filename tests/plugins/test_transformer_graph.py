@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from engine_threads import same_from_many_threads
 
 from wishbone.core import replay as replays
 from wishbone.core.errors import CapabilityError
@@ -118,6 +119,12 @@ def test_matrices_and_cache_in_bfloat16_are_near(backbone):
         state = backbone.init_state(2, dtype=kind)
         y = steps(replay_of(backbone, weights).step_, x, state)
         assert 1e-4 < error(y, expected) < 0.03
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_threads_step_states_of_their_own(backbone, monkeypatch, batch):
+    monkeypatch.setattr(backbone, "_engine", replay_of(backbone), raising=False)
+    assert same_from_many_threads(backbone, batch)
 
 
 def test_a_cpu_is_told_why_not(backbone):

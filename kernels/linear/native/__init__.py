@@ -112,7 +112,6 @@ class Native:
             ctypes.POINTER(Matrix), ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64,
         ]  # fmt: skip
         self._matvec.restype = None
-        self._whole: dict[int, Tensor] = {}
 
     @property
     def vnni(self) -> bool:
@@ -131,10 +130,8 @@ class Native:
             x = torch.nn.functional.pad(x, (0, matrix.columns - x.shape[1]))
         x = x.contiguous()
         out = torch.empty(len(x), matrix.rows)
-        room = 8 * matrix.columns * threads
-        whole = self._whole.get(room)
-        if whole is None:
-            whole = self._whole[room] = torch.empty(room, dtype=torch.int8)
+        # of this call alone: threads share this object
+        whole = torch.empty(8 * matrix.columns * threads, dtype=torch.int8)
         self._matvec(matrix, len(x), x.data_ptr(), out.data_ptr(), whole.data_ptr(), threads)
         return out[:, : packed.rows]
 
