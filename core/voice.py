@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core import audio as audio_files
+from wishbone.core.atomic import write_text
 from wishbone.core.audio import Audio
 from wishbone.core.errors import CheckpointError, DataError, UnknownName, UsageError, did_you_mean
 from wishbone.core.fingerprints import fingerprint, model_key, tokenizer_key
@@ -250,7 +251,6 @@ class Voice:
             raise UsageError(
                 "A voice of this name exists already.", str(path), "Choose another name."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {
             "text": torch.tensor(self.text, dtype=torch.int32),
             "speech": torch.tensor(self.speech, dtype=torch.int32),
@@ -268,9 +268,7 @@ class Voice:
             tensors[f"start.{name}"] = tensor
         write_tensors(path.with_suffix(".safetensors"), tensors)
         said = {key: getattr(self, key) for key in FIELDS if getattr(self, key)}
-        aside = path.with_name(f".{path.name}.new")
-        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(said)), encoding="utf-8")
-        aside.replace(path)
+        write_text(path, OmegaConf.to_yaml(OmegaConf.create(said)))
         return path
 
     @classmethod

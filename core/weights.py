@@ -9,10 +9,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
@@ -22,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wishbone.core.atomic import new_folder, replacing
 from wishbone.core.errors import CheckpointError
 from wishbone.core.registry import HOME
 
@@ -55,24 +54,16 @@ def save(
             str(folder),
             "Choose another folder, or move this one away.",
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        write_tensors(aside / FILE, module)
-        (aside / "config.yaml").write_text(dump(config), encoding="utf-8")
+    with new_folder(folder) as temporary:
+        write_tensors(temporary / FILE, module)
+        (temporary / "config.yaml").write_text(dump(config), encoding="utf-8")
         text = json.dumps(dict(origin), indent=2, ensure_ascii=False, default=str)
-        (aside / "provenance.json").write_text(text + "\n", encoding="utf-8")
-        # mkdtemp makes a folder only its owner may enter; a checkpoint is an ordinary folder
-        aside.chmod(0o755)
-        aside.rename(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        (temporary / "provenance.json").write_text(text + "\n", encoding="utf-8")
     return folder
 
 
 def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -> None:
-    """Write a module's state, or named tensors, to one safetensors file, aside and renamed.
+    """Write a module's state, or named tensors, to one safetensors file.
 
     Tensors that share memory are written apart; loading a module that shares them is unaffected.
     """
@@ -81,12 +72,8 @@ def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -
     path = Path(path)
     named = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
     held = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(held, aside, metadata={"format": "pt"})
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        save_file(held, temporary, metadata={"format": "pt"})
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.atomic import write_text
 from wishbone.core.bench.arithmetic import judge, overall, paired_ratio, spread, verdict
 from wishbone.core.bench.contenders import version_of
 from wishbone.core.bench.plan import Plan, split_sample
@@ -62,11 +63,9 @@ def whole_result(
 
 
 def write_json(result: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``bench.json`` into ``folder``, aside and renamed."""
+    """Write ``bench.json`` into ``folder``."""
     path = folder / JSON_FILE
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_text(path, json.dumps(result, indent=1) + "\n")
     return path
 
 

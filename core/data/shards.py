@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.data.tokens import write_text
+from wishbone.core.atomic import write_text
 from wishbone.core.errors import DataError
 
 REPORT = "report.json"
@@ -58,7 +58,6 @@ class Report:
     def add(self, report: ShardReport) -> None:
         """Take a finished shard in and write the file."""
         self.shards[report.name] = asdict(report)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         whole = {"settings": self.settings, "total": self.total(), "shards": self.shards}
         write_text(self.path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 

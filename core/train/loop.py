@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from wishbone.core.atomic import write_text
 from wishbone.core.config import Config, build_layout, build_model
-from wishbone.core.data.tokens import TokenCorpus, write_text
+from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError, WishboneError
 from wishbone.core.interfaces import CodeSpace
 from wishbone.core.objective import Objective, build_objective
