@@ -37,7 +37,7 @@ class Release(Speaking):
 
     def build(self) -> dict[str, Any]:
         """Build the system, read its weights, choose the engine."""
-        from wishbone.core.bench.models import accelerated
+        from wishbone.core.bench.models import accelerated_model
         from wishbone.core.config import build, read
         from wishbone.core.voice import Voice
 
@@ -45,20 +45,15 @@ class Release(Speaking):
         bounds = [f"layout.{name}_code_ratio={asked.ratio}" for name in ("min", "max")]
         words = [f"weights={self.job.model['release']}", *bounds, *self.config.overrides]
         self.system = system = build(read(self.job.model["system"], words), self.job.device)
-        model, decoder = system.model, system.decoder
-        engine = accelerated(model.backbone, self.config.engine, self.config.weights)
-        head = accelerated(model.head, self.config.engine, self.config.weights)
+        decoder = system.decoder
+        facts = accelerated_model(system.model, self.config.engine, self.config.weights)
         conditioning = {"codes": asked.codes[:, None], "mel": asked.mel, "speaker": asked.speaker}
         codes = tuple((int(code),) for code in asked.codes)
         self.voice = Voice(text=tuple(asked.transcript), speech=codes, heard=conditioning)
         for part in ("encode", "solve"):
             self.shares.watch("flow", decoder.flow, part)
         self.shares.watch("vocoder", decoder.vocoder, "advance")
-        return {
-            "engine": engine if head == engine else f"{engine}, head {head}",
-            "version": f"torch {torch.__version__}",
-            "parameters": sum(p.numel() for p in model.parameters()),
-        }
+        return facts
 
     def speak(self, case: str) -> Iterator[Tensor]:
         """The request's samples; a new voice is forgotten first."""
