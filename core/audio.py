@@ -7,15 +7,16 @@ not fit its torch must not stop someone who only wants to speak.
 from __future__ import annotations
 
 import math
-import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wishbone.core.atomic import replacing
 from wishbone.core.errors import DataError, MissingExtra, UsageError
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
@@ -59,15 +60,17 @@ class Writer:
         self.sample_rate = sample_rate
         self.samples = 0
         self._live = live
-        self._aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
 
     def __enter__(self) -> Writer:
         import soundfile
 
         container, coding = FORMATS[self.path.suffix.lower()]
-        self._file = soundfile.SoundFile(
-            self._aside, "w", self.sample_rate, channels=1, format=container, subtype=coding
-        )
+        with ExitStack() as pending:
+            temporary = pending.enter_context(replacing(self.path))
+            self._file = soundfile.SoundFile(
+                temporary, "w", self.sample_rate, channels=1, format=container, subtype=coding
+            )
+            self._pending = pending.pop_all()
         return self
 
     def write(self, samples: Tensor) -> None:
@@ -79,15 +82,17 @@ class Writer:
         if self._live:
             # the header, too: every state of the file is a whole file
             self._file.flush()
-            if self._aside.exists():
-                self._aside.replace(self.path)
+            # renames at the first chunk; the open file goes on under its new name
+            self._pending.close()
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._file.close()
-        if kind is None and self._aside.exists():
-            self._aside.replace(self.path)
-        else:
-            self._aside.unlink(missing_ok=True)
+        self._pending.__exit__(kind, error, trace)
 
 
 def check_target(path: str | Path, overwrite: bool = False) -> Path:

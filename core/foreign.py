@@ -6,16 +6,13 @@ Reading never runs what a file says: pickles are read as tensors only.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from wishbone.core.atomic import replacing
 from wishbone.core.errors import CheckpointError
 from wishbone.core.weight_files import read_tensors
 
@@ -68,7 +65,7 @@ def read_folder(source: str | Path) -> dict[str, Tensor]:
 
 
 def write_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors as PyTorch does, aside and renamed; what shares memory still does.
+    """Write named tensors as PyTorch does; what shares memory still does.
 
     Only what a name shows of a storage is written.
     """
@@ -77,12 +74,8 @@ def write_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         key = (tensor.data_ptr(), tensor.storage_offset(), tuple(tensor.shape))
         named[name] = held.setdefault(key, tensor.detach().cpu().clone().contiguous())
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(named, aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        torch.save(named, temporary)
 
 
 def check(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -110,20 +103,6 @@ def check(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
             where,
             "Download the file again, whole, or make it again.",
         )
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which is ``path`` once the block ends without an error, and gone else."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield aside
-        aside.chmod(0o755)
-        aside.rename(path)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
 
 
 def _listed(index: Path) -> list[Path]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from string import Template
 
+from wishbone.core.atomic import new_folder
 from wishbone.core.errors import UsageError
 from wishbone.core.plugin import API
 
@@ -40,16 +39,9 @@ def write_package(name: str, kind: str, out: str | Path = ".") -> Path:
         )
     more = TEMPLATES / kind / "README.more.template"
     values["more"] = Template(more.read_text()).substitute(values) if more.is_file() else ""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".wishbone-new.", dir=folder.parent))
-    try:
+    with new_folder(folder) as temporary:
         for source in (TEMPLATES / "common", TEMPLATES / kind):
-            _fill(source, aside, values)
-        aside.chmod(0o755)
-        aside.rename(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+            _fill(source, temporary, values)
     return folder
 
 

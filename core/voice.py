@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wishbone.core import audio as audio_files
 from wishbone.core import releases
+from wishbone.core.atomic import write_text
 from wishbone.core.audio import Audio
 from wishbone.core.compose import parse, weights_folder
 from wishbone.core.errors import CheckpointError, DataError, UnknownName, UsageError, did_you_mean
@@ -249,7 +250,6 @@ class Voice:
             raise UsageError(
                 "A voice of this name exists already.", str(path), "Choose another name."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {
             "text": torch.tensor(self.text, dtype=torch.int32),
             "speech": torch.tensor(self.speech, dtype=torch.int32),
@@ -267,9 +267,7 @@ class Voice:
             tensors[f"start.{name}"] = tensor
         write_tensors(path.with_suffix(".safetensors"), tensors)
         said = {key: getattr(self, key) for key in FIELDS if getattr(self, key)}
-        aside = path.with_name(f".{path.name}.new")
-        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(said)), encoding="utf-8")
-        aside.replace(path)
+        write_text(path, OmegaConf.to_yaml(OmegaConf.create(said)))
         return path
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wishbone.core.atomic import replacing
 from wishbone.core.errors import CheckpointError
 
 FILE = "model.safetensors"
@@ -24,7 +24,7 @@ _AS_PREFIX = {
 
 
 def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -> None:
-    """Write a module's state, or named tensors, to one safetensors file, aside and renamed.
+    """Write a module's state, or named tensors, to one safetensors file.
 
     Tensors that share memory are written apart; loading a module that shares them is unaffected.
     """
@@ -32,13 +32,11 @@ def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -
 
     path = Path(path)
     named = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
-    held = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(held, aside, metadata={"format": "pt"})
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    contiguous = {
+        name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()
+    }
+    with replacing(path) as temporary:
+        save_file(contiguous, temporary, metadata={"format": "pt"})
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -125,10 +125,10 @@ def wishbone_contenders() -> list[tuple[str, str, str]]:
     return [
         ("wkv7", "wishbone.plugins.rwkv7.contenders:WKV",
          "WKV-7 forward and backward: ours, or flash-linear-attention's"),
-        ("cosyvoice2-flow", "wishbone.plugins.cosyvoice2.flow_bench:FlowWay",
+        ("cosyvoice2-flow", "wishbone.plugins.cosyvoice2.bench.flow:FlowWay",
          "one more second of CosyVoice2's mel: keeping the past, or computing it again"),
-        ("cosyvoice2-release", "wishbone.plugins.cosyvoice2.release_bench:Release",
+        ("cosyvoice2-release", "wishbone.plugins.cosyvoice2.bench.release:Release",
          "a release of CosyVoice2, part by part and from text to sound"),
-        ("cosyvoice2-reference", "wishbone.plugins.cosyvoice2.reference_bench:Reference",
+        ("cosyvoice2-reference", "wishbone.plugins.cosyvoice2.bench.public_code:Reference",
          "the public code of CosyVoice2 on the same release, from a checkout"),
     ]  # fmt: skip

@@ -13,6 +13,8 @@ from math import comb
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 SURE = 0.95
 """Wanted coverage of an interval; six rounds are the fewest that reach it."""
 FEWEST = 3
@@ -46,15 +48,8 @@ class Ratio:
 
 def spread(values: Sequence[float]) -> Spread:
     """Of at least one number; quartiles by linear interpolation."""
-    ordered = sorted(values)
-
-    def at(share: float) -> float:
-        place = share * (len(ordered) - 1)
-        below = int(place)
-        above = min(below + 1, len(ordered) - 1)
-        return ordered[below] + (place - below) * (ordered[above] - ordered[below])
-
-    return Spread(median(ordered), at(0.25), at(0.75), ordered[0], ordered[-1])
+    least, low, middle, high, most = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
+    return Spread(middle, low, high, least, most)
 
 
 def paired_ratio(above: Sequence[float | None], below: Sequence[float | None]) -> Ratio | None:

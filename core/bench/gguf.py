@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from wishbone.core.atomic import replacing
+
 TYPES = ("f32", "f16", "q8_0")
 WHOLE = {
     "emb.weight": "token_embd.weight",
@@ -38,20 +40,19 @@ FUSED = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")
 
 
 def write_gguf(path: Path, tensors: Mapping[str, Tensor], kind: str) -> None:
-    """One file of ``kind`` (see ``TYPES``), written aside and renamed."""
+    """One file of ``kind`` (see ``TYPES``)."""
     import gguf
 
     named = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
-    aside = path.with_name(f".{path.name}.part")
-    writer = gguf.GGUFWriter(aside, "rwkv7")
-    _describe(writer, named, kind)
-    for name, values in arranged(named).items():
-        _add(writer, name, values, kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    aside.replace(path)
+    with replacing(path) as temporary:
+        writer = gguf.GGUFWriter(temporary, "rwkv7")
+        _describe(writer, named, kind)
+        for name, values in arranged(named).items():
+            _add(writer, name, values, kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 def arranged(named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
+import torch
+
 from wishbone.core.bench.contenders import Contender, Times
+from wishbone.core.evaluate.speed import clocked
 
 
 @dataclass
@@ -25,8 +27,6 @@ class Memory(Contender):
 
     def load(self) -> dict[str, Any]:
         """Fill the block, and choose the fastest of three ways to read it."""
-        import torch
-
         count = self.config.megabytes * 2**20 // 4
         self.source = torch.ones(count, device=self.job.device)
         self.target = torch.empty_like(self.source)
@@ -35,8 +35,9 @@ class Memory(Contender):
             "dot": lambda: torch.dot(self.source, self.source),
             "max of integers": self.source.view(torch.int32).max,
         }
-        timed = {name: min(self._time(way) for _ in range(3)) for name, way in ways.items()}
-        best = min(timed, key=timed.__getitem__)
+        device = self.job.device
+        seconds = {name: min(clocked(way, device) for _ in range(3)) for name, way in ways.items()}
+        best = min(seconds, key=seconds.__getitem__)
         self.read = ways[best]
         size = 4 * count
         return {"engine": best, "case_bytes": {"read": size, "copy": 2 * size}}
@@ -44,13 +45,4 @@ class Memory(Contender):
     def run(self, case: str, count: int) -> Times:
         """Seconds of ``count`` passes over the block."""
         way = self.read if case == "read" else lambda: self.target.copy_(self.source)
-        return {"seconds": [self._time(way) for _ in range(count)]}
-
-    def _time(self, way: Callable[[], Any]) -> float:
-        begin = perf_counter()
-        way()
-        if self.job.device != "cpu":
-            import torch
-
-            torch.cuda.synchronize()
-        return perf_counter() - begin
+        return {"seconds": [clocked(way, self.job.device) for _ in range(count)]}

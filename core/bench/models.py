@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -14,7 +13,13 @@ from torch import Tensor, nn
 from wishbone.core.bench.contenders import Contender, Job, Times, available_bytes, resident_bytes
 from wishbone.core.compose import Config
 from wishbone.core.errors import CapabilityError
+from wishbone.core.evaluate.speed import clocked
 from wishbone.core.interfaces import Backbone, CodeSpace, Head, State
+from wishbone.core.model import SpeechLM
+from wishbone.core.plugin import registry
+from wishbone.core.schema import structured
+from wishbone.core.testing.common import trained_looking_
+from wishbone.core.weight_files import read_tensors
 
 FACTORS = ("w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2")
 """Ends of the names of RWKV-7's low-rank factors."""
@@ -129,7 +134,7 @@ class Wishbone(Contender):
         kind, _, number = case.partition(" ")
         if kind == "prefill":
             ids = self.ids[: int(number)].reshape(1, -1, 1)[:, : int(number)]
-            return {"seconds": [self._time(lambda: self._whole(ids)) for _ in range(count)]}
+            return {"seconds": self._times(count, lambda: self._whole(ids))}
         if self.left[case] < count + 1:
             # a fork of the dictionary; steps never change the tensors of another holder
             self.states[case] = dict(self.begin[case])
@@ -138,14 +143,14 @@ class Wishbone(Contender):
         state = self.states[case]
         self._step(self._next(), state)
         if self.job.device != "cpu":
-            begin = perf_counter()
-            for _ in range(count):
-                self._step(self._next(), state)
-            torch.cuda.synchronize()
-            return {"seconds": [(perf_counter() - begin) / count]}
-        return {
-            "seconds": [self._time(lambda: self._step(self._next(), state)) for _ in range(count)]
-        }
+            # all at once, as waiting after each would be part of it
+
+            def steps() -> None:
+                for _ in range(count):
+                    self._step(self._next(), state)
+
+            return {"seconds": [clocked(steps, self.job.device) / count]}
+        return {"seconds": self._times(count, lambda: self._step(self._next(), state))}
 
     def _first(self) -> State:
         return self.backbone.init_state(self.config.batch, device=self.job.device)
@@ -167,12 +172,8 @@ class Wishbone(Contender):
             hidden, _ = self.backbone(self.head.embed(ids).to(self.kind))
         return self.head(hidden[0, -1].to(self.head.output.weight.dtype)).float()
 
-    def _time(self, work: Any) -> float:
-        begin = perf_counter()
-        work()
-        if self.job.device != "cpu":
-            torch.cuda.synchronize()
-        return perf_counter() - begin
+    def _times(self, count: int, work: Callable[[], Tensor]) -> list[float]:
+        return [clocked(work, self.job.device) for _ in range(count)]
 
     def _step_bytes(self) -> int:
         """What a step must read of the weights, and read and write of the state."""
@@ -212,6 +213,16 @@ def accelerated(part: Backbone | Head, engine: str, weights: str) -> str:
     return part.accelerate(FASTEST[-1], weights)
 
 
+def accelerated_model(model: SpeechLM, engine: str, weights: str) -> dict[str, Any]:
+    """Ask both parts of ``model`` for an engine -> facts of a contender: engine, version, size."""
+    names = [accelerated(part, engine, weights) for part in (model.backbone, model.head)]
+    return {
+        "engine": ", head ".join(dict.fromkeys(names)),
+        "version": f"torch {torch.__version__}",
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
 def accelerated_head(head: Head, engine: str, weights: str) -> str:
     """As ``accelerated``; a head without that engine is plain PyTorch, cast where sixteen bits do.
 
@@ -232,11 +243,6 @@ def build(job: Job, slot: Mapping[str, Any]) -> tuple[Backbone, Head]:
 
     From the suite's file of weights where it has one, else random weights that look trained.
     """
-    from wishbone.core.plugin import registry
-    from wishbone.core.schema import structured
-    from wishbone.core.testing.common import trained_looking_
-    from wishbone.core.weight_files import read_tensors
-
     fields = {key: value for key, value in slot.items() if key != "name"}
     kind = registry().get("backbone", slot["name"])
     config = structured(kind.Config, fields, "model.backbone", Config({}))

@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from wishbone.core.atomic import write_text
 from wishbone.core.bench import plots
 from wishbone.core.bench.terminal import (
     HEADS,
@@ -26,11 +27,9 @@ FILE = "bench.html"
 
 
 def write_page(result: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``bench.html`` into ``folder``, aside and renamed."""
+    """Write ``bench.html`` into ``folder``."""
     path = folder / FILE
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(page(result), encoding="utf-8")
-    aside.replace(path)
+    write_text(path, page(result))
     return path
 
 

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.atomic import write_text
 from wishbone.core.bench.arithmetic import judge, overall, paired_ratio, spread, verdict
 from wishbone.core.bench.contenders import version_of
 from wishbone.core.bench.plan import Plan, split_sample
 from wishbone.core.bench.rounds import Outcome, Standing
+from wishbone.core.evaluate import speed
 
 FORMAT = "wishbone-bench/1"
 """First part of every ``bench.json``; a change that readers must know of raises the number."""
@@ -62,11 +64,9 @@ def whole_result(
 
 
 def write_json(result: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``bench.json`` into ``folder``, aside and renamed."""
+    """Write ``bench.json`` into ``folder``."""
     path = folder / JSON_FILE
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_text(path, json.dumps(result, indent=1) + "\n")
     return path
 
 
@@ -77,15 +77,12 @@ def now() -> datetime:
 
 def machine() -> dict[str, Any]:
     """Where it ran: processor, cores, memory in bytes, load, GPU."""
-    from wishbone.core.evaluate.speed import machine as of_speed
-
-    found = of_speed()
-    found.pop("threads", None)
+    facts = {name: fact for name, fact in speed.machine().items() if name != "threads"}
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         memory = 0
-    return {**found, "memory": memory}
+    return {**facts, "memory": memory}
 
 
 def versions() -> dict[str, str]:

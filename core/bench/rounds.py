@@ -17,7 +17,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from wishbone.core.bench.contenders import Job
+from wishbone.core.bench.contenders import Job, load_class
 from wishbone.core.bench.plan import Entry, Plan
 from wishbone.core.bench.protocol import ContenderLost, ContenderRefused, Worker
 
@@ -110,7 +110,6 @@ def _note_missing(outcome: Outcome) -> None:
 
 def _write_weights(folder: Path, plan: Plan, outcome: Outcome) -> None:
     from wishbone.core.bench.checkpoints import write_checkpoints
-    from wishbone.core.bench.contenders import load_class
 
     files = set()
     for standing in outcome.standings.values():

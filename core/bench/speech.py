@@ -10,6 +10,9 @@ from time import perf_counter
 from typing import Any
 
 from wishbone.core.bench.contenders import Contender, Times, peak_bytes, resident_bytes
+from wishbone.core.bench.models import accelerated_model
+from wishbone.core.serve.server import Server
+from wishbone.core.speaker import load
 
 LATE = 0.02
 """Seconds a chunk may come after the one before has been played; players buffer more."""
@@ -40,22 +43,10 @@ class SpeakingSystem(Contender):
 
     def load(self) -> dict[str, Any]:
         """Build it and read its weights."""
-        import torch
-
-        from wishbone.core.bench.models import accelerated
-        from wishbone.core.speaker import load
-
         before = resident_bytes()
         self.system = load(self.config.system, self.config.overrides, self.job.device)
-        model = self.system.model
-        engine = accelerated(model.backbone, self.config.engine, self.config.weights)
-        head = accelerated(model.head, self.config.engine, self.config.weights)
-        return {
-            "engine": engine if head == engine else f"{engine}, head {head}",
-            "version": f"torch {torch.__version__}",
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "loaded_bytes": resident_bytes() - before,
-        }
+        facts = accelerated_model(self.system.model, self.config.engine, self.config.weights)
+        return {**facts, "loaded_bytes": resident_bytes() - before}
 
     def prepare(self, case: str) -> dict[str, Any]:
         """Speak once; how much memory the process held at most by then."""
@@ -86,8 +77,6 @@ class SpeakingSystem(Contender):
         return most
 
     def _keeps_up(self, crowd: int) -> bool:
-        from wishbone.core.serve.server import Server
-
         server = Server(self.system, crowd)
         texts = list(islice(cycle(self.job.model["sentences"]), crowd))
         late = [float("inf")] * crowd

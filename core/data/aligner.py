@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core import audio as sound
+from wishbone.core.atomic import replacing
 from wishbone.core.errors import DataError
 from wishbone.core.interfaces import Word
 
@@ -114,11 +115,10 @@ class Aligner(nn.Module):
         return classes, classes == SILENCE
 
     def save(self, path: Path) -> None:
-        """Weights and symbols into one safetensors file, written aside and renamed."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        save_file(self.state_dict(), aside, metadata={"symbols": json.dumps(self.symbols)})
-        aside.replace(path)
+        """Weights and symbols into one safetensors file."""
+        with replacing(path) as temporary:
+            notes = {"symbols": json.dumps(self.symbols)}
+            save_file(self.state_dict(), temporary, metadata=notes)
 
 
 @dataclass(frozen=True)

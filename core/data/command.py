@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from wishbone.core.arguments import Parser
+from wishbone.core.atomic import write_text
 from wishbone.core.errors import UsageError
 
-EPILOGUE = """Every subcommand goes on where it was stopped, and writes report.json beside its
-files: what was kept, what was dropped, and why."""
+EPILOGUE = """Every subcommand goes on where it was stopped; several may write other parts of one
+folder at once. 'wishbone data report FOLDER' says what was kept, what was dropped, and why."""
 
 
 def main(argv: list[str]) -> int:
@@ -42,6 +44,12 @@ def _parser() -> Parser:
     looking = commands.add_parser("inspect", help="figures of token data or audio data")
     looking.add_argument("folder")
     looking.set_defaults(run=_inspect)
+    report = commands.add_parser("report", help="what was kept and dropped while it was made")
+    report.add_argument("folder", help="folder that another subcommand wrote")
+    report.add_argument(
+        "--out", type=Path, help="file for all of it as JSON, with each dropped utterance"
+    )
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -228,4 +236,19 @@ def _inspect(options: argparse.Namespace) -> int:
 
     for name, value in inspect(options.folder).items():
         print(f"{name:<34}{value}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from wishbone.core.data.shards import gathered
+
+    report = gathered(options.folder)
+    total = report.total()
+    lines = {**report.settings, "shards": len(report.shards)}
+    lines |= {name: total[name] for name in ("kept", "hours")}
+    lines |= {f"dropped: {reason}": count for reason, count in total["dropped"].items()}
+    for name, value in lines.items():
+        print(f"{name:<34}{value}")
+    if options.out is not None:
+        write_text(options.out, json.dumps(report.as_data(), indent=1, ensure_ascii=False) + "\n")
     return 0

@@ -1,7 +1,7 @@
-"""Work cut into shards: several processes, one report, and nothing done twice.
+"""Work cut into shards: several processes, one report for each shard, and nothing done twice.
 
-A shard is one Parquet file of the output folder, written aside and renamed, so a shard that is
-there is complete. ``report.json`` says what each shard kept and dropped, and why.
+A shard is one Parquet file of the output folder, so a shard that is there is complete.
+``report/NAME.json`` says what it kept and dropped, and why; ``Report`` gathers these files.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.data.tokens import write_text
+from wishbone.core.atomic import write_text
 from wishbone.core.errors import DataError
 
+REPORTS = "report"
+"""Folder inside an output folder with a file for each shard."""
 REPORT = "report.json"
+"""The one file of earlier versions, still read."""
+BEGUN = "settings"
+"""Name of the file that is written before there is a shard."""
 
 
 @dataclass
@@ -40,27 +45,50 @@ class ShardReport:
 
 
 class Report:
-    """``report.json`` of an output folder, rewritten after every shard."""
+    """What became of every shard of an output folder, gathered from one file for each of them.
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.path = folder / REPORT
-        self.settings = settings
+    As no two shards share a file, several processes can write into one folder. ``settings`` are
+    those of the command, or None to take them from the files. Raises ``DataError`` where the
+    folder was begun with others, or holds Parquet files that no report tells of.
+    """
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(folder)
+        # as JSON gives them back, where tuples are lists
+        self.settings = None if settings is None else json.loads(json.dumps(settings))
         self.shards: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
-            self._read_back()
-        elif folder.exists() and any(folder.glob("*.parquet")):
+        if self.gather() or settings is None:
+            return
+        if any(self.folder.glob("*.parquet")):
             raise DataError(
                 "The folder holds Parquet files without a report, so nobody knows what they are.",
                 str(folder),
                 "Choose another folder for the output.",
             )
+        # before the first shard, so that a process that starts meanwhile sees whose folder it is
+        self._write(BEGUN, {})
 
     def add(self, report: ShardReport) -> None:
-        """Take a finished shard in and write the file."""
+        """Take a finished shard in and write its file."""
         self.shards[report.name] = asdict(report)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = {"settings": self.settings, "total": self.total(), "shards": self.shards}
-        write_text(self.path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+        self._write(report.name, {report.name: self.shards[report.name]})
+
+    def gather(self) -> int:
+        """Read what all processes have reported by now -> the number of files."""
+        paths = sorted((self.folder / REPORTS).glob("*.json"))
+        # folders of earlier versions have one file for all; what was made since stands in others
+        before = self.folder / REPORT
+        paths = [before, *paths] if before.exists() else paths
+        for path in paths:
+            settings, shards = _read(path)
+            self.settings = settings if self.settings is None else self.settings
+            _refuse_other(settings, self.settings, path)
+            self.shards |= shards
+        return len(paths)
+
+    def done(self, name: str) -> bool:
+        """Tell whether a shard is complete; without an entry it was renamed just before a kill."""
+        return (self.folder / f"{name}.parquet").exists() and name in self.shards
 
     def count(self, name: str) -> int:
         """Utterances a shard accounts for, kept or dropped; 0 when it is not there."""
@@ -80,22 +108,46 @@ class Report:
             "dropped": dict(reasons.most_common()),
         }
 
-    def _read_back(self) -> None:
-        try:
-            before = json.loads(self.path.read_text(encoding="utf-8"))
-            settings, self.shards = before["settings"], dict(before["shards"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"The report cannot be read: {error}.", str(self.path), "Choose another folder."
-            ) from error
-        now = json.loads(json.dumps(self.settings))
-        differ = [k for k in settings.keys() | now.keys() if settings.get(k) != now.get(k)]
-        if differ:
-            raise DataError(
-                f"The folder was begun with another value of: {', '.join(sorted(differ))}.",
-                str(self.path),
-                "Choose another folder for the output, or repeat the first command.",
-            )
+    def as_data(self) -> dict[str, Any]:
+        """Settings, sums and every shard by name."""
+        shards = dict(sorted(self.shards.items()))
+        return {"settings": self.settings, "total": self.total(), "shards": shards}
+
+    def _write(self, name: str, shards: Mapping[str, Any]) -> None:
+        data = {"settings": self.settings, "shards": shards}
+        text = json.dumps(data, indent=1, ensure_ascii=False)
+        write_text(self.folder / REPORTS / f"{name}.json", text + "\n")
+
+
+def gathered(folder: str | Path) -> Report:
+    """The report of a folder that ``wishbone data`` wrote. Raises ``DataError`` if it has none."""
+    report = Report(folder)
+    if report.settings is None:
+        raise DataError(
+            "The folder has no report.", str(folder), "Give a folder that 'wishbone data' wrote."
+        )
+    return report
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings and shards of one report file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return dict(data["settings"]), dict(data["shards"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"The report cannot be read: {error}.", str(path), "Choose another folder."
+        ) from error
+
+
+def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    differ = [k for k in before.keys() | now.keys() if before.get(k) != now.get(k)]
+    if differ:
+        raise DataError(
+            f"The folder was begun with another value of: {', '.join(sorted(differ))}.",
+            str(path),
+            "Choose another folder for the output, or repeat the first command.",
+        )
 
 
 def run_shards(
@@ -120,7 +172,7 @@ def run_shards(
     waiting = [
         job
         for job in jobs
-        if not _done(job[0], folder, report) or report.count(job[0]) < len(lines.get(job[0], ()))
+        if not report.done(job[0]) or report.count(job[0]) < len(lines.get(job[0], ()))
     ]
     if len(waiting) < len(jobs):
         _say(f"{len(jobs) - len(waiting)} of {len(jobs)} shards are there already")
@@ -135,16 +187,16 @@ def run_shards(
             f" {len(result.dropped)} dropped  {seconds / max(passed, 1e-9):.1f} x real time"
             f"  {left // 60}:{left % 60:02d} left"
         )
+    # other processes may have added theirs meanwhile
+    report.gather()
     total = report.total()
-    _say(f"{folder}: {total['kept']} utterances, {total['hours']} h; see {report.path}")
+    _say(
+        f"{folder}: {total['kept']} utterances, {total['hours']} h;"
+        f" see 'wishbone data report {folder}'"
+    )
     for reason, count in total["dropped"].items():
         _say(f"  dropped {count}: {reason}")
     return report
-
-
-def _done(name: str, folder: Path, report: Report) -> bool:
-    """A file without an entry in the report was renamed just before a kill: it is made again."""
-    return (folder / f"{name}.parquet").exists() and name in report.shards
 
 
 def _refuse_overlaps(lines: Mapping[str, range], report: Report) -> None:
@@ -156,7 +208,7 @@ def _refuse_overlaps(lines: Mapping[str, range], report: Report) -> None:
                 raise DataError(
                     f"Lines {first} to {last - 1} are in the shard {name} already, and would be in"
                     f" {other} again.",
-                    str(report.path),
+                    str(report.folder),
                     "Start at a line where a shard begins or at one after the last of them.",
                 )
 

@@ -65,7 +65,7 @@ def write(
                 seen.add(ids)
                 rows.append(_row(identity, text, ids))
         shard.kept = len(rows)
-        if not (out / f"{name}.parquet").exists():
+        if not report.done(name):
             write_tokens(out / f"{name}.parquet", rows, about)
             report.add(shard)
     if not report.total()["kept"]:

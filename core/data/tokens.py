@@ -10,7 +10,6 @@ and words that has. What made the ids stands in the schema's metadata under ``wi
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from wishbone.core.atomic import replacing
 from wishbone.core.compose import weights_folder
 from wishbone.core.errors import DataError, MissingExtra
 from wishbone.core.interfaces import Prompt, Sample
@@ -240,7 +240,7 @@ def _optional(name: str, tables: Sequence[Any]) -> Ragged | None:
 
 
 def write_tokens(path: str | Path, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
-    """Write one Parquet file of token data, aside and renamed."""
+    """Write one Parquet file of token data."""
     pyarrow = arrow()
     numbers = pyarrow.list_(pyarrow.int32())
     schema = pyarrow.schema(
@@ -261,18 +261,5 @@ def write_tokens(path: str | Path, rows: Sequence[dict[str, Any]], about: dict[s
 
 def write_table(path: str | Path, table: Any) -> None:
     """Write a pyarrow table to a Parquet file that is either all there or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        arrow().parquet.write_table(table, aside, compression="zstd")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that is either all there or as it was."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    with replacing(path) as temporary:
+        arrow().parquet.write_table(table, temporary, compression="zstd")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from wishbone.core.arguments import Parser, add_engine
+from wishbone.core.atomic import write_text
 from wishbone.core.errors import UsageError
 from wishbone.core.evaluate import confound, listening
 from wishbone.core.evaluate.arms import Arm
@@ -133,7 +134,7 @@ def run(
         "reference_folder": str(plan.reference or ""),
         "provenance": _provenance(plan, command, begin),
     }
-    _write_json(out / "ab.json", result)
+    write_text(out / "ab.json", as_text(result))
     report = write_report(result, items, out)
     terminal.show(result)
     terminal.say(f"wrote {out / 'ab.json'}, {items.path} and {report}")
@@ -189,7 +190,7 @@ def _claim(plan: Plan, out: Path) -> Items:
             "The folder holds something that is no A/B.", str(out), "Choose another --out."
         )
     out.mkdir(parents=True, exist_ok=True)
-    _write_json(mark, said)
+    write_text(mark, as_text(said))
     return Items(out / "items.jsonl")
 
 
@@ -247,7 +248,7 @@ def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> 
         "machine": speed.machine(),
         "sample_rate": {key: s.decoder.sample_rate for key, s in systems.items()},
     }
-    _write_json(path, measured)
+    write_text(path, as_text(measured))
     return measured
 
 
@@ -314,12 +315,6 @@ def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, A
         "trained": {each.key: confound.provenance(each) for each in plan.checkpoints},
         "seed": plan.seed,
     }
-
-
-def _write_json(path: Path, data: Any) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(as_text(data), encoding="utf-8")
-    aside.replace(path)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.arguments import Parser, add_engine
+from wishbone.core.atomic import write_text
 from wishbone.core.errors import UsageError
 from wishbone.core.evaluate import drift, endings, voices
 from wishbone.core.evaluate.clips import Clip, read_audio, read_folder, read_lines
@@ -248,12 +249,9 @@ def keep(path: Path | None, panel: Panel, data: dict[str, Any]) -> None:
 
 
 def write_json(path: Path | None, data: dict[str, Any]) -> None:
-    """Write by way of a temporary file; nothing without a path."""
-    if path is None:
-        return
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    """Write one file of JSON; nothing without a path."""
+    if path is not None:
+        write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 import torch
 
+from wishbone.core.atomic import replacing
 from wishbone.core.evaluate.clips import failure
 from wishbone.core.evaluate.plan import Plan, Prompt
 from wishbone.core.pipeline import Utterance, stream
@@ -109,13 +110,11 @@ def schedule(plan: Plan) -> Iterator[tuple[Prompt, int, str]]:
 
 
 def write(path: Path, audio: np.ndarray, rate: int) -> None:
-    """A FLAC file of 16 bits, aside and renamed; none for no audio, which FLAC cannot hold."""
+    """A FLAC file of 16 bits; none for no audio, which FLAC cannot hold."""
     if not len(audio):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
-    soundfile.write(aside, np.clip(audio, -1, 1), rate, format="FLAC", subtype="PCM_16")
-    aside.replace(path)
+    with replacing(path) as temporary:
+        soundfile.write(temporary, np.clip(audio, -1, 1), rate, format="FLAC", subtype="PCM_16")
 
 
 def _stall(chunks: Sequence[torch.Tensor], arrived: Sequence[float], rate: int) -> float:

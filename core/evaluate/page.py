@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.atomic import write_text
 from wishbone.core.compose import bundled
 from wishbone.core.errors import DataError
 from wishbone.core.evaluate import plots, tables, words
@@ -106,7 +107,5 @@ def _place(folder: Path, name: str, made: str) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    write_text(path, text)
     return path

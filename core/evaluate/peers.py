@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from wishbone.core.atomic import write_text
 from wishbone.core.errors import DataError, WishboneError
 from wishbone.core.evaluate.clips import Clip, resample
 from wishbone.core.evaluate.extras import need
@@ -197,15 +198,13 @@ class Listening:
         rows = [self.known[mark] for mark in marks if mark in self.known]
         self.sets[name] = {"bits_per_second": bits, "items": rows}
         if self.path:
-            aside = self.path.with_name(f".{self.path.name}.new")
             # rows of an earlier run that this one has not come to yet are kept
             others = {mark for each in self.sets.values() for mark in _marks(each["items"])}
             rest = [row for mark, row in self.known.items() if mark not in others]
             sets = self.sets | ({"not used": {"items": rest}} if rest else {})
             whole = {"signatures": self.panel.first.signatures, "sets": sets}
             text = json.dumps(whole, indent=1, ensure_ascii=False)
-            aside.write_text(text + "\n", encoding="utf-8")
-            aside.replace(self.path)
+            write_text(self.path, text + "\n")
         return rows
 
 

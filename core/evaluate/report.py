@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from wishbone.core.atomic import write_text
 from wishbone.core.evaluate import budget, pictures, plots, tables, words
 from wishbone.core.evaluate.clips import read_audio
 from wishbone.core.evaluate.compare import value
@@ -43,9 +44,7 @@ def write_report(result: Mapping[str, Any], items: Items, out: Path) -> Path:
     )
     page = environment.get_template("report.html").render(context(result, items, out))
     path = out / "report.html"
-    aside = path.with_name(".report.html.new")
-    aside.write_text(page, encoding="utf-8")
-    aside.replace(path)
+    write_text(path, page)
     return path
 
 

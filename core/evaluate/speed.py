@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -42,6 +42,15 @@ loaded = peak()
 seconds = pipeline.say(system, text, voice or None).seconds
 print(json.dumps({"imported": imported, "loaded": loaded, "peak": peak(), "seconds": seconds}))
 """
+
+
+def clocked(work: Callable[[], object], device: str | torch.device) -> float:
+    """Seconds of one call by the clock, until the device has finished it."""
+    begin = perf_counter()
+    work()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+    return perf_counter() - begin
 
 
 def against_length(
@@ -88,13 +97,14 @@ class _Walk:
             self.position += size
         # steps may write into the state; the walk goes on from a copy of it
         state = {name: part.clone() for name, part in self.state.items()}
-        times = []
+        times, head = [], self.system.model.head
         for _ in range(steps):
             vector = self._vectors(1)
-            begin = perf_counter()
-            self.system.model.head(self.backbone.step_(vector, state)[0, 0])
-            self._wait()
-            times.append(perf_counter() - begin)
+
+            def step(vector: torch.Tensor = vector) -> None:
+                head(self.backbone.step_(vector, state)[0, 0])
+
+            times.append(clocked(step, self.system.model.device))
         return {
             "seconds": float(seconds),
             "positions": self.position,
@@ -107,10 +117,6 @@ class _Walk:
         model = self.system.model
         noise = torch.randn(1, count, self.backbone.width, generator=self.random)
         return noise.to(model.device, model.dtype)
-
-    def _wait(self) -> None:
-        if self.system.model.device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 def peak_memory(

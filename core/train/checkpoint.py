@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
+from wishbone.core.atomic import replace_folder, write_text
 from wishbone.core.compose import dump
-from wishbone.core.data.tokens import write_text
 from wishbone.core.errors import CheckpointError, ConfigError
 from wishbone.core.loading import load_tensors
 from wishbone.core.model import SpeechLM
@@ -115,7 +115,7 @@ class Run:
         here.wait()
         if here.leads:
             write_text(aside / "state.json", json.dumps(state, indent=2) + "\n")
-            aside.rename(target)
+            replace_folder(aside, target)
             for old in self._all()[: -self.keep]:
                 shutil.rmtree(old)
         return target

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
+from wishbone.core.atomic import write_text
 from wishbone.core.build import build_layout, build_model
 from wishbone.core.compose import Config
-from wishbone.core.data.tokens import TokenCorpus, write_text
+from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError, WishboneError
 from wishbone.core.interfaces import CodeSpace
 from wishbone.core.objective import Objective

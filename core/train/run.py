@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wishbone.core.atomic import replace_folder
 from wishbone.core.checkpoint import save
 from wishbone.core.compose import Config, weights_folder
 from wishbone.core.data.corpora import read_corpus
@@ -115,12 +116,7 @@ def export(
     aside = run.folder / f".{target.name}.new"
     shutil.rmtree(aside, ignore_errors=True)
     save(aside, weights, config | {"weights": "."}, origin)
-    old = run.folder / f".{target.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    aside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(aside, target)
     print(f"wrote {target}  held-out loss {held_out_loss:.4f}", file=sys.stderr)
     return target
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wishbone.core.atomic import replacing
 from wishbone.core.errors import DataError
 from wishbone.core.pitch import track
 from wishbone.core.provenance import hash_files
@@ -98,11 +98,8 @@ def prepared(file: Path) -> list[Recording]:
             for name in ("audio", "pitch", "voiced", "labels")
         }
         frames = np.array([len(item.labels) // 2 for item in made])
-        kept.parent.mkdir(exist_ok=True)
-        aside = kept.with_suffix(f".{os.getpid()}.tmp")
-        with aside.open("wb") as out:
+        with replacing(kept) as temporary, temporary.open("wb") as out:
             np.savez(out, frames=frames, **arrays)
-        os.replace(aside, kept)
     with np.load(kept, allow_pickle=False) as stored:
         cuts = np.cumsum(stored["frames"])[:-1]
         parts = (

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from dataclasses import asdict
@@ -24,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.core.atomic import replacing, write_text
 from wishbone.core.cli import guarded
 from wishbone.core.errors import CheckpointError, UsageError
 from wishbone.core.provenance import hash_files
@@ -376,14 +376,14 @@ def train(
 
 
 def save(model: Trainee, options: argparse.Namespace, count: int, data: str) -> None:
-    """Everything, so that the next stage can start from it; written aside and renamed.
+    """Everything, so that the next stage can start from it.
 
     ``data`` is the hash of the audio data that was used.
     """
     path = options.out / "model.safetensors"
     notes = {"stage": options.stage, "steps": str(count), "seed": str(options.seed)}
-    save_file(model.state_dict(), path.with_suffix(".tmp"), metadata=notes)
-    os.replace(path.with_suffix(".tmp"), path)
+    with replacing(path) as temporary:
+        save_file(model.state_dict(), temporary, metadata=notes)
     earlier = options.start.with_name("config.json") if options.start else None
     stages = json.loads(earlier.read_text()).get("stages", []) if earlier else []
     settings = {
@@ -393,7 +393,7 @@ def save(model: Trainee, options: argparse.Namespace, count: int, data: str) -> 
         "data": data,
         "stages": [*stages, {"stage": options.stage, "steps": count, "hours": options.hours}],
     }
-    (options.out / "config.json").write_text(json.dumps(settings, indent=1))
+    write_text(options.out / "config.json", json.dumps(settings, indent=1))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ library would compute otherwise than ``peft`` is refused.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wishbone.core.atomic import new_folder
 from wishbone.core.errors import CheckpointError
 from wishbone.plugins.peft.layers import PARTS, sizes
 from wishbone.plugins.peft.names import ours, theirs
@@ -124,18 +123,11 @@ def write_adapter(
         for module, parts in layers.items()
         for part, tensor in parts.items()
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with new_folder(folder) as temporary:
         metadata = {"format": "pt"} | ({BASE: adapter.base} if adapter.base else {})
-        save_file(tensors, aside / FILE, metadata=metadata)
+        save_file(tensors, temporary / FILE, metadata=metadata)
         text = json.dumps(_config(adapter, layers), indent=2, sort_keys=True)
-        (aside / CONFIG).write_text(text + "\n", encoding="utf-8")
-        aside.chmod(0o755)
-        aside.rename(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
     return folder
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wishbone.core.atomic import new_folder
 from wishbone.core.convert import Converted
 from wishbone.core.errors import CheckpointError
-from wishbone.core.foreign import check, new_folder, read_folder, write_pickle
+from wishbone.core.foreign import check, read_folder, write_pickle
 from wishbone.core.weight_files import read_tensors, write_tensors
 from wishbone.plugins.rwkv7.backbone import RWKV7
 

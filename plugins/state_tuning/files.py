@@ -89,5 +89,4 @@ def write_time_state(path: str | Path, start: State) -> None:
         for name, match in matches.items()
         if match
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     (write_tensors if path.suffix == ".safetensors" else write_pickle)(path, tensors)

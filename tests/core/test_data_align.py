@@ -1,7 +1,6 @@
 """Alignment: the best path is the best one, tones are found where they lie, texts stay whole."""
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from wishbone.core.data import align as aligning  # noqa: E402
 from wishbone.core.data import aligner  # noqa: E402
 from wishbone.core.data.aligner import Aligner, Alignment, best_path  # noqa: E402
 from wishbone.core.data.command import main  # noqa: E402
+from wishbone.core.data.shards import gathered  # noqa: E402
 from wishbone.core.data.sources import parts  # noqa: E402
 from wishbone.core.data.speak import write_audio  # noqa: E402
 
@@ -164,7 +164,7 @@ def test_recordings_become_audio_data(tmp_path, small, like, voice, capsys):
     found = list(parts([out])[0].recordings())
     # the recording that says something else is left out, and its score is the reason
     assert [each.id for each in found] == [f"v{n}" for n in range(7)]
-    dropped = json.loads((out / "report.json").read_text())["shards"]["voice-000000"]["dropped"]
+    dropped = gathered(out).shards["voice-000000"]["dropped"]
     assert dropped[0]["id"] == "v7" and "something else" in dropped[0]["reason"]
     for each in found:
         ends = np.array(each.phoneme_ends)

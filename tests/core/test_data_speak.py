@@ -1,6 +1,5 @@
 """Making audio and tokens: resume, reports, odd recordings, no overwriting."""
 
-import json
 from dataclasses import dataclass
 
 import pytest
@@ -16,7 +15,7 @@ parquet = pytest.importorskip(
 
 from wishbone.core.data import speak as speaking  # noqa: E402
 from wishbone.core.data.command import main  # noqa: E402
-from wishbone.core.data.shards import REPORT  # noqa: E402
+from wishbone.core.data.shards import gathered  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
 from wishbone.core.weight_files import write_tensors  # noqa: E402
 from wishbone.plugins.fsqcodec.tokenizer import FSQCodecTokenizer  # noqa: E402
@@ -64,7 +63,7 @@ def lines(folder, *texts):
 
 
 def report_of(folder):
-    return json.loads((folder / REPORT).read_text())
+    return gathered(folder).as_data()
 
 
 def test_the_report_says_what_was_dropped_and_why(tmp_path, teacher):

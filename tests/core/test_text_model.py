@@ -17,6 +17,7 @@ from wishbone.core.text_layout import TextLayout
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
 from wishbone.core.data.command import main as data  # noqa: E402
+from wishbone.core.data.shards import gathered  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
 from wishbone.core.train.command import main as train  # noqa: E402
 from wishbone.core.weight_files import read_tensors  # noqa: E402
@@ -74,7 +75,7 @@ def test_data_are_ids_once_each_and_what_is_excluded_is_missing(tmp_path):
     write_all(tmp_path)
     corpus = read_tokens(tmp_path / "tokens")
     assert sorted(corpus.texts) == sorted(SENTENCES[:4]) and not len(corpus.codes.values)
-    dropped = json.loads((tmp_path / "tokens" / "report.json").read_text())["total"]["dropped"]
+    dropped = gathered(tmp_path / "tokens").total()["dropped"]
     assert dropped == {"nothing in it has an id": 1, "excluded, or there already": 1}
     (tmp_path / "out.txt").write_text("the cat number TWO sat on the mat\n")
     words = ["text", str(tmp_path / "sentences.txt"), "--system", str(tmp_path / "text.yaml")]

@@ -107,6 +107,40 @@ def test_no_file_names_the_host_of_a_registry():
     assert wrong == []
 
 
+ATOMIC = "core/atomic.py"
+"""Where writing a file aside and renaming it is defined; kernels, which import nothing of core,
+write their compiled libraries themselves."""
+
+
+def renames(source):
+    """Lines that move a file over another: ``os.replace``, ``os.rename``, ``Path.replace`` and so
+    on. ``str.replace`` and ``dataclasses.replace`` have more arguments than one."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        called, name = ast.unparse(node.func), node.func.attr
+        of_path = len(node.args) == 1 and not node.keywords and name in ("replace", "rename")
+        if of_path or called in ("os.replace", "os.rename", "shutil.move", "tempfile.mkstemp"):
+            found.append(f"line {node.lineno}: {called}")
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if name_of(p) != ATOMIC], ids=name_of)
+def test_files_are_written_aside_in_one_place(path):
+    assert name_of(path).startswith("kernels/") or renames(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["aside.replace(path)", "aside.rename(path)", "os.replace(a, b)", "shutil.move(a, b)"],
+)
+def test_renaming_by_hand_is_seen(source):
+    assert renames(source)
+    assert renames((ROOT / ATOMIC).read_text())
+    assert not renames("text.replace('a', 'b'); dataclasses.replace(x, y=1); replace(x)")
+
+
 def public_definitions(tree):
     """(qualified name, node) of every public class, method and function of a module."""
 

@@ -8,8 +8,9 @@ from cosyvoice2_release import write, write_system
 
 from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.plan import read_plan
-from wishbone.plugins.cosyvoice2.reference_bench import Reference, ReferenceConfig
-from wishbone.plugins.cosyvoice2.release_bench import Release, ReleaseConfig, Shares, request
+from wishbone.plugins.cosyvoice2.bench.public_code import Reference, ReferenceConfig
+from wishbone.plugins.cosyvoice2.bench.release import Release, ReleaseConfig
+from wishbone.plugins.cosyvoice2.bench.speaking import Shares, request
 
 pytest.importorskip("tokenizers", reason="pip install 'wishbone-tts[cosyvoice2]'")
 CODES, PROMPT = 23, 10
@@ -28,7 +29,7 @@ def job(tmp_path_factory):
 @pytest.fixture(scope="module")
 def contender(job):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wishbone.plugins.cosyvoice2.release_bench.one_core", lambda job: None)
+        patch.setattr("wishbone.plugins.cosyvoice2.bench.speaking.one_core", lambda job: None)
         made = Release(ReleaseConfig(engine="eager"), job)
         made.load()
     return made
@@ -36,9 +37,9 @@ def contender(job):
 
 def test_the_request_is_the_same_in_every_process(job):
     one, two = request(job.model), request(job.model)
-    assert one.text == two.text and torch.equal(one.heard, two.heard)
+    assert one.text == two.text and torch.equal(one.codes, two.codes)
     assert torch.equal(one.mel, two.mel) and torch.equal(one.speaker, two.speaker)
-    assert len(one.mel) == 2 * len(one.heard) == 2 * PROMPT
+    assert len(one.mel) == 2 * len(one.codes) == 2 * PROMPT
     assert int(len(one.text) * one.ratio) == CODES
 
 

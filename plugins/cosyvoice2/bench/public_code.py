@@ -19,7 +19,7 @@ import os
 import random
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,16 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.bench.contenders import Contender, Job, Times, resident_bytes, version_of
-from wishbone.plugins.cosyvoice2.release_bench import (
-    Shares,
-    excitation,
-    merged,
-    no_release,
-    one_core,
-    random_mel,
-    request,
-)
+from wishbone.core.bench.contenders import Job, version_of
+from wishbone.plugins.cosyvoice2.bench.speaking import CODES, Speaking, excitation, no_release
 
 CHECKOUT, PACKAGES = "WISHBONE_COSYVOICE", "WISHBONE_COSYVOICE_PACKAGES"
 """Environment variables, where the suite names no folder."""
@@ -69,8 +61,8 @@ class ReferenceConfig:
     first; else WISHBONE_COSYVOICE_PACKAGES."""
 
 
-class Reference(Contender):
-    """Cases as of ``Release``."""
+class Reference(Speaking):
+    """The public code's side; it keeps nothing of a voice."""
 
     Config = ReferenceConfig
 
@@ -91,21 +83,17 @@ class Reference(Contender):
         ]
         return f"it needs {', '.join(absent)}" if absent else no_release(job)
 
-    def load(self) -> dict[str, Any]:
+    def build(self) -> dict[str, Any]:
         """Import it, build it, let it load its files."""
-        one_core(self.job)
-        before = resident_bytes()
         checkout = _folder(self.config.checkout, CHECKOUT)
         packages = _folder(self.config.packages, PACKAGES)
         assert checkout is not None
         roots = [packages, checkout, checkout / "third_party/Matcha-TTS"]
         sys.path[:0] = [str(root) for root in roots if root is not None]
-        self.request = request(self.job.model)
         folder = Path(self.job.model["release"])
         with _helped():
             self.model = _build(folder)
         _fill(self.model, folder)
-        self.shares = Shares()
         self.shares.watch("flow", self.model.flow, "inference")
         self.shares.watch("vocoder", self.model.hift, "inference")
         llm, ratio = self.model.llm, self.request.ratio
@@ -118,67 +106,50 @@ class Reference(Contender):
             "engine": "public code, eager",
             "version": f"torch {torch.__version__}, transformers {_version('transformers')}",
             "parameters": sum(p.numel() for p in llm.parameters()),
-            "loaded_bytes": resident_bytes() - before,
         }
 
     def prepare(self, case: str) -> dict[str, Any]:
-        """Nothing beforehand: the first round does not count."""
+        """Refuse the case that every request of it is."""
         if case == "new voice":
             raise ValueError("it keeps nothing of a voice, so every request is as a first one")
         return {}
 
-    @torch.inference_mode()
-    def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
-        """As of ``Release``."""
-        codes, model = torch.tensor(what["ids"]), self.model
-        if what["way"] == "language model":
-            logits = self._logits(codes)
-            # what was lowered above is not compared
-            return {"logits": logits[: model.llm.speech_token_size].tolist()}
-        if what["way"] == "flow":
-            return {"mel": self._flow(codes, True)[0].T.flatten().tolist()}
-        mel = random_mel(5, 2 * len(codes)).T[None]
-        made = model.hift.decode(x=mel, s=excitation(mel.shape[2] * 480))
-        return {"samples": made.flatten().tolist()}
-
-    def run(self, case: str, count: int) -> Times:
-        """As of ``Release``."""
-        return merged([self._once(case) for _ in range(count)])
-
-    def _once(self, case: str) -> Times:
-        return self.shares.listen(self._speak(case == "stream"))
-
-    def _speak(self, stream: bool) -> Iterator[Tensor]:
+    def speak(self, case: str) -> Iterator[Tensor]:
+        """The request's samples, with the size of chunks put back first."""
         asked, model = self.request, self.model
         model.token_hop_len = 25
-        heard = asked.heard[None].int()
-        for made in model.tts(
+        prompt = asked.codes[None].int()
+        for chunk in model.tts(
             text=_row(asked.text),
-            prompt_text=_row(asked.said),
+            prompt_text=_row(asked.transcript),
             flow_embedding=asked.speaker[None],
             llm_embedding=asked.speaker[None],
-            llm_prompt_speech_token=heard,
-            flow_prompt_speech_token=heard,
+            llm_prompt_speech_token=prompt,
+            flow_prompt_speech_token=prompt,
             prompt_speech_feat=asked.mel[None],
-            stream=stream,
+            stream=case == "stream",
         ):
-            yield made["tts_speech"]
+            yield chunk["tts_speech"]
 
-    def _flow(self, codes: Tensor, streaming: bool) -> Tensor:
-        """codes [N] -> mel [1, 80, 2 N] behind the request's recording."""
+    def mel(self, codes: Tensor) -> Tensor:
+        """codes [N] -> [2 N, 80] behind the request's recording."""
         asked = self.request
-        token, heard, mel = codes[None].int(), asked.heard[None].int(), asked.mel[None]
+        token, prompt, mel = codes[None].int(), asked.codes[None].int(), asked.mel[None]
         return self.model.flow.inference(
-            token, _size(token), heard, _size(heard), mel, _size(mel), asked.speaker[None],
-            streaming, True,
-        )[0]  # fmt: skip
+            token, _size(token), prompt, _size(prompt), mel, _size(mel), asked.speaker[None],
+            True, True,
+        )[0][0].T  # fmt: skip
 
-    def _logits(self, codes: Tensor) -> Tensor:
-        """After the request's prompt, its text and ``codes``, one step for each of them."""
+    def samples(self, mel: Tensor) -> Tensor:
+        """mel [1, 80, n] -> samples for a tone as the excitation."""
+        return self.model.hift.decode(x=mel, s=excitation(mel.shape[2] * 480))
+
+    def logits(self, codes: Tensor) -> Tensor:
+        """codes [N] -> [X] after the request's prompt, its text and them, one step for each."""
         asked, llm = self.request, self.model.llm
-        rows = llm.llm.model.model.embed_tokens(_row([*asked.said, *asked.text]))
+        rows = llm.llm.model.model.embed_tokens(_row([*asked.transcript, *asked.text]))
         begin, task = (llm.llm_embedding.weight[i].view(1, 1, -1) for i in (llm.sos, llm.task_id))
-        line = torch.cat([begin, rows, task, llm.speech_embedding(asked.heard[None])], dim=1)
+        line = torch.cat([begin, rows, task, llm.speech_embedding(asked.codes[None])], dim=1)
         cache, steps = None, [line, *llm.speech_embedding(codes)[:, None, None]]
         for step in steps:
             ones = torch.ones(1, step.shape[1], step.shape[1]).tril().bool()
@@ -272,7 +243,7 @@ def _language_model(folder: Path) -> Any:
     encoder.model = Qwen2ForCausalLM(config)
     width = config.hidden_size
     draw = partial(ras_sampling, top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
-    return Qwen2LM(width, width, 6561, encoder, draw, True, 0, [5, 15])
+    return Qwen2LM(width, width, CODES, encoder, draw, True, 0, [5, 15])
 
 
 def _repair(llm: Any) -> None:
@@ -308,7 +279,7 @@ def _flow_model() -> Any:
     })  # fmt: skip
     decoder = CausalConditionalCFM(240, settings, 1, 80, estimator)
     return CausalMaskedDiffWithXvec(
-        input_size=512, output_size=80, spk_embed_dim=192, vocab_size=6561, input_frame_rate=25,
+        input_size=512, output_size=80, spk_embed_dim=192, vocab_size=CODES, input_frame_rate=25,
         token_mel_ratio=2, pre_lookahead_len=3, encoder=encoder, decoder=decoder,
     )  # fmt: skip
 
