@@ -15,7 +15,14 @@ from statistics import NormalDist
 
 import numpy as np
 
-from wishbone.core.evaluate.statistics import DRAWS, Interval, bootstrap, sign_flip
+from wishbone.core.evaluate.statistics import (
+    DRAWS,
+    Interval,
+    bootstrap,
+    sign_flip,
+    student,
+    two_sided,
+)
 
 _NORMAL_TAIL = NormalDist().inv_cdf(0.975)
 
@@ -143,23 +150,3 @@ def _moved_seeds(mean: np.ndarray, random: np.random.Generator, draws: int) -> n
     count = len(mean)
     pick = random.integers(0, count, (draws, count))
     return (mean[pick].mean(1) - mean.mean()) * sqrt(count / (count - 1))
-
-
-def student(quantile: float, freedom: float) -> float:
-    """Quantile of Student's t for any degrees of freedom, by integrating its density."""
-    angle, inside = _angles(freedom)
-    return float(sqrt(freedom) * np.tan(np.interp(2 * quantile - 1, inside, angle)))
-
-
-def two_sided(t: float, freedom: float) -> float:
-    """Chance that Student's t lies farther from zero than ``t``."""
-    angle, inside = _angles(freedom)
-    return float(1 - np.interp(np.arctan(t / sqrt(freedom)), angle, inside))
-
-
-def _angles(freedom: float) -> tuple[np.ndarray, np.ndarray]:
-    """Angles a with t = sqrt(freedom) tan(a), and the chance of |t| below that."""
-    angle = np.linspace(0, np.pi / 2, 20_001)
-    density = np.cos(angle[:-1] + angle[1] / 2) ** (freedom - 1)
-    inside = np.concatenate([[0.0], np.cumsum(density)])
-    return angle, inside / inside[-1]

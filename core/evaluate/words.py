@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wishbone.core.evaluate.contrast import student
 from wishbone.core.evaluate.metrics import LISTENING
+from wishbone.core.evaluate.statistics import student
 
 Each = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wishbone.core.audio import Audio, vocoder_mel
+from wishbone.core.audio import Audio
 from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream, State
 from wishbone.core.loading import load_tensors
 from wishbone.plugins.cosyvoice2 import release, snake
@@ -23,6 +23,7 @@ from wishbone.plugins.cosyvoice2.flow_stream import (
     Past,
     WholeFlow,
 )
+from wishbone.plugins.cosyvoice2.mel import vocoder_mel
 from wishbone.plugins.cosyvoice2.speaker import SpeakerEncoder
 from wishbone.plugins.cosyvoice2.vocoder import HiFT, HiFTConfig, HiFTStream
 from wishbone.plugins.cosyvoice2.vocoder_weights import load as load_vocoder

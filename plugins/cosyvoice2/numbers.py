@@ -1,5 +1,7 @@
 """Numbers, dates, times, amounts and units in words, in Chinese and English.
 
+English number words are num2words'; it has no Chinese.
+
 A light stand-in for a real normaliser: it reads what is common in running text, and leaves what it
 does not know as it is.
 """
@@ -9,17 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from num2words import num2words
+
 DIGITS = "零一二三四五六七八九"
-SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-    " sixteen seventeen eighteen nineteen"
-).split()
-TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
-SCALES = ("", " thousand", " million", " billion", " trillion")
-ORDINALS = {
-    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
-    "nine": "ninth", "twelve": "twelfth",
-}  # fmt: skip
 MONTHS = (
     "January February March April May June July August September October November December"
 ).split()
@@ -91,47 +85,29 @@ def number_en(number: str) -> str:
         return f"{number_en(whole)} point {digits_en(part)}"
     if len(whole) > LONGEST or (len(whole) > 1 and whole[0] == "0"):
         return digits_en(whole)
-    value, groups = int(whole), []
-    for scale in SCALES:
-        value, group = divmod(value, 1000)
-        if group:
-            groups.insert(0, _hundreds_en(group) + scale)
-    return " ".join(groups) or "zero"
+    return _american(num2words(int(whole)))
 
 
 def digits_en(digits: str) -> str:
     """Each digit by itself: 2024 -> two zero two four."""
-    return " ".join(SMALL[int(d)] for d in digits)
+    return " ".join(num2words(int(d)) for d in digits)
 
 
 def ordinal_en(number: str) -> str:
     """21 -> twenty-first."""
-    head, sign, last = number_en(number).rpartition("-")
-    if not sign:
-        head, sign, last = number_en(number).rpartition(" ")
-    ended = ORDINALS.get(last, last[:-1] + "ieth" if last.endswith("y") else last + "th")
-    return f"{head}{sign}{ended}"
+    if len(number) > LONGEST:
+        return f"{digits_en(number[:-1])} {ordinal_en(number[-1])}"
+    return _american(num2words(int(number), to="ordinal"))
 
 
 def year_en(year: str) -> str:
     """1999 -> nineteen ninety-nine; 2005 -> two thousand five."""
-    head, tail = divmod(int(year), 100)
-    if tail == 0:
-        return number_en(year) if head % 10 == 0 else f"{number_en(str(head))} hundred"
-    if head == 20 and tail < 10:
-        return number_en(year)
-    gap = " oh " if tail < 10 else " "
-    return f"{number_en(str(head))}{gap}{number_en(str(tail))}"
+    return _american(num2words(int(year), to="year")).replace("oh-", "oh ")
 
 
-def _hundreds_en(value: int) -> str:
-    hundreds, rest = divmod(value, 100)
-    said = [f"{SMALL[hundreds]} hundred"] if hundreds else []
-    if rest >= 20:
-        said.append(TENS[rest // 10] + (f"-{SMALL[rest % 10]}" if rest % 10 else ""))
-    elif rest:
-        said.append(SMALL[rest])
-    return " ".join(said)
+def _american(words: str) -> str:
+    """Number words without the commas and the "and" of British usage."""
+    return words.replace(",", "").replace(" and ", " ")
 
 
 def _money_en(match: re.Match[str]) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wishbone.core.audio import Audio, kaldi_mel, resample
+from wishbone.core.audio import Audio, resample
 from wishbone.core.errors import CheckpointError, DataError
+from wishbone.plugins.cosyvoice2.mel import kaldi_mel
 from wishbone.plugins.cosyvoice2.onnx_file import Session
 from wishbone.plugins.cosyvoice2.release import SPEAKER, file_of
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wishbone.core.audio import whisper_mel
 from wishbone.core.errors import CheckpointError
 from wishbone.core.interfaces import CodeSpace, SpeechTokenizer
 from wishbone.core.loading import load_tensors
+from wishbone.plugins.cosyvoice2.mel import whisper_mel
 from wishbone.plugins.cosyvoice2.onnx_file import Session, read_nodes
 from wishbone.plugins.cosyvoice2.release import EARS, file_of
 from wishbone.plugins.cosyvoice2.speech_network import DIGITS, SpeechNetwork, weights_of

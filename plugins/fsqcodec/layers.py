@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import math
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.core.audio import mel_filters
+
 Cache = dict[int, Tensor]
 """What a stream remembers: for every convolution (by identity) its last inputs [B, C, k-1]."""
 
 
-def mel_filters(bins: int, sample_rate: int, mels: int, top_hz: float) -> Tensor:
-    """Triangular filters [bins, mels] on the HTK mel scale, each with weights that sum to one."""
-
-    def hertz(mel: Tensor) -> Tensor:
-        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-
-    edges = hertz(torch.linspace(0.0, 2595.0 * math.log10(1.0 + top_hz / 700.0), mels + 2))
-    frequency = torch.linspace(0.0, sample_rate / 2, bins)[:, None]
-    rising = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - frequency) / (edges[2:] - edges[1:-1])
-    triangle = torch.minimum(rising, falling).clamp(min=0.0)
-    return triangle / triangle.sum(dim=0, keepdim=True).clamp(min=1e-8)
+@cache
+def _filters(bins: int, sample_rate: int, mels: int, top_hz: float, device: torch.device) -> Tensor:
+    """Triangles [bins, mels] on the HTK mel scale, each with weights that sum to one."""
+    triangles = mel_filters(bins, sample_rate, mels, top_hz, "htk").T
+    return (triangles / triangles.sum(dim=0, keepdim=True).clamp(min=1e-8)).to(device)
 
 
 class LogMel(nn.Module):
@@ -33,15 +28,15 @@ class LogMel(nn.Module):
         super().__init__()
         self.window_samples, self.hop = window, hop
         self.register_buffer("window", torch.hann_window(window), persistent=False)
-        filters = mel_filters(window // 2 + 1, sample_rate, mels, top_hz)
-        self.register_buffer("filters", filters, persistent=False)
+        # made at the first use: it needs torchaudio, which speaking does not
+        self._bank = (window // 2 + 1, sample_rate, mels, top_hz)
 
     def forward(self, audio: Tensor) -> Tensor:
         pad = (self.window_samples - self.hop) // 2
         frames = F.pad(audio, (pad, pad)).unfold(-1, self.window_samples, self.hop)
         power = torch.fft.rfft(frames * self.window).abs()
         # a tenth of the cells of clean speech lie under this floor, 75 dB below its loudest ones
-        return (power @ self.filters).clamp(min=3e-4).log().transpose(1, 2)
+        return (power @ _filters(*self._bank, audio.device)).clamp(min=3e-4).log().transpose(1, 2)
 
 
 class Convolution(nn.Module):

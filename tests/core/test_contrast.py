@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wishbone.core.evaluate import statistics as st
-from wishbone.core.evaluate.contrast import contrast, student, two_sided
+from wishbone.core.evaluate.contrast import contrast
 from wishbone.core.evaluate.effects import questions
 
 WEIGHTS = np.tile([4.0, 9, 14, 21], 6)
@@ -119,12 +119,6 @@ def test_equal_tables_differ_by_nothing():
 def test_one_prompt_says_nothing():
     found = contrast([np.ones((3, 1, 1)), np.zeros((3, 1, 1))], PAIR, np.ones(1))
     assert found.interval.low == -np.inf and found.p == 1.0
-
-
-def test_student_of_any_freedom():
-    for freedom, expected in ((1, 12.706), (2, 4.3027), (4, 2.7764), (7.5, 2.333), (30, 2.0423)):
-        assert student(0.975, freedom) == pytest.approx(expected, rel=2e-3)
-        assert two_sided(expected, freedom) == pytest.approx(0.05, abs=2e-4)
 
 
 FACTORS = {"backbone": ["r", "t"], "layout": ["u", "m", "w"]}

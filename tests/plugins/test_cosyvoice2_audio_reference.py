@@ -8,7 +8,7 @@ import torch
 from cosyvoice2_reference import counted_noise, melody, recording
 from safetensors.torch import load_file
 
-from wishbone.core import audio as sound
+from wishbone.plugins.cosyvoice2 import mel as spectra
 from wishbone.plugins.cosyvoice2 import vocoder_weights
 from wishbone.plugins.cosyvoice2.speech_tokenizer import CosyVoice2SpeechTokenizer
 from wishbone.plugins.cosyvoice2.vocoder import HiFT, HiFTConfig
@@ -86,10 +86,10 @@ def test_upstreams_stream_differs_from_its_whole():
 @cosyvoice
 @s3tokenizer
 def test_spectrograms():
-    assert largest(sound.whisper_mel(recording(16_000, 16_000)), reference.whisper()[0]) < 1e-6
+    assert largest(spectra.whisper_mel(recording(16_000, 16_000)), reference.whisper()[0]) < 1e-6
     if not (reference.folder("WISHBONE_COSYVOICE") / "third_party/Matcha-TTS/matcha").is_dir():
         pytest.skip("WISHBONE_COSYVOICE has no third_party/Matcha-TTS")
-    assert largest(sound.vocoder_mel(recording(12_000, 24_000)), reference.matcha()[0]) < 2e-6
+    assert largest(spectra.vocoder_mel(recording(12_000, 24_000)), reference.matcha()[0]) < 2e-6
 
 
 @cosyvoice
@@ -121,7 +121,7 @@ def test_speech_tokenizer(tmp_path):
     tokenizer = cls(cls.Config(engine="torch", width=128, layers=3)).eval()
     tokenizer.load_file(path)
     audios = [recording(20_000, 16_000), recording(7_777, 12_000)]
-    mels = [sound.whisper_mel(audio) for audio in audios]
+    mels = [spectra.whisper_mel(audio) for audio in audios]
     lengths = torch.tensor([mel.shape[1] for mel in mels])
     batch = torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True)
     codes, counts = theirs.quantize(batch.transpose(1, 2), lengths)

@@ -198,6 +198,7 @@ def test_numbers_without_end_are_not_awaited(folder):
         ("at 10:30 am.", "at ten thirty AM."),
         ("at 8:00", "at eight o'clock"),
         ("the 21st", "the twenty-first"),
+        ("the 27101st", "the twenty-seven thousand one hundred first"),
         ("-5 and 25%", "minus five and twenty-five percent"),
         ("40°C, 1 km, 2 kg", "forty degrees Celsius, one kilometer, two kilograms"),
         ("v2.0", "v two point zero"),
