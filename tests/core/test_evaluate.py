@@ -10,8 +10,8 @@ from tiny_system import tiny_system
 from wishbone.core.config import read
 from wishbone.core.errors import ConfigError, GateFailed, UsageError
 from wishbone.core.evaluate import command, speech
-from wishbone.core.evaluate.clips import Clip
 from wishbone.core.evaluate.score import Panel
+from wishbone.core.metric import Clip
 
 AB = "install the extra: pip install wishbone-tts[ab]"
 
