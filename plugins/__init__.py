@@ -63,6 +63,20 @@ PARTS = (
      "a Piper voice that speaks training data (extra: train)"),
     ("teacher", "kokoro", "kokoro.teacher:KokoroTeacher",
      "one of Kokoro-82M's voices, reading English for training data (extra: voices)"),
+    ("metric", "wer", "metrics.word_errors:WordErrorRate",
+     "word errors of Whisper tiny.en's transcript, in percent (extra: ab)"),
+    ("metric", "dnsmos", "metrics.dnsmos:DNSMOS",
+     "predicted quality, 1 to 5, of the package speechmos (extra: ab)"),
+    ("metric", "similarity", "metrics.speaker_similarity:SpeakerSimilarity",
+     "likeness to the reference's voice, of the package resemblyzer (extra: ab)"),
+    ("metric", "rtf", "metrics.speed:RealTimeFactor", "seconds of computing per second of audio"),
+    ("metric", "first_audio", "metrics.speed:FirstAudio", "milliseconds to the first samples"),
+    ("metric", "token_rate", "metrics.speed:TokenRate", "code frames per second of computing"),
+    ("metric", "loss", "metrics.losses:HeldOutLoss", "cross entropy of held-out codes"),
+    ("metric", "loss_marks", "metrics.losses:LossWithMarks",
+     "cross entropy of held-out codes and of the layout's marks"),
+    ("metric", "binding", "metrics.losses:BindingGap",
+     "by how much the loss rises with another sentence's text"),
 )  # fmt: skip
 
 

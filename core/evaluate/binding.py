@@ -21,6 +21,7 @@ from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError
 from wishbone.core.evaluate.statistics import Interval, bootstrap
 from wishbone.core.interfaces import Layout, Sample
+from wishbone.core.metric import HeldOut, UtteranceLosses
 from wishbone.core.model import SpeechLM
 from wishbone.core.train.batches import collate
 
@@ -47,34 +48,39 @@ def binding(
 
     Raises ``DataError`` when no two sentences of the data have the same number of words.
     """
-    found = utterances(config, corpus, limit, seed)
-    own, other = np.array(found["loss"]), np.array(found["loss_other"])
+    found = held_out(config, corpus, limit, seed).losses
+    own, other = np.array(found.codes), np.array(found.other_text)
     gap = bootstrap(other - own, seed=seed)
     return Binding(float(own.mean()), float(other.mean()), gap, len(own))
 
 
-def utterances(
+def held_out(
     config: Mapping[str, Any], corpus: TokenCorpus, limit: int = 200, seed: int = 0
-) -> dict[str, list[float]]:
-    """The losses of each utterance, in nats per code, the same utterances for every system.
+) -> HeldOut:
+    """A system's language model and its losses on utterances, the same for every system.
 
-    ``loss`` with its own text and ``loss_other`` with another's, of the codes alone; ``loss_marks``
-    of everything that is predicted, the layout's marks too, divided by the number of codes.
-    ``binding`` is the difference of the first two.
+    Raises ``DataError`` when no two sentences of the data have the same number of words.
     """
     model = build_model(config).eval()
     _, layout, codes = build_layout(config)
     rows = np.random.default_rng(seed).permutation(len(corpus))
     pairs = exchange(corpus, [int(row) for row in rows[:limit]])
-    found: dict[str, list[float]] = {"loss": [], "loss_marks": [], "loss_other": []}
+    of_codes: list[float] = []
+    with_marks: list[float] = []
+    other_text: list[float] = []
     for begin in range(0, len(pairs), BATCH):
         batch = pairs[begin : begin + BATCH]
-        own, whole = losses(model, layout, codes.size, [mine for mine, _ in batch], seed)
-        other, _ = losses(model, layout, codes.size, [theirs for _, theirs in batch], seed)
-        for name, values in (("loss", own), ("loss_marks", whole), ("loss_other", other)):
-            found[name] += values
-    both = zip(found["loss_other"], found["loss"], strict=True)
-    return found | {"binding": [other - own for other, own in both]}
+        alone, every = losses(model, layout, codes.size, [sample for sample, _ in batch], seed)
+        of_codes += alone
+        with_marks += every
+        other_text += losses(model, layout, codes.size, [other for _, other in batch], seed)[0]
+    return HeldOut(
+        model=model,
+        layout=layout,
+        samples=[sample for sample, _ in pairs],
+        samples_other=[other for _, other in pairs],
+        losses=UtteranceLosses(of_codes, with_marks, other_text),
+    )
 
 
 def exchange(corpus: TokenCorpus, rows: Sequence[int]) -> list[tuple[Sample, Sample]]:

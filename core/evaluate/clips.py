@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from wishbone.core.errors import DataError, UsageError
+from wishbone.core.metric import Clip
 
 SHORTEST = 0.1
 """Seconds; less audio than this is an empty answer."""
@@ -16,24 +16,6 @@ SLOWEST = 0.25
 """Seconds of audio a character of text may take. English takes 0.06; four times that has run on."""
 SLACK = 3.0
 """Seconds added to that limit, so that a short text with a pause is not a runaway."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One recording and the text it should say."""
-
-    key: str
-    """Name of the prompt."""
-    text: str
-    audio: np.ndarray
-    """[S] float32."""
-    rate: int
-    """Samples per second."""
-
-    @property
-    def seconds(self) -> float:
-        """Length."""
-        return len(self.audio) / self.rate
 
 
 def failure(audio: np.ndarray, rate: int, text: str) -> str:
@@ -47,17 +29,6 @@ def failure(audio: np.ndarray, rate: int, text: str) -> str:
     if len(audio) / rate > SLOWEST * len(text) + SLACK:
         return "ran on"
     return ""
-
-
-def resample(audio: np.ndarray, old: int, new: int) -> np.ndarray:
-    """audio [S] from ``old`` to ``new`` samples per second."""
-    if old == new:
-        return np.asarray(audio, np.float32)
-    from wishbone.core.evaluate.extras import need
-
-    signal = need("scipy.signal", "scipy", "resample audio")
-    shared = int(np.gcd(old, new))
-    return signal.resample_poly(audio, new // shared, old // shared).astype(np.float32)
 
 
 def read_folder(folder: Path, texts: list[str], limit: int | None = None) -> list[Clip]:

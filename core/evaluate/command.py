@@ -14,9 +14,10 @@ from wishbone.core.arguments import Parser, add_engine
 from wishbone.core.atomic import write_text
 from wishbone.core.errors import UsageError
 from wishbone.core.evaluate import drift, endings, voices
-from wishbone.core.evaluate.clips import Clip, read_audio, read_folder, read_lines
+from wishbone.core.evaluate.clips import read_audio, read_folder, read_lines
 from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.terminal import progress
+from wishbone.core.metric import Clip
 
 SEED = 1
 """Base seed of what a system says."""
@@ -88,7 +89,7 @@ def _audio(options: argparse.Namespace) -> int:
     panel = Panel(options.threads)
     if options.voice:
         audio, rate = read_audio(options.voice)
-        panel.hear(panel.first.embed([Clip("voice", "", audio, rate)]))
+        panel.set_reference([Clip("voice", "", audio, rate)])
     judged = panel.map(lambda scorer, clip: scorer.score(clip), clips)
     rows = [row for _, row in zip(progress(clips, "listening"), judged, strict=True)]
     report(str(options.folder), rows, options.items)
@@ -175,7 +176,7 @@ def _judge_beside(
     panel = Panel(options.threads)
     reference = speech.matching(folder, clips, lines) if folder else []
     if reference:
-        panel.hear(panel.first.embed(reference))
+        panel.set_reference(reference)
     theirs = speech.judge(panel, reference, "listening to the reference") if reference else []
     rows = speech.judge(panel, clips, "listening", failures)
     if theirs:

@@ -13,46 +13,31 @@ from wishbone.core.evaluate import effects, statistics
 from wishbone.core.evaluate.contrast import contrast
 from wishbone.core.evaluate.describe import described
 from wishbone.core.evaluate.items import Items
-from wishbone.core.evaluate.metrics import Metric
+from wishbone.core.evaluate.metrics import value, weighs, weight
 from wishbone.core.evaluate.plan import Plan, Prompt
-
-Row = Mapping[str, Any]
-
-
-def value(row: Row, metric: Metric) -> float | None:
-    """A metric's value for one item; None where it has none.
-
-    A failed item has the worst value where the metric has one, whatever was measured of it.
-    """
-    if row.get("failure") and metric.worst is not None:
-        return metric.worst
-    if metric.key == "wer":
-        if not row.get("words"):
-            return None
-        return 100 * min(row["errors"], row["words"]) / row["words"]
-    found = row.get(metric.key)
-    return None if found is None or row.get("failure") else float(found)
+from wishbone.core.metric import MetricInfo
 
 
-def table(items: Items, plan: Plan, arm: str, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
-    """Values [prompts, repeats], not-a-number where missing, and each prompt's weight.
+def table(items: Items, plan: Plan, arm: str, metric: MetricInfo) -> tuple[np.ndarray, np.ndarray]:
+    """Values [prompts, repeats], not-a-number where missing; weights [prompts], 0 where missing.
 
-    Word errors weigh as much as the prompt has words, so that their mean is the corpus rate.
+    Prompts weigh what the metric says: their words for word errors, so that their mean is the
+    corpus rate.
     """
     values = np.full((len(plan.prompts), plan.seeds), np.nan)
-    weights = np.ones(len(plan.prompts))
+    weights = np.zeros(len(plan.prompts))
     for i, prompt in enumerate(plan.prompts):
         for repeat in range(plan.seeds):
             row = items.get(arm, prompt.key, repeat)
             found = value(row, metric)
             values[i, repeat] = np.nan if found is None else found
-            if metric.key == "wer" and row.get("words"):
-                weights[i] = row["words"]
+            if row:
+                weights[i] = max(weights[i], weight(row, metric))
     return values, weights
 
 
 def tables(
-    items: Items, plan: Plan, arms: Sequence[str], metric: Metric
+    items: Items, plan: Plan, arms: Sequence[str], metric: MetricInfo
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Each arm's values [checkpoints, prompts, repeats], weights, and the prompts that all have.
 
@@ -68,7 +53,7 @@ def tables(
 
 
 def listened(
-    measured: Mapping[str, Any], plan: Plan, arms: Sequence[str], metric: Metric
+    measured: Mapping[str, Any], plan: Plan, arms: Sequence[str], metric: MetricInfo
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """As ``tables``, of what was measured on token data; its utterances weigh the same."""
     known = {arm.key: arm.checkpoints for arm in plan.arms}
@@ -80,14 +65,16 @@ def listened(
 
 
 def _whole(
-    values: list[np.ndarray], weights: np.ndarray, metric: Metric
+    values: list[np.ndarray], weights: np.ndarray, metric: MetricInfo
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     whole = ~np.any([np.isnan(each).any(axis=(0, 2)) for each in values], axis=0)
     kept = [each[:, whole] for each in values]
     return [np.log(each) for each in kept] if metric.ratio else kept, weights[whole], whole
 
 
-def compare(items: Items, plan: Plan, metric: Metric, arm: str, baseline: str) -> dict[str, Any]:
+def compare(
+    items: Items, plan: Plan, metric: MetricInfo, arm: str, baseline: str
+) -> dict[str, Any]:
     """One metric of one arm against the baseline; empty when no prompt has both."""
     return against(tables(items, plan, (baseline, arm), metric), plan, metric, arm, baseline)
 
@@ -95,7 +82,7 @@ def compare(items: Items, plan: Plan, metric: Metric, arm: str, baseline: str) -
 def against(
     found: tuple[list[np.ndarray], np.ndarray, np.ndarray],
     plan: Plan,
-    metric: Metric,
+    metric: MetricInfo,
     arm: str,
     baseline: str,
 ) -> dict[str, Any]:
@@ -124,7 +111,7 @@ def analyse(items: Items, plan: Plan, measured: Mapping[str, Any] | None = None)
     baseline, *others = [arm.key for arm in plan.arms]
     metrics = plan.listening | plan.metrics
 
-    def rows(arms: Sequence[str], metric: Metric) -> Any:
+    def rows(arms: Sequence[str], metric: MetricInfo) -> Any:
         if metric.key in plan.listening:
             return listened(measured or {}, plan, arms, metric)
         return tables(items, plan, arms, metric)
@@ -166,13 +153,13 @@ def analyse(items: Items, plan: Plan, measured: Mapping[str, Any] | None = None)
     }
 
 
-def own(items: Items, plan: Plan, arm: str, metric: Metric) -> dict[str, Any] | None:
+def own(items: Items, plan: Plan, arm: str, metric: MetricInfo) -> dict[str, Any] | None:
     """An arm's own value and its interval over prompts and checkpoints."""
     return _value(tables(items, plan, (arm,), metric), metric)
 
 
 def _value(
-    found: tuple[list[np.ndarray], np.ndarray, np.ndarray], metric: Metric
+    found: tuple[list[np.ndarray], np.ndarray, np.ndarray], metric: MetricInfo
 ) -> dict[str, Any] | None:
     (values,), weights, whole = found
     if not whole.any():
@@ -187,7 +174,9 @@ def _value(
     }
 
 
-def _each(found: tuple[list[np.ndarray], np.ndarray, np.ndarray], metric: Metric) -> list[float]:
+def _each(
+    found: tuple[list[np.ndarray], np.ndarray, np.ndarray], metric: MetricInfo
+) -> list[float]:
     """Every checkpoint's own value."""
     (values,), weights, whole = found
     return [mean(one[None], weights, metric) for one in values] if whole.any() else []
@@ -204,7 +193,7 @@ def failures(items: Items, plan: Plan, arm: str) -> dict[str, Any]:
     return {"items": len(rows), "why": why, **asdict(statistics.wilson(count, len(rows)))}
 
 
-def _said(items: Items, plan: Plan, arm: str, prompt: Prompt) -> list[Row]:
+def _said(items: Items, plan: Plan, arm: str, prompt: Prompt) -> list[Mapping[str, Any]]:
     """All items of an arm and a prompt: of every checkpoint, every repeat."""
     keys = [each.key for a in plan.arms if a.key == arm for each in a.checkpoints]
     return [items.get(key, prompt.key, r) for r in range(plan.seeds) for key in keys]
@@ -237,7 +226,7 @@ def _seed_spread(items: Items, plan: Plan, arm: str) -> dict[str, float]:
     return spread
 
 
-def mean(values: np.ndarray, weights: np.ndarray, metric: Metric) -> float:
+def mean(values: np.ndarray, weights: np.ndarray, metric: MetricInfo) -> float:
     """The weighted mean of values [K, U, R]; of a ratio's logarithms, the geometric one."""
     found = float(np.average(values.mean((0, 2)), weights=weights))
     return exp(found) if metric.ratio else found
@@ -247,22 +236,24 @@ def raw(items: Items, plan: Plan, measured: Mapping[str, Any]) -> dict[str, Any]
     """Every single value, from which all the rest follows: metric -> checkpoint -> its values.
 
     Of speech [prompts][repeats], of what was measured on token data [utterances]; None where an
-    item has none. ``words`` are the weights of the word errors.
+    item has none. ``words`` are the weights of the word errors, ``weights`` those of other metrics.
     """
     found: dict[str, Any] = {
         metric.key: {each.key: measured[each.key][metric.key] for each in plan.checkpoints}
         for metric in plan.listening.values()
     }
-    words = np.ones(len(plan.prompts))
+    weights: dict[str, list[float]] = {}
     for metric in plan.metrics.values():
         rows = {each.key: table(items, plan, each.key, metric) for each in plan.checkpoints}
         found[metric.key] = {
             key: [[_finite(value) for value in row] for row in values.tolist()]
             for key, (values, _) in rows.items()
         }
-        if metric.key == "wer":
-            words = np.max([weights for _, weights in rows.values()], axis=0)
-    return found | {"words": words.tolist()}
+        if weighs(metric):
+            largest = np.max([row for _, row in rows.values()], axis=0)
+            weights[metric.key] = np.where(largest > 0, largest, 1).tolist()
+    words = weights.pop("wer", [1.0] * len(plan.prompts))
+    return found | {"words": words} | ({"weights": weights} if weights else {})
 
 
 def _finite(number: float) -> float | None:

@@ -10,11 +10,11 @@ import numpy as np
 
 from wishbone.core.evaluate import statistics
 from wishbone.core.evaluate.contrast import Contrast
-from wishbone.core.evaluate.metrics import Metric
+from wishbone.core.metric import MetricInfo
 
 
 def described(
-    found: Contrast, metric: Metric, quick: bool, interaction: bool = False
+    found: Contrast, metric: MetricInfo, quick: bool, interaction: bool = False
 ) -> dict[str, Any]:
     """The keys that comparisons and effects share.
 
@@ -50,7 +50,7 @@ def described(
 
 
 def _decide(
-    interval: statistics.Interval, margin: float, metric: Metric, p: float, units: int
+    interval: statistics.Interval, margin: float, metric: MetricInfo, p: float, units: int
 ) -> tuple[str, int | None]:
     """The verdict, and about how many more prompts would settle it.
 
@@ -67,7 +67,7 @@ def _decide(
 
 
 def _in_margins(
-    interval: statistics.Interval, margin: float, metric: Metric
+    interval: statistics.Interval, margin: float, metric: MetricInfo
 ) -> Sequence[float | None]:
     """Estimate and ends in units of the margin, positive where the arm is better; for plots."""
     sign = 1 if metric.better == "higher" else -1

@@ -17,9 +17,10 @@ import numpy as np
 
 from wishbone.core.arguments import add_engine
 from wishbone.core.errors import GateFailed, UsageError
-from wishbone.core.evaluate.clips import Clip, read_audio, read_lines, resample
-from wishbone.core.evaluate.recognizer import normalize
+from wishbone.core.evaluate.clips import read_audio, read_lines
 from wishbone.core.evaluate.score import RATE, Panel, Scorer
+from wishbone.core.metric import Clip
+from wishbone.core.transcript import normalize
 
 SEED = 1
 LONGEST = 25.0
@@ -76,12 +77,14 @@ def cut(audio: np.ndarray, rate: int) -> list[np.ndarray]:
 
 def stretch(scorer: Scorer, audio: np.ndarray, text: str, last: bool) -> Stretch:
     """Measure audio [S] at 16 kHz that is the beginning of ``text`` or, with ``last``, its end."""
-    heard = " ".join(scorer.recognizer.transcribe(piece) for piece in cut(audio, RATE))
-    words, found = normalize(text).split(), normalize(heard).split()
+    pieces = [Clip("piece", "", piece, RATE) for piece in cut(audio, RATE)]
+    transcript = " ".join(str(scorer.measure("wer", piece)["heard"]) for piece in pieces)
+    words, found = normalize(text).split(), normalize(transcript).split()
     if last:
         words, found = words[::-1], found[::-1]
     errors, count = errors_at_start(words, found)
-    return Stretch(errors, count, 100 * errors / max(1, count), scorer.dnsmos.score(audio), heard)
+    quality = float(scorer.measure("dnsmos", Clip("stretch", text, audio, RATE))["dnsmos"])
+    return Stretch(errors, count, 100 * errors / max(1, count), quality, transcript)
 
 
 def measure(scorer: Scorer, clip: Clip, seconds: float = 60.0) -> tuple[Stretch, Stretch, float]:
@@ -95,10 +98,10 @@ def measure(scorer: Scorer, clip: Clip, seconds: float = 60.0) -> tuple[Stretch,
             "wishbone evaluate drift",
             "Give a longer text, or less --seconds.",
         )
-    audio = resample(clip.audio, clip.rate, RATE)
-    length = int(seconds * RATE)
+    audio, length = clip.at(RATE), int(seconds * RATE)
     first, last = audio[:length], audio[-length:]
-    like = scorer.voices.similarity(last, scorer.voices.embed(first))
+    scorer.set_reference([Clip("first", clip.text, first, RATE)])
+    like = float(scorer.measure("similarity", Clip("last", clip.text, last, RATE))["similarity"])
     return (
         stretch(scorer, first, clip.text, last=False),
         stretch(scorer, last, clip.text, last=True),

@@ -17,8 +17,8 @@ import numpy as np
 from wishbone.core.evaluate import statistics
 from wishbone.core.evaluate.contrast import contrast
 from wishbone.core.evaluate.describe import described
-from wishbone.core.evaluate.metrics import Metric
 from wishbone.core.evaluate.plan import Plan
+from wishbone.core.metric import MetricInfo
 
 KINDS = ("main", "interaction", "simple")
 
@@ -76,7 +76,7 @@ def _effect(
 
 
 def effects(
-    found: tuple[list[np.ndarray], np.ndarray, np.ndarray], plan: Plan, metric: Metric
+    found: tuple[list[np.ndarray], np.ndarray, np.ndarray], plan: Plan, metric: MetricInfo
 ) -> list[dict[str, Any]]:
     """All effects on one metric, from the tables of all arms; Holm's p within each kind."""
     values, weights, whole = found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 
 from wishbone.core.errors import MissingExtra
+from wishbone.core.metric import Package
 
 INSTALL = 'pip install "wishbone-tts[ab]"'
 
@@ -21,16 +22,19 @@ def need(module: str, distribution: str, purpose: str) -> ModuleType:
         raise _missing(distribution, purpose, str(error)) from error
 
 
-def folder_of(module: str, distribution: str, purpose: str) -> Path:
-    """The folder of an installed package, without importing it; raises ``MissingExtra``.
+def missing_packages(packages: Iterable[Package], purpose: str, home: bool = True) -> None:
+    """Raise ``MissingExtra`` that names all of ``packages`` that are not installed.
 
-    Some packages are wanted for the weights inside them only, and importing them costs seconds
-    or fails beside newer versions of what they import.
+    None is imported: that costs seconds. ``home`` is False where a plug-in's part needs them.
     """
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise _missing(distribution, purpose, f"No module named '{module}'")
-    return Path(spec.origin).parent
+    absent = [each.distribution for each in packages if find_spec(each.module) is None]
+    if absent:
+        several = f"packages {', '.join(absent)} are" if absent[1:] else f"package {absent[0]} is"
+        raise MissingExtra(
+            f"The {several} needed to {purpose}, and not installed.",
+            "wishbone evaluation",
+            f"Run: {INSTALL if home else 'pip install ' + ' '.join(absent)}",
+        )
 
 
 def installed(distribution: str) -> str:

@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from wishbone.core.evaluate.metrics import blamed, create, signature
 from wishbone.core.evaluate.plan import Plan
+from wishbone.core.metric import HeldOut, ModelMetric
 
 FILE = "listening.jsonl"
 
@@ -24,22 +28,49 @@ def measure(plan: Plan, out: Path, progress: Callable[..., Any]) -> dict[str, di
     if not plan.held_out:
         return {}
     from wishbone.core.data.corpora import read_corpus
-    from wishbone.core.evaluate.binding import utterances
+    from wishbone.core.evaluate import binding
     from wishbone.core.provenance import hash_files
 
     corpus = read_corpus(plan.held_out, plan.arms[0].config)
-    asked = {"data": hash_files(corpus.files), "limit": plan.held_out_limit}
+    metrics = _metrics(plan)
+    asked = {
+        "data": hash_files(corpus.files),
+        "limit": plan.held_out_limit,
+        "signatures": signatures(plan),
+    }
     path = out / FILE
     known = {row["checkpoint"]: row for row in _read(path) if asked.items() <= row.items()}
     todo = [each for each in plan.checkpoints if each.key not in known]
     for checkpoint in progress(todo, "held-out losses"):
-        found = utterances(checkpoint.config, corpus, plan.held_out_limit)
-        rounded = {name: [round(value, 6) for value in row] for name, row in found.items()}
-        row = {"checkpoint": checkpoint.key, **asked, **rounded}
+        held_out = binding.held_out(checkpoint.config, corpus, plan.held_out_limit)
+        values = {key: _values(metric, held_out) for key, metric in metrics.items()}
+        row = {"checkpoint": checkpoint.key, **asked, **values}
         known[checkpoint.key] = row
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     return {each.key: known[each.key] for each in plan.checkpoints}
+
+
+def signatures(plan: Plan) -> dict[str, str]:
+    """Metric -> everything that decides it, in one line."""
+    return {key: signature(metric) for key, metric in _metrics(plan).items()}
+
+
+def _metrics(plan: Plan) -> dict[str, ModelMetric]:
+    metrics = {key: create(key, plan.options.get(key)) for key in plan.listening}
+    return {key: each for key, each in metrics.items() if isinstance(each, ModelMetric)}
+
+
+def _values(metric: ModelMetric, held_out: HeldOut) -> list[float]:
+    """One finite number for each utterance."""
+    with blamed(metric.info.key, "measuring a model"):
+        values = [round(float(value), 6) for value in metric.measure(held_out)]
+        if len(values) != len(held_out.samples) or not np.isfinite(values).all():
+            raise ValueError(
+                f"it gives {len(values)} numbers for {len(held_out.samples)} utterances, or one "
+                "that is not finite"
+            )
+    return values
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

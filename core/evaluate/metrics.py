@@ -1,171 +1,203 @@
-"""What is compared between two arms: for each metric which way is better, and what counts.
+"""The metrics of an A/B: which are measured, their margins, and their classes in the registry.
 
-The margins are the differences below which two arms are called equivalent. They are a choice made
-before the result is seen; an A/B file may set others under ``margins``.
+Margins are the differences below which two arms are called equivalent. They are a choice made
+before the result is seen; an A/B file may set others under ``margins``. Whatever a metric raises
+is reported with the distribution that brought it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from typing import Any
 
-from wishbone.core.errors import ConfigError, did_you_mean
+from wishbone.core.errors import ConfigError, PluginBroken, WishboneError, did_you_mean
+from wishbone.core.evaluate.extras import missing_packages
+from wishbone.core.metric import (
+    AudioMetric,
+    ItemMetric,
+    Metric,
+    MetricInfo,
+    ModelMetric,
+    Package,
+    Row,
+    Value,
+)
+from wishbone.core.plugin import registry
+from wishbone.core.registry import HOME
 
-
-@dataclass(frozen=True)
-class Metric:
-    """One column of the result."""
-
-    key: str
-    """Name in files, and of the value in an item's row."""
-    title: str
-    """Name in tables."""
-    unit: str
-    better: str
-    """"lower" or "higher"."""
-    margin: float
-    """Largest difference that is still equivalent: in units, or as a share for a ratio."""
-    about: str
-    """What it says, in one sentence."""
-    ratio: bool = False
-    """Compared as B / A (geometric mean) instead of B - A."""
-    worst: float | None = None
-    """What a failed item counts as; None where a failed item has no meaningful value."""
-    primary: bool = False
-    """Whether the verdicts are corrected together for asking several questions (Holm)."""
-    digits: int = 2
-    """Decimals in tables."""
+QUALITY = ("wer", "dnsmos", "similarity")
+"""What recordings are always judged by."""
+SPEECH = (*QUALITY, "rtf", "first_audio", "token_rate")
+"""Metrics of items in every A/B, in the order of the tables."""
+HELD_OUT = ("loss", "loss_marks", "binding")
+"""Metrics of language models in every A/B with held-out data."""
 
 
-METRICS = {
-    metric.key: metric
-    for metric in (
-        Metric(
-            "wer",
-            "word errors",
-            "%",
-            "lower",
-            2.0,
-            "Of 100 words, how many the recogniser missed, changed or added; capped per sentence.",
-            worst=100.0,
-            primary=True,
-            digits=1,
-        ),
-        Metric(
-            "dnsmos",
-            "predicted quality",
-            "MOS",
-            "higher",
-            0.1,
-            "DNSMOS, a network's guess of a listener's opinion from 1 to 5; it does not know "
-            "the text.",
-            worst=1.0,
-            primary=True,
-        ),
-        Metric(
-            "similarity",
-            "voice likeness",
-            "cosine",
-            "higher",
-            0.01,
-            "How near a speaker-recognition network puts the voice to the reference recordings.",
-            worst=0.0,
-            primary=True,
-            digits=3,
-        ),
-        Metric(
-            "rtf",
-            "real-time factor",
-            "s/s",
-            "lower",
-            0.05,
-            "Seconds of computing for one second of audio; below 1 it can play while it speaks.",
-            ratio=True,
-            digits=3,
-        ),
-        Metric(
-            "first_audio",
-            "time to first audio",
-            "ms",
-            "lower",
-            0.1,
-            "Milliseconds from the request to the first samples.",
-            ratio=True,
-            digits=0,
-        ),
-        Metric(
-            "token_rate",
-            "codes per second",
-            "1/s",
-            "higher",
-            0.05,
-            "Code frames made per second of computing, the decoder's work included.",
-            ratio=True,
-            digits=0,
-        ),
-    )
-}
-"""Every metric, in the order of the tables."""
+def metric_class(key: str) -> type[Metric]:
+    """Return the class registered as ``key``.
+
+    Raises ``UnknownName`` or ``PluginError`` as the registry does, ``PluginBroken`` when the class
+    does not keep the contract of ``core.metric``.
+    """
+    cls = registry().get("metric", key)
+    with blamed(key, "being read"):
+        if not (isinstance(cls, type) and issubclass(cls, ItemMetric | ModelMetric)):
+            raise TypeError("it is no AudioMetric, GenerationMetric or ModelMetric")
+        if cls.info.key != key:
+            raise ValueError(f"its info says it is '{cls.info.key}'")
+        others = registry().entry("metric", key).distribution != HOME
+        for name in value_names(cls) if others else ():
+            if name != key and not name.startswith(f"{key}."):
+                raise ValueError(f"the name '{name}' does not begin with its key")
+    return cls
 
 
-LISTENING = {
-    metric.key: metric
-    for metric in (
-        Metric(
-            "loss",
-            "held-out loss",
-            "nats/code",
-            "lower",
-            0.02,
-            "Cross entropy of the codes of utterances nobody trained on, teacher forced; the marks "
-            "of a layout (when to read on, when to end) are left out.",
-            primary=True,
-            digits=3,
-        ),
-        Metric(
-            "loss_marks",
-            "loss with marks",
-            "nats/code",
-            "lower",
-            0.02,
-            "The same and the layout's marks: codes and pace together, spread over the codes.",
-            digits=3,
-        ),
-        Metric(
-            "binding",
-            "binding gap",
-            "nats/code",
-            "higher",
-            0.02,
-            "By how much the loss rises when the text is another sentence's; zero means deaf.",
-            primary=True,
-            digits=3,
-        ),
-    )
-}
-"""What is measured of a language model on token data, without speaking."""
+def value_names(cls: type[Metric]) -> tuple[str, ...]:
+    """Names of the values that a metric writes into an item's row."""
+    return (getattr(cls, "fields", ()) or (cls.info.key,)) if issubclass(cls, AudioMetric) else ()
 
 
-def choose(margins: Mapping[str, float] | None = None) -> dict[str, Metric]:
-    """All metrics of speech, with the margins of an A/B file in place; raises ``ConfigError``."""
-    return _chosen(METRICS, margins)
+def needs_reference(key: str) -> bool:
+    """True for a metric that compares with recordings of the imitated voice."""
+    cls = metric_class(key)
+    return issubclass(cls, AudioMetric) and cls.needs_reference
 
 
-def choose_listening(margins: Mapping[str, float] | None = None) -> dict[str, Metric]:
-    """The same for what is measured on token data."""
-    return _chosen(LISTENING, margins)
+@contextmanager
+def blamed(key: str, doing: str) -> Iterator[None]:
+    """Raise what goes wrong inside as ``PluginBroken`` that names the metric and its origin."""
+    try:
+        yield
+    except WishboneError:
+        raise
+    except Exception as error:
+        entry = registry().entry("metric", key)
+        raise PluginBroken(
+            f"metric '{key}' failed while {doing}: {type(error).__name__}: {error}",
+            f"{entry.target}, of {entry.source}",
+            f"Repair or update {entry.distribution}, or leave the metric out.",
+        ) from error
 
 
-def _chosen(
-    metrics: Mapping[str, Metric], margins: Mapping[str, float] | None
-) -> dict[str, Metric]:
-    chosen, known = dict(metrics), {**METRICS, **LISTENING}
-    for key, margin in (margins or {}).items():
+def create(key: str, options: Any = None) -> Metric:
+    """Build a metric from an instance of its ``Config``; None means its defaults."""
+    cls = metric_class(key)
+    with blamed(key, "being built"):
+        return cls(cls.Config() if options is None else options)
+
+
+def signature(metric: Metric) -> str:
+    """Everything that decides a metric's values: its own signature and changed options."""
+    with blamed(metric.info.key, "giving its signature"):
+        default = type(metric).Config()
+        changed = [
+            f"{each.name}={getattr(metric.config, each.name)}"
+            for each in fields(default)
+            if getattr(metric.config, each.name) != getattr(default, each.name)
+        ]
+        return "|".join([metric.signature(), *changed])
+
+
+def value(row: Row, metric: MetricInfo) -> float | None:
+    """Return a metric's value for one item; None where it has none.
+
+    A failed item has the worst value where the metric has one, whatever was measured of it.
+    """
+    if row.get("failure"):
+        return metric.worst
+    cls = metric_class(metric.key)
+    with blamed(metric.key, "reading an item's value"):
+        number = cls.value(row)
+        if number is not None and metric.ratio and not number > 0:
+            raise ValueError(f"{number} is no value of a ratio, which is above 0")
+        return None if number is None else float(number)
+
+
+def weight(row: Row, metric: MetricInfo) -> float:
+    """Return how much an item's prompt counts in the metric's means."""
+    cls = metric_class(metric.key)
+    with blamed(metric.key, "reading an item's weight"):
+        return float(cls.weight(row))
+
+
+def weighs(metric: MetricInfo) -> bool:
+    """True where prompts count differently for this metric."""
+    return metric_class(metric.key).weight.__func__ is not ItemMetric.weight.__func__
+
+
+def checked(metric: AudioMetric, values: Mapping[str, Any]) -> dict[str, Value]:
+    """Return values as plain numbers and strings.
+
+    Raises ``ValueError`` for a name that the metric did not announce and for a number that is not
+    finite.
+    """
+    names = value_names(type(metric))
+    result: dict[str, Value] = {}
+    for name, item in values.items():
+        number = item.item() if hasattr(item, "item") else item
+        if name not in names:
+            raise ValueError(f"it gives '{name}', and announced {', '.join(names)}")
+        if not isinstance(number, str | int | float):
+            raise ValueError(f"'{name}' is a {type(number).__name__}, not a number or a string")
+        if isinstance(number, float) and not abs(number) < float("inf"):
+            raise ValueError(f"'{name}' is {number}")
+        result[name] = number
+    return result
+
+
+def facts(metric: MetricInfo) -> dict[str, Any]:
+    """A metric as result files describe it."""
+    return {**asdict(metric), "source": metric_class(metric.key).source}
+
+
+def packages_of(keys: Iterable[str]) -> list[Package]:
+    """The optional packages that metrics need, each once."""
+    return list(dict.fromkeys(each for key in keys for each in metric_class(key).packages))
+
+
+def need_packages(keys: Iterable[str]) -> None:
+    """Raise ``MissingExtra`` naming every package that one of the metrics lacks."""
+    for key in keys:
+        home = registry().entry("metric", key).distribution == HOME
+        missing_packages(packages_of([key]), f"measure '{key}'", home)
+
+
+def choose(
+    margins: Mapping[str, float] | None = None, added: Iterable[str] = ()
+) -> dict[str, MetricInfo]:
+    """Metrics of items: the usual ones, then ``added``, with the margins of an A/B file in place.
+
+    ``added`` may name metrics of models too, which are left to ``choose_listening``. Raises
+    ``ConfigError`` for a margin of a metric that is not measured.
+    """
+    keys = dict.fromkeys([*SPEECH, *added])
+    check_margins(margins or {}, [*keys, *HELD_OUT])
+    return _chosen([key for key in keys if issubclass(metric_class(key), ItemMetric)], margins)
+
+
+def choose_listening(
+    margins: Mapping[str, float] | None = None, added: Iterable[str] = ()
+) -> dict[str, MetricInfo]:
+    """The same for what is measured on held-out token data."""
+    keys = dict.fromkeys([*HELD_OUT, *added])
+    check_margins(margins or {}, [*SPEECH, *keys])
+    return _chosen([key for key in keys if issubclass(metric_class(key), ModelMetric)], margins)
+
+
+def check_margins(margins: Mapping[str, float], keys: Iterable[str]) -> None:
+    """Raise ``ConfigError`` for a margin that is no margin, or of none of the metrics ``keys``."""
+    known = list(dict.fromkeys(keys))
+    for key, margin in margins.items():
         if key not in known:
+            hint = did_you_mean(key, known)
+            if key in registry().names("metric"):
+                hint = f"Write 'metrics: [{key}]' to have it measured."
             raise ConfigError(
-                f"There is no metric '{key}'.",
+                f"There is no metric '{key}' in this A/B.",
                 f"margins.{key}",
-                f"{did_you_mean(key, known)} Known: {', '.join(known)}.".strip(),
+                f"{hint} Measured: {', '.join(known)}.".strip(),
             )
         if not margin > 0:
             raise ConfigError(
@@ -173,6 +205,11 @@ def _chosen(
                 f"margins.{key}",
                 "Give the largest difference that does not matter to you.",
             )
-        if key in chosen:
-            chosen[key] = replace(chosen[key], margin=float(margin))
-    return chosen
+
+
+def _chosen(keys: Iterable[str], margins: Mapping[str, float] | None) -> dict[str, MetricInfo]:
+    infos = {key: metric_class(key).info for key in keys}
+    return {
+        key: replace(info, margin=float((margins or {}).get(key, info.margin)))
+        for key, info in infos.items()
+    }

@@ -23,12 +23,12 @@ import soundfile
 
 from wishbone.core.atomic import write_text
 from wishbone.core.errors import DataError, WishboneError
-from wishbone.core.evaluate.clips import Clip, resample
 from wishbone.core.evaluate.extras import need
 from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.statistics import bootstrap
 from wishbone.core.evaluate.terminal import progress
 from wishbone.core.interfaces import CodeSpace
+from wishbone.core.metric import Clip, resample
 
 OPUS_BITS = 6_000
 """Bits per second, the lowest that Opus is specified for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,13 @@ from wishbone.core.evaluate.arms import (
     named_arms,
 )
 from wishbone.core.evaluate.clips import read_lines
-from wishbone.core.evaluate.metrics import Metric, choose, choose_listening
+from wishbone.core.evaluate.metrics import (
+    choose,
+    choose_listening,
+    metric_class,
+    needs_reference,
+)
+from wishbone.core.metric import MetricInfo, ModelMetric
 from wishbone.core.schema import innermost, structured
 
 __all__ = ["Arm", "Experiment", "Plan", "Prompt", "read_plan", "seed_of", "weights_hash"]
@@ -57,6 +63,8 @@ class Experiment:
     """How often each arm speaks each prompt."""
     seed: int = 1
     """Every item's seed follows from this and its prompt, and is the same for all arms."""
+    metrics: list[Any] = field(default_factory=list)
+    """Metrics beside the usual ones: keys of the registry, or ``{name: KEY, ...options}``."""
     margins: dict[str, float] = field(default_factory=dict)
     """Metric -> largest difference that counts as equivalent."""
     voice: str = ""
@@ -94,14 +102,17 @@ class Plan:
     seeds: int
     seed: int
     vary: list[str]
-    metrics: dict[str, Metric]
+    metrics: dict[str, MetricInfo]
+    """Metrics of spoken items, in the order of the tables."""
     voice: str | None
     reference: Path | None
     quick: bool
     held_out: list[Path] = field(default_factory=list)
     held_out_limit: int = 100
-    listening: dict[str, Metric] = field(default_factory=dict)
+    listening: dict[str, MetricInfo] = field(default_factory=dict)
     """What is measured on ``held_out``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Metric -> instance of its ``Config``, for those that an A/B file adds."""
     factors: dict[str, list[str]] = field(default_factory=dict)
     """Factor -> levels; empty when arms are no cells of a table."""
     trainings: list[Training] = field(default_factory=list)
@@ -113,6 +124,15 @@ class Plan:
     def checkpoints(self) -> list[Checkpoint]:
         """Every set of weights that speaks, in the order of the arms."""
         return [checkpoint for arm in self.arms for checkpoint in arm.checkpoints]
+
+    @property
+    def used(self) -> list[str]:
+        """Keys of the metrics that are measured: without a reference, none that needs one."""
+        return [
+            key
+            for key in (*self.listening, *self.metrics)
+            if self.reference is not None or not needs_reference(key)
+        ]
 
     def seed_of(self, prompt: Prompt, repeat: int) -> int:
         """Seed of one item: from the base seed and the prompt, not from its place in the run."""
@@ -182,6 +202,7 @@ def read_plan(
         arms = crossed_arms(said.factors, said.train, folder, values, trained)
     else:
         arms = named_arms(said.arms, folder, values)
+    options = _added_metrics(said, values)
     held_out = [said.held_out] if isinstance(said.held_out, str) else list(said.held_out)
     return Plan(
         name=values.path.stem if values.path else "ab",
@@ -191,17 +212,49 @@ def read_plan(
         seeds=seeds or said.seeds,
         seed=said.seed,
         vary=said.vary,
-        metrics=choose(said.margins),
+        metrics=choose(said.margins, options),
         voice=said.voice or None,
         reference=reference,
         quick=quick,
         held_out=[_data(name, folder, values.place("held_out")) for name in held_out if name],
         held_out_limit=said.held_out_limit,
-        listening=choose_listening(said.margins) if any(held_out) else {},
+        listening=choose_listening(said.margins, options) if any(held_out) else {},
+        options=options,
         factors=factor_levels(arms, values.place("arms")),
         trainings=all_trainings(said.factors, said.train, folder, trained) if trained else [],
         engine=engine,
     )
+
+
+def _added_metrics(said: Experiment, values: Config) -> dict[str, Any]:
+    """Key -> options of the metrics under ``metrics``. Raises ``ConfigError``."""
+    options: dict[str, Any] = {}
+    place = values.place("metrics")
+    for entry in said.metrics:
+        section = {"name": entry} if isinstance(entry, str) else entry
+        if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
+            raise ConfigError(
+                f"'{entry}' does not say which metric to use.",
+                place,
+                "Write 'metrics: [KEY]', or '[{name: KEY, OPTION: VALUE}]'.",
+            )
+        key = section["name"]
+        cls = metric_class(key)
+        if needs_reference(key) and not said.reference:
+            raise ConfigError(
+                f"The metric '{key}' compares with recordings, and there are none.",
+                place,
+                "Write 'reference: FOLDER' with recordings of the same prompts.",
+            )
+        if issubclass(cls, ModelMetric) and not said.held_out:
+            raise ConfigError(
+                f"The metric '{key}' is measured on held-out token data, and there is none.",
+                place,
+                "Write 'held_out: FOLDER'.",
+            )
+        fields = {name: value for name, value in section.items() if name != "name"}
+        options[key] = structured(cls.Config, fields, key, values)
+    return options
 
 
 def weights_files(config: Config) -> list[Path]:

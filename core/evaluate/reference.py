@@ -6,15 +6,14 @@ number says little without this one beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from wishbone.core.evaluate.clips import Clip, read_audio
+from wishbone.core.evaluate.clips import read_audio
 from wishbone.core.evaluate.items import Items
 from wishbone.core.evaluate.plan import Plan
-from wishbone.core.evaluate.score import Panel
+from wishbone.core.evaluate.score import Panel, Scorer
+from wishbone.core.metric import Clip, Row
 
 NAME = "reference"
 ENDINGS = (".flac", ".wav", ".ogg", ".opus")
@@ -41,18 +40,21 @@ def judge_reference(
     Each recording's likeness is measured to the mean of the others, so that it is not compared
     with itself.
     """
-    embed = [panel.first.embed([clip]) for clip in clips]
-    vectors = np.stack(embed)
-    panel.hear(_mean(vectors))
-    todo = [number for number, clip in enumerate(clips) if not items.get(NAME, clip.key, 0)]
-    rows = panel.map(lambda scorer, number: scorer.score(clips[number]), todo)
-    for number, row in zip(progress(todo, "listening to the reference"), rows, strict=True):
-        others = np.delete(vectors, number, axis=0) if len(clips) > 1 else vectors
-        row["similarity"] = float(vectors[number] @ _mean(others))
-        key = row.pop("key")
-        items.add(NAME, key, 0, row)
+    panel.set_reference(clips)
+    signatures = panel.first.signatures
+    todo = [clip for clip in clips if unjudged(items.get(NAME, clip.key, 0), signatures)]
+
+    def judge(scorer: Scorer, clip: Clip) -> dict[str, Any]:
+        missing = unjudged(items.get(NAME, clip.key, 0), signatures)
+        return scorer.score(clip, keys=missing)
+
+    rows = panel.map(judge, todo)
+    for clip, row in zip(progress(todo, "listening to the reference"), rows, strict=True):
+        row.pop("key")
+        items.add(NAME, clip.key, 0, {**row, "judged": signatures})
 
 
-def _mean(vectors: np.ndarray) -> np.ndarray:
-    mean = vectors.mean(0)
-    return mean / np.linalg.norm(mean)
+def unjudged(row: Row, signatures: Mapping[str, str]) -> list[str]:
+    """Keys of the metrics that have not judged an item yet, or not with the same signature."""
+    before = row.get("judged") or {}
+    return [key for key, line in signatures.items() if before.get(key) != line]

@@ -16,11 +16,10 @@ import soundfile
 from wishbone.core.atomic import write_text
 from wishbone.core.evaluate import budget, pictures, plots, tables, words
 from wishbone.core.evaluate.clips import read_audio
-from wishbone.core.evaluate.compare import value
 from wishbone.core.evaluate.extras import need
 from wishbone.core.evaluate.items import Items
-from wishbone.core.evaluate.metrics import METRICS
-from wishbone.core.evaluate.recognizer import normalize
+from wishbone.core.evaluate.metrics import QUALITY, metric_class, value
+from wishbone.core.transcript import normalize
 
 PLAYERS = 12
 """Prompts with players and spectrograms."""
@@ -120,7 +119,7 @@ def _table(result: Mapping[str, Any], arm: str) -> dict[str, Any]:
                 "change": words.change(each, metric),
                 "interval": words.interval(each, metric),
                 "margin": words.margin(metric),
-                "settle": words.settle(each),
+                "settle": words.settle(each, metric),
             }
         )
     return {"arm": arm, "baseline": result["arms"][0]["key"], "rows": rows}
@@ -204,7 +203,7 @@ def choose(result: Mapping[str, Any], items: Items) -> list[tuple[Mapping[str, A
     prompts = {prompt["key"]: prompt for prompt in result["prompts"]}
 
     def errors(name: str, key: str) -> float:
-        return value(items.get(name, key, 0), METRICS["wer"]) or 0.0
+        return value(items.get(name, key, 0), metric_class("wer").info) or 0.0
 
     change = {key: errors(arm, key) - errors(baseline, key) for key in prompts}
     ranked = sorted(prompts, key=lambda key: (change[key], key))
@@ -238,14 +237,18 @@ def _card(
     longest = max([NARROWEST, *(len(audio) / rate for audio, rate in heard.values())])
     takes, size = [], 0
     for name in rows:
-        take, bytes_ = _take(name, rows[name], heard.get(name), longest)
+        take, bytes_ = _take(name, rows[name], heard.get(name), longest, result["metrics"])
         takes.append(take)
         size += bytes_
     return {"prompt": prompt, "why": why, "takes": takes}, size
 
 
 def _take(
-    name: str, row: Mapping[str, Any], heard: tuple[np.ndarray, int] | None, seconds: float
+    name: str,
+    row: Mapping[str, Any],
+    heard: tuple[np.ndarray, int] | None,
+    seconds: float,
+    metrics: Mapping[str, Any],
 ) -> tuple[dict[str, Any], int]:
     sound, picture, size = "", "", 0
     if heard is not None and len(heard[0]):
@@ -259,13 +262,13 @@ def _take(
         "sound": sound,
         "picture": picture,
         "words": marked(row.get("text", ""), row.get("heard") or ""),
-        "numbers": _numbers(row),
+        "numbers": _numbers(row, metrics),
         "failure": row.get("failure", ""),
         "error": row.get("error", ""),
     }, size
 
 
-def _numbers(row: Mapping[str, Any]) -> str:
+def _numbers(row: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     parts = []
     if row.get("words"):
         parts.append(f"{row['errors']} of {row['words']} words wrong")
@@ -273,6 +276,9 @@ def _numbers(row: Mapping[str, Any]) -> str:
         parts.append(f"quality {row['dnsmos']:.2f}")
     if row.get("similarity") is not None:
         parts.append(f"likeness {row['similarity']:.2f}")
+    for key, metric in metrics.items():
+        if key not in QUALITY and metric.get("source") == "audio" and row.get(key) is not None:
+            parts.append(f"{metric['title']} {words.cell(row[key], metric)}")
     if row.get("seconds"):
         parts.append(f"{row['seconds']:.1f} s")
     return " · ".join(parts)
@@ -287,7 +293,7 @@ def _other(prompt: Mapping[str, Any], result: Mapping[str, Any], items: Items) -
             {
                 "name": name,
                 "words": marked(row.get("text", ""), row.get("heard") or ""),
-                "numbers": row.get("failure") or _numbers(row),
+                "numbers": row.get("failure") or _numbers(row, result["metrics"]),
                 "audio": row.get("audio", ""),
             }
             for name, row in zip(names, rows, strict=True)

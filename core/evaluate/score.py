@@ -2,83 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
 
-from wishbone.core.evaluate.clips import Clip, failure, resample
-from wishbone.core.evaluate.quality import DNSMOS, VoiceEncoder
-from wishbone.core.evaluate.recognizer import Recognizer, normalize, word_errors
+from wishbone.core.evaluate.clips import failure
+from wishbone.core.evaluate.metrics import QUALITY, blamed, checked, create, signature
+from wishbone.core.metric import AudioMetric, Clip, SpeakerMetric, Value, unit_mean
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 RATE = 16_000
-"""Samples per second at which clips are judged."""
+"""Samples per second of recordings that are cut or compared before they are judged."""
 
 
-@dataclass
 class Scorer:
-    """Words, predicted quality and, where a reference voice is given, likeness to it."""
+    """Metrics that judge one clip after another: words, predicted quality, likeness to a voice."""
 
-    threads: int = 1
-    """CPU threads for each network."""
-    reference: np.ndarray | None = None
-    """[256] embedding of the voice that should be heard."""
-    recognizer: Recognizer = field(init=False)
-    dnsmos: DNSMOS = field(init=False)
-    voices: VoiceEncoder = field(init=False)
+    def __init__(
+        self, keys: Sequence[str] = QUALITY, options: Mapping[str, Any] | None = None
+    ) -> None:
+        """``options`` holds instances of the ``Config`` of metrics that are not at their defaults.
 
-    def __post_init__(self) -> None:
-        self.recognizer = Recognizer(self.threads)
-        self.dnsmos = DNSMOS(self.threads)
-        self.voices = VoiceEncoder()
+        Raises ``UnknownName`` or ``PluginError`` for a metric that cannot be used.
+        """
+        self.metrics: dict[str, AudioMetric] = {}
+        for key in keys:
+            metric = create(key, (options or {}).get(key))
+            if isinstance(metric, AudioMetric):
+                self.metrics[key] = metric
+        self.has_reference = False
 
-    def score(self, clip: Clip, known: str = "") -> dict[str, Any]:
-        """Numbers of one clip; ``known`` is a failure seen while it was made."""
+    def set_reference(self, clips: Sequence[Clip]) -> None:
+        """Take recordings of the voice that is imitated."""
+        self.has_reference = bool(clips)
+        for key, metric in self.metrics.items():
+            with blamed(key, "taking the reference recordings"):
+                metric.set_reference(clips)
+
+    @property
+    def used(self) -> list[str]:
+        """Keys of the metrics that can judge: all, or those that need no reference."""
+        return [
+            key
+            for key, metric in self.metrics.items()
+            if self.has_reference or not metric.needs_reference
+        ]
+
+    def score(
+        self, clip: Clip, known: str = "", keys: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """Numbers of one clip, of all metrics or of ``keys``.
+
+        ``known`` is a failure seen while it was made. Raises ``PluginBroken`` where a metric fails.
+        """
         failed = known or failure(clip.audio, clip.rate, clip.text)
         row: dict[str, Any] = {"key": clip.key, "text": clip.text, "seconds": clip.seconds}
-        if failed:
-            return row | self.worst(clip.text) | {"failure": failed}
-        audio = resample(clip.audio, clip.rate, RATE)
-        heard = self.recognizer.transcribe(audio)
-        counted = word_errors(clip.text, heard)
-        row |= {
-            "failure": "",
-            "heard": heard,
-            "errors": counted.errors,
-            "words": counted.words,
-            "dnsmos": self.dnsmos.score(audio),
-        }
-        if self.reference is not None:
-            row["similarity"] = self.voices.similarity(audio, self.reference)
+        row["failure"] = failed
+        for key in self.used if keys is None else keys:
+            row |= self.worst(key, clip.text) if failed else self.measure(key, clip)
         return row
 
-    def worst(self, text: str) -> dict[str, Any]:
+    def measure(self, key: str, clip: Clip) -> dict[str, Value]:
+        """The values of one metric, whatever is wrong with the clip."""
+        with blamed(key, f"judging '{clip.key}'"):
+            return checked(self.metrics[key], self.metrics[key].score(clip))
+
+    def worst(self, key: str, text: str) -> dict[str, Value]:
         """What a clip gets that cannot be listened to."""
-        words = len(normalize(text).split())
-        row: dict[str, Any] = {"heard": "", "errors": words, "words": words, "dnsmos": 1.0}
-        if self.reference is not None:
-            row["similarity"] = 0.0
-        return row
+        with blamed(key, "giving the values of a failed clip"):
+            return checked(self.metrics[key], self.metrics[key].failed(text))
 
     def embed(self, clips: Sequence[Clip]) -> np.ndarray:
-        """The voice of several clips: their embeddings' mean, as a unit vector [256]."""
-        vectors = [self.voices.embed(resample(clip.audio, clip.rate, RATE)) for clip in clips]
-        mean = np.mean(vectors, axis=0)
-        return mean / np.linalg.norm(mean)
+        """The voice of several clips: their embeddings' mean, as a unit vector [E]."""
+        metric = self.metrics["similarity"]
+        if not isinstance(metric, SpeakerMetric):
+            raise TypeError("metric 'similarity' is no SpeakerMetric")
+        with blamed("similarity", "embedding a voice"):
+            return unit_mean(np.stack([metric.embed(clip) for clip in clips]))
 
     @property
     def signatures(self) -> dict[str, str]:
         """Metric -> everything that decides it, in one line."""
-        lines = {"wer": self.recognizer.signature, "dnsmos": self.dnsmos.signature}
-        if self.reference is not None:
-            lines["similarity"] = self.voices.signature
-        return lines
+        return {key: signature(self.metrics[key]) for key in self.used}
 
 
 class Panel:
@@ -88,18 +98,23 @@ class Panel:
     machine is most of the time; whole clips side by side do not wait for each other.
     """
 
-    def __init__(self, size: int = 1, reference: np.ndarray | None = None) -> None:
-        self.scorers = [Scorer(1, reference) for _ in range(max(1, size))]
+    def __init__(
+        self,
+        size: int = 1,
+        keys: Sequence[str] = QUALITY,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.scorers = [Scorer(keys, options) for _ in range(max(1, size))]
 
     @property
     def first(self) -> Scorer:
         """One of them, for what is done once."""
         return self.scorers[0]
 
-    def hear(self, reference: np.ndarray | None) -> None:
-        """Set the voice that all of them compare with."""
+    def set_reference(self, clips: Sequence[Clip]) -> None:
+        """Set the recordings of the voice that all of them compare with."""
         for scorer in self.scorers:
-            scorer.reference = reference
+            scorer.set_reference(clips)
 
     def map(
         self, judge: Callable[[Scorer, Item], Result], items: Sequence[Item]

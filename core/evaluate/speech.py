@@ -15,12 +15,13 @@ from wishbone.core.build import build_codec
 from wishbone.core.compose import bundled, compose
 from wishbone.core.errors import GateFailed, UsageError
 from wishbone.core.evaluate import generate
-from wishbone.core.evaluate.clips import Clip, read_folder
+from wishbone.core.evaluate.clips import read_folder
 from wishbone.core.evaluate.plan import Prompt, seed_of
 from wishbone.core.evaluate.score import Panel, summarize
 from wishbone.core.evaluate.statistics import bootstrap
 from wishbone.core.evaluate.terminal import progress, say
 from wishbone.core.guidance import Guide
+from wishbone.core.metric import Clip
 from wishbone.core.pitch import semitones_off
 from wishbone.core.speaker import load
 from wishbone.core.system import Codec, System

@@ -169,7 +169,7 @@ def _find(
 
 
 def _said(effect: Mapping[str, Any], metric: Mapping[str, Any]) -> list[str]:
-    verdict = f"{effect['verdict']}{words.settle(effect)}"
+    verdict = f"{effect['verdict']}{words.settle(effect, metric)}"
     p = f"{effect['p']:.3f}"
     return [words.change(effect, metric), words.interval(effect, metric), p, verdict]
 

@@ -113,6 +113,6 @@ def _comparison(result: dict[str, Any], other: str, table_class: Any) -> Any:
             change(each, metric),
             interval(each, metric),
             f"{each['p']:.3f}",
-            f"[{colour}]{each['verdict']}[/]{settle(each)}",
+            f"[{colour}]{each['verdict']}[/]{settle(each, metric)}",
         )
     return table

@@ -18,9 +18,10 @@ import numpy as np
 
 from wishbone.core.arguments import add_engine
 from wishbone.core.errors import GateFailed, UsageError
-from wishbone.core.evaluate.clips import Clip, failure, read_audio, read_lines, resample
-from wishbone.core.evaluate.score import RATE, Panel
+from wishbone.core.evaluate.clips import failure, read_audio, read_lines
+from wishbone.core.evaluate.score import Panel
 from wishbone.core.evaluate.statistics import bootstrap
+from wishbone.core.metric import Clip
 
 SEED = 1
 RECORDINGS = (".wav", ".flac", ".ogg", ".opus")
@@ -153,8 +154,9 @@ def run(options: argparse.Namespace) -> int:
         name: panel.first.embed(recordings(path, options.references))
         for name, path in references.items()
     }
+    size = len(next(iter(known.values())))
     vectors = {
-        name: np.stack([_vector(panel, clip) for clip in clips])
+        name: np.stack([_vector(panel, clip, size) for clip in clips])
         for name, clips in _spoken(options, list(references)).items()
     }
     found = shares(vectors, known)
@@ -173,11 +175,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _vector(panel: Panel, clip: Clip) -> np.ndarray:
-    """[256], zeros for a clip nobody could recognise a voice in."""
+def _vector(panel: Panel, clip: Clip, size: int) -> np.ndarray:
+    """[size], zeros for a clip nobody could recognise a voice in."""
     if failure(clip.audio, clip.rate, clip.text or "x" * 1000):
-        return np.zeros(256, np.float32)
-    return panel.first.voices.embed(resample(clip.audio, clip.rate, RATE))
+        return np.zeros(size, np.float32)
+    return panel.first.embed([clip])
 
 
 def _named(pairs: Sequence[str]) -> dict[str, Path]:

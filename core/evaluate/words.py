@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wishbone.core.evaluate.metrics import LISTENING
+from wishbone.core.evaluate.metrics import HELD_OUT
 from wishbone.core.evaluate.statistics import student
 
 Each = Mapping[str, Any]
@@ -39,14 +39,16 @@ def margin(metric: Each) -> str:
     return f"{metric['margin']:g} {metric['unit'].replace('%', 'points')}"
 
 
-def settle(each: Each) -> str:
+def settle(each: Each, metric: Each) -> str:
     """ " (about N more prompts)" where that would settle it."""
     more = each["more_prompts"]
     if each["verdict"] != "inconclusive":
         return ""
     if more is None and (each.get("seed_share") or 0) >= 0.5:
         return " (needs more training seeds)"
-    what = "utterances" if each["metric"] in LISTENING else "prompts"
+    # results of Wishbone 0.1 do not say where a metric's values come from
+    source = metric.get("source") or ("model" if each["metric"] in HELD_OUT else "audio")
+    what = "utterances" if source == "model" else "prompts"
     return f" (no number of {what} can be given)" if more is None else f" (+{more} {what})"
 
 

@@ -44,13 +44,14 @@ __all__ = [
 
 def suite(kind: str) -> Sequence[Check]:
     """Every check of ``kind``. Kinds without a suite of their own have the common checks."""
-    from wishbone.core.testing import backbone, codec, head, layout, tokenizer
+    from wishbone.core.testing import backbone, codec, head, layout, metric, tokenizer
 
     own = {
         "backbone": backbone.CHECKS,
         "head": head.CHECKS,
         "layout": layout.CHECKS,
         "tokenizer": tokenizer.CHECKS,
+        "metric": metric.CHECKS,
         "decoder": codec.DECODER_CHECKS,
         "speech_tokenizer": codec.TOKENIZER_CHECKS,
     }

@@ -17,6 +17,7 @@ from wishbone.core.evaluate.effects import questions
 from wishbone.core.evaluate.items import Items
 from wishbone.core.evaluate.metrics import choose, choose_listening
 from wishbone.core.evaluate.plan import read_plan
+from wishbone.core.metric import HeldOut, UtteranceLosses
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "ab"
 FACTORS = {"backbone": ["r", "t"], "layout": ["u", "w"]}
@@ -170,21 +171,20 @@ def test_held_out_losses_are_compared_like_prompts_and_kept(tmp_path, monkeypatc
     given = crossed(listening=choose_listening({"loss": 0.1}), held_out=[tmp_path])
     asked = []
 
-    def utterances(config, corpus, limit):
+    def held_out(config, corpus, limit):
         asked.append(config)
         height = 1.0 + (config["backbone"]["name"] == "t") + 0.001 * int(config["weights"])
-        return {
-            "loss": [height, height + 1] * 4, "loss_other": [3.0] * 8, "loss_marks": [3.0] * 8,
-            "binding": [0.5] * 8,
-        }  # fmt: skip
+        losses = UtteranceLosses([height, height + 1] * 4, [3.0] * 8, [3.5] * 8)
+        return HeldOut(None, None, [None] * 8, [None] * 8, losses)
 
     class Corpus:
         files = ()
 
     monkeypatch.setattr("wishbone.core.data.corpora.read_corpus", lambda *_: Corpus())
-    monkeypatch.setattr("wishbone.core.evaluate.binding.utterances", utterances)
+    monkeypatch.setattr("wishbone.core.evaluate.binding.held_out", held_out)
     heard = listening.measure(given, tmp_path, lambda values, _: values)
     assert len(asked) == 12 == len(heard)
+    assert heard["r-u.1"]["loss"][0] == 1.0 and heard["r-u.1"]["binding"][0] == 2.5
     # a line that was cut short is measured again, the others are not
     path = tmp_path / listening.FILE
     path.write_text(path.read_text()[:-20])

@@ -9,9 +9,9 @@ import soundfile
 
 from wishbone.core.errors import DataError
 from wishbone.core.evaluate import command, peers
-from wishbone.core.evaluate.clips import Clip
 from wishbone.core.evaluate.peers import Peer
 from wishbone.core.interfaces import CodeSpace
+from wishbone.core.metric import Clip
 
 
 def tone(seconds=1.0, rate=24_000, hertz=220):

@@ -9,8 +9,8 @@ from tiny_system import tiny_system
 
 from wishbone.core.errors import ConfigError, GateFailed, UsageError
 from wishbone.core.evaluate import command, speech
-from wishbone.core.evaluate.clips import Clip
 from wishbone.core.evaluate.score import Panel
+from wishbone.core.metric import Clip
 from wishbone.core.spec import read
 
 AB = "install the extra: pip install wishbone-tts[ab]"

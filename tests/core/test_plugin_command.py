@@ -108,4 +108,4 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(UsageError, match="exists"):
         scaffold.write_package("acme/x", "backbone", tmp_path)
     with pytest.raises(UsageError, match="no template"):
-        scaffold.write_package("acme/y", "metric", tmp_path)
+        scaffold.write_package("acme/y", "teacher", tmp_path)

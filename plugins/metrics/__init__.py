@@ -1,0 +1,1 @@
+"""Built-in metrics: word errors, predicted quality, voice likeness, speed and losses."""
