@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from wishbone.core.config import part
 from wishbone.core.interfaces import IGNORE
 from wishbone.core.model import SpeechLM
+from wishbone.core.plugin import guarded, registry
 
 
 class Objective(nn.Module):
@@ -84,4 +85,5 @@ def build_objective(
 ) -> Objective:
     """The objective that ``section`` names, around ``model``; it may change its weights."""
     cls, fields = part({"objective": section}, "objective")
-    return cls(fields, model, system)
+    with guarded(registry().entry("objective", section["name"])):
+        return cls(fields, model, system)

@@ -1,27 +1,22 @@
 """Folders that others published, which ``weights:`` may name as it names one of ours.
 
-A plug-in names its readers in the hook ``wishbone_releases``. A reader is a class without
-arguments that has
-
-- ``holds(folder) -> bool``: whether this is such a folder; looks at names, reads no weights;
-- ``language_model(folder, model) -> Found``: tensors for the ``SpeechLM`` at hand, by its names;
-- ``voices(folder) -> dict[str, Voice]``, if such a release has voices of its own.
-
-A codec or a decoder knows its own files: it has the method ``load_release(folder)``.
+A kind of folder is a part of kind ``release``; ``ReleaseReader`` is its contract. A codec or a
+decoder knows its own files: it has the method ``load_release(folder)``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from wishbone.core.errors import PluginBroken
+from wishbone.core.plugin import Search, guarded, search
 
 if TYPE_CHECKING:
+    from wishbone.core.model import SpeechLM
     from wishbone.core.voice import Voice
 
 
@@ -35,59 +30,73 @@ class Found:
     """What a person should know, such as which part the release could not give."""
 
 
-def known() -> dict[str, tuple[str, str]]:
-    """Kind of release -> (``"package.module:Class"``, one line), of every plug-in that works."""
-    from wishbone.core.plugin import loaded
+class ReleaseReader(ABC):
+    """The contract of a kind of folder: whether one is of it, and what it has for our parts.
 
-    found: dict[str, tuple[str, str]] = {}
-    for plugin in loaded().manager.get_plugins():
-        for key, target, summary in getattr(plugin, "wishbone_releases", list)():
-            found.setdefault(key, (target, summary))
-    return found
+    Made without arguments.
+    """
+
+    @abstractmethod
+    def holds(self, folder: Path) -> bool:
+        """Tell whether ``folder`` is of this kind, from names and small files; reads no weights.
+
+        Asked of every folder that has no weights of ours, so it is never to raise.
+        """
+
+    @abstractmethod
+    def language_model(self, folder: Path, model: SpeechLM) -> Found:
+        """Tensors for the model at hand, by its names. Raises ``CheckpointError``."""
+
+    def voices(self, folder: Path) -> dict[str, Voice]:
+        """Voices that such a folder has, by name."""
+        return {}
+
+    def write_example(self, to: Path) -> bool:
+        """Write a small folder of this kind to ``to``, which exists, for the contract suite.
+
+        Returns whether it did; a kind that can offer none writes nothing.
+        """
+        return False
 
 
-def reader(folder: str | Path) -> Any | None:
-    """The reader that knows this folder, if there is one. Raises ``PluginBroken``."""
+def find_reader(folder: str | Path) -> Search:
+    """Ask who knows this folder; a reader that raises is passed over and listed as failed."""
     folder = Path(folder)
     if not folder.is_dir():
-        return None
-    for key, (target, _) in known().items():
-        module, _, name = target.partition(":")
-        try:
-            candidate = getattr(import_module(module), name)()
-        except Exception as error:
-            raise PluginBroken(
-                f"The reader of releases '{key}' cannot be loaded: {error}",
-                target,
-                "Repair the plug-in.",
-            ) from error
-        if candidate.holds(folder):
-            return candidate
-    return None
+        return Search(None, None, [])
+    return search("release", lambda reader: reader.holds(folder))
 
 
 def load(module: nn.Module, folder: Path, slot: str) -> str | None:
     """Fill a module from a folder that is a release -> a note; None where it is none.
 
-    ``slot`` is "model" for the whole language model, or a slot of the configuration.
+    ``slot`` is "model" for the whole language model, or a slot of the configuration. Raises
+    ``PluginBroken`` where nobody knows the folder and a reader that may have known it is broken.
     """
     from wishbone.core.weights import load_tensors
 
-    own = getattr(module, "load_release", None)
-    if own is None and slot != "model":
+    read_part = getattr(module, "load_release", None)
+    if read_part is None and slot != "model":
         return None
-    found = reader(folder)
-    if found is None:
+    match = find_reader(folder)
+    if match.entry is None:
+        if match.failed:
+            raise match.failed[0]
         return None
-    if own is not None:
-        own(folder)
+    if read_part is not None:
+        read_part(folder)
         return ""
-    read = found.language_model(folder, module)
-    load_tensors(module, read.tensors, str(folder))
-    return read.note
+    with guarded(match.entry):
+        result = match.part.language_model(folder, module)
+        tensors, note = result.tensors, result.note
+    load_tensors(module, tensors, str(folder))
+    return note
 
 
 def voices(folder: str | Path) -> dict[str, Voice]:
     """Voices that a release brings along, by name; none for any other folder."""
-    found = reader(folder)
-    return getattr(found, "voices", lambda _: {})(Path(folder))
+    match = find_reader(folder)
+    if match.entry is None:
+        return {}
+    with guarded(match.entry):
+        return dict(match.part.voices(Path(folder)))

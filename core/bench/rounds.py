@@ -20,6 +20,8 @@ from typing import Any
 from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.plan import Entry, Plan
 from wishbone.core.bench.protocol import ContenderLost, ContenderRefused, Worker
+from wishbone.core.plugin import guarded
+from wishbone.core.registry import import_target
 
 Say = Callable[[str], None]
 
@@ -110,12 +112,14 @@ def _note_missing(outcome: Outcome) -> None:
 
 def _write_weights(folder: Path, plan: Plan, outcome: Outcome) -> None:
     from wishbone.core.bench.checkpoints import write_checkpoints
-    from wishbone.core.bench.contenders import load_class
 
     files = set()
     for standing in outcome.standings.values():
         if standing.status == "measured":
-            files |= set(load_class(standing.entry.target).files(standing.entry.config))
+            part = standing.entry.part
+            kind = import_target(part)
+            with guarded(part):
+                files |= set(kind.files(standing.entry.config))
     write_checkpoints(folder, plan.suite.model, files)
 
 
@@ -128,7 +132,7 @@ def _opened(outcome: Outcome, job: Job, say: Say) -> Iterator[None]:
                 say(f"{key}: left out, {standing.why}")
                 continue
             entry = standing.entry
-            standing.worker = Worker(key, entry.target, asdict(entry.config), job)
+            standing.worker = Worker(key, entry.part, asdict(entry.config), job)
             try:
                 standing.facts = standing.worker.load()
                 say(f"{key}: ready ({standing.facts.get('engine', 'loaded')[:60]})")

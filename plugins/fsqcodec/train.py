@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.cli import guarded
+from wishbone.core.cli import in_three_lines
 from wishbone.core.errors import CheckpointError, UsageError
 from wishbone.core.weights import hash_files, read_tensors
 from wishbone.plugins.fsqcodec import corpus
@@ -396,4 +396,4 @@ def save(model: Trainee, options: argparse.Namespace, count: int, data: str) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(in_three_lines(main))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wishbone.core.compose import Config, compose
 from wishbone.core.config import read, structured
-from wishbone.core.convert import Converted
+from wishbone.core.convert import Converted, Converter
 from wishbone.core.errors import CheckpointError, UsageError
 from wishbone.core.weights import FILE, load_tensors, read_tensors
 from wishbone.plugins.peft.files import write_adapter
@@ -23,7 +23,7 @@ INSIDE = "backbone.base."
 OWN = ("A", "B", "A0", "B0")
 
 
-class Merged:
+class Merged(Converter):
     """A system that speaks through PiSSA -> an ordinary one, its difference in its weights."""
 
     slot = "model"
@@ -39,7 +39,7 @@ class Merged:
         return Converted("model", sections | {"backbone": base}, made, {}, account)
 
 
-class Alone:
+class Alone(Converter):
     """The same without its base, whose folder it names: what the mode adds to a text model."""
 
     slot = "model"
@@ -60,7 +60,7 @@ class Alone:
         return Converted("model", sections, kept, {}, account)
 
 
-class Folder:
+class Folder(Converter):
     """What training made of a PiSSA backbone as a LoRA of rank 2 r, a folder of ``peft``'s."""
 
     slot = "backbone"

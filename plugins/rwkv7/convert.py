@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wishbone.core.convert import Converted
+from wishbone.core.convert import Converted, Converter
 from wishbone.core.errors import CheckpointError
 from wishbone.core.foreign import check, new_folder, read_folder, write_pickle
 from wishbone.core.weights import read_tensors, write_tensors
@@ -76,7 +76,7 @@ UNUSED = re.compile(r"blocks\.0\.time_mix\.v[012]")
 """Some RWKV-LM files have these; block 0 makes the value the others mix in and never reads them."""
 
 
-class _Converter:
+class _Converter(Converter):
     """What the two kinds of file have in common."""
 
     slot = "backbone"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wishbone.core.arguments import Parser
-from wishbone.core.cli import guarded
+from wishbone.core.cli import in_three_lines
 from wishbone.core.config import System, build, read
 from wishbone.core.errors import UsageError
 from wishbone.core.interfaces import State
@@ -108,4 +108,4 @@ def _made(system: System, start: State, options: argparse.Namespace) -> Voice:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(in_three_lines(main))

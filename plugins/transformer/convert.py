@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.convert import Converted
+from wishbone.core.convert import Converted, Converter
 from wishbone.core.errors import CheckpointError
 from wishbone.core.foreign import check, new_folder, read_folder, write_pickle
 from wishbone.core.weights import translate, write_tensors
@@ -159,7 +159,7 @@ def to_cosyvoice2(tensors: Mapping[str, Tensor], config: TransformerConfig) -> d
     return named | {UNREAD: tensors.get(UNREAD, text)}
 
 
-class Qwen2:
+class Qwen2(Converter):
     """The folder of a Qwen2 of ``transformers``, its body alone."""
 
     slot = "backbone"
@@ -190,7 +190,7 @@ class Qwen2:
             (folder / "config.json").write_text(text + "\n")
 
 
-class CosyVoice2:
+class CosyVoice2(Converter):
     """CosyVoice2's ``llm.pt``: the whole language model."""
 
     slot = "model"
