@@ -51,10 +51,11 @@ class ReleaseReader(ABC):
         """Voices that such a folder has, by name."""
         return {}
 
-    def write_example(self, to: Path) -> bool:
-        """Write a small folder of this kind to ``to``, which exists, for the contract suite.
+    def write_example(self, to: Path, model: SpeechLM) -> bool:
+        """Write a folder of this kind with the weights of ``model`` into ``to``, which is empty.
 
-        Returns whether it did; a kind that can offer none writes nothing.
+        For the contract suite, which reads it back. Returns whether it did; a kind that can offer
+        none writes nothing.
         """
         return False
 

@@ -47,8 +47,11 @@ class Contender:
         return ""
 
     @classmethod
-    def small_job(cls) -> Job | None:
-        """A job of tiny sizes on which the contract suite may run it; None where there is none."""
+    def small_job(cls) -> tuple[Job, str] | None:
+        """A job of tiny sizes and one of its cases, which the contract suite runs; None for none.
+
+        Goes with ``small_config``, where the class has one.
+        """
         return None
 
     @classmethod

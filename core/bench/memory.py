@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from wishbone.core.bench.contenders import Contender, Times
+from wishbone.core.bench.contenders import Contender, Job, Times
 
 
 @dataclass
@@ -22,6 +22,16 @@ class Memory(Contender):
     """Cases ``read`` (every byte once) and ``copy`` (every byte read once and written once)."""
 
     Config = MemoryConfig
+
+    @classmethod
+    def small_config(cls) -> MemoryConfig:
+        """One megabyte, to see that it runs."""
+        return MemoryConfig(megabytes=1)
+
+    @classmethod
+    def small_job(cls) -> tuple[Job, str]:
+        """Reading that megabyte."""
+        return Job({}), "read"
 
     def load(self) -> dict[str, Any]:
         """Fill the block, and choose the fastest of three ways to read it."""
