@@ -10,7 +10,7 @@ if __name__ != "wishbone.adapters":
         f"import this as wishbone.adapters, not {__name__}: run 'pip install -e .' first"
     )
 
-WISHBONE_API = "1.0"
+WISHBONE_API = "1.1"
 
 
 @hookimpl

@@ -1,44 +1,44 @@
-"""The command ``wishbone``: one table, and three lines when something is wrong.
+"""The command ``wishbone``: commands by name, and three lines when something is wrong.
 
-Nothing but the table is parsed here, and a command's module is imported only when it is asked for,
-so that ``wishbone --help`` answers at once.
+Commands are parts of kind ``command``, so a plug-in adds one as it adds a backbone. Only the
+registry is read here, and a command's module is imported only when it is asked for, so that
+``wishbone --help`` answers at once.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from wishbone.core.errors import UsageError, WishboneError, did_you_mean
+from wishbone.core.errors import WishboneError
+from wishbone.core.plugin import blame, guarded, own_version, registry
+from wishbone.core.registry import HOME, import_target
 
-COMMANDS = {
-    "say": ("Speak a text into a file.", "wishbone.core.serve.say:main"),
-    "text": ("Continue a text with a language model.", "wishbone.core.serve.text:main"),
-    "ab": ("Compare systems that differ in one part, and write a report.",
-           "wishbone.core.evaluate.ab:main"),
-    "train": ("Train a model from a YAML file, or resume it.", "wishbone.core.train.command:main"),
-    "data": ("Make audio with a teacher, and tokens from audio.",
-             "wishbone.core.data.command:main"),
-    "evaluate": ("Measure a system or a codec.", "wishbone.core.evaluate.command:main"),
-    "plugins": ("List, check and write plug-ins.", "wishbone.core.plugin_command:main"),
-    "bench": ("Measure speed and memory beside other projects.",
-              "wishbone.core.bench.command:main"),
-    "match": ("Find the size at which two backbones cost the same.", "wishbone.core.match:main"),
-    "convert": ("Bring weights in from other projects, and out.", "wishbone.core.convert:main"),
-    "doctor": ("Say what works on this machine, and why the rest does not.",
-               "wishbone.core.doctor:main"),
-}  # fmt: skip
-"""Command -> (what it does, where it is)."""
+
+class Command(Protocol):
+    """The contract of a command: the function that a plug-in registers as kind ``command``.
+
+    ``wishbone KEY WORDS...`` calls it. Its module is imported only then; ``wishbone --help`` shows
+    the summary it is registered with.
+    """
+
+    def __call__(self, argv: Sequence[str]) -> int | None:
+        """Run with the words after the command's name -> the exit code; None means 0.
+
+        ``--help`` prints how to use it and ends by ``SystemExit(0)`` as argparse does, or returns
+        0. Words it cannot follow raise ``UsageError`` or ``SystemExit(2)``. Other errors meant for
+        people are a ``WishboneError``: three lines on standard error.
+        """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    return guarded(_run, argv)
+    return in_three_lines(_run, argv)
 
 
-def guarded(run: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
+def in_three_lines(run: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
     """Run a command that raises: its error becomes three lines, and the exit code is returned."""
     words = list(sys.argv[1:] if argv is None else argv)
     whole = "--traceback" in words
@@ -59,7 +59,7 @@ def guarded(run: Callable[[list[str]], int | None], argv: list[str] | None = Non
     except Exception as error:
         if whole:
             traceback.print_exc()
-        return _report(_unexpected(error))
+        return _report(blame(error) or _unexpected(error))
 
 
 def _run(words: list[str]) -> int:
@@ -67,24 +67,23 @@ def _run(words: list[str]) -> int:
         print(_help())
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        from wishbone.core.plugin import own_version
-
         print(f"wishbone {own_version()}")
         return 0
-    name, rest = words[0], words[1:]
-    if name not in COMMANDS:
-        raise UsageError(
-            f"There is no command '{name}'.",
-            "wishbone",
-            f"{did_you_mean(name, COMMANDS)} Run 'wishbone --help' for all of them.".strip(),
-        )
-    module, _, function = COMMANDS[name][1].partition(":")
-    return int(getattr(import_module(module), function)(rest) or 0)
+    entry = registry().entry("command", words[0])
+    command: Command = import_target(entry)
+    with guarded(entry, passing=(SystemExit,)):
+        return int(command(words[1:]) or 0)
 
 
 def _help() -> str:
     lines = ["usage: wishbone COMMAND ...", "", "Text to speech with exchangeable parts.", ""]
-    lines += [f"  {name:<10}{about}" for name, (about, _) in COMMANDS.items()]
+    entries = registry().of("command")
+    lines += [f"  {e.key:<10}{e.summary}" for e in entries if e.distribution == HOME]
+    others = [e for e in entries if e.distribution != HOME]
+    if others:
+        width = max(len(e.key) for e in others) + 2
+        lines += ["", "from plug-ins:"]
+        lines += [f"  {e.key:<{width}}{e.summary} ({e.source})" for e in others]
     lines += [
         "",
         "'wishbone COMMAND --help' says more; --traceback shows where an error came from.",

@@ -1,18 +1,16 @@
 """``wishbone convert``: weights of other projects in, and out again.
 
-A plug-in names its converters in the hook ``wishbone_converters``. A converter is a class without
-arguments that has ``slot``, the kind of part it is for (or "model" for a whole language model),
-``read(source) -> Converted`` and, where there is a way back, ``write(tensors, config, to)``.
+A format is a part of kind ``converter``; ``Converter`` is its contract.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -20,12 +18,11 @@ from wishbone.core.arguments import Parser
 from wishbone.core.checkpoint import save
 from wishbone.core.errors import (
     CheckpointError,
-    PluginBroken,
-    UnknownName,
     UsageError,
-    did_you_mean,
 )
+from wishbone.core.plugin import create, guarded, registry
 from wishbone.core.provenance import provenance
+from wishbone.core.registry import Entry
 from wishbone.core.weight_files import FILE, read_tensors, write_tensors
 
 TABLES = "tables.safetensors"
@@ -48,6 +45,65 @@ class Converted:
     """Their name -> ours, or why it is left out; every name of the file."""
 
 
+class Converter(ABC):
+    """The contract of a format: files of another project to our terms, and back where it can.
+
+    Made without arguments. Tensors keep their bits in both directions.
+    """
+
+    slot: str
+    """Kind of part it is for, or "model" for a whole language model."""
+
+    @abstractmethod
+    def read(self, source: Path) -> Converted:
+        """Read their file or folder. Raises ``CheckpointError`` where it is not of this format."""
+
+    def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
+        """Write a part by our names, tables included, as theirs to ``to``, which does not exist.
+
+        ``config`` is the slot's section. Left out by a format that converts in one direction only.
+        """
+        raise UsageError(
+            f"{type(self).__name__} converts in one direction only.",
+            "wishbone convert",
+            "Leave --out or --to away.",
+        )
+
+    def write_example(self, to: Path) -> bool:
+        """Write a small file or folder of this format to ``to`` for the contract suite.
+
+        Returns whether it did; a format that can offer none writes nothing.
+        """
+        return False
+
+
+class Format(NamedTuple):
+    """A converter and whose it is, so that whatever it raises is named."""
+
+    entry: Entry
+    converter: Converter
+
+    @property
+    def one_way(self) -> bool:
+        """True where it has no way back."""
+        return getattr(type(self.converter), "write", Converter.write) is Converter.write
+
+    def read(self, source: Path) -> Converted:
+        """As ``Converter.read``. Raises ``PluginBroken`` for what a plug-in does wrong."""
+        with guarded(self.entry):
+            converted = self.converter.read(source)
+            if not isinstance(converted, Converted):
+                raise TypeError(f"read() returned a {type(converted).__name__}, not a Converted")
+        return converted
+
+    def write(self, tensors: dict[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
+        """As ``Converter.write``, and says so."""
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with guarded(self.entry):
+            self.converter.write(tensors, config, to)
+        print(f"{to} written")
+
+
 EPILOGUE = """formats:
 {}
 
@@ -58,9 +114,9 @@ bits, nothing is overwritten, and --list says what became of each name."""
 
 def main(argv: Sequence[str]) -> int:
     """Parse and run; returns the exit code."""
-    options = _parser(known := converters()).parse_args(argv)
-    converter = _converter(options.format, known)
-    other = _converter(options.to, known) if options.to else None
+    options = _parser().parse_args(argv)
+    theirs = find_format(options.format)
+    other = find_format(options.to) if options.to else None
     if options.target.exists():
         raise CheckpointError(
             "The target exists already and is not overwritten.",
@@ -70,15 +126,16 @@ def main(argv: Sequence[str]) -> int:
     if options.out and other:
         raise UsageError("--out and --to exclude each other.", "wishbone convert", "Drop one.")
     if options.out:
-        return _give(converter, options.source, options.target)
+        return _give(theirs, options.source, options.target)
     if other:
-        return _pass_on(converter, other, options)
-    return _take(converter, options)
+        return _pass_on(theirs, other, options)
+    return _take(theirs, options)
 
 
-def _parser(known: dict[str, tuple[str, str]]) -> Parser:
-    width = max(map(len, known), default=0) + 2
-    listing = "\n".join(f"  {key:<{width}}{said}" for key, (_, said) in sorted(known.items()))
+def _parser() -> Parser:
+    entries = sorted(registry().of("converter"), key=lambda entry: entry.key)
+    width = max((len(entry.key) for entry in entries), default=0) + 2
+    listing = "\n".join(f"  {entry.key:<{width}}{entry.summary}" for entry in entries)
     parser = Parser(
         prog="wishbone convert",
         description="Bring weights in from other projects, and out.",
@@ -96,35 +153,14 @@ def _parser(known: dict[str, tuple[str, str]]) -> Parser:
     return parser
 
 
-def converters() -> dict[str, tuple[str, str]]:
-    """Format -> (``"package.module:Class"``, one line), of every plug-in that works."""
-    from wishbone.core.plugin import loaded
-
-    found: dict[str, tuple[str, str]] = {}
-    for plugin in loaded().manager.get_plugins():
-        for key, target, summary in getattr(plugin, "wishbone_converters", list)():
-            found.setdefault(key, (target, summary))
-    return found
+def find_format(key: str) -> Format:
+    """The format of that name. Raises ``UnknownName``, ``PluginError``."""
+    entry = registry().entry("converter", key)
+    return Format(entry, create(entry))
 
 
-def _converter(key: str, known: dict[str, tuple[str, str]]) -> Any:
-    if key not in known:
-        raise UnknownName(
-            f"No converter is named '{key}'.",
-            f"the plug-ins, which know: {', '.join(sorted(known)) or 'none'}",
-            did_you_mean(key, known) or "Run 'wishbone convert --help' to see every format.",
-        )
-    module, _, name = known[key][0].partition(":")
-    try:
-        return getattr(import_module(module), name)()
-    except Exception as error:
-        raise PluginBroken(
-            f"The converter '{key}' cannot be loaded: {error}", known[key][0], "Repair the plug-in."
-        ) from error
-
-
-def _take(converter: Any, options: argparse.Namespace) -> int:
-    found: Converted = converter.read(options.source)
+def _take(theirs: Format, options: argparse.Namespace) -> int:
+    found = theirs.read(options.source)
     model = found.slot == "model"
     config = found.config | {"weights": "."} if model else {found.slot: found.config}
     origin = provenance(config, notes={"converted from": options.source.name})
@@ -152,50 +188,44 @@ def _report(found: Converted, whole: bool) -> None:
     )
 
 
-def _pass_on(converter: Any, other: Any, options: argparse.Namespace) -> int:
+def _pass_on(theirs: Format, other: Format, options: argparse.Namespace) -> int:
     """From one foreign format to another, with nothing of ours in between."""
-    found: Converted = converter.read(options.source)
-    _refuse_one_way(other, options.to)
+    _refuse_one_way(other, "--to")
+    found, slot = theirs.read(options.source), other.converter.slot
     tensors, config = found.tensors | found.tables, found.config
-    if found.slot == "model" and other.slot != "model":
-        tensors, config = _inside(tensors, other.slot), config[other.slot]
-    elif found.slot != other.slot:
+    if found.slot == "model" and slot != "model":
+        tensors, config = _inside(tensors, slot), config[slot]
+    elif found.slot != slot:
         raise UsageError(
-            f"'{options.format}' is a {found.slot}, '{options.to}' a whole {other.slot}.",
+            f"'{options.format}' is a {found.slot}, '{options.to}' a whole {slot}.",
             "wishbone convert --to",
             "Bring it in first, and use it in a system of yours.",
         )
-    options.target.parent.mkdir(parents=True, exist_ok=True)
-    _write(other, tensors, config, options.target)
+    other.write(tensors, config, options.target)
     _report(found, options.list)
     return 0
 
 
-def _give(converter: Any, source: Path, target: Path) -> int:
+def _give(theirs: Format, source: Path, target: Path) -> int:
     from wishbone.core.compose import compose
 
-    _refuse_one_way(converter, "--out")
+    _refuse_one_way(theirs, "--out")
+    slot = theirs.converter.slot
     config = compose(source / "config.yaml")
     tensors = read_tensors(source / FILE)
     if (source / TABLES).is_file():
         tensors |= read_tensors(source / TABLES)
-    if converter.slot != "model":
-        if converter.slot not in config:
+    if slot != "model":
+        if slot not in config:
             raise CheckpointError(
-                f"The checkpoint has no {converter.slot}.",
+                f"The checkpoint has no {slot}.",
                 str(source / "config.yaml"),
                 "Name the folder of a model, or of such a part.",
             )
         # A trained model's checkpoint holds the part beside tables and head, which stay here.
-        tensors, config = _inside(tensors, converter.slot) or tensors, config[converter.slot]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _write(converter, tensors, config, target)
+        tensors, config = _inside(tensors, slot) or tensors, config[slot]
+    theirs.write(tensors, config, target)
     return 0
-
-
-def _write(converter: Any, tensors: dict[str, Tensor], config: Any, target: Path) -> None:
-    converter.write(tensors, config, target)
-    print(f"{target} written")
 
 
 def _inside(tensors: dict[str, Tensor], slot: str) -> dict[str, Tensor]:
@@ -204,10 +234,10 @@ def _inside(tensors: dict[str, Tensor], slot: str) -> dict[str, Tensor]:
     return {n.removeprefix(inside): t for n, t in tensors.items() if n.startswith(inside)}
 
 
-def _refuse_one_way(converter: Any, asked: str) -> None:
-    if not hasattr(converter, "write"):
-        raise UnknownName(
-            f"{type(converter).__name__} converts in one direction only.",
-            f"wishbone convert {asked}",
+def _refuse_one_way(theirs: Format, option: str) -> None:
+    if theirs.one_way:
+        raise UsageError(
+            f"The format '{theirs.entry.key}' converts in one direction only.",
+            f"wishbone convert {option}",
             "Leave it away.",
         )

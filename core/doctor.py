@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import metadata, util
 
 from wishbone.core.arguments import Parser
-from wishbone.core.plugin import loaded
+from wishbone.core.plugin import guarded, loaded
 from wishbone.core.registry import HOME
 
 Check = tuple[str, bool, str]
@@ -38,13 +38,14 @@ def main(argv: Sequence[str]) -> int:
 def report() -> dict[str, list[Check]]:
     """Title -> checks. What is optional and absent is not fine, but costs nothing."""
     needed = requirements()
+    answers, failures = _doctors()
     return {
         "wishbone": _here(),
         "packages": [_package(name) for name in needed.pop("", [])],
         "devices": _devices(),
-        "kernels and parts": _hooks(),
+        "kernels and parts": answers,
         "extras": [_extra(name, parts) for name, parts in sorted(needed.items())],
-        "plug-ins": _plugins(),
+        "plug-ins": [*_plugins(), *failures],
     }
 
 
@@ -102,20 +103,26 @@ def _devices() -> list[Check]:
     return checks
 
 
-def _hooks() -> list[Check]:
-    """What the plug-ins say about themselves; one that raises is reported and costs only itself."""
-    checks: list[Check] = []
-    manager = loaded().manager
-    for plugin in manager.get_plugins():
-        answer = getattr(plugin, "wishbone_doctor", None)
-        if answer is None:
+def _doctors() -> tuple[list[Check], list[Check]]:
+    """What the plug-ins say about themselves, and a failed check for each hook that raises."""
+    answers: list[Check] = []
+    failures: list[Check] = []
+    for plugin in loaded().plugins:
+        if plugin.doctor is None:
             continue
         try:
-            checks += [(str(name), bool(fine), str(text)) for name, fine, text in answer()]
+            with guarded(plugin):
+                answers += [(str(name), bool(ok), str(text)) for name, ok, text in plugin.doctor()]
         except Exception as error:
-            name = str(manager.get_name(plugin))
-            checks.append((name, False, f"its check fails: {type(error).__name__}: {error}"))
-    return sorted(checks)
+            text = f"{plugin.source}: its wishbone_doctor fails: {_cause(error)}"
+            failures.append((plugin.name, False, text))
+    return sorted(answers), failures
+
+
+def _cause(error: Exception) -> str:
+    """What was raised, not what ``guarded`` made of it."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {cause}"
 
 
 def _extra(name: str, parts: Sequence[str]) -> Check:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wishbone.core import releases
 from wishbone.core.compose import weights_folder
 from wishbone.core.errors import CheckpointError
+from wishbone.core.plugin import guarded
 from wishbone.core.weight_files import FILE, part_tensors
 from wishbone.core.wrapper import Wrapper, wrappers
 
@@ -39,20 +40,25 @@ def load_part(
 def load_release(module: nn.Module, folder: Path, slot: str) -> str | None:
     """Fill a module from a folder that is a release -> a note; None where it is none.
 
-    ``slot`` is "model" for the whole language model, or a slot of the configuration.
+    ``slot`` is "model" for the whole language model, or a slot of the configuration. Raises
+    ``PluginBroken`` where nobody knows the folder and a reader that may have known it is broken.
     """
-    own = getattr(module, "load_release", None)
-    if own is None and slot != "model":
+    read_part = getattr(module, "load_release", None)
+    if read_part is None and slot != "model":
         return None
-    found = releases.reader(folder)
-    if found is None:
+    match = releases.find_reader(folder)
+    if match.entry is None:
+        if match.failed:
+            raise match.failed[0]
         return None
-    if own is not None:
-        own(folder)
+    if read_part is not None:
+        read_part(folder)
         return ""
-    read = found.language_model(folder, module)
-    load_tensors(module, read.tensors, str(folder))
-    return read.note
+    with guarded(match.entry):
+        result = match.part.language_model(folder, module)
+        tensors, note = result.tensors, result.note
+    load_tensors(module, tensors, str(folder))
+    return note
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = "") -> None:

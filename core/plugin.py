@@ -1,8 +1,9 @@
 """Finding plug-ins, each alone, so that a broken one costs nobody but its own users.
 
 A plug-in is one entry point in the group ``wishbone.plugins`` that names a light module (no torch)
-with ``WISHBONE_API = "1.0"`` and a ``@hookimpl def wishbone_register(registry)``. pluggy checks the
-hooks; the loading is our own, because pluggy's stops at the first plug-in that raises.
+with ``WISHBONE_API = "1.1"`` and a ``@hookimpl def wishbone_register(registry)``. pluggy checks the
+hooks; the loading is our own, because pluggy's stops at the first plug-in that raises. Code of a
+plug-in runs in two places only: in ``load``, one transaction for each, and inside ``guarded``.
 
 Environment: ``WISHBONE_PLUGINS=a,b`` loads only these outside plug-ins (empty: none),
 ``WISHBONE_DISABLE_PLUGINS=a`` leaves some out, ``WISHBONE_STRICT_PLUGINS=1`` raises at once.
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, metadata
@@ -20,13 +23,13 @@ from typing import Any
 
 import pluggy
 
-from wishbone.core.errors import PluginBroken, PluginError, PluginIncompatible
-from wishbone.core.registry import HOME, Entry, Registry
+from wishbone.core.errors import PluginBroken, PluginError, PluginIncompatible, WishboneError
+from wishbone.core.registry import HOME, Entry, Registry, import_target
 
 GROUP = "wishbone.plugins"
-API = (1, 0)
-"""Major and minor of the plug-in interface: hooks and the contracts of ``core.interfaces``."""
-BUILT_IN = ("wishbone.plugins", "wishbone.adapters")
+API = (1, 1)
+"""Major and minor of the plug-in interface: hooks, kinds and their contracts."""
+BUILT_IN = ("wishbone.core.built_in", "wishbone.plugins", "wishbone.adapters")
 
 hookspec = pluggy.HookspecMarker("wishbone")
 hookimpl = pluggy.HookimplMarker("wishbone")
@@ -42,18 +45,6 @@ class Hooks:
     @hookspec
     def wishbone_doctor(self) -> list[tuple[str, bool, str]]:
         """Checks for ``wishbone doctor``: (name, whether it is fine here, one sentence)."""
-
-    @hookspec
-    def wishbone_converters(self) -> list[tuple[str, str, str]]:
-        """Formats for ``wishbone convert``: (name, ``"package.module:Class"``, one line)."""
-
-    @hookspec
-    def wishbone_contenders(self) -> list[tuple[str, str, str]]:
-        """Contenders for ``wishbone bench``: (name, ``"package.module:Class"``, one line)."""
-
-    @hookspec
-    def wishbone_releases(self) -> list[tuple[str, str, str]]:
-        """Folders that ``weights:`` may name: (name, ``"package.module:Class"``, one line)."""
 
 
 @dataclass
@@ -73,11 +64,18 @@ class PluginStatus:
     """Spent on importing and registering."""
     entries: list[Entry] = field(default_factory=list)
     error: PluginError | None = None
+    doctor: Callable[[], Any] | None = None
+    """Its hook ``wishbone_doctor``, to be called inside ``guarded``."""
 
     @property
     def source(self) -> str:
         """Distribution and version, for people."""
         return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def title(self) -> str:
+        """Name of the entry point, for people."""
+        return f"plug-in '{self.name}'"
 
 
 @dataclass
@@ -86,7 +84,6 @@ class Loaded:
 
     registry: Registry
     plugins: list[PluginStatus]
-    manager: pluggy.PluginManager
 
 
 @dataclass(frozen=True)
@@ -116,10 +113,85 @@ def names(kind: str) -> list[str]:
     return registry().names(kind)
 
 
+@contextmanager
+def guarded(
+    owner: Entry | PluginStatus, passing: tuple[type[BaseException], ...] = ()
+) -> Iterator[None]:
+    """Run code of ``owner``: whatever it raises is named with its distribution, version and cause.
+
+    A ``WishboneError`` is an answer and passes as it is, and so do ``passing`` and what stops the
+    whole process. Raises ``PluginBroken`` for anything else; a part of Wishbone itself raises on,
+    because there is nobody else to blame.
+    """
+    try:
+        yield
+    except (WishboneError, KeyboardInterrupt, GeneratorExit, BrokenPipeError, *passing):
+        raise
+    except BaseException as error:
+        if owner.distribution == HOME:
+            raise
+        raise _failed(owner, error) from error
+
+
+def blame(error: BaseException) -> PluginBroken | None:
+    """The error of the plug-in in whose code ``error`` arose; None where that is Wishbone's own.
+
+    For parts that run everywhere, such as a backbone: the innermost frame that belongs to a
+    plug-in or to Wishbone decides.
+    """
+    owners = {
+        place.partition(":")[0].partition(".")[0]: status
+        for status in loaded().plugins
+        if status.distribution != HOME
+        for place in (status.module, *(entry.target for entry in status.entries))
+    }
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package == "wishbone":
+            return None
+        if package in owners:
+            return _failed(owners[package], error)
+    return None
+
+
+def create(entry: Entry) -> Any:
+    """An instance of a part that is made without arguments. Raises ``PluginError``."""
+    cls = import_target(entry)
+    with guarded(entry):
+        return cls()
+
+
+@dataclass(frozen=True)
+class Search:
+    """The result of asking all parts of a kind whether they know something."""
+
+    entry: Entry | None
+    """The first that does, None if nobody does."""
+    part: Any
+    """An instance of it."""
+    failed: list[PluginError]
+    """Why others could not be asked. They matter only where nobody knows it."""
+
+
+def search(kind: str, claims: Callable[[Any], bool]) -> Search:
+    """Ask the parts of ``kind``, Wishbone's own first; one that raises is passed over."""
+    failed: list[PluginError] = []
+    for entry in registry().of(kind):
+        try:
+            part = create(entry)
+            with guarded(entry):
+                if claims(part):
+                    return Search(entry, part, failed)
+        except PluginError as error:
+            failed.append(error)
+    return Search(None, None, failed)
+
+
 def load(points: Iterable[Point]) -> Loaded:
     """Load each point in its own transaction. Raises only if ``WISHBONE_STRICT_PLUGINS`` is set."""
-    result = Loaded(Registry(), [], pluggy.PluginManager("wishbone"))
-    result.manager.add_hookspecs(Hooks)
+    result = Loaded(Registry(), [])
+    manager = pluggy.PluginManager("wishbone")
+    manager.add_hookspecs(Hooks)
     for point in points:
         status = PluginStatus(point.name, point.module, point.distribution, point.version)
         result.plugins.append(status)
@@ -127,7 +199,7 @@ def load(points: Iterable[Point]) -> Loaded:
         started = time.perf_counter()
         try:
             _refuse_disabled(point)
-            _register(point, status, fresh, result.manager)
+            _register(point, status, fresh, manager)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -178,6 +250,7 @@ def _register(
         implementation = getattr(plugin, "wishbone_register", None)
         if implementation is not None:
             implementation(registry=fresh)
+        status.doctor = getattr(plugin, "wishbone_doctor", None)
     except BaseException:
         manager.unregister(name=name)
         raise
@@ -203,7 +276,10 @@ def _refuse_unknown_hooks(plugin: Any, manager: pluggy.PluginManager) -> None:
             if implementation.plugin is plugin and not caller.has_spec():
                 if not implementation.optionalhook:
                     manager.unregister(plugin)
-                    raise pluggy.PluginValidationError(plugin, f"unknown hook '{caller.name}'")
+                    hooks = ", ".join(name for name in vars(Hooks) if name.startswith("wishbone_"))
+                    raise pluggy.PluginValidationError(
+                        plugin, f"unknown hook '{caller.name}' (there are {hooks})"
+                    )
 
 
 def _refuse_disabled(point: Point) -> None:
@@ -244,6 +320,17 @@ def _fail(result: Loaded, status: PluginStatus, fresh: Registry, error: BaseExce
         result.registry.failed.setdefault(name, status.error)
     if os.environ.get("WISHBONE_STRICT_PLUGINS") == "1" and status.status != "disabled":
         raise status.error
+
+
+def _failed(owner: Entry | PluginStatus, error: BaseException) -> PluginBroken:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    other = f", or choose another {owner.kind}" if isinstance(owner, Entry) else ""
+    return PluginBroken(
+        f"{owner.title} failed: {type(error).__name__}: {error}",
+        f"{owner.source}{place}",
+        f"Repair or update it (pip install --upgrade {owner.distribution}){other}.",
+    )
 
 
 def _names_of(status: PluginStatus, fresh: Registry) -> list[str]:

@@ -79,6 +79,8 @@ def _info(options: argparse.Namespace) -> int:
         if hasattr(cls, "caps"):
             promises = [f"{name}={value}" for name, value in vars(cls.caps).items() if value]
             print(f"  promises {', '.join(promises) or 'nothing'}")
+        if not hasattr(cls, "Config"):
+            continue
         print("  config")
         for name, kind, default, about in fields_of(cls.Config):
             print(f"    {name}: {kind}{default}")

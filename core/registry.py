@@ -26,6 +26,11 @@ KINDS = (
     "teacher",
     "objective",
     "metric",
+    "corpus",
+    "converter",
+    "release",
+    "contender",
+    "command",
 )
 HOME = "wishbone-tts"
 """The one distribution that may use bare keys."""
@@ -51,6 +56,11 @@ class Entry:
     def source(self) -> str:
         """Distribution and version, for people."""
         return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def title(self) -> str:
+        """Kind and key, for people."""
+        return f"{self.kind} '{self.key}'"
 
 
 class Registry:
@@ -104,8 +114,12 @@ class Registry:
         return sorted(key for (of, key) in self._entries if of == kind)
 
     def entries(self) -> list[Entry]:
-        """Every usable entry, by kind in the order of the token's path, then by key."""
+        """Every usable entry, by kind in the order of ``KINDS``, then by key."""
         return sorted(self._entries.values(), key=lambda e: (KINDS.index(e.kind), e.key))
+
+    def of(self, kind: str) -> list[Entry]:
+        """Every usable entry of ``kind`` in the order of registration, those of Wishbone first."""
+        return [entry for entry in self._entries.values() if entry.kind == kind]
 
     def entry(self, kind: str, key: str) -> Entry:
         """What ``key`` stands for.
@@ -123,25 +137,8 @@ class Registry:
         raise self._unknown(kind, key)
 
     def get(self, kind: str, key: str) -> type[Any]:
-        """The class behind ``key``, imported now.
-
-        Raises as ``entry`` does, ``MissingExtra`` when a built-in part lacks an optional package,
-        ``PluginBroken`` when the module of a plug-in fails.
-        """
-        entry = self.entry(kind, key)
-        module, _, name = entry.target.partition(":")
-        try:
-            return getattr(import_module(module), name)
-        except ModuleNotFoundError as error:
-            if entry.distribution == HOME and not str(error.name).startswith("wishbone"):
-                raise MissingExtra(
-                    f"{kind} '{key}' needs the package '{error.name}', which is not installed.",
-                    f"{entry.target}, of {entry.source}",
-                    f"pip install 'wishbone-tts[all]', or pip install {error.name}",
-                ) from error
-            raise _broken(entry, error) from error
-        except Exception as error:
-            raise _broken(entry, error) from error
+        """The class behind ``key``, imported now. Raises as ``entry`` and ``import_target`` do."""
+        return import_target(self.entry(kind, key))
 
     def _unknown(self, kind: str, key: str) -> UnknownName:
         if kind not in KINDS:
@@ -157,6 +154,29 @@ class Registry:
             f"the registry, which knows: {', '.join(names) or 'none'}",
             (hint or "Run 'wishbone plugins list' to see every name and plug-in.").strip(),
         )
+
+
+def import_target(entry: Entry) -> Any:
+    """Import what an entry names: a class, or the function of a command.
+
+    Raises ``MissingExtra`` when a built-in part lacks an optional package, ``PluginBroken`` when
+    the module of a plug-in fails, in whatever way.
+    """
+    module, _, name = entry.target.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except KeyboardInterrupt:
+        raise
+    except ModuleNotFoundError as error:
+        if entry.distribution == HOME and not str(error.name).startswith("wishbone"):
+            raise MissingExtra(
+                f"{entry.title} needs the package '{error.name}', which is not installed.",
+                f"{entry.target}, of {entry.source}",
+                f"pip install 'wishbone-tts[all]', or pip install {error.name}",
+            ) from error
+        raise _broken(entry, error) from error
+    except BaseException as error:
+        raise _broken(entry, error) from error
 
 
 def _check(entry: Entry) -> None:
@@ -193,9 +213,9 @@ def _conflict(kind: str, key: str, claims: list[Entry]) -> PluginConflict:
     )
 
 
-def _broken(entry: Entry, error: Exception) -> PluginBroken:
+def _broken(entry: Entry, error: BaseException) -> PluginBroken:
     return PluginBroken(
-        f"{entry.kind} '{entry.key}' cannot be imported: {type(error).__name__}: {error}",
+        f"{entry.title} cannot be imported: {type(error).__name__}: {error}",
         f"{entry.target}, of {entry.source}",
         f"Repair or reinstall {entry.distribution}, or choose another {entry.kind}.",
     )

@@ -1,25 +1,19 @@
 """Folders that others published, which ``weights:`` may name as it names one of ours.
 
-A plug-in names its readers in the hook ``wishbone_releases``. A reader is a class without
-arguments that has
-
-- ``holds(folder) -> bool``: whether this is such a folder; looks at names, reads no weights;
-- ``language_model(folder, model) -> Found``: tensors for the ``SpeechLM`` at hand, by its names;
-- ``voices(folder) -> dict[str, Voice]``, if such a release has voices of its own.
-
-A codec or a decoder knows its own files: it has the method ``load_release(folder)``.
+A kind of folder is a part of kind ``release``; ``ReleaseReader`` is its contract. A codec or a
+decoder knows its own files: it has the method ``load_release(folder)``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from wishbone.core.errors import PluginBroken
+from wishbone.core.plugin import Search, search
 
 
 @dataclass
@@ -32,32 +26,39 @@ class Found:
     """What a person should know, such as which part the release could not give."""
 
 
-def known() -> dict[str, tuple[str, str]]:
-    """Kind of release -> (``"package.module:Class"``, one line), of every plug-in that works."""
-    from wishbone.core.plugin import loaded
+class ReleaseReader(ABC):
+    """The contract of a kind of folder: whether one is of it, and what it has for our parts.
 
-    found: dict[str, tuple[str, str]] = {}
-    for plugin in loaded().manager.get_plugins():
-        for key, target, summary in getattr(plugin, "wishbone_releases", list)():
-            found.setdefault(key, (target, summary))
-    return found
+    Made without arguments.
+    """
+
+    @abstractmethod
+    def holds(self, folder: Path) -> bool:
+        """Tell whether ``folder`` is of this kind, from names and small files; reads no weights.
+
+        Asked of every folder that has no weights of ours, so it is never to raise.
+        """
+
+    @abstractmethod
+    def language_model(self, folder: Path, model: nn.Module) -> Found:
+        """Tensors for the model at hand, by its names. Raises ``CheckpointError``."""
+
+    def voices(self, folder: Path) -> dict[str, Any]:
+        """Voices that such a folder has, by name."""
+        return {}
+
+    def write_example(self, to: Path, model: nn.Module) -> bool:
+        """Write a folder of this kind with the weights of ``model`` into ``to``, which is empty.
+
+        For the contract suite, which reads it back. Returns whether it did; a kind that can offer
+        none writes nothing.
+        """
+        return False
 
 
-def reader(folder: str | Path) -> Any | None:
-    """The reader that knows this folder, if there is one. Raises ``PluginBroken``."""
+def find_reader(folder: str | Path) -> Search:
+    """Ask who knows this folder; a reader that raises is passed over and listed as failed."""
     folder = Path(folder)
     if not folder.is_dir():
-        return None
-    for key, (target, _) in known().items():
-        module, _, name = target.partition(":")
-        try:
-            candidate = getattr(import_module(module), name)()
-        except Exception as error:
-            raise PluginBroken(
-                f"The reader of releases '{key}' cannot be loaded: {error}",
-                target,
-                "Repair the plug-in.",
-            ) from error
-        if candidate.holds(folder):
-            return candidate
-    return None
+        return Search(None, None, [])
+    return search("release", lambda reader: reader.holds(folder))

@@ -24,6 +24,7 @@ from wishbone.core.compose import parse, weights_folder
 from wishbone.core.errors import CheckpointError, DataError, UnknownName, UsageError, did_you_mean
 from wishbone.core.fingerprint import fingerprint
 from wishbone.core.interfaces import Prompt, State
+from wishbone.core.plugin import guarded
 from wishbone.core.prompt import prefix
 from wishbone.core.system import System
 from wishbone.core.training_record import check_instruct
@@ -335,8 +336,11 @@ def find(voice: Voice | str | Path | None, system: System | None = None) -> Voic
 
 def release_voices(folder: str | Path) -> dict[str, Voice]:
     """Voices that a release brings along, by name; none for any other folder."""
-    reader = releases.reader(folder)
-    return getattr(reader, "voices", lambda _: {})(Path(folder))
+    match = releases.find_reader(folder)
+    if match.entry is None:
+        return {}
+    with guarded(match.entry):
+        return dict(match.part.voices(Path(folder)))
 
 
 def tokenizer_key(system: System) -> str:

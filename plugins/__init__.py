@@ -10,7 +10,7 @@ if __name__ != "wishbone.plugins":
         f"import this as wishbone.plugins, not {__name__}: run 'pip install -e .' first"
     )
 
-WISHBONE_API = "1.0"
+WISHBONE_API = "1.1"
 
 
 @hookimpl
@@ -18,8 +18,6 @@ def wishbone_register(registry: Registry) -> None:
     """Every part, by kind and key."""
     for kind, key, target, summary in PARTS:
         registry.add(kind, key, f"wishbone.plugins.{target}", summary)
-    codes = "wishbone.core.train.objectives:Codes"
-    registry.add("objective", "codes", codes, "cross entropy of the next code, the ordinary one")
 
 
 PARTS = (
@@ -77,6 +75,45 @@ PARTS = (
      "cross entropy of held-out codes and of the layout's marks"),
     ("metric", "binding", "metrics.losses:BindingGap",
      "by how much the loss rises with another sentence's text"),
+    ("converter", "rwkv-lm", "rwkv7.convert:RWKVLM", "a .pth of RWKV-LM (RWKV-7)"),
+    ("converter", "rwkv-lm-text", "rwkv7.convert_text:Text",
+     "the same with its tables, as a model of text: the World models (a whole model)"),
+    ("converter", "fla", "rwkv7.convert:FLA",
+     "a folder of flash-linear-attention or rwkv7-hf (RWKV-7)"),
+    ("converter", "qwen2", "transformer.convert:Qwen2",
+     "a folder of transformers, its body (Qwen2)"),
+    ("converter", "cosyvoice2", "transformer.convert:CosyVoice2",
+     "an llm.pt of CosyVoice2, or its release's folder (a whole model)"),
+    ("converter", "merge", "peft.convert:Merge",
+     "a system with adapters, its backbone 'peft': adapters multiplied in (a whole model)"),
+    ("converter", "pissa", "pissa.convert:Folder",
+     "what PiSSA learned as a LoRA, a folder of peft's"),
+    ("converter", "pissa-merged", "pissa.convert:Merged",
+     "a system with PiSSA as an ordinary one (a whole model)"),
+    ("converter", "pissa-alone", "pissa.convert:Alone",
+     "a system with PiSSA without its base, which its config.yaml names (a whole model)"),
+    ("converter", "peft", "peft.convert:Folder",
+     "with --out: the adapter of a 'peft' backbone as a folder of Hugging Face's peft"),
+    ("converter", "peft-fla", "peft.convert:FlaFolder",
+     "the same under fla's names of an RWKV-7"),
+    ("converter", "peft-qwen2", "peft.convert:Qwen2Folder",
+     "the same under transformers' names of a Qwen2"),
+    ("converter", "rwkvtts", "rwkvtts.convert:Raw",
+     "an llm.pt of RWKVTTS, or its release's folder (a whole model)"),
+    ("converter", "rwkvtts-hf", "rwkvtts.convert:HuggingFace",
+     "RWKVTTS's folder in Hugging Face's form, ReSpark's too (a whole model)"),
+    ("release", "rwkvtts", "rwkvtts.release:Release",
+     "RWKVTTS: an RWKV-7 in CosyVoice2's or Spark-TTS's place, raw or converted"),
+    ("release", "cosyvoice2", "cosyvoice2.reader:Release",
+     "CosyVoice2-0.5B: llm.pt, flow.pt, hift.pt and what stands beside them"),
+    ("contender", "wkv7", "rwkv7.contenders:WKV",
+     "WKV-7 forward and backward: ours, or flash-linear-attention's"),
+    ("contender", "cosyvoice2-flow", "cosyvoice2.bench.flow:FlowWay",
+     "one more second of CosyVoice2's mel: keeping the past, or computing it again"),
+    ("contender", "cosyvoice2-release", "cosyvoice2.bench.release:Release",
+     "a release of CosyVoice2, part by part and from text to sound"),
+    ("contender", "cosyvoice2-reference", "cosyvoice2.bench.public_code:Reference",
+     "the public code of CosyVoice2 on the same release, from a checkout"),
 )  # fmt: skip
 
 
@@ -86,63 +123,3 @@ def wishbone_doctor() -> list[tuple[str, bool, str]]:
     from wishbone.plugins.kernel_report import engine_report, kernel_report
 
     return [*engine_report(), *kernel_report()]
-
-
-@hookimpl
-def wishbone_converters() -> list[tuple[str, str, str]]:
-    """Other projects' files that can be read and written."""
-    return [
-        ("rwkv-lm", "wishbone.plugins.rwkv7.convert:RWKVLM", "a .pth of RWKV-LM (RWKV-7)"),
-        ("rwkv-lm-text", "wishbone.plugins.rwkv7.convert_text:Text",
-         "the same with its tables, as a model of text: the World models (a whole model)"),
-        ("fla", "wishbone.plugins.rwkv7.convert:FLA",
-         "a folder of flash-linear-attention or rwkv7-hf (RWKV-7)"),
-        ("qwen2", "wishbone.plugins.transformer.convert:Qwen2",
-         "a folder of transformers, its body (Qwen2)"),
-        ("cosyvoice2", "wishbone.plugins.transformer.convert:CosyVoice2",
-         "an llm.pt of CosyVoice2, or its release's folder (a whole model)"),
-        ("merge", "wishbone.plugins.peft.convert:Merge",
-         "a system with adapters, its backbone 'peft': adapters multiplied in (a whole model)"),
-        ("pissa", "wishbone.plugins.pissa.convert:Folder",
-         "what PiSSA learned as a LoRA, a folder of peft's"),
-        ("pissa-merged", "wishbone.plugins.pissa.convert:Merged",
-         "a system with PiSSA as an ordinary one (a whole model)"),
-        ("pissa-alone", "wishbone.plugins.pissa.convert:Alone",
-         "a system with PiSSA without its base, which its config.yaml names (a whole model)"),
-        ("peft", "wishbone.plugins.peft.convert:Folder",
-         "with --out: the adapter of a 'peft' backbone as a folder of Hugging Face's peft"),
-        ("peft-fla", "wishbone.plugins.peft.convert:FlaFolder",
-         "the same under fla's names of an RWKV-7"),
-        ("peft-qwen2", "wishbone.plugins.peft.convert:Qwen2Folder",
-         "the same under transformers' names of a Qwen2"),
-        ("rwkvtts", "wishbone.plugins.rwkvtts.convert:Raw",
-         "an llm.pt of RWKVTTS, or its release's folder (a whole model)"),
-        ("rwkvtts-hf", "wishbone.plugins.rwkvtts.convert:HuggingFace",
-         "RWKVTTS's folder in Hugging Face's form, ReSpark's too (a whole model)"),
-    ]  # fmt: skip
-
-
-@hookimpl
-def wishbone_releases() -> list[tuple[str, str, str]]:
-    """Other projects' folders that ``weights:`` may name."""
-    return [
-        ("rwkvtts", "wishbone.plugins.rwkvtts.release:Release",
-         "RWKVTTS: an RWKV-7 in CosyVoice2's or Spark-TTS's place, raw or converted"),
-        ("cosyvoice2", "wishbone.plugins.cosyvoice2.reader:Release",
-         "CosyVoice2-0.5B: llm.pt, flow.pt, hift.pt and what stands beside them"),
-    ]  # fmt: skip
-
-
-@hookimpl
-def wishbone_contenders() -> list[tuple[str, str, str]]:
-    """What takes part in benchmarks beside what the command brings itself."""
-    return [
-        ("wkv7", "wishbone.plugins.rwkv7.contenders:WKV",
-         "WKV-7 forward and backward: ours, or flash-linear-attention's"),
-        ("cosyvoice2-flow", "wishbone.plugins.cosyvoice2.bench.flow:FlowWay",
-         "one more second of CosyVoice2's mel: keeping the past, or computing it again"),
-        ("cosyvoice2-release", "wishbone.plugins.cosyvoice2.bench.release:Release",
-         "a release of CosyVoice2, part by part and from text to sound"),
-        ("cosyvoice2-reference", "wishbone.plugins.cosyvoice2.bench.public_code:Reference",
-         "the public code of CosyVoice2 on the same release, from a checkout"),
-    ]  # fmt: skip

@@ -35,3 +35,17 @@ def built_steps():
         except NativeMissing as error:
             engines.note_once(str(error))
         yield
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Put a part into the registry for one test: ``register(kind, key, "module:Class")``."""
+    from wishbone.core.plugin import registry
+    from wishbone.core.registry import HOME, Entry
+
+    def add(kind, key, target, distribution=HOME):
+        entry = Entry(kind, key, target, "for a test", distribution, "0.2")
+        monkeypatch.setitem(registry()._entries, (kind, key), entry)
+        return entry
+
+    return add

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.bench.contenders import load_class
 from wishbone.core.bench.gguf import write_gguf
+from wishbone.core.plugin import registry
 
 
 def write_checkpoints(folder: Path, model: Mapping[str, Any], files: Iterable[str]) -> None:
@@ -18,12 +18,11 @@ def write_checkpoints(folder: Path, model: Mapping[str, Any], files: Iterable[st
 
     ``model`` holds the slot of the backbone (``rwkv7``), the size of the vocabulary and a seed.
     """
-    from wishbone.core.convert import converters
     from wishbone.core.weight_files import write_tensors
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors, config = random_model(model)
-    converter = load_class(converters()["rwkv-lm"][0])()
+    converter = registry().get("converter", "rwkv-lm")()
     named: dict[str, Tensor] | None = None
     for file in sorted(set(files)):
         path = folder / file

@@ -1,4 +1,4 @@
-"""What can take part in a benchmark, by name; a configuration never names code.
+"""The sides of a benchmark, parts of kind ``contender``; a configuration never names code.
 
 A contender lives in a process of its own, so that its libraries, threads and memory are its own.
 """
@@ -7,21 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
-from wishbone.core.errors import UnknownName, did_you_mean
+from wishbone.core.errors import UnknownName
+from wishbone.core.plugin import registry
+from wishbone.core.registry import Entry
 
 INSTALL = 'pip install "wishbone-tts[bench]"'
-KNOWN = {
-    "memory": "wishbone.core.bench.memory:Memory",
-    "wishbone": "wishbone.core.bench.models:Wishbone",
-    "rwkv": "wishbone.core.bench.peers:Rwkv",
-    "llama.cpp": "wishbone.core.bench.llama:LlamaCpp",
-    "system": "wishbone.core.bench.speech:SpeakingSystem",
-}
-"""Name in a YAML file -> ``"package.module:Class"``; plug-ins add theirs through a hook."""
 
 Times = dict[str, list[float]]
 """Measure -> what was measured, in the measure's own unit; ``seconds`` is the usual one."""
@@ -54,6 +47,14 @@ class Contender:
         return ""
 
     @classmethod
+    def small_job(cls) -> tuple[Job, str] | None:
+        """A job of tiny sizes and one of its cases, which the contract suite runs; None for none.
+
+        Goes with ``small_config``, where the class has one.
+        """
+        return None
+
+    @classmethod
     def files(cls, config: Any) -> tuple[str, ...]:
         """Names of the files of weights it reads from ``Job.weights``."""
         return ()
@@ -75,33 +76,15 @@ class Contender:
         raise NotImplementedError
 
 
-def targets() -> dict[str, str]:
-    """Every contender's name -> ``"package.module:Class"``, those of plug-ins included."""
-    from wishbone.core.plugin import loaded
+def contender_entry(name: str, where: str) -> Entry:
+    """The registered contender of that name.
 
-    found = dict(KNOWN)
-    for plugin in loaded().manager.get_plugins():
-        for key, target, _ in getattr(plugin, "wishbone_contenders", list)():
-            found.setdefault(key, target)
-    return found
-
-
-def target(name: str, where: str) -> str:
-    """The target of ``name``. Raises ``UnknownName`` saying which there are."""
-    known = targets()
-    if name not in known:
-        raise UnknownName(
-            f"There is no contender '{name}'.",
-            where,
-            did_you_mean(name, known) or f"Contenders: {', '.join(sorted(known))}.",
-        )
-    return known[name]
-
-
-def load_class(path: str) -> type[Contender]:
-    """The class that a target means."""
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
+    Raises ``UnknownName`` saying which there are, ``PluginError`` for one that a plug-in broke.
+    """
+    try:
+        return registry().entry("contender", name)
+    except UnknownName as error:
+        raise UnknownName(error.what, where, error.do) from error
 
 
 def version_of(distribution: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wishbone.core.bench.contenders import Contender, Times
+from wishbone.core.bench.contenders import Contender, Job, Times
 from wishbone.core.evaluate.speed import clocked
 
 
@@ -24,6 +24,16 @@ class Memory(Contender):
     """Cases ``read`` (every byte once) and ``copy`` (every byte read once and written once)."""
 
     Config = MemoryConfig
+
+    @classmethod
+    def small_config(cls) -> MemoryConfig:
+        """One megabyte, to see that it runs."""
+        return MemoryConfig(megabytes=1)
+
+    @classmethod
+    def small_job(cls) -> tuple[Job, str]:
+        """Reading that megabyte."""
+        return Job({}), "read"
 
     def load(self) -> dict[str, Any]:
         """Fill the block, and choose the fastest of three ways to read it."""

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.bench.contenders import Job, load_class, target
+from wishbone.core import registry
+from wishbone.core.bench.contenders import Job, contender_entry
 from wishbone.core.compose import Config, compose, find
 from wishbone.core.errors import ConfigError
+from wishbone.core.plugin import guarded
 from wishbone.core.schema import structured
 
 KIND = "bench"
@@ -102,8 +104,7 @@ class Entry:
     """One contender of a suite, checked."""
 
     key: str
-    name: str
-    target: str
+    part: registry.Entry
     config: Any
     """Instance of the contender's ``Config``."""
     title: str
@@ -113,6 +114,11 @@ class Entry:
     """Whether it takes part in the check."""
     missing: str = ""
     """Why it cannot take part here, and what to do."""
+
+    @property
+    def name(self) -> str:
+        """Key of the contender in the registry."""
+        return self.part.key
 
 
 @dataclass
@@ -184,19 +190,20 @@ def _entry(key: str, fields: Any, plan: Plan, values: Config) -> Entry:
     known = EntryConfig.__dataclass_fields__
     own = structured(EntryConfig, {k: v for k, v in fields.items() if k in known}, where, values)
     rest = {k: v for k, v in fields.items() if k not in known and k != "name"}
-    path = target(fields["name"], values.place(where))
-    kind = load_class(path)
+    part = contender_entry(fields["name"], values.place(where))
+    kind = registry.import_target(part)
     config = structured(kind.Config, rest, where, values)
+    with guarded(part):
+        missing = str(kind.missing(config, plan.job))
     return Entry(
         key,
-        fields["name"],
-        path,
+        part,
         config,
         own.title or key,
         (own.cases or list(plan.suite.cases)) if own.timed else [],
         plan.suite.check.tolerance if own.tolerance is None else own.tolerance,
         not own.cases,
-        kind.missing(config, plan.job),
+        missing,
     )
 
 

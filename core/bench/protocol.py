@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from wishbone.core.bench.contenders import Job
+from wishbone.core.registry import Entry
 
 LOADING = 1800.0
 """Seconds a contender may take to load; compiling on a busy machine takes minutes."""
@@ -41,12 +42,12 @@ class Worker:
     def __init__(
         self,
         key: str,
-        target: str,
+        part: Entry,
         config: Mapping[str, Any],
         job: Job,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the process; ``target`` is ``"package.module:Class"``."""
+        """Start the process, in which ``part`` is imported."""
         self.key = key
         self._printed = tempfile.TemporaryFile()
         self._pending = b""
@@ -58,7 +59,7 @@ class Worker:
             env=os.environ | _threads(job.threads) | dict(environment or {}),
         )
         self._open = {
-            "do": "open", "target": target, "config": dict(config), "job": asdict(job),
+            "do": "open", "part": asdict(part), "config": dict(config), "job": asdict(job),
         }  # fmt: skip
 
     def load(self) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from wishbone.core.bench.contenders import Job, load_class
+from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.plan import Entry, Plan
 from wishbone.core.bench.protocol import ContenderLost, ContenderRefused, Worker
+from wishbone.core.plugin import guarded
+from wishbone.core.registry import import_target
 
 Say = Callable[[str], None]
 
@@ -114,7 +116,10 @@ def _write_weights(folder: Path, plan: Plan, outcome: Outcome) -> None:
     files = set()
     for standing in outcome.standings.values():
         if standing.status == "measured":
-            files |= set(load_class(standing.entry.target).files(standing.entry.config))
+            part = standing.entry.part
+            kind = import_target(part)
+            with guarded(part):
+                files |= set(kind.files(standing.entry.config))
     write_checkpoints(folder, plan.suite.model, files)
 
 
@@ -127,7 +132,7 @@ def _opened(outcome: Outcome, job: Job, say: Say) -> Iterator[None]:
                 say(f"{key}: left out, {standing.why}")
                 continue
             entry = standing.entry
-            standing.worker = Worker(key, entry.target, asdict(entry.config), job)
+            standing.worker = Worker(key, entry.part, asdict(entry.config), job)
             try:
                 standing.facts = standing.worker.load()
                 say(f"{key}: ready ({standing.facts.get('engine', 'loaded')[:60]})")

@@ -13,7 +13,9 @@ import sys
 import time
 from typing import IO, Any
 
-from wishbone.core.bench.contenders import Contender, Job, load_class
+from wishbone.core.bench.contenders import Contender, Job
+from wishbone.core.plugin import guarded
+from wishbone.core.registry import Entry, import_target
 
 
 def main() -> int:
@@ -27,14 +29,20 @@ def main() -> int:
 def serve(questions: IO[str], answers: IO[str]) -> None:
     """Answer every line with one line: ``{"value": ...}`` or ``{"error": ...}``."""
     contender: Contender | None = None
+    part: Entry | None = None
     for line in questions:
         question = json.loads(line)
         try:
+            value: Any = None
             if question["do"] == "open":
-                contender = _open(question)
-                value: Any = None
+                part = Entry(**question["part"])
+                contender = _open(part, question)
+            elif contender is None or part is None:
+                raise RuntimeError("no contender is open")
             else:
-                value = _answer(contender, question)
+                # a plug-in's contender that fails is named with its version
+                with guarded(part):
+                    value = _answer(contender, question)
             answer = {"value": value}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
@@ -42,18 +50,17 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
         answers.flush()
 
 
-def _open(question: dict[str, Any]) -> Contender:
+def _open(part: Entry, question: dict[str, Any]) -> Contender:
     job = Job(**question["job"])
-    kind = load_class(question["target"])
+    kind = import_target(part)
     # the environment rules OpenMP; PyTorch's own count may differ from it
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(job.threads)
-    return kind(kind.Config(**question["config"]), job)
+    with guarded(part):
+        return kind(kind.Config(**question["config"]), job)
 
 
-def _answer(contender: Contender | None, question: dict[str, Any]) -> Any:
-    if contender is None:
-        raise RuntimeError("no contender is open")
+def _answer(contender: Contender, question: dict[str, Any]) -> Any:
     if question["do"] == "load":
         return contender.load()
     if question["do"] == "prepare":

@@ -1,6 +1,7 @@
 """Corpora of other projects, read as they are: CosyVoice's Parquet, RWKVTTS's JSONL.
 
-A file's columns say what it is. Every utterance that is left out is counted with its reason, and
+A file's columns say what it is: a format is a part of kind ``corpus``, and ``CorpusFormat`` is its
+contract. Every utterance that is left out is counted with its reason, and
 ``train`` says so before it begins. Names and limits are those of CosyVoice
 (tools/make_parquet_list.py, cosyvoice/dataset/processor.py) and of RWKVTTS
 (data/utils/llm_dataset.py, utils/multiple_jsonl.py, utils/xy_data_processor.py). Where those lose
@@ -12,15 +13,17 @@ batch at a time, every line counts with it and without it.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from wishbone.core.data.properties import marks
 from wishbone.core.data.tokens import METADATA, arrow
 from wishbone.core.errors import DataError
+from wishbone.core.plugin import Search, create, guarded, registry, search
 
 PARQUET = b"PAR1"
 """How a Parquet file begins; CosyVoice calls its own ``parquet_000000000.tar``."""
@@ -34,47 +37,132 @@ ALIASES: Mapping[str, Sequence[str]] = {
 """What we call a column, and what others do."""
 
 
-@dataclass(frozen=True)
-class Format:
-    """A kind of corpus."""
-
-    name: str
-    codes: Sequence[str]
-    """Names of the column of codes; a file that has one of them is of this kind."""
-    most_text: int
-    """Ids of text above which upstream leaves an utterance out."""
-    seconds: tuple[float, float]
-    """Shortest and longest utterance it takes."""
-    global_codes: str = ""
-    """Column of the codes of the whole utterance."""
-    prompt: tuple[str, str] = ("", "")
-    """Columns of what a prompt says, and of its codes."""
-    channels_first: bool = False
-    """Whether codes are [Q][T]."""
+class Unusable(Exception):
+    """A row cannot be used; the message completes "left out: 12 ..." and is counted."""
 
 
-FORMATS = (
-    Format("CosyVoice Parquet", ("speech_token", "speech_tokens"), 200, (1.0, 60.0)),
-    Format("RWKVTTS JSONL", ("tts_speech_tokens",), 2047, (0.0, 81.9),
-           prompt=("prompt_text", "llm_prompt_speech_token")),
-    Format("ReSpark JSONL", ("semantic_tokens",), 2047, (0.0, 81.9), global_codes="global_tokens"),
-    Format("XY JSONL", ("audio_tokens",), 2047, (0.0, 327.6), channels_first=True),
-)  # fmt: skip
-"""The first whose column a file has."""
+class CorpusFormat(ABC):
+    """The contract of a kind of corpus: rows of Parquet files, or of JSON lines, to utterances.
+
+    Made without arguments.
+    """
+
+    name: ClassVar[str]
+    """For people."""
+    columns: ClassVar[Sequence[str]]
+    """A file that has one of these is of this kind; where two kinds claim it, Wishbone's is."""
+    most_text: ClassVar[int] = 2047
+    """Ids of text above which an utterance is left out."""
+    seconds: ClassVar[tuple[float, float]] = (0.0, 81.9)
+    """Shortest and longest utterance that is taken."""
+
+    @abstractmethod
+    def utterances(self, row: Mapping[str, Any], name: str) -> Iterator[Utterance]:
+        """What can be used of one row, in order. Raises ``Unusable`` with the reason, nothing else.
+
+        Values may be missing, None or of any type. ``name`` is a name for a row without one.
+        """
+
+    def example(self) -> Mapping[str, Any] | None:
+        """A small row that can be used, for the contract suite; None where none is offered."""
+        return None
 
 
 @dataclass
 class Utterance:
     """One row in our terms, its text not yet ids."""
 
-    kind: Format
+    kind: CorpusFormat
     id: str
     text: str
     frames: list[tuple[int, ...]]
+    """Codes [T][Q]."""
     global_codes: Sequence[int] = ()
     instruct: str = ""
     prompt_text: str = ""
     speaker: str = ""
+
+
+class CodeColumns(CorpusFormat):
+    """Rows with one column of text and one of codes, as the projects below write them."""
+
+    global_codes: ClassVar[str] = ""
+    """Column of the codes of the whole utterance."""
+    prompt: ClassVar[tuple[str, str]] = ("", "")
+    """Columns of what a prompt says, and of its codes."""
+    channels_first: ClassVar[bool] = False
+    """True where codes are [Q][T]."""
+
+    def utterances(self, row: Mapping[str, Any], name: str) -> Iterator[Utterance]:
+        """The row, and the row with its prompt before it."""
+        text = _column(row, "text")
+        if not _speaks(text):
+            raise Unusable("without text")
+        codes = next((row[n] for n in self.columns if n in row), None)
+        frames = _frames(codes, self.channels_first)
+        plain = Utterance(
+            self,
+            id=str(_column(row, "id") or name),
+            text=text,
+            frames=frames,
+            global_codes=_whole(row.get(self.global_codes)) if self.global_codes else (),
+            instruct=marks(row) if self.global_codes else str(_column(row, "instruct") or ""),
+            speaker=str(_column(row, "speaker") or ""),
+        )
+        yield plain
+        prompt_text, prompt = (row.get(column) for column in self.prompt)
+        if _speaks(prompt_text) and isinstance(prompt, list) and prompt:
+            yield Utterance(
+                self,
+                f"{plain.id}+prompt",
+                text,
+                [*_frames(prompt, False), *frames],
+                prompt_text=prompt_text,
+                speaker=plain.speaker,
+            )
+
+    def example(self) -> Mapping[str, Any]:
+        """Two seconds of codes."""
+        codes = [n % 7 for n in range(50)]
+        row = {
+            "text": "hello there",
+            self.columns[0]: [codes] * 2 if self.channels_first else codes,
+        }
+        return row | ({self.global_codes: [1, 2, 3]} if self.global_codes else {})
+
+
+class CosyVoice(CodeColumns):
+    """CosyVoice's Parquet."""
+
+    name = "CosyVoice Parquet"
+    columns = ("speech_token", "speech_tokens")
+    most_text = 200
+    seconds = (1.0, 60.0)
+
+
+class RWKVTTS(CodeColumns):
+    """RWKVTTS's JSONL for CosyVoice2's codec."""
+
+    name = "RWKVTTS JSONL"
+    columns = ("tts_speech_tokens",)
+    prompt = ("prompt_text", "llm_prompt_speech_token")
+
+
+class ReSpark(CodeColumns):
+    """ReSpark's JSONL: codes of the voice beside those in time."""
+
+    name = "ReSpark JSONL"
+    columns = ("semantic_tokens",)
+    global_codes = "global_tokens"
+
+
+class XY(CodeColumns):
+    """RWKVTTS's JSONL of several codebooks."""
+
+    name = "XY JSONL"
+    columns = ("audio_tokens",)
+    seconds = (0.0, 327.6)
+    channels_first = True
 
 
 @dataclass
@@ -131,78 +219,70 @@ def utterances(files: Iterable[Path], account: Account) -> Iterator[Utterance]:
     Raises ``DataError`` for a file that is of no known kind.
     """
     for file in files:
-        kind: Format | None = None
+        match: Search | None = None
         for number, row in enumerate(_records(file), start=1):
             account.read += 1
             if not isinstance(row, dict):
                 account.dropped["no JSON object"] += 1
                 continue
-            if kind is None:
-                kind = format_of(row, file)
+            match = match or format_of(row, file)
             try:
-                yield from _interpreted(row, kind, f"{file.stem}-{number:06d}")
-            except _Unusable as why:
-                account.dropped[str(why)] += 1
+                with guarded(match.entry, passing=(Unusable,)):
+                    yield from match.part.utterances(row, f"{file.stem}-{number:06d}")
+            except Unusable as reason:
+                account.dropped[str(reason)] += 1
 
 
-def format_of(columns: Iterable[str], where: Path) -> Format:
-    """The kind of corpus that has these columns. Raises ``DataError``."""
+def format_of(columns: Iterable[str], where: Path) -> Search:
+    """The kind of corpus that has these columns.
+
+    Raises ``DataError`` where there is none, ``PluginError`` where one that may be it is broken.
+    """
     columns = set(columns)
-    for kind in FORMATS:
-        if columns & set(kind.codes):
-            return kind
-    known = ", ".join(f"{name} ({kind.name})" for kind in FORMATS for name in kind.codes[:1])
+    match = search("corpus", lambda part: bool(columns & set(part.columns)))
+    if match.entry is not None:
+        return match
+    if match.failed:
+        raise match.failed[0]
     if {"audio_data", "wav", "audio"} & columns:
         do = "Make codes first: CosyVoice's tools/extract_speech_token.py, or 'data tokenize'."
     else:
         do = "Give a folder of token data, of CosyVoice's Parquet or of RWKVTTS's JSONL."
     raise DataError(
-        f"No column holds codes; known are {known}, and there are {', '.join(sorted(columns))}.",
+        f"No column holds codes; known are {_known()}, and there are {', '.join(sorted(columns))}.",
         str(where),
         do,
     )
 
 
-class _Unusable(Exception):
-    """Why a row is left out."""
+def _known() -> str:
+    """The first column of every format."""
+    names = []
+    for entry in registry().of("corpus"):
+        part = create(entry)
+        with guarded(entry):
+            names.append(f"{part.columns[0]} ({part.name})")
+    return ", ".join(names)
 
 
-def _interpreted(row: Mapping[str, Any], kind: Format, name: str) -> Iterator[Utterance]:
-    text = _column(row, "text")
-    if not isinstance(text, str) or not text.strip():
-        raise _Unusable("without text")
-    frames = _frames(next((row[n] for n in kind.codes if n in row), None), kind.channels_first)
-    found = Utterance(
-        kind,
-        id=str(_column(row, "id") or name),
-        text=text,
-        frames=frames,
-        global_codes=_whole(row.get(kind.global_codes)) if kind.global_codes else (),
-        instruct=marks(row) if kind.global_codes else str(_column(row, "instruct") or ""),
-        speaker=str(_column(row, "speaker") or ""),
-    )
-    yield found
-    said, spoken = (row.get(column) for column in kind.prompt)
-    if isinstance(said, str) and said.strip() and isinstance(spoken, list) and spoken:
-        together = [*_frames(spoken, False), *frames]
-        name = f"{found.id}+prompt"
-        yield Utterance(kind, name, text, together, prompt_text=said, speaker=found.speaker)
+def _speaks(text: Any) -> bool:
+    return isinstance(text, str) and bool(text.strip())
 
 
 def _frames(value: Any, channels_first: bool) -> list[tuple[int, ...]]:
     """Codes as frames, whatever they were: one list, one list in another, or [Q][T]."""
     rows = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(rows, list) or not rows:
-        raise _Unusable("without codes")
+        raise Unusable("without codes")
     if not isinstance(rows[0], list):
         rows = [rows]
     elif not channels_first and len(rows) != 1:
-        raise _Unusable("with codes of several codebooks")
+        raise Unusable("with codes of several codebooks")
     codes = [_whole(channel) for channel in rows]
     if not codes[0]:
-        raise _Unusable("without codes")
+        raise Unusable("without codes")
     if len({len(channel) for channel in codes}) != 1:
-        raise _Unusable("with codebooks of different lengths")
+        raise Unusable("with codebooks of different lengths")
     return list(zip(*codes, strict=True))
 
 
@@ -213,7 +293,7 @@ def _whole(value: Any) -> list[int]:
         isinstance(n, int | float) and not isinstance(n, bool) and float(n).is_integer()
         for n in rows
     ):
-        raise _Unusable("with codes that are no whole numbers")
+        raise Unusable("with codes that are no whole numbers")
     return [int(n) for n in rows]
 
 
@@ -226,9 +306,8 @@ def _records(file: Path) -> Iterator[Any]:
     if _begins(file) == PARQUET:
         parquet = arrow().parquet.ParquetFile(file)
         heavy = {"audio_data", "wav", "utt_embedding", "spk_embedding", "reject_speech_token"}
+        format_of(parquet.schema_arrow.names, file)
         columns = [name for name in parquet.schema_arrow.names if name not in heavy]
-        if not columns or not any(set(kind.codes) & set(columns) for kind in FORMATS):
-            format_of(parquet.schema_arrow.names, file)
         for batch in parquet.iter_batches(batch_size=1024, columns=columns):
             yield from batch.to_pylist()
         return

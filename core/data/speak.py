@@ -18,6 +18,7 @@ from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.tokens import arrow, write_table
 from wishbone.core.errors import ConfigError, DataError, WishboneError
 from wishbone.core.interfaces import Spoken, Teacher, Word
+from wishbone.core.plugin import blame
 from wishbone.core.schema import parse_slot
 
 SAMPLE_RATE = 24_000
@@ -111,10 +112,16 @@ def _row(identity: str, text: str, same: int, front_end: Any, teacher: Teacher) 
     except WishboneError:
         raise
     except Exception as error:
-        raise DataError(f"the teacher failed: {type(error).__name__}: {error}") from error
+        # the sentence is left out, and the report names the plug-in whose code it was
+        raise DataError(f"the teacher failed: {_cause(error)}") from error
     audio = sound.resample(sound.Audio(spoken.audio, spoken.sample_rate), SAMPLE_RATE)
     check_audio(audio)
     return audio_row(identity, text, words, spoken, audio)
+
+
+def _cause(error: Exception) -> str:
+    broken = blame(error)
+    return f"{broken.what} ({broken.where})" if broken else f"{type(error).__name__}: {error}"
 
 
 def audio_row(

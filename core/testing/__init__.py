@@ -22,6 +22,7 @@ from typing import Any
 
 from wishbone.core.testing.common import (
     COMMON,
+    LIGHT,
     Check,
     CheckResult,
     Skipped,
@@ -29,6 +30,9 @@ from wishbone.core.testing.common import (
     small_config,
     trained_looking_,
 )
+
+WITHOUT_CONFIG = ("corpus", "converter", "release", "command")
+"""Kinds whose parts are made without arguments, or called: they have no ``Config``."""
 
 __all__ = [
     "Check",
@@ -43,8 +47,22 @@ __all__ = [
 
 
 def suite(kind: str) -> Sequence[Check]:
-    """Every check of ``kind``. Kinds without a suite of their own have the common checks."""
-    from wishbone.core.testing import backbone, codec, head, layout, metric, tokenizer
+    """Every check of ``kind``: its own, and the common ones that concern it."""
+    from wishbone.core.testing import (
+        backbone,
+        codec,
+        command,
+        contender,
+        converter,
+        corpus,
+        head,
+        layout,
+        metric,
+        objective,
+        release,
+        teacher,
+        tokenizer,
+    )
 
     own = {
         "backbone": backbone.CHECKS,
@@ -54,8 +72,16 @@ def suite(kind: str) -> Sequence[Check]:
         "metric": metric.CHECKS,
         "decoder": codec.DECODER_CHECKS,
         "speech_tokenizer": codec.TOKENIZER_CHECKS,
+        "teacher": teacher.CHECKS,
+        "objective": objective.CHECKS,
+        "corpus": corpus.CHECKS,
+        "converter": converter.CHECKS,
+        "release": release.CHECKS,
+        "contender": contender.CHECKS,
+        "command": command.CHECKS,
     }
-    return (*own.get(kind, ()), *COMMON)
+    common = (LIGHT,) if kind in WITHOUT_CONFIG else COMMON
+    return (*own.get(kind, ()), *common)
 
 
 def check(kind: str, key: str, config: Any = None) -> list[CheckResult]:
@@ -77,7 +103,8 @@ def check_class(
 
     ``module`` is the light plug-in module that would register it, if that is to be checked too.
     """
-    config = small_config(cls) if config is None else config
+    if config is None and kind not in WITHOUT_CONFIG:
+        config = small_config(cls)
     return [_run(each, cls, config, module) for each in suite(kind)]
 
 

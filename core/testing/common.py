@@ -191,7 +191,8 @@ def _heavy_imports(module: str) -> str:
     return done.stdout.strip()
 
 
+LIGHT = Check("light_import", "Registering the part imports no torch.", light_import)
 COMMON = (
     Check("config_round_trip", "A config survives YAML and back.", config_round_trip),
-    Check("light_import", "Registering the part imports no torch.", light_import),
+    LIGHT,
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wishbone.core.model import SpeechLM
 from wishbone.core.objective import Objective
+from wishbone.core.plugin import guarded, registry
 from wishbone.core.schema import parse_slot
 
 
@@ -41,4 +42,5 @@ def build_objective(
 ) -> Objective:
     """The objective that ``section`` names, around ``model``; it may change its weights."""
     slot = parse_slot({"objective": section}, "objective")
-    return slot.cls(slot.config, model, system)
+    with guarded(registry().entry("objective", slot.name)):
+        return slot.cls(slot.config, model, system)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from wishbone.core.releases import Found
+from wishbone.core.releases import Found, ReleaseReader
 from wishbone.plugins.cosyvoice2 import release, settings
 from wishbone.plugins.heads.head import LinearHead
 from wishbone.plugins.transformer.backbone import Transformer
@@ -21,8 +21,8 @@ QWEN2 = ("qwen2", "")
 """``model_type`` in the config of the language model's body; without one it is a Qwen2, too."""
 
 
-class Release:
-    """Reader of the hook ``wishbone_releases``: CosyVoice2-0.5B and its fine-tunings."""
+class Release(ReleaseReader):
+    """Folders of CosyVoice2-0.5B and its fine-tunings."""
 
     def holds(self, folder: Path) -> bool:
         """Whether the folder has an ``llm.pt`` around a Qwen2."""

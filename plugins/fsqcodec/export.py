@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.checkpoint import save
-from wishbone.core.cli import guarded
+from wishbone.core.cli import in_three_lines
 from wishbone.core.errors import CheckpointError, UsageError
 from wishbone.core.provenance import provenance
 from wishbone.core.weight_files import read_tensors
@@ -88,4 +88,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(in_three_lines(main))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.atomic import replacing, write_text
-from wishbone.core.cli import guarded
+from wishbone.core.cli import in_three_lines
 from wishbone.core.errors import CheckpointError, UsageError
 from wishbone.core.provenance import hash_files
 from wishbone.core.weight_files import read_tensors
@@ -397,4 +397,4 @@ def save(model: Trainee, options: argparse.Namespace, count: int, data: str) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(in_three_lines(main))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wishbone.core.build import build_model
 from wishbone.core.compose import Config
-from wishbone.core.convert import Converted
+from wishbone.core.convert import Converted, Converter
 from wishbone.core.errors import CapabilityError, CheckpointError, UsageError
 from wishbone.core.loading import load_tensors
 from wishbone.core.schema import innermost, structured
@@ -24,7 +24,7 @@ KEY = "peft"
 """This backbone's, in a configuration."""
 
 
-class Merge:
+class Merge(Converter):
     """A system with adapters -> the same with them multiplied in, which needs no peft."""
 
     slot = "model"
@@ -48,7 +48,7 @@ class Merge:
         return Converted("model", sections | {"backbone": base}, kept | merged, {}, account)
 
 
-class Folder:
+class Folder(Converter):
     """The adapter of a trained model as a folder of Hugging Face's peft, under our names."""
 
     slot = "backbone"

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from wishbone.core.compose import Config, compose
-from wishbone.core.convert import Converted
+from wishbone.core.convert import Converted, Converter
 from wishbone.core.errors import CheckpointError, UsageError
 from wishbone.core.loading import load_tensors
 from wishbone.core.schema import structured
@@ -25,7 +25,7 @@ INSIDE = "backbone.base."
 OWN = ("A", "B", "A0", "B0")
 
 
-class Merged:
+class Merged(Converter):
     """A system that speaks through PiSSA -> an ordinary one, its difference in its weights."""
 
     slot = "model"
@@ -41,7 +41,7 @@ class Merged:
         return Converted("model", sections | {"backbone": base}, made, {}, account)
 
 
-class Alone:
+class Alone(Converter):
     """The same without its base, whose folder it names: what the mode adds to a text model."""
 
     slot = "model"
@@ -62,7 +62,7 @@ class Alone:
         return Converted("model", sections, kept, {}, account)
 
 
-class Folder:
+class Folder(Converter):
     """What training made of a PiSSA backbone as a LoRA of rank 2 r, a folder of ``peft``'s."""
 
     slot = "backbone"

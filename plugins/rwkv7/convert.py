@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.atomic import new_folder
-from wishbone.core.convert import Converted
+from wishbone.core.convert import Converted, Converter
 from wishbone.core.errors import CheckpointError
 from wishbone.core.foreign import check, read_folder, write_pickle
 from wishbone.core.weight_files import read_tensors, write_tensors
@@ -77,7 +77,7 @@ UNUSED = re.compile(r"blocks\.0\.time_mix\.v[012]")
 """Some RWKV-LM files have these; block 0 makes the value the others mix in and never reads them."""
 
 
-class _Converter:
+class _Converter(Converter):
     """What the two kinds of file have in common."""
 
     slot = "backbone"

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wishbone.core.convert import Converted
+from wishbone.core.convert import Converted, Converter
 from wishbone.core.errors import CheckpointError
 from wishbone.plugins.rwkv7.convert import RWKVLM
 
@@ -19,7 +19,7 @@ END = 0
 PREFIX = "backbone."
 
 
-class Text:
+class Text(Converter):
     """A ``.pth`` with its embedding and head <-> the folder of a system with ``task: text``."""
 
     slot = "model"

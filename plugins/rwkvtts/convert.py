@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from wishbone.core.atomic import new_folder
-from wishbone.core.convert import Converted
+from wishbone.core.convert import Converted, Converter
 from wishbone.core.foreign import write_pickle
 from wishbone.core.weight_files import write_tensors
 from wishbone.plugins.rwkv7.convert import FLA, fla_config
 from wishbone.plugins.rwkvtts import names, release
 
 
-class Raw:
+class Raw(Converter):
     """A raw ``llm.pt``."""
 
     slot = "model"

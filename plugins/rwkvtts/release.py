@@ -29,8 +29,8 @@ MODELS = ("RWKV7ForSpeech", "RWKV7CosyLM")
 """``architectures`` in the config.json of Hugging Face's form."""
 
 
-class Release:
-    """Reader of the hook ``wishbone_releases``."""
+class Release(releases.ReleaseReader):
+    """Folders of RWKVTTS, raw or converted."""
 
     def holds(self, folder: Path) -> bool:
         """Whether the folder is RWKVTTS's; looks at names and at config.json."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wishbone.core.arguments import Parser
 from wishbone.core.checkpoint import save
-from wishbone.core.cli import guarded
+from wishbone.core.cli import in_three_lines
 from wishbone.core.errors import UsageError
 from wishbone.core.interfaces import State
 from wishbone.core.provenance import provenance
@@ -111,4 +111,4 @@ def _made(system: System, start: State, options: argparse.Namespace) -> Voice:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(in_three_lines(main))

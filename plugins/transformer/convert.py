@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.atomic import new_folder
-from wishbone.core.convert import Converted
+from wishbone.core.convert import Converted, Converter
 from wishbone.core.errors import CheckpointError
 from wishbone.core.foreign import check, read_folder, write_pickle
 from wishbone.core.weight_files import translate, write_tensors
@@ -52,12 +52,26 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 FIELDS = frozenset(TransformerConfig.__dataclass_fields__)
 
 
+SIZES = (
+    "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
+    "intermediate_size", "rms_norm_eps",
+)  # fmt: skip
+"""What a Qwen2's config.json must state."""
+
+
 def config_from_qwen2(source: Mapping[str, Any]) -> TransformerConfig:
     """The fields of a Qwen2 ``config.json`` as a config of the transformer backbone.
 
     Raises ``CheckpointError`` for what this backbone does not do: another activation, a sliding
     window, stretched rotary positions, heads that do not share the width.
     """
+    missing = [name for name in SIZES if name not in source]
+    if missing:
+        raise CheckpointError(
+            f"The configuration states no {', '.join(missing)}.",
+            "the config.json of a Qwen2 model",
+            "Name the folder of a Qwen2 model.",
+        )
     rope = source.get("rope_parameters") or source.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     size = source.get("head_dim") or source["hidden_size"] // source["num_attention_heads"]
@@ -160,7 +174,7 @@ def to_cosyvoice2(tensors: Mapping[str, Tensor], config: TransformerConfig) -> d
     return named | {UNREAD: tensors.get(UNREAD, text)}
 
 
-class Qwen2:
+class Qwen2(Converter):
     """The folder of a Qwen2 of ``transformers``, its body alone."""
 
     slot = "backbone"
@@ -191,7 +205,7 @@ class Qwen2:
             (folder / "config.json").write_text(text + "\n")
 
 
-class CosyVoice2:
+class CosyVoice2(Converter):
     """CosyVoice2's ``llm.pt``: the whole language model."""
 
     slot = "model"

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wishbone.core.bench.contenders import Contender
+from wishbone.core.registry import HOME, Entry
 
 FOLDER = str(Path(__file__).parent)
+TOY = Entry("contender", "toy", "bench_toys:Toy", "", HOME)
 
 
 @dataclass

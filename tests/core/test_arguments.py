@@ -3,8 +3,9 @@
 import pytest
 
 from wishbone.core.arguments import Parser
-from wishbone.core.cli import COMMANDS, main
+from wishbone.core.cli import main
 from wishbone.core.errors import UsageError
+from wishbone.core.plugin import registry
 
 
 def parser():
@@ -54,7 +55,7 @@ def test_subparsers_mix_as_well():
     assert caught.value.where == "wishbone try go"
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", registry().names("command"))
 def test_usage_errors_are_three_lines_and_code_2(name, capsys):
     assert main([name, "--no-such-option"]) == 2
     lines = capsys.readouterr().err.splitlines()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from wishbone.core.bench import contenders, rounds
+from wishbone.core.bench import rounds
 from wishbone.core.bench.checkpoints import random_model, write_checkpoints
 from wishbone.core.bench.command import main, own_overrides
-from wishbone.core.bench.contenders import Job, load_class
+from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.models import Wishbone, WishboneConfig, accelerated_head, build, grown
 from wishbone.core.bench.plan import read_plan
 from wishbone.core.bench.rounds import differences
@@ -15,6 +15,7 @@ from wishbone.core.bench.worker import _answer, _timed_run
 from wishbone.core.compose import bundled
 from wishbone.core.errors import CapabilityError, UsageError
 from wishbone.core.plugin import registry
+from wishbone.core.registry import import_target
 
 MODEL = {
     "backbone": {"name": "rwkv7", "width": 128, "layers": 2},
@@ -32,7 +33,7 @@ PEERS = "pip install 'wishbone-tts[bench]'"
 
 
 def contender(name, folder, **config):
-    kind = load_class(contenders.KNOWN[name])
+    kind = registry().get("contender", name)
     made = kind(kind.Config(**config), Job(MODEL, "cpu", 1, str(folder)))
     made.load()
     return made
@@ -182,8 +183,8 @@ def test_a_head_without_the_engine_is_cast_and_goes_on(folder, ours):
 class Inside:
     """Stands in for a worker's process, so that a suite runs in this one."""
 
-    def __init__(self, key, target, config, job, environment=None):
-        kind = load_class(target)
+    def __init__(self, key, part, config, job, environment=None):
+        kind = import_target(part)
         self.contender = kind(kind.Config(**config), job)
 
     def load(self):

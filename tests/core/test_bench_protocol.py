@@ -4,7 +4,7 @@ import os
 import time
 
 import pytest
-from bench_toys import FOLDER
+from bench_toys import FOLDER, TOY
 
 from wishbone.core.bench import protocol
 from wishbone.core.bench.contenders import Job
@@ -16,9 +16,7 @@ def start():
     workers = []
 
     def begin(**config):
-        workers.append(
-            Worker("toy", "bench_toys:Toy", config, Job({}, threads=1), {"PYTHONPATH": FOLDER})
-        )
+        workers.append(Worker("toy", TOY, config, Job({}, threads=1), {"PYTHONPATH": FOLDER}))
         return workers[-1]
 
     yield begin

@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from bench_toys import Toy, ToyConfig
+from bench_toys import TOY, Toy, ToyConfig
 
 from wishbone.core.bench import plots
 from wishbone.core.bench.page import page, write_page
@@ -19,7 +19,7 @@ TITLE = "Theirs & <ours>"
 
 def standing(key, seconds, status="measured", **facts):
     cases = ["context 16", "context 64"]
-    entry = Entry(key, "toy", "bench_toys:Toy", ToyConfig(), TITLE, cases, 1e-4, True)
+    entry = Entry(key, TOY, ToyConfig(), TITLE, cases, 1e-4, True)
     rounds = {
         case: [
             {"measured": {"seconds": [seconds, seconds]}, "wall": 1.0, "busy": 0.7, "switches": 0}
@@ -47,7 +47,7 @@ def result():
     standings = {
         "a": standing("a", 0.02, engine="toy", version="1"),
         "b": standing("b", 0.01),
-        "gone": Standing(Entry("gone", "toy", "", ToyConfig(), "Gone", [], 0, True), "missing",
+        "gone": Standing(Entry("gone", TOY, ToyConfig(), "Gone", [], 0, True), "missing",
                          "not installed: pip install gone"),
     }  # fmt: skip
     plan = Plan("toys", suite, {key: each.entry for key, each in standings.items()})

@@ -3,7 +3,6 @@
 import pytest
 from bench_toys import FOLDER
 
-from wishbone.core.bench import contenders
 from wishbone.core.bench.plan import read_plan
 from wishbone.core.bench.result import suite_result
 from wishbone.core.bench.rounds import differences, run
@@ -28,9 +27,9 @@ ratios:
 
 
 @pytest.fixture
-def suite(tmp_path, monkeypatch):
+def suite(tmp_path, monkeypatch, register):
     """Write the suite, with overrides -> its plan."""
-    monkeypatch.setitem(contenders.KNOWN, "toy", "bench_toys:Toy")
+    register("contender", "toy", "bench_toys:Toy")
     monkeypatch.setenv("PYTHONPATH", FOLDER)
     path = tmp_path / "toys.yaml"
 
@@ -137,7 +136,7 @@ def test_a_contender_may_be_left_out_with_its_ratios(suite):
 
 
 def test_mistakes_in_a_suite_are_told_before_anything_starts(suite):
-    with pytest.raises(UnknownName, match="no contender 'tyo'"):
+    with pytest.raises(UnknownName, match="No contender is named 'tyo'"):
         suite(text=SUITE.replace("name: toy", "name: tyo"))
     with pytest.raises(ConfigError, match="secondz"):
         suite("contenders.slow.secondz=1")

@@ -9,6 +9,7 @@ import pytest
 
 from wishbone.core import cli
 from wishbone.core.errors import GateFailed
+from wishbone.core.plugin import registry
 
 
 def run(*words):
@@ -17,15 +18,15 @@ def run(*words):
     )
 
 
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+@pytest.mark.parametrize("name", registry().names("command"))
 def test_every_command_leads_somewhere(name):
-    assert find_spec(cli.COMMANDS[name][1].partition(":")[0]) is not None
+    assert find_spec(registry().entry("command", name).target.partition(":")[0]) is not None
 
 
 def test_help_names_every_command(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {name} " in text for name in cli.COMMANDS)
+    assert all(f"  {name} " in text for name in registry().names("command"))
     assert cli.main([]) == 2
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from wishbone.core import cli, convert
+from wishbone.core.plugin import registry
 
 
-class Plain:
+class Plain(convert.Converter):
     """A file of one tensor."""
 
     slot = "head"
@@ -18,14 +19,32 @@ class Plain:
         )  # fmt: skip
 
 
+class Raising(convert.Converter):
+    """Cannot read anything."""
+
+    slot = "head"
+
+    def read(self, source):
+        raise RuntimeError("torn")
+
+
+class Nothing(Raising):
+    """Forgets to answer."""
+
+    def read(self, source):
+        return None
+
+
 @pytest.fixture
-def known(monkeypatch):
-    table = {"plain": (f"{__name__}:Plain", "one tensor"), "gone": ("no_such_module:X", "nothing")}
-    monkeypatch.setattr(convert, "converters", lambda: table)
+def known(register):
+    register("converter", "plain", f"{__name__}:Plain")
+    register("converter", "gone", "no_such_module:X", "wishbone-acme")
+    register("converter", "acme/raising", f"{__name__}:Raising", "wishbone-acme")
+    register("converter", "acme/nothing", f"{__name__}:Nothing", "wishbone-acme")
 
 
 def test_built_in_formats_are_found():
-    assert {"rwkv-lm", "fla"} <= convert.converters().keys()
+    assert {"rwkv-lm", "fla"} <= set(registry().names("converter"))
 
 
 def test_a_file_comes_in_as_a_checkpoint(known, tmp_path, capsys):
@@ -41,7 +60,10 @@ def test_a_file_comes_in_as_a_checkpoint(known, tmp_path, capsys):
     ("words", "code", "said"),
     [
         (["plian", "a", "b"], 2, "Did you mean 'plain'"),
-        (["gone", "a", "b"], 3, "cannot be loaded"),
+        (["gone", "a", "b"], 3, "no_such_module"),
+        (["acme/raising", "a", "b"], 3, "wishbone-acme 0.2"),
+        (["acme/raising", "a", "b"], 3, "RuntimeError: torn"),
+        (["acme/nothing", "a", "b"], 3, "not a Converted"),
         (["plain", "a", "."], 5, "not overwritten"),
     ],
 )

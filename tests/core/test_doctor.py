@@ -3,10 +3,8 @@
 import json
 from types import SimpleNamespace
 
-import pluggy
-
 from wishbone.core import doctor
-from wishbone.core.plugin import Hooks, PluginStatus, hookimpl
+from wishbone.core.plugin import PluginStatus
 
 
 def test_a_report_of_this_machine(capsys):
@@ -21,22 +19,38 @@ def test_a_report_of_this_machine(capsys):
 
 
 def test_a_broken_plugin_is_told_and_fails(monkeypatch, capsys):
-    class Broken:
-        @hookimpl
-        def wishbone_doctor(self):
-            raise RuntimeError("cannot even say")
-
-    manager = pluggy.PluginManager("wishbone")
-    manager.add_hookspecs(Hooks)
-    manager.register(Broken(), name="acme")
     status = PluginStatus("acme", "acme", "wishbone-acme", "0.2", "broken", "ImportError: no acme")
-    monkeypatch.setattr(
-        doctor, "loaded", lambda: SimpleNamespace(manager=manager, plugins=[status])
-    )
+    monkeypatch.setattr(doctor, "loaded", lambda: SimpleNamespace(plugins=[status]))
+    assert doctor.main([]) == 3
+    assert "wishbone-acme 0.2: broken: ImportError: no acme" in capsys.readouterr().out
+
+
+def test_a_check_that_raises_is_a_failed_check_beside_all_others(monkeypatch, capsys):
+    def says(answer):
+        def wishbone_doctor():
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return wishbone_doctor
+
+    answers = {
+        "raising": RuntimeError("cannot even say"),
+        "leaving": SystemExit("not today"),
+        "odd": [("two", True)],
+        "good": [("a kernel", True, "runs here")],
+    }
+    plugins = [
+        PluginStatus(name, name, f"wishbone-{name}", "0.2", doctor=says(answer))
+        for name, answer in answers.items()
+    ]
+    monkeypatch.setattr(doctor, "loaded", lambda: SimpleNamespace(plugins=plugins))
     assert doctor.main([]) == 3
     shown = capsys.readouterr().out
-    assert "wishbone-acme 0.2: broken: ImportError: no acme" in shown
-    assert "its check fails: RuntimeError: cannot even say" in shown
+    assert "wishbone-raising 0.2: its wishbone_doctor fails: RuntimeError: cannot even" in shown
+    assert "wishbone-leaving 0.2: its wishbone_doctor fails: SystemExit: not today" in shown
+    assert "wishbone-odd 0.2: its wishbone_doctor fails: ValueError" in shown
+    assert "a kernel" in shown and "runs here" in shown
 
 
 def test_the_packages_asked_for_are_those_of_the_installed_distribution():

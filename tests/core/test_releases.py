@@ -7,13 +7,13 @@ from torch import nn
 from wishbone.core import releases
 from wishbone.core.errors import CheckpointError, PluginBroken
 from wishbone.core.loading import load_part
-from wishbone.core.releases import Found
+from wishbone.core.releases import Found, ReleaseReader
 from wishbone.core.voice import release_voices
 
 NOTE = "one part has no weights"
 
 
-class Reader:
+class Reader(ReleaseReader):
     """Knows folders with a file called ours."""
 
     def holds(self, folder):
@@ -32,8 +32,8 @@ class Codec(nn.Linear):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(releases, "known", lambda: {"x": (f"{__name__}:Reader", "a reader")})
+def folder(tmp_path, register):
+    register("release", "x", f"{__name__}:Reader")
     (tmp_path / "ours").write_text("")
     return tmp_path
 
@@ -65,10 +65,52 @@ def test_our_own_weights_come_first(folder):
 def test_voices_of_a_release(folder, tmp_path_factory):
     assert release_voices(folder) == {"someone": folder.name}
     assert release_voices(tmp_path_factory.mktemp("other")) == {}
-    assert releases.reader(folder / "nowhere") is None
+    assert releases.find_reader(folder / "nowhere").entry is None
 
 
-def test_a_broken_reader_is_named(folder, monkeypatch):
-    monkeypatch.setattr(releases, "known", lambda: {"x": ("nowhere.at.all:Reader", "broken")})
-    with pytest.raises(PluginBroken, match="reader of releases 'x'"):
-        releases.reader(folder)
+class Raising(Reader):
+    """Raises for every folder it is asked about."""
+
+    def holds(self, folder):
+        raise RuntimeError("cannot look")
+
+
+class Halting(Reader):
+    """Knows its folder and cannot read it."""
+
+    def holds(self, folder):
+        return (folder / "halting").is_file()
+
+    def language_model(self, folder, model):
+        raise KeyError("lost")
+
+    def voices(self, folder):
+        raise KeyError("no voice")
+
+
+BROKEN = {"acme/gone": "nowhere.at.all:Reader", "acme/raising": f"{__name__}:Raising"}
+
+
+@pytest.mark.parametrize("key", BROKEN)
+def test_a_broken_reader_is_passed_over_where_another_knows_the_folder(key, folder, register):
+    register("release", key, BROKEN[key], "wishbone-acme")
+    assert load_part(nn.Linear(2, 2), folder) == NOTE
+    assert release_voices(folder) == {"someone": folder.name}
+
+
+@pytest.mark.parametrize("key", BROKEN)
+def test_a_broken_reader_is_named_where_nobody_knows_the_folder(key, tmp_path, register):
+    register("release", key, BROKEN[key], "wishbone-acme")
+    assert release_voices(tmp_path) == {}
+    with pytest.raises(PluginBroken, match=key) as caught:
+        load_part(nn.Linear(2, 2), tmp_path)
+    assert "wishbone-acme 0.2" in caught.value.where
+
+
+def test_a_reader_that_fails_on_its_own_folder_is_named(tmp_path, register):
+    register("release", "acme/halting", f"{__name__}:Halting", "wishbone-acme")
+    (tmp_path / "halting").write_text("")
+    for use in (lambda: load_part(nn.Linear(2, 2), tmp_path), lambda: release_voices(tmp_path)):
+        with pytest.raises(PluginBroken, match="KeyError") as caught:
+            use()
+        assert "wishbone-acme 0.2" in caught.value.where

@@ -31,7 +31,7 @@ INNER = {
 """Modules of core that never import a driver."""
 LIGHT = (
     "core/__init__.py", "core/registry.py", "core/plugin.py", "core/errors.py", "core/cli.py",
-    "plugins/__init__.py", "adapters/__init__.py", "core/wishbone/__init__.py",
+    "core/built_in.py", "plugins/__init__.py", "adapters/__init__.py", "core/wishbone/__init__.py",
 )  # fmt: skip
 """Imported by ``wishbone --help``, so they import nothing heavy at the top."""
 

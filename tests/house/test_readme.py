@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from wishbone.core.cli import COMMANDS
+from wishbone.core.plugin import registry
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -75,7 +75,7 @@ def test_every_path_exists(path):
 def test_every_command_and_option_exists(words):
     if words[0].startswith("-"):
         return
-    assert words[0] in COMMANDS
+    assert words[0] in registry().names("command")
     options = {word.split("=")[0] for word in words[1:] if word.startswith("--")}
     if len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
         known = help_of(words[0]) + help_of(words[0], words[1])

@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from wishbone.core.bench.contenders import Job, load_class
+from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.plan import read_plan
+from wishbone.core.registry import import_target
 
 
 def work(key, seconds, monkeypatch):
     """Frames of every call of the estimator in one round, and the bytes of state."""
     plan = read_plan("flow", quick=True)
     entry = plan.entries[key]
-    contender = load_class(entry.target)(entry.config, Job(plan.suite.model))
+    contender = import_target(entry.part)(entry.config, Job(plan.suite.model))
     contender.load()
     facts = contender.prepare(f"second {seconds}")
     # all cases are prepared before the first is timed, and each is timed as it was prepared

@@ -14,7 +14,7 @@ from wishbone.core import cli
 from wishbone.core.build import build_model
 from wishbone.core.compose import Config
 from wishbone.core.errors import CheckpointError, ConfigError
-from wishbone.core.releases import reader
+from wishbone.core.releases import find_reader
 from wishbone.core.spec import resolve
 from wishbone.core.testing import check
 from wishbone.plugins.rwkvtts import names
@@ -53,7 +53,7 @@ def expected():
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_loads(form, expected, tmp_path):
     folder = files.write(tmp_path / "release", form)
-    assert isinstance(reader(folder), Release)
+    assert isinstance(find_reader(folder).part, Release)
     found = build_model(system(folder)).state_dict()
     assert all(torch.equal(found[name], row) for name, row in expected.items())
     mix = found["backbone.blocks.0.time_mix.mix"]
