@@ -15,12 +15,13 @@ from wishbone.core.bench import plots
 from wishbone.core.bench.terminal import (
     HEADS,
     RATIO_HEADS,
-    UNITS,
     absent_lines,
+    filled,
     notes,
     number,
     ratio_cells,
     row_cells,
+    unit_of,
 )
 
 FILE = "bench.html"
@@ -104,9 +105,7 @@ def _plots(suite: Mapping[str, Any]) -> list[str]:
 
 
 def _bars(suite: Mapping[str, Any], title: str, case: str) -> list[str]:
-    case, _, measure = case.partition(":")
-    measure = measure or "seconds"
-    factor, unit = UNITS.get(measure, (1.0, measure))
+    case, measure, factor, unit = _axis(case)
     keys = list(suite["contenders"])
     rows = [
         {
@@ -125,9 +124,7 @@ def _bars(suite: Mapping[str, Any], title: str, case: str) -> list[str]:
 
 def _lines(suite: Mapping[str, Any], title: str, kind: str) -> list[str]:
     """Time, and memory where it is known, over the number in the cases' names."""
-    kind, _, measure = kind.partition(":")
-    measure = measure or "seconds"
-    factor, unit = UNITS.get(measure, (1.0, measure))
+    kind, measure, factor, unit = _axis(kind)
     times: dict[str, list[tuple[float, float]]] = {}
     sizes: dict[str, list[tuple[float, float]]] = {}
     for row in suite["rows"]:
@@ -145,18 +142,23 @@ def _lines(suite: Mapping[str, Any], title: str, kind: str) -> list[str]:
     return made
 
 
+def _axis(text: str) -> tuple[str, str, float, str]:
+    """``case:measure`` -> case, measure (seconds where none is named), its factor and unit."""
+    case, _, measure = text.partition(":")
+    measure = measure or "seconds"
+    return case, measure, *unit_of(measure)
+
+
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[str] = ()) -> str:
-    kept = [i for i in range(len(heads)) if i == 0 or any(row[i] for row in rows)]
-    head = "".join(f"<th>{escape(heads[i])}</th>" for i in kept)
-    body = []
-    for number_, row in enumerate(rows):
-        cells = "".join(
-            f'<td class="{marks[number_] if marks and i == len(heads) - 1 else ""}">'
-            f"{escape(row[i])}</td>"
-            for i in kept
-        )
-        body.append(f"<tr>{cells}</tr>")
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(body)}</table></div>'
+    """A table without its empty columns; ``marks`` are classes of the rows' last cells."""
+    cells = filled(heads, rows)
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in cells[0])
+    body = ""
+    for row, mark in zip(cells[1:], marks or [""] * len(rows), strict=True):
+        *first, last = [escape(cell) for cell in row]
+        columns = [*(f"<td>{cell}</td>" for cell in first), f'<td class="{mark}">{last}</td>']
+        body += f"<tr>{''.join(columns)}</tr>"
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _settings(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,22 +64,32 @@ LEFT = ("contender", "case", "ratio", "asked", "outcome")
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns under their heads, words to the left, empty columns left out."""
-    kept = [i for i in range(len(heads)) if i == 0 or any(row[i] for row in rows)]
-    cells = [[row[i] for i in kept] for row in [heads, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(kept))]
+    cells = filled(heads, rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
-            cell.ljust(width) if heads[kept[i]] in LEFT else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if head in LEFT else cell.rjust(width)
+            for head, cell, width in zip(cells[0], row, widths, strict=True)
         ).rstrip()
         for row in cells
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def filled(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Heads and rows without the columns that are empty; the first column always stays."""
+    columns = [i for i in range(len(heads)) if i == 0 or any(row[i] for row in rows)]
+    return [[row[i] for i in columns] for row in (heads, *rows)]
+
+
+def unit_of(measure: str) -> tuple[float, str]:
+    """Factor and unit in which people read a measure."""
+    return UNITS.get(measure, (1.0, measure))
+
+
 def row_cells(row: Mapping[str, Any], suite: Mapping[str, Any]) -> list[str]:
     """Cells under ``HEADS``."""
-    factor, unit = UNITS.get(row["measure"], (1.0, row["measure"]))
+    factor, unit = unit_of(row["measure"])
     contender = suite["contenders"][row["contender"]]
     facts = contender["cases"].get(row["case"], {})
     speed = row.get("positions_per_second")
