@@ -160,7 +160,7 @@ def _need_packages() -> None:
         ("speechmos", "speechmos"),
         ("resemblyzer", "resemblyzer"),
         ("onnxruntime", "onnxruntime"),
-        ("scipy", "scipy"),
+        ("matplotlib", "matplotlib"),
         ("jinja2", "jinja2"),
         ("rich", "rich"),
     ):
