@@ -124,6 +124,8 @@ def lines(plots: Sequence[Plot], title: str) -> str:
                 axes.minorticks_off()
             if plot.logarithmic:
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter("{x:g}")
             else:
                 axes.set_ylim(bottom=0)
         _legend(figure, {name: plots[0].colours[name] for name in plots[0].series})

@@ -52,6 +52,11 @@ def test_a_chart_is_one_file_and_the_same_each_time(name):
     assert texts(drawing)
 
 
+def test_powers_are_written_as_numbers():
+    assert {"16", "64", "1", "2"} <= set(texts(DRAWINGS["powers"]()))
+    assert not any("$" in text for text in texts(DRAWINGS["powers"]()))
+
+
 def test_labels_are_written_as_they_are():
     drawing = charts.forest([row("<a> $x$ & b_c", 0.5, None, None)])
     assert "<a>" not in drawing and "<a> $x$ & b_c" in texts(drawing)
