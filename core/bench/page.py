@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from wishbone.core import charts
 from wishbone.core.atomic import write_text
-from wishbone.core.bench import plots
 from wishbone.core.bench.terminal import (
     HEADS,
     RATIO_HEADS,
@@ -23,6 +23,7 @@ from wishbone.core.bench.terminal import (
     row_cells,
     unit_of,
 )
+from wishbone.core.errors import MissingExtra
 
 FILE = "bench.html"
 
@@ -52,7 +53,6 @@ def page(result: Mapping[str, Any]) -> str:
         versions=escape(notes(result)[1]),
         command=escape(result["command"]),
         data=escape(json.dumps(_settings(result), indent=1)),
-        colours=_colours(),
     )
 
 
@@ -60,8 +60,7 @@ def _suite(suite: Mapping[str, Any]) -> str:
     parts = [f"<h2>{escape(suite['name'])}</h2>", f"<p>{escape(suite['about'])}</p>"]
     if suite["stopped"]:
         parts.append(f'<p class="warn">Stopped: {escape(suite["stopped"])}.</p>')
-    drawn = [*_claims(suite), *_plots(suite)]
-    parts += [f'<div class="plot">{picture}</div>' for picture in drawn]
+    parts += _charts(suite)
     if suite["ratios"]:
         rows = [ratio_cells(claim) for claim in suite["ratios"]]
         marks = [claim["status"] for claim in suite["ratios"]]
@@ -80,66 +79,87 @@ def _suite(suite: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _claims(suite: Mapping[str, Any]) -> list[str]:
-    rows = [
-        {
-            "label": claim["title"],
-            "status": claim["status"],
-            **{name: claim[name] for name in ("value", "low", "high")},
-            "mark": claim["at_least"] or claim["at_most"],
-        }
-        for claim in suite["ratios"]
-        if claim["status"] != "not measured"
+def _charts(suite: Mapping[str, Any]) -> list[str]:
+    """The suite's charts as images, or a line that says what they need."""
+    try:
+        drawn = [*_ratios(suite), *_plots(suite)]
+    except MissingExtra as error:
+        return [f'<p class="warn">There are no charts. {escape(f"{error.what} {error.do}")}</p>']
+    return [
+        f'<div class="plot"><img src="{charts.data_url("image/svg+xml", drawing.encode())}"'
+        f' alt="{escape(title)}"></div>'
+        for title, drawing in drawn
     ]
-    return [plots.claims(rows, "Ratios")] if rows else []
 
 
-def _plots(suite: Mapping[str, Any]) -> list[str]:
-    made = []
+def _ratios(suite: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        charts.Row(
+            ratio["title"],
+            ratio["value"],
+            ratio["low"],
+            ratio["high"],
+            charts.VERDICTS[ratio["status"]],
+            f"{ratio['value']:.2f}x",
+            ratio["at_least"] or ratio["at_most"],
+        )
+        for ratio in suite["ratios"]
+        if ratio["status"] != "not measured"
+    ]
+    return [("Ratios", charts.ratios(rows, "Ratios"))] if rows else []
+
+
+def _plots(suite: Mapping[str, Any]) -> list[tuple[str, str]]:
+    drawn = []
     for title, what in suite["config"]["plots"].items():
         if what.startswith("across "):
-            made += _lines(suite, title, what.removeprefix("across "))
+            drawn += _lines(suite, title, what.removeprefix("across "))
         else:
-            made += _bars(suite, title, what)
-    return made
+            drawn += _bars(suite, title, what)
+    return drawn
 
 
-def _bars(suite: Mapping[str, Any], title: str, case: str) -> list[str]:
+def _bars(suite: Mapping[str, Any], title: str, case: str) -> list[tuple[str, str]]:
     case, measure, factor, unit = _axis(case)
     keys = list(suite["contenders"])
     rows = [
-        {
-            "label": row["title"],
-            "value": row["median"] * factor,
-            "low": row["low"] * factor,
-            "high": row["high"] * factor,
-            "text": f"{number(row['median'] * factor)} {unit}",
-            "colour": plots.SERIES[keys.index(row["contender"]) % len(plots.SERIES)],
-        }
+        charts.Row(
+            row["title"],
+            row["median"] * factor,
+            row["low"] * factor,
+            row["high"] * factor,
+            charts.colour(keys.index(row["contender"])),
+            f"{number(row['median'] * factor)} {unit}",
+        )
         for row in suite["rows"]
         if row["case"] == case and row["measure"] == measure
     ]
-    return [plots.bars(rows, title, unit)] if rows else []
+    return [(title, charts.bars(rows, title, unit))] if rows else []
 
 
-def _lines(suite: Mapping[str, Any], title: str, kind: str) -> list[str]:
+def _lines(suite: Mapping[str, Any], title: str, kind: str) -> list[tuple[str, str]]:
     """Time, and memory where it is known, over the number in the cases' names."""
     kind, measure, factor, unit = _axis(kind)
+    keys = list(suite["contenders"])
     times: dict[str, list[tuple[float, float]]] = {}
     sizes: dict[str, list[tuple[float, float]]] = {}
+    colours: dict[str, str] = {}
     for row in suite["rows"]:
         name, _, place = row["case"].partition(" ")
         if name != kind or row["measure"] != measure:
             continue
+        colours[row["title"]] = charts.colour(keys.index(row["contender"]))
         times.setdefault(row["title"], []).append((float(place), factor * row["median"]))
         facts = suite["contenders"][row["contender"]]["cases"].get(row["case"], {})
         size = facts.get("state_bytes") or facts.get("peak_bytes")
         if size:
             sizes.setdefault(row["title"], []).append((float(place), size / 2**20))
-    made = [plots.lines(times, title, unit, kind)] if times else []
+    plots = [charts.Plot(title, unit, kind, times, colours, powers=True)] if times else []
     if sizes:
-        made.append(plots.lines(sizes, "Memory", "MiB", kind, logarithmic=True))
-    return made
+        plots.append(
+            charts.Plot("Memory", "MiB", kind, sizes, colours, powers=True, logarithmic=True)
+        )
+    return [(plot.title, charts.lines([plot], plot.title)) for plot in plots]
 
 
 def _axis(text: str) -> tuple[str, str, float, str]:
@@ -171,11 +191,3 @@ def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
         }
         suites.append({**suite, "contenders": each})
     return {**result, "suites": suites}
-
-
-def _colours() -> str:
-    return "\n".join(
-        f"svg .bar.{name}, svg .point.{name}, svg .label.{name} {{ fill: var(--{name}); }}"
-        f" svg .line.{name} {{ stroke: var(--{name}); }}"
-        for name in plots.SERIES
-    )

@@ -150,7 +150,9 @@ def best_path(scores: np.ndarray, line: np.ndarray, optional: np.ndarray) -> np.
     """scores [T, classes] and a line of classes -> frame [len(line)] at which each of them ends.
 
     Every element takes ``LEAST`` frames or more, but those that are ``optional`` may take none;
-    no two neighbours are. Raises ``DataError`` when there are too few frames.
+    no two neighbours are. Raises ``DataError`` when there are too few frames. torchaudio's
+    ``forced_align`` cannot express this: its blank may stand between any two phonemes, also inside
+    a word, and nothing in it lasts two frames at least.
     """
     frames, states = len(scores), len(line) * LEAST
     if frames < LEAST * int((~optional).sum()):

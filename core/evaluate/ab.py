@@ -159,7 +159,7 @@ def _about(arm: Arm) -> dict[str, Any]:
 
 def _need_packages(plan: Plan) -> None:
     """Fail now, not after minutes of work."""
-    packages = [Package(name, name) for name in ("scipy", "jinja2", "rich")]
+    packages = [Package(name, name) for name in ("matplotlib", "jinja2", "rich")]
     missing_packages(packages, "compare systems and write the report")
     metrics.need_packages(plan.used)
 

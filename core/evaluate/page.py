@@ -14,7 +14,7 @@ from typing import Any
 from wishbone.core.atomic import write_text
 from wishbone.core.compose import bundled
 from wishbone.core.errors import DataError
-from wishbone.core.evaluate import plots, tables, words
+from wishbone.core.evaluate import figures, tables, words
 
 Result = Mapping[str, Any]
 BLOCK = "<!-- {name}: made by wishbone ab --page -->"
@@ -39,7 +39,7 @@ def write_page(path: Path, out: Path | None = None) -> list[Path]:
         made.append(_write(folder / f"{result['name']}.json", text))
         # the page is of the copy, so that one follows from the other
         result = json.loads(text)
-    for name, drawing in plots.figures(result).items():
+    for name, drawing in figures.draw(result).items():
         made.append(_write(folder / f"{result['name']}-{name}.svg", drawing))
     return [*made, _place(folder, result["name"], markdown(result))]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from difflib import SequenceMatcher
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
+from wishbone.core import charts
 from wishbone.core.atomic import write_text
-from wishbone.core.evaluate import budget, pictures, plots, tables, words
+from wishbone.core.evaluate import budget, figures, tables, words
 from wishbone.core.evaluate.clips import read_audio
 from wishbone.core.evaluate.extras import need
 from wishbone.core.evaluate.items import Items
@@ -57,16 +57,16 @@ def context(result: Mapping[str, Any], items: Items, out: Path) -> dict[str, Any
         "names": names,
         "title": " and ".join(names) if len(names) < 4 else str(result["name"]),
         "overviews": _overviews(result),
-        "figures": _figures(result),
+        "figures": _image(figures.cells(result)) if result.get("factors") else "",
         "warnings": words.warnings(result),
         "shows": words.shows(result),
         "cannot": words.cannot(result),
         "tables": [_table(result, name) for name in names[1:]],
-        "forests": [_forest(result, name) for name in names[1:]],
+        "forests": [_image(figures.forest(result, name)) for name in names[1:]],
         "cards": cards,
         "others": [_other(p, result, items) for p in result["prompts"] if p["key"] not in played],
         "budget": budget.rows([result["budget"][name] for name in names]),
-        "plots": _plots(result, names),
+        "length": _image(figures.length(result)) if result.get("length") else "",
         "memory": [_memory(name, result["memory"].get(name) or {}) for name in names],
         "failures": [_failure(name, result) for name in names],
         "weights": json.dumps(result["provenance"]["weights"], indent=1),
@@ -78,7 +78,7 @@ def context(result: Mapping[str, Any], items: Items, out: Path) -> dict[str, Any
             name: json.dumps(result["provenance"]["trained"].get(name) or {}, indent=1)
             for name in (result["provenance"]["trained"] or names)
         },
-        "series": dict(zip(names, cycle(pictures.SERIES), strict=False)),
+        "colours": {name: charts.colour(place) for place, name in enumerate(names)},
     }
 
 
@@ -89,11 +89,9 @@ def _overviews(result: Mapping[str, Any]) -> list[tables.Table]:
     return [*shown, tables.trainings(result)] if several else shown
 
 
-def _figures(result: Mapping[str, Any]) -> str:
-    """The metrics over the cells, as an image: its style must not reach the page's other SVG."""
-    if not result.get("factors"):
-        return ""
-    return pictures.data_url("image/svg+xml", plots.panels(result).encode())
+def _image(drawing: str) -> str:
+    """Return an SVG file as the address of an image: its ids and style cannot reach the page."""
+    return charts.data_url("image/svg+xml", drawing.encode())
 
 
 def _speakers(result: Mapping[str, Any]) -> dict[str, str]:
@@ -123,34 +121,6 @@ def _table(result: Mapping[str, Any], arm: str) -> dict[str, Any]:
             }
         )
     return {"arm": arm, "baseline": result["arms"][0]["key"], "rows": rows}
-
-
-def _forest(result: Mapping[str, Any], arm: str) -> str:
-    rows = [
-        {
-            "label": result["metrics"][each["metric"]]["title"],
-            "points": each["in_margins"],
-            "verdict": each["verdict"],
-        }
-        for each in result["comparisons"]
-        if each["arm"] == arm
-    ]
-    return pictures.forest(rows)
-
-
-def _plots(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    length = result.get("length") or {}
-    if not length:
-        return []
-
-    def series(key: str, scale: float) -> dict[str, list[tuple[float, float]]]:
-        return {n: [(row["seconds"], row[key] * scale) for row in length[n]] for n in names}
-
-    across = "seconds of audio so far"
-    return [
-        pictures.lines(series("step_ms", 1), "Time of one step", "milliseconds", across),
-        pictures.lines(series("state_bytes", 1 / 1024**2), "Size of the state", "MiB", across),
-    ]
 
 
 def _memory(name: str, found: Mapping[str, Any]) -> dict[str, str]:
@@ -253,10 +223,10 @@ def _take(
     sound, picture, size = "", "", 0
     if heard is not None and len(heard[0]):
         audio, rate = heard
-        coded, drawn = flac(audio, rate), pictures.spectrogram(audio, rate, seconds)
+        coded, drawn = flac(audio, rate), charts.spectrogram(audio, rate, seconds)
         size = len(coded) + len(drawn)
-        sound = pictures.data_url("audio/flac", coded)
-        picture = pictures.data_url("image/png", drawn)
+        sound = charts.data_url("audio/flac", coded)
+        picture = charts.data_url("image/png", drawn)
     return {
         "name": name,
         "sound": sound,

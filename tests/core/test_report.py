@@ -2,15 +2,14 @@
 
 import io
 import re
-import struct
-import zlib
 
 import numpy as np
 import pytest
 import soundfile
 from test_ab_parts import plan
 
-from wishbone.core.evaluate import generate, pictures, report, words
+from wishbone.core import charts
+from wishbone.core.evaluate import generate, report, words
 from wishbone.core.evaluate.compare import analyse
 from wishbone.core.evaluate.items import Items
 
@@ -75,6 +74,7 @@ def finished(tmp_path):
 
 def test_the_report_is_one_file_without_a_network(finished):
     pytest.importorskip("jinja2", reason=AB)
+    pytest.importorskip("matplotlib", reason=AB)
     pytest.importorskip("whisper_normalizer", reason=AB)
     page = report.write_report(*finished).read_text(encoding="utf-8")
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", page)
@@ -83,12 +83,17 @@ def test_the_report_is_one_file_without_a_network(finished):
     assert "&lt;script&gt;alert(0)" in page
     assert page.count("<audio") == 5
     assert "failed: empty" in page
+    # two charts, and a spectrogram for each player
+    assert page.count('src="data:image/svg+xml;base64,') == 2
+    assert page.count('src="data:image/png;base64,') == 5
+    assert all(f"--key: {charts.colour(place)}" in page for place in (0, 1))
 
 
 def test_the_audio_in_it_is_what_was_made(finished):
     import base64
 
     pytest.importorskip("jinja2", reason=AB)
+    pytest.importorskip("matplotlib", reason=AB)
     pytest.importorskip("whisper_normalizer", reason=AB)
     page = report.write_report(*finished).read_text(encoding="utf-8")
     first = re.search(r"data:audio/flac;base64,([^\"]+)", page).group(1)
@@ -115,43 +120,6 @@ def test_players_show_losses_gains_and_a_plain_sample(tmp_path):
     assert sum("plain" in why for why in chosen.values()) == report.PLAYERS - 3
 
 
-def test_a_png_holds_the_levels_it_was_given():
-    levels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    data = pictures.png(levels, pictures.palette())
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    assert struct.unpack(">II", data[16:24]) == (4, 3)
-    begin = data.index(b"IDAT")
-    size = struct.unpack(">I", data[begin - 4 : begin])[0]
-    rows = np.frombuffer(zlib.decompress(data[begin + 4 : begin + 4 + size]), np.uint8)
-    assert np.array_equal(rows.reshape(3, 5)[:, 1:], levels)
-
-
-def test_a_spectrogram_shows_pitch_from_below_and_shares_its_width():
-    def levels(frequency):
-        audio = np.sin(2 * np.pi * frequency * np.arange(24_000) / 24_000)
-        data = pictures.spectrogram(audio, 24_000, seconds=2.0)
-        begin = data.index(b"IDAT")
-        size = struct.unpack(">I", data[begin - 4 : begin])[0]
-        raw = np.frombuffer(zlib.decompress(data[begin + 4 : begin + 4 + size]), np.uint8)
-        return raw.reshape(pictures.HEIGHT, -1)[:, 1:]
-
-    low, high = levels(200), levels(4000)
-    assert low.shape == high.shape == (pictures.HEIGHT, 160)
-    # the first row is the highest pitch
-    assert low[:, 40].argmax() > high[:, 40].argmax()
-    # the second half of the width is silence
-    assert low[:, 120:].max() == 0
-
-
-def test_colours_grow_brighter():
-    assert (np.diff(pictures.palette().astype(int).sum(1)) >= 0).all()
-
-
-def test_the_forest_survives_unbounded_intervals():
-    svg = pictures.forest([{"label": "<a>", "points": [0.5, None, None], "verdict": "none"}])
-    assert "&lt;a&gt;" in svg and "nan" not in svg
-
-
 def test_words_that_were_wrong_or_missed_are_marked():
     pytest.importorskip("whisper_normalizer", reason=AB)
     assert report.marked("One small step.", "one tall") == [
@@ -168,10 +136,3 @@ def test_quick_and_confounded_results_say_so_first(finished):
     assert "SMOKE TEST" in said and "decoder.width" in said and "B is larger." in said
     assert words.shows(loud) == []
     assert any("two trained models" in line for line in words.cannot(loud))
-
-
-def test_nine_arms_have_a_colour_each_or_share_one():
-    lines = {f"arm{n}": [(0.0, float(n)), (1.0, float(n))] for n in range(9)}
-    drawn = pictures.lines(lines, "title", "unit", "across")
-    assert drawn.count('class="line ') == 9
-    assert all(f'class="line {name}"' in drawn for name in pictures.SERIES)
