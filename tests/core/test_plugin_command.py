@@ -9,6 +9,7 @@ import pytest
 from wishbone.core import scaffold
 from wishbone.core.errors import GateFailed, UnknownName, UsageError
 from wishbone.core.plugin_command import fields_of, main
+from wishbone.core.registry import Registry, import_target
 from wishbone.core.spec import read
 from wishbone.core.testing import CheckResult, check_class
 
@@ -62,7 +63,12 @@ def test_a_new_package_keeps_its_contract(kind, tmp_path, monkeypatch):
     package = "wishbone_acme_my_part"
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    cls = importlib.import_module(f"{package}.{kind}").MyPart
+    # the module that registers it says what it is called: a class, or the function of a command
+    own = Registry("wishbone-acme-my-part", "0.1.0")
+    importlib.import_module(f"{package}.plugin").wishbone_register(own)
+    (entry,) = own.of(kind)
+    cls = import_target(entry)
+    assert entry.key == "acme/my-part" and cls.__module__ == f"{package}.{kind}"
     wrong = [r for r in check_class(kind, cls, module=f"{package}.plugin") if not r.passed]
     assert wrong == []
     if hasattr(cls, "Config"):
