@@ -13,6 +13,7 @@ from wishbone.core import audio as files
 from wishbone.core import pipeline, speaker
 from wishbone.core.audio import Audio
 from wishbone.core.cli import main
+from wishbone.core.engines import parse_engine
 from wishbone.core.serve import say
 from wishbone.core.voice import Voice
 
@@ -24,9 +25,11 @@ def loaded(monkeypatch):
     """The arguments with which a system was asked for."""
     asked = []
 
-    def load(name, overrides, device):
+    def load(name, overrides, device, engine):
         asked.append((name, list(overrides), device))
-        return tiny_system()
+        system = tiny_system()
+        system.model.accelerate(*parse_engine(engine))
+        return system
 
     monkeypatch.setattr(speaker, "load", load)
     return asked
@@ -231,3 +234,5 @@ def test_the_engine_is_chosen_and_told(tmp_path, capsys):
     assert "engine eager" in capsys.readouterr().out
     assert main(["say", TEXT, "-o", out, "--force", "--engine", "native:int8"]) == 2
     assert "cannot use the engine 'native' with int8 weights" in capsys.readouterr().err
+    assert main(["say", TEXT, "-o", out, "--force", "--engine", "native:int4"]) == 2
+    assert "'native:int4' is not an engine" in capsys.readouterr().err

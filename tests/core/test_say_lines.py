@@ -15,7 +15,7 @@ def loaded(monkeypatch):
     """The overrides with which a system was asked for."""
     asked = []
 
-    def load(name, overrides, device):
+    def load(name, overrides, device, engine):
         asked.append(list(overrides))
         return tiny_system()
 
