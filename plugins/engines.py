@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wishbone.core.engines import ENGINES, WEIGHTS, unavailable
 from wishbone.core.interfaces import State
-from wishbone.kernels.linear.build import NativeMissing, compiler_missing, forget_failures
+from wishbone.kernels.linear import NativeMissing, compiler_missing, forget_failures
 
 
 class Engine(Protocol):

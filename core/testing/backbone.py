@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.evaluate.binding import BATCH
-from wishbone.core.evaluate.tables import LENGTH
 from wishbone.core.interfaces import State
-from wishbone.core.testing.case import LENGTHS, Case, build, row, same_state
+from wishbone.core.testing.case import BATCH, LENGTH, LENGTHS, Case, build, row, same_state
 from wishbone.core.testing.common import Check, Skipped, Violation, difference, near, require
 from wishbone.core.testing.states import STATE_CHECKS
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from wishbone.core.evaluate.binding import BATCH
 from wishbone.core.interfaces import State
-from wishbone.core.testing.case import Case, build, same_state
+from wishbone.core.testing.case import BATCH, Case, build, same_state
 from wishbone.core.testing.common import Check, Violation, near, require
 
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wishbone.kernels.wkv7.chunked import wkv7_chunked
-from wishbone.kernels.wkv7.reference import wkv7_reference
+from wishbone.kernels.wkv7 import wkv7_chunked, wkv7_reference
 
 Form = Callable[..., tuple[Tensor, Tensor]]
 CHUNKS = (16, 32, 64)

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.kernels.linear.native import Native, threads
-from wishbone.kernels.linear.product import multiply_sum, narrowed
+from wishbone.kernels.linear import Native, multiply_sum, narrowed, threads
 
 MOST = 16
 """Vectors at once; beyond, PyTorch's matrix product reads the table fewer times."""

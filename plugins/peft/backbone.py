@@ -30,6 +30,7 @@ from wishbone.plugins.peft.config import NONE, PEFTConfig, check
 from wishbone.plugins.peft.files import Adapter, mark, read_adapter
 from wishbone.plugins.peft.layers import (
     FIRST,
+    OWN,
     PARTS,
     Size,
     adaptable,
@@ -45,7 +46,6 @@ from wishbone.plugins.peft.layers import (
 from wishbone.plugins.peft.merging import plain, quantized
 from wishbone.plugins.peft.names import rows_of
 from wishbone.plugins.peft.quantized import QuantizedLinear
-from wishbone.plugins.pissa.convert import OWN
 
 ROWS = "adapter"
 """Part of the state [B]: which adapter each row goes on with, where there are several."""

@@ -8,9 +8,8 @@ from typing import Any
 
 from wishbone.core.errors import ConfigError, did_you_mean
 from wishbone.core.wrapper import Wrapper
-from wishbone.plugins.peft.layers import FIRST
+from wishbone.plugins.peft.layers import FIRST, OWN
 from wishbone.plugins.peft.quantized import KINDS
-from wishbone.plugins.pissa.convert import OWN
 
 NONE = "base"
 """Name of no adapter at all."""

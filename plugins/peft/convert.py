@@ -17,8 +17,8 @@ from wishbone.core.schema import innermost, structured
 from wishbone.core.spec import read
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.files import write_adapter
+from wishbone.plugins.peft.layers import OWN
 from wishbone.plugins.peft.names import QWEN2, rows_of
-from wishbone.plugins.pissa.convert import OWN
 
 KEY = "peft"
 """This backbone's, in a configuration."""

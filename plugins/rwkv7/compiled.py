@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.interfaces import State
-from wishbone.kernels.linear.product import multiply_sum, narrowed
+from wishbone.kernels.linear import multiply_sum, narrowed
 from wishbone.plugins.rwkv7.formula import DECAY
 
 if TYPE_CHECKING:

@@ -13,9 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.bench.contenders import Contender, Job, Times, version_of
-from wishbone.kernels.wkv7 import available, wkv7
-from wishbone.kernels.wkv7.chunked import wkv7_chunked
-from wishbone.kernels.wkv7.reference import wkv7_reference
+from wishbone.kernels.wkv7 import available, wkv7, wkv7_chunked, wkv7_reference
 from wishbone.plugins.rwkv7.formula import DECAY
 
 NAMES = ("r", "g", "k", "v", "a", "b")

@@ -15,14 +15,13 @@ from wishbone.core import pipeline
 from wishbone.core.audio import Audio
 from wishbone.core.build import build_model
 from wishbone.core.compose import Config
-from wishbone.core.evaluate.tables import LENGTH
 from wishbone.core.spec import resolve
 from wishbone.core.testing import trained_looking_
 from wishbone.core.weight_files import translate
 from wishbone.plugins.cosyvoice2.decoder import CosyVoice2Decoder
 from wishbone.plugins.cosyvoice2.flow_names import FLOW_NAMES
 from wishbone.plugins.cosyvoice2.tokenizer import MARKS, PIECES
-from wishbone.plugins.cosyvoice2.vocoder_weights import DIRECTION, table
+from wishbone.plugins.cosyvoice2.vocoder_weights import DIRECTION, LENGTH, table
 from wishbone.plugins.transformer.convert import COSYVOICE2, to_qwen2
 
 GOLDEN = Path(__file__).parent / "golden" / "cosyvoice2_names.json"

@@ -16,8 +16,7 @@ from wishbone.core.loading import load_tensors
 from wishbone.core.spec import resolve
 from wishbone.core.testing import check
 from wishbone.plugins.peft.backbone import PEFT
-from wishbone.plugins.peft.layers import FIRST, adapter_part, principal, tuners
-from wishbone.plugins.pissa.convert import OWN
+from wishbone.plugins.peft.layers import FIRST, OWN, adapter_part, principal, tuners
 from wishbone.plugins.transformer.backbone import Transformer
 
 ARMS = tuple(BASES)

@@ -9,11 +9,10 @@ import torch
 from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
 from wishbone.core.interfaces import Caps
 from wishbone.core.loading import load_tensors
-from wishbone.core.tasks import SPEECH
 from wishbone.core.testing import check_class
 from wishbone.core.testing.common import trained_looking_
 from wishbone.core.wrapper import build_base
-from wishbone.plugins.pissa.backbone import MODE, TEXT, PiSSA
+from wishbone.plugins.pissa.backbone import MODE, SPEECH, TEXT, PiSSA
 from wishbone.plugins.pissa.targets import find_targets, merged_state
 
 RWKV7 = {"name": "rwkv7", "width": 32, "layers": 2, "head_size": 16, "ffn_width": 80}
