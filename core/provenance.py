@@ -23,7 +23,7 @@ def provenance(
     seeds: Mapping[str, int] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Where a checkpoint comes from: who supplied each part, code, data, seeds, command line.
+    """Describe where a checkpoint comes from: suppliers of its parts, code, data, seeds, command.
 
     ``data`` is a hash such as ``hash_files`` makes; ``notes`` are figures of the run.
     """
@@ -35,7 +35,7 @@ def provenance(
         "git": revision(),
         "data": data,
         "seeds": dict(seeds or {}),
-        "command": [Path(sys.argv[0]).name, *map(_here, sys.argv[1:])],
+        "command": [Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])],
         "notes": dict(notes or {}),
     }
 
@@ -70,7 +70,7 @@ def revision() -> str:
     return answers[0] + (" (changed)" if answers[1] else "")
 
 
-def _here(argument: str) -> str:
+def _without_folders(argument: str) -> str:
     """An argument without the folders of this machine: weights are given away with it.
 
     What lies under the working directory is named from there, anything else by its last part.
@@ -85,19 +85,19 @@ def _here(argument: str) -> str:
 
 def _suppliers(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Slot -> key, distribution, version and target of the part in it."""
-    found = {}
+    suppliers = {}
     for slot in KINDS:
         section = config.get(slot)
         if isinstance(section, Mapping) and "name" in section:
             entry = registry().entry(slot, section["name"])
-            found[slot] = {
+            suppliers[slot] = {
                 "key": entry.key,
                 "distribution": entry.distribution,
                 "version": entry.version,
                 "target": entry.target,
                 "api": f"{API[0]}.{API[1]}",
             }
-    return found
+    return suppliers
 
 
 def _version(name: str) -> str:

@@ -34,20 +34,20 @@ def grow(
     table = tensors.get(TABLE)
     if old is None or new is None or old[0] != new[0] or table is None:
         return ""
-    known, wanted = old[1], new[1]
-    if wanted[: len(known)] != known:
+    trained, configured = old[1], new[1]
+    if configured[: len(trained)] != trained:
         raise CheckpointError(
-            f"The weights know the marks {_said(known)}, and the system has {_said(wanted)}: ids"
-            " would change their meaning.",
+            f"The weights know the marks {_listed(trained)}, and the system has"
+            f" {_listed(configured)}: ids would change their meaning.",
             f"tokenizer.marks and {folder / 'config.yaml'}",
             "Write the marks of the weights first, in their order, and new ones behind them.",
         )
-    added = wanted[len(known) :]
+    added = configured[len(trained) :]
     rows = model.state_dict()[TABLE].shape[0] if TABLE in model.state_dict() else 0
     if not added or rows != len(table) + len(added):
         return ""
     tensors[TABLE] = grown(table, len(added))
-    return f"the weights have never heard of {_said(added)}: train them before use"
+    return f"the weights have never heard of {_listed(added)}: train them before use"
 
 
 def grown(table: Tensor, count: int) -> Tensor:
@@ -70,5 +70,5 @@ def _saved(folder: Path) -> Mapping[str, Any]:
     return parse(path)[0] if path.is_file() else {}
 
 
-def _said(marks: list[str]) -> str:
+def _listed(marks: list[str]) -> str:
     return ", ".join(marks) or "none"

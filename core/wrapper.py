@@ -25,7 +25,7 @@ from wishbone.core.interfaces import Backbone, Caps, State
 from wishbone.core.schema import nested, parse_nested
 
 BASE = "base."
-"""What the base's tensors are called under in a wrapper's."""
+"""Beginning of the names that the base's tensors have in a wrapper."""
 
 
 class Wrapper(Backbone):
@@ -38,15 +38,15 @@ class Wrapper(Backbone):
 
     @dataclass
     class Config:
-        """What is wrapped."""
+        """The backbone to wrap."""
 
         base: dict[str, Any] = nested("backbone")
         """The backbone inside: its key as ``name``, its fields, and ``weights``, the folder its
         tensors are in where a file of weights holds the wrapper's own alone."""
 
     begins: ClassVar[bool] = True
-    """Whether weights of the plain base are enough to begin with: the wrapper's own tensors then
-    keep their first values, and ``adopt`` is called."""
+    """True where weights of the plain base are enough to begin with: the wrapper's own tensors
+    keep their first values then, and ``adopt`` is called."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ class Wrapper(Backbone):
 
     def own_names(self) -> list[str]:
         """Names of the tensors that the plain base does not have."""
-        there = set(self.base_names().values())
-        return [name for name in self.state_dict() if name not in there]
+        of_base = set(self.base_names().values())
+        return [name for name in self.state_dict() if name not in of_base]
 
     def adopt(self) -> None:
         """Begin on the base's weights as they are now.
@@ -138,13 +138,13 @@ class Wrapper(Backbone):
         self.base.inherit(other)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """What the base's groups hold that is trained, then the wrapper's own."""
+        """The trained parameters of the base's groups, then the wrapper's own."""
         groups = trainable(self.base.parameter_groups(learning_rate, weight_decay))
-        seen = {id(p) for group in groups for p in group["params"]}
-        own = [p for p in self.parameters() if p.requires_grad and id(p) not in seen]
+        grouped = {id(p) for group in groups for p in group["params"]}
+        added = [p for p in self.parameters() if p.requires_grad and id(p) not in grouped]
         decays = {True: weight_decay, False: 0.0}
         for is_matrix, decay in decays.items():
-            params = [p for p in own if (p.ndim > 1) == is_matrix]
+            params = [p for p in added if (p.ndim > 1) == is_matrix]
             groups.append({"params": params, "lr": learning_rate, "weight_decay": decay})
         return [group for group in groups if group["params"]]
 
@@ -165,10 +165,10 @@ def count_base(values: Mapping[str, Any]) -> int:
 
 def trainable(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Groups for an optimiser without the parameters that are frozen, and without empty groups."""
-    kept = [
+    trained = [
         {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
     ]
-    return [group for group in kept if group["params"]]
+    return [group for group in trained if group["params"]]
 
 
 def wrappers(module: nn.Module) -> Iterator[tuple[str, Wrapper]]:

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
         Tokenizer,
     )
     from wishbone.core.plugin import hookimpl, names
-    from wishbone.core.speaker import build, load
+    from wishbone.core.speaker import Speaker, build, load
     from wishbone.core.system import System
 
 _HOME = {
     "load": "wishbone.core.speaker",
     "build": "wishbone.core.speaker",
+    "Speaker": "wishbone.core.speaker",
     "System": "wishbone.core.system",
     "names": "wishbone.core.plugin",
     "hookimpl": "wishbone.core.plugin",
@@ -43,6 +44,7 @@ __all__ = [
     "Decoder",
     "Head",
     "Layout",
+    "Speaker",
     "SpeechTokenizer",
     "System",
     "Teacher",
