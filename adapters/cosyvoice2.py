@@ -27,18 +27,10 @@ from random import Random
 
 import torch
 
-from wishbone.adapters.cosyvoice2_turn import CosyVoice2Turn, close_instruct
+from wishbone.adapters.cosyvoice2_session import CosyVoice2Session, close_instruct
 from wishbone.core.errors import ConfigError, DataError
-from wishbone.core.interfaces import (
-    IGNORE,
-    CodeSpace,
-    Layout,
-    Positions,
-    Prompt,
-    Sample,
-    TextSpace,
-    Turn,
-)
+from wishbone.core.interfaces import IGNORE, CodeSpace, Layout, Positions, Prompt, Sample, TextSpace
+from wishbone.core.session import LayoutSession
 
 SPEECH, TEXT, MARKS = 0, 1, 2
 """Indices into ``CosyVoice2.tables``."""
@@ -188,13 +180,13 @@ class CosyVoice2(Layout):
             line.hush(len(heard), self.codes.size)
         return line.positions()
 
-    def start(self, prompt: Prompt) -> Turn:
+    def start(self, prompt: Prompt) -> LayoutSession:
         """Begin a request in the form the config names.
 
         Raises ``CapabilityError`` when an instruction is given and the tokenizer lacks
         ``<|endofprompt|>``.
         """
-        return CosyVoice2Turn(self, prompt)
+        return CosyVoice2Session(self, prompt)
 
     def words(self, ids: Sequence[int]) -> list[tuple[int, ...]]:
         """The words of a text, each with the id that closes it."""

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from wishbone.core.engines import eager_only
 from wishbone.core.errors import CapabilityError
+from wishbone.core.session import LayoutSession
 
 State = dict[str, Tensor]
 """What a backbone remembers: flat names, batch first, plain tensors, so a file can hold it."""
@@ -165,7 +166,14 @@ class Backbone(nn.Module):
         """
 
     def step_(self, x: Tensor, state: State) -> Tensor:
-        """x [B, 1, D] -> y [B, 1, D], ``state`` updated in place: ``forward`` without the copy."""
+        """x [B, 1, D] -> y [B, 1, D], the dictionary ``state`` updated in place.
+
+        The numbers are those of ``forward`` with one position. The tensors in ``state`` are the
+        step's to use: it may write into them or put others in their place, so read the entries
+        again after every step, and copy the tensors of a state that shall be continued twice. What
+        is written into the entries between two steps counts, as ``core/state_batch.py`` does with
+        rows. No gradient is promised.
+        """
         y, after = self(x, state)
         state.clear()
         state.update(after)
@@ -191,6 +199,14 @@ class Backbone(nn.Module):
         it. Raises ``CapabilityError`` with the reason for what cannot be had here.
         """
         return eager_only(type(self).__name__, engine, weights)
+
+    def steps_narrow_state(self) -> bool:
+        """True where ``step_``, as ``accelerate`` chose it, takes recurrent parts in bfloat16.
+
+        It reads and writes them in that type and computes in float32 all the same. Elsewhere,
+        whoever stores them so widens them before a step.
+        """
+        return False
 
     @abstractmethod
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
@@ -266,6 +282,11 @@ class Head(nn.Module):
         """As ``Backbone.accelerate``, for the call on one position without gradient."""
         return eager_only(type(self).__name__, engine, weights)
 
+    @property
+    def independent(self) -> bool:
+        """True where ``forward`` gives the logits of all codebooks at once, as ``sample`` here."""
+        return type(self).sample is Head.sample
+
     def sample(self, hidden: Tensor, pick: Callable[[Tensor, int], int]) -> tuple[int, ...]:
         """hidden [D] -> one id per codebook; ``pick(logits [X], codebook)`` chooses each.
 
@@ -329,83 +350,6 @@ class Prompt:
     learned them; what is left out stays as ``init_state`` makes it."""
 
 
-@dataclass(frozen=True)
-class Feed:
-    """Put these positions through the backbone: (table, ids of Q codebooks) each."""
-
-    positions: Sequence[tuple[int, tuple[int, ...]]]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Draw the next ids from the last hidden vector and tell the turn what was drawn."""
-
-    banned: tuple[int, ...] = ()
-    """Ids that must not be drawn."""
-    forced: int | None = None
-    """The only id that may be drawn, if any."""
-    each: tuple[Draw, ...] = ()
-    """One for every codebook, instead of the two fields above, where codebooks differ."""
-    whole: bool = False
-    """The code describes the utterance as a whole, so repetition is neither judged nor counted."""
-    cut: bool = False
-    """The length rule, not the model, ends a word here; counted in ``Utterance.cut_words``."""
-
-    def of(self, codebook: int) -> Draw:
-        """What holds for one codebook."""
-        return self.each[codebook] if self.each else self
-
-
-@dataclass(frozen=True)
-class Emit:
-    """A code frame is ready for the decoder."""
-
-    code: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Tell:
-    """The codes of the utterance as a whole are known; the decoder gets them as its speaker."""
-
-    global_codes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Wait:
-    """More text is needed: call ``give_text`` or ``end_text``."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The utterance is over."""
-
-    reason: str
-    """"end" when the model ended it, "length" when the length rule did."""
-
-
-Action = Feed | Draw | Emit | Tell | Wait | Stop
-
-
-class Turn(ABC):
-    """One request's way through a layout: a state machine without parameters or tensors."""
-
-    @abstractmethod
-    def give_text(self, ids: Sequence[int]) -> None:
-        """More text arrived."""
-
-    @abstractmethod
-    def end_text(self) -> None:
-        """No more text will arrive."""
-
-    @abstractmethod
-    def next(self) -> Action:
-        """What to do now. After ``Draw`` comes ``drawn``; after ``Wait`` comes text."""
-
-    @abstractmethod
-    def drawn(self, ids: tuple[int, ...]) -> None:
-        """What the sampler drew."""
-
-
 class Layout(ABC):
     """What goes at which position. Built as ``Layout(config, text=TextSpace, codes=CodeSpace)``.
 
@@ -432,8 +376,8 @@ class Layout(ABC):
         """Lay one utterance out for training; ``random`` decides whatever the layout varies."""
 
     @abstractmethod
-    def start(self, prompt: Prompt) -> Turn:
-        """Begin a request. Text is given to the turn afterwards, all at once or as it arrives."""
+    def start(self, prompt: Prompt) -> LayoutSession:
+        """Begin a request. The session is given text afterwards, at once or as it arrives."""
 
 
 class DecoderStream(ABC):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,17 +30,16 @@ from wishbone.core.errors import CapabilityError, ConfigError, did_you_mean
 from wishbone.core.interfaces import (
     Backbone,
     CodeSpace,
-    Draw,
     Layout,
     Positions,
     Prompt,
     Sample,
     TextSpace,
     Tokenizer,
-    Turn,
 )
 from wishbone.core.model import SpeechLM
 from wishbone.core.sampling import Sampler, Sampling
+from wishbone.core.session import Draw, LayoutSession
 
 TASK = "text"
 """What ``task`` says in the configuration of a text system."""
@@ -76,7 +76,7 @@ class TextLayout(Layout):
         targets = torch.cat([ids[1:], torch.tensor([[self.end]])])
         return Positions(table=torch.zeros(len(ids), dtype=torch.int64), ids=ids, targets=targets)
 
-    def start(self, prompt: Prompt) -> Turn:
+    def start(self, prompt: Prompt) -> LayoutSession:
         """A text model speaks nothing: raises ``CapabilityError``."""
         raise CapabilityError(
             "A model of text does not speak.", "task: text", "Use 'wishbone text' to continue text."
@@ -118,7 +118,7 @@ class TextSystem:
         for _ in range(count):
             hidden, state = model.advance([(Layout.SPEECH, (row,)) for row in feed], state)
             with torch.inference_mode():
-                (drawn,) = sampler.draw(model.head, hidden, Draw())
+                (drawn,) = sampler.draw(Draw(), partial(model.head.sample, hidden))
             if drawn == self.layout.end:
                 return
             yield drawn

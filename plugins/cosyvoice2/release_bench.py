@@ -243,16 +243,17 @@ class Release(Contender):
 
     def _logits(self, ids: list[int]) -> Tensor:
         """After the request's prompt, its text and ``ids``, one step for each of them."""
-        from wishbone.core.interfaces import Draw, Feed, Layout
+        from wishbone.core.interfaces import Layout
+        from wishbone.core.session import Draw, Feed
 
-        model, turn = self.system.model, self.system.layout.start(self.voice.prompt(self.system))
+        model, session = self.system.model, self.system.layout.start(self.voice.prompt(self.system))
         positions: list[Any] = []
         given = False
-        while not isinstance(action := turn.next(), Draw):
+        while not isinstance(action := session.next(), Draw):
             if isinstance(action, Feed):
                 positions.extend(action.positions)
             else:
-                turn.end_text() if given else turn.give_text(self.request.text)
+                session.end_text() if given else session.give_text(self.request.text)
                 given = True
         hidden, state = model.advance(positions, self._first())
         for each in ids:

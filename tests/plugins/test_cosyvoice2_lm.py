@@ -28,6 +28,7 @@ from wishbone.adapters.cosyvoice2 import CosyVoice2
 from wishbone.core import pipeline
 from wishbone.core.interfaces import CodeSpace, Prompt, TextSpace
 from wishbone.core.model import SpeechLM
+from wishbone.core.prompt import prefix
 from wishbone.core.sampling import Sampler, Sampling
 from wishbone.core.utterance import Utterance
 from wishbone.core.weights import load_tensors
@@ -66,7 +67,7 @@ def codes_of(system, case, pieces, instruct=False):
         speech=[(code,) for code in case.get("speech", ())],
     )
     sampler = Sampler(Sampling(greedy=True), CODES)
-    begin = pipeline.prefix(system, prompt)
+    begin = prefix(system.model, system.layout, prompt)
     drawn = pipeline.frames(system, pieces, prompt, sampler, begin, Utterance())
     return [code for (code,) in drawn]
 

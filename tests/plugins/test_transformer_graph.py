@@ -6,7 +6,7 @@ import torch
 from wishbone.core import replay as replays
 from wishbone.core.errors import CapabilityError
 from wishbone.core.replay import Replay
-from wishbone.core.serve.pool import Pool
+from wishbone.core.state_batch import Pool
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.attention import step
 from wishbone.plugins.transformer.backbone import Transformer

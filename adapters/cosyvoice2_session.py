@@ -10,8 +10,18 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from wishbone.core.errors import CapabilityError, DataError
-from wishbone.core.interfaces import Action, Draw, Emit, Feed, Prompt, Stop, Wait
-from wishbone.core.turn import SteppedTurn, Steps
+from wishbone.core.interfaces import Prompt
+from wishbone.core.session import (
+    Action,
+    Draw,
+    Emit,
+    Feed,
+    NeedText,
+    Position,
+    SteppedSession,
+    Steps,
+    Stop,
+)
 
 if TYPE_CHECKING:
     from wishbone.adapters.cosyvoice2 import CosyVoice2
@@ -20,8 +30,6 @@ SPEECH, TEXT, MARKS = 0, 1, 2
 SOS, TASK = (MARKS, (0,)), (MARKS, (1,))
 END_OF_PROMPT = "<|endofprompt|>"
 """Closes an instruction; the tokenizer must know it as a special."""
-
-Position = tuple[int, tuple[int, ...]]
 
 
 def text(ids: Iterable[int]) -> list[Position]:
@@ -34,11 +42,11 @@ def speech(codes: Iterable[int]) -> list[Position]:
     return [(SPEECH, (code,)) for code in codes]
 
 
-class CosyVoice2Turn(SteppedTurn):
+class CosyVoice2Session(SteppedSession):
     """Text comes in by ``give_text``, actions go out by ``next``, in the form the layout names.
 
     Text and codes of the prompt stand in the sequence as if the utterance had begun with them. The
-    actions before the first ``Wait`` depend on the prompt alone, so their state can be kept.
+    actions before the first ``NeedText`` depend on the prompt alone, so their state can be kept.
     """
 
     def __init__(self, layout: CosyVoice2, prompt: Prompt) -> None:
@@ -108,7 +116,7 @@ class CosyVoice2Turn(SteppedTurn):
         begin = said = 0
         while True:
             while len(self._prompt_text) + len(self._text) - begin < n and not self._ended:
-                yield Wait()
+                yield NeedText()
             row = self._prompt_text + self._text
             if len(row) - begin < n:
                 break
@@ -151,7 +159,7 @@ class CosyVoice2Turn(SteppedTurn):
             count = word + ahead + 1
             words = prompt_words + layout.words(self._text)
             while len(words) <= count and not self._ended:
-                yield Wait()
+                yield NeedText()
                 words = prompt_words + layout.words(self._text)
             if len(words) <= count:
                 break
@@ -198,7 +206,7 @@ class CosyVoice2Turn(SteppedTurn):
         drawn, filled, read = 0, False, 0
         while True:
             while read == len(self._text) and not self._ended:
-                yield Wait()
+                yield NeedText()
             if read == len(self._text):
                 break
             waiting.append(self._text[read])
