@@ -83,15 +83,32 @@ class CodeSpace:
     """How many of its codes describe one utterance."""
 
 
-class Tokenizer(ABC):
-    """Text to ids and back. Never fails on a character it does not know."""
+class Part:
+    """What the classes of all slots share."""
 
     Config: ClassVar[type]
+    """Dataclass: the schema of the slot in the YAML file."""
+
+    @classmethod
+    def small_config(cls) -> Any:
+        """A config to run the contract suite on; None lets the suite make ``Config()`` small."""
+        return None
+
+
+class Tokenizer(Part, ABC):
+    """Text to ids and back. Never fails on a character it does not know."""
+
     space: TextSpace
+    ready: bool = True
+    """False where it was given no files and has only its sizes: ``encode`` raises then."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; an empty list when nothing in it can be spoken."""
+
+    def encode_words(self, words: Sequence[Word]) -> list[int] | None:
+        """Ids of words as they were spoken; None where ids say nothing of the pronunciation."""
+        return None
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -123,10 +140,9 @@ class Tokenizer(ABC):
         return self.prepare(sentence)
 
 
-class SpeechTokenizer(nn.Module):
+class SpeechTokenizer(Part, nn.Module):
     """Audio to codes."""
 
-    Config: ClassVar[type]
     sample_rate: int
     """Of the audio it wants, in samples per second."""
     codes: CodeSpace
@@ -135,18 +151,24 @@ class SpeechTokenizer(nn.Module):
     def encode(self, audio: Tensor) -> Tensor:
         """audio [S] in -1..1 at ``sample_rate`` -> codes [T, Q] int64."""
 
+    def encode_batch(self, audios: Sequence[Tensor]) -> list[Tensor]:
+        """Codes [T, Q] of each of ``audios`` [S].
+
+        A codec that takes several at once may differ from ``encode`` in the last few frames.
+        """
+        return [self.encode(audio) for audio in audios]
+
     def encode_global(self, audio: Tensor) -> Tensor:
         """The codes that describe all of ``audio``, [G] int64; G is 0 where a codec has none."""
         return torch.zeros(0, dtype=torch.int64, device=audio.device)
 
 
-class Backbone(nn.Module):
+class Backbone(Part, nn.Module):
     """Vectors to vectors, left to right: the part this library exists to exchange.
 
     ``tests/contract`` runs ``wishbone.core.testing`` on every registered name.
     """
 
-    Config: ClassVar[type]
     caps: ClassVar[Caps] = Caps()
     width: int
     """D of what goes in and of what comes out."""
@@ -178,6 +200,13 @@ class Backbone(nn.Module):
         state.clear()
         state.update(after)
         return y
+
+    def plain(self) -> Backbone:
+        """The backbone without what was wrapped around it, on the same memory; by default itself.
+
+        Raises ``CapabilityError`` where it cannot be told apart any more.
+        """
+        return self
 
     def choose_adapter(self, state: State, adapter: str) -> State:
         """``state`` of sequences that go on with the adapter of that name, one of several.
@@ -261,14 +290,12 @@ class Backbone(nn.Module):
         ]
 
 
-class Head(nn.Module):
+class Head(Part, nn.Module):
     """The table of codes, read in both directions.
 
     Built as ``Head(config, width=D, codes=CodeSpace, extra=E)``: each codebook has
     X = codes.size + E ids, the last E being the layout's own (end, fill, ...).
     """
-
-    Config: ClassVar[type]
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
@@ -350,13 +377,12 @@ class Prompt:
     learned them; what is left out stays as ``init_state`` makes it."""
 
 
-class Layout(ABC):
+class Layout(Part, ABC):
     """What goes at which position. Built as ``Layout(config, text=TextSpace, codes=CodeSpace)``.
 
     Holds no parameter, so it is tested against written-out token sequences without a model.
     """
 
-    Config: ClassVar[type]
     SPEECH: ClassVar[int] = 0
     """Index of the head's own table in ``tables``; it is always the first."""
     tables: Mapping[str, int]
@@ -370,6 +396,11 @@ class Layout(ABC):
     instruct_alone: bool = False
     """Whether an instruction stands in the place of what a voice's recording says, in codes and
     text; the decoder hears the recording all the same."""
+
+    @classmethod
+    def small_codes(cls) -> CodeSpace | None:
+        """A codec to run the contract suite with; None leaves it to the suite."""
+        return None
 
     @abstractmethod
     def train(self, sample: Sample, random: Random) -> Positions:
@@ -396,13 +427,14 @@ class DecoderStream(ABC):
         """The samples [S] still held back. The stream cannot be used afterwards."""
 
 
-class Decoder(nn.Module):
+class Decoder(Part, nn.Module):
     """Codes to audio."""
 
-    Config: ClassVar[type]
     sample_rate: int
     """Samples per second of what it makes."""
     codes: CodeSpace
+    samples_per_frame: int | None = None
+    """Samples that each code frame makes, where a decoder states it; ``codes`` must agree."""
     lookahead: int
     """Code frames it must see beyond a frame before that frame's samples are final."""
 

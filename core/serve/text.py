@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 
     config = text_model.read(options.system, options.set)
     speech = build(read(options.inside)) if options.inside else None
-    shared = inside(speech.model.backbone) if speech else None
+    shared = speech.model.backbone.plain() if speech else None
     system = text_model.build(config, backbone=shared)
     sampling = Sampling(
         temperature=options.temperature, top_k=0, top_p=options.top_p, repetition_window=0
@@ -82,12 +82,6 @@ def _parser() -> Parser:
     parser.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest")
     parser.add_argument("--top-p", type=float, default=0.95, help="1 is off (default: 0.95)")
     return parser
-
-
-def inside(backbone: Backbone) -> Backbone:
-    """The text model's backbone in that of a speech system: itself where nothing wraps it."""
-    plain = getattr(backbone, "plain", None)
-    return backbone if plain is None else plain()
 
 
 def check(alone: TextSystem, within: TextSystem, texts: Sequence[str]) -> int:

@@ -30,8 +30,7 @@ Sampler = Callable[[Sequence[int]], int]
 
 def codes_of(cls: Any) -> CodeSpace:
     """The codec a layout is tested with."""
-    offer = getattr(cls, "small_codes", None)
-    return CODES if offer is None else offer()
+    return cls.small_codes() or CODES
 
 
 def _build(cls: Any, config: Any) -> Layout:
