@@ -24,21 +24,18 @@ from random import Random
 
 from wishbone.adapters.cosyvoice2 import Line
 from wishbone.core.errors import ConfigError, DataError
-from wishbone.core.interfaces import (
-    CodeSpace,
+from wishbone.core.interfaces import CodeSpace, Layout, Positions, Prompt, Sample, TextSpace
+from wishbone.core.session import (
     Draw,
     Emit,
     Feed,
-    Layout,
-    Positions,
-    Prompt,
-    Sample,
+    LayoutSession,
+    Position,
+    SetSpeaker,
+    SteppedSession,
+    Steps,
     Stop,
-    Tell,
-    TextSpace,
-    Turn,
 )
-from wishbone.core.turn import SteppedTurn, Steps
 
 SPEECH, TEXT, GLOBAL, MARKS = 0, 1, 2, 3
 """Indices into ``Spark.tables``."""
@@ -57,7 +54,7 @@ SPARK_MARKS = (
     range(len(SPARK_MARKS))
 )
 
-Position = tuple[int, tuple[int, ...]]
+
 Part = tuple[int, Sequence[int]]
 """A table, and rows of it in a row."""
 
@@ -132,7 +129,7 @@ class Spark(Layout):
         line.expect(self.end)
         return line.positions()
 
-    def start(self, prompt: Prompt) -> Turn:
+    def start(self, prompt: Prompt) -> LayoutSession:
         """Begin a request. Without global codes in the prompt, the model draws a voice.
 
         Raises ``DataError`` when the prompt has another number of them than the codec.
@@ -144,7 +141,7 @@ class Spark(Layout):
                 "the voice of the request",
                 "Make the voice again from its recording with this system's codec.",
             )
-        return SparkTurn(self, prompt)
+        return SparkSession(self, prompt)
 
     def before(self, instruct: Sequence[int]) -> list[Part]:
         """What stands in front of the text."""
@@ -171,7 +168,7 @@ class Spark(Layout):
         return MARKS, (END_GLOBAL, START_SEMANTIC)
 
 
-class SparkTurn(SteppedTurn):
+class SparkSession(SteppedSession):
     """One request: all text, the voice, then codes until the end is drawn."""
 
     def __init__(self, layout: Spark, prompt: Prompt) -> None:
@@ -192,7 +189,7 @@ class SparkTurn(SteppedTurn):
             yield Feed(_positions([(GLOBAL, voice)]))
         elif not prompt.anonymous:
             yield from self._draw_voice(voice)
-        yield Tell(tuple(voice))
+        yield SetSpeaker(tuple(voice))
         known = [frame[0] for frame in prompt.speech]
         yield Feed(_positions([layout.opening(), (SPEECH, known)]))
         yield from self._speak()
@@ -201,7 +198,7 @@ class SparkTurn(SteppedTurn):
         codes = self._layout.codes
         never = tuple(range(codes.global_size, codes.size + 1))
         for _ in range(codes.global_count):
-            (code,) = yield from self._draw(Draw(never, whole=True))
+            (code,) = yield from self._draw(Draw(never, utterance_level=True))
             voice.append(code)
             yield Feed([(GLOBAL, (code,))])
 

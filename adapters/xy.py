@@ -24,21 +24,8 @@ from random import Random
 import torch
 
 from wishbone.core.errors import CapabilityError, ConfigError
-from wishbone.core.interfaces import (
-    IGNORE,
-    CodeSpace,
-    Draw,
-    Emit,
-    Feed,
-    Layout,
-    Positions,
-    Prompt,
-    Sample,
-    Stop,
-    TextSpace,
-    Turn,
-)
-from wishbone.core.turn import SteppedTurn, Steps
+from wishbone.core.interfaces import IGNORE, CodeSpace, Layout, Positions, Prompt, Sample, TextSpace
+from wishbone.core.session import Draw, Emit, Feed, LayoutSession, SteppedSession, Steps, Stop
 
 SPEECH, TEXT, MARKS = 0, 1, 2
 """Indices into ``XY.tables``."""
@@ -123,13 +110,13 @@ class XY(Layout):
                 row.append(end if end is not None and frame == len(speech) else blank)
         return row
 
-    def start(self, prompt: Prompt) -> Turn:
+    def start(self, prompt: Prompt) -> LayoutSession:
         """Begin a request. Raises ``CapabilityError`` for an instruction, which XY cannot take."""
         _refuse_instruct(prompt.instruct)
-        return XYTurn(self, prompt)
+        return XYSession(self, prompt)
 
 
-class XYTurn(SteppedTurn):
+class XYSession(SteppedSession):
     """One request: all text, then frames that run behind each other until channel 0 ends."""
 
     def __init__(self, layout: XY, prompt: Prompt) -> None:
@@ -165,7 +152,7 @@ class XYTurn(SteppedTurn):
                 reason = "length" if cut else "end"
                 early = (layout.nothing,) if t < fewest else ()
                 wishes[0] = Draw(forced=layout.nothing) if cut else Draw(early)
-            row = yield from self._draw(Draw(each=tuple(wishes)))
+            row = yield from self._draw(Draw(per_codebook=tuple(wishes)))
             if total < 0 and row[0] == layout.nothing:
                 total = t
             if total < 0:

@@ -7,6 +7,4 @@ Q codebooks   X size of a vocabulary (ids a table or a head knows)   S audio sam
 """
 
 if __name__ != "wishbone.core":
-    raise ImportError(
-        f"import this as wishbone.core, not {__name__}: run 'pip install -e .' first"
-    )
+    raise ImportError(f"import this as wishbone.core, not {__name__}: run 'pip install -e .' first")

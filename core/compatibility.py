@@ -65,8 +65,8 @@ def _check_codes(parts: Parts) -> Iterator[str]:
             f"{parts.decoder.sample_rate} samples per second at {read_.rate} codes per second"
             f" are {samples:.3f} samples per code, not a whole number"
         )
-    stated = getattr(parts.decoder, "samples_per_frame", None)
-    if isinstance(stated, int) and stated * read_.rate != parts.decoder.sample_rate:
+    stated = parts.decoder.samples_per_frame
+    if stated is not None and stated * read_.rate != parts.decoder.sample_rate:
         yield (
             f"{read_.rate} codes per second of {stated} samples each"
             f" are not {parts.decoder.sample_rate} samples per second"

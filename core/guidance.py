@@ -24,34 +24,20 @@ instruct       the instruction, or properties
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
 from wishbone.core.errors import CapabilityError, ConfigError, did_you_mean
-from wishbone.core.interfaces import (
-    Draw,
-    Emit,
-    Feed,
-    Head,
-    Layout,
-    Prompt,
-    Sample,
-    State,
-    Stop,
-    Tell,
-    TextSpace,
-    Turn,
-    Wait,
-)
-from wishbone.core.pair import Pair, Position
-from wishbone.core.pair import check as check_rows
-from wishbone.core.prompt import prefix
-from wishbone.core.sampling import Sampler, Sampling
+from wishbone.core.interfaces import Layout, Prompt, Sample, State, TextSpace
+from wishbone.core.model import BatchRows
+from wishbone.core.prompt import begin_session, prefix
+from wishbone.core.sampling import Pick, Sampler, Sampling
+from wishbone.core.session import Action, Draw, Feed, NeedText, NextText, Position, Stop
+from wishbone.core.state_batch import check_masked_rows
 from wishbone.core.system import System
 from wishbone.core.training_record import learned
-from wishbone.core.utterance import Utterance
 
 CONDITIONS = ("text", "prompt_text", "prompt_audio", "speaker", "instruct")
 """What can be left out, in the order in which training decides it."""
@@ -128,9 +114,9 @@ class Guide:
         check_conditions(drops, system.layout, "sampling.guidance_drops")
         if "text" in drops:
             blanked((), system.tokenizer.space)
-        check_rows(system.model.backbone)
+        check_masked_rows(system.model.backbone)
         head = system.model.head
-        if not getattr(head, "independent", type(head).sample is Head.sample):
+        if not head.independent:
             raise CapabilityError(
                 f"{type(head).__name__} draws the codebooks of a frame one after another, and only"
                 " logits that are known together can be guided.",
@@ -139,7 +125,7 @@ class Guide:
             )
         self.scale = scale
         self.drops = tuple(name for name in CONDITIONS if name in drops)
-        self._kept: tuple[Prompt, State] | None = None
+        self._reduced: tuple[Prompt, State] | None = None
 
     @classmethod
     def of(cls, system: System, sampling: Sampling) -> Guide | None:
@@ -165,125 +151,116 @@ class Guide:
         """Whether the second stream has less than the first, with this prompt."""
         return "text" in self.drops or prompt_without(prompt, self.drops) != prompt
 
-    def frames(
-        self,
-        system: System,
-        pieces: Iterable[Sequence[int]],
-        prompt: Prompt,
-        sampler: Sampler,
-        begin: State,
-        utterance: Utterance,
-    ) -> Iterator[tuple[int, ...]]:
-        """As ``wishbone.core.pipeline.frames``, with the second stream beside the first.
+    def rows(self, system: System, prompt: Prompt, begin: State) -> GuidedRows:
+        """Put a row without the conditions beside the request's own, which goes on from ``begin``.
 
-        Only the first decides what may be drawn and when the utterance ends. Raises
-        ``CapabilityError`` where the second would have to draw when the first does not.
+        Raises ``CapabilityError`` for a backbone that cannot hold both in one batch.
         """
-        other, pieces = prompt_without(prompt, self.drops), iter(pieces)
-        streams = [_Stream(system.layout.start(each)) for each in (prompt, other)]
-        first, second = streams
-        pair = _pair(system, (begin, self._begin(system, prompt, other, begin)))
-        sampler.forget()
+        reduced = prompt_without(prompt, self.drops)
+        second = begin if reduced == prompt else self._reduced_state(system, reduced)
+        blank_space = system.tokenizer.space if "text" in self.drops else None
+        follower = Follower(system.layout, reduced, blank_space)
+        return GuidedRows(system.model.rows([begin, second]), follower, self.scale)
 
-        def more() -> None:
-            piece = next(pieces, None)
-            for stream in streams:
-                stream.give(piece if stream is first else self._shown(piece, system))
-
-        while not isinstance(action := first.next(more), Stop):
-            match action:
-                case Draw():
-                    beside = second.until_draw(more)
-                    if action.forced is None and any(stream.waiting for stream in streams):
-                        pair.advance([stream.taken() for stream in streams])
-                    both = action.whole == beside.whole
-                    if both:
-                        _check_step(action, beside)
-                    logits = None if action.forced is not None else pair.logits()
-                    if logits is not None:
-                        logits = guided(*logits, self.scale) if both else logits[0]
-                    drawn = sampler.draw_from(logits, action)
-                    utterance.cut_words += action.cut
-                    for stream in streams if both else (first,):
-                        stream.drawn(drawn)
-                case Emit(code):
-                    utterance.codes.append(code)
-                    yield code
-                case Tell(global_codes):
-                    utterance.global_codes = global_codes
-        utterance.reason = action.reason
-
-    def _begin(self, system: System, prompt: Prompt, other: Prompt, begin: State) -> State:
-        """The second stream's state after its prompt."""
-        if other == prompt:
-            return begin
-        if self._kept is None or self._kept[0] != other:
-            self._kept = other, prefix(system, other)
-        return self._kept[1]
-
-    def _shown(self, ids: Sequence[int] | None, system: System) -> Sequence[int] | None:
-        if ids is None or "text" not in self.drops:
-            return ids
-        return blanked(ids, system.tokenizer.space)
+    def _reduced_state(self, system: System, reduced: Prompt) -> State:
+        """Compute the second row's state after its prompt, once for all utterances."""
+        if self._reduced is None or self._reduced[0] != reduced:
+            self._reduced = reduced, prefix(system.model, system.layout, reduced)
+        return self._reduced[1]
 
 
-class _Stream:
-    """A turn, and the positions it waits to have fed."""
+class GuidedRows:
+    """A request's row and the one without the conditions: two rows of logits become one.
 
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
+    Stands in the decoding loop, ``wishbone.core.pipeline.frames``, where a plain request has one
+    row. Only the first row's session decides what may be drawn and when the utterance ends.
+    """
+
+    def __init__(self, batch: BatchRows, follower: Follower, scale: float) -> None:
+        self.followers = (follower,)
+        self._batch = batch
+        self._follower = follower
+        self._scale = scale
+        self._waiting: list[Position] = []
+
+    def feed(self, positions: Sequence[Position]) -> None:
+        """Keep the first row's positions until an id has to be drawn."""
+        self._waiting.extend(positions)
+
+    def draw(self, action: Draw, sampler: Sampler, next_text: NextText) -> tuple[int, ...]:
+        """Feed what waits in both rows, unless the id is forced, and draw one id for both.
+
+        The second row takes no part in a draw of the speaker that it does without. Raises
+        ``CapabilityError`` where it would have to draw when the first does not.
+        """
+        follower = self._follower
+        beside = follower.next_draw(next_text)
+        if action.forced is None and (self._waiting or follower.waiting):
+            self._batch.advance([self._waiting, follower.waiting])
+            self._waiting, follower.waiting = [], []
+        together = action.utterance_level == beside.utterance_level
+        if together:
+            _check_step(action, beside)
+
+        def sample(pick: Pick) -> tuple[int, ...]:
+            logits = self._batch.logits()  # [2, Q, X]
+            combined = guided(*logits, self._scale) if together else logits[0]  # [Q, X]
+            return tuple(pick(codebook, q) for q, codebook in enumerate(combined))
+
+        ids = sampler.draw(action, sample)
+        if together:
+            follower.drawn(ids)
+        return ids
+
+
+class Follower:
+    """The session of the second row, which goes from draw to draw beside the request's own."""
+
+    def __init__(self, layout: Layout, prompt: Prompt, blank_space: TextSpace | None) -> None:
+        """``blank_space`` is the space whose blank stands for all text; None shows the text."""
         self.waiting: list[Position] = []
+        """Positions to feed before the next draw."""
+        self._session, _, action = begin_session(layout, prompt)
+        self._action: Action | None = action
+        self._blank_space = blank_space
         self._pending: Draw | None = None
-        while isinstance(action := turn.next(), Feed):
-            pass  # the state it begins with is the one after these
-        self._held: object = action
 
-    def next(self, more: Callable[[], None]) -> Draw | Emit | Tell | Stop:
-        """The next action that is not for the backbone; ``more()`` is called for text."""
-        while True:
-            action, self._held = self._held or self._turn.next(), None
+    def next_draw(self, next_text: NextText) -> Draw:
+        """Go to the draw it needs ids for; ``next_text()`` hands text to both sessions."""
+        while self._pending is None:
+            action, self._action = self._action or self._session.next(), None
             match action:
                 case Feed(positions):
                     self.waiting.extend(positions)
-                case Wait():
-                    more()
-                case Draw() | Emit() | Tell() | Stop():
-                    return action
-
-    def until_draw(self, more: Callable[[], None]) -> Draw:
-        """The draw it waits to be told of, over whatever it says before."""
-        while self._pending is None:
-            action = self.next(more)
-            if isinstance(action, Stop):
-                raise _out_of_step("it ends first")
-            self._pending = action if isinstance(action, Draw) else None
+                case NeedText():
+                    next_text()
+                case Draw():
+                    self._pending = action
+                case Stop():
+                    raise _out_of_step("it ends first")
         return self._pending
 
     def drawn(self, ids: tuple[int, ...]) -> None:
-        """What was drawn for both."""
+        """Take in the ids that were drawn for both rows."""
         self._pending = None
-        self._turn.drawn(ids)
+        self._session.drawn(ids)
 
-    def give(self, ids: Sequence[int] | None) -> None:
-        """More text; None for its end."""
-        self._turn.end_text() if ids is None else self._turn.give_text(ids)
+    def give_text(self, ids: Sequence[int]) -> None:
+        """Take in more text, or as many blanks."""
+        self._session.give_text(
+            ids if self._blank_space is None else blanked(ids, self._blank_space)
+        )
 
-    def taken(self) -> list[Position]:
-        """What waits, to be fed now."""
-        taken, self.waiting = self.waiting, []
-        return taken
-
-
-def _pair(system: System, states: Sequence[State]) -> Pair:
-    """Two rows; a server's model has its own way to hold them."""
-    make = getattr(system.model, "pair", None)
-    return Pair(system.model, states) if make is None else make(states)
+    def end_text(self) -> None:
+        """Take in that no more text will arrive."""
+        self._session.end_text()
 
 
 def _check_step(one: Draw, other: Draw) -> None:
     """The streams are at the same place where the same codebooks are free."""
     free = [
-        [draw.of(q).forced is None for q in range(len(draw.each) or 1)] for draw in (one, other)
+        [draw.of(q).forced is None for q in range(len(draw.per_codebook) or 1)]
+        for draw in (one, other)
     ]
     if free[0] != free[1]:
         raise _out_of_step("it is at another place in its text")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from wishbone.core.engines import eager_only
 from wishbone.core.errors import CapabilityError
+from wishbone.core.session import LayoutSession
 
 State = dict[str, Tensor]
 """What a backbone remembers: flat names, batch first, plain tensors, so a file can hold it."""
@@ -82,15 +83,32 @@ class CodeSpace:
     """How many of its codes describe one utterance."""
 
 
-class Tokenizer(ABC):
-    """Text to ids and back. Never fails on a character it does not know."""
+class Part:
+    """What the classes of all slots share."""
 
     Config: ClassVar[type]
+    """Dataclass: the schema of the slot in the YAML file."""
+
+    @classmethod
+    def small_config(cls) -> Any:
+        """A config to run the contract suite on; None lets the suite make ``Config()`` small."""
+        return None
+
+
+class Tokenizer(Part, ABC):
+    """Text to ids and back. Never fails on a character it does not know."""
+
     space: TextSpace
+    ready: bool = True
+    """False where it was given no files and has only its sizes: ``encode`` raises then."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; an empty list when nothing in it can be spoken."""
+
+    def encode_words(self, words: Sequence[Word]) -> list[int] | None:
+        """Ids of words as they were spoken; None where ids say nothing of the pronunciation."""
+        return None
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -122,10 +140,9 @@ class Tokenizer(ABC):
         return self.prepare(sentence)
 
 
-class SpeechTokenizer(nn.Module):
+class SpeechTokenizer(Part, nn.Module):
     """Audio to codes."""
 
-    Config: ClassVar[type]
     sample_rate: int
     """Of the audio it wants, in samples per second."""
     codes: CodeSpace
@@ -134,18 +151,24 @@ class SpeechTokenizer(nn.Module):
     def encode(self, audio: Tensor) -> Tensor:
         """audio [S] in -1..1 at ``sample_rate`` -> codes [T, Q] int64."""
 
+    def encode_batch(self, audios: Sequence[Tensor]) -> list[Tensor]:
+        """Codes [T, Q] of each of ``audios`` [S].
+
+        A codec that takes several at once may differ from ``encode`` in the last few frames.
+        """
+        return [self.encode(audio) for audio in audios]
+
     def encode_global(self, audio: Tensor) -> Tensor:
         """The codes that describe all of ``audio``, [G] int64; G is 0 where a codec has none."""
         return torch.zeros(0, dtype=torch.int64, device=audio.device)
 
 
-class Backbone(nn.Module):
+class Backbone(Part, nn.Module):
     """Vectors to vectors, left to right: the part this library exists to exchange.
 
     ``tests/contract`` runs ``wishbone.core.testing`` on every registered name.
     """
 
-    Config: ClassVar[type]
     caps: ClassVar[Caps] = Caps()
     width: int
     """D of what goes in and of what comes out."""
@@ -165,11 +188,25 @@ class Backbone(nn.Module):
         """
 
     def step_(self, x: Tensor, state: State) -> Tensor:
-        """x [B, 1, D] -> y [B, 1, D], ``state`` updated in place: ``forward`` without the copy."""
+        """x [B, 1, D] -> y [B, 1, D], the dictionary ``state`` updated in place.
+
+        The numbers are those of ``forward`` with one position. The tensors in ``state`` are the
+        step's to use: it may write into them or put others in their place, so read the entries
+        again after every step, and copy the tensors of a state that shall be continued twice. What
+        is written into the entries between two steps counts, as ``core/state_batch.py`` does with
+        rows. No gradient is promised.
+        """
         y, after = self(x, state)
         state.clear()
         state.update(after)
         return y
+
+    def plain(self) -> Backbone:
+        """The backbone without what was wrapped around it, on the same memory; by default itself.
+
+        Raises ``CapabilityError`` where it cannot be told apart any more.
+        """
+        return self
 
     def choose_adapter(self, state: State, adapter: str) -> State:
         """``state`` of sequences that go on with the adapter of that name, one of several.
@@ -194,6 +231,14 @@ class Backbone(nn.Module):
         ``CapabilityError`` with the reason for a named engine that cannot be had here.
         """
         return eager_only(type(self).__name__, engine, weights)
+
+    def steps_narrow_state(self) -> bool:
+        """True where ``step_``, as ``accelerate`` chose it, takes recurrent parts in bfloat16.
+
+        It reads and writes them in that type and computes in float32 all the same. Elsewhere,
+        whoever stores them so widens them before a step.
+        """
+        return False
 
     @abstractmethod
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
@@ -248,14 +293,12 @@ class Backbone(nn.Module):
         ]
 
 
-class Head(nn.Module):
+class Head(Part, nn.Module):
     """The table of codes, read in both directions.
 
     Built as ``Head(config, width=D, codes=CodeSpace, extra=E)``: each codebook has
     X = codes.size + E ids, the last E being the layout's own (end, fill, ...).
     """
-
-    Config: ClassVar[type]
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
@@ -268,6 +311,11 @@ class Head(nn.Module):
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """As ``Backbone.accelerate``, for the call on one position without gradient."""
         return eager_only(type(self).__name__, engine, weights)
+
+    @property
+    def independent(self) -> bool:
+        """True where ``forward`` gives the logits of all codebooks at once, as ``sample`` here."""
+        return type(self).sample is Head.sample
 
     def sample(self, hidden: Tensor, pick: Callable[[Tensor, int], int]) -> tuple[int, ...]:
         """hidden [D] -> one id per codebook; ``pick(logits [X], codebook)`` chooses each.
@@ -332,90 +380,12 @@ class Prompt:
     learned them; what is left out stays as ``init_state`` makes it."""
 
 
-@dataclass(frozen=True)
-class Feed:
-    """Put these positions through the backbone: (table, ids of Q codebooks) each."""
-
-    positions: Sequence[tuple[int, tuple[int, ...]]]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Draw the next ids from the last hidden vector and tell the turn what was drawn."""
-
-    banned: tuple[int, ...] = ()
-    """Ids that must not be drawn."""
-    forced: int | None = None
-    """The only id that may be drawn, if any."""
-    each: tuple[Draw, ...] = ()
-    """One for every codebook, instead of the two fields above, where codebooks differ."""
-    whole: bool = False
-    """The code describes the utterance as a whole, so repetition is neither judged nor counted."""
-    cut: bool = False
-    """The length rule, not the model, ends a word here; counted in ``Utterance.cut_words``."""
-
-    def of(self, codebook: int) -> Draw:
-        """What holds for one codebook."""
-        return self.each[codebook] if self.each else self
-
-
-@dataclass(frozen=True)
-class Emit:
-    """A code frame is ready for the decoder."""
-
-    code: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Tell:
-    """The codes of the utterance as a whole are known; the decoder gets them as its speaker."""
-
-    global_codes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Wait:
-    """More text is needed: call ``give_text`` or ``end_text``."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The utterance is over."""
-
-    reason: str
-    """"end" when the model ended it, "length" when the length rule did."""
-
-
-Action = Feed | Draw | Emit | Tell | Wait | Stop
-
-
-class Turn(ABC):
-    """One request's way through a layout: a state machine without parameters or tensors."""
-
-    @abstractmethod
-    def give_text(self, ids: Sequence[int]) -> None:
-        """More text arrived."""
-
-    @abstractmethod
-    def end_text(self) -> None:
-        """No more text will arrive."""
-
-    @abstractmethod
-    def next(self) -> Action:
-        """What to do now. After ``Draw`` comes ``drawn``; after ``Wait`` comes text."""
-
-    @abstractmethod
-    def drawn(self, ids: tuple[int, ...]) -> None:
-        """What the sampler drew."""
-
-
-class Layout(ABC):
+class Layout(Part, ABC):
     """What goes at which position. Built as ``Layout(config, text=TextSpace, codes=CodeSpace)``.
 
     Holds no parameter, so it is tested against written-out token sequences without a model.
     """
 
-    Config: ClassVar[type]
     SPEECH: ClassVar[int] = 0
     """Index of the head's own table in ``tables``; it is always the first."""
     tables: Mapping[str, int]
@@ -430,13 +400,18 @@ class Layout(ABC):
     """Whether an instruction stands in the place of what a voice's recording says, in codes and
     text; the decoder hears the recording all the same."""
 
+    @classmethod
+    def small_codes(cls) -> CodeSpace | None:
+        """A codec to run the contract suite with; None leaves it to the suite."""
+        return None
+
     @abstractmethod
     def train(self, sample: Sample, random: Random) -> Positions:
         """Lay one utterance out for training; ``random`` decides whatever the layout varies."""
 
     @abstractmethod
-    def start(self, prompt: Prompt) -> Turn:
-        """Begin a request. Text is given to the turn afterwards, all at once or as it arrives."""
+    def start(self, prompt: Prompt) -> LayoutSession:
+        """Begin a request. The session is given text afterwards, at once or as it arrives."""
 
 
 class DecoderStream(ABC):
@@ -455,13 +430,14 @@ class DecoderStream(ABC):
         """The samples [S] still held back. The stream cannot be used afterwards."""
 
 
-class Decoder(nn.Module):
+class Decoder(Part, nn.Module):
     """Codes to audio."""
 
-    Config: ClassVar[type]
     sample_rate: int
     """Samples per second of what it makes."""
     codes: CodeSpace
+    samples_per_frame: int | None = None
+    """Samples that each code frame makes, where a decoder states it; ``codes`` must agree."""
     lookahead: int
     """Code frames it must see beyond a frame before that frame's samples are final."""
 

@@ -5,7 +5,7 @@ Nothing here knows which backbone it holds: exchanging it is the purpose of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from wishbone.core.errors import CapabilityError
 from wishbone.core.interfaces import IGNORE, Backbone, Head, Layout, State
+from wishbone.core.session import Position
+from wishbone.core.state_batch import check_masked_rows, join
 
 TABLE_STD = 0.02
 """Standard deviation of a new table's rows: the scale at which residual streams usually begin."""
@@ -65,7 +67,7 @@ class SpeechLM(nn.Module):
             vectors = torch.where(here[..., None], rows, vectors)
         return vectors
 
-    def embed_positions(self, positions: Sequence[tuple[int, tuple[int, ...]]]) -> Tensor:
+    def embed_positions(self, positions: Sequence[Position]) -> Tensor:
         """Positions of a ``Feed`` -> vectors [1, T, D]; a single position reads its table only."""
         if len(positions) == 1:
             index, ids = positions[0]
@@ -77,9 +79,7 @@ class SpeechLM(nn.Module):
         return self.embed(table, ids)
 
     @torch.inference_mode()
-    def advance(
-        self, positions: Sequence[tuple[int, tuple[int, ...]]], state: State
-    ) -> tuple[Tensor, State]:
+    def advance(self, positions: Sequence[Position], state: State) -> tuple[Tensor, State]:
         """Positions of a ``Feed`` -> the last hidden vector [D], and the state after them.
 
         One position is a decoding step, which may change ``state`` in place: use what comes back.
@@ -89,6 +89,13 @@ class SpeechLM(nn.Module):
             return self.backbone.step_(vectors, state)[0, 0], state
         hidden, state = self.backbone(vectors, state)
         return hidden[0, -1], state
+
+    def rows(self, states: Sequence[State]) -> BatchRows:
+        """Decode sequences that go on from ``states``, batch 1 each, as rows of one batch.
+
+        Raises ``CapabilityError`` for several rows of a backbone that cannot hold them together.
+        """
+        return BatchRows(self, states)
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """Choose how steps of backbone and head are computed; says which engine it is.
@@ -181,3 +188,57 @@ class SpeechLM(nn.Module):
         ]
         groups = self.backbone.parameter_groups(learning_rate, weight_decay)
         return groups + [group for group in own if group["params"]]
+
+
+class BatchRows:
+    """Sequences that are decoded as rows of one batch; they share every call and nothing else.
+
+    Rows may take different positions, also none: the shorter is padded and masked, and a masked
+    position changes nothing.
+    """
+
+    def __init__(self, model: SpeechLM, states: Sequence[State]) -> None:
+        if len(states) > 1:
+            check_masked_rows(model.backbone)
+        self._model = model
+        self._state = join(states)
+        self._hidden: Tensor | None = None  # [B, D]
+
+    @torch.inference_mode()
+    def advance(self, rows: Sequence[Sequence[Position]]) -> None:
+        """Put positions of a ``Feed`` through, each row its own; one each is a decoding step."""
+        lengths = [len(row) for row in rows]
+        if len(set(lengths)) > 1:
+            self._advance_uneven(rows, lengths)
+            return
+        x = torch.cat([self._model.embed_positions(row) for row in rows])  # [B, T, D]
+        if lengths[0] == 1:
+            y = self._model.backbone.step_(x, self._state)  # [B, 1, D]
+        else:
+            y, self._state = self._model.backbone(x, self._state)  # [B, T, D]
+        self._hidden = y[:, -1]  # [B, D]
+
+    def _advance_uneven(self, rows: Sequence[Sequence[Position]], lengths: Sequence[int]) -> None:
+        filled = [index for index, row in enumerate(rows) if row]
+        vectors = nn.utils.rnn.pad_sequence(
+            [self._model.embed_positions(rows[index])[0] for index in filled], batch_first=True
+        )  # [N, T, D]
+        x = vectors.new_zeros(len(rows), *vectors.shape[1:])  # [B, T, D]
+        x[filled] = vectors  # [N, T, D]
+        counts = torch.tensor(lengths, device=x.device)[:, None]  # [B, 1]
+        mask = torch.arange(x.shape[1], device=x.device) < counts  # [B, T]
+        y, self._state = self._model.backbone(x, self._state, mask=mask)  # [B, T, D]
+        last = torch.stack([y[index, max(n, 1) - 1] for index, n in enumerate(lengths)])  # [B, D]
+        before = last if self._hidden is None else self._hidden  # [B, D]
+        self._hidden = torch.where(counts > 0, last, before)  # [B, D]
+
+    @torch.inference_mode()
+    def sample(self, pick: Callable[[Tensor, int], int]) -> tuple[int, ...]:
+        """Draw the first row's next ids, as ``Head.sample`` does."""
+        assert self._hidden is not None
+        return self._model.head.sample(self._hidden[0], pick)
+
+    @torch.inference_mode()
+    def logits(self) -> Tensor:
+        """Logits over every row's next ids, [B, Q, X] float32 on the CPU."""
+        return self._model.head(self._hidden).to("cpu", torch.float32)  # [B, Q, X]

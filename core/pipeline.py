@@ -14,10 +14,12 @@ from torch import Tensor
 
 from wishbone.core.audio import Audio
 from wishbone.core.errors import UsageError
-from wishbone.core.guidance import Guide
-from wishbone.core.interfaces import Draw, Emit, Feed, Prompt, State, Stop, Tell, Wait
-from wishbone.core.prompt import prefix
+from wishbone.core.guidance import Follower, Guide
+from wishbone.core.interfaces import Prompt, State
+from wishbone.core.model import SpeechLM
+from wishbone.core.prompt import begin_session, prefix
 from wishbone.core.sampling import Sampler
+from wishbone.core.session import Draw, Emit, Feed, NeedText, NextText, Position, SetSpeaker, Stop
 from wishbone.core.system import System
 from wishbone.core.utterance import Text, Utterance, utterances
 from wishbone.core.voice import Voice, find
@@ -28,7 +30,6 @@ comes early, and later calls are large enough to be cheap."""
 
 PAUSE = 0.15
 """Seconds of silence between two pieces of text, beside what the voice itself leaves."""
-
 
 Record = list[Utterance] | None
 
@@ -64,13 +65,12 @@ def stream(
     ``guidance`` takes the place of ``sampling.guidance``. Raises ``UsageError`` when nothing in the
     text can be spoken, ``CapabilityError`` for an instruction or a guide that no part understands.
     """
-    sampling = system.sampling
-    sampling = sampling if guidance is None else replace(sampling, guidance=guidance)
+    sampling = system.sampling if guidance is None else replace(system.sampling, guidance=guidance)
     guide = Guide.of(system, sampling)
     voice = find(voice or system.config.get("voice"), system)
     voice = voice.instructed(instruct) if instruct else voice
     prompt = voice.prompt(system)
-    begin = voice.state_for(system) or prefix(system, prompt)
+    begin = voice.state_for(system) or prefix(system.model, system.layout, prompt)
     sampler = Sampler(sampling, system.decoder.codes, seed)
     spoken = False
     for utterance, pieces in utterances(system, text):
@@ -79,16 +79,37 @@ def stream(
         spoken = True
         if record is not None:
             record.append(utterance)
-        speak = guide.frames if guide and guide.differs(prompt) else frames
-        codes = speak(system, pieces, prompt, sampler, begin, utterance)
+        acts = guide if guide and guide.differs(prompt) else None
+        codes = frames(system, pieces, prompt, sampler, begin, utterance, acts)
         yield from decode(system, codes, seed, voice, utterance)
         if utterance.global_codes and not prompt.global_codes:
             # whoever was drawn for the first sentence speaks the others, too
             prompt = replace(prompt, global_codes=utterance.global_codes)
-            begin = prefix(system, prompt)
+            begin = prefix(system.model, system.layout, prompt)
     if not spoken:
         what = "Nothing in the text can be spoken."
         raise UsageError(what, "the text given", "Give at least one word or number.")
+
+
+class PlainRow:
+    """The batch row of a request that nothing guides, and the positions that wait to be fed."""
+
+    followers: Sequence[Follower] = ()
+
+    def __init__(self, model: SpeechLM, begin: State) -> None:
+        self._batch = model.rows([begin])
+        self._waiting: list[Position] = []
+
+    def feed(self, positions: Sequence[Position]) -> None:
+        """Keep positions until an id has to be drawn."""
+        self._waiting.extend(positions)
+
+    def draw(self, action: Draw, sampler: Sampler, next_text: NextText) -> tuple[int, ...]:
+        """Feed what waits, unless the id is forced, and draw."""
+        if self._waiting and action.forced is None:
+            self._batch.advance([self._waiting])
+            self._waiting = []
+        return sampler.draw(action, self._batch.sample)
 
 
 def frames(
@@ -98,36 +119,38 @@ def frames(
     sampler: Sampler,
     begin: State,
     utterance: Utterance,
+    guide: Guide | None = None,
 ) -> Iterator[tuple[int, ...]]:
     """One utterance's code frames; ``pieces`` of ids are taken when the layout wants more text.
 
-    ``begin`` is ``prefix(system, prompt)`` or a voice's saved state; it is not changed.
+    ``begin`` is the state after ``prompt``; it is not changed. A ``guide`` puts a second row beside
+    the request's own, and raises ``CapabilityError`` where that cannot keep up.
     """
-    turn, pieces, model = system.layout.start(prompt), iter(pieces), system.model
-    while isinstance(action := turn.next(), Feed):
-        pass  # begin is the state after these
-    state, waiting, hidden = {name: part.clone() for name, part in begin.items()}, [], None
+    session, _, action = begin_session(system.layout, prompt)  # begin is the state after the prompt
+    row = guide.rows(system, prompt, begin) if guide else PlainRow(system.model, begin)
+    pieces = iter(pieces)
     sampler.forget()
+
+    def next_text() -> None:
+        ids = next(pieces, None)
+        for reader in (session, *row.followers):
+            reader.end_text() if ids is None else reader.give_text(ids)
+
     while not isinstance(action, Stop):
         match action:
             case Feed(positions):
-                waiting.extend(positions)
-            case Draw(forced=forced):
-                if waiting and forced is None:
-                    hidden, state = model.advance(waiting, state)
-                    waiting = []
-                with torch.inference_mode():
-                    turn.drawn(sampler.draw(model.head, hidden, action))
+                row.feed(positions)
+            case Draw():
+                session.drawn(row.draw(action, sampler, next_text))
                 utterance.cut_words += action.cut
             case Emit(code):
                 utterance.codes.append(code)
                 yield code
-            case Tell(global_codes):
+            case SetSpeaker(global_codes):
                 utterance.global_codes = global_codes
-            case Wait():
-                piece = next(pieces, None)
-                turn.end_text() if piece is None else turn.give_text(piece)
-        action = turn.next()
+            case NeedText():
+                next_text()
+        action = session.next()
     utterance.reason = action.reason
 
 

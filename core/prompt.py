@@ -1,19 +1,26 @@
-"""The state of a language model after a prompt."""
+"""What stands before the text: a request's first positions, and the state after them."""
 
 from __future__ import annotations
 
-from wishbone.core.interfaces import Feed, Prompt, State
-from wishbone.core.system import System
+from wishbone.core.interfaces import Layout, Prompt, State
+from wishbone.core.model import SpeechLM
+from wishbone.core.session import Action, Feed, LayoutSession, Position
+from wishbone.core.state_batch import copied
 
 
-def prefix(system: System, prompt: Prompt) -> State:
-    """The state after what ``prompt`` alone puts into the sequence, before any text is known."""
-    turn, positions = system.layout.start(prompt), []
-    while isinstance(action := turn.next(), Feed):
+def begin_session(layout: Layout, prompt: Prompt) -> tuple[LayoutSession, list[Position], Action]:
+    """Begin a request -> its session, the prompt's positions, and the action after them."""
+    session, positions = layout.start(prompt), []
+    while isinstance(action := session.next(), Feed):
         positions.extend(action.positions)
-    model = system.model
+    return session, positions, action
+
+
+def prefix(model: SpeechLM, layout: Layout, prompt: Prompt) -> State:
+    """Compute the state after what ``prompt`` alone puts into the sequence, before any text."""
+    _, positions, _ = begin_session(layout, prompt)
     state = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
-    # copies, because a step may write into what it is given
-    state |= {name: part.clone() for name, part in (prompt.start or {}).items()}
+    # copies, because a step may write into the state handed to it
+    state |= copied(prompt.start or {})
     state = model.backbone.choose_adapter(state, prompt.adapter) if prompt.adapter else state
     return model.advance(positions, state)[1] if positions else state

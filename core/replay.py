@@ -52,7 +52,7 @@ class Replay:
 
     The entries of a state that is stepped become views of this engine's memory. Where another
     dictionary of the same batch size is stepped next, the first one gets copies of its own: right,
-    but slow when two take turns, for which ``wishbone.core.serve.pool`` is made. A copy of a
+    but slow when two take turns, for which ``wishbone.core.state_batch.Pool`` is made. A copy of a
     dictionary shares its tensors, so stepping both raises ``WishboneError``: copy the tensors.
 
     Threads step one after another, each in memory of its own: what a state's entries are views of

@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 
 from wishbone.core.errors import ConfigError, WishboneError
-from wishbone.core.interfaces import CodeSpace, Draw, Head
+from wishbone.core.interfaces import CodeSpace
+from wishbone.core.session import Draw
 
 OFF = float("-inf")
+
+Pick = Callable[[Tensor, int], int]
+"""Logits [X] and the number of their codebook to the id drawn from them."""
 
 
 @dataclass
@@ -152,22 +156,18 @@ class Sampler:
         window = max(self._sampling.repetition_window, 1)
         self._history = [deque(maxlen=window) for _ in range(self._codes.codebooks)]
 
-    def draw(self, head: Head, hidden: Tensor, action: Draw) -> tuple[int, ...]:
-        """hidden [D] -> one id per codebook, as ``action`` allows; a forced id costs no draw."""
+    def draw(self, action: Draw, sample: Callable[[Pick], tuple[int, ...]]) -> tuple[int, ...]:
+        """Draw one id per codebook, as ``action`` allows; a forced id costs no draw.
+
+        ``sample(pick)`` returns the id that ``pick(logits [X], codebook)`` chooses for each
+        codebook, as ``Head.sample`` does.
+        """
         if action.forced is not None:
             return (action.forced,) * self._codes.codebooks
-        return head.sample(hidden, self._picker(action))
+        return sample(self._picker(action))
 
-    def draw_from(self, logits: Tensor | None, action: Draw) -> tuple[int, ...]:
-        """As ``draw``, from logits [Q, X] that are there already; None where an id is forced."""
-        if logits is None:
-            assert action.forced is not None
-            return (action.forced,) * self._codes.codebooks
-        pick = self._picker(action)
-        return tuple(pick(row, q) for q, row in enumerate(logits))
-
-    def _picker(self, action: Draw) -> Callable[[Tensor, int], int]:
-        """What chooses an id of one codebook."""
+    def _picker(self, action: Draw) -> Pick:
+        """Return what chooses an id of one codebook."""
 
         def pick(logits: Tensor, codebook: int) -> int:
             allowed, history = action.of(codebook), self._history[codebook]
@@ -177,10 +177,10 @@ class Sampler:
                 logits,
                 self._sampling,
                 self._generator,
-                history=() if action.whole else tuple(history),
+                history=() if action.utterance_level else tuple(history),
                 banned=allowed.banned,
             )
-            if drawn < self._codes.size and not action.whole:
+            if drawn < self._codes.size and not action.utterance_level:
                 history.append(drawn)
             return drawn
 

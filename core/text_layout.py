@@ -14,8 +14,8 @@ from wishbone.core.interfaces import (
     Prompt,
     Sample,
     TextSpace,
-    Turn,
 )
+from wishbone.core.session import LayoutSession
 
 
 class TextLayout(Layout):
@@ -39,7 +39,7 @@ class TextLayout(Layout):
         targets = torch.cat([ids[1:], torch.tensor([[self.end]])])
         return Positions(table=torch.zeros(len(ids), dtype=torch.int64), ids=ids, targets=targets)
 
-    def start(self, prompt: Prompt) -> Turn:
+    def start(self, prompt: Prompt) -> LayoutSession:
         """A text model speaks nothing: raises ``CapabilityError``."""
         raise CapabilityError(
             "A model of text does not speak.", "task: text", "Use 'wishbone text' to continue text."

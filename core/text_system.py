@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from wishbone.core.build import build_layout, build_model
 from wishbone.core.compose import Config, compose, weights_folder
-from wishbone.core.interfaces import Backbone, Draw, Layout, Tokenizer
+from wishbone.core.interfaces import Backbone, Layout, Tokenizer
 from wishbone.core.loading import load_tensors
 from wishbone.core.model import SpeechLM
 from wishbone.core.sampling import Sampler, Sampling
+from wishbone.core.session import Draw
 from wishbone.core.spec import SystemSpec, parse, require_task
 from wishbone.core.tasks import TEXT
 from wishbone.core.text_layout import TextLayout
@@ -63,7 +65,7 @@ class TextSystem:
         for _ in range(count):
             hidden, state = model.advance([(Layout.SPEECH, (row,)) for row in feed], state)
             with torch.inference_mode():
-                (drawn,) = sampler.draw(model.head, hidden, Draw())
+                (drawn,) = sampler.draw(Draw(), partial(model.head.sample, hidden))
             if drawn == self.layout.end:
                 return
             yield drawn

@@ -178,7 +178,7 @@ class Voice:
 
     def with_state(self, system: System) -> Voice:
         """The same voice with the state it leaves this system's model in, to start faster."""
-        state = prefix(system, self.prompt(system))
+        state = prefix(system.model, system.layout, self.prompt(system))
         return replace(self, state=state, model=model_key(system))
 
     def prompt(self, system: System) -> Prompt:

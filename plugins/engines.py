@@ -17,6 +17,9 @@ from wishbone.kernels.linear import NativeMissing, compiler_missing, forget_fail
 class Engine(Protocol):
     """One way to compute a step of one backbone. Several threads may step states of their own."""
 
+    narrow: bool
+    """Whether it takes recurrent parts in bfloat16; see ``Backbone.steps_narrow_state``."""
+
     def takes(self, x: Tensor, state: State) -> bool:
         """Whether it can do this step; plain PyTorch does the others."""
 

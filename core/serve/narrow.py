@@ -81,7 +81,7 @@ def losses(
 
 
 def round_(state: State, narrow: Mapping[str, torch.dtype]) -> None:
-    """Round parts by the endings of their names, as ``wishbone.core.serve.pool`` stores them."""
+    """Round parts by the endings of their names, as ``Pool`` stores them."""
     for name, part in state.items():
         for ending, kind in narrow.items():
             if name.endswith(ending) and kind != part.dtype:

@@ -314,7 +314,7 @@ class _Spoken:
 
 def warn_untrained(system: System) -> None:
     """Say on standard error what a listener should know of the weights."""
-    for note in getattr(system, "notes", ()):
+    for note in system.notes:
         print(f"warning: {note}", file=sys.stderr)
     if not system.config.get("weights") and not system.config.get("backbone", {}).get("weights"):
         print(

@@ -1,8 +1,8 @@
 """Many requests at once: each goes its own way through the pipeline, all share every step.
 
 A request runs ``wishbone.core.pipeline.stream`` unchanged, in the thread that asks for it, with its
-own generator, layout turn and decoder. Only the model is stood in for: where the pipeline asks it
-to advance, the thread waits until every request that is not busy elsewhere asks too, and the last
+own generator, layout session and decoder. Only the model is stood in for: where the pipeline asks
+for a step, the thread waits until every request that is not busy elsewhere asks too, and the last
 to ask takes one step for all.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,9 +22,11 @@ from torch import Tensor
 from wishbone.core import pipeline
 from wishbone.core.audio import Audio
 from wishbone.core.errors import CapabilityError
-from wishbone.core.interfaces import Head, State
+from wishbone.core.interfaces import State
 from wishbone.core.pipeline import Text, Utterance
-from wishbone.core.serve.pool import Pool
+from wishbone.core.sampling import Pick
+from wishbone.core.session import Position
+from wishbone.core.state_batch import Pool, copied
 
 if TYPE_CHECKING:
     from wishbone.core.system import System
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 TOGETHER = 16
 """Positions of one request that are taken one a step with everyone; more go through at once, alone,
 because a matrix product over many positions reads the weights once."""
-
-Position = tuple[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Server:
             hidden = self.pool.step([seat.slot for seat in asking], vectors)
             self.steps += 1
             done = [index for index, seat in enumerate(asking) if not seat.waiting]
-            if not done or type(model.head).sample is not Head.sample:
+            if not done or not model.head.independent:
                 return {asking[index]: hidden[index] for index in done}
             logits = model.head(hidden[done]).to("cpu", torch.float32)
         return {asking[i]: _Logits(row) for i, row in zip(done, logits, strict=True)}
@@ -196,82 +196,50 @@ class _Logits:
     rows: Tensor
 
 
-class _Drawing:
-    """Stands in for the head: draws from logits that are there already."""
-
-    def __init__(self, head: Head) -> None:
-        self._head = head
-        self.independent = type(head).sample is Head.sample
-
-    def sample(
-        self, hidden: Tensor | _Logits, pick: Callable[[Tensor, int], int]
-    ) -> tuple[int, ...]:
-        if isinstance(hidden, _Logits):
-            return tuple(pick(logits, q) for q, logits in enumerate(hidden.rows))
-        return self._head.sample(hidden, pick)
-
-
 class _Seat:
     """Stands in for the model of one request, which has a slot of the pool as long as it lives."""
 
     def __init__(self, server: Server, present: bool = True) -> None:
         self.waiting: deque[Position] = deque()
-        self.head = _Drawing(server.system.model.head)
         self._server, self._model = server, server.system.model
+        # what the pipeline reads of a ``SpeechLM`` beside the calls below
+        self.backbone, self.head = self._model.backbone, self._model.head
+        self.device, self.dtype = self._model.device, self._model.dtype
+        self.state_dict = self._model.state_dict
         self._answered = threading.Condition(server._lock)
         self._answer: Any = None
-        self._held: State | None = None
-        self._inside = False
         self._beside: _Seat | None = None
         with server._lock:
             self.slot = server.pool.join()
             server._present += present
             self._present = present
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def advance(self, positions: Sequence[Position], state: State) -> tuple[Any, State]:
-        """As ``SpeechLM.advance``. A state that comes back as it was given out stays in the pool.
-
-        Any other state begins a sequence, which goes through the model alone.
-        """
+    def advance(self, positions: Sequence[Position], state: State) -> tuple[Tensor, State]:
+        """As ``SpeechLM.advance``: positions that go through the model alone."""
         with self._server._lock:
-            if state is not self._held:
-                hidden, self._held = self._model.advance(positions, state)
-                self._inside = False
-                return hidden, self._held
-            if not self._inside:
-                self._server.pool.write(self.slot, state)
-                self._held = {}
-                self._inside = True
-            if len(positions) > TOGETHER:
-                return self._through(positions), self._held
-            return self._ask(positions), self._held
+            return self._model.advance(positions, state)
 
-    def pair(self, states: Sequence[State]) -> _Pair:
-        """As ``wishbone.core.pair.Pair``: the second row has a slot of its own."""
-        if self._beside is None:
+    def rows(self, states: Sequence[State]) -> _PoolRows:
+        """As ``SpeechLM.rows``, for one or two; the second row has a slot of its own."""
+        if len(states) > 1 and self._beside is None:
             self._beside = _Seat(self._server, present=False)
-        self._held = None
-        return _Pair(self._server, (self, self._beside), states)
+        seats = [self] if self._beside is None else [self, self._beside]
+        return _PoolRows(self._server, seats[: len(states)], states)
 
-    def _through(self, positions: Sequence[Position]) -> Tensor:
+    def through(self, positions: Sequence[Position]) -> Tensor:
+        """Put positions through alone -> the last hidden vector [D]. The lock is held."""
         with torch.inference_mode():
             vectors = self._model.embed_positions(positions)[0]
             return self._server.pool.forward(self.slot, vectors)[-1]
 
-    def _ask(self, positions: Sequence[Position]) -> Any:
-        self._wish(positions)
-        self._server._settle()
-        return self._wait()
-
-    def _wish(self, positions: Sequence[Position]) -> None:
+    def ask(self, positions: Sequence[Position]) -> None:
+        """Ask for positions to be taken one a step with everyone. The lock is held."""
         self.waiting.extend(positions)
         self._answer = None
         self._server._asking.append(self)
 
-    def _wait(self) -> Any:
+    def wait(self) -> Any:
+        """Wait for what became of the positions asked for. The lock is held."""
         while self._answer is None:
             self._answered.wait()
         if isinstance(self._answer, BaseException):
@@ -316,52 +284,72 @@ class _Seat:
                 self._beside.leave()
 
 
-class _Pair:
-    """Two rows of the pool for one guided request; they step together, and with everyone."""
+class _PoolRows:
+    """As ``wishbone.core.model.BatchRows``, in slots of the pool: they step with everyone."""
 
     def __init__(self, server: Server, seats: Sequence[_Seat], states: Sequence[State]) -> None:
         self._server, self._seats = server, seats
+        self._begin: Sequence[State] | None = [copied(state) for state in states]
         self._answers: list[Any] = [None] * len(seats)
-        with server._lock:
-            for seat, state in zip(seats, states, strict=True):
-                server.pool.write(seat.slot, state)
 
     def advance(self, rows: Sequence[Sequence[Position]]) -> None:
-        """As ``Pair.advance``. What one row has more than the other goes through alone, first."""
-        together = min(map(len, rows))
-        together = together if together <= TOGETHER else 0
+        """As ``BatchRows.advance``. The first positions of a sequence go through alone.
+
+        Later, what one row has more than the other goes through alone before the rest.
+        """
         with self._server._lock:
+            if self._begin is not None:
+                self._start(rows, self._begin)
+                self._begin = None
+                return
+            shared = min(map(len, rows))
+            shared = shared if shared <= TOGETHER else 0
             for index, (seat, row) in enumerate(zip(self._seats, rows, strict=True)):
-                if alone := row[: len(row) - together]:
-                    self._answers[index] = seat._through(alone)
-            if together:
-                self._ask([row[len(row) - together :] for row in rows])
+                if alone := row[: len(row) - shared]:
+                    self._answers[index] = seat.through(alone)
+            if shared:
+                self._ask([row[len(row) - shared :] for row in rows])
+
+    def _start(self, rows: Sequence[Sequence[Position]], states: Sequence[State]) -> None:
+        """Put the first positions through the model, and what it remembers into the pool."""
+        for index, (seat, row, state) in enumerate(zip(self._seats, rows, states, strict=True)):
+            if row:
+                self._answers[index], state = seat.advance(row, state)
+            self._server.pool.write(seat.slot, state)
 
     def _ask(self, rows: Sequence[Sequence[Position]]) -> None:
         """All rows have the same length, so all are answered at once."""
         for seat, row in zip(self._seats, rows, strict=True):
-            seat._wish(row)
+            seat.ask(row)
         # the seats beside are there only while they ask: they have no thread of their own
         self._server._present += len(self._seats) - 1
         try:
             self._server._settle()
-            self._seats[0]._wait()
+            self._seats[0].wait()
         finally:
             self._server._present -= len(self._seats) - 1
-        self._answers = [seat._wait() for seat in self._seats]
+        self._answers = [seat.wait() for seat in self._seats]
 
+    @torch.inference_mode()
+    def sample(self, pick: Pick) -> tuple[int, ...]:
+        """As ``BatchRows.sample``."""
+        answer = self._answers[0]
+        if isinstance(answer, _Logits):
+            return tuple(pick(logits, q) for q, logits in enumerate(answer.rows))
+        return self._server.system.model.head.sample(answer, pick)
+
+    @torch.inference_mode()
     def logits(self) -> Tensor:
-        """As ``Pair.logits``."""
+        """As ``BatchRows.logits``, [rows, Q, X]."""
         head = self._server.system.model.head
-        with torch.inference_mode():
-            return torch.stack(
-                [
-                    answer.rows
-                    if isinstance(answer, _Logits)
-                    else head(answer).to("cpu", torch.float32)
-                    for answer in self._answers
-                ]
-            )
+        return torch.stack(
+            [
+                answer.rows
+                if isinstance(answer, _Logits)
+                else head(answer).to("cpu", torch.float32)
+                for answer in self._answers
+            ]
+        )  # [B, Q, X]
 
 
 class _Elsewhere:

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     choice = parse_engine(options.engine)
     config = text_system.read(options.system, options.set)
     speech = build(read(options.inside)) if options.inside else None
-    shared = inside(speech.model.backbone) if speech else None
+    shared = speech.model.backbone.plain() if speech else None
     system = text_system.build(config, backbone=shared)
     if shared is None or options.engine != "auto":
         # an engine packs the weights again, and --inside is there to have them once
@@ -89,12 +89,6 @@ def _parser() -> Parser:
     parser.add_argument("--top-p", type=float, default=0.95, help="1 is off (default: 0.95)")
     add_engine(parser)
     return parser
-
-
-def inside(backbone: Backbone) -> Backbone:
-    """The text model's backbone in that of a speech system: itself where nothing wraps it."""
-    plain = getattr(backbone, "plain", None)
-    return backbone if plain is None else plain()
 
 
 def check(alone: TextSystem, within: TextSystem, texts: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.interfaces import Backbone, State
+from wishbone.core.state_batch import pick
 from wishbone.core.testing.common import near, require, seeded, trained_looking_
 
 BATCH, LENGTH = 3, 37
@@ -53,7 +54,7 @@ def build(cls: Any, config: Any, dtype: torch.dtype) -> Backbone:
 
 def row(state: State, index: int) -> State:
     """One sequence of a batch."""
-    return {name: t.index_select(0, torch.tensor([index])) for name, t in state.items()}
+    return pick(state, torch.tensor([index]))
 
 
 def same_state(a: State, b: State, tolerance: float, what: str) -> float:

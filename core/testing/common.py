@@ -74,12 +74,12 @@ def require(holds: bool, message: str) -> None:
 
 
 def small_config(cls: Any) -> Any:
-    """``cls.small_config()`` where there is one, else ``cls.Config()`` with ``SMALL`` sizes."""
-    offer = getattr(cls, "small_config", None)
-    if offer is not None:
-        return offer()
-    known = {field.name for field in dataclasses.fields(cls.Config)}
-    return cls.Config(**{name: size for name, size in SMALL.items() if name in known})
+    """``cls.small_config()`` where it gives one, else ``cls.Config()`` with ``SMALL`` sizes."""
+    config = cls.small_config()
+    if config is not None:
+        return config
+    names = {field.name for field in dataclasses.fields(cls.Config)}
+    return cls.Config(**{name: size for name, size in SMALL.items() if name in names})
 
 
 def trained_looking_(module: nn.Module, seed: int) -> nn.Module:

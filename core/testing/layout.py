@@ -13,21 +13,8 @@ from typing import Any
 import torch
 
 from wishbone.core.errors import CapabilityError, WishboneError
-from wishbone.core.interfaces import (
-    IGNORE,
-    CodeSpace,
-    Draw,
-    Emit,
-    Feed,
-    Layout,
-    Positions,
-    Prompt,
-    Sample,
-    Stop,
-    Tell,
-    TextSpace,
-    Wait,
-)
+from wishbone.core.interfaces import IGNORE, CodeSpace, Layout, Positions, Prompt, Sample, TextSpace
+from wishbone.core.session import Draw, Emit, Feed, NeedText, Position, SetSpeaker, Stop
 from wishbone.core.testing.common import Check, Violation, require
 
 SPACE = TextSpace(vocabulary=40, word_ends=frozenset({38, 39}), specials={"<|endofprompt|>": 37})
@@ -39,13 +26,11 @@ ACTIONS = 20_000
 SEEDS = 12
 
 Sampler = Callable[[Sequence[int]], int]
-Position = tuple[int, tuple[int, ...]]
 
 
 def codes_of(cls: Any) -> CodeSpace:
     """The codec a layout is tested with."""
-    offer = getattr(cls, "small_codes", None)
-    return CODES if offer is None else offer()
+    return cls.small_codes() or CODES
 
 
 def _build(cls: Any, config: Any) -> Layout:
@@ -214,28 +199,28 @@ def drive(
     feed: Callable[[Sequence[Position]], None],
 ) -> tuple[list[tuple[int, ...]], str]:
     """Speak ``text``, given ``piece`` ids at a time; the codes emitted and why it stopped."""
-    turn = layout.start(prompt)
+    session = layout.start(prompt)
     waiting, ended, emitted, drawn = list(text), False, [], False
     if piece >= len(text):
-        turn.give_text(waiting)
-        turn.end_text()
+        session.give_text(waiting)
+        session.end_text()
         waiting, ended = [], True
     for _ in range(ACTIONS):
-        action = turn.next()
+        action = session.next()
         if isinstance(action, Feed):
             feed(action.positions)
         elif isinstance(action, Draw):
-            turn.drawn(answer(action))
+            session.drawn(answer(action))
             drawn = True
         elif isinstance(action, Emit):
             require(drawn, "emits a code before anything was drawn")
             emitted.append(tuple(action.code))
-        elif isinstance(action, Tell):
+        elif isinstance(action, SetSpeaker):
             require(not emitted, "tells of the whole utterance after its first code")
-        elif isinstance(action, Wait):
+        elif isinstance(action, NeedText):
             require(not ended, "waits for text after end_text")
             given, waiting = waiting[:piece], waiting[piece:]
-            turn.give_text(given) if given else turn.end_text()
+            session.give_text(given) if given else session.end_text()
             ended = not given
         elif isinstance(action, Stop):
             require(action.reason in ("end", "length"), f"stops for {action.reason!r}")
@@ -272,7 +257,7 @@ def _samplers() -> dict[str, Sampler]:
 
 
 def _within(layout: Layout, choose: Sampler, codes: CodeSpace) -> Callable[[Draw], tuple[int, ...]]:
-    """Answer a draw as the real sampler does, within what the turn allows."""
+    """Answer a draw as the real sampler does, within what the session allows."""
     size = codes.size + layout.extra
 
     def pick(wish: Draw) -> int:
@@ -286,7 +271,9 @@ def _within(layout: Layout, choose: Sampler, codes: CodeSpace) -> Callable[[Draw
         return choose(allowed)
 
     def answer(action: Draw) -> tuple[int, ...]:
-        require(len(action.each) in (0, codes.codebooks), f"{action} is not for every codebook")
+        require(
+            len(action.per_codebook) in (0, codes.codebooks), f"{action} is not for every codebook"
+        )
         return tuple(pick(action.of(book)) for book in range(codes.codebooks))
 
     return answer

@@ -9,12 +9,9 @@ from typing import Any
 import torch
 
 from wishbone.core.interfaces import State
+from wishbone.core.state_batch import copied, pick, rows_may_differ, write_rows
 from wishbone.core.testing.case import BATCH, Case, build, same_state
-from wishbone.core.testing.common import Check, Violation, near, require
-
-
-def _copy(state: State) -> State:
-    return {name: tensor.clone() for name, tensor in state.items()}
+from wishbone.core.testing.common import Check, Skipped, Violation, near, require
 
 
 def _continue_equally(case: Case, a: State, b: State, what: str) -> None:
@@ -64,14 +61,14 @@ def fork(cls: Any, config: Any, module: str | None) -> str:
     """Two continuations of one state do not disturb each other; ``forward`` changes nothing."""
     case = Case(cls, config)
     state, x = case.warm(), case.x()
-    kept, kept_x = _copy(state), x.clone()
+    kept, kept_x = copied(state), x.clone()
     for length in (1, x.shape[1]):
         case.model(x[:, :length], state)
         near(x, kept_x, 0.0, "x after forward")
         for name in state:
             near(state[name], kept[name], 0.0, f"{name} after forward")
     _, ahead = case.model(x[:, :1], state)
-    ahead_kept = _copy(ahead)
+    ahead_kept = copied(ahead)
     for _ in range(2):
         case.model.step_(x[:, :1], ahead)
     for name in state:
@@ -89,11 +86,9 @@ def reorder(cls: Any, config: Any, module: str | None) -> str:
     order = torch.tensor([2, 0, 2, 1])
     state, more = case.warm(), case.x(length=7, seed=4)
     y, after = case.model(more, state)
-    picked = {name: tensor.index_select(0, order) for name, tensor in state.items()}
-    found, left = case.model(more.index_select(0, order), picked)
-    near(found, y.index_select(0, order), case.tolerance, "reordered rows")
-    expected = {name: tensor.index_select(0, order) for name, tensor in after.items()}
-    same_state(left, expected, case.tolerance, "reordered rows")
+    y_picked, left = case.model(more.index_select(0, order), pick(state, order))
+    near(y_picked, y.index_select(0, order), case.tolerance, "reordered rows")
+    same_state(left, pick(after, order), case.tolerance, "reordered rows")
     return "rows keep their own past"
 
 
@@ -105,14 +100,37 @@ def step_in_place(cls: Any, config: Any, module: str | None) -> str:
     for start in (case.model.init_state(BATCH, dtype=case.dtype), case.warm()):
         x = case.x(length=70)
         whole, after = case.model(x, start)
-        stepped = _copy(start)
+        stepped = copied(start)
         outputs = [case.model.step_(position, stepped) for position in x.split(1, dim=1)]
         worst = max(worst, near(torch.cat(outputs, 1), whole, case.tolerance, "step_"))
         try:
             worst = max(worst, same_state(stepped, after, case.tolerance, "step_"))
         except Violation as error:
             raise Violation(f"the state handed to step_ is not updated: {error}") from None
-        _continue_equally(case, stepped, _copy(stepped), "the copy of a stepped state")
+        _continue_equally(case, stepped, copied(stepped), "the copy of a stepped state")
+    return f"largest difference {worst:.1e}"
+
+
+@torch.no_grad()
+def step_rewritten(cls: Any, config: Any, module: str | None) -> str:
+    """Rows written into the entries between two steps are what the next step goes on from."""
+    case = Case(cls, config)
+    if not rows_may_differ(case.model):
+        raise Skipped("rows of its state cannot differ in length")
+    x = case.x(length=8)  # [B, T, D]
+    stepped = case.model.init_state(BATCH, dtype=case.dtype)
+    for position in x[:, :5].split(1, dim=1):
+        case.model.step_(position, stepped)
+    other = case.warm(1, 4)
+    write_rows(stepped, [1], other)
+    expected = copied(stepped)
+    worst = 0.0
+    for position in x[:, 5:].split(1, dim=1):
+        y = case.model.step_(position, stepped)  # [B, 1, D]
+        y_expected, expected = case.model(position, expected)  # [B, 1, D]
+        worst = max(worst, near(y, y_expected, case.tolerance, "step_ after a row was written"))
+        alone, other = case.model(position[1:2], other)  # [1, 1, D]
+        worst = max(worst, near(y[1:2], alone, case.tolerance, "step_ of a written row"))
     return f"largest difference {worst:.1e}"
 
 
@@ -144,5 +162,6 @@ STATE_CHECKS = (
     Check("state_fork", "forward changes neither x nor the state it was given.", fork),
     Check("state_reorder", "Rows of a state can be picked and reordered.", reorder),
     Check("step_in_place", "step_ gives the numbers of forward.", step_in_place),
+    Check("step_rewritten", "Rows written between two steps count.", step_rewritten),
     Check("state_size", "state_bytes is exact.", size),
 )

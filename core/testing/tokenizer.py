@@ -23,9 +23,10 @@ ODD = (
 
 def _build(cls: Any, config: Any) -> Any:
     """The tokenizer; one whose files are in somebody's release is checked where one is named."""
-    if getattr(config, "release", "") is None:
+    tokenizer = cls(config)
+    if not tokenizer.ready:
         raise Skipped("its files are those of a release, and none is named")
-    return cls(config)
+    return tokenizer
 
 
 def deterministic(cls: Any, config: Any, module: str | None) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.interfaces import Backbone, Head, Layout, Positions, Prompt, Sample, State, Turn
+from wishbone.core.interfaces import Backbone, Head, Layout, Positions, Prompt, Sample, State
 from wishbone.core.model import SpeechLM
+from wishbone.core.session import LayoutSession
 from wishbone.core.testing.common import seeded, trained_looking_
 
 WIDTH, CODES, TEXT = 8, 11, 5
@@ -78,7 +79,7 @@ class ToyLayout(Layout):
     def train(self, sample: Sample, random: Random) -> Positions:
         raise NotImplementedError
 
-    def start(self, prompt: Prompt) -> Turn:
+    def start(self, prompt: Prompt) -> LayoutSession:
         raise NotImplementedError
 
 

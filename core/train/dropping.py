@@ -13,7 +13,8 @@ from random import Random
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import ConfigError, DataError
 from wishbone.core.guidance import blanked, check_conditions, sample_without
-from wishbone.core.interfaces import Layout, Positions, Prompt, Sample, TextSpace, Turn
+from wishbone.core.interfaces import Layout, Positions, Prompt, Sample, TextSpace
+from wishbone.core.session import LayoutSession
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Dropping(Layout):
         random.setstate(state)
         return self._layout.train(sample_without(sample, dropped, self._space), random)
 
-    def start(self, prompt: Prompt) -> Turn:
+    def start(self, prompt: Prompt) -> LayoutSession:
         """The layout's."""
         return self._layout.start(prompt)
 

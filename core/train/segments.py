@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import CapabilityError, CheckpointError
 from wishbone.core.interfaces import Backbone, Layout, Positions, State
+from wishbone.core.state_batch import join, padded, pick, rows_may_differ
 from wishbone.core.train.batches import Batch, collate, lay_out
 
 STATE = "state."
@@ -135,7 +135,7 @@ def before(backbone: Backbone, fresh: Tensor, held: State | None) -> State:
 
     What begins keeps its gradient, for a backbone that learns its first state. A state that grows
     (a cache of keys and values) is padded with zeros to the longest row, as in
-    ``wishbone.core.serve.pool``; its memory is that of the whole sequence.
+    ``wishbone.core.state_batch``; its memory is that of the whole sequence.
     """
     begin = backbone.init_state(len(fresh), device=fresh.device)
     if held is None:
@@ -158,8 +158,7 @@ def check_carries(backbone: Backbone) -> None:
             "segment_positions of the recipe",
             "Choose another backbone, or train on whole sequences.",
         )
-    state = backbone.init_state(1, device="meta")
-    if not backbone.caps.constant_state and all(p.is_floating_point() for p in state.values()):
+    if not rows_may_differ(backbone):
         raise CapabilityError(
             f"The state of {name} grows and does not say how long each row of it is.",
             "segment_positions of the recipe",
@@ -169,12 +168,9 @@ def check_carries(backbone: Backbone) -> None:
 
 def stack(states: Sequence[tuple[Sequence[int], State]]) -> State:
     """States of some rows each as one state of all, and ``row`` [B], which rows they are."""
-    made = {"row": torch.tensor([row for rows, _ in states for row in rows])}
-    for name in states[0][1]:
-        parts = [state[name] for _, state in states]
-        shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-        made[f"{STATE}{name}"] = torch.cat([_padded(part, shape) for part in parts])
-    return made
+    numbers = torch.tensor([row for rows, _ in states for row in rows])  # [B]
+    parts = join([state for _, state in states])
+    return {"row": numbers} | {f"{STATE}{name}": part for name, part in parts.items()}
 
 
 def unstack(written: Sequence[State], rows: Sequence[int], device: torch.device) -> State:
@@ -183,28 +179,17 @@ def unstack(written: Sequence[State], rows: Sequence[int], device: torch.device)
         (one["row"].tolist(), {n.removeprefix(STATE): t for n, t in one.items() if n != "row"})
         for one in written
     ]
-    whole = stack(parts)
-    place = {row: index for index, row in enumerate(whole["row"].tolist())}
-    index = torch.tensor([place[row] for row in rows])
-    return {
-        name.removeprefix(STATE): part[index].to(device)
-        for name, part in whole.items()
-        if name != "row"
-    }
+    place = {row: index for index, row in enumerate(row for numbers, _ in parts for row in numbers)}
+    state = pick(join([part for _, part in parts]), torch.tensor([place[row] for row in rows]))
+    return {name: part.to(device) for name, part in state.items()}
 
 
 def _choose(fresh: Tensor, begin: Tensor, held: Tensor) -> Tensor:
     """Rows [B, ...] of ``begin`` where ``fresh`` [B], else of ``held``, which may be longer."""
-    begin = _padded(begin, held.shape[1:])
+    begin = padded(begin, held.shape[1:])  # [B, ...]
     return torch.where(fresh.view(-1, *[1] * (held.ndim - 1)), begin, held)
 
 
 def _widened(part: Tensor) -> Tensor:
     """Numbers of fewer bits than float32 as float32, which changes none of them."""
     return part.float() if part.is_floating_point() and part.itemsize < 4 else part
-
-
-def _padded(part: Tensor, shape: Sequence[int]) -> Tensor:
-    """part [B, ...] with zeros behind, [B, *shape]."""
-    missing = [more - less for less, more in zip(part.shape[1:], shape, strict=True)]
-    return F.pad(part, [n for each in reversed(missing) for n in (0, each)])

@@ -143,7 +143,7 @@ class ARWKV(Backbone):
 
     @torch.no_grad()
     def step_(self, x: Tensor, state: State) -> Tensor:
-        """x [B, 1, D] -> y [B, 1, D]; the entries of ``state`` are replaced by new tensors."""
+        """As in ``Backbone``, without gradient; plain steps put new tensors into ``state``."""
         if torch.is_autocast_enabled(x.device.type):
             return super().step_(x, state)
         x, first = x[:, 0], None

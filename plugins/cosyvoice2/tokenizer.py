@@ -63,6 +63,7 @@ class CosyVoice2Tokenizer(Tokenizer):
 
     def __init__(self, config: CosyVoice2Tokenizer.Config) -> None:
         self.config = config
+        self.ready = bool(config.release)
         self._front = FrontEnd(config.normaliser, config.most, config.least, config.merge)
         self._bpe: Any = None
         self.space = TextSpace(vocabulary=config.rows)

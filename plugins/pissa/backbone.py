@@ -155,7 +155,7 @@ class PiSSA(Wrapper):
         return y, {**after, MODE: mode}
 
     def step_(self, x: Tensor, state: State) -> Tensor:
-        """x [B, 1, D] -> y [B, 1, D], ``state`` in place."""
+        """As in ``Backbone``, in the mode that ``state`` names."""
         mode = state[MODE]
         inner, one = self._inner(mode)
         if one is None and len(self.own):

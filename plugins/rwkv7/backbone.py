@@ -151,10 +151,7 @@ class RWKV7(Backbone):
 
     @torch.no_grad()
     def step_(self, x: Tensor, state: State) -> Tensor:
-        """x [B, 1, D] -> y [B, 1, D]; the entries of ``state`` are replaced by new tensors.
-
-        So that copies of the dictionary stay what they were. No gradient.
-        """
+        """As in ``Backbone``, without gradient; plain steps put new tensors into ``state``."""
         engine = self._engine
         if engine is not None and not self.training and engine.takes(x, state):
             return engine.step_(x, state)
@@ -178,6 +175,10 @@ class RWKV7(Backbone):
         """As in ``Backbone``: "native" is engine.py, "compiled" compiled.py, "graph" graph.py."""
         self._engine, used = choose(self, engine, weights, _ENGINES)
         return used
+
+    def steps_narrow_state(self) -> bool:
+        """As in ``Backbone``: the engine knows."""
+        return self._engine is not None and self._engine.narrow
 
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
         """The same for every ``length``: one matrix per head and two vectors per block."""

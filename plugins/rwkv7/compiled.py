@@ -34,6 +34,9 @@ Matrix = tuple[Tensor, Tensor | None]
 class CompiledRWKV7:
     """An engine (``wishbone.plugins.engines.Engine``); compiles at the first step of each batch."""
 
+    narrow = False
+    """States in bfloat16 are not taken."""
+
     def __init__(self, backbone: RWKV7, weights: str) -> None:
         self.norm_in, self.norm_out = backbone.norm_in, backbone.norm_out
         self.heads, self.eps = backbone.shape.heads, backbone.shape.group_norm_eps

@@ -59,6 +59,9 @@ class _Model(ctypes.Structure):
 class NativeRWKV7:
     """An engine (``wishbone.plugins.engines.Engine``) for float32 sums and float32 states."""
 
+    narrow = False
+    """States in bfloat16 are not taken."""
+
     def __init__(self, backbone: RWKV7, weights: str) -> None:
         """Packs the weights. Raises ``NativeMissing``, and ``ValueError`` for odd shapes."""
         shape = backbone.shape
@@ -119,7 +122,7 @@ class NativeRWKV7:
         return narrow and x.device.type == "cpu" and x.shape[1] > 1 and low
 
     def step_(self, x: Tensor, state: State) -> Tensor:
-        """x [B, 1, D] -> y [B, 1, D]; the entries of ``state`` are replaced by new tensors."""
+        """As ``Backbone.step_``; the entries of ``state`` become new tensors."""
         batch = len(x)
         kind = state["blocks.0.time_shift"].dtype
         before = [state[name] for name in self.names]

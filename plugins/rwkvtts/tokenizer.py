@@ -63,6 +63,7 @@ class WorldTokenizer(Tokenizer):
 
     def __init__(self, config: WorldTokenizer.Config) -> None:
         self.config = config
+        self.ready = bool(config.release)
         self._front = FrontEnd(config.normaliser, config.most, config.least, config.merge)
         self._tokens: dict[bytes, int] = {}
         self.space = TextSpace(vocabulary=config.rows)

@@ -260,6 +260,10 @@ class Transformer(Backbone):
         self._engine, used = choose(self, engine, weights, _ENGINES)
         return used
 
+    def steps_narrow_state(self) -> bool:
+        """As in ``Backbone``: the engine knows."""
+        return self._engine is not None and self._engine.narrow
+
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
         """Keys and values of every block, and the int64 length."""
         config = self.config

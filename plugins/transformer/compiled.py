@@ -31,6 +31,9 @@ Weights = dict[str, Any]
 class CompiledTransformer:
     """An engine (``wishbone.plugins.engines.Engine``); compiles at the first step of each batch."""
 
+    narrow = False
+    """States in bfloat16 are not taken."""
+
     def __init__(self, backbone: Transformer, weights: str) -> None:
         self.backbone = [backbone]  # in a list, so that it is no child of its own child
         self.eps = backbone.config.norm_eps

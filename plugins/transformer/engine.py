@@ -53,6 +53,9 @@ class _Cache(ctypes.Structure):
 class NativeTransformer:
     """An engine (``wishbone.plugins.engines.Engine``) for float32 sums and float32 caches."""
 
+    narrow = False
+    """States in bfloat16 are not taken."""
+
     def __init__(self, backbone: Transformer, weights: str) -> None:
         """Packs the weights. Raises ``NativeMissing``, and ``ValueError`` for odd shapes."""
         config = backbone.config

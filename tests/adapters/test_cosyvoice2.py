@@ -4,7 +4,8 @@ from random import Random
 
 import pytest
 
-from wishbone.adapters.cosyvoice2 import CosyVoice2, share_frames, split_words
+from wishbone.adapters.cosyvoice2 import CosyVoice2
+from wishbone.adapters.cosyvoice2_rules import share_frames, split_words
 from wishbone.core.errors import CapabilityError, ConfigError, DataError
 from wishbone.core.interfaces import IGNORE, CodeSpace, Sample, TextSpace
 

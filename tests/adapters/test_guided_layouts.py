@@ -38,12 +38,12 @@ def xy():
     )
 
 
-def said(system, prompt, speak=pipeline.frames, blank=False):
+def said(system, prompt, guide=None, blank=False):
     utterance, ids = pipeline.Utterance(), system.tokenizer.encode("hello there")
     ids = blanked(ids, SPACE) if blank else ids
     sampler = Sampler(system.sampling, system.decoder.codes)
-    begin = prefix(system, prompt)
-    codes = list(speak(system, [ids], prompt, sampler, begin, utterance))
+    begin = prefix(system.model, system.layout, prompt)
+    codes = list(pipeline.frames(system, [ids], prompt, sampler, begin, utterance, guide))
     return codes, tuple(utterance.global_codes)
 
 
@@ -61,12 +61,12 @@ def test_scale_0_knows_neither_text_nor_speaker(system):
     count = system.decoder.codes.global_count
     prompt = Prompt(global_codes=(1, 2, 3)[:count])
     drops = ("text", "speaker")
-    nothing, told = said(system, prompt, Guide(system, 0.0, drops).frames)
+    nothing, told = said(system, prompt, Guide(system, 0.0, drops))
     plain, _ = said(system, prompt_without(prompt, drops), blank=True)
     assert nothing == plain and told == tuple(prompt.global_codes)
     whole, _ = said(system, prompt)
     assert whole != nothing
-    assert said(system, prompt, Guide(system, 3.0, drops).frames)[0] not in (whole, nothing)
+    assert said(system, prompt, Guide(system, 3.0, drops))[0] not in (whole, nothing)
 
 
 def test_the_first_stream_alone_draws_the_voice():
@@ -74,7 +74,7 @@ def test_the_first_stream_alone_draws_the_voice():
     system.tokenizer.space = SPACE
     system.model.eval().requires_grad_(False)
     _, drawn = said(system, Prompt())
-    _, guided = said(system, Prompt(), Guide(system, 3.0, ["speaker"]).frames)
+    _, guided = said(system, Prompt(), Guide(system, 3.0, ["speaker"]))
     assert guided == drawn and len(drawn) == 3
 
 

@@ -16,21 +16,10 @@ from wishbone.adapters.spark import SPARK_MARKS, Spark
 from wishbone.core import pipeline
 from wishbone.core.audio import Audio
 from wishbone.core.errors import ConfigError, DataError
-from wishbone.core.interfaces import (
-    IGNORE,
-    CodeSpace,
-    Draw,
-    Emit,
-    Feed,
-    Prompt,
-    Sample,
-    Stop,
-    Tell,
-    TextSpace,
-    Wait,
-)
+from wishbone.core.interfaces import IGNORE, CodeSpace, Prompt, Sample, TextSpace
 from wishbone.core.prompt import prefix
 from wishbone.core.sampling import Sampler
+from wishbone.core.session import Draw, Emit, Feed, NeedText, SetSpeaker, Stop
 from wishbone.core.testing import check_class
 from wishbone.core.voice import Voice
 from wishbone.plugins.heads.head import LinearHead, LinearHeadConfig
@@ -84,23 +73,23 @@ def test_golden_respark_with_properties():
 
 
 def speak(part, prompt, text, draws):
-    turn, fed, told, emitted, wishes = part.start(prompt), [], [], [], []
+    session, fed, told, emitted, wishes = part.start(prompt), [], [], [], []
     draws = list(draws)
-    while not isinstance(action := turn.next(), Stop):
+    while not isinstance(action := session.next(), Stop):
         match action:
             case Feed(positions):
                 fed += [(table, row[0]) for table, row in positions]
-            case Tell(codes):
+            case SetSpeaker(codes):
                 told.append(codes)
             case Emit(code):
                 emitted.append(code[0])
-            case Wait():
-                turn.give_text(text)
-                turn.end_text()
+            case NeedText():
+                session.give_text(text)
+                session.end_text()
             case Draw():
                 wishes.append(action)
                 assert draws[0] not in action.banned
-                turn.drawn((draws.pop(0),))
+                session.drawn((draws.pop(0),))
     return named(part, fed), told, emitted, wishes
 
 
@@ -138,8 +127,8 @@ def test_a_voice_is_drawn_among_global_codes_alone_and_told_before_speech():
         layout(min_code_ratio=0), Prompt(instruct=[900]), [2], [7, 8, 9, 10, 8191, 8192]
     )
     assert told == [(7, 8, 9, 10)] and emitted == [8191]
-    assert all(w.whole and set(w.banned) == set(range(4096, 8193)) for w in wishes[:4])
-    assert not any(w.whole for w in wishes[4:])
+    assert all(w.utterance_level and set(w.banned) == set(range(4096, 8193)) for w in wishes[:4])
+    assert not any(w.utterance_level for w in wishes[4:])
 
 
 def test_a_voice_of_another_codec_is_refused():
@@ -218,7 +207,7 @@ def test_a_toy_system_learns_and_speaks_with_the_voice_it_drew(learnt):
 def spoken(system, text, prompt):
     said = pipeline.Utterance()
     sampler = Sampler(system.sampling, system.decoder.codes)
-    begin = prefix(system, prompt)
+    begin = prefix(system.model, system.layout, prompt)
     ids = system.tokenizer.encode(text)
     return list(pipeline.frames(system, [ids], prompt, sampler, begin, said)), said
 

@@ -15,20 +15,10 @@ from toy_codecs import HOP, RATE, learn, toy_system, utterance
 from wishbone.adapters.xy import XY
 from wishbone.core import pipeline
 from wishbone.core.errors import CapabilityError, ConfigError
-from wishbone.core.interfaces import (
-    IGNORE,
-    CodeSpace,
-    Draw,
-    Emit,
-    Feed,
-    Prompt,
-    Sample,
-    Stop,
-    TextSpace,
-    Wait,
-)
+from wishbone.core.interfaces import IGNORE, CodeSpace, Prompt, Sample, TextSpace
 from wishbone.core.prompt import prefix
 from wishbone.core.sampling import Sampler
+from wishbone.core.session import Draw, Emit, Feed, NeedText, Stop
 from wishbone.core.testing import check_class
 from wishbone.core.voice import Voice
 from wishbone.plugins.heads.channels import ChannelsHead, ChannelsHeadConfig
@@ -94,17 +84,17 @@ def test_the_last_code_of_the_codec_is_a_code():
 
 
 def speak(part, prompt, text, script):
-    """Drive a turn: ``script`` maps (row, codebook) to a code, everything else ends."""
-    turn, fed, emitted, wishes = part.start(prompt), [], [], []
-    while not isinstance(action := turn.next(), Stop):
+    """Drive a session: ``script`` maps (row, codebook) to a code, everything else ends."""
+    session, fed, emitted, wishes = part.start(prompt), [], [], []
+    while not isinstance(action := session.next(), Stop):
         match action:
             case Feed(positions):
                 fed += [row for table, row in positions if table == 0]
             case Emit(code):
                 emitted.append(code)
-            case Wait():
-                turn.give_text(text)
-                turn.end_text()
+            case NeedText():
+                session.give_text(text)
+                session.end_text()
             case Draw():
                 wishes.append(action)
                 books, t = range(part.codes.codebooks), len(fed)
@@ -114,7 +104,7 @@ def speak(part, prompt, text, script):
                     wanted = script(t, book) if wish.forced is None else wish.forced
                     assert wanted not in wish.banned, (t, book)
                     drawn.append(wanted)
-                turn.drawn(tuple(drawn))
+                session.drawn(tuple(drawn))
     return fed, emitted, wishes, action.reason
 
 
@@ -186,15 +176,15 @@ class Swapped(XY):
     """Emits the codes of two channels in each other's place."""
 
     def start(self, prompt):
-        turn = super().start(prompt)
-        right = turn.next
+        session = super().start(prompt)
+        right = session.next
 
         def next_():
             action = right()
             return Emit(action.code[::-1]) if isinstance(action, Emit) else action
 
-        turn.next = next_
-        return turn
+        session.next = next_
+        return session
 
 
 @pytest.mark.parametrize("cls", [NotDelayed, Swapped])
@@ -237,7 +227,9 @@ def test_a_toy_system_goes_on_from_a_prompt(learnt):
     said = pipeline.Utterance()
     prompt = voice.prompt(system)
     sampler = Sampler(system.sampling, system.decoder.codes)
-    codes = pipeline.frames(system, [ids], prompt, sampler, prefix(system, prompt), said)
+    codes = pipeline.frames(
+        system, [ids], prompt, sampler, prefix(system.model, system.layout, prompt), said
+    )
     assert list(codes) == list(map(tuple, sample.speech[11:]))
 
 

@@ -8,7 +8,7 @@ from wishbone.core import guidance, pipeline
 from wishbone.core.errors import CapabilityError, ConfigError
 from wishbone.core.guidance import Guide, blanked, guided, prompt_without, sample_without
 from wishbone.core.interfaces import Head, Prompt, Sample, TextSpace
-from wishbone.core.pair import Pair
+from wishbone.core.model import BatchRows
 from wishbone.core.prompt import prefix
 from wishbone.core.sampling import Sampler, Sampling
 from wishbone.core.serve.server import Request, Server
@@ -60,7 +60,7 @@ def test_scale_1_is_plain_decoding_and_makes_no_second_stream(fields, monkeypatc
     monkeypatch.setattr(
         Sampler, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1]
     )
-    monkeypatch.setattr(guidance, "Pair", lambda *a: pytest.fail("a second stream"))
+    monkeypatch.setattr(guidance, "GuidedRows", lambda *a: pytest.fail("a second stream"))
     before, calls = torch.get_rng_state(), len(system.model.backbone.calls)
     codes, samples = spoken(system, voice=VOICE, scale=1.0)
     again = len(system.model.backbone.calls) - calls
@@ -87,17 +87,18 @@ def test_scale_0_is_the_stream_without_the_condition(fields, cls):
 def test_scale_0_without_the_text_is_what_blank_text_says():
     system = system_that_drops(["text"])
     ids = system.tokenizer.encode(TEXT)
-    begin = prefix(system, Prompt())
+    begin = prefix(system.model, system.layout, Prompt())
 
-    def say(shown, speak):
+    def say(shown, guide=None):
         sampler = Sampler(system.sampling, system.decoder.codes, 3)
-        return list(speak(system, [shown], Prompt(), sampler, begin, pipeline.Utterance()))
+        utterance = pipeline.Utterance()
+        return list(pipeline.frames(system, [shown], Prompt(), sampler, begin, utterance, guide))
 
     blank = blanked(ids, system.tokenizer.space)
     assert set(blank) == {0, 27, 28} and [i > 26 for i in ids] == [i > 26 for i in blank]
-    unread = say(blank, pipeline.frames)
-    assert say(ids, Guide(system, 0.0, ["text"]).frames) == unread
-    assert say(ids, pipeline.frames) != unread
+    unread = say(blank)
+    assert say(ids, Guide(system, 0.0, ["text"])) == unread
+    assert say(ids) != unread
 
 
 def test_the_wrong_formula_would_be_seen(monkeypatch):
@@ -111,21 +112,20 @@ def test_the_wrong_formula_would_be_seen(monkeypatch):
 def test_the_logits_of_the_first_draw_are_those_of_two_models(monkeypatch):
     system = system_that_drops(PROMPT, form="unistream")
     seen = []
-    plain = Sampler.draw_from
 
-    def watch(self, logits, action):
-        seen.append(logits)
-        return plain(self, logits, action)
+    def watch(conditioned, unconditioned, scale):
+        seen.append(guided(conditioned, unconditioned, scale))
+        return seen[-1]
 
-    monkeypatch.setattr(Sampler, "draw_from", watch)
+    monkeypatch.setattr(guidance, "guided", watch)
     spoken(system, "We go.", VOICE, scale=2.5)
     rows = []
     for prompt in (VOICE.prompt(system), Prompt()):
-        turn = system.layout.start(prompt)
-        turn.give_text(system.tokenizer.encode("We go."))
-        turn.end_text()
+        session = system.layout.start(prompt)
+        session.give_text(system.tokenizer.encode("We go."))
+        session.end_text()
         positions = []
-        while hasattr(action := turn.next(), "positions") or type(action).__name__ == "Wait":
+        while hasattr(action := session.next(), "positions") or type(action).__name__ == "NeedText":
             positions += getattr(action, "positions", [])
         state = system.model.backbone.init_state(1)
         rows.append(system.model.head(system.model.advance(positions, state)[0]))
@@ -138,14 +138,14 @@ def test_the_logits_of_the_first_draw_are_those_of_two_models(monkeypatch):
 @pytest.mark.parametrize("fields", FORMS)
 def test_both_streams_are_fed_what_was_drawn(fields, drops, monkeypatch):
     system, fed = system_that_drops(drops, **fields), [[], []]
-    plain = Pair.advance
+    plain = BatchRows.advance
 
     def watch(self, rows):
         for said, row in zip(fed, rows, strict=True):
             said += [ids for table, ids in row if table == 0]
         return plain(self, rows)
 
-    monkeypatch.setattr(Pair, "advance", watch)
+    monkeypatch.setattr(BatchRows, "advance", watch)
     codes, _ = spoken(system, "We speak of one thing.", VOICE, scale=2.0)
     drawn = codes[0]
     # the last code may end the utterance by its length, and is fed no more
@@ -176,7 +176,7 @@ def test_a_kept_state_is_where_the_first_stream_begins():
 def test_without_a_prompt_there_is_nothing_to_do_without(monkeypatch):
     system = system_that_drops(PROMPT)
     plain = spoken(system)
-    monkeypatch.setattr(guidance, "Pair", lambda *a: pytest.fail("a second stream"))
+    monkeypatch.setattr(guidance, "GuidedRows", lambda *a: pytest.fail("a second stream"))
     codes, samples = spoken(system, scale=3.0)
     assert codes == plain[0] and torch.equal(samples, plain[1])
 
@@ -218,7 +218,7 @@ def test_rows_of_a_pair_share_nothing(cls):
     alone = [model.backbone.init_state(1), model.backbone.init_state(1)]
     hidden = [None, None]
     alone[0] = model.advance(long, alone[0])[1]
-    pair = Pair(model, alone)
+    pair = model.rows(alone)
     for step in rows:
         pair.advance(step)
         for index, row in enumerate(step):

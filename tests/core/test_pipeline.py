@@ -136,14 +136,14 @@ def test_pieces_of_ids_are_taken_only_when_the_layout_wants_them():
             yield word
 
     sampler = Sampler(system.sampling, system.decoder.codes)
-    begin = prefix(system, Prompt())
+    begin = prefix(system.model, system.layout, Prompt())
     utterance = pipeline.Utterance()
     codes = pipeline.frames(system, pieces(), Prompt(), sampler, begin, utterance)
     next(codes)
     assert len(taken) == 3
     list(codes)
     assert len(taken) == 5 and utterance.reason
-    assert torch.equal(begin["h"], prefix(system, Prompt())["h"])
+    assert torch.equal(begin["h"], prefix(system.model, system.layout, Prompt())["h"])
 
 
 def test_it_fits_on_a_page_or_three():

@@ -4,9 +4,10 @@ import pytest
 import torch
 from tiny_system import Recurrent
 
+from wishbone.core import state_batch
 from wishbone.core.errors import CapabilityError, WishboneError
 from wishbone.core.interfaces import Caps
-from wishbone.core.serve.pool import Pool
+from wishbone.core.state_batch import Pool
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.transformer.backbone import Transformer
@@ -162,7 +163,7 @@ def test_a_state_that_grows_and_does_not_count_is_refused():
 def test_the_check_sees_a_pool_that_disturbs_others(monkeypatch):
     """Negative control: without copying aside, a slot that rests is changed by the step."""
     backbone = backbone_of(RWKV7)
-    monkeypatch.setattr(Pool, "_put", lambda self, rows, parts: None)
+    monkeypatch.setattr(state_batch, "write_rows", lambda state, rows, values: None)
     pool = Pool(backbone, 2)
     a, b = pool.join(), pool.join()
     x = torch.randn(3, backbone.width)

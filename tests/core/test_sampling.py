@@ -1,13 +1,15 @@
 """Draws against the distributions they must have, with fixed seeds."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 
 from wishbone.core.errors import ConfigError, WishboneError
-from wishbone.core.interfaces import CodeSpace, Draw, Head
+from wishbone.core.interfaces import CodeSpace, Head
 from wishbone.core.sampling import Sampler, Sampling, choose
+from wishbone.core.session import Draw
 
 DRAWS = 4000
 TOLERANCE = 0.035
@@ -124,7 +126,7 @@ def sampler(seed=0, **fields):
 
 
 def draw(one, count, **fields):
-    return [one.draw(Fixed(), torch.zeros(3), Draw(**fields)) for _ in range(count)]
+    return [one.draw(Draw(**fields), partial(Fixed().sample, torch.zeros(3))) for _ in range(count)]
 
 
 def test_requests_do_not_share_a_generator():
@@ -158,7 +160,7 @@ def test_a_new_utterance_forgets():
 
 def test_codebooks_may_be_allowed_different_ids():
     each = (Draw(forced=2), Draw(banned=(0, 1, 4)))
-    drawn = draw(sampler(repetition_window=0), 60, each=each)
+    drawn = draw(sampler(repetition_window=0), 60, per_codebook=each)
     assert {first for first, _ in drawn} == {2}
     assert {second for _, second in drawn} == {2, 3}
     # the control: without it, both codebooks give every id
@@ -167,7 +169,7 @@ def test_codebooks_may_be_allowed_different_ids():
 
 def test_codes_of_the_whole_utterance_are_no_repetition():
     one = sampler(top_k=1)
-    assert {first for first, _ in draw(one, 20, whole=True)} == {0}
+    assert {first for first, _ in draw(one, 20, utterance_level=True)} == {0}
     # nothing was counted: the first code of speech may be the same
     assert draw(one, 1)[0][0] == 0
     # the control: codes of speech are counted

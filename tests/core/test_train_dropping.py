@@ -13,18 +13,8 @@ from wishbone.adapters.spark import Spark
 from wishbone.adapters.xy import XY
 from wishbone.core.errors import CapabilityError, ConfigError, DataError
 from wishbone.core.guidance import CONDITIONS, Guide, prompt_without, sample_without
-from wishbone.core.interfaces import (
-    IGNORE,
-    CodeSpace,
-    Draw,
-    Emit,
-    Feed,
-    Prompt,
-    Sample,
-    Stop,
-    TextSpace,
-    Wait,
-)
+from wishbone.core.interfaces import IGNORE, CodeSpace, Prompt, Sample, TextSpace
+from wishbone.core.session import Draw, Emit, Feed, NeedText, Stop
 from wishbone.core.speaker import build
 from wishbone.core.spec import read
 from wishbone.core.train.dropping import Drop, dropping
@@ -59,18 +49,18 @@ def replayed(layout, sample):
     """What a request feeds, and draws, whose draws are what training wants to hear."""
     laid = layout.train(sample, Random(0))
     wanted = iter([int(t) for t in laid.targets.flatten() if t != IGNORE])
-    turn = layout.start(replace(sample.prompt, instruct=sample.instruct))
-    turn.give_text(sample.text)
-    turn.end_text()
+    session = layout.start(replace(sample.prompt, instruct=sample.instruct))
+    session.give_text(sample.text)
+    session.end_text()
     fed, drawn = [], 0
-    while not isinstance(action := turn.next(), Stop):
+    while not isinstance(action := session.next(), Stop):
         match action:
             case Feed(positions):
                 fed += positions
             case Draw():
-                turn.drawn((next(wanted),))
+                session.drawn((next(wanted),))
                 drawn += 1
-            case Wait():
+            case NeedText():
                 raise AssertionError("all text was given")
             case Emit():
                 pass

@@ -11,7 +11,7 @@ import statistics
 import pytest
 import torch
 
-from wishbone.core.serve.pool import Pool
+from wishbone.core.state_batch import Pool
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.rwkv7 import graph as rwkv7_graph
 from wishbone.plugins.rwkv7.backbone import RWKV7

@@ -67,7 +67,7 @@ def codes_of(system, case, pieces, instruct=False):
         speech=[(code,) for code in case.get("speech", ())],
     )
     sampler = Sampler(Sampling(greedy=True), CODES)
-    begin = prefix(system, prompt)
+    begin = prefix(system.model, system.layout, prompt)
     drawn = pipeline.frames(system, pieces, prompt, sampler, begin, Utterance())
     return [code for (code,) in drawn]
 

@@ -6,7 +6,7 @@ from engine_threads import same_from_many_threads
 
 from wishbone.core.errors import CapabilityError, WishboneError
 from wishbone.core.replay import Replay, bucket
-from wishbone.core.serve.pool import Pool
+from wishbone.core.state_batch import Pool
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.graph import StaticRWKV7, attach

@@ -7,7 +7,7 @@ from engine_threads import same_from_many_threads
 from wishbone.core import replay as replays
 from wishbone.core.errors import CapabilityError
 from wishbone.core.replay import Replay
-from wishbone.core.serve.pool import Pool
+from wishbone.core.state_batch import Pool
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.attention import step
 from wishbone.plugins.transformer.backbone import Transformer

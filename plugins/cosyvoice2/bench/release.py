@@ -84,16 +84,17 @@ class Release(Speaking):
 
     def logits(self, codes: Tensor) -> Tensor:
         """codes [N] -> [X] after the request's prompt, its text and them, one step for each."""
-        from wishbone.core.interfaces import Draw, Feed, Layout
+        from wishbone.core.interfaces import Layout
+        from wishbone.core.session import Draw, Feed
 
-        model, turn = self.system.model, self.system.layout.start(self.voice.prompt(self.system))
+        model, session = self.system.model, self.system.layout.start(self.voice.prompt(self.system))
         positions: list[Any] = []
         given = False
-        while not isinstance(action := turn.next(), Draw):
+        while not isinstance(action := session.next(), Draw):
             if isinstance(action, Feed):
                 positions.extend(action.positions)
             else:
-                turn.end_text() if given else turn.give_text(self.request.text)
+                session.end_text() if given else session.give_text(self.request.text)
                 given = True
         state = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
         hidden, state = model.advance(positions, state)

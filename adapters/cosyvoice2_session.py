@@ -7,21 +7,24 @@ are those of cosyvoice/llm/llm.py (``inference``, ``inference_bistream``).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import TYPE_CHECKING
 
-from wishbone.core.errors import CapabilityError, DataError
-from wishbone.core.interfaces import Action, Draw, Emit, Feed, Prompt, Stop, Wait
-from wishbone.core.turn import SteppedTurn, Steps
+from wishbone.adapters.cosyvoice2_rules import MARKS, SOS, SPEECH, TASK, TEXT, SequenceRules
+from wishbone.core.errors import DataError
+from wishbone.core.interfaces import Prompt
+from wishbone.core.session import (
+    Action,
+    Draw,
+    Emit,
+    Feed,
+    NeedText,
+    Position,
+    SteppedSession,
+    Steps,
+    Stop,
+)
 
-if TYPE_CHECKING:
-    from wishbone.adapters.cosyvoice2 import CosyVoice2
-
-SPEECH, TEXT, MARKS = 0, 1, 2
-SOS, TASK = (MARKS, (0,)), (MARKS, (1,))
-END_OF_PROMPT = "<|endofprompt|>"
-"""Closes an instruction; the tokenizer must know it as a special."""
-
-Position = tuple[int, tuple[int, ...]]
+START, BEGIN_SPEECH = (MARKS, (SOS,)), (MARKS, (TASK,))
+"""The positions of the two marks."""
 
 
 def text(ids: Iterable[int]) -> list[Position]:
@@ -34,18 +37,18 @@ def speech(codes: Iterable[int]) -> list[Position]:
     return [(SPEECH, (code,)) for code in codes]
 
 
-class CosyVoice2Turn(SteppedTurn):
+class CosyVoice2Session(SteppedSession):
     """Text comes in by ``give_text``, actions go out by ``next``, in the form the layout names.
 
     Text and codes of the prompt stand in the sequence as if the utterance had begun with them. The
-    actions before the first ``Wait`` depend on the prompt alone, so their state can be kept.
+    actions before the first ``NeedText`` depend on the prompt alone, so their state can be kept.
     """
 
-    def __init__(self, layout: CosyVoice2, prompt: Prompt) -> None:
+    def __init__(self, rules: SequenceRules, prompt: Prompt) -> None:
         super().__init__()
-        self._layout = layout
-        self._config = layout.config
-        self._instruct = close_instruct(prompt.instruct, layout)
+        self._rules = rules
+        self._config = rules.config
+        self._instruct = rules.close_instruct(prompt.instruct)
         self._prompt_text = list(prompt.text)
         self._prompt = [frame[0] for frame in prompt.speech]
         self._prompt_ends = prompt.word_ends
@@ -67,12 +70,12 @@ class CosyVoice2Turn(SteppedTurn):
         yield Feed(speech((code,)))
 
     def _unistream(self) -> Steps:
-        yield Feed([SOS, *text(self._instruct), *text(self._prompt_text)])
+        yield Feed([START, *text(self._instruct), *text(self._prompt_text)])
         yield from self._wait_for_the_end()
         if not self._text:
             yield Stop("end")
             return
-        yield Feed([*text(self._text), TASK, *speech(self._prompt)])
+        yield Feed([*text(self._text), BEGIN_SPEECH, *speech(self._prompt)])
         yield from self._finish(*self._code_bounds())
 
     def _code_bounds(self) -> tuple[int, int]:
@@ -82,13 +85,13 @@ class CosyVoice2Turn(SteppedTurn):
 
     def _finish(self, fewest: int, most: int) -> Steps:
         """Everything after TASK: codes until the end is drawn, within bounds."""
-        layout = self._layout
+        rules = self._rules
         every = self._config.parity == "upstream" or not self._config.fill
-        never = () if every else (layout.unused, layout.fill)
-        for said in range(most):
-            early = (layout.eos,) if said < fewest else ()
+        never = () if every else (rules.unused, rules.fill)
+        for spoken in range(most):
+            early = (rules.eos,) if spoken < fewest else ()
             code = yield from self._code(*never, *early)
-            if code >= layout.eos:
+            if code >= rules.eos:
                 yield Stop("end")
                 return
             yield from self._say(code)
@@ -104,84 +107,84 @@ class CosyVoice2Turn(SteppedTurn):
                 where="the prompt of a bistream request with pace: ratio",
                 do="Use form: unistream, pace: words, or a prompt that is spoken more slowly.",
             )
-        yield Feed([SOS, *text(self._instruct)])
-        begin = said = 0
+        yield Feed([START, *text(self._instruct)])
+        begin = spoken = 0
         while True:
             while len(self._prompt_text) + len(self._text) - begin < n and not self._ended:
-                yield Wait()
+                yield NeedText()
             row = self._prompt_text + self._text
             if len(row) - begin < n:
                 break
-            said += yield from self._block(row[begin : begin + n], m)
+            spoken += yield from self._block(row[begin : begin + n], m)
             begin += n
         yield from self._wait_for_the_end()
         if not self._text:
             yield Stop("end")
             return
         row = self._prompt_text + self._text
-        yield Feed([*text(row[begin:]), TASK, *speech(self._prompt)])
+        yield Feed([*text(row[begin:]), BEGIN_SPEECH, *speech(self._prompt)])
         fewest, most = self._code_bounds()
-        yield from self._finish(fewest - said, max(most - said, 1))
+        yield from self._finish(fewest - spoken, max(most - spoken, 1))
 
     def _block(self, ids: Sequence[int], count: int) -> Generator[Action, None, int]:
         """``count`` codes after some text, the prompt's first; how many of them were drawn."""
-        layout = self._layout
-        known, self._prompt = self._prompt[:count], self._prompt[count:]
-        yield Feed([*text(ids), *speech(known)])
-        missing = count - len(known)
+        rules = self._rules
+        prompt_codes, self._prompt = self._prompt[:count], self._prompt[count:]
+        yield Feed([*text(ids), *speech(prompt_codes)])
+        missing = count - len(prompt_codes)
         for _ in range(missing):
-            code = yield from self._code(layout.eos, layout.unused, layout.fill)
+            code = yield from self._code(rules.eos, rules.unused, rules.fill)
             yield from self._say(code)
         if missing:
-            yield from self._code(forced=layout.fill)
+            yield from self._code(forced=rules.fill)
         return missing
 
     def _words(self) -> Steps:
         """One block a word, as in training; the model says when it wants the next word."""
-        layout, ahead = self._layout, self._config.lookahead_words
-        prompt_words = layout.words(self._prompt_text)
-        ends = layout.word_ends(prompt_words, len(self._prompt), self._prompt_ends)
-        yield Feed([SOS, *text(self._instruct)])
+        rules, ahead = self._rules, self._config.lookahead_words
+        prompt_words = rules.words(self._prompt_text)
+        ends = rules.word_ends(prompt_words, len(self._prompt), self._prompt_ends)
+        yield Feed([START, *text(self._instruct)])
         if self._prompt and not prompt_words:
             # speech of which no word is known comes before all words
             yield Feed(speech(self._prompt))
             self._prompt = []
-        word = fed = said = 0
+        word = fed = spoken = 0
         while True:
             count = word + ahead + 1
-            words = prompt_words + layout.words(self._text)
+            words = prompt_words + rules.words(self._text)
             while len(words) <= count and not self._ended:
-                yield Wait()
-                words = prompt_words + layout.words(self._text)
+                yield NeedText()
+                words = prompt_words + rules.words(self._text)
             if len(words) <= count:
                 break
-            ids = [row for each in words[fed:count] for row in each]
-            known = self._prompt[said : ends[word]] if word < len(ends) else []
-            yield Feed([*text(ids), *speech(known)])
+            ids = [row for one in words[fed:count] for row in one]
+            prompt_codes = self._prompt[spoken : ends[word]] if word < len(ends) else []
+            yield Feed([*text(ids), *speech(prompt_codes)])
             if word >= len(ends):
                 yield from self._say_word(words[word])
-            said, fed, word = said + len(known), count, word + 1
+            spoken, fed, word = spoken + len(prompt_codes), count, word + 1
         if not self._text:
             yield Stop("end")
             return
-        ids = [row for each in words[fed:] for row in each]
-        yield Feed([*text(ids), TASK, *speech(self._prompt[said:])])
+        ids = [row for one in words[fed:] for row in one]
+        yield Feed([*text(ids), BEGIN_SPEECH, *speech(self._prompt[spoken:])])
         left = words[max(word, len(prompt_words)) :]
         fewest = self._config.min_codes_per_word * len(left)
-        yield from self._finish(fewest, sum(self._most_codes(each) for each in left))
+        yield from self._finish(fewest, sum(self._most_codes(one) for one in left))
 
     def _most_codes(self, word: Sequence[int]) -> int:
         return self._config.word_base + self._config.word_per_id * len(word)
 
     def _say_word(self, word: Sequence[int]) -> Steps:
-        layout = self._layout
-        for said in range(self._most_codes(word)):
-            early = (layout.fill,) if said < self._config.min_codes_per_word else ()
-            code = yield from self._code(layout.eos, layout.unused, *early)
-            if code == layout.fill:
+        rules = self._rules
+        for spoken in range(self._most_codes(word)):
+            early = (rules.fill,) if spoken < self._config.min_codes_per_word else ()
+            code = yield from self._code(rules.eos, rules.unused, *early)
+            if code == rules.fill:
                 return
             yield from self._say(code)
-        yield from self._draw(Draw(forced=layout.fill, cut=True))
+        yield from self._draw(Draw(forced=rules.fill, cut=True))
 
     def _ratio_upstream(self) -> Steps:
         """The public code's bistream, id by id, with what differs from training left in.
@@ -190,15 +193,15 @@ class CosyVoice2Turn(SteppedTurn):
         reach are dropped; a prompt of whole blocks is followed by a block without text; nothing
         bounds the length; ids that mean nothing at their place raise ``DataError``.
         """
-        layout, (n, m) = self._layout, self._config.mix
-        pending: list[Position] = [SOS]
+        rules, (n, m) = self._rules, self._config.mix
+        pending: list[Position] = [START]
         waiting = self._instruct + self._prompt_text
         prompt = self._prompt
         next_fill = (len(prompt) // m + 1) * m - len(prompt)
         drawn, filled, read = 0, False, 0
         while True:
             while read == len(self._text) and not self._ended:
-                yield Wait()
+                yield NeedText()
             if read == len(self._text):
                 break
             waiting.append(self._text[read])
@@ -216,9 +219,9 @@ class CosyVoice2Turn(SteppedTurn):
             filled = False
             while not filled:
                 yield Feed(pending)
-                forced = layout.fill if drawn == next_fill else None
-                code = yield from self._code(layout.eos, forced=forced)
-                filled = code == layout.fill
+                forced = rules.fill if drawn == next_fill else None
+                code = yield from self._code(rules.eos, forced=forced)
+                filled = code == rules.fill
                 if filled:
                     next_fill = drawn + m + 1
                 else:
@@ -226,30 +229,16 @@ class CosyVoice2Turn(SteppedTurn):
                     yield Emit((code,))
                     pending = speech((code,))
                 drawn += 1
-        yield Feed([*pending, *text(waiting), TASK])
-        while (code := (yield from self._code())) != layout.eos:
+        yield Feed([*pending, *text(waiting), BEGIN_SPEECH])
+        while (code := (yield from self._code())) != rules.eos:
             self._refuse_extra(code)
             yield from self._say(code)
         yield Stop("end")
 
     def _refuse_extra(self, code: int) -> None:
-        if code >= self._layout.codes.size:
+        if code >= self._rules.codes.size:
             raise DataError(
                 f"The model drew id {code}, which is no code, where it cannot be understood.",
                 where="a bistream request with parity: upstream",
                 do="Use parity: right, which keeps such ids from being drawn.",
             )
-
-
-def close_instruct(ids: Sequence[int], layout: CosyVoice2) -> list[int]:
-    """The instruction with its closing marker, which is added only if it is missing."""
-    if not ids:
-        return []
-    marker = layout.text.specials.get(END_OF_PROMPT)
-    if marker is None:
-        raise CapabilityError(
-            f"The tokenizer has no id for {END_OF_PROMPT}, so an instruction would be spoken.",
-            where="Prompt.instruct given to the cosyvoice2 layout",
-            do="Leave the instruction out, or use a tokenizer with this special.",
-        )
-    return list(ids) if marker in ids else [*ids, marker]

@@ -6,17 +6,8 @@ import pytest
 
 from wishbone.adapters.cosyvoice2 import CosyVoice2
 from wishbone.core.errors import CapabilityError, DataError
-from wishbone.core.interfaces import (
-    CodeSpace,
-    Draw,
-    Emit,
-    Feed,
-    Prompt,
-    Sample,
-    Stop,
-    TextSpace,
-    Wait,
-)
+from wishbone.core.interfaces import CodeSpace, Prompt, Sample, TextSpace
+from wishbone.core.session import Draw, Emit, Feed, NeedText, Stop
 
 EOS, UNUSED, FILL = 6561, 6562, 6563
 CLOSING = frozenset({100, 101})
@@ -30,23 +21,23 @@ def layout(**fields):
 
 
 class Run:
-    """Drives a turn: draws come from ``script``, pieces of text are given at each ``Wait``."""
+    """Drive a session: draws come from ``script``, text is given at each ``NeedText``."""
 
     def __init__(self, part, pieces, script=(), prompt=None, most=10_000):
         self.fed, self.emitted, self.draws = [], [], []
-        turn, pieces, script = part.start(prompt or Prompt()), list(pieces), list(script)
+        session, pieces, script = part.start(prompt or Prompt()), list(pieces), list(script)
         self.before_wait = None
         for _ in range(most):
-            action = turn.next()
+            action = session.next()
             match action:
                 case Feed(positions):
                     self.fed += [(table, row[0]) for table, row in positions]
                 case Emit(code):
                     self.emitted.append(code[0])
-                case Wait():
+                case NeedText():
                     if self.before_wait is None:
                         self.before_wait = len(self.fed)
-                    turn.give_text(pieces.pop(0)) if pieces else turn.end_text()
+                    session.give_text(pieces.pop(0)) if pieces else session.end_text()
                 case Draw(banned, forced):
                     if forced is None or script[:1] == [forced]:
                         id = script.pop(0) if script else 7
@@ -54,10 +45,10 @@ class Run:
                         id = forced
                     assert id not in banned, (id, banned, len(self.draws))
                     self.draws.append((id, banned, forced))
-                    turn.drawn((id,))
+                    session.drawn((id,))
                 case Stop(reason):
                     self.reason = reason
-                    assert turn.next() == action
+                    assert session.next() == action
                     return
         raise AssertionError("never stopped")
 
@@ -267,13 +258,13 @@ def test_the_tail_of_a_prompt_belongs_to_its_last_word():
 
 def test_words_wait_only_for_the_text_in_front():
     part = paced()
-    turn = part.start(Prompt())
-    assert isinstance(turn.next(), Feed) and turn.next() == Wait()
-    turn.give_text(WORDS[:5])
-    assert turn.next() == Wait(), "the second word may be the last one"
-    turn.give_text(WORDS[5:6])
-    assert turn.next() == Feed([(1, (row,)) for row in WORDS[:5]])
-    assert isinstance(turn.next(), Draw)
+    session = part.start(Prompt())
+    assert isinstance(session.next(), Feed) and session.next() == NeedText()
+    session.give_text(WORDS[:5])
+    assert session.next() == NeedText(), "the second word may be the last one"
+    session.give_text(WORDS[5:6])
+    assert session.next() == Feed([(1, (row,)) for row in WORDS[:5]])
+    assert isinstance(session.next(), Draw)
 
 
 def test_words_have_bounds():
@@ -288,10 +279,10 @@ def test_words_have_bounds():
 
 
 def test_a_draw_must_be_answered():
-    turn = layout().start(Prompt())
-    turn.give_text([1])
-    turn.end_text()
-    while not isinstance(turn.next(), Draw):
+    session = layout().start(Prompt())
+    session.give_text([1])
+    session.end_text()
+    while not isinstance(session.next(), Draw):
         pass
     with pytest.raises(RuntimeError, match="not told"):
-        turn.next()
+        session.next()

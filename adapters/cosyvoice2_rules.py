@@ -1,0 +1,188 @@
+"""What training and speaking know alike of the cosyvoice2 layout: its fields, ids and words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from wishbone.core.errors import CapabilityError, ConfigError, DataError
+from wishbone.core.interfaces import CodeSpace, TextSpace
+
+SPEECH, TEXT, MARKS = 0, 1, 2
+"""Indices into ``CosyVoice2.tables``."""
+
+SOS, TASK = 0, 1
+"""Rows of the table of marks."""
+
+END_OF_PROMPT = "<|endofprompt|>"
+"""Closes an instruction; the tokenizer must know it as a special."""
+
+
+@dataclass
+class CosyVoice2Config:
+    """Schema of the slot ``layout: {name: cosyvoice2, ...}``."""
+
+    form: str = "unistream"
+    """How a request is spoken: "unistream" reads all text first, "bistream" alternates."""
+    pace: str = "ratio"
+    """What cuts a bistream sequence: "ratio" a fixed mix, "words" the ends of words."""
+    mix: list[int] = field(default_factory=lambda: [5, 15])
+    """Ids of text and codes of speech in one block, under pace "ratio"."""
+    lookahead_words: int = 2
+    """Words of text in front of the word being spoken, under pace "words"."""
+    bistream_probability: float = 0.5
+    """Share of the training samples laid out as bistream; the rest are unistream."""
+    bistream_min_ratio: float = 3.0
+    """Under pace "ratio", bistream needs more codes per id of text than this."""
+    min_code_ratio: float = 2.0
+    """Codes per id of text before the end may be drawn, where no words are counted."""
+    max_code_ratio: float = 20.0
+    """Codes per id of text after which speech is cut, where no words are counted."""
+    min_codes_per_word: int = 1
+    """Codes of a word before the next word may be asked for, under pace "words"."""
+    word_base: int = 15
+    """A word is cut after this many codes, ..."""
+    word_per_id: int = 6
+    """... plus this many for each of its ids."""
+    fill: bool = True
+    """Whether the head has FILL and the unused id before it; RWKVTTS's models have only the
+    end, so they cannot alternate."""
+    instruct: str = "alone"
+    """Where an instruction stands: "alone" in the place of what a voice's recording says, as in
+    CosyVoice2, or "beside" it, as in RWKVTTS."""
+    parity: str = "right"
+    """"right" as in training; "upstream" repeats what the public code does, with its flaws."""
+
+
+@dataclass(frozen=True)
+class SequenceRules:
+    """The layout's own ids behind the codes, and what counts as a word and as an instruction."""
+
+    config: CosyVoice2Config
+    text: TextSpace
+    codes: CodeSpace
+
+    @property
+    def eos(self) -> int:
+        """Id that ends an utterance."""
+        return self.codes.size
+
+    @property
+    def unused(self) -> int:
+        """Id that the public model has and never uses."""
+        return self.codes.size + 1
+
+    @property
+    def fill(self) -> int:
+        """Id that asks for more text."""
+        return self.codes.size + 2
+
+    def words(self, ids: Sequence[int]) -> list[tuple[int, ...]]:
+        """Split a text into words, each with the id that closes it."""
+        return split_words(ids, self.text.word_ends)
+
+    def word_ends(
+        self, words: Sequence[Sequence[int]], frames: int, ends: Sequence[int]
+    ) -> list[int]:
+        """Ends in code frames, never falling, the last one ``frames``; estimated where missing."""
+        if not ends:
+            return share_frames(words, frames)
+        if len(ends) != len(words):
+            raise DataError(
+                f"The text has {len(words)} words, but {len(ends)} ends of words are given.",
+                where="a sample laid out by the cosyvoice2 layout with pace: words",
+                do="Tokenise the corpus again with the tokenizer that this system uses.",
+            )
+        clipped, last = [], 0
+        for end in ends[:-1]:
+            last = min(max(last, end), frames)
+            clipped.append(last)
+        return [*clipped, frames]
+
+    def close_instruct(self, ids: Sequence[int]) -> list[int]:
+        """Close an instruction with its marker, which is added only if it is missing.
+
+        Raises ``CapabilityError`` when the tokenizer has no such marker.
+        """
+        if not ids:
+            return []
+        marker = self.text.specials.get(END_OF_PROMPT)
+        if marker is None:
+            raise CapabilityError(
+                f"The tokenizer has no id for {END_OF_PROMPT}, so an instruction would be spoken.",
+                where="Prompt.instruct given to the cosyvoice2 layout",
+                do="Leave the instruction out, or use a tokenizer with this special.",
+            )
+        return list(ids) if marker in ids else [*ids, marker]
+
+
+def split_words(ids: Sequence[int], closing: frozenset[int]) -> list[tuple[int, ...]]:
+    """Cut ids after every id that closes a word; what follows the last of them is a word too."""
+    words, begin = [], 0
+    for index, token in enumerate(ids, start=1):
+        if token in closing:
+            words.append(tuple(ids[begin:index]))
+            begin = index
+    if begin < len(ids):
+        words.append(tuple(ids[begin:]))
+    return words
+
+
+def share_frames(words: Sequence[Sequence[int]], frames: int) -> list[int]:
+    """Ends of words in code frames when nobody measured them: each id takes equally long."""
+    total = sum(len(word) for word in words)
+    ends, count = [], 0
+    for word in words:
+        count += len(word)
+        ends.append(round(frames * count / total))
+    return ends
+
+
+def check(config: CosyVoice2Config, text: TextSpace, codes: CodeSpace) -> None:
+    """Raise ``ConfigError`` for the first contradiction."""
+
+    def refuse(what: str, key: str, do: str) -> None:
+        raise ConfigError(what, where=f"layout.{key} of the cosyvoice2 layout", do=do)
+
+    for key, legal in (
+        ("form", ("unistream", "bistream")),
+        ("pace", ("ratio", "words")),
+        ("parity", ("right", "upstream")),
+        ("instruct", ("alone", "beside")),
+    ):
+        if getattr(config, key) not in legal:
+            choices = " or ".join(legal)
+            refuse(f"{getattr(config, key)!r} is not a {key}.", key, f"Write {choices}.")
+    if len(config.mix) != 2 or min(config.mix) < 1:
+        refuse(
+            f"The mix {list(config.mix)} is not two positive numbers.",
+            "mix",
+            "Write ids of text and codes of speech in one block, such as [5, 15].",
+        )
+    if config.bistream_min_ratio * config.mix[0] < config.mix[1]:
+        refuse(
+            f"With {config.bistream_min_ratio:g} codes per id a block of {config.mix[0]} ids"
+            f" may lack its {config.mix[1]} codes.",
+            "bistream_min_ratio",
+            f"Use at least {config.mix[1] / config.mix[0]:g}.",
+        )
+    if config.form == "bistream" and not config.fill:
+        refuse(
+            "A model without FILL cannot ask for more text, so it cannot alternate.",
+            "form",
+            "Use form: unistream, or a model with fill: true.",
+        )
+    if config.lookahead_words < 0:
+        refuse("The number of words ahead is negative.", "lookahead_words", "Use 0 or more.")
+    if config.pace == "words" and not text.word_ends:
+        refuse(
+            "The tokenizer cannot tell words from ids, so speech cannot be paced by words.",
+            "pace",
+            "Use pace: ratio, or a tokenizer that marks the ends of words.",
+        )
+    if codes.codebooks != 1:
+        refuse(
+            f"The codec has {codes.codebooks} codebooks, and this layout holds one.",
+            "name",
+            "Use a codec of one codebook, or another layout.",
+        )
