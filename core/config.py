@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.compose import Config, compose, dump, weights_folder
-from wishbone.core.errors import CapabilityError, ConfigError, WishboneError, did_you_mean
+from wishbone.core.errors import ConfigError, WishboneError, did_you_mean
 from wishbone.core.fit import Parts, check_fit
 from wishbone.core.interfaces import (
     Backbone,
@@ -27,6 +27,7 @@ from wishbone.core.interfaces import (
     Layout,
     SpeechTokenizer,
     Tokenizer,
+    require_caps,
 )
 from wishbone.core.plugin import registry
 
@@ -210,6 +211,8 @@ def build(config: Mapping[str, Any], device: str = "cpu") -> System:
             config.place("task"),
             "Continue a text with 'wishbone text', or name a system that speaks.",
         )
+    if config["sampling"]["guidance"] != 1:
+        require(config, "sampling.guidance", "varlen")
     check_fit(parts := _construct(config, "meta", tokenizer=None), config)
     if str(device) != "meta":
         parts = _construct(config, device, parts.tokenizer)
@@ -294,14 +297,7 @@ def require(config: Mapping[str, Any], feature: str, *capabilities: str) -> None
 
     # a wrapper promises what the backbone inside it does
     key = innermost(config["backbone"])["name"]
-    caps = registry().get("backbone", key).caps
-    for capability in capabilities:
-        if not getattr(caps, capability):
-            raise CapabilityError(
-                f"{feature} needs '{capability}', and backbone '{key}' does not promise it.",
-                f"caps of {registry().entry('backbone', key).target}",
-                "Choose another backbone, or leave that feature out.",
-            )
+    require_caps(registry().get("backbone", key), feature, *capabilities, key=key)
 
 
 def _check_keys(config: Config) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.errors import CapabilityError
-from wishbone.core.interfaces import Backbone, State
+from wishbone.core.interfaces import Backbone, State, require_caps
 
 if TYPE_CHECKING:
     from wishbone.core.model import SpeechLM
@@ -60,8 +60,9 @@ class Pair:
 
 def check(backbone: Backbone) -> None:
     """Raise ``CapabilityError`` unless sequences of different lengths can share its calls."""
+    require_caps(backbone, "Guidance, which pads the shorter of two sequences,", "varlen")
     counted = any(not part.is_floating_point() for part in backbone.init_state(1).values())
-    if backbone.caps.varlen and (backbone.caps.constant_state or counted):
+    if backbone.caps.constant_state or counted:
         return
     raise CapabilityError(
         f"{type(backbone).__name__} cannot hold two sequences of different lengths in one batch.",

@@ -198,8 +198,10 @@ def _arriving() -> Iterator[str]:
 
 def load_system(options: argparse.Namespace, overrides: list[str]) -> System:
     """The system that shall speak, with the engine asked for."""
-    from wishbone.core.config import load
+    from wishbone.core.config import load, read, require
 
+    if options.guidance not in (None, 1):
+        require(read(options.system, overrides), "say --guidance", "varlen")
     system = load(options.system, overrides, options.device)
     engine, _, weights = options.engine.partition(":")
     if options.engine != "auto":

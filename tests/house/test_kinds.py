@@ -1,11 +1,13 @@
 """Every kind of part is whole: a contract, a consumer, a suite, a template and a built-in."""
 
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from wishbone.core import scaffold
+from wishbone.core.interfaces import Caps
 from wishbone.core.plugin import registry
 from wishbone.core.registry import KINDS
 from wishbone.core.testing import COMMON, LIGHT, suite
@@ -74,3 +76,17 @@ def test_it_has_a_template(kind):
 @pytest.mark.parametrize("kind", HERE)
 def test_wishbone_brings_one_by_the_same_door(kind):
     assert [entry for entry in registry().of(kind) if entry.distribution == "wishbone-tts"]
+
+
+@pytest.mark.parametrize("capability", [field.name for field in fields(Caps)])
+def test_every_capability_is_asked_for_by_a_feature(capability):
+    """Through ``require`` or ``require_caps``, outside the contract and its suites."""
+    files = [*(ROOT / "core").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+    assert [
+        path.name
+        for path in files
+        if "testing" not in path.parts
+        and path.name != "interfaces.py"
+        and f'"{capability}"' in (text := path.read_text())
+        and "require" in text
+    ]
