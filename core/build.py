@@ -15,7 +15,7 @@ from wishbone.core.interfaces import CodeSpace, Layout, Tokenizer
 from wishbone.core.loading import begin, load_part
 from wishbone.core.model import SpeechLM
 from wishbone.core.schema import SlotSpec, parse_slot
-from wishbone.core.spec import SystemSpec, parse, require_task
+from wishbone.core.spec import SystemSpec, parse, require, require_task
 from wishbone.core.system import Codec, System
 from wishbone.core.tasks import SPEECH, TEXT
 from wishbone.core.text_layout import TextLayout
@@ -30,6 +30,8 @@ def build_system(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") ->
     """
     spec = parse(config)
     require_task(spec, SPEECH)
+    if spec.sampling.guidance != 1:
+        require(spec, "sampling.guidance", "varlen")
     parts = _checked_parts(spec)
     notes: list[str] = []
     if str(device) == "meta":

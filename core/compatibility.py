@@ -36,10 +36,6 @@ class Parts:
 def check_fit(parts: Parts, config: Mapping[str, Any] | None = None) -> None:
     """Facts between slots, each its own sentence; raises ``ConfigError`` with all that fail."""
     problems = [*_check_codes(parts), *_check_tables(parts), *_check_head(parts)]
-    if parts.backbone.caps.ids:
-        problems.append(
-            "the backbone needs token ids beside its vectors, and no layout hands them on"
-        )
     if problems:
         place = config.place("") if isinstance(config, Config) else "the configuration"
         raise ConfigError(

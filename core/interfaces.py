@@ -47,8 +47,6 @@ class Caps:
     """Honours ``mask``: a masked position changes nothing."""
     peft_targets: tuple[str, ...] = ()
     """Name endings of the linear layers that adapters may wrap; empty means none."""
-    ids: bool = False
-    """Needs the token ids beside the vectors."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +289,30 @@ class Backbone(Part, nn.Module):
             {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay},
             {"params": vectors, "lr": learning_rate, "weight_decay": 0.0},
         ]
+
+
+def require_caps(
+    backbone: Backbone | type[Backbone],
+    feature: str,
+    *capabilities: str,
+    key: str = "",
+    do: str = "Choose another backbone, or leave that feature out.",
+) -> None:
+    """Check the promises a feature relies on: the one way in which features ask for them.
+
+    ``wishbone.core.config.require`` asks the class that a configuration names, before anything is
+    built. ``feature``, ``key``, the backbone's name, and ``do`` are for the error. Raises
+    ``CapabilityError`` for the first of ``capabilities``, fields of ``Caps``, that is not promised.
+    """
+    cls = backbone if isinstance(backbone, type) else type(backbone)
+    for capability in capabilities:
+        if not getattr(backbone.caps, capability):
+            name = f"backbone '{key}'" if key else cls.__name__
+            raise CapabilityError(
+                f"{feature} needs '{capability}', and {name} does not promise it.",
+                f"caps of {cls.__module__}:{cls.__name__}",
+                do,
+            )
 
 
 class Head(Part, nn.Module):

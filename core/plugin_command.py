@@ -112,7 +112,7 @@ def _check(options: argparse.Namespace) -> int:
         raise GateFailed(
             f"'{options.key}' does not keep its contract: {checks} failed.",
             "the checks marked FAILED above",
-            "Correct the part; the contracts are written in wishbone.core.interfaces.",
+            "Correct the part; its contract is the class or protocol that it extends.",
         )
     return 0
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.compose import Config, compose
-from wishbone.core.errors import CapabilityError, ConfigError, did_you_mean
+from wishbone.core.errors import ConfigError, did_you_mean
+from wishbone.core.interfaces import require_caps
 from wishbone.core.plugin import registry
 from wishbone.core.sampling import Sampling
 from wishbone.core.schema import SlotSpec, innermost, parse_slot, structured
@@ -102,14 +103,7 @@ def require(config: Mapping[str, Any] | SystemSpec, feature: str, *capabilities:
     values = config.config if isinstance(config, SystemSpec) else config
     # a wrapper promises what the backbone inside it does
     key = innermost(values["backbone"])["name"]
-    caps = registry().get("backbone", key).caps
-    for capability in capabilities:
-        if not getattr(caps, capability):
-            raise CapabilityError(
-                f"{feature} needs '{capability}', and backbone '{key}' does not promise it.",
-                f"caps of {registry().entry('backbone', key).target}",
-                "Choose another backbone, or leave that feature out.",
-            )
+    require_caps(registry().get("backbone", key), feature, *capabilities, key=key)
 
 
 def require_task(spec: SystemSpec, task: Task) -> None:

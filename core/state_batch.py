@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.errors import CapabilityError, WishboneError
-from wishbone.core.interfaces import Backbone, State
+from wishbone.core.interfaces import Backbone, State, require_caps
 
 MOST_INDICES = 256
 """Lists of slots whose tensors are kept; members change far less often than steps are taken."""
@@ -76,7 +76,8 @@ def rows_may_differ(backbone: Backbone) -> bool:
 
 def check_masked_rows(backbone: Backbone) -> None:
     """Raise ``CapabilityError`` unless rows may take different numbers of positions in a call."""
-    if backbone.caps.varlen and rows_may_differ(backbone):
+    require_caps(backbone, "Guidance, which pads the shorter of two sequences,", "varlen")
+    if rows_may_differ(backbone):
         return
     raise CapabilityError(
         f"{type(backbone).__name__} cannot hold two sequences of different lengths in one batch.",

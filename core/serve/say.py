@@ -195,7 +195,10 @@ def _arriving() -> Iterator[str]:
 def load_system(options: argparse.Namespace, overrides: list[str]) -> System:
     """The system that shall speak, with the engine asked for."""
     from wishbone.core.speaker import load
+    from wishbone.core.spec import read, require
 
+    if options.guidance not in (None, 1):
+        require(read(options.system, overrides), "say --guidance", "varlen")
     return load(options.system, overrides, options.device, options.engine)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from wishbone.core.atomic import replace_folder
 from wishbone.core.checkpoint import save
 from wishbone.core.compose import Config, weights_folder
+from wishbone.core.config import require
 from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError
@@ -29,7 +30,9 @@ from wishbone.core.train.long import LongTrainer
 from wishbone.core.train.loop import Trainer
 from wishbone.core.train.processes import Processes, processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
+from wishbone.core.train.segments import CUT, CUT_NEEDS
 from wishbone.core.training_record import note
+from wishbone.core.weights import provenance
 
 
 def run(config: str, overrides: Sequence[str] = (), change: bool = False) -> int:
@@ -47,6 +50,8 @@ def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int
     digest = hash_files(training.files)
     # the corpus is checked before the folder is taken, so that a mistake leaves nothing behind
     kind = LongTrainer if recipe.segment_positions else Trainer
+    if recipe.segment_positions:
+        require(system, CUT, *CUT_NEEDS)
     trainer = kind(recipe, system, training, held_out, here, run)
     if here.leads:
         run.claim(recipe, digest, change, here.count, trainer.loss.about())

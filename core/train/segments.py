@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import CapabilityError, CheckpointError
-from wishbone.core.interfaces import Backbone, Layout, Positions, State
+from wishbone.core.interfaces import Backbone, Layout, Positions, State, require_caps
 from wishbone.core.state_batch import join, padded, pick, rows_may_differ
 from wishbone.core.train.batches import Batch, collate, lay_out
 
@@ -148,16 +148,15 @@ def detached(after: State) -> State:
     return {name: _widened(part.detach()) for name, part in after.items()}
 
 
+CUT = "A training on segments (segment_positions)"
+CUT_NEEDS = ("streaming", "varlen")
+"""Without them a cut, or the padding of a segment, would change what the backbone computes."""
+
+
 def check_carries(backbone: Backbone) -> None:
     """Raise ``CapabilityError`` for a backbone whose state cannot be carried for many rows."""
+    require_caps(backbone, CUT, *CUT_NEEDS)
     name = type(backbone).__name__
-    if not (backbone.caps.streaming and backbone.caps.varlen):
-        raise CapabilityError(
-            f"{name} promises no 'streaming' or no 'varlen': a cut or padding would change what it"
-            " computes.",
-            "segment_positions of the recipe",
-            "Choose another backbone, or train on whole sequences.",
-        )
     if not rows_may_differ(backbone):
         raise CapabilityError(
             f"The state of {name} grows and does not say how long each row of it is.",

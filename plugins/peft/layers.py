@@ -20,7 +20,7 @@ from wishbone.core.errors import (
     UnknownName,
     did_you_mean,
 )
-from wishbone.core.interfaces import Backbone
+from wishbone.core.interfaces import Backbone, require_caps
 
 METHODS = ("lora", "dora", "miss", "pissa")
 """Ways of adapting a matrix W [out, in] with rank r; README.md has their equations."""
@@ -62,10 +62,11 @@ def chosen(base: Backbone, targets: Sequence[str]) -> dict[str, nn.Linear]:
     Raises ``CapabilityError`` for a base that offers none, ``UnknownName`` for an ending that no
     adaptable layer has.
     """
+    require_caps(base, "An adapter (peft)", "peft_targets")
     offered, kind = adaptable(base), type(base).__name__
     if not offered:
         raise CapabilityError(
-            f"{kind} offers no layer to adapters: its 'peft_targets' is empty.",
+            f"{kind} offers no layer to adapters: none has a name of its 'peft_targets'.",
             "the base of a peft backbone",
             "Wrap a backbone that offers some, or let it name its linear layers in 'caps'.",
         )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from wishbone.core.errors import CapabilityError, ConfigError
-from wishbone.core.interfaces import Backbone
+from wishbone.core.errors import ConfigError
+from wishbone.core.interfaces import Backbone, require_caps
 from wishbone.plugins.pissa.own import ends_so, merged
 
 FEED_FORWARD = ("channel_mix", "ffn", "mlp", "feed_forward")
@@ -20,14 +20,9 @@ def find_targets(base: Backbone, targets: list[str]) -> list[str]:
     They must be among those the base declares (``caps.peft_targets``). Raises ``CapabilityError``
     for a base that declares none, ``ConfigError`` where a target meets no layer.
     """
+    require_caps(base, "PiSSA", "peft_targets")
     declared = base.caps.peft_targets
     name = type(base).__name__
-    if not declared:
-        raise CapabilityError(
-            f"PiSSA adapts layers that a backbone declares, and {name} declares none.",
-            f"caps.peft_targets of {name}",
-            "Wrap another backbone, or train this one as a whole.",
-        )
     layers = [
         n
         for n, m in base.named_modules()

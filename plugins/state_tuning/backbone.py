@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.errors import CapabilityError, ConfigError
-from wishbone.core.interfaces import Backbone, Caps, State
+from wishbone.core.interfaces import Backbone, Caps, State, require_caps
 from wishbone.core.wrapper import Wrapper, build_base, count_base, trainable
 
 MATRIX = 4
@@ -156,13 +156,13 @@ def check_base(base: Backbone, begin: State) -> None:
     ``begin`` is its state of batch 1.
     """
     key = type(base).__name__
-    if not base.caps.constant_state:
-        raise CapabilityError(
-            f"The state of {key} grows with its positions: before the first it holds nothing that"
-            " could be learned.",
-            "the base of 'state_tuned'",
-            "Wrap a backbone with a constant state, such as rwkv7; for this one take 'peft'.",
-        )
+    # a state that grows holds nothing before the first position that could be learned
+    require_caps(
+        base,
+        "A learned first state (state_tuned)",
+        "constant_state",
+        do="Wrap a backbone with a constant state, such as rwkv7; for this one take 'peft'.",
+    )
     if not tunable(begin):
         shapes = ", ".join(f"{n} {list(p.shape)}" for n, p in list(begin.items())[:3])
         raise CapabilityError(

@@ -323,7 +323,6 @@ def misfits():
         "embeds codes to width 9": narrow,
         "predicts 9 ids": short,
         "predicts 2 codebooks": many,
-        "needs token ids": one("backbone", caps=Caps(ids=True)),
     }
 
 
@@ -338,8 +337,8 @@ def test_every_fact_has_its_own_sentence(said):
 def test_all_misfits_are_said_at_once():
     parts = Fits().parts()
     misfits()["the tokenizer 8 ids"](parts)
-    misfits()["needs token ids"](parts)
-    with pytest.raises(ConfigError, match="8 ids.*needs token ids"):
+    misfits()["embeds codes to width 9"](parts)
+    with pytest.raises(ConfigError, match="8 ids.*embeds codes to width 9"):
         check_fit(parts)
 
 

@@ -110,9 +110,10 @@ def test_names_that_cannot_be(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_nothing_is_overwritten(tmp_path, monkeypatch):
     scaffold.write_package("acme/x", "backbone", tmp_path)
     with pytest.raises(UsageError, match="exists"):
         scaffold.write_package("acme/x", "backbone", tmp_path)
+    monkeypatch.setattr(scaffold, "kinds", lambda: ["backbone"])
     with pytest.raises(UsageError, match="no template"):
-        scaffold.write_package("acme/y", "teacher", tmp_path)
+        scaffold.write_package("acme/y", "head", tmp_path)

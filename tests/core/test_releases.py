@@ -92,10 +92,12 @@ BROKEN = {"acme/gone": "nowhere.at.all:Reader", "acme/raising": f"{__name__}:Rai
 
 
 @pytest.mark.parametrize("key", BROKEN)
-def test_a_broken_reader_is_passed_over_where_another_knows_the_folder(key, folder, register):
+def test_a_broken_reader_is_passed_over_where_another_knows_the_folder(key, tmp_path, register):
     register("release", key, BROKEN[key], "wishbone-acme")
-    assert load_part(nn.Linear(2, 2), folder) == NOTE
-    assert release_voices(folder) == {"someone": folder.name}
+    register("release", "x", f"{__name__}:Reader")  # asked after the broken one
+    (tmp_path / "ours").write_text("")
+    assert load_part(nn.Linear(2, 2), tmp_path) == NOTE
+    assert release_voices(tmp_path) == {"someone": tmp_path.name}
 
 
 @pytest.mark.parametrize("key", BROKEN)

@@ -25,6 +25,16 @@ WISHBONE_API = "{api}"
 def wishbone_register(registry):
     registry.add("backbone", "{key}", "{target}")
 """
+OLD = """\
+from wishbone.core.plugin import hookimpl
+
+WISHBONE_API = "1.0"
+
+
+@hookimpl
+def wishbone_converters():
+    return [("theirs", "old_part:X", "a hook of Wishbone 0.1")]
+"""
 # distribution, version, entry point, source of its module
 INSTALLED = [
     ("wishbone-torn", "0.2", "torn", "import package_that_nobody_has\n"),
@@ -33,6 +43,7 @@ INSTALLED = [
     ("wishbone-first", "1.1", "first", PLUGIN.format(api="1.0", key="both/x", target="a:B")),
     ("wishbone-second", "1.2", "second", PLUGIN.format(api="1.0", key="both/x", target="c:D")),
     ("wishbone-thief", "0.1", "thief", PLUGIN.format(api="1.0", key="rwkv7", target="a:B")),
+    ("wishbone-old", "0.9", "old", OLD),
     ("wishbone-late", "0.4", "late", PLUGIN.format(api="1.0", key="late/x", target="torn_part:X")),
     ("wishbone-good", "1.0", "good", PLUGIN.format(
         api="1.0", key="good/x", target="wishbone.plugins.rwkv7.backbone:RWKV7")),
@@ -42,7 +53,8 @@ INSTALLED = [
 BAD = {
     "torn/x": ["wishbone-torn 0.2", "package_that_nobody_has"],
     "raising/x": ["wishbone-raising 0.3", "not today"],
-    "future/x": ["wishbone-future 3.0", "2.0", "1.0"],
+    "future/x": ["wishbone-future 3.0", "2.0", "1.1"],
+    "old/x": ["wishbone-old 0.9", "unknown hook 'wishbone_converters'", "wishbone_register"],
     "both/x": ["wishbone-first 1.1", "wishbone-second 1.2"],
     "late/x": ["wishbone-late 0.4", "half written"],
 }
@@ -93,6 +105,7 @@ def test_the_list_says_how_each_fared(site):
         "first": "conflict",
         "second": "conflict",
         "thief": "broken",
+        "old": "incompatible",
         "late": "ok",
         "good": "ok",
     }

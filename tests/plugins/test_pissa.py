@@ -220,7 +220,7 @@ def test_a_request_chooses_its_mode_by_name():
 def test_what_cannot_be_adapted_is_refused():
     base = base_of(RWKV7)
     base.caps = Caps()
-    with pytest.raises(CapabilityError, match="declares none"):
+    with pytest.raises(CapabilityError, match="PiSSA needs 'peft_targets', and RWKV7 does not"):
         find_targets(base, [])
     with pytest.raises(ConfigError, match="rank of 33 is more"):
         PiSSA(PiSSA.Config(base=RWKV7, rank=33))

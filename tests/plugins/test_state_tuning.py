@@ -176,7 +176,7 @@ def test_only_matrices_of_a_state_are_learned():
 
 def test_what_cannot_be_tuned_is_refused():
     transformer = {"name": "transformer", "width": 32, "layers": 1, "heads": 2, "kv_heads": 1}
-    with pytest.raises(CapabilityError, match="grows with its positions") as caught:
+    with pytest.raises(CapabilityError, match="needs 'constant_state', and Transf") as caught:
         StateTuned(StateTuned.Config(base=transformer))
     assert len(caught.value.lines()) == 3 and "rwkv7" in caught.value.do
     begin = {name: part for name, part in Sums().init_state(1).items() if name != "memory"}
