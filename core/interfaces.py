@@ -300,7 +300,7 @@ def require_caps(
 ) -> None:
     """Check the promises a feature relies on: the one way in which features ask for them.
 
-    ``wishbone.core.config.require`` asks the class that a configuration names, before anything is
+    ``wishbone.core.spec.require`` asks the class that a configuration names, before anything is
     built. ``feature``, ``key``, the backbone's name, and ``do`` are for the error. Raises
     ``CapabilityError`` for the first of ``capabilities``, fields of ``Caps``, that is not promised.
     """

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from wishbone.core.errors import MissingExtra
+from wishbone.core.evaluate.extras import missing_packages
 from wishbone.core.evaluate.metrics import checked
 from wishbone.core.interfaces import Sample
 from wishbone.core.metric import (
@@ -44,7 +46,8 @@ def facts(cls: Any, config: Any, module: str | None) -> str:
 
 def signature(cls: Any, config: Any, module: str | None) -> str:
     """One line that two instances agree on."""
-    line, again = cls(config).signature(), cls(config).signature()
+    one, other = cls(config), cls(config)
+    line, again = one.signature(), other.signature()
     require(isinstance(line, str) and bool(line.strip()), f"the signature is {line!r}")
     require("\n" not in line, "the signature has several lines")
     require(line == again, f"two instances have the signatures {line!r} and {again!r}")
@@ -84,9 +87,6 @@ def failures(cls: Any, config: Any, module: str | None) -> str:
 
 
 def _need(cls: Any) -> None:
-    from wishbone.core.errors import MissingExtra
-    from wishbone.core.evaluate.extras import missing_packages
-
     try:
         missing_packages(cls.packages, "check the metric")
     except MissingExtra as error:

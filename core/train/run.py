@@ -18,11 +18,11 @@ from torch import Tensor
 from wishbone.core.atomic import replace_folder
 from wishbone.core.checkpoint import save
 from wishbone.core.compose import Config, weights_folder
-from wishbone.core.config import require
 from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.errors import DataError
 from wishbone.core.provenance import hash_files, provenance
+from wishbone.core.spec import require
 from wishbone.core.train.batches import split_held_out, without_texts
 from wishbone.core.train.checkpoint import Run
 from wishbone.core.train.frozen import trained
@@ -32,7 +32,6 @@ from wishbone.core.train.processes import Processes, processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
 from wishbone.core.train.segments import CUT, CUT_NEEDS
 from wishbone.core.training_record import note
-from wishbone.core.weights import provenance
 
 
 def run(config: str, overrides: Sequence[str] = (), change: bool = False) -> int:

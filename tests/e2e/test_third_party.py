@@ -83,8 +83,17 @@ print(json.dumps(dict(backbone=type(system.model.backbone).__name__, seconds=aud
 def place(tmp_path_factory):
     """A folder with a fresh environment in which a new package is installed."""
     folder = tmp_path_factory.mktemp("stranger")
-    run(sys.executable, "-m", "wishbone", "plugins", "new", KEY, "--kind", "backbone", cwd=folder)
-    (folder / "wishbone-acme-min-gru").rename(folder / "package")
+    python = install_new(folder, KEY, "backbone")
+    for name, text in {"rwkv7": SYSTEM, "gru": ARM, "train": TRAIN, "ab": AB}.items():
+        (folder / f"{name}.yaml").write_text(text)
+    (folder / "prompts.txt").write_text("One two three.\nFour five six seven.\n")
+    return folder, python
+
+
+def install_new(folder, key, kind):
+    """Write a package as 'plugins new' does, install it, and return the environment's Python."""
+    run(sys.executable, "-m", "wishbone", "plugins", "new", key, "--kind", kind, cwd=folder)
+    (folder / f"wishbone-{key.replace('/', '-')}").rename(folder / "package")
     run(sys.executable, "-m", "venv", "env", cwd=folder)
     python = folder / "env/bin/python"
     if not python.exists():
@@ -98,10 +107,7 @@ def place(tmp_path_factory):
     (Path(there) / "running.pth").write_text(f"import site; site.addsitedir({here!r})\n")
     words = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
     run(python, "-m", "pip", "install", *words, folder / "package")
-    for name, text in {"rwkv7": SYSTEM, "gru": ARM, "train": TRAIN, "ab": AB}.items():
-        (folder / f"{name}.yaml").write_text(text)
-    (folder / "prompts.txt").write_text("One two three.\nFour five six seven.\n")
-    return folder, python
+    return python
 
 
 def run(*words, cwd=None):
