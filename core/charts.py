@@ -125,7 +125,9 @@ def lines(plots: Sequence[Plot], title: str) -> str:
             if plot.logarithmic:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")
-                axes.yaxis.set_minor_formatter("{x:g}")
+                low, high = axes.get_ylim()
+                # names between powers of ten crowd an axis of several
+                axes.yaxis.set_minor_formatter("{x:g}" if high < 20 * low else "")
             else:
                 axes.set_ylim(bottom=0)
         _legend(figure, {name: plots[0].colours[name] for name in plots[0].series})

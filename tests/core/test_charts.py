@@ -55,6 +55,10 @@ def test_a_chart_is_one_file_and_the_same_each_time(name):
 def test_powers_are_written_as_numbers():
     assert {"16", "64", "1", "2"} <= set(texts(DRAWINGS["powers"]()))
     assert not any("$" in text for text in texts(DRAWINGS["powers"]()))
+    series = {"a": [(1.0, 0.5), (2.0, 500.0)]}
+    wide = charts.Plot("t", "u", "x", series, {"a": charts.SOFT}, logarithmic=True)
+    assert {"1", "10", "100"} <= set(texts(charts.lines([wide], "t")))
+    assert not {"20", "30", "200"} & set(texts(charts.lines([wide], "t")))
 
 
 def test_labels_are_written_as_they_are():
