@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wishbone.core.plugin import hookimpl
-from wishbone.core.registry import Registry
+from wishbone.core.registry.loader import hookimpl
+from wishbone.core.registry.registry import Registry
 
 if __name__ != "wishbone.adapters":
     raise ImportError(

@@ -37,8 +37,10 @@ from wishbone.adapters.cosyvoice2_rules import (
     check,
 )
 from wishbone.adapters.cosyvoice2_session import CosyVoice2Session
-from wishbone.core.interfaces import IGNORE, CodeSpace, Layout, Positions, Prompt, Sample, TextSpace
-from wishbone.core.session import LayoutSession
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.layout import IGNORE, Layout, Positions, Prompt, Sample
+from wishbone.core.contract.session import LayoutSession
+from wishbone.core.contract.text import TextSpace
 
 
 class Line:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from wishbone.core.errors import CapabilityError, ConfigError, DataError
-from wishbone.core.interfaces import CodeSpace, TextSpace
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import CapabilityError, ConfigError, DataError
+from wishbone.core.contract.text import TextSpace
 
 SPEECH, TEXT, MARKS = 0, 1, 2
 """Indices into ``CosyVoice2.tables``."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 
 from wishbone.adapters.cosyvoice2_rules import MARKS, SOS, SPEECH, TASK, TEXT, SequenceRules
-from wishbone.core.errors import DataError
-from wishbone.core.interfaces import Prompt
-from wishbone.core.session import (
+from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.layout import Prompt
+from wishbone.core.contract.session import (
     Action,
     Draw,
     Emit,

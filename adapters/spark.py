@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from random import Random
 
 from wishbone.adapters.cosyvoice2 import Line
-from wishbone.core.errors import ConfigError, DataError
-from wishbone.core.interfaces import CodeSpace, Layout, Positions, Prompt, Sample, TextSpace
-from wishbone.core.session import (
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import ConfigError, DataError
+from wishbone.core.contract.layout import Layout, Positions, Prompt, Sample
+from wishbone.core.contract.session import (
     Draw,
     Emit,
     Feed,
@@ -36,6 +37,7 @@ from wishbone.core.session import (
     Steps,
     Stop,
 )
+from wishbone.core.contract.text import TextSpace
 
 SPEECH, TEXT, GLOBAL, MARKS = 0, 1, 2, 3
 """Indices into ``Spark.tables``."""

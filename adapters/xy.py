@@ -23,9 +23,19 @@ from random import Random
 
 import torch
 
-from wishbone.core.errors import CapabilityError, ConfigError
-from wishbone.core.interfaces import IGNORE, CodeSpace, Layout, Positions, Prompt, Sample, TextSpace
-from wishbone.core.session import Draw, Emit, Feed, LayoutSession, SteppedSession, Steps, Stop
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import CapabilityError, ConfigError
+from wishbone.core.contract.layout import IGNORE, Layout, Positions, Prompt, Sample
+from wishbone.core.contract.session import (
+    Draw,
+    Emit,
+    Feed,
+    LayoutSession,
+    SteppedSession,
+    Steps,
+    Stop,
+)
+from wishbone.core.contract.text import TextSpace
 
 SPEECH, TEXT, MARKS = 0, 1, 2
 """Indices into ``XY.tables``."""

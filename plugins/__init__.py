@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wishbone.core.plugin import hookimpl
-from wishbone.core.registry import Registry
+from wishbone.core.registry.loader import hookimpl
+from wishbone.core.registry.registry import Registry
 
 if __name__ != "wishbone.plugins":
     raise ImportError(
@@ -104,9 +104,16 @@ PARTS = (
      "RWKVTTS's folder in Hugging Face's form, ReSpark's too (a whole model)"),
     ("release", "rwkvtts", "rwkvtts.release:Release",
      "RWKVTTS: an RWKV-7 in CosyVoice2's or Spark-TTS's place, raw or converted"),
-    ("release", "cosyvoice2", "cosyvoice2.reader:Release",
+    ("release", "cosyvoice2", "cosyvoice2.release.reader:Release",
      "CosyVoice2-0.5B: llm.pt, flow.pt, hift.pt and what stands beside them"),
-    ("contender", "wkv7", "rwkv7.contenders:WKV",
+    ("corpus", "cosyvoice", "corpora.readers:CosyVoice", "CosyVoice's Parquet"),
+    ("corpus", "rwkvtts", "corpora.readers:RWKVTTS", "RWKVTTS's JSONL, with prompts"),
+    ("corpus", "respark", "corpora.readers:ReSpark", "ReSpark's JSONL, with codes of the voice"),
+    ("corpus", "xy", "corpora.readers:XY", "RWKVTTS's JSONL of several codebooks"),
+    ("contender", "rwkv", "bench_peers.rwkv:Rwkv", "the package rwkv (extra: bench)"),
+    ("contender", "llama.cpp", "bench_peers.llama_cpp:LlamaCpp",
+     "llama.cpp on the same weights (extra: bench)"),
+    ("contender", "wkv7", "rwkv7.bench:WKV",
      "WKV-7 forward and backward: ours, or flash-linear-attention's"),
     ("contender", "cosyvoice2-flow", "cosyvoice2.bench.flow:FlowWay",
      "one more second of CosyVoice2's mel: keeping the past, or computing it again"),

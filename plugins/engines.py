@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from wishbone.core.engines import ENGINES, WEIGHTS, unavailable
-from wishbone.core.interfaces import State
+from wishbone.core.contract.backbone import State
+from wishbone.core.contract.engines import ENGINES, WEIGHTS, unavailable
 from wishbone.kernels.linear import NativeMissing, compiler_missing, forget_failures
 
 

@@ -34,8 +34,8 @@ def engine_report() -> list[tuple[str, bool, str]]:
 
     from wishbone.kernels.linear.build import compiler, compiler_missing, obstacle, state
     from wishbone.kernels.linear.native import SOURCE as LINEAR
-    from wishbone.plugins.rwkv7.engine import SOURCE as RWKV7
-    from wishbone.plugins.transformer.engine import SOURCE as TRANSFORMER
+    from wishbone.plugins.rwkv7.engines.native import SOURCE as RWKV7
+    from wishbone.plugins.transformer.engines.native import SOURCE as TRANSFORMER
 
     lines = []
     for name, source in (("linear", LINEAR), ("rwkv7", RWKV7), ("transformer", TRANSFORMER)):

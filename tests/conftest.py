@@ -23,8 +23,8 @@ def built_steps():
     from wishbone.kernels.linear import Native, NativeMissing
     from wishbone.kernels.linear.build import cache_folder, library
     from wishbone.plugins import engines
-    from wishbone.plugins.rwkv7.engine import SOURCE as RWKV7
-    from wishbone.plugins.transformer.engine import SOURCE as TRANSFORMER
+    from wishbone.plugins.rwkv7.engines.native import SOURCE as RWKV7
+    from wishbone.plugins.transformer.engines.native import SOURCE as TRANSFORMER
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WISHBONE_CACHE", str(cache_folder().parent))
@@ -40,8 +40,8 @@ def built_steps():
 @pytest.fixture
 def register(monkeypatch):
     """Put a part into the registry for one test: ``register(kind, key, "module:Class")``."""
-    from wishbone.core.plugin import registry
-    from wishbone.core.registry import HOME, Entry
+    from wishbone.core.registry.loader import registry
+    from wishbone.core.registry.registry import HOME, Entry
 
     def add(kind, key, target, distribution=HOME):
         entry = Entry(kind, key, target, "for a test", distribution, "0.2")

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from wishbone.core.bench.contenders import Contender, Job, Times
-from wishbone.core.evaluate.speed import clocked
+from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.core.evaluate.measure.speed import clocked
 
 
 @dataclass

@@ -10,16 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.bench.contenders import Contender, Job, Times, available_bytes, resident_bytes
-from wishbone.core.compose import Config
-from wishbone.core.errors import CapabilityError
-from wishbone.core.evaluate.speed import clocked
-from wishbone.core.interfaces import Backbone, CodeSpace, Head, State
-from wishbone.core.model import SpeechLM
-from wishbone.core.plugin import registry
-from wishbone.core.schema import structured
+from wishbone.core.bench.contenders import available_bytes, resident_bytes
+from wishbone.core.config.compose import Config
+from wishbone.core.config.schema import structured
+from wishbone.core.contract.backbone import Backbone, State
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.core.contract.errors import CapabilityError
+from wishbone.core.contract.head import Head
+from wishbone.core.evaluate.measure.speed import clocked
+from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.registry.loader import registry
 from wishbone.core.testing.common import trained_looking_
-from wishbone.core.weight_files import read_tensors
+from wishbone.core.weights.files import read_tensors
 
 FACTORS = ("w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2")
 """Ends of the names of RWKV-7's low-rank factors."""

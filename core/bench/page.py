@@ -10,8 +10,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from wishbone.core import charts
-from wishbone.core.atomic import write_text
 from wishbone.core.bench.terminal import (
     HEADS,
     RATIO_HEADS,
@@ -23,7 +21,9 @@ from wishbone.core.bench.terminal import (
     row_cells,
     unit_of,
 )
-from wishbone.core.errors import MissingExtra
+from wishbone.core.contract.atomic import write_text
+from wishbone.core.contract.errors import MissingExtra
+from wishbone.core.report import charts
 
 FILE = "bench.html"
 

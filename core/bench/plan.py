@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core import registry
-from wishbone.core.bench.contenders import Job, contender_entry
-from wishbone.core.compose import Config, compose, find
-from wishbone.core.errors import ConfigError
-from wishbone.core.plugin import guarded
-from wishbone.core.schema import structured
+from wishbone.core.bench.contenders import contender_entry
+from wishbone.core.config.compose import Config, compose, find
+from wishbone.core.config.schema import structured
+from wishbone.core.contract.contender import Job
+from wishbone.core.contract.errors import ConfigError
+from wishbone.core.registry import registry
+from wishbone.core.registry.loader import guarded
 
 KIND = "bench"
 """Folder of ``wishbone.configs`` with the suites."""

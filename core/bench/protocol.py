@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from wishbone.core.bench.contenders import Job
-from wishbone.core.registry import Entry
+from wishbone.core.contract.contender import Job
+from wishbone.core.registry.registry import Entry
 
 LOADING = 1800.0
 """Seconds a contender may take to load; compiling on a busy machine takes minutes."""

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.atomic import write_text
 from wishbone.core.bench.arithmetic import judge, overall, paired_ratio, spread, verdict
 from wishbone.core.bench.contenders import version_of
 from wishbone.core.bench.plan import Plan, split_sample
 from wishbone.core.bench.rounds import Outcome, Standing
-from wishbone.core.evaluate import speed
+from wishbone.core.contract.atomic import write_text
+from wishbone.core.evaluate.measure import speed
 
 FORMAT = "wishbone-bench/1"
 """First part of every ``bench.json``; a change that readers must know of raises the number."""

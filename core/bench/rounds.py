@@ -17,11 +17,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.plan import Entry, Plan
 from wishbone.core.bench.protocol import ContenderLost, ContenderRefused, Worker
-from wishbone.core.plugin import guarded
-from wishbone.core.registry import import_target
+from wishbone.core.contract.contender import Job
+from wishbone.core.registry.loader import guarded
+from wishbone.core.registry.registry import import_target
 
 Say = Callable[[str], None]
 
@@ -111,7 +111,7 @@ def _note_missing(outcome: Outcome) -> None:
 
 
 def _write_weights(folder: Path, plan: Plan, outcome: Outcome) -> None:
-    from wishbone.core.bench.checkpoints import write_checkpoints
+    from wishbone.plugins.bench_peers.checkpoints import write_checkpoints
 
     files = set()
     for standing in outcome.standings.values():

@@ -9,10 +9,11 @@ from itertools import cycle, islice
 from time import perf_counter
 from typing import Any
 
-from wishbone.core.bench.contenders import Contender, Times, peak_bytes, resident_bytes
+from wishbone.core.bench.contenders import peak_bytes, resident_bytes
 from wishbone.core.bench.models import accelerated_model
-from wishbone.core.serve.server import Server
-from wishbone.core.speaker import load
+from wishbone.core.contract.contender import Contender, Times
+from wishbone.core.speak.server import Server
+from wishbone.core.speak.speaker import load
 
 LATE = 0.02
 """Seconds a chunk may come after the one before has been played; players buffer more."""

@@ -13,9 +13,9 @@ import sys
 import time
 from typing import IO, Any
 
-from wishbone.core.bench.contenders import Contender, Job
-from wishbone.core.plugin import guarded
-from wishbone.core.registry import Entry, import_target
+from wishbone.core.contract.contender import Contender, Job
+from wishbone.core.registry.loader import guarded
+from wishbone.core.registry.registry import Entry, import_target
 
 
 def main() -> int:

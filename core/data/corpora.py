@@ -9,18 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from wishbone.core.build import build_layout
-from wishbone.core.compose import Config, weights_folder
-from wishbone.core.data.readers import (
-    Account,
-    Utterance,
-    corpus_files,
-    is_token_data,
-    utterances,
-)
+from wishbone.core.config.compose import Config, weights_folder
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.corpus import Utterance
+from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.text import Tokenizer
+from wishbone.core.data.corpus_files import Account, corpus_files, is_token_data, utterances
 from wishbone.core.data.tokens import EXTRA, PROMPT, Ragged, TokenCorpus, read_tokens
-from wishbone.core.errors import DataError
-from wishbone.core.interfaces import CodeSpace, Tokenizer
+from wishbone.core.system.build import build_layout
 
 
 def read_corpus(sources: str | Path | Iterable[str | Path], system: Config) -> TokenCorpus:

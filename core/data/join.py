@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from wishbone.core.contract.errors import UsageError
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.tokens import TokenCorpus, arrow, parquet_files, read_tokens, write_tokens
-from wishbone.core.errors import UsageError
 
 
 def join(

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.atomic import write_text
-from wishbone.core.errors import DataError
+from wishbone.core.contract.atomic import write_text
+from wishbone.core.contract.errors import DataError
 
 REPORTS = "report"
 """Folder inside an output folder with a file for each shard."""

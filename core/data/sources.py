@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wishbone.core.contract.errors import DataError, WishboneError
+from wishbone.core.contract.teacher import Word
 from wishbone.core.data.tokens import arrow, parquet_files
-from wishbone.core.errors import DataError, WishboneError
-from wishbone.core.interfaces import Word
 
 TABLE = "metadata.tsv"
 SHARD = 250

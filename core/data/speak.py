@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from wishbone.core import audio as sound
-from wishbone.core.compose import Config
+from wishbone.core.audio import files as sound
+from wishbone.core.config.compose import Config
+from wishbone.core.config.schema import parse_slot
+from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
+from wishbone.core.contract.teacher import Spoken, Teacher, Word
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.tokens import arrow, write_table
-from wishbone.core.errors import ConfigError, DataError, WishboneError
-from wishbone.core.interfaces import Spoken, Teacher, Word
-from wishbone.core.plugin import blame
-from wishbone.core.schema import parse_slot
+from wishbone.core.registry.loader import blame
 
 SAMPLE_RATE = 24_000
 """Samples per second of audio data, the rate of the bundled codec."""

@@ -7,11 +7,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from wishbone.core import text_system
-from wishbone.core.build import build_layout
+from wishbone.core.contract.errors import DataError
 from wishbone.core.data.shards import Report, ShardReport
 from wishbone.core.data.tokens import parquet_files, read_tokens, write_tokens
-from wishbone.core.errors import DataError
+from wishbone.core.system import text_system
+from wishbone.core.system.build import build_layout
 
 SHARD = 20_000
 """Lines of one file."""

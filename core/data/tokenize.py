@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core import audio as sound
-from wishbone.core.compose import Config, compose, weights_folder
+from wishbone.core.audio import files as sound
+from wishbone.core.config.compose import Config, compose, weights_folder
+from wishbone.core.config.schema import parse_slot
+from wishbone.core.contract.codec import SpeechTokenizer
+from wishbone.core.contract.errors import ConfigError, UsageError, WishboneError
+from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.sources import Part, Recording, parts
 from wishbone.core.data.tokens import write_tokens
-from wishbone.core.errors import ConfigError, UsageError, WishboneError
-from wishbone.core.interfaces import SpeechTokenizer, Tokenizer
-from wishbone.core.loading import load_part
-from wishbone.core.schema import parse_slot
+from wishbone.core.system.loading import load_part
 
 BATCH_SECONDS = 40.0
 """Audio that goes through the codec at once; more gains nothing on one core."""

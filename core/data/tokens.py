@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from wishbone.core.atomic import replacing
-from wishbone.core.compose import weights_folder
-from wishbone.core.errors import DataError, MissingExtra
-from wishbone.core.interfaces import Prompt, Sample
+from wishbone.core.config.compose import weights_folder
+from wishbone.core.contract.atomic import replacing
+from wishbone.core.contract.errors import DataError, MissingExtra
+from wishbone.core.contract.layout import Prompt, Sample
 
 METADATA = b"wishbone"
 EXTRA = ("global_codes", "instruct")

@@ -16,71 +16,23 @@ from typing import Any
 
 import numpy as np
 
-from wishbone.core.arguments import Parser, add_engine
-from wishbone.core.atomic import write_text
-from wishbone.core.errors import UsageError
-from wishbone.core.evaluate import confound, listening, metrics
-from wishbone.core.evaluate.arms import Arm
-from wishbone.core.evaluate.extras import missing_packages
-from wishbone.core.evaluate.items import Items
-from wishbone.core.evaluate.plan import Plan, read_plan, weights_hash
-from wishbone.core.evaluate.tables import as_text
-from wishbone.core.metric import Clip, GenerationMetric, Package
-from wishbone.core.plugin import registry
+from wishbone.core.contract.atomic import write_text
+from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.metric import Clip, GenerationMetric, Package
+from wishbone.core.evaluate.experiment import config_diff
+from wishbone.core.evaluate.experiment.arms import Arm
+from wishbone.core.evaluate.experiment.items import Items
+from wishbone.core.evaluate.experiment.plan import Plan, weights_hash
+from wishbone.core.evaluate.measure import held_out_loss
+from wishbone.core.evaluate.report.tables import as_text
+from wishbone.core.evaluate.statistics import metrics
+from wishbone.core.registry.extras import missing_packages
+from wishbone.core.registry.loader import registry
 
 SCHEMA = 1
 """Version of what ``ab.json`` holds; grows when a key changes its meaning."""
 TRAININGS = "train"
 """Folder below ``--out`` of the trainings that the arms need."""
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run ``wishbone ab``; returns the exit code."""
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-    if options.page:
-        from wishbone.core.evaluate.page import write_page
-
-        for path in write_page(options.page, options.out):
-            print(path)
-        return 0
-    if not options.name:
-        raise UsageError("No A/B is named.", "wishbone ab", "Try 'wishbone ab quickstart'.")
-    out = options.out or Path(f"ab-{Path(options.name).stem}")
-    plan = read_plan(
-        options.name,
-        options.set,
-        prompts=options.prompts,
-        seeds=options.seeds,
-        quick=options.quick,
-        trained=out / TRAININGS,
-        engine=options.engine,
-    )
-    if options.train:
-        from wishbone.core.evaluate.sweep import train
-
-        return 0 if train(plan.trainings, options.only) else 1
-    words = ["wishbone", "ab", *(sys.argv[2:] if argv is None else argv)]
-    run(plan, out, allow=options.allow, threads=options.threads, command=words)
-    return 0
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="wishbone ab", description=__doc__.splitlines()[0])
-    parser.add_argument("name", nargs="?", help="'quickstart', or a YAML file with 'arms:'")
-    parser.add_argument("set", nargs="*", metavar="key=value", help="replaces a key of that file")
-    parser.add_argument("--out", type=Path, help="folder of the result (default: ab-NAME)")
-    parser.add_argument("--prompts", type=int, help="only the first so many sentences")
-    parser.add_argument("--seeds", type=int, help="how often each sentence is spoken")
-    add_engine(parser, default=None)
-    parser.add_argument("--quick", action="store_true", help="a smoke test without a verdict")
-    parser.add_argument("--allow", action="store_true", help="go on although more differs")
-    parser.add_argument("--train", action="store_true", help="train the arms first, and stop then")
-    parser.add_argument("--only", default="", help="with --train: names to train, like 'rwkv7-*'")
-    parser.add_argument(
-        "--page", type=Path, metavar="JSON", help="only write tables and plots of a result"
-    )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads for judging (2)")
-    return parser
 
 
 def run(
@@ -96,15 +48,15 @@ def run(
     Raises ``ConfigError`` when the arms differ in more than they should, ``UsageError`` when
     ``out`` holds another run, ``MissingExtra`` before any work when a package is missing.
     """
-    from wishbone.core.evaluate import terminal
-    from wishbone.core.evaluate.compare import analyse, raw
-    from wishbone.core.evaluate.report import write_report
+    from wishbone.core.evaluate.report import terminal
+    from wishbone.core.evaluate.report.html import write_report
+    from wishbone.core.evaluate.statistics.compare import analyse, raw
 
     begin = time.time()
-    confound.refuse_unfinished(plan)
-    found = confound.differences(plan)
-    unmeant = confound.refuse(found, allow)
-    confound.refuse_untrained(plan, allow)
+    config_diff.refuse_unfinished(plan)
+    found = config_diff.differences(plan)
+    unmeant = config_diff.refuse(found, allow)
+    config_diff.refuse_untrained(plan, allow)
     _need_packages(plan)
     items = _claim(plan, out)
     each = len(plan.checkpoints) // len(plan.arms)
@@ -113,8 +65,8 @@ def run(
         f"{len(plan.arms)} arms{trained}, {len(plan.prompts)} prompts, {plan.seeds} seed(s)"
     )
     measured = _make(plan, items, out, terminal.progress)
-    heard = listening.measure(plan, out, terminal.progress)
-    signatures = listening.signatures(plan) if plan.held_out else {}
+    heard = held_out_loss.measure(plan, out, terminal.progress)
+    signatures = held_out_loss.signatures(plan) if plan.held_out else {}
     signatures |= _judge(plan, items, out, threads, terminal.progress)
     result = {
         "schema": SCHEMA,
@@ -199,9 +151,11 @@ def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> 
         # not said before engines could be chosen
         eager = {arm.key: "eager" for arm in plan.arms}
         return {"engines": eager, "engine_note": "", **measured}
-    from wishbone.core.evaluate import budget, generate, speed, terminal
-    from wishbone.core.evaluate.arm_engines import accelerate_alike, refuse_mixed
-    from wishbone.core.speaker import build
+    from wishbone.core.evaluate.experiment import budget, generate
+    from wishbone.core.evaluate.experiment.arm_engines import accelerate_alike, refuse_mixed
+    from wishbone.core.evaluate.measure import speed
+    from wishbone.core.evaluate.report import terminal
+    from wishbone.core.speak.speaker import build
 
     built = {each.key: build(each.config) for each in plan.checkpoints}
     choice = accelerate_alike({key: system.model for key, system in built.items()}, plan.engine)
@@ -245,7 +199,7 @@ def _make(plan: Plan, items: Items, out: Path, progress: Callable[..., Any]) -> 
 
 
 def _schedule(plan: Plan) -> Any:
-    from wishbone.core.evaluate.generate import schedule
+    from wishbone.core.evaluate.experiment.generate import schedule
 
     return schedule(plan)
 
@@ -254,9 +208,9 @@ def _judge(
     plan: Plan, items: Items, out: Path, threads: int, progress: Callable[..., Any]
 ) -> dict[str, str]:
     """Listen to what nobody has listened to yet; returns the metrics' signatures."""
-    from wishbone.core.evaluate.clips import read_audio
-    from wishbone.core.evaluate.reference import judge_reference, recordings, unjudged
-    from wishbone.core.evaluate.score import Panel, Scorer
+    from wishbone.core.evaluate.measure.clips import read_audio
+    from wishbone.core.evaluate.measure.reference import judge_reference, recordings, unjudged
+    from wishbone.core.evaluate.measure.score import Panel, Scorer
 
     panel = Panel(threads, list(plan.metrics), plan.options)
     clips = recordings(plan)
@@ -290,8 +244,8 @@ def _generation_signatures(plan: Plan) -> dict[str, str]:
 
 def _reference_values(plan: Plan, items: Items) -> dict[str, Any]:
     """What the metrics say of the imitated voice itself; empty without recordings of it."""
-    from wishbone.core.evaluate.compare import own
-    from wishbone.core.evaluate.reference import NAME
+    from wishbone.core.evaluate.measure.reference import NAME
+    from wishbone.core.evaluate.statistics.compare import own
 
     once = replace(plan, seeds=1)
     found = {key: own(items, once, NAME, metric) for key, metric in plan.metrics.items()}
@@ -299,8 +253,8 @@ def _reference_values(plan: Plan, items: Items) -> dict[str, Any]:
 
 
 def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, Any]:
-    from wishbone.core.evaluate.extras import installed
-    from wishbone.core.provenance import revision
+    from wishbone.core.registry.extras import installed
+    from wishbone.core.weights.provenance import revision
 
     keys = plan.used
     brought = [registry().entry("metric", key).distribution for key in keys]
@@ -314,10 +268,7 @@ def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, A
         "git": revision(),
         "distributions": {name: installed(name) for name in names},
         "weights": {each.key: weights_hash(each.config) for each in plan.checkpoints},
-        "trained": {each.key: confound.provenance(each) for each in plan.checkpoints},
+        "trained": {each.key: config_diff.provenance(each) for each in plan.checkpoints},
         "seed": plan.seed,
     }
 
-
-if __name__ == "__main__":
-    sys.exit(main())

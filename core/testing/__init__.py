@@ -90,7 +90,7 @@ def check(kind: str, key: str, config: Any = None) -> list[CheckResult]:
     ``config`` is an instance of the class's ``Config``; None means a small one. Raises
     ``UnknownName`` or ``PluginError`` when there is no such part; a failed check never raises.
     """
-    from wishbone.core.plugin import registry
+    from wishbone.core.registry.loader import registry
 
     cls = registry().get(kind, key)
     return check_class(kind, cls, config, module=registering_module(kind, key))
@@ -110,7 +110,7 @@ def check_class(
 
 def registering_module(kind: str, key: str) -> str | None:
     """Name of the plug-in module that registered ``key``."""
-    from wishbone.core.plugin import loaded
+    from wishbone.core.registry.loader import loaded
 
     for plugin in loaded().plugins:
         if any((entry.kind, entry.key) == (kind, key) for entry in plugin.entries):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.interfaces import State
+from wishbone.core.contract.backbone import State
 from wishbone.core.testing.case import BATCH, LENGTH, LENGTHS, Case, build, row, same_state
 from wishbone.core.testing.common import Check, Skipped, Violation, difference, near, require
 from wishbone.core.testing.states import STATE_CHECKS

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.interfaces import Backbone, State
-from wishbone.core.state_batch import pick
+from wishbone.core.contract.backbone import Backbone, State
+from wishbone.core.model.state_batch import pick
 from wishbone.core.testing.common import near, require, seeded, trained_looking_
 
 BATCH, LENGTH = 3, 37

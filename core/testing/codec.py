@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.interfaces import Decoder, DecoderStream, SpeechTokenizer
+from wishbone.core.contract.codec import Decoder, DecoderStream, SpeechTokenizer
 from wishbone.core.testing.common import Check, near, require, seeded
 
 FRAMES = 23

@@ -7,7 +7,7 @@ import inspect
 import io
 from typing import Any
 
-from wishbone.core.errors import USAGE, WishboneError
+from wishbone.core.contract.errors import USAGE, WishboneError
 from wishbone.core.testing.common import Check, require
 
 UNKNOWN = "--no-such-option-anywhere"

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.convert import Converted, Converter
-from wishbone.core.errors import WishboneError
-from wishbone.core.registry import KINDS
-from wishbone.core.schema import parse_slot
+from wishbone.core.config.schema import parse_slot
+from wishbone.core.contract.converter import Converted, Converter
+from wishbone.core.contract.errors import WishboneError
+from wishbone.core.registry.registry import KINDS
 from wishbone.core.testing.common import Check, Skipped, require
 
 MODEL = "model"
@@ -20,7 +20,9 @@ MODEL = "model"
 
 def contract(cls: Any, config: Any, module: str | None) -> str:
     """The class is made without arguments and says which kind of part it is for."""
-    require(issubclass(cls, Converter), "the class is no wishbone.core.convert.Converter")
+    require(
+        issubclass(cls, Converter), "the class is no wishbone.core.contract.converter.Converter"
+    )
     slot = getattr(cls(), "slot", None)
     require(slot in (*KINDS, MODEL), f"slot is {slot!r}, neither a kind of part nor '{MODEL}'")
     return f"{slot}"

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wishbone.core.interfaces import CodeSpace, Head
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.head import Head
 from wishbone.core.testing.common import Check, near, require, seeded, trained_looking_
 
 WIDTH, EXTRA = 32, 3

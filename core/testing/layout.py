@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
-from wishbone.core.errors import CapabilityError, WishboneError
-from wishbone.core.interfaces import IGNORE, CodeSpace, Layout, Positions, Prompt, Sample, TextSpace
-from wishbone.core.session import Draw, Emit, Feed, NeedText, Position, SetSpeaker, Stop
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import CapabilityError, WishboneError
+from wishbone.core.contract.layout import IGNORE, Layout, Positions, Prompt, Sample
+from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, Position, SetSpeaker, Stop
+from wishbone.core.contract.text import TextSpace
 from wishbone.core.testing.common import Check, Violation, require
 
 SPACE = TextSpace(vocabulary=40, word_ends=frozenset({38, 39}), specials={"<|endofprompt|>": 37})

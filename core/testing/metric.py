@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from wishbone.core.errors import MissingExtra
-from wishbone.core.evaluate.extras import missing_packages
-from wishbone.core.evaluate.metrics import checked
-from wishbone.core.interfaces import Sample
-from wishbone.core.metric import (
+from wishbone.core.contract.errors import MissingExtra
+from wishbone.core.contract.layout import Sample
+from wishbone.core.contract.metric import (
     AudioMetric,
     Clip,
     GenerationMetric,
@@ -21,6 +19,8 @@ from wishbone.core.metric import (
     ModelMetric,
     UtteranceLosses,
 )
+from wishbone.core.evaluate.statistics.metrics import checked
+from wishbone.core.registry.extras import missing_packages
 from wishbone.core.testing.common import Check, Skipped, require
 
 GENERATION = {
@@ -33,7 +33,9 @@ RATE = 24_000
 
 def facts(cls: Any, config: Any, module: str | None) -> str:
     """The info is complete, and the worst value of a failure lies on the bad side."""
-    require(issubclass(cls, Metric), "it does not derive from a class of wishbone.core.metric")
+    require(
+        issubclass(cls, Metric), "it does not derive from a class of wishbone.core.contract.metric"
+    )
     info = cls.info
     kinds = (AudioMetric, GenerationMetric, ModelMetric)
     require(issubclass(cls, kinds), "it is no AudioMetric, GenerationMetric or ModelMetric")

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.errors import WishboneError
-from wishbone.core.interfaces import IGNORE
-from wishbone.core.objective import Objective
+from wishbone.core.contract.errors import WishboneError
+from wishbone.core.contract.layout import IGNORE
+from wishbone.core.contract.objective import Objective
 from wishbone.core.testing.common import Check, Skipped, near, require
 from wishbone.core.testing.toys import CODES, TEXT, toy_model
 
@@ -19,7 +19,9 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _build(cls: Any, config: Any) -> Objective:
-    require(issubclass(cls, Objective), "the class is no wishbone.core.objective.Objective")
+    require(
+        issubclass(cls, Objective), "the class is no wishbone.core.contract.objective.Objective"
+    )
     try:
         return cls(config, toy_model(), {})
     except WishboneError as error:

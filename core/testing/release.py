@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 
-from wishbone.core.releases import Found, ReleaseReader
+from wishbone.core.contract.release import Found, ReleaseReader
+from wishbone.core.speak.voice import Voice
 from wishbone.core.testing.common import Check, Skipped, require
 from wishbone.core.testing.toys import toy_model
-from wishbone.core.voice import Voice
 
 
 def contract(cls: Any, config: Any, module: str | None) -> None:
     """The class is made without arguments and is a ``ReleaseReader``."""
-    require(issubclass(cls, ReleaseReader), "the class is no wishbone.core.releases.ReleaseReader")
+    require(
+        issubclass(cls, ReleaseReader),
+        "the class is no wishbone.core.contract.release.ReleaseReader",
+    )
     cls()
 
 
@@ -70,7 +73,9 @@ def example(cls: Any, config: Any, module: str | None) -> str:
             require(equal, f"{name} has other numbers than the model in the example")
         voices = cls().voices(folder)
         wrong = [name for name, voice in voices.items() if not isinstance(voice, Voice)]
-        require(not wrong, f"voices that are no wishbone.core.voice.Voice: {', '.join(wrong)}")
+        require(
+            not wrong, f"voices that are no wishbone.core.speak.voice.Voice: {', '.join(wrong)}"
+        )
     return f"{len(expected)} tensors, {len(voices)} voices"
 
 

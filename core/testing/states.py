@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from wishbone.core.interfaces import State
-from wishbone.core.state_batch import copied, pick, rows_may_differ, write_rows
+from wishbone.core.contract.backbone import State
+from wishbone.core.model.state_batch import copied, pick, rows_may_differ, write_rows
 from wishbone.core.testing.case import BATCH, Case, build, same_state
 from wishbone.core.testing.common import Check, Skipped, Violation, near, require
 

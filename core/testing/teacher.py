@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from wishbone.core.errors import WishboneError
-from wishbone.core.interfaces import Spoken, Teacher, Word
+from wishbone.core.contract.errors import WishboneError
+from wishbone.core.contract.teacher import Spoken, Teacher, Word
 from wishbone.core.testing.common import Check, Skipped, require
 
 WORDS = (
@@ -20,7 +20,7 @@ LATE = 0.05
 
 
 def _build(cls: Any, config: Any) -> Any:
-    require(issubclass(cls, Teacher), "the class is no wishbone.core.interfaces.Teacher")
+    require(issubclass(cls, Teacher), "the class is no wishbone.core.contract.teacher.Teacher")
     return cls(config)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.interfaces import Backbone, Head, Layout, Positions, Prompt, Sample, State
-from wishbone.core.model import SpeechLM
-from wishbone.core.session import LayoutSession
+from wishbone.core.contract.backbone import Backbone, State
+from wishbone.core.contract.head import Head
+from wishbone.core.contract.layout import Layout, Positions, Prompt, Sample
+from wishbone.core.contract.session import LayoutSession
+from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.testing.common import seeded, trained_looking_
 
 WIDTH, CODES, TEXT = 8, 11, 5

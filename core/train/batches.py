@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.layout import IGNORE, Layout, Positions
 from wishbone.core.data.tokens import TokenCorpus
-from wishbone.core.errors import DataError
-from wishbone.core.interfaces import IGNORE, Layout, Positions
 
 POOL = 50
 """Batches whose utterances are sorted by length together: more pad less and mix less."""

@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 
-from wishbone.core.atomic import replace_folder, write_text
-from wishbone.core.compose import dump
-from wishbone.core.errors import CheckpointError, ConfigError
-from wishbone.core.loading import load_tensors
-from wishbone.core.model import SpeechLM
+from wishbone.core.config.compose import dump
+from wishbone.core.contract.atomic import replace_folder, write_text
+from wishbone.core.contract.errors import CheckpointError, ConfigError
+from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.system.loading import load_tensors
 from wishbone.core.train.optimizer import Average, Together, load_optimizer, optimizer_tensors
-from wishbone.core.train.pieces import read_part, write_part, write_rows
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved
+from wishbone.core.train.sharded_files import read_part, write_part, write_rows
 
 
 class Run:

@@ -13,23 +13,23 @@ from typing import Any
 
 import torch
 
-from wishbone.core.atomic import write_text
-from wishbone.core.build import build_layout, build_model
-from wishbone.core.compose import Config
+from wishbone.core.config.compose import Config
+from wishbone.core.contract.atomic import write_text
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import DataError, WishboneError
+from wishbone.core.contract.objective import Objective
 from wishbone.core.data.tokens import TokenCorpus
-from wishbone.core.errors import DataError, WishboneError
-from wishbone.core.interfaces import CodeSpace
-from wishbone.core.objective import Objective
+from wishbone.core.system.build import build_layout, build_model
 from wishbone.core.train.batches import Batch, BatchPlan, collate, lay_out
 from wishbone.core.train.checkpoint import Run
-from wishbone.core.train.dropping import dropping
-from wishbone.core.train.frozen import freeze_
+from wishbone.core.train.condition_dropout import dropping
+from wishbone.core.train.data_shards import clip_gradients_, gathered, shard_, whole
+from wishbone.core.train.freeze import freeze_
+from wishbone.core.train.logger import Watch
 from wishbone.core.train.objectives import build_objective
 from wishbone.core.train.optimizer import Average, make_optimizer, rate, set_rate
 from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import Recipe
-from wishbone.core.train.shards import clip_gradients_, gathered, shard_, whole
-from wishbone.core.train.watch import Watch
 
 
 @dataclass

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from wishbone.core.model import SpeechLM
-from wishbone.core.objective import Objective
-from wishbone.core.plugin import guarded, registry
-from wishbone.core.schema import parse_slot
+from wishbone.core.config.schema import parse_slot
+from wishbone.core.contract.objective import Objective
+from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.registry.loader import guarded, registry
 
 
 class Codes(Objective):

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.errors import CheckpointError
-from wishbone.core.model import SpeechLM
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.model.wrapper import trainable
+from wishbone.core.train.data_shards import is_share, local, share_like
 from wishbone.core.train.recipe import Recipe
-from wishbone.core.train.shards import is_share, local, share_like
-from wishbone.core.wrapper import trainable
 
 FIRST = 0.01
 """Learning rate of the first step as a share of the highest (RWKV-LM, train.py)."""

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.compose import Config, compose, merge
-from wishbone.core.errors import ConfigError
-from wishbone.core.schema import structured
-from wishbone.core.spec import resolve
-from wishbone.core.train.dropping import Drop
+from wishbone.core.config.compose import Config, compose, merge
+from wishbone.core.config.schema import structured
+from wishbone.core.contract.errors import ConfigError
+from wishbone.core.system.spec import resolve
+from wishbone.core.train.condition_dropout import Drop
 from wishbone.core.train.objectives import resolve_objective
 
 

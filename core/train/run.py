@@ -15,23 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.atomic import replace_folder
-from wishbone.core.checkpoint import save
-from wishbone.core.compose import Config, weights_folder
+from wishbone.core.config.compose import Config, weights_folder
+from wishbone.core.contract.atomic import replace_folder
+from wishbone.core.contract.errors import DataError
 from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
-from wishbone.core.errors import DataError
-from wishbone.core.provenance import hash_files, provenance
-from wishbone.core.spec import require
+from wishbone.core.system.spec import require
 from wishbone.core.train.batches import split_held_out, without_texts
 from wishbone.core.train.checkpoint import Run
-from wishbone.core.train.frozen import trained
-from wishbone.core.train.long import LongTrainer
+from wishbone.core.train.freeze import trained
 from wishbone.core.train.loop import Trainer
 from wishbone.core.train.processes import Processes, processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
 from wishbone.core.train.segments import CUT, CUT_NEEDS
-from wishbone.core.training_record import note
+from wishbone.core.train.truncated_bptt import LongTrainer
+from wishbone.core.weights.checkpoint import save
+from wishbone.core.weights.provenance import hash_files, provenance
+from wishbone.core.weights.training_record import note
 
 
 def run(config: str, overrides: Sequence[str] = (), change: bool = False) -> int:

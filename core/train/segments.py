@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wishbone.core.contract.backbone import Backbone, State, require_caps
+from wishbone.core.contract.errors import CapabilityError, CheckpointError
+from wishbone.core.contract.layout import Layout, Positions
 from wishbone.core.data.tokens import TokenCorpus
-from wishbone.core.errors import CapabilityError, CheckpointError
-from wishbone.core.interfaces import Backbone, Layout, Positions, State, require_caps
-from wishbone.core.state_batch import join, padded, pick, rows_may_differ
+from wishbone.core.model.state_batch import join, padded, pick, rows_may_differ
 from wishbone.core.train.batches import Batch, collate, lay_out
 
 STATE = "state."
@@ -135,7 +136,7 @@ def before(backbone: Backbone, fresh: Tensor, held: State | None) -> State:
 
     What begins keeps its gradient, for a backbone that learns its first state. A state that grows
     (a cache of keys and values) is padded with zeros to the longest row, as in
-    ``wishbone.core.state_batch``; its memory is that of the whole sequence.
+    ``wishbone.core.model.state_batch``; its memory is that of the whole sequence.
     """
     begin = backbone.init_state(len(fresh), device=fresh.device)
     if held is None:

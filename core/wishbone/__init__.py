@@ -10,33 +10,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wishbone.core.interfaces import (
-        Backbone,
-        Decoder,
-        Head,
-        Layout,
-        SpeechTokenizer,
-        Teacher,
-        Tokenizer,
-    )
-    from wishbone.core.plugin import hookimpl, names
-    from wishbone.core.speaker import Speaker, build, load
-    from wishbone.core.system import System
+    from wishbone.core.contract.backbone import Backbone
+    from wishbone.core.contract.codec import Decoder, SpeechTokenizer
+    from wishbone.core.contract.head import Head
+    from wishbone.core.contract.layout import Layout
+    from wishbone.core.contract.teacher import Teacher
+    from wishbone.core.contract.text import Tokenizer
+    from wishbone.core.registry.loader import hookimpl, names
+    from wishbone.core.speak.speaker import Speaker, build, load
+    from wishbone.core.system.system import System
 
 _HOME = {
-    "load": "wishbone.core.speaker",
-    "build": "wishbone.core.speaker",
-    "Speaker": "wishbone.core.speaker",
-    "System": "wishbone.core.system",
-    "names": "wishbone.core.plugin",
-    "hookimpl": "wishbone.core.plugin",
-    "Backbone": "wishbone.core.interfaces",
-    "Decoder": "wishbone.core.interfaces",
-    "Head": "wishbone.core.interfaces",
-    "Layout": "wishbone.core.interfaces",
-    "SpeechTokenizer": "wishbone.core.interfaces",
-    "Teacher": "wishbone.core.interfaces",
-    "Tokenizer": "wishbone.core.interfaces",
+    "load": "wishbone.core.speak.speaker",
+    "build": "wishbone.core.speak.speaker",
+    "Speaker": "wishbone.core.speak.speaker",
+    "System": "wishbone.core.system.system",
+    "names": "wishbone.core.registry.loader",
+    "hookimpl": "wishbone.core.registry.loader",
+    "Backbone": "wishbone.core.contract.backbone",
+    "Decoder": "wishbone.core.contract.codec",
+    "Head": "wishbone.core.contract.head",
+    "Layout": "wishbone.core.contract.layout",
+    "SpeechTokenizer": "wishbone.core.contract.codec",
+    "Teacher": "wishbone.core.contract.teacher",
+    "Tokenizer": "wishbone.core.contract.text",
 }
 
 __all__ = [

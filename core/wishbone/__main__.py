@@ -2,7 +2,7 @@
 
 import sys
 
-from wishbone.core.cli import main
+from wishbone.core.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

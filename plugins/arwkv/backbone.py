@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.errors import ConfigError
-from wishbone.core.interfaces import Backbone, Caps, State
+from wishbone.core.contract.backbone import Backbone, Caps, State
+from wishbone.core.contract.errors import ConfigError
 from wishbone.kernels.wkv7 import triton_missing
 from wishbone.plugins.rwkv7.init import initialise_time
 from wishbone.plugins.rwkv7.layers import Steps, TimeMix

@@ -9,24 +9,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wishbone.core.audio import Audio
-from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream, State
-from wishbone.core.loading import load_tensors
-from wishbone.plugins.cosyvoice2 import release, snake
-from wishbone.plugins.cosyvoice2.flow import CODES, RISE, Flow, FlowShape
-from wishbone.plugins.cosyvoice2.flow_names import FLOW_NAMES
-from wishbone.plugins.cosyvoice2.flow_noise import Noises
-from wishbone.plugins.cosyvoice2.flow_stream import (
-    Cutting,
-    FlowPrompt,
-    FlowStream,
-    Past,
-    WholeFlow,
-)
+from wishbone.core.audio.files import Audio
+from wishbone.core.contract.backbone import State
+from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream
+from wishbone.core.system.loading import load_tensors
+from wishbone.plugins.cosyvoice2.flow.model import CODES, RISE, Flow, FlowShape
+from wishbone.plugins.cosyvoice2.flow.names import FLOW_NAMES
+from wishbone.plugins.cosyvoice2.flow.noise import Noises
+from wishbone.plugins.cosyvoice2.flow.stream import Cutting, FlowPrompt, FlowStream, Past, WholeFlow
 from wishbone.plugins.cosyvoice2.mel import vocoder_mel
+from wishbone.plugins.cosyvoice2.release import files
 from wishbone.plugins.cosyvoice2.speaker import SpeakerEncoder
-from wishbone.plugins.cosyvoice2.vocoder import HiFT, HiFTConfig, HiFTStream
-from wishbone.plugins.cosyvoice2.vocoder_weights import load as load_vocoder
+from wishbone.plugins.cosyvoice2.vocoder import snake
+from wishbone.plugins.cosyvoice2.vocoder.model import HiFT, HiFTConfig, HiFTStream
+from wishbone.plugins.cosyvoice2.vocoder.names import load as load_vocoder
 
 SAMPLE_RATE = 24_000
 CODE_RATE = 25  # codes per second
@@ -137,12 +133,12 @@ class CosyVoice2Decoder(Decoder):
 
         Raises ``CheckpointError`` naming whatever is missing, not known or of another shape.
         """
-        path = folder / release.FLOW
-        tensors = release.load_tensors(path, "flow")
-        load_tensors(self.flow, release.account(FLOW_NAMES, tensors, str(path)), str(path))
+        path = folder / files.FLOW
+        tensors = files.load_tensors(path, "flow")
+        load_tensors(self.flow, files.account(FLOW_NAMES, tensors, str(path)), str(path))
         snake.prepare()
-        path = folder / release.VOCODER
-        load_vocoder(self.vocoder, release.load_tensors(path, "vocoder"), str(path))
+        path = folder / files.VOCODER
+        load_vocoder(self.vocoder, files.load_tensors(path, "vocoder"), str(path))
         self._ears = SpeakerEncoder.of_release(folder)
 
     def hear(self, audio: Tensor, codes: Tensor) -> State:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
-from wishbone.core.errors import ConfigError, MissingExtra
-from wishbone.core.marks import MARK
-from wishbone.core.text import best_cut, sentences
+from wishbone.core.contract.errors import ConfigError, MissingExtra
+from wishbone.core.contract.sentences import best_cut, sentences
+from wishbone.core.contract.tags import MARK
 from wishbone.plugins.cosyvoice2.numbers import spell
 
 PLAIN = re.compile(r"(?:[A-Z]?[a-z]+(?:'[a-z]+)?|[IAa]),?")

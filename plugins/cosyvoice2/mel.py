@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wishbone.core.audio import require_torchaudio
+from wishbone.core.audio.files import require_torchaudio
 
 
 def mel_filters(bins: int, sample_rate: int, mels: int, top_hz: float) -> Tensor:

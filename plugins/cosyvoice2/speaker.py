@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wishbone.core.audio import Audio, resample
-from wishbone.core.errors import CheckpointError, DataError
+from wishbone.core.audio.files import Audio, resample
+from wishbone.core.contract.errors import CheckpointError, DataError
 from wishbone.plugins.cosyvoice2.mel import kaldi_mel
-from wishbone.plugins.cosyvoice2.onnx_file import Session
-from wishbone.plugins.cosyvoice2.release import SPEAKER, file_of
+from wishbone.plugins.cosyvoice2.release.files import SPEAKER, file_of
+from wishbone.plugins.cosyvoice2.release.onnx import Session
 
 WHAT = "speaker encoder"
 SAMPLE_RATE = 16_000

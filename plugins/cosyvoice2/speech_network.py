@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.errors import CheckpointError
-from wishbone.plugins.cosyvoice2.onnx_file import Node
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.plugins.cosyvoice2.release.onnx import Node
 
 HEAD = 64  # channels of an attention head, on which the rotary table is built
 DIGITS = 8

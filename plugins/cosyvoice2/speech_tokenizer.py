@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wishbone.core.errors import CheckpointError
-from wishbone.core.interfaces import CodeSpace, SpeechTokenizer
-from wishbone.core.loading import load_tensors
+from wishbone.core.contract.codec import CodeSpace, SpeechTokenizer
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.system.loading import load_tensors
 from wishbone.plugins.cosyvoice2.mel import whisper_mel
-from wishbone.plugins.cosyvoice2.onnx_file import Session, read_nodes
-from wishbone.plugins.cosyvoice2.release import EARS, file_of
+from wishbone.plugins.cosyvoice2.release.files import EARS, file_of
+from wishbone.plugins.cosyvoice2.release.onnx import Session, read_nodes
 from wishbone.plugins.cosyvoice2.speech_network import DIGITS, SpeechNetwork, weights_of
 
 WHAT = "speech tokenizer"

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.errors import CheckpointError, ConfigError, MissingExtra
-from wishbone.core.interfaces import TextSpace, Tokenizer
-from wishbone.core.marks import MARK
-from wishbone.plugins.cosyvoice2 import release
+from wishbone.core.contract.errors import CheckpointError, ConfigError, MissingExtra
+from wishbone.core.contract.tags import MARK
+from wishbone.core.contract.text import TextSpace, Tokenizer
 from wishbone.plugins.cosyvoice2.frontend import FrontEnd
+from wishbone.plugins.cosyvoice2.release import files
 
 END_OF_PROMPT = "<|endofprompt|>"
 MARKS = (
@@ -48,7 +48,7 @@ class CosyVoice2Tokenizer(Tokenizer):
 
     @dataclass
     class Config:
-        release: str | None = None
+        files: str | None = None
         """Folder of the release; the YAML of the system says ``${weights}``."""
         rows: int = 151936
         """Rows of the table of text where no release says; Qwen2's 151 646 ids and spare rows."""
@@ -68,7 +68,7 @@ class CosyVoice2Tokenizer(Tokenizer):
         self._bpe: Any = None
         self.space = TextSpace(vocabulary=config.rows)
         if config.release:
-            self._bpe, self.space = _open(Path(config.release) / release.TEXT, config.rows)
+            self._bpe, self.space = _open(Path(config.release) / files.TEXT, config.rows)
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` as it is written; marks such as ``[laughter]`` are one id each."""
@@ -157,8 +157,8 @@ def _from_parts(folder: Path) -> Any:
     from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as Bpe
 
-    vocabulary = release.file_of(folder, "vocab.json", "the text tokenizer's ids")
-    merges = release.file_of(folder, "merges.txt", "the text tokenizer's merges")
+    vocabulary = files.file_of(folder, "vocab.json", "the text tokenizer's ids")
+    merges = files.file_of(folder, "merges.txt", "the text tokenizer's merges")
     try:
         bpe = Bpe(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:

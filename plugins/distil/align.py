@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.errors import ConfigError
-from wishbone.core.interfaces import IGNORE, Backbone
-from wishbone.core.model import SpeechLM
-from wishbone.core.objective import Objective
+from wishbone.core.contract.backbone import Backbone
+from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.layout import IGNORE
+from wishbone.core.contract.objective import Objective
+from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.plugins.distil.listen import answers, heard
 from wishbone.plugins.distil.teacher import WHERE, Learned, TeacherFields
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wishbone.core.interfaces import Backbone
+from wishbone.core.contract.backbone import Backbone
 
 
 def heard(backbone: Backbone, x: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from wishbone.core.build import build_layout, build_model
-from wishbone.core.compose import compose, weights_folder
-from wishbone.core.errors import ConfigError
-from wishbone.core.model import SpeechLM
-from wishbone.core.provenance import hash_files
-from wishbone.core.spec import resolve
+from wishbone.core.config.compose import compose, weights_folder
+from wishbone.core.contract.errors import ConfigError
+from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.system.build import build_layout, build_model
+from wishbone.core.system.spec import resolve
+from wishbone.core.weights.provenance import hash_files
 
 WHERE = "the objective of the training recipe"
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wishbone.core.atomic import replacing
-from wishbone.core.errors import DataError
-from wishbone.core.pitch import track
-from wishbone.core.provenance import hash_files
+from wishbone.core.audio.pitch import track
+from wishbone.core.contract.atomic import replacing
+from wishbone.core.contract.errors import DataError
+from wishbone.core.weights.provenance import hash_files
 from wishbone.plugins.fsqcodec.decoder import HOP, PITCH_HIGH, PITCH_LOW, SAMPLE_RATE, SAMPLES
 
 VOWELS = "ɪ i ʊ u ɛ ə ʌ ɔ ɑ æ ɚ eɪ aɪ ɔɪ oʊ aʊ".split()

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.errors import UsageError
-from wishbone.core.interfaces import CodeSpace, Decoder, DecoderStream, State
+from wishbone.core.contract.backbone import State
+from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream
+from wishbone.core.contract.errors import UsageError
 from wishbone.plugins.fsqcodec import source
 from wishbone.plugins.fsqcodec.layers import Block, Cache, Convolution, Upsample
 from wishbone.plugins.fsqcodec.speaker import Manner, Modulation, SpeakerEncoder

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wishbone.core.checkpoint import save
-from wishbone.core.cli import in_three_lines
-from wishbone.core.errors import CheckpointError, UsageError
-from wishbone.core.provenance import provenance
-from wishbone.core.weight_files import read_tensors
+from wishbone.core.cli.main import in_three_lines
+from wishbone.core.contract.errors import CheckpointError, UsageError
+from wishbone.core.weights.checkpoint import save
+from wishbone.core.weights.files import read_tensors
+from wishbone.core.weights.provenance import provenance
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import FSQCodecDecoder
 

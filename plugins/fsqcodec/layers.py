@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.audio import mel_filters
+from wishbone.core.audio.files import mel_filters
 
 Cache = dict[int, Tensor]
 """What a stream remembers: for every convolution (by identity) its last inputs [B, C, k-1]."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.interfaces import CodeSpace, SpeechTokenizer
+from wishbone.core.contract.codec import CodeSpace, SpeechTokenizer
 from wishbone.plugins.fsqcodec.decoder import CODE_RATE, DIGITS, SAMPLE_RATE, SAMPLES
 from wishbone.plugins.fsqcodec.layers import Block, Convolution, LogMel
 

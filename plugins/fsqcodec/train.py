@@ -23,11 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.atomic import replacing, write_text
-from wishbone.core.cli import in_three_lines
-from wishbone.core.errors import CheckpointError, UsageError
-from wishbone.core.provenance import hash_files
-from wishbone.core.weight_files import read_tensors
+from wishbone.core.cli.main import in_three_lines
+from wishbone.core.contract.atomic import replacing, write_text
+from wishbone.core.contract.errors import CheckpointError, UsageError
+from wishbone.core.weights.files import read_tensors
+from wishbone.core.weights.provenance import hash_files
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import (
     DIGITS,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wishbone.core.interfaces import CodeSpace
+from wishbone.core.contract.codec import CodeSpace
 from wishbone.plugins.heads.head import LinearHead, LinearHeadConfig
 
 

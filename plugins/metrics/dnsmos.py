@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from wishbone.core.metric import AudioMetric, Clip, MetricInfo, Package, Value
+from wishbone.core.contract.metric import AudioMetric, Clip, MetricInfo, Package, Value
 from wishbone.plugins.metrics.versions import version_of
 
 RATE = 16_000

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wishbone.core.metric import AudioMetric, Clip, MetricInfo, Package, Row, Value
-from wishbone.core.transcript import normalize
+from wishbone.core.contract.metric import AudioMetric, Clip, MetricInfo, Package, Row, Value
+from wishbone.core.evaluate.measure.transcript import normalize
 from wishbone.plugins.metrics.versions import version_of
 
 if TYPE_CHECKING:

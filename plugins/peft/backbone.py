@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.compose import weights_folder
-from wishbone.core.errors import (
+from wishbone.core.config.compose import weights_folder
+from wishbone.core.contract.backbone import Backbone, State
+from wishbone.core.contract.errors import (
     CapabilityError,
     CheckpointError,
     ConfigError,
     UnknownName,
     did_you_mean,
 )
-from wishbone.core.interfaces import Backbone, State
-from wishbone.core.wrapper import BASE, Wrapper, build_base, count_base
+from wishbone.core.model.wrapper import BASE, Wrapper, build_base, count_base
 from wishbone.plugins.engines import LARGEST_UNASKED
 from wishbone.plugins.peft.choice import Switch, loaded, picked, with_others, without_others
 from wishbone.plugins.peft.config import NONE, PEFTConfig, check

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from wishbone.core.interfaces import Backbone, State
-from wishbone.core.wrapper import BASE
+from wishbone.core.contract.backbone import Backbone, State
+from wishbone.core.model.wrapper import BASE
 from wishbone.plugins.peft.layers import PARTS
 
 if TYPE_CHECKING:

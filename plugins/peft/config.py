@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from wishbone.core.errors import ConfigError, did_you_mean
-from wishbone.core.wrapper import Wrapper
+from wishbone.core.contract.errors import ConfigError, did_you_mean
+from wishbone.core.model.wrapper import Wrapper
 from wishbone.plugins.peft.layers import FIRST, OWN
 from wishbone.plugins.peft.quantized import KINDS
 

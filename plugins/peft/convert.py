@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from wishbone.core.build import build_model
-from wishbone.core.compose import Config
-from wishbone.core.convert import Converted, Converter
-from wishbone.core.errors import CapabilityError, CheckpointError, UsageError
-from wishbone.core.loading import load_tensors
-from wishbone.core.schema import innermost, structured
-from wishbone.core.spec import read
+from wishbone.core.config.compose import Config
+from wishbone.core.config.schema import innermost, structured
+from wishbone.core.contract.converter import Converted, Converter
+from wishbone.core.contract.errors import CapabilityError, CheckpointError, UsageError
+from wishbone.core.system.build import build_model
+from wishbone.core.system.loading import load_tensors
+from wishbone.core.system.spec import read
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.files import write_adapter
 from wishbone.plugins.peft.layers import OWN

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.atomic import new_folder
-from wishbone.core.errors import CheckpointError
+from wishbone.core.contract.atomic import new_folder
+from wishbone.core.contract.errors import CheckpointError
 from wishbone.plugins.peft.layers import PARTS, sizes
 from wishbone.plugins.peft.names import ours, theirs
 

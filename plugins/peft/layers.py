@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.errors import (
+from wishbone.core.contract.backbone import Backbone, require_caps
+from wishbone.core.contract.errors import (
     CapabilityError,
     ConfigError,
     MissingExtra,
     UnknownName,
     did_you_mean,
 )
-from wishbone.core.interfaces import Backbone, require_caps
 
 METHODS = ("lora", "dora", "miss", "pissa")
 """Ways of adapting a matrix W [out, in] with rank r; README.md has their equations."""

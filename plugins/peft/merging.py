@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wishbone.core.interfaces import Backbone
+from wishbone.core.contract.backbone import Backbone
 from wishbone.plugins.peft.layers import effective, tuners
 from wishbone.plugins.peft.quantized import QuantizedLinear
 

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from wishbone.core import marks
-from wishbone.core.interfaces import TextSpace, Tokenizer
+from wishbone.core.contract import tags
+from wishbone.core.contract.text import TextSpace, Tokenizer
 
 _PAD = "<pad>"
 _END_OF_PROMPT = "<|endofprompt|>"
@@ -29,13 +29,13 @@ class CharacterTokenizer(Tokenizer):
     class Config:
         """The alphabet is fixed, because trained tables depend on it; marks follow it."""
 
-        marks: list[str] = field(default_factory=list)
+        tags: list[str] = field(default_factory=list)
         """Events and dialects with ids of their own, such as "[laughter]" and "<|dialect:us|>".
         Append; never move."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
-        marks.check(self.config.marks, SYMBOLS, "tokenizer.marks")
+        tags.check(self.config.marks, SYMBOLS, "tokenizer.marks")
         self._symbols = (*SYMBOLS, *self.config.marks)
         self._ids = {symbol: number for number, symbol in enumerate(self._symbols)}
         specials = (_END_OF_PROMPT, *self.config.marks)
@@ -58,13 +58,13 @@ class CharacterTokenizer(Tokenizer):
     def _encode_part(self, text: str) -> list[int]:
         found: list[list[str]] = []
         places: list[tuple[int, str, int]] = []
-        for piece, is_mark in marks.split(text, self.config.marks):
+        for piece, is_mark in tags.split(text, self.config.marks):
             if is_mark:
                 places.append((len(found), piece, self._ids[piece]))
             else:
                 _collect(piece, found)
         words = [[self._ids[c] for c in word + separator] for word, separator in _closed(found)]
-        return marks.joined(words, places)
+        return tags.joined(words, places)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The characters in a row; ids outside the alphabet show as a replacement mark."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from wishbone.core import marks
-from wishbone.core.interfaces import TextSpace, Tokenizer, Word
+from wishbone.core.contract import tags
+from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.text import TextSpace, Tokenizer
 from wishbone.plugins.phonemes.symbols import (
     BREAKS,
     CONSONANTS,
@@ -40,13 +41,13 @@ class PhonemeTokenizer(Tokenizer):
     class Config:
         """The alphabet is fixed, because trained tables depend on it; marks follow it."""
 
-        marks: list[str] = field(default_factory=list)
+        tags: list[str] = field(default_factory=list)
         """Events and dialects with ids of their own, such as "[laughter]" and "<|dialect:us|>".
         Append; never move."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
-        marks.check(self.config.marks, SYMBOLS, "tokenizer.marks")
+        tags.check(self.config.marks, SYMBOLS, "tokenizer.marks")
         self._symbols = (*SYMBOLS, *self.config.marks)
         self._ids = {symbol: number for number, symbol in enumerate(self._symbols)}
         specials = (END_OF_PROMPT, *self.config.marks)
@@ -69,13 +70,13 @@ class PhonemeTokenizer(Tokenizer):
     def _encode_part(self, text: str) -> list[int]:
         found: list[list[Any]] = []
         places: list[tuple[int, str, int]] = []
-        for piece, is_mark in marks.split(text, self.config.marks):
+        for piece, is_mark in tags.split(text, self.config.marks):
             if is_mark:
                 places.append((len(found), piece, self._ids[piece]))
             else:
                 _collect(_plain(piece), found)
         words = [self.encode_words([Word(*word)]) for word in _closed(found)]
-        return marks.joined(words, places)
+        return tags.joined(words, places)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The phonemes written in a row; ids outside the alphabet show as a question mark box."""

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wishbone.core.errors import DataError, MissingExtra
-from wishbone.core.interfaces import Spoken, Teacher, Word
+from wishbone.core.contract.errors import DataError, MissingExtra
+from wishbone.core.contract.teacher import Spoken, Teacher, Word
 
 HOP = 256
 """Samples of one step of the duration predictor in every Piper voice."""

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from wishbone.core.compose import Config, compose
-from wishbone.core.convert import Converted, Converter
-from wishbone.core.errors import CheckpointError, UsageError
-from wishbone.core.loading import load_tensors
-from wishbone.core.schema import structured
-from wishbone.core.spec import read
-from wishbone.core.weight_files import FILE, read_tensors
+from wishbone.core.config.compose import Config, compose
+from wishbone.core.config.schema import structured
+from wishbone.core.contract.converter import Converted, Converter
+from wishbone.core.contract.errors import CheckpointError, UsageError
+from wishbone.core.system.loading import load_tensors
+from wishbone.core.system.spec import read
+from wishbone.core.weights.files import FILE, read_tensors
 from wishbone.plugins.peft.files import write_adapter
 from wishbone.plugins.pissa.backbone import PiSSA
 from wishbone.plugins.pissa.targets import merged_state

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.errors import CapabilityError
+from wishbone.core.contract.errors import CapabilityError
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wishbone.core.errors import ConfigError
-from wishbone.core.interfaces import Backbone
+from wishbone.core.contract.backbone import Backbone
+from wishbone.core.contract.errors import ConfigError
 
 ALL = "*"
 """Every tensor of the base but those of the adapted layers."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from wishbone.core.errors import ConfigError
-from wishbone.core.interfaces import Backbone, require_caps
+from wishbone.core.contract.backbone import Backbone, require_caps
+from wishbone.core.contract.errors import ConfigError
 from wishbone.plugins.pissa.own import ends_so, merged
 
 FEED_FORWARD = ("channel_mix", "ffn", "mlp", "feed_forward")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.interfaces import Backbone, Caps, State
+from wishbone.core.contract.backbone import Backbone, Caps, State
 from wishbone.kernels.wkv7 import triton_missing
 from wishbone.plugins.engines import Engine, choose
 from wishbone.plugins.rwkv7.init import initialise
@@ -231,19 +231,19 @@ class RWKV7(Backbone):
 
 
 def _native(backbone: RWKV7, weights: str) -> Engine:
-    from wishbone.plugins.rwkv7.engine import NativeRWKV7
+    from wishbone.plugins.rwkv7.engines.native import NativeRWKV7
 
     return NativeRWKV7(backbone, weights)
 
 
 def _compiled(backbone: RWKV7, weights: str) -> Engine:
-    from wishbone.plugins.rwkv7.compiled import CompiledRWKV7
+    from wishbone.plugins.rwkv7.engines.compiled import CompiledRWKV7
 
     return CompiledRWKV7(backbone, weights)
 
 
 def _graph(backbone: RWKV7, weights: str) -> Engine:
-    from wishbone.plugins.rwkv7.graph import attach
+    from wishbone.plugins.rwkv7.engines.cuda_graph import attach
 
     return attach(backbone, weights)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.kernels.elementwise import fused, mix, squared_relu
+from wishbone.plugins.rwkv7.engines.fused_backward import attend_fused
 from wishbone.plugins.rwkv7.formula import Weights, attend
-from wishbone.plugins.rwkv7.fused import attend_fused
 from wishbone.plugins.rwkv7.shape import Shape
 
 

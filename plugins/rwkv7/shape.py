@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from wishbone.core.errors import ConfigError
+from wishbone.core.contract.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wishbone.core.errors import CheckpointError
+from wishbone.core.contract.errors import CheckpointError
 from wishbone.plugins.rwkv7.convert import FLA
 
 RAW = "llm."

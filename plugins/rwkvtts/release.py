@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from wishbone.core import foreign, releases
-from wishbone.core.errors import CheckpointError
-from wishbone.core.weight_files import read_tensors
-from wishbone.plugins.cosyvoice2 import release, settings
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.weights import foreign, releases
+from wishbone.core.weights.files import read_tensors
+from wishbone.plugins.cosyvoice2.release import files as release
+from wishbone.plugins.cosyvoice2.release import settings
 from wishbone.plugins.rwkvtts import names
 
 if TYPE_CHECKING:
-    from wishbone.core.model import SpeechLM
-    from wishbone.core.voice import Voice
+    from wishbone.core.model.speech_lm import SpeechLM
+    from wishbone.core.speak.voice import Voice
 
 CONVERTED = "ConvertedCosyLLM"
 """Folder of Hugging Face's form inside a release."""
@@ -48,7 +49,7 @@ class Release(releases.ReleaseReader):
 
     def voices(self, folder: Path) -> dict[str, Voice]:
         """The speaker presets of ``spk2info.pt``, by name."""
-        from wishbone.plugins.cosyvoice2.presets import read
+        from wishbone.plugins.cosyvoice2.release.presets import read
 
         path = folder / release.PRESETS
         return read(path) if path.is_file() else {}

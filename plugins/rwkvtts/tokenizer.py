@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.errors import CheckpointError, ConfigError
-from wishbone.core.interfaces import TextSpace, Tokenizer
-from wishbone.plugins.cosyvoice2 import release, settings
+from wishbone.core.contract.errors import CheckpointError, ConfigError
+from wishbone.core.contract.text import TextSpace, Tokenizer
 from wishbone.plugins.cosyvoice2.frontend import FrontEnd
+from wishbone.plugins.cosyvoice2.release import files, settings
 from wishbone.plugins.rwkvtts.release import CONVERTED
 
 VOCABULARY = "rwkv_vocab_v20230424.txt"
-FOLDERS = (CONVERTED, release.TEXT, ".")
+FOLDERS = (CONVERTED, files.TEXT, ".")
 """Where a release keeps the vocabulary, first found first."""
 PAD = "<|rwkv_tokenizer_end_of_text|>"
 MARKS = (
@@ -45,7 +45,7 @@ class WorldTokenizer(Tokenizer):
 
     @dataclass
     class Config:
-        release: str | None = None
+        files: str | None = None
         """Folder of the release; the YAML of the system says ``${weights}``."""
         rows: int = 65548
         """Rows of the table of text where the release's YAML says nothing: the World vocabulary,
@@ -102,7 +102,7 @@ class WorldTokenizer(Tokenizer):
             raise CheckpointError(
                 f"The release has no {VOCABULARY}.",
                 str(folder),
-                f"Put it into {release.TEXT} or beside the weights.",
+                f"Put it into {files.TEXT} or beside the weights.",
             )
         self._tokens = _read(place / VOCABULARY)
         marks = _marks(place, max(self._tokens.values()) + 1, MARKS if self.config.marks else ())

@@ -11,16 +11,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wishbone.core.arguments import Parser
-from wishbone.core.checkpoint import save
-from wishbone.core.cli import in_three_lines
-from wishbone.core.errors import UsageError
-from wishbone.core.interfaces import State
-from wishbone.core.provenance import provenance
-from wishbone.core.speaker import build
-from wishbone.core.spec import read
-from wishbone.core.system import System
-from wishbone.core.voice import Voice
+from wishbone.core.cli.arguments import Parser
+from wishbone.core.cli.main import in_three_lines
+from wishbone.core.contract.backbone import State
+from wishbone.core.contract.errors import UsageError
+from wishbone.core.speak.speaker import build
+from wishbone.core.speak.voice import Voice
+from wishbone.core.system.spec import read
+from wishbone.core.system.system import System
+from wishbone.core.weights.checkpoint import save
+from wishbone.core.weights.provenance import provenance
 from wishbone.plugins.state_tuning.files import (
     ENDINGS,
     read_time_state,

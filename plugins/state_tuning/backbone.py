@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.errors import CapabilityError, ConfigError
-from wishbone.core.interfaces import Backbone, Caps, State, require_caps
-from wishbone.core.wrapper import Wrapper, build_base, count_base, trainable
+from wishbone.core.contract.backbone import Backbone, Caps, State, require_caps
+from wishbone.core.contract.errors import CapabilityError, ConfigError
+from wishbone.core.model.wrapper import Wrapper, build_base, count_base, trainable
 
 MATRIX = 4
 """Axes of a part that is tuned: batch, heads, rows, columns. Fewer are shifts and convolutions."""

@@ -11,13 +11,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from wishbone.core.compose import Config
-from wishbone.core.errors import CapabilityError, CheckpointError, UsageError
-from wishbone.core.foreign import write_pickle
-from wishbone.core.interfaces import State
-from wishbone.core.model import SpeechLM
-from wishbone.core.system import System
-from wishbone.core.weight_files import read_tensors, write_tensors
+from wishbone.core.config.compose import Config
+from wishbone.core.contract.backbone import State
+from wishbone.core.contract.errors import CapabilityError, CheckpointError, UsageError
+from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.system.system import System
+from wishbone.core.weights.files import read_tensors, write_tensors
+from wishbone.core.weights.foreign import write_pickle
 from wishbone.plugins.state_tuning.backbone import MATRIX, StateTuned
 
 THEIRS = re.compile(r"(?:.*\.)?blocks\.(\d+)\.att\.time_state")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.errors import ConfigError
-from wishbone.core.interfaces import Backbone, Caps, State
+from wishbone.core.contract.backbone import Backbone, Caps, State
+from wishbone.core.contract.errors import ConfigError
 from wishbone.plugins.engines import Engine, choose
 from wishbone.plugins.transformer.attention import causal_attention
 from wishbone.plugins.transformer.cache import Past, append_, plan_past, plan_step
@@ -301,19 +301,19 @@ class Transformer(Backbone):
 
 
 def _native(backbone: Transformer, weights: str) -> Engine:
-    from wishbone.plugins.transformer.engine import NativeTransformer
+    from wishbone.plugins.transformer.engines.native import NativeTransformer
 
     return NativeTransformer(backbone, weights)
 
 
 def _compiled(backbone: Transformer, weights: str) -> Engine:
-    from wishbone.plugins.transformer.compiled import CompiledTransformer
+    from wishbone.plugins.transformer.engines.compiled import CompiledTransformer
 
     return CompiledTransformer(backbone, weights)
 
 
 def _graph(backbone: Transformer, weights: str) -> Engine:
-    from wishbone.plugins.transformer.graph import attach
+    from wishbone.plugins.transformer.engines.cuda_graph import attach
 
     return attach(backbone, weights)
 

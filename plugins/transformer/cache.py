@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wishbone.core.interfaces import State
+from wishbone.core.contract.backbone import State
 
 Angles = Callable[[Tensor, torch.dtype], tuple[Tensor, Tensor]]
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.atomic import new_folder
-from wishbone.core.convert import Converted, Converter
-from wishbone.core.errors import CheckpointError
-from wishbone.core.foreign import check, read_folder, write_pickle
-from wishbone.core.weight_files import translate, write_tensors
+from wishbone.core.contract.atomic import new_folder
+from wishbone.core.contract.converter import Converted, Converter
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.weights.files import translate, write_tensors
+from wishbone.core.weights.foreign import check, read_folder, write_pickle
 from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
 
 LAYER = "layers.{}."
@@ -212,12 +212,12 @@ class CosyVoice2(Converter):
 
     def read(self, source: Path) -> Converted:
         """The folder of a release, or its ``llm.pt`` with ``CosyVoice-BlankEN`` beside it."""
-        from wishbone.plugins.cosyvoice2 import release
+        from wishbone.plugins.cosyvoice2.release import files
 
         folder = source if source.is_dir() else source.parent
-        path = source / release.LANGUAGE_MODEL if source.is_dir() else source
-        config = config_from_qwen2(_json(folder / release.TEXT / "config.json"))
-        tensors = release.load_tensors(path, "language model")
+        path = source / files.LANGUAGE_MODEL if source.is_dir() else source
+        config = config_from_qwen2(_json(folder / files.TEXT / "config.json"))
+        tensors = files.load_tensors(path, "language model")
         named = from_cosyvoice2(tensors, where=str(path))
         inside = "backbone."
         body = {n.removeprefix(inside): t for n, t in named.items() if n.startswith(inside)}

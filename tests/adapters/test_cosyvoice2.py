@@ -6,8 +6,10 @@ import pytest
 
 from wishbone.adapters.cosyvoice2 import CosyVoice2
 from wishbone.adapters.cosyvoice2_rules import share_frames, split_words
-from wishbone.core.errors import CapabilityError, ConfigError, DataError
-from wishbone.core.interfaces import IGNORE, CodeSpace, Sample, TextSpace
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import CapabilityError, ConfigError, DataError
+from wishbone.core.contract.layout import IGNORE, Sample
+from wishbone.core.contract.text import TextSpace
 
 CODES = CodeSpace(size=6561, rate=25.0)
 TEXT = TextSpace(vocabulary=200, word_ends=frozenset({100, 101}))

@@ -5,9 +5,11 @@ from random import Random
 import pytest
 
 from wishbone.adapters.cosyvoice2 import CosyVoice2
-from wishbone.core.errors import CapabilityError, DataError
-from wishbone.core.interfaces import CodeSpace, Prompt, Sample, TextSpace
-from wishbone.core.session import Draw, Emit, Feed, NeedText, Stop
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import CapabilityError, DataError
+from wishbone.core.contract.layout import Prompt, Sample
+from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, Stop
+from wishbone.core.contract.text import TextSpace
 
 EOS, UNUSED, FILL = 6561, 6562, 6563
 CLOSING = frozenset({100, 101})

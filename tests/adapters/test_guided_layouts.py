@@ -7,12 +7,14 @@ from toy_codecs import RATE, toy_system
 
 from wishbone.adapters.spark import Spark
 from wishbone.adapters.xy import XY
-from wishbone.core import pipeline
-from wishbone.core.guidance import Guide, blanked, prompt_without
-from wishbone.core.interfaces import CodeSpace, Prompt, TextSpace
-from wishbone.core.prompt import prefix
-from wishbone.core.sampling import Sampler
-from wishbone.core.serve.server import Request, Server
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.layout import Prompt
+from wishbone.core.contract.text import TextSpace
+from wishbone.core.model.sampling import Sampler
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.guidance import Guide, blanked, prompt_without
+from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak.server import Request, Server
 from wishbone.plugins.heads.channels import ChannelsHead, ChannelsHeadConfig
 from wishbone.plugins.heads.head import LinearHead, LinearHeadConfig
 

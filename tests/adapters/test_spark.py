@@ -13,15 +13,17 @@ import torch
 from toy_codecs import HOP, RATE, learn, toy_system, utterance
 
 from wishbone.adapters.spark import SPARK_MARKS, Spark
-from wishbone.core import pipeline
-from wishbone.core.audio import Audio
-from wishbone.core.errors import ConfigError, DataError
-from wishbone.core.interfaces import IGNORE, CodeSpace, Prompt, Sample, TextSpace
-from wishbone.core.prompt import prefix
-from wishbone.core.sampling import Sampler
-from wishbone.core.session import Draw, Emit, Feed, NeedText, SetSpeaker, Stop
+from wishbone.core.audio.files import Audio
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import ConfigError, DataError
+from wishbone.core.contract.layout import IGNORE, Prompt, Sample
+from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SetSpeaker, Stop
+from wishbone.core.contract.text import TextSpace
+from wishbone.core.model.sampling import Sampler
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import check_class
-from wishbone.core.voice import Voice
 from wishbone.plugins.heads.head import LinearHead, LinearHeadConfig
 
 BICODEC = CodeSpace(size=8192, rate=50.0, global_size=4096, global_count=4)

@@ -13,14 +13,16 @@ import torch
 from toy_codecs import HOP, RATE, learn, toy_system, utterance
 
 from wishbone.adapters.xy import XY
-from wishbone.core import pipeline
-from wishbone.core.errors import CapabilityError, ConfigError
-from wishbone.core.interfaces import IGNORE, CodeSpace, Prompt, Sample, TextSpace
-from wishbone.core.prompt import prefix
-from wishbone.core.sampling import Sampler
-from wishbone.core.session import Draw, Emit, Feed, NeedText, Stop
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import CapabilityError, ConfigError
+from wishbone.core.contract.layout import IGNORE, Prompt, Sample
+from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, Stop
+from wishbone.core.contract.text import TextSpace
+from wishbone.core.model.sampling import Sampler
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import check_class
-from wishbone.core.voice import Voice
 from wishbone.plugins.heads.channels import ChannelsHead, ChannelsHeadConfig
 
 SHIFT, PAD, TEXT_PAD, S0, CTL0 = 65536, 1024, 66699, 66561, 66571

@@ -5,18 +5,12 @@ from random import Random
 import torch
 from torch import nn
 
-from wishbone.core.interfaces import (
-    CodeSpace,
-    Decoder,
-    DecoderStream,
-    Sample,
-    SpeechTokenizer,
-    TextSpace,
-    Tokenizer,
-)
-from wishbone.core.model import SpeechLM
-from wishbone.core.sampling import Sampling
-from wishbone.core.system import System
+from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream, SpeechTokenizer
+from wishbone.core.contract.layout import Sample
+from wishbone.core.contract.text import TextSpace, Tokenizer
+from wishbone.core.model.sampling import Sampling
+from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.system.system import System
 from wishbone.core.train.batches import collate
 from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
 

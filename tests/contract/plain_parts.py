@@ -8,17 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.interfaces import (
-    Backbone,
-    Caps,
-    CodeSpace,
-    Decoder,
-    DecoderStream,
-    SpeechTokenizer,
-    State,
-    TextSpace,
-    Tokenizer,
-)
+from wishbone.core.contract.backbone import Backbone, Caps, State
+from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream, SpeechTokenizer
+from wishbone.core.contract.text import TextSpace, Tokenizer
 
 
 @dataclass

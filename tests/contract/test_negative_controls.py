@@ -9,7 +9,8 @@ from plain_parts import Empty, Hum, HumStream, Letters, Loudness
 from torch import nn
 
 from wishbone.adapters.cosyvoice2 import CosyVoice2
-from wishbone.core.interfaces import Positions, TextSpace
+from wishbone.core.contract.layout import Positions
+from wishbone.core.contract.text import TextSpace
 from wishbone.core.testing import check_class, suite
 from wishbone.plugins.heads.head import FSQHead, LinearHead
 
@@ -262,5 +263,5 @@ def test_every_check_has_a_control(kind):
 
 
 def test_a_heavy_plugin_module_is_noticed():
-    assert failed("tokenizer", Letters, module="wishbone.core.interfaces") == {"light_import"}
+    assert failed("tokenizer", Letters, module="wishbone.core.contract.layout") == {"light_import"}
     assert failed("tokenizer", Letters, module="wishbone.no_such_module") == {"light_import"}

@@ -8,7 +8,7 @@ from controls import failed
 from plain_parts import Leaky, WidthConfig
 from torch import nn
 
-from wishbone.core.interfaces import Caps
+from wishbone.core.contract.backbone import Caps
 from wishbone.core.testing import check_class, suite
 
 

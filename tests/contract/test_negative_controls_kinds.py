@@ -6,15 +6,15 @@ import pytest
 import torch
 from controls import failed
 
-from wishbone.core.bench.contenders import Contender, Job
-from wishbone.core.convert import Converted, Converter
-from wishbone.core.data.readers import CorpusFormat, Unusable, Utterance
-from wishbone.core.errors import CheckpointError, UsageError
-from wishbone.core.interfaces import Spoken, Teacher
-from wishbone.core.objective import Objective
-from wishbone.core.releases import Found, ReleaseReader
+from wishbone.core.contract.contender import Contender, Job
+from wishbone.core.contract.converter import Converted, Converter
+from wishbone.core.contract.corpus import CorpusFormat, Unusable, Utterance
+from wishbone.core.contract.errors import CheckpointError, UsageError
+from wishbone.core.contract.objective import Objective
+from wishbone.core.contract.release import Found, ReleaseReader
+from wishbone.core.contract.teacher import Spoken, Teacher
 from wishbone.core.testing import check_class
-from wishbone.core.weight_files import read_tensors, write_tensors
+from wishbone.core.weights.files import read_tensors, write_tensors
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 import pytest
 
-from wishbone.core.errors import MissingExtra
-from wishbone.core.plugin import registry
-from wishbone.core.registry import KINDS
+from wishbone.core.contract.errors import MissingExtra
+from wishbone.core.registry.loader import registry
+from wishbone.core.registry.registry import KINDS
 from wishbone.core.testing import check
 
 PARTS = [(kind, key) for kind in KINDS for key in registry().names(kind)]

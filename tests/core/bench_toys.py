@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from wishbone.core.bench.contenders import Contender
-from wishbone.core.registry import HOME, Entry
+from wishbone.core.contract.contender import Contender
+from wishbone.core.registry.registry import HOME, Entry
 
 FOLDER = str(Path(__file__).parent)
 TOY = Entry("contender", "toy", "bench_toys:Toy", "", HOME)

@@ -11,25 +11,19 @@ import pytest
 from test_ab_parts import plan
 from test_charts import texts
 
-from wishbone.core.compose import Config
-from wishbone.core.errors import ConfigError, DataError
-from wishbone.core.evaluate import (
-    ab,
-    compare,
-    confound,
-    figures,
-    generate,
-    listening,
-    page,
-    tables,
-    words,
-)
-from wishbone.core.evaluate.arms import Arm, factor_levels
-from wishbone.core.evaluate.effects import questions
-from wishbone.core.evaluate.items import Items
-from wishbone.core.evaluate.metrics import choose, choose_listening
-from wishbone.core.evaluate.plan import read_plan
-from wishbone.core.metric import HeldOut, UtteranceLosses
+from wishbone.core.config.compose import Config
+from wishbone.core.contract.errors import ConfigError, DataError
+from wishbone.core.contract.metric import HeldOut, UtteranceLosses
+from wishbone.core.evaluate import ab
+from wishbone.core.evaluate.experiment import config_diff, generate
+from wishbone.core.evaluate.experiment.arms import Arm, factor_levels
+from wishbone.core.evaluate.experiment.items import Items
+from wishbone.core.evaluate.experiment.plan import read_plan
+from wishbone.core.evaluate.measure import held_out_loss
+from wishbone.core.evaluate.report import figures, markdown, tables, wording
+from wishbone.core.evaluate.statistics import compare
+from wishbone.core.evaluate.statistics.effects import questions
+from wishbone.core.evaluate.statistics.metrics import choose, choose_listening
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "ab"
 FACTORS = {"backbone": ["r", "t"], "layout": ["u", "w"]}
@@ -138,7 +132,9 @@ def test_an_arm_is_the_mean_of_its_trainings_and_each_is_shown(tmp_path):
 def test_the_factors_effects_are_found_and_their_interaction_is_not(tmp_path):
     given = crossed()
     result = compare.analyse(told(tmp_path, given, ADDITIVE), given)
-    wer = {words.effect_title(each): each for each in result["effects"] if each["metric"] == "wer"}
+    wer = {
+        wording.effect_title(each): each for each in result["effects"] if each["metric"] == "wer"
+    }
     assert wer["t - r (backbone)"]["difference"] == pytest.approx(20, abs=3)
     assert wer["t - r (backbone)"]["verdict"] == "worse"
     assert wer["w - u, t"]["difference"] == pytest.approx(10, abs=3)
@@ -193,21 +189,21 @@ def test_held_out_losses_are_compared_like_prompts_and_kept(tmp_path, monkeypatc
         files = ()
 
     monkeypatch.setattr("wishbone.core.data.corpora.read_corpus", lambda *_: Corpus())
-    monkeypatch.setattr("wishbone.core.evaluate.binding.held_out", held_out)
-    heard = listening.measure(given, tmp_path, lambda values, _: values)
+    monkeypatch.setattr("wishbone.core.evaluate.measure.text_binding.held_out", held_out)
+    heard = held_out_loss.measure(given, tmp_path, lambda values, _: values)
     assert len(asked) == 12 == len(heard)
     assert heard["r-u.1"]["loss"][0] == 1.0 and heard["r-u.1"]["binding"][0] == 2.5
     # a line that was cut short is measured again, the others are not
-    path = tmp_path / listening.FILE
+    path = tmp_path / held_out_loss.FILE
     path.write_text(path.read_text()[:-20])
-    listening.measure(given, tmp_path, lambda values, _: values)
+    held_out_loss.measure(given, tmp_path, lambda values, _: values)
     assert len(asked) == 13
     result = compare.analyse(told(tmp_path, given, ADDITIVE), given, heard)
     main = next(e for e in result["effects"] if e["metric"] == "loss")
     assert main["difference"] == pytest.approx(1.0) and main["verdict"] == "worse"
     assert main["margin"] == 0.1
     other = replace(given, held_out_limit=5)
-    listening.measure(other, tmp_path, lambda values, _: values)
+    held_out_loss.measure(other, tmp_path, lambda values, _: values)
     assert len(asked) == 25
 
 
@@ -231,8 +227,8 @@ def test_seeds_may_differ_within_an_arm_and_steps_may_not(tmp_path):
             made.append(Arm(key, key, configs[0], tuple(configs[1:])))
         return replace(plan(), arms=made)
 
-    assert [e.key for e in confound.differences(arms(5)) if not e.meant] == []
-    unmeant = [e for e in confound.differences(arms(6)) if not e.meant]
+    assert [e.key for e in config_diff.differences(arms(5)) if not e.meant] == []
+    unmeant = [e for e in config_diff.differences(arms(6)) if not e.meant]
     assert [e.key for e in unmeant] == ["training.steps"]
     assert unmeant[0].values == {"r": 5, "t": [5, 6]}
 
@@ -291,9 +287,9 @@ def test_the_page_is_made_of_the_json_and_of_nothing_else(tmp_path):
     given = crossed(listening=choose_listening())
     path = result_of(tmp_path, given, told(tmp_path, given, ADDITIVE))
     (tmp_path / "README.md").write_text(
-        f"# Mine\n\n{page.BLOCK.format(name='test')}\nold\n{page.END.format(name='test')}\nafter\n"
+        f"# Mine\n\n{markdown.BLOCK.format(name='test')}\nold\n{markdown.END.format(name='test')}\nafter\n"
     )
-    written = page.write_page(path)
+    written = markdown.write_page(path)
     assert [each.name for each in written] == ["test-figures.svg", "test-length.svg", "README.md"]
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("# Mine") and text.endswith("after\n") and "old" not in text
@@ -319,21 +315,21 @@ def test_a_copy_of_the_json_holds_nothing_of_this_machine(tmp_path, monkeypatch)
     path = result_of(tmp_path, given, told(tmp_path, given, ADDITIVE))
     result = json.loads(path.read_text()) | {"reference_folder": f"{tmp_path}/voices"}
     path.write_text(json.dumps(result))
-    page.write_page(path, tmp_path / "docs")
+    markdown.write_page(path, tmp_path / "docs")
     copy = (tmp_path / "docs" / "test.json").read_text()
     assert str(tmp_path) not in copy and '"voices"' in copy
     assert (tmp_path / "docs" / "test.md").is_file()
     with pytest.raises(DataError, match="no result"):
         (tmp_path / "other.json").write_text("{}")
-        page.write_page(tmp_path / "other.json")
+        markdown.write_page(tmp_path / "other.json")
 
 
 def check(path):
     """The page beside a result is of this result, and the result follows from its raw values."""
-    result = page.read_result(path)
+    result = markdown.read_result(path)
     readme = path.parent / "README.md"
-    held = page.block(readme.read_text(), result["name"]) if readme.is_file() else None
-    assert held == page.markdown(result)
+    held = markdown.block(readme.read_text(), result["name"]) if readme.is_file() else None
+    assert held == markdown.markdown(result)
     for name, drawing in figures.draw(result).items():
         stored = path.with_name(f"{result['name']}-{name}.svg").read_text()
         # another matplotlib places things a little differently; words and numbers stay

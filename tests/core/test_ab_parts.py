@@ -7,13 +7,15 @@ import pytest
 import torch
 from tiny_system import tiny_system
 
-from wishbone.core.compose import Config
-from wishbone.core.errors import CapabilityError, ConfigError, UsageError
-from wishbone.core.evaluate import ab, compare, confound, generate
-from wishbone.core.evaluate.arm_engines import accelerate_alike, refuse_mixed
-from wishbone.core.evaluate.items import Items
-from wishbone.core.evaluate.metrics import choose
-from wishbone.core.evaluate.plan import Arm, Plan, Prompt, read_plan
+from wishbone.core.config.compose import Config
+from wishbone.core.contract.errors import CapabilityError, ConfigError, UsageError
+from wishbone.core.evaluate import ab
+from wishbone.core.evaluate.experiment import config_diff, generate
+from wishbone.core.evaluate.experiment.arm_engines import accelerate_alike, refuse_mixed
+from wishbone.core.evaluate.experiment.items import Items
+from wishbone.core.evaluate.experiment.plan import Arm, Plan, Prompt, read_plan
+from wishbone.core.evaluate.statistics import compare
+from wishbone.core.evaluate.statistics.metrics import choose
 
 
 def plan(prompts=4, seeds=1, quick=False, **configs):
@@ -50,17 +52,17 @@ def test_a_difference_beyond_what_is_varied_is_refused_unless_allowed():
         old={"backbone": {"name": "a"}},
         new={"backbone": {"name": "b", "layers": 2}, "decoder": {"name": "d", "width": 8}},
     )
-    found = confound.differences(given)
+    found = config_diff.differences(given)
     assert {each.key for each in found if each.meant} == {"backbone.name", "backbone.layers"}
     with pytest.raises(ConfigError, match="decoder.width") as caught:
-        confound.refuse(found, allow=False)
+        config_diff.refuse(found, allow=False)
     assert "--allow" in caught.value.do
-    assert [each.key for each in confound.refuse(found, allow=True)] == ["decoder.width"]
+    assert [each.key for each in config_diff.refuse(found, allow=True)] == ["decoder.width"]
 
 
 def test_equal_arms_that_differ_in_the_backbone_alone_pass():
     given = plan(old={"backbone": {"name": "a"}}, new={"backbone": {"name": "b"}})
-    assert confound.refuse(confound.differences(given), allow=False) == []
+    assert config_diff.refuse(config_diff.differences(given), allow=False) == []
 
 
 def test_different_training_data_is_a_confound(tmp_path):
@@ -72,7 +74,7 @@ def test_different_training_data_is_a_confound(tmp_path):
         said = {"data": data, "seeds": {"train": 1}, "notes": notes}
         (folder / "provenance.json").write_text(json.dumps(said))
         arms[name] = {"weights": str(folder)}
-    unmeant = [e.key for e in confound.differences(plan(**arms)) if not e.meant]
+    unmeant = [e.key for e in config_diff.differences(plan(**arms)) if not e.meant]
     assert unmeant == ["training.data"]
 
 
@@ -87,7 +89,7 @@ def test_arms_may_begin_with_different_weights_that_were_trained_alike(tmp_path)
             said = {"data": "x", "seeds": {"train": 1}, "notes": notes}
             (folder / "provenance.json").write_text(json.dumps(said))
             arms[name] = {"weights": str(folder)}
-        return [e.key for e in confound.differences(plan(**arms)) if not e.meant]
+        return [e.key for e in config_diff.differences(plan(**arms)) if not e.meant]
 
     assert unmeant(7, 7) == []
     assert unmeant(7, 8) == ["training.before"]
@@ -97,15 +99,15 @@ def test_arms_may_begin_with_different_weights_that_were_trained_alike(tmp_path)
 
 def test_weights_may_differ_only_with_a_part_that_is_trained():
     given = plan(old={"weights": "one"}, new={"weights": "other"})
-    assert all(each.meant for each in confound.differences(given))
+    assert all(each.meant for each in config_diff.differences(given))
     given.vary = ["sampling"]
-    assert [e.key for e in confound.differences(given) if not e.meant] == ["weights"]
+    assert [e.key for e in config_diff.differences(given) if not e.meant] == ["weights"]
 
 
 def test_an_arm_whose_training_nobody_recorded_is_flagged(tmp_path):
     (tmp_path / "provenance.json").write_text(json.dumps({"data": "x"}))
     given = plan(old={"weights": str(tmp_path)}, new={"weights": str(tmp_path / "elsewhere")})
-    unmeant = [e for e in confound.differences(given) if not e.meant]
+    unmeant = [e for e in config_diff.differences(given) if not e.meant]
     assert [(e.key, e.values) for e in unmeant] == [
         ("training", {"old": "recorded", "new": "unknown"})
     ]
@@ -114,8 +116,8 @@ def test_an_arm_whose_training_nobody_recorded_is_flagged(tmp_path):
 def test_an_untrained_arm_is_refused_unless_allowed():
     given = plan(old={"weights": "one"}, new={})
     with pytest.raises(ConfigError, match="new, which is therefore untrained"):
-        confound.refuse_untrained(given, allow=False)
-    confound.refuse_untrained(given, allow=True)
+        config_diff.refuse_untrained(given, allow=False)
+    config_diff.refuse_untrained(given, allow=True)
 
 
 def test_seeds_follow_from_the_prompt_and_not_from_the_run():
@@ -159,7 +161,7 @@ def test_an_error_of_a_system_is_a_failed_item(monkeypatch):
 
 
 def test_speech_that_only_the_length_rule_stopped_is_a_failure(monkeypatch):
-    from wishbone.core.pipeline import Utterance
+    from wishbone.core.speak.pipeline import Utterance
 
     def endless(system, text, voice, seed, record):
         record.append(Utterance(text, reason="length"))
@@ -276,7 +278,7 @@ limit: 3
     given = read_plan(write(tmp_path, text))
     assert [arm.key for arm in given.arms] == ["plain", "cold"]
     assert given.arms[1].config["sampling"]["temperature"] == 0.5
-    keys = [each.key for each in confound.differences(given)]
+    keys = [each.key for each in config_diff.differences(given)]
     assert keys == ["sampling.temperature"]
     assert len(read_plan(write(tmp_path, text), quick=True).prompts) == 6
 
@@ -337,7 +339,7 @@ def test_a_run_does_not_go_on_with_another_engine(tmp_path):
 def test_the_bundled_ab_differs_in_the_backbone_alone():
     given = read_plan("quickstart")
     assert len(given.prompts) == 24
-    assert all(each.meant for each in confound.differences(given) if "training" not in each.key)
+    assert all(each.meant for each in config_diff.differences(given) if "training" not in each.key)
 
 
 def test_another_reference_is_another_run(tmp_path):

@@ -5,10 +5,11 @@ import json
 import pytest
 from tiny_corpus import write_recipe
 
-from wishbone.core.errors import ConfigError, UsageError
-from wishbone.core.evaluate import ab, confound, sweep
-from wishbone.core.evaluate.arms import Training
-from wishbone.core.evaluate.plan import read_plan
+from wishbone.core.contract.errors import ConfigError, UsageError
+from wishbone.core.evaluate import ab
+from wishbone.core.evaluate.experiment import config_diff, sweep
+from wishbone.core.evaluate.experiment.arms import Training
+from wishbone.core.evaluate.experiment.plan import read_plan
 
 EXPERIMENT = """
 factors:
@@ -106,7 +107,7 @@ def test_arms_are_the_cells_and_their_checkpoints_the_seeds(experiment, tmp_path
     widths = [arm.config["backbone"]["ffn_width"] for arm in given.arms]
     assert widths == [32, 32, 64, 64]
     assert [arm.config["layout"]["form"] for arm in given.arms[:2]] == ["unistream", "bistream"]
-    assert all(each.meant for each in confound.differences(given))
+    assert all(each.meant for each in config_diff.differences(given))
     with pytest.raises(ConfigError, match="8 of 8 trainings are not done") as caught:
         ab.run(given, tmp_path / "out")
     assert "--train" in caught.value.do
@@ -120,7 +121,7 @@ def test_trained_arms_are_read_from_their_exports(experiment, tmp_path, capfd):
     given = read_plan(experiment, trained=out / "train")
     found = {each.key: each.config["weights"] for each in given.checkpoints}
     assert (out / "train" / "wide-words.2" / "export").samefile(found["wide-words.2"])
-    trained = [confound.provenance(each)["seeds"] for each in given.arms[1].checkpoints]
+    trained = [config_diff.provenance(each)["seeds"] for each in given.arms[1].checkpoints]
     assert trained == [{"train": 1}, {"train": 2}]
     # the same experiment with another number of steps is another one
     with pytest.raises(ConfigError, match="with other steps"):

@@ -11,14 +11,14 @@ pytest.importorskip("peft", reason="pip install 'wishbone-tts[adapt]'")
 from tiny_corpus import write_recipe
 from tiny_system import tiny_system
 
-from wishbone.core import pipeline
-from wishbone.core.build import build_model
-from wishbone.core.loading import load_tensors
-from wishbone.core.serve.server import Request, Server
-from wishbone.core.spec import read
-from wishbone.core.voice import Voice
-from wishbone.core.weight_files import read_tensors
-from wishbone.core.wrapper import build_base
+from wishbone.core.model.wrapper import build_base
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.server import Request, Server
+from wishbone.core.speak.voice import Voice
+from wishbone.core.system.build import build_model
+from wishbone.core.system.loading import load_tensors
+from wishbone.core.system.spec import read
+from wishbone.core.weights.files import read_tensors
 
 NAMES = ("default", "calm", "wild", "base")
 LINES = ("We speak of one thing.", "Go on, then.", "A voice says what it has to say.", "So it is.")
@@ -108,7 +108,7 @@ BASE = {"name": "rwkv7", "width": 32, "layers": 1, "head_size": 16, "ffn_width":
 
 def recipe(folder, method, **fields):
     """Adapters of a kind on a base that was trained for two steps."""
-    from wishbone.core.train.command import main
+    from wishbone.core.cli.train import main
 
     folder.mkdir(exist_ok=True)
     path = write_recipe(folder)
@@ -137,8 +137,8 @@ def losses(run):
 )  # fmt: skip
 def test_a_killed_run_goes_on_with_the_same_losses(fields, tmp_path, monkeypatch):
     pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
+    from wishbone.core.cli.train import main
     from wishbone.core.train import loop
-    from wishbone.core.train.command import main
 
     path = recipe(tmp_path, **({"method": "lora"} | fields))
     assert main([path, f"out={tmp_path}/whole"]) == 0

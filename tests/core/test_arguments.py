@@ -2,10 +2,10 @@
 
 import pytest
 
-from wishbone.core.arguments import Parser
-from wishbone.core.cli import main
-from wishbone.core.errors import UsageError
-from wishbone.core.plugin import registry
+from wishbone.core.cli.arguments import Parser
+from wishbone.core.cli.main import main
+from wishbone.core.contract.errors import UsageError
+from wishbone.core.registry.loader import registry
 
 
 def parser():

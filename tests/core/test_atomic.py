@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from wishbone.core.atomic import new_folder, replace_folder, replacing, write_text
+from wishbone.core.contract.atomic import new_folder, replace_folder, replacing, write_text
 
 
 def names(folder):

@@ -5,9 +5,9 @@ import pytest
 import soundfile
 import torch
 
-from wishbone.core import audio as files
-from wishbone.core.audio import Audio, Writer
-from wishbone.core.errors import DataError, UsageError
+from wishbone.core.audio import files
+from wishbone.core.audio.files import Audio, Writer
+from wishbone.core.contract.errors import DataError, UsageError
 
 RATE = 24_000
 

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from wishbone.core.bench import rounds
-from wishbone.core.bench.checkpoints import random_model, write_checkpoints
-from wishbone.core.bench.command import main, own_overrides
-from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.models import Wishbone, WishboneConfig, accelerated_head, build, grown
 from wishbone.core.bench.plan import read_plan
 from wishbone.core.bench.rounds import differences
 from wishbone.core.bench.worker import _answer, _timed_run
-from wishbone.core.compose import bundled
-from wishbone.core.errors import CapabilityError, UsageError
-from wishbone.core.plugin import registry
-from wishbone.core.registry import import_target
+from wishbone.core.cli.bench import main, own_overrides
+from wishbone.core.config.compose import bundled
+from wishbone.core.contract.contender import Job
+from wishbone.core.contract.errors import CapabilityError, UsageError
+from wishbone.core.registry.loader import registry
+from wishbone.core.registry.registry import import_target
+from wishbone.plugins.bench_peers.checkpoints import random_model, write_checkpoints
 
 MODEL = {
     "backbone": {"name": "rwkv7", "width": 128, "layers": 2},
@@ -83,7 +83,7 @@ def test_llama_cpp_agrees(ours, folder, file, tolerance):
 def test_a_swap_in_the_file_is_noticed(ours, folder, monkeypatch):
     pytest.importorskip("llama_cpp", reason=f"llama.cpp: {PEERS}")
     pytest.importorskip("gguf", reason=f"writes its files: {PEERS}")
-    from wishbone.core.bench import gguf
+    from wishbone.plugins.bench_peers import gguf
 
     monkeypatch.setattr(gguf, "FUSED", ("x_r", "x_w", "x_v", "x_k", "x_a", "x_g"))
     write_checkpoints(folder / "wrong", MODEL, ["model-f32.gguf"])
@@ -93,7 +93,7 @@ def test_a_swap_in_the_file_is_noticed(ours, folder, monkeypatch):
 
 def test_the_file_of_llama_cpp_has_its_names_and_shapes():
     pytest.importorskip("gguf", reason=f"the writer: {PEERS}")
-    from wishbone.core.bench.gguf import arranged
+    from wishbone.plugins.bench_peers.gguf import arranged
     from wishbone.plugins.rwkv7.convert import RWKVLM
 
     tensors, config = random_model(MODEL)

@@ -7,7 +7,7 @@ from wishbone.core.bench.plan import read_plan
 from wishbone.core.bench.result import suite_result
 from wishbone.core.bench.rounds import differences, run
 from wishbone.core.bench.terminal import absent_lines
-from wishbone.core.errors import ConfigError, UnknownName
+from wishbone.core.contract.errors import ConfigError, UnknownName
 
 SUITE = """
 about: toys

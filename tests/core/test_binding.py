@@ -5,9 +5,9 @@ import pytest
 import torch
 from tiny_system import CODES, tiny_system
 
+from wishbone.core.contract.errors import DataError
 from wishbone.core.data.tokens import Ragged, TokenCorpus
-from wishbone.core.errors import DataError
-from wishbone.core.evaluate import binding
+from wishbone.core.evaluate.measure import text_binding
 
 
 def corpus(count=24, words=2):
@@ -56,9 +56,9 @@ def train(system, data, deaf):
 def test_the_gap_tells_a_listening_model_from_a_deaf_one(deaf, monkeypatch):
     data, system = corpus(), tiny_system()
     model = train(system, data, deaf)
-    monkeypatch.setattr(binding, "build_model", lambda config: model)
-    monkeypatch.setattr(binding, "build_layout", lambda config: (None, system.layout, CODES))
-    found = binding.binding({}, data)
+    monkeypatch.setattr(text_binding, "build_model", lambda config: model)
+    monkeypatch.setattr(text_binding, "build_layout", lambda config: (None, system.layout, CODES))
+    found = text_binding.binding({}, data)
     assert found.utterances == 24
     assert found.gap.estimate == pytest.approx(found.other - found.own, abs=1e-5)
     if deaf:
@@ -69,7 +69,7 @@ def test_the_gap_tells_a_listening_model_from_a_deaf_one(deaf, monkeypatch):
 
 def test_the_other_text_has_as_many_words():
     data = corpus()
-    for own, swapped in binding.exchange(data, range(10)):
+    for own, swapped in text_binding.exchange(data, range(10)):
         assert list(own.text) != list(swapped.text)
         assert len(own.text) == len(swapped.text)
         assert list(own.speech) == list(swapped.speech)
@@ -77,4 +77,4 @@ def test_the_other_text_has_as_many_words():
 
 def test_without_a_match_it_says_so():
     with pytest.raises(DataError, match="same number of words"):
-        binding.exchange(corpus(), [0])
+        text_binding.exchange(corpus(), [0])

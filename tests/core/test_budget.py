@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_system import WIDTH, tiny_system
 
-from wishbone.core.compose import Config
-from wishbone.core.evaluate import budget
-from wishbone.core.evaluate.plan import Arm
+from wishbone.core.config.compose import Config
+from wishbone.core.evaluate.experiment import budget
+from wishbone.core.evaluate.experiment.plan import Arm
 
 
 def arm(key="one", **values):

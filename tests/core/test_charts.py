@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from wishbone.core import charts
-from wishbone.core.errors import MissingExtra
+from wishbone.core.contract.errors import MissingExtra
+from wishbone.core.report import charts
 
 pytest.importorskip("matplotlib", reason="charts: pip install 'wishbone-tts[ab]'")
 Image = pytest.importorskip("PIL.Image", reason="reads PNG files")

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 
 import pytest
 
-from wishbone.core import cli
-from wishbone.core.errors import GateFailed
-from wishbone.core.plugin import registry
+from wishbone.core.cli import main
+from wishbone.core.contract.errors import GateFailed
+from wishbone.core.registry.loader import registry
 
 
 def run(*words):
@@ -24,10 +24,10 @@ def test_every_command_leads_somewhere(name):
 
 
 def test_help_names_every_command(capsys):
-    assert cli.main(["--help"]) == 0
+    assert main.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in registry().names("command"))
-    assert cli.main([]) == 2
+    assert main.main([]) == 2
 
 
 def test_an_unknown_command_is_three_lines():
@@ -40,42 +40,42 @@ def test_an_unknown_command_is_three_lines():
 
 
 def test_exit_codes_and_lines_of_every_error(capsys, monkeypatch):
-    import wishbone.core.doctor as doctor
+    import wishbone.core.cli.doctor as doctor
 
     def fail(argv):
         raise GateFailed("three checks failed", "rwkv7", "repair it")
 
     monkeypatch.setattr(doctor, "main", fail)
-    assert cli.main(["doctor"]) == 4
+    assert main.main(["doctor"]) == 4
     shown = capsys.readouterr().err
     assert shown == "error: three checks failed\nwhere: rwkv7\ndo: repair it\n"
-    assert cli.main(["doctor", "--traceback"]) == 4
+    assert main.main(["doctor", "--traceback"]) == 4
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_an_unforeseen_error_is_three_lines_too(capsys, monkeypatch):
-    import wishbone.core.doctor as doctor
+    import wishbone.core.cli.doctor as doctor
 
     monkeypatch.setattr(doctor, "main", lambda argv: 1 / 0)
-    assert cli.main(["doctor"]) == 5
+    assert main.main(["doctor"]) == 5
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and "ZeroDivisionError" in lines[0] and "test_cli.py" in lines[1]
 
 
 def test_a_stopped_command_says_so(capsys, monkeypatch):
-    import wishbone.core.doctor as doctor
+    import wishbone.core.cli.doctor as doctor
 
     def stop(argv):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "main", stop)
-    assert cli.main(["doctor"]) == 130
+    assert main.main(["doctor"]) == 130
 
 
 @pytest.mark.parametrize("words", [["--help"], ["plugins", "list"], ["train", "--nothing"]])
 def test_light_commands_stay_light(words):
     code = (
-        f"import sys; from wishbone.core.cli import main; main({words!r}); "
+        f"import sys; from wishbone.core.cli.main import main; main({words!r}); "
         "heavy = [m for m in ('torch', 'omegaconf', 'numpy') if m in sys.modules]; "
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from wishbone.core.errors import DataError
-from wishbone.core.evaluate import command, peers
-from wishbone.core.evaluate.peers import Peer
-from wishbone.core.interfaces import CodeSpace
-from wishbone.core.metric import Clip
+from wishbone.core.cli import evaluate
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.metric import Clip
+from wishbone.plugins.reference_codecs import peers
+from wishbone.plugins.reference_codecs.peers import Peer
 
 
 def tone(seconds=1.0, rate=24_000, hertz=220):
@@ -157,7 +158,7 @@ def test_the_command_writes_every_line_of_every_codec(tmp_path, monkeypatch, cap
         "__defaults__",
         ((Peer("same", lambda audio, rate: (audio, rate, 8), lambda: ""),),),
     )
-    monkeypatch.setattr(command, "Panel", lambda threads: Room())
+    monkeypatch.setattr(evaluate, "Panel", lambda threads: Room())
     folder = tmp_path / "audio"
     folder.mkdir()
     for n in range(3):
@@ -165,7 +166,7 @@ def test_the_command_writes_every_line_of_every_codec(tmp_path, monkeypatch, cap
     (tmp_path / "text").write_text("one\ntwo\nthree\n")
     words = ["codec", "quickstart", "--peers", "--text", str(tmp_path / "text")]
     words += ["--reference", str(folder), "--json", str(tmp_path / "found.json")]
-    assert command.main(words) == 0
+    assert evaluate.main(words) == 0
     found = json.loads((tmp_path / "found.json").read_text())["sets"]
     assert set(found) == {"original", "quickstart", "same"}
     assert len(found["same"]["items"]) == 3

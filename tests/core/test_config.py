@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from wishbone.core import compose
-from wishbone.core.build import build_layout, build_model
-from wishbone.core.compatibility import Parts, check_fit
-from wishbone.core.compose import dump
-from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
-from wishbone.core.interfaces import Caps, CodeSpace, TextSpace
-from wishbone.core.schema import structured
-from wishbone.core.speaker import build
-from wishbone.core.spec import read, require
-from wishbone.core.weight_files import write_tensors
+from wishbone.core.config import compose
+from wishbone.core.config.compose import dump
+from wishbone.core.config.schema import structured
+from wishbone.core.contract.backbone import Caps
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
+from wishbone.core.contract.text import TextSpace
+from wishbone.core.speak.speaker import build
+from wishbone.core.system.build import build_layout, build_model
+from wishbone.core.system.compatibility import Parts, check_fit
+from wishbone.core.system.spec import read, require
+from wishbone.core.weights.files import write_tensors
 
 SYSTEM = """\
 tokenizer: {name: characters}

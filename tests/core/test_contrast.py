@@ -7,9 +7,9 @@ of an arm an offset of its own.
 import numpy as np
 import pytest
 
-from wishbone.core.evaluate import statistics as st
-from wishbone.core.evaluate.contrast import contrast
-from wishbone.core.evaluate.effects import questions
+from wishbone.core.evaluate.statistics import paired as st
+from wishbone.core.evaluate.statistics.contrast import contrast
+from wishbone.core.evaluate.statistics.effects import questions
 
 WEIGHTS = np.tile([4.0, 9, 14, 21], 6)
 PAIR = (-1, 1)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from wishbone.core import cli, convert
-from wishbone.core.plugin import registry
+from wishbone.core.cli import convert, main
+from wishbone.core.registry.loader import registry
 
 
 class Plain(convert.Converter):
@@ -49,7 +49,7 @@ def test_built_in_formats_are_found():
 
 def test_a_file_comes_in_as_a_checkpoint(known, tmp_path, capsys):
     folder = tmp_path / "new"
-    assert cli.main(["convert", "plain", "theirs.bin", str(folder)]) == 0
+    assert main.main(["convert", "plain", "theirs.bin", str(folder)]) == 0
     assert "2 names: 1 in" in capsys.readouterr().out
     assert {p.name for p in folder.iterdir()} == {
         "model.safetensors", "config.yaml", "provenance.json",
@@ -68,7 +68,7 @@ def test_a_file_comes_in_as_a_checkpoint(known, tmp_path, capsys):
     ],
 )
 def test_what_goes_wrong_is_said_in_three_lines(known, words, code, said, capsys):
-    assert cli.main(["convert", *words]) == code
+    assert main.main(["convert", *words]) == code
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3
     assert said in "\n".join(lines)
@@ -76,6 +76,6 @@ def test_what_goes_wrong_is_said_in_three_lines(known, words, code, said, capsys
 
 def test_one_way_formats_say_so(known, tmp_path, capsys):
     folder = str(tmp_path / "new")
-    assert cli.main(["convert", "plain", "theirs.bin", folder]) == 0
-    assert cli.main(["convert", "plain", folder, str(tmp_path / "back"), "--out"]) == 2
+    assert main.main(["convert", "plain", "theirs.bin", folder]) == 0
+    assert main.main(["convert", "plain", folder, str(tmp_path / "back"), "--out"]) == 2
     assert "one direction only" in capsys.readouterr().err

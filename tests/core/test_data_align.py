@@ -7,18 +7,18 @@ import pytest
 import soundfile
 import torch
 
-from wishbone.core.errors import DataError, UsageError
-from wishbone.core.interfaces import Word
+from wishbone.core.contract.errors import DataError, UsageError
+from wishbone.core.contract.teacher import Word
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.data import align as aligning  # noqa: E402
-from wishbone.core.data import aligner  # noqa: E402
-from wishbone.core.data.aligner import Aligner, Alignment, best_path  # noqa: E402
-from wishbone.core.data.command import main  # noqa: E402
+from wishbone.core.cli.data import main  # noqa: E402
 from wishbone.core.data.shards import gathered  # noqa: E402
 from wishbone.core.data.sources import parts  # noqa: E402
 from wishbone.core.data.speak import write_audio  # noqa: E402
+from wishbone.plugins.aligner import align as aligning  # noqa: E402
+from wishbone.plugins.aligner import aligner  # noqa: E402
+from wishbone.plugins.aligner.aligner import Aligner, Alignment, best_path  # noqa: E402
 
 RATE = 24_000
 HERTZ = {"a": 300, "e": 900, "s": 4_000, "z": 2_000}

@@ -13,13 +13,15 @@ import pyarrow  # noqa: E402
 import pyarrow.parquet  # noqa: E402
 from tiny_corpus import ABOUT, RECIPE, rows  # noqa: E402
 
-from wishbone.core import cli  # noqa: E402
-from wishbone.core.data import corpora, readers  # noqa: E402
+from wishbone.core.cli import main  # noqa: E402
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import DataError  # noqa: E402
+from wishbone.core.contract.text import TextSpace, Tokenizer  # noqa: E402
+from wishbone.core.data import corpora
 from wishbone.core.data.corpora import read_corpus  # noqa: E402
-from wishbone.core.data.properties import marks  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
-from wishbone.core.errors import DataError  # noqa: E402
-from wishbone.core.interfaces import CodeSpace, TextSpace, Tokenizer  # noqa: E402
+from wishbone.plugins.corpora import readers  # noqa: E402
+from wishbone.plugins.rwkvtts.properties import marks  # noqa: E402
 
 
 class Letters(Tokenizer):
@@ -279,7 +281,7 @@ def test_a_training_reads_both_as_they_are(tmp_path, capsys):
     recipe = recipe.replace("steps: 6", "steps: 2")
     write_lines(tmp_path / "held" / "h.jsonl", [COSY | {"text": "not the same"}])
     (tmp_path / "recipe.yaml").write_text(recipe)
-    assert cli.main(["train", str(tmp_path / "recipe.yaml")]) == 0
+    assert main.main(["train", str(tmp_path / "recipe.yaml")]) == 0
     said = capsys.readouterr().err
     assert "40 utterances from 40 rows" in said and "2 utterances from 1 rows" in said
     assert (tmp_path / "run" / "export" / "model.safetensors").is_file()

@@ -5,9 +5,9 @@ import multiprocessing
 
 import pytest
 
-from wishbone.core.data.command import main
+from wishbone.core.cli.data import main
+from wishbone.core.contract.errors import DataError
 from wishbone.core.data.shards import Report, ShardReport, gathered, run_shards
-from wishbone.core.errors import DataError
 
 SETTINGS = {"teacher": "tone", "shape": (1, 2)}
 

@@ -6,18 +6,18 @@ import pytest
 import soundfile
 import torch
 
-from wishbone.core.errors import ConfigError, DataError
-from wishbone.core.interfaces import Spoken, Word
+from wishbone.core.contract.errors import ConfigError, DataError
+from wishbone.core.contract.teacher import Spoken, Word
 
 parquet = pytest.importorskip(
     "pyarrow.parquet", reason="pip install 'wishbone-tts[train]' for corpora"
 )
 
+from wishbone.core.cli.data import main  # noqa: E402
 from wishbone.core.data import speak as speaking  # noqa: E402
-from wishbone.core.data.command import main  # noqa: E402
 from wishbone.core.data.shards import gathered  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
-from wishbone.core.weight_files import write_tensors  # noqa: E402
+from wishbone.core.weights.files import write_tensors  # noqa: E402
 from wishbone.plugins.fsqcodec.tokenizer import FSQCodecTokenizer  # noqa: E402
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tiny_corpus import ABOUT, rows
 
-from wishbone.core.errors import DataError, UsageError
+from wishbone.core.contract.errors import DataError, UsageError
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.data.command import main  # noqa: E402
+from wishbone.core.cli.data import main  # noqa: E402
 from wishbone.core.data.inspect import inspect  # noqa: E402
 from wishbone.core.data.join import join  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402

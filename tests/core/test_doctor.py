@@ -3,8 +3,8 @@
 import json
 from types import SimpleNamespace
 
-from wishbone.core import doctor
-from wishbone.core.plugin import PluginStatus
+from wishbone.core.cli import doctor
+from wishbone.core.registry.loader import PluginStatus
 
 
 def test_a_report_of_this_machine(capsys):

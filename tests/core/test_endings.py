@@ -5,15 +5,17 @@ import json
 import pytest
 from tiny_system import tiny_system
 
-from wishbone.core import speaker, spec
-from wishbone.core.errors import GateFailed, UsageError
-from wishbone.core.evaluate import command, endings
-from wishbone.core.pipeline import stream
+from wishbone.core.cli import evaluate
+from wishbone.core.contract.errors import GateFailed, UsageError
+from wishbone.core.evaluate.measure import completion
+from wishbone.core.speak import speaker
+from wishbone.core.speak.pipeline import stream
+from wishbone.core.system import spec
 
 
 def test_every_text_is_said_with_every_seed_as_it_is_said_alone():
     system, texts = tiny_system(), ["one two", "three four five"]
-    rows = list(endings.endings(system, texts, seeds=3, slots=2))
+    rows = list(completion.endings(system, texts, seeds=3, slots=2))
     assert sorted((row["text"], row["seed"]) for row in rows) == sorted(
         (text, seed) for text in texts for seed in range(3)
     )
@@ -23,7 +25,7 @@ def test_every_text_is_said_with_every_seed_as_it_is_said_alone():
 
 
 def test_what_cannot_be_said_is_a_failure_with_its_error_and_the_rest_goes_on():
-    rows = list(endings.endings(tiny_system(), ["...", "one two"], seeds=1, slots=2))
+    rows = list(completion.endings(tiny_system(), ["...", "one two"], seeds=1, slots=2))
     assert rows[0]["failure"] == "error" and "can be spoken" in rows[0]["error"]
     assert rows[1]["error"] == "" and rows[1]["seconds"] > 0
 
@@ -34,14 +36,14 @@ def row(failure="", seconds=2.0, text="a sentence of some length"):
 
 
 def test_what_failed_is_counted_by_its_kind():
-    lines = endings.summary([row(), row("empty", 0.0), row("ran on", 90.0), row("ran on", 80.0)])
+    lines = completion.summary([row(), row("empty", 0.0), row("ran on", 90.0), row("ran on", 80.0)])
     assert "4 utterances" in lines[0] and "3 failed, 1 empty, 2 ran on" in lines[0]
     assert "0 least" in lines[1] and "3600 most" in lines[1] and "length rule: 4" in lines[1]
     assert len(lines) == 2
 
 
 def test_no_failure_among_few_says_little():
-    assert endings.summary([row()] * 300)[2] == "so at most 1.00 % fail (95 %)"
+    assert completion.summary([row()] * 300)[2] == "so at most 1.00 % fail (95 %)"
 
 
 def test_the_command_holds_the_count_against_a_limit(tmp_path, monkeypatch, capsys):
@@ -52,15 +54,15 @@ def test_the_command_holds_the_count_against_a_limit(tmp_path, monkeypatch, caps
     def speak(system, text, *_):
         return row("empty" * ("one" in text), text=text), None
 
-    monkeypatch.setattr(endings.generate, "speak", speak)
+    monkeypatch.setattr(completion.generate, "speak", speak)
     wanted = ["endings", "tiny", "--text", str(tmp_path / "text"), "--seeds", "2"]
     kept = tmp_path / "kept.json"
     with pytest.raises(GateFailed, match="2 of 4"):
-        command.main([*wanted, "--failures-most", "1", "--json", str(kept)])
+        evaluate.main([*wanted, "--failures-most", "1", "--json", str(kept)])
     assert "empty  one two three" in capsys.readouterr().out
     assert len(json.loads(kept.read_text())["items"]) == 4
-    assert command.main([*wanted, "--failures-most", "2"]) == 0
+    assert evaluate.main([*wanted, "--failures-most", "2"]) == 0
     with pytest.raises(Exception, match="no voice 'nobody'"):
-        command.main([*wanted, "--voice", "nobody"])
+        evaluate.main([*wanted, "--voice", "nobody"])
     with pytest.raises(UsageError, match="nothing to say"):
-        command.main([*wanted, "--seeds", "0"])
+        evaluate.main([*wanted, "--seeds", "0"])

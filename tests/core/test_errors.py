@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from wishbone.core import errors
+from wishbone.core.contract import errors
 
 
 def test_three_lines_whatever_is_given():

@@ -7,11 +7,12 @@ import pytest
 import soundfile
 from tiny_system import tiny_system
 
-from wishbone.core.errors import ConfigError, GateFailed, UsageError
-from wishbone.core.evaluate import command, speech
-from wishbone.core.evaluate.score import Panel
-from wishbone.core.metric import Clip
-from wishbone.core.spec import read
+from wishbone.core.cli import evaluate
+from wishbone.core.contract.errors import ConfigError, GateFailed, UsageError
+from wishbone.core.contract.metric import Clip
+from wishbone.core.evaluate.measure import speech
+from wishbone.core.evaluate.measure.score import Panel
+from wishbone.core.system.spec import read
 
 AB = "install the extra: pip install wishbone-tts[ab]"
 
@@ -32,7 +33,7 @@ def test_the_teacher_is_understood(tmp_path, capsys):
     soundfile.write(tmp_path / "002.wav", np.zeros(rate), rate)
     kept = tmp_path / "numbers.json"
     words = ["audio", str(tmp_path), "--text", str(lines), "--json", str(kept), "--items"]
-    assert command.main(words) == 0
+    assert evaluate.main(words) == 0
     rows = json.loads(kept.read_text())["items"]
     assert rows[0]["errors"] <= 1
     assert rows[0]["dnsmos"] > 2.5
@@ -40,17 +41,17 @@ def test_the_teacher_is_understood(tmp_path, capsys):
     assert (rows[1]["failure"], rows[1]["errors"], rows[1]["dnsmos"]) == ("silent", 5, 1.0)
     assert "failures 1" in capsys.readouterr().out
     # the refusal of a reference without these lines names this way out
-    assert command.main(["speech", str(tmp_path), "--reference", "none", "--limit", "1"]) == 0
+    assert evaluate.main(["speech", str(tmp_path), "--reference", "none", "--limit", "1"]) == 0
     assert "reference" not in capsys.readouterr().out
 
 
 def test_nothing_is_put_through_a_codec():
     with pytest.raises(UsageError, match="nothing to put through"):
-        command.main(["codec", "quickstart", "--reference", "none"])
+        evaluate.main(["codec", "quickstart", "--reference", "none"])
 
 
 def test_every_bundled_prompt_has_its_reference():
-    lines = command.read_lines(speech.own_prompts())
+    lines = evaluate.read_lines(speech.own_prompts())
     assert len(lines) == len(set(lines)) == 100
     assert [path.stem for path in sorted(speech.own_reference().glob("*.ogg"))] == [
         f"{i:03d}" for i in range(100)

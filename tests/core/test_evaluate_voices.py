@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from wishbone.core.errors import GateFailed, UsageError
-from wishbone.core.evaluate import command, drift, voices
-from wishbone.core.evaluate.drift import Stretch, cut, errors_at_start
-from wishbone.core.metric import Clip
+from wishbone.core.cli import evaluate
+from wishbone.core.contract.errors import GateFailed, UsageError
+from wishbone.core.contract.metric import Clip
+from wishbone.core.evaluate.measure import long_text, speaker_identity
+from wishbone.core.evaluate.measure.long_text import Stretch, cut, errors_at_start
 from wishbone.plugins.metrics.speaker_similarity import SpeakerSimilarity
 
 RATE = 16_000
@@ -29,7 +30,7 @@ def test_shares_are_counted_among_all_and_in_pairs():
         "b": np.stack([unit(0, 1, 0.1), unit(0, 0.3, 1), unit(0, 1, 0), unit(0.9, 1, 0)]),
         "c": np.stack([unit(0, 0, 1), np.zeros(3)]),
     }
-    found = voices.shares(spoken, references)
+    found = speaker_identity.shares(spoken, references)
     assert found.right == {"a": 1.0, "b": 0.75, "c": 0.5}
     assert found.heard["b"] == {"a": 0, "b": 3, "c": 1}
     # a failed utterance is wrong, and sounds like nobody
@@ -37,7 +38,7 @@ def test_shares_are_counted_among_all_and_in_pairs():
     assert found.pairs["a", "b"] == 1.0
     assert found.pairs["b", "c"] == pytest.approx(4 / 6)
     assert found.worst == (("b", "c"), found.pairs["b", "c"])
-    lines = voices.lines_of(found, spoken)
+    lines = speaker_identity.lines_of(found, spoken)
     assert "75.0 % of 4" in lines[1] and "1 as c" in lines[1]
     assert "worst of 3 pairs: b and c, 66.7 %" in lines[4]
 
@@ -75,22 +76,22 @@ def test_the_command_tells_voices_apart_and_fails_where_it_cannot(tmp_path, ears
     named = [f"{name}={known / name}" for name in ("low", "high")]
     kept = tmp_path / "found.json"
     words = ["voices", str(said), *named, "--json", str(kept)]
-    assert command.main(words) == 0
+    assert evaluate.main(words) == 0
     assert "66.7 % of 3 nearest to itself; 1 as high" in capsys.readouterr().out
     found = json.loads(kept.read_text())
     assert found["right"] == {"low": pytest.approx(2 / 3), "high": 1.0}
-    assert command.main([*words, "--right-least", "0.7"]) == 0
+    assert evaluate.main([*words, "--right-least", "0.7"]) == 0
     with pytest.raises(GateFailed, match="low and high are told apart 0.75"):
-        command.main([*words, "--right-least", "0.9"])
+        evaluate.main([*words, "--right-least", "0.9"])
 
 
 def test_voices_must_be_named_and_there(tmp_path, ears):
     known = folders(tmp_path / "known", low=[100])
     for wrong in (["low"], [f"low={known}/low"] * 2, ["=x"]):
         with pytest.raises(UsageError, match="does not name a voice"):
-            command.main(["voices", str(known), *wrong])
+            evaluate.main(["voices", str(known), *wrong])
     with pytest.raises(UsageError, match="no recording here"):
-        command.main(["voices", str(known), f"low={tmp_path}/known"])
+        evaluate.main(["voices", str(known), f"low={tmp_path}/known"])
 
 
 def edits(text, heard):
@@ -122,7 +123,7 @@ def test_cuts_lie_in_silence_and_lose_nothing():
         audio[second * RATE : int((second + 0.3) * RATE)] = 0
     pieces = cut(audio, RATE)
     assert np.array_equal(np.concatenate(pieces), audio)
-    assert all(len(piece) <= drift.LONGEST * RATE for piece in pieces)
+    assert all(len(piece) <= long_text.LONGEST * RATE for piece in pieces)
     ends = np.cumsum([len(piece) for piece in pieces])[:-1] / RATE
     assert 20 <= ends[0] <= 20.3 and 38 <= ends[1] <= 38.3
 
@@ -155,34 +156,34 @@ def long_clip(words=20, each=0.5):
 
 
 def test_only_the_errors_of_each_end_count(monkeypatch):
-    monkeypatch.setattr(drift, "normalize", str)
+    monkeypatch.setattr(long_text, "normalize", str)
     clip = long_clip()
-    first, last, like = drift.measure(Ears(clip.text), clip, 3.0)
+    first, last, like = long_text.measure(Ears(clip.text), clip, 3.0)
     assert (first.errors, first.words, last.errors, last.words) == (0, 6, 0, 6)
     assert like == 0.9
     # words 3, 10 and 19 are heard wrong: one in the first stretch, one in neither, one in the last
-    first, last, _ = drift.measure(Ears(clip.text, {3, 10, 18, 19}), clip, 3.0)
+    first, last, _ = long_text.measure(Ears(clip.text, {3, 10, 18, 19}), clip, 3.0)
     assert (first.errors, last.errors) == (1, 2)
     assert last.wer == pytest.approx(100 * 2 / 6)
     with pytest.raises(UsageError, match="not two stretches"):
-        drift.measure(Ears(clip.text), clip, 6.0)
+        long_text.measure(Ears(clip.text), clip, 6.0)
 
 
 def test_the_drift_command_has_a_limit(tmp_path, monkeypatch, capsys):
     pair = (Stretch(1, 100, 1.0, 3.0, ""), Stretch(4, 100, 4.0, 2.9, ""), 0.8)
-    monkeypatch.setattr(drift, "measure", lambda scorer, clip, seconds: pair)
+    monkeypatch.setattr(long_text, "measure", lambda scorer, clip, seconds: pair)
     soundfile.write(tmp_path / "a.wav", hum(200, 0), RATE)
     words = ["drift", str(tmp_path / "a.wav"), "--json", str(tmp_path / "found.json")]
-    assert command.main([*words, "--drift-most", "3"]) == 0
+    assert evaluate.main([*words, "--drift-most", "3"]) == 0
     assert "drift +3.0 points" in capsys.readouterr().out
     assert json.loads((tmp_path / "found.json").read_text())["last"]["errors"] == 4
     with pytest.raises(GateFailed, match="grew by 3.0"):
-        command.main([*words, "--drift-most", "2"])
+        evaluate.main([*words, "--drift-most", "2"])
 
 
 def test_the_text_is_as_long_as_asked_for():
     lines = ["A line of words.", "And another one."]
-    text = drift._text(lines, 1.0)
+    text = long_text._text(lines, 1.0)
     assert 900 <= len(text) <= 920 and text.startswith("A line of words. And another one. A line")
 
 
@@ -198,6 +199,6 @@ def test_references_may_be_audio_data(tmp_path):
     folder.mkdir()
     parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "000.parquet")
     for source in (folder, folder / "000.parquet"):
-        clips = voices.recordings(source, 2)
+        clips = speaker_identity.recordings(source, 2)
         assert [clip.key for clip in clips] == ["s0", "s1"]
         assert clips[0].rate == RATE and len(clips[0].audio) == RATE

@@ -4,16 +4,18 @@ import pytest
 import torch
 from tiny_system import tiny_system
 
-from wishbone.core import guidance, pipeline
-from wishbone.core.errors import CapabilityError, ConfigError
-from wishbone.core.guidance import Guide, blanked, guided, prompt_without, sample_without
-from wishbone.core.interfaces import Head, Prompt, Sample, TextSpace
-from wishbone.core.model import BatchRows
-from wishbone.core.prompt import prefix
-from wishbone.core.sampling import Sampler, Sampling
-from wishbone.core.serve.server import Request, Server
+from wishbone.core.contract.errors import CapabilityError, ConfigError
+from wishbone.core.contract.head import Head
+from wishbone.core.contract.layout import Prompt, Sample
+from wishbone.core.contract.text import TextSpace
+from wishbone.core.model.sampling import Sampler, Sampling
+from wishbone.core.model.speech_lm import BatchRows
+from wishbone.core.speak import guidance, pipeline
+from wishbone.core.speak.guidance import Guide, blanked, guided, prompt_without, sample_without
+from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak.server import Request, Server
+from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import trained_looking_
-from wishbone.core.voice import Voice
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.transformer.backbone import Transformer
 

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from wishbone.core import marks, text
-from wishbone.core.build import build_model
-from wishbone.core.checkpoint import save
-from wishbone.core.errors import CheckpointError, ConfigError
-from wishbone.core.provenance import provenance
-from wishbone.core.speaker import build
-from wishbone.core.spec import read
-from wishbone.core.vocabulary_growth import TABLE, grown
-from wishbone.core.weight_files import read_tensors
+from wishbone.core.contract import sentences, tags
+from wishbone.core.contract.errors import CheckpointError, ConfigError
+from wishbone.core.speak.speaker import build
+from wishbone.core.system.build import build_model
+from wishbone.core.system.spec import read
+from wishbone.core.system.vocabulary_growth import TABLE, grown
+from wishbone.core.weights.checkpoint import save
+from wishbone.core.weights.files import read_tensors
+from wishbone.core.weights.provenance import provenance
 from wishbone.plugins.cosyvoice2 import frontend
 from wishbone.plugins.phonemes.characters import CharacterTokenizer
 from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer
@@ -80,10 +80,10 @@ def test_an_unknown_mark_is_read_as_words_with_a_warning(cls, recwarn):
 
 
 def test_all_front_ends_take_the_same_for_a_mark():
-    assert frontend.MARK is marks.MARK
-    cut = text.best_cut("no place to cut it <|dialect:us|> and so on")
+    assert frontend.MARK is tags.MARK
+    cut = sentences.best_cut("no place to cut it <|dialect:us|> and so on")
     assert not 19 < cut < 32
-    assert text.best_cut("no place to cut it, dialect: us and so on") == 29
+    assert sentences.best_cut("no place to cut it, dialect: us and so on") == 29
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_moved_row_would_be_seen(tmp_path, monkeypatch):
     old = build_model(config)
     folder = saved(tmp_path / "old", config, old)
     front = lambda table, count: grown(table, count).roll(count, 0)  # noqa: E731
-    monkeypatch.setattr("wishbone.core.vocabulary_growth.grown", front)
+    monkeypatch.setattr("wishbone.core.system.vocabulary_growth.grown", front)
     table = build_model(system(tmp_path, MARKS, folder)).state_dict()[TABLE]
     assert not torch.equal(table[:-4], old.state_dict()[TABLE])
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from wishbone.core.build import build_model
-from wishbone.core.errors import GateFailed
-from wishbone.core.match import main, match
-from wishbone.core.spec import read
+from wishbone.core.cli.match import main
+from wishbone.core.contract.errors import GateFailed
+from wishbone.core.evaluate.experiment.match_size import match
+from wishbone.core.system.build import build_model
+from wishbone.core.system.spec import read
 
 BASE = """\
 tokenizer: {name: characters}

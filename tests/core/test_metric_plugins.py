@@ -8,13 +8,8 @@ import pytest
 import soundfile
 from test_ab_parts import plan
 
-from wishbone.core import plugin
-from wishbone.core.errors import ConfigError, MissingExtra, PluginBroken, UnknownName
-from wishbone.core.evaluate import ab, compare, metrics, report
-from wishbone.core.evaluate.items import Items
-from wishbone.core.evaluate.plan import read_plan
-from wishbone.core.evaluate.score import Scorer
-from wishbone.core.metric import (
+from wishbone.core.contract.errors import ConfigError, MissingExtra, PluginBroken, UnknownName
+from wishbone.core.contract.metric import (
     AudioMetric,
     Clip,
     GenerationMetric,
@@ -24,7 +19,14 @@ from wishbone.core.metric import (
     Package,
     UtteranceLosses,
 )
-from wishbone.core.plugin import Point, hookimpl
+from wishbone.core.evaluate import ab
+from wishbone.core.evaluate.experiment.items import Items
+from wishbone.core.evaluate.experiment.plan import read_plan
+from wishbone.core.evaluate.measure.score import Scorer
+from wishbone.core.evaluate.report import html
+from wishbone.core.evaluate.statistics import compare, metrics
+from wishbone.core.registry import loader
+from wishbone.core.registry.loader import Point, hookimpl
 from wishbone.plugins.metrics.word_errors import WordErrorRate
 
 ARMS = "arms: {a: quickstart-rwkv7, b: quickstart-transformer}\nlimit: 2\n"
@@ -120,9 +122,9 @@ class Acme:
 @pytest.fixture(autouse=True)
 def acme(monkeypatch):
     point = Point("acme", "acme.plugin", "wishbone-acme", "0.2", Acme)
-    result = plugin.load([*plugin.built_in_points(), point])
+    result = loader.load([*loader.built_in_points(), point])
     assert [each.status for each in result.plugins] == ["ok"] * 3
-    monkeypatch.setattr(plugin, "loaded", lambda: result)
+    monkeypatch.setattr(loader, "loaded", lambda: result)
 
 
 def clip(level=0.1, key="000"):
@@ -257,7 +259,7 @@ def test_it_is_judged_compared_and_shown(tmp_path, monkeypatch):
     facts = {key: metrics.facts(each) for key, each in given.metrics.items()}
     json.dumps(facts)
     assert facts["acme/loud"]["source"] == "audio"
-    assert "loudness -20.00" in report._numbers(items.get("old", "000", 0), facts)
+    assert "loudness -20.00" in html._numbers(items.get("old", "000", 0), facts)
     # another version judges again, and only with that metric
     monkeypatch.setattr(Loud, "version", 2)
     monkeypatch.setattr(Loud, "score", lambda self, clip: {"acme/loud": 1.0})
@@ -273,10 +275,10 @@ def test_a_ratio_of_nothing_is_named(monkeypatch):
 
 
 def test_a_model_metric_gives_one_number_an_utterance(monkeypatch):
-    from wishbone.core.evaluate import listening
+    from wishbone.core.evaluate.measure import held_out_loss
 
     held_out = HeldOut(None, None, [None] * 2, [None] * 2, UtteranceLosses([1, 2], [3, 4], [5, 6]))
-    assert listening._values(metrics.create("acme/worst"), held_out) == [2.0, 2.0]
+    assert held_out_loss._values(metrics.create("acme/worst"), held_out) == [2.0, 2.0]
     monkeypatch.setattr(Worst, "measure", lambda self, held_out: [1.0])
     with pytest.raises(PluginBroken, match="1 numbers for 2 utterances"):
-        listening._values(metrics.create("acme/worst"), held_out)
+        held_out_loss._values(metrics.create("acme/worst"), held_out)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from wishbone.core.errors import ConfigError, MissingExtra, UsageError
-from wishbone.core.evaluate import clips, extras, metrics, score
-from wishbone.core.metric import Clip
+from wishbone.core.contract.errors import ConfigError, MissingExtra, UsageError
+from wishbone.core.contract.metric import Clip
+from wishbone.core.evaluate.measure import clips, score
+from wishbone.core.evaluate.statistics import metrics
+from wishbone.core.registry import extras
 from wishbone.plugins.metrics import word_errors
 from wishbone.plugins.metrics.speaker_similarity import SpeakerSimilarity
 

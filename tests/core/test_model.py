@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from wishbone.core.errors import CapabilityError
-from wishbone.core.interfaces import IGNORE, Backbone, Head
-from wishbone.core.model import SpeechLM
+from wishbone.core.contract.backbone import Backbone
+from wishbone.core.contract.errors import CapabilityError
+from wishbone.core.contract.head import Head
+from wishbone.core.contract.layout import IGNORE
+from wishbone.core.model.speech_lm import SpeechLM
 
 ROWS, WIDTH = 7, 8
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_system import CODES, tiny_system
 
-from wishbone.core.interfaces import Sample
-from wishbone.core.serve.narrow import losses, round_
+from wishbone.core.contract.layout import Sample
+from wishbone.core.evaluate.measure.state_precision import losses, round_
 from wishbone.core.train.batches import collate
 
 

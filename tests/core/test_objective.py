@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_system import tiny_system
 
-from wishbone.core.errors import ConfigError, UnknownName
-from wishbone.core.interfaces import IGNORE
-from wishbone.core.plugin_command import fields_of
+from wishbone.core.cli.plugins import fields_of
+from wishbone.core.contract.errors import ConfigError, UnknownName
+from wishbone.core.contract.layout import IGNORE
 from wishbone.core.train.objectives import Codes, build_objective, resolve_objective
 from wishbone.plugins.distil.logits import Logits
 

@@ -4,13 +4,14 @@ import pytest
 import wrapped_toys
 from omegaconf import OmegaConf
 
-from wishbone.core import speaker, text_system
-from wishbone.core.build import build_layout, build_model
-from wishbone.core.compose import compose, dump
-from wishbone.core.schema import Section
-from wishbone.core.spec import parse, resolve
-from wishbone.core.tasks import SPEECH, TEXT
-from wishbone.core.wrapper import count_base
+from wishbone.core.config.compose import compose, dump
+from wishbone.core.config.schema import Section
+from wishbone.core.config.tasks import SPEECH, TEXT
+from wishbone.core.model.wrapper import count_base
+from wishbone.core.speak import speaker
+from wishbone.core.system import text_system
+from wishbone.core.system.build import build_layout, build_model
+from wishbone.core.system.spec import parse, resolve
 
 SYSTEM = """\
 tokenizer: {name: characters}

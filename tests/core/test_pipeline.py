@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny_system import HOP, tiny_system
 
-from wishbone.core import pipeline
-from wishbone.core.errors import UsageError
-from wishbone.core.interfaces import Prompt
-from wishbone.core.prompt import prefix
-from wishbone.core.sampling import Sampler
-from wishbone.core.voice import Voice
+from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.layout import Prompt
+from wishbone.core.model.sampling import Sampler
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak.voice import Voice
 
 TEXT = "We speak of one thing. Then of another thing altogether! And stop."
 FORMS = [

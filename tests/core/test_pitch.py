@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from wishbone.core.audio import read
-from wishbone.core.evaluate.speech import codec_of, own_reference
-from wishbone.core.pitch import _best_path, semitones_off, track
+from wishbone.core.audio.files import read
+from wishbone.core.audio.pitch import _best_path, semitones_off, track
+from wishbone.core.evaluate.measure.speech import codec_of, own_reference
 
 RATE, HOP = 24_000, 240
 

@@ -6,8 +6,13 @@ from types import ModuleType
 
 import pytest
 
-from wishbone.core import plugin
-from wishbone.core.errors import PluginBroken, PluginConflict, PluginError, PluginIncompatible
+from wishbone.core.contract.errors import (
+    PluginBroken,
+    PluginConflict,
+    PluginError,
+    PluginIncompatible,
+)
+from wishbone.core.registry import loader
 
 
 def a_plugin(key, *, api="1.0", after=None, **hooks):
@@ -16,7 +21,7 @@ def a_plugin(key, *, api="1.0", after=None, **hooks):
     if api is not None:
         module.WISHBONE_API = api
 
-    @plugin.hookimpl
+    @loader.hookimpl
     def wishbone_register(registry):
         registry.add("backbone", key, "collections:OrderedDict")
         if after:
@@ -31,14 +36,14 @@ def a_plugin(key, *, api="1.0", after=None, **hooks):
 def point(module, name=None, distribution=None):
     name = name or module.__name__
     distribution = distribution or f"wishbone-{name}"
-    return plugin.Point(name, f"{name}.plugin", distribution, "0.2", lambda: module)
+    return loader.Point(name, f"{name}.plugin", distribution, "0.2", lambda: module)
 
 
 def broken(name, error):
     def load():
         raise error
 
-    return plugin.Point(name, f"{name}.plugin", f"wishbone-{name}", "0.2", load)
+    return loader.Point(name, f"{name}.plugin", f"wishbone-{name}", "0.2", load)
 
 
 def statuses(result):
@@ -46,18 +51,18 @@ def statuses(result):
 
 
 def test_the_built_in_parts_come_by_the_same_door():
-    everything = plugin.loaded()
+    everything = loader.loaded()
     own = [p for p in everything.plugins if p.distribution == "wishbone-tts"]
     assert [p.status for p in own] == ["ok", "ok", "ok"]
-    assert {"rwkv7", "transformer"} <= set(plugin.names("backbone"))
-    assert "cosyvoice2" in plugin.names("layout")
+    assert {"rwkv7", "transformer"} <= set(loader.names("backbone"))
+    assert "cosyvoice2" in loader.names("layout")
 
 
 @pytest.mark.parametrize(
     "error", [ImportError("no acme"), RuntimeError("boom"), SystemExit(1), SyntaxError("bad")]
 )
 def test_a_plugin_that_fails_to_import_costs_only_itself(error):
-    result = plugin.load([broken("acme", error), point(a_plugin("good/one"))])
+    result = loader.load([broken("acme", error), point(a_plugin("good/one"))])
     assert statuses(result) == {"acme": "broken", "good_one": "ok"}
     assert result.registry.names("backbone") == ["good/one"]
     with pytest.raises(PluginBroken, match=str(error)) as caught:
@@ -67,7 +72,7 @@ def test_a_plugin_that_fails_to_import_costs_only_itself(error):
 
 def test_a_plugin_that_fails_half_way_leaves_nothing_behind():
     bad = a_plugin("acme/half", after=ValueError("half way"))
-    result = plugin.load([point(bad, "strange"), point(a_plugin("good/one"))])
+    result = loader.load([point(bad, "strange"), point(a_plugin("good/one"))])
     assert result.registry.names("backbone") == ["good/one"]
     # the key it managed to register still leads to its error
     with pytest.raises(PluginBroken, match="half way"):
@@ -79,7 +84,7 @@ def test_a_plugin_that_fails_half_way_leaves_nothing_behind():
                       (None, False), ("one", False), ("1", False)]
 )  # fmt: skip
 def test_versions_are_negotiated(api, fits):
-    result = plugin.load([point(a_plugin("acme/gla", api=api), "acme")])
+    result = loader.load([point(a_plugin("acme/gla", api=api), "acme")])
     assert statuses(result) == {"acme": "ok" if fits else "incompatible"}
     if not fits:
         with pytest.raises(PluginIncompatible) as caught:
@@ -88,34 +93,34 @@ def test_versions_are_negotiated(api, fits):
 
 
 def test_an_older_minor_is_still_welcome(monkeypatch):
-    monkeypatch.setattr(plugin, "API", (1, 3))
-    assert statuses(plugin.load([point(a_plugin("a/b", api="1.2"), "a")])) == {"a": "ok"}
+    monkeypatch.setattr(loader, "API", (1, 3))
+    assert statuses(loader.load([point(a_plugin("a/b", api="1.2"), "a")])) == {"a": "ok"}
 
 
 def test_hooks_that_do_not_exist_are_incompatible():
-    @plugin.hookimpl
+    @loader.hookimpl
     def wishbone_regsiter(registry):
         pass
 
-    @plugin.hookimpl
+    @loader.hookimpl
     def wishbone_register(registry, more):
         pass
 
     misspelt = a_plugin("acme/gla", wishbone_regsiter=wishbone_regsiter)
     greedy = a_plugin("other/gla")
     greedy.wishbone_register = wishbone_register
-    result = plugin.load([point(misspelt, "acme"), point(greedy, "other")])
+    result = loader.load([point(misspelt, "acme"), point(greedy, "other")])
     assert statuses(result) == {"acme": "incompatible", "other": "incompatible"}
     assert "wishbone_regsiter" in result.plugins[0].detail
 
 
 def test_a_hook_of_the_future_may_be_optional():
-    @plugin.hookimpl(optionalhook=True)
+    @loader.hookimpl(optionalhook=True)
     def wishbone_from_the_future(thing):
         pass
 
     future = a_plugin("acme/gla", wishbone_from_the_future=wishbone_from_the_future)
-    assert statuses(plugin.load([point(future, "acme")])) == {"acme": "ok"}
+    assert statuses(loader.load([point(future, "acme")])) == {"acme": "ok"}
 
 
 def test_two_that_claim_one_key_both_lose_it():
@@ -124,7 +129,7 @@ def test_two_that_claim_one_key_both_lose_it():
         point(a_plugin("acme/gla"), "two"),
         point(a_plugin("good/one"), "three"),
     ]
-    result = plugin.load(points)
+    result = loader.load(points)
     assert statuses(result) == {"one": "conflict", "two": "conflict", "three": "ok"}
     assert "wishbone-two" in result.plugins[0].detail
     with pytest.raises(PluginConflict):
@@ -132,7 +137,7 @@ def test_two_that_claim_one_key_both_lose_it():
 
 
 def test_an_outsider_cannot_take_a_bare_key():
-    result = plugin.load([*plugin.built_in_points(), point(a_plugin("rwkv7"), "thief")])
+    result = loader.load([*loader.built_in_points(), point(a_plugin("rwkv7"), "thief")])
     assert statuses(result)["thief"] == "broken"
     assert result.registry.entry("backbone", "rwkv7").distribution == "wishbone-tts"
 
@@ -140,19 +145,19 @@ def test_an_outsider_cannot_take_a_bare_key():
 def test_plugins_can_be_left_out(monkeypatch):
     points = [point(a_plugin("a/x"), "a"), point(a_plugin("b/x"), "b")]
     monkeypatch.setenv("WISHBONE_DISABLE_PLUGINS", "a")
-    result = plugin.load(points)
+    result = loader.load(points)
     assert statuses(result) == {"a": "disabled", "b": "ok"}
     with pytest.raises(PluginError, match="WISHBONE_DISABLE_PLUGINS"):
         result.registry.get("backbone", "a/x")
     monkeypatch.setenv("WISHBONE_PLUGINS", "")
-    assert statuses(plugin.load(points)) == {"a": "disabled", "b": "disabled"}
-    assert statuses(plugin.load(plugin.built_in_points())) == dict.fromkeys(plugin.BUILT_IN, "ok")
+    assert statuses(loader.load(points)) == {"a": "disabled", "b": "disabled"}
+    assert statuses(loader.load(loader.built_in_points())) == dict.fromkeys(loader.BUILT_IN, "ok")
 
 
 def test_strict_raises_at_once(monkeypatch):
     monkeypatch.setenv("WISHBONE_STRICT_PLUGINS", "1")
     with pytest.raises(PluginBroken, match="boom"):
-        plugin.load([broken("acme", RuntimeError("boom"))])
+        loader.load([broken("acme", RuntimeError("boom"))])
 
 
 def test_loading_is_light():

@@ -6,11 +6,11 @@ import tomllib
 
 import pytest
 
-from wishbone.core import scaffold
-from wishbone.core.errors import GateFailed, UnknownName, UsageError
-from wishbone.core.plugin_command import fields_of, main
-from wishbone.core.registry import Registry, import_target
-from wishbone.core.spec import read
+from wishbone.core.cli.plugins import fields_of, main
+from wishbone.core.contract.errors import GateFailed, UnknownName, UsageError
+from wishbone.core.registry import scaffold
+from wishbone.core.registry.registry import Registry, import_target
+from wishbone.core.system.spec import read
 from wishbone.core.testing import CheckResult, check_class
 
 

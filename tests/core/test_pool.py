@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny_system import Recurrent
 
-from wishbone.core import state_batch
-from wishbone.core.errors import CapabilityError, WishboneError
-from wishbone.core.interfaces import Caps
-from wishbone.core.state_batch import Pool
+from wishbone.core.contract.backbone import Caps
+from wishbone.core.contract.errors import CapabilityError, WishboneError
+from wishbone.core.model import state_batch
+from wishbone.core.model.state_batch import Pool
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.transformer.backbone import Transformer

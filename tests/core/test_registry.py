@@ -2,14 +2,14 @@
 
 import pytest
 
-from wishbone.core.errors import (
+from wishbone.core.contract.errors import (
     MissingExtra,
     PluginBroken,
     PluginConflict,
     PluginError,
     UnknownName,
 )
-from wishbone.core.registry import HOME, Registry
+from wishbone.core.registry.registry import HOME, Registry
 
 
 def outside(name="wishbone-acme"):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from wishbone.core import releases
-from wishbone.core.errors import CheckpointError, PluginBroken
-from wishbone.core.loading import load_part
-from wishbone.core.releases import Found, ReleaseReader
-from wishbone.core.voice import release_voices
+from wishbone.core.contract.errors import CheckpointError, PluginBroken
+from wishbone.core.contract.release import Found, ReleaseReader
+from wishbone.core.speak.voice import release_voices
+from wishbone.core.system.loading import load_part
+from wishbone.core.weights import releases
 
 NOTE = "one part has no weights"
 
@@ -55,7 +55,7 @@ def test_a_part_that_knows_no_release_needs_weights_of_ours(folder):
 
 
 def test_our_own_weights_come_first(folder):
-    from wishbone.core.weight_files import write_tensors
+    from wishbone.core.weights.files import write_tensors
 
     write_tensors(folder / "model.safetensors", nn.Linear(2, 2))
     model = nn.Linear(2, 2)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from wishbone.core import replay as replays
-from wishbone.core.replay import Replay
+from wishbone.core.model import cuda_graph as replays
+from wishbone.core.model.cuda_graph import Replay
 
 WIDTH = 4
 

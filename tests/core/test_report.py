@@ -8,10 +8,11 @@ import pytest
 import soundfile
 from test_ab_parts import plan
 
-from wishbone.core import charts
-from wishbone.core.evaluate import generate, report, words
-from wishbone.core.evaluate.compare import analyse
-from wishbone.core.evaluate.items import Items
+from wishbone.core.evaluate.experiment import generate
+from wishbone.core.evaluate.experiment.items import Items
+from wishbone.core.evaluate.report import html, wording
+from wishbone.core.evaluate.statistics.compare import analyse
+from wishbone.core.report import charts
 
 AB = "install the extra: pip install wishbone-tts[ab]"
 
@@ -76,7 +77,7 @@ def test_the_report_is_one_file_without_a_network(finished):
     pytest.importorskip("jinja2", reason=AB)
     pytest.importorskip("matplotlib", reason=AB)
     pytest.importorskip("whisper_normalizer", reason=AB)
-    page = report.write_report(*finished).read_text(encoding="utf-8")
+    page = html.write_report(*finished).read_text(encoding="utf-8")
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", page)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
     assert "<script>alert" not in page
@@ -95,7 +96,7 @@ def test_the_audio_in_it_is_what_was_made(finished):
     pytest.importorskip("jinja2", reason=AB)
     pytest.importorskip("matplotlib", reason=AB)
     pytest.importorskip("whisper_normalizer", reason=AB)
-    page = report.write_report(*finished).read_text(encoding="utf-8")
+    page = html.write_report(*finished).read_text(encoding="utf-8")
     first = re.search(r"data:audio/flac;base64,([^\"]+)", page).group(1)
     audio, rate = soundfile.read(io.BytesIO(base64.b64decode(first)), dtype="float32")
     assert rate == 24_000
@@ -113,26 +114,26 @@ def test_players_show_losses_gains_and_a_plain_sample(tmp_path):
         "arms": [{"key": "old"}, {"key": "new"}],
         "prompts": [{"key": p.key, "text": p.text} for p in given.prompts],
     }
-    chosen = {prompt["key"]: why for prompt, why in report.choose(result, items)}
-    assert len(chosen) == report.PLAYERS
+    chosen = {prompt["key"]: why for prompt, why in html.choose(result, items)}
+    assert len(chosen) == html.PLAYERS
     assert "worse" in chosen["003"]
     assert "better" in chosen["007"] and "better" in chosen["008"]
-    assert sum("plain" in why for why in chosen.values()) == report.PLAYERS - 3
+    assert sum("plain" in why for why in chosen.values()) == html.PLAYERS - 3
 
 
 def test_words_that_were_wrong_or_missed_are_marked():
     pytest.importorskip("whisper_normalizer", reason=AB)
-    assert report.marked("One small step.", "one tall") == [
+    assert html.marked("One small step.", "one tall") == [
         ("same", "one"), ("missing", "small step"), ("wrong", "tall"),
     ]  # fmt: skip
 
 
 def test_quick_and_confounded_results_say_so_first(finished):
     result, _, _ = finished
-    assert words.warnings(result) == []
-    assert words.shows(result)
+    assert wording.warnings(result) == []
+    assert wording.shows(result)
     loud = result | {"quick": True, "confounded": ["decoder.width"], "unmatched": "B is larger."}
-    said = " ".join(words.warnings(loud))
+    said = " ".join(wording.warnings(loud))
     assert "SMOKE TEST" in said and "decoder.width" in said and "B is larger." in said
-    assert words.shows(loud) == []
-    assert any("two trained models" in line for line in words.cannot(loud))
+    assert wording.shows(loud) == []
+    assert any("two trained models" in line for line in wording.cannot(loud))

@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 import torch
 
-from wishbone.core.errors import ConfigError, WishboneError
-from wishbone.core.interfaces import CodeSpace, Head
-from wishbone.core.sampling import Sampler, Sampling, choose
-from wishbone.core.session import Draw
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import ConfigError, WishboneError
+from wishbone.core.contract.head import Head
+from wishbone.core.contract.session import Draw
+from wishbone.core.model.sampling import Sampler, Sampling, choose
 
 DRAWS = 4000
 TOLERANCE = 0.035

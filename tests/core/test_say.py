@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny_system import tiny_system
 
-from wishbone.core import audio as files
-from wishbone.core import pipeline, speaker
-from wishbone.core.audio import Audio
-from wishbone.core.cli import main
-from wishbone.core.engines import parse_engine
-from wishbone.core.serve import say
-from wishbone.core.voice import Voice
+from wishbone.core.audio import files
+from wishbone.core.audio.files import Audio
+from wishbone.core.cli import say
+from wishbone.core.cli.main import main
+from wishbone.core.contract.engines import parse_engine
+from wishbone.core.speak import pipeline, speaker
+from wishbone.core.speak.voice import Voice
 
 TEXT = "We go there. And back again!"
 
@@ -173,7 +173,7 @@ def test_force_replaces_a_file(tmp_path):
 
 
 def test_pieces_cut_by_the_length_rule_are_told(tmp_path, capsys, monkeypatch):
-    from wishbone.core import speaker
+    from wishbone.core.speak import speaker
 
     system = tiny_system(word_base=2, word_per_id=0, lookahead_words=0)
     with torch.no_grad():
@@ -223,7 +223,7 @@ def test_an_untrained_model_is_told(tmp_path, capsys, monkeypatch):
 
 
 def test_help_imports_no_torch():
-    code = "import sys, wishbone.core.serve.say; print('torch' in sys.modules)"
+    code = "import sys, wishbone.core.cli.say; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

@@ -3,9 +3,9 @@
 import pytest
 from tiny_system import tiny_system
 
-from wishbone.core import audio as files
-from wishbone.core import pipeline, speaker
-from wishbone.core.cli import main
+from wishbone.core.audio import files
+from wishbone.core.cli.main import main
+from wishbone.core.speak import pipeline, speaker
 
 LINES = ["We go there. And back again!", "", "Stop.", "?!...", "One more line of words."]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import wishbone
-from wishbone.core.errors import UsageError
+from wishbone.core.contract.errors import UsageError
 from wishbone.kernels.linear import compiler_missing
 
 TEXTS = ("Good morning.", "Who goes there?", "A short line.")

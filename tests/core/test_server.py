@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny_system import tiny_system
 
-from wishbone.core import pipeline
-from wishbone.core.errors import UsageError
-from wishbone.core.serve.server import Request, Server
+from wishbone.core.contract.errors import UsageError
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.server import Request, Server
+from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import trained_looking_
-from wishbone.core.voice import Voice
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.transformer.backbone import Transformer
 

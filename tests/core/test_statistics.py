@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from wishbone.core.evaluate import statistics as st
+from wishbone.core.evaluate.statistics import paired as st
 
 
 def simulated(seed, units=24, seeds=1, shift=0.0, skew=False):

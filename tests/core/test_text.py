@@ -4,8 +4,9 @@ from random import Random
 
 import pytest
 
-from wishbone.core.interfaces import Tokenizer
-from wishbone.core.text import MOST_CHARACTERS, arriving, sentences, speakable
+from wishbone.core.contract.sentences import MOST_CHARACTERS, sentences, speakable
+from wishbone.core.contract.text import Tokenizer
+from wishbone.core.speak.arriving_text import arriving
 
 
 @pytest.mark.parametrize(

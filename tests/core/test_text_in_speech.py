@@ -8,18 +8,18 @@ import torch
 from tiny_corpus import write_recipe
 from two_processes import losses
 
-from wishbone.core.errors import CheckpointError, GateFailed, UsageError
-from wishbone.core.loading import load_part
-from wishbone.core.weight_files import read_tensors
+from wishbone.core.contract.errors import CheckpointError, GateFailed, UsageError
+from wishbone.core.system.loading import load_part
+from wishbone.core.weights.files import read_tensors
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.build import build_model  # noqa: E402
-from wishbone.core.convert import main as convert  # noqa: E402
-from wishbone.core.data.command import main as data  # noqa: E402
-from wishbone.core.serve.text import main as text  # noqa: E402
+from wishbone.core.cli.convert import main as convert  # noqa: E402
+from wishbone.core.cli.data import main as data  # noqa: E402
+from wishbone.core.cli.text import main as text  # noqa: E402
+from wishbone.core.cli.train import main as train  # noqa: E402
+from wishbone.core.system.build import build_model  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402
-from wishbone.core.train.command import main as train  # noqa: E402
 from wishbone.core.train.recipe import read_recipe  # noqa: E402
 
 BASE = {"name": "rwkv7", "width": 32, "layers": 2, "head_size": 16}

@@ -5,22 +5,23 @@ import json
 import pytest
 import torch
 
-from wishbone.core import text_system
-from wishbone.core.build import build_model
-from wishbone.core.errors import ConfigError, DataError
-from wishbone.core.interfaces import Sample, TextSpace
-from wishbone.core.sampling import Sampling
-from wishbone.core.speaker import build
-from wishbone.core.spec import resolve
-from wishbone.core.text_layout import TextLayout
+from wishbone.core.contract.errors import ConfigError, DataError
+from wishbone.core.contract.layout import Sample
+from wishbone.core.contract.text import TextSpace
+from wishbone.core.model.sampling import Sampling
+from wishbone.core.speak.speaker import build
+from wishbone.core.system import text_system
+from wishbone.core.system.build import build_model
+from wishbone.core.system.spec import resolve
+from wishbone.core.system.text_layout import TextLayout
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.data.command import main as data  # noqa: E402
+from wishbone.core.cli.data import main as data  # noqa: E402
+from wishbone.core.cli.train import main as train  # noqa: E402
 from wishbone.core.data.shards import gathered  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
-from wishbone.core.train.command import main as train  # noqa: E402
-from wishbone.core.weight_files import read_tensors  # noqa: E402
+from wishbone.core.weights.files import read_tensors  # noqa: E402
 
 BACKBONE = {"name": "transformer", "width": 32, "layers": 1, "heads": 2, "kv_heads": 1}
 SYSTEM = {
@@ -114,7 +115,7 @@ def test_a_text_model_learns_resumes_and_continues(tmp_path, monkeypatch):
 def test_a_speech_system_takes_the_backbone_of_a_text_model(tmp_path):
     recipe = write_all(tmp_path)
     assert train([recipe, "steps=1"]) == 0
-    from wishbone.core.compose import compose
+    from wishbone.core.config.compose import compose
 
     export = str(tmp_path / "run" / "export")
     backbone = {**SYSTEM["backbone"], "weights": export}

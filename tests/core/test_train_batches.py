@@ -8,8 +8,8 @@ import torch
 from tiny_corpus import ABOUT, rows
 from torch import nn
 
-from wishbone.core.errors import DataError
-from wishbone.core.interfaces import IGNORE, Positions
+from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.layout import IGNORE, Positions
 from wishbone.core.train.batches import BatchPlan, collate, split_held_out, without_texts
 from wishbone.core.train.optimizer import Average, rate
 from wishbone.core.train.recipe import Recipe

@@ -11,23 +11,25 @@ from tiny_corpus import ABOUT, rows, write_recipe
 from wishbone.adapters.cosyvoice2 import CosyVoice2
 from wishbone.adapters.spark import Spark
 from wishbone.adapters.xy import XY
-from wishbone.core.errors import CapabilityError, ConfigError, DataError
-from wishbone.core.guidance import CONDITIONS, Guide, prompt_without, sample_without
-from wishbone.core.interfaces import IGNORE, CodeSpace, Prompt, Sample, TextSpace
-from wishbone.core.session import Draw, Emit, Feed, NeedText, Stop
-from wishbone.core.speaker import build
-from wishbone.core.spec import read
-from wishbone.core.train.dropping import Drop, dropping
-from wishbone.core.training_record import learned
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import CapabilityError, ConfigError, DataError
+from wishbone.core.contract.layout import IGNORE, Prompt, Sample
+from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, Stop
+from wishbone.core.contract.text import TextSpace
+from wishbone.core.speak.guidance import CONDITIONS, Guide, prompt_without, sample_without
+from wishbone.core.speak.speaker import build
+from wishbone.core.system.spec import read
+from wishbone.core.train.condition_dropout import Drop, dropping
+from wishbone.core.weights.training_record import learned
 from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
 from test_train_run import Killed, kill_before, losses  # noqa: E402
 
+from wishbone.core.cli.train import main  # noqa: E402
 from wishbone.core.data.join import join_file  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
-from wishbone.core.train.command import main  # noqa: E402
 
 SPACE = TextSpace(40, frozenset({38, 39}), {"<|endofprompt|>": 37}, blank=0)
 CODES = CodeSpace(size=27, rate=25.0)

@@ -9,17 +9,17 @@ from tiny_corpus import write_recipe
 from tiny_system import Recurrent
 from two_processes import together
 
-from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError
-from wishbone.core.interfaces import Caps, Positions
+from wishbone.core.contract.backbone import Caps
+from wishbone.core.contract.errors import CapabilityError, CheckpointError, ConfigError
+from wishbone.core.contract.layout import Positions
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.build import build_layout, build_model  # noqa: E402
+from wishbone.core.cli.train import main  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
-from wishbone.core.train import long  # noqa: E402
+from wishbone.core.system.build import build_layout, build_model  # noqa: E402
+from wishbone.core.train import truncated_bptt  # noqa: E402
 from wishbone.core.train.batches import collate, lay_out  # noqa: E402
-from wishbone.core.train.command import main  # noqa: E402
-from wishbone.core.train.long import Continued  # noqa: E402
 from wishbone.core.train.objectives import Codes  # noqa: E402
 from wishbone.core.train.recipe import read_recipe  # noqa: E402
 from wishbone.core.train.segments import (  # noqa: E402
@@ -30,7 +30,8 @@ from wishbone.core.train.segments import (  # noqa: E402
     check_carries,
     detached,
 )
-from wishbone.core.weight_files import read_tensors  # noqa: E402
+from wishbone.core.train.truncated_bptt import Continued  # noqa: E402
+from wishbone.core.weights.files import read_tensors  # noqa: E402
 
 RWKV7 = "system.backbone={name: rwkv7, width: 32, layers: 2, head_size: 16}"
 BACKBONES = {"rwkv7": [RWKV7], "transformer": []}
@@ -193,12 +194,12 @@ def test_the_comparison_sees_states_that_do_not_come_back(tmp_path, monkeypatch)
     carried = read_tensors(next((tmp_path / "cut").glob("checkpoints/*4/carried.safetensors")))
     kinds = {part.dtype for name, part in carried.items() if name != "row"}
     assert kinds == {torch.float32}
-    right = long.unstack
+    right = truncated_bptt.unstack
 
     def forgetful(*words):
         return {name: torch.zeros_like(part) for name, part in right(*words).items()}
 
-    monkeypatch.setattr(long, "unstack", forgetful)
+    monkeypatch.setattr(truncated_bptt, "unstack", forgetful)
     main([recipe, f"out={tmp_path}/cut", *words])
     before_, after = losses(tmp_path / "whole"), losses(tmp_path / "cut")
     assert before_[:4] == after[:4] and before_ != after

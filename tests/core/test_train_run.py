@@ -9,17 +9,17 @@ import pytest
 import torch
 from tiny_corpus import ABOUT, rows, write_recipe
 
-from wishbone.core.errors import ConfigError, DataError, WishboneError
+from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.build import build_model  # noqa: E402
+from wishbone.core.cli.train import main  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
+from wishbone.core.system.build import build_model  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402
-from wishbone.core.train.command import main  # noqa: E402
 from wishbone.core.train.optimizer import make_optimizer  # noqa: E402
 from wishbone.core.train.recipe import read_recipe  # noqa: E402
-from wishbone.core.weight_files import read_tensors  # noqa: E402
+from wishbone.core.weights.files import read_tensors  # noqa: E402
 
 
 class Killed(BaseException):
@@ -96,8 +96,8 @@ def test_it_learns_and_exports_a_checkpoint_with_its_origin(tmp_path):
     origin = json.loads((run / "export" / "provenance.json").read_text())
     assert origin["notes"]["steps"] == 40 and origin["data"]
     assert origin["notes"]["held_out_loss"] == pytest.approx(losses(run)[-1][1], abs=1e-5)
-    from wishbone.core.build import build_model
-    from wishbone.core.spec import read
+    from wishbone.core.system.build import build_model
+    from wishbone.core.system.spec import read
 
     model = build_model(read(run / "export"))
     saved = read_tensors(run / "export" / "model.safetensors")
@@ -168,9 +168,9 @@ def test_samples_are_spoken_at_checkpoints_and_change_no_loss(tmp_path):
     main([recipe, "samples=[We go there.,And back.]"])
     names = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
     assert names == [f"step-0000000{step}-{n}.wav" for step in (2, 4, 6) for n in (0, 1)]
-    from wishbone.core import audio
+    from wishbone.core.audio import files
 
-    assert audio.read(tmp_path / "run" / "samples" / names[0]).seconds > 0.1
+    assert files.read(tmp_path / "run" / "samples" / names[0]).seconds > 0.1
     assert losses(tmp_path / "run") == losses(tmp_path / "silent")
 
 

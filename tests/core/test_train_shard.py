@@ -8,13 +8,13 @@ import torch
 from tiny_corpus import write_recipe
 from two_processes import losses, together
 
-from wishbone.core.errors import CheckpointError, ConfigError, PluginBroken
+from wishbone.core.contract.errors import CheckpointError, ConfigError, PluginBroken
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.train import shards  # noqa: E402
-from wishbone.core.train.command import main  # noqa: E402
-from wishbone.core.weight_files import read_tensors  # noqa: E402
+from wishbone.core.cli.train import main  # noqa: E402
+from wishbone.core.train import data_shards  # noqa: E402
+from wishbone.core.weights.files import read_tensors  # noqa: E402
 
 # the processes import torch, which takes minutes on a busy machine
 pytestmark = pytest.mark.timeout(600)
@@ -104,7 +104,7 @@ def exported(run):
 
 def untrained(runs, name):
     """The weights that a run began with."""
-    from wishbone.core.build import build_model
+    from wishbone.core.system.build import build_model
     from wishbone.core.train.recipe import read_recipe
 
     recipe, system = read_recipe(runs / "recipe.yaml", ALONE[name])
@@ -189,7 +189,7 @@ def test_weights_that_run_away_stop_every_process(runs):
 
 @pytest.mark.parametrize("backbone", ["rwkv7", "transformer"])
 def test_what_a_backbone_names_holds_nearly_all_of_it_and_is_called(backbone):
-    from wishbone.core.plugin import registry
+    from wishbone.core.registry.loader import registry
 
     cls = registry().get("backbone", backbone)
     part = cls(cls.small_config())
@@ -203,11 +203,11 @@ def test_what_a_backbone_names_holds_nearly_all_of_it_and_is_called(backbone):
 
 
 def test_a_backbone_that_names_what_is_not_its_own_is_told_so():
-    from wishbone.core.plugin import registry
+    from wishbone.core.registry.loader import registry
 
     cls = registry().get("backbone", "transformer")
     part = cls(cls.small_config())
-    shards._check(part, part.shardable())
+    data_shards._check(part, part.shardable())
     for wrong in ([torch.nn.Linear(1, 1)], [part, part.blocks[0]]):
         with pytest.raises(PluginBroken, match="shardable"):
-            shards._check(part, wrong)
+            data_shards._check(part, wrong)

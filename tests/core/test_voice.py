@@ -4,10 +4,16 @@ import pytest
 import torch
 from tiny_system import HOP, tiny_system
 
-from wishbone.core import pipeline
-from wishbone.core.audio import Audio
-from wishbone.core.errors import CheckpointError, ConfigError, DataError, UnknownName, UsageError
-from wishbone.core.voice import Voice, find, fingerprint
+from wishbone.core.audio.files import Audio
+from wishbone.core.contract.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    UnknownName,
+    UsageError,
+)
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.voice import Voice, find, fingerprint
 
 WORDS = "one two three four"
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from wishbone.core import checkpoint
-from wishbone.core.checkpoint import save
-from wishbone.core.errors import CheckpointError
-from wishbone.core.loading import load_part, load_tensors
-from wishbone.core.provenance import hash_files, provenance
-from wishbone.core.weight_files import read_tensors, translate, write_tensors
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.system.loading import load_part, load_tensors
+from wishbone.core.weights import checkpoint
+from wishbone.core.weights.checkpoint import save
+from wishbone.core.weights.files import read_tensors, translate, write_tensors
+from wishbone.core.weights.provenance import hash_files, provenance
 
 
 def small():

@@ -8,13 +8,13 @@ import wrapped_toys
 from tiny_corpus import write_recipe
 from two_processes import losses, together
 
-from wishbone.core import wrapper
-from wishbone.core.build import build_model
-from wishbone.core.errors import CheckpointError, ConfigError
-from wishbone.core.loading import load_tensors
-from wishbone.core.spec import read, require
+from wishbone.core.contract.errors import CheckpointError, ConfigError
+from wishbone.core.model import wrapper
+from wishbone.core.system.build import build_model
+from wishbone.core.system.loading import load_tensors
+from wishbone.core.system.spec import read, require
 from wishbone.core.testing import check_class
-from wishbone.core.weight_files import read_tensors, write_tensors
+from wishbone.core.weights.files import read_tensors, write_tensors
 
 BASE = {"name": "rwkv7", "width": 32, "layers": 2, "head_size": 16}
 TILTED = {"name": wrapped_toys.KEY, "base": BASE}
@@ -30,8 +30,8 @@ def known():
 
 def system(backbone, **other):
     """A resolved system around ``backbone``, small."""
-    from wishbone.core.compose import Config, compose
-    from wishbone.core.spec import resolve
+    from wishbone.core.config.compose import Config, compose
+    from wishbone.core.system.spec import resolve
 
     return resolve(
         Config({**compose("quickstart"), "weights": None, "backbone": backbone, **other})
@@ -148,7 +148,7 @@ def write_wrapped(folder):
 
 
 def test_frozen_parameters_stay_and_are_kept_once(tmp_path):
-    from wishbone.core.train.command import main
+    from wishbone.core.cli.train import main
 
     recipe = str(write_wrapped(tmp_path))
     assert main([recipe, "freeze=[tables.text]"]) == 0
@@ -174,8 +174,8 @@ def read_recipe_of(path):
 
 
 def test_a_killed_run_with_a_frozen_base_goes_on_exactly(tmp_path, monkeypatch):
+    from wishbone.core.cli.train import main
     from wishbone.core.train import loop
-    from wishbone.core.train.command import main
 
     recipe = str(write_wrapped(tmp_path))
     assert main([recipe, f"out={tmp_path}/whole"]) == 0
@@ -202,7 +202,7 @@ def test_a_killed_run_with_a_frozen_base_goes_on_exactly(tmp_path, monkeypatch):
     ("freeze", "word"), [("[nothing]", "nothing"), ("[backbone,head,tables]", "Everything")]
 )
 def test_freezing_what_is_not_there_or_all_there_is_refused(tmp_path, freeze, word):
-    from wishbone.core.train.command import main
+    from wishbone.core.cli.train import main
 
     with pytest.raises(ConfigError, match=word):
         main([str(write_wrapped(tmp_path)), f"freeze={freeze}"])
@@ -214,7 +214,7 @@ PISSA = {"name": "pissa", "rank": 3, "base": BASE}
 
 @pytest.mark.timeout(600)
 def test_sharing_out_a_frozen_base_changes_nothing(tmp_path):
-    from wishbone.core.train.command import main
+    from wishbone.core.cli.train import main
 
     recipe = str(write_wrapped(tmp_path))
     commands = {

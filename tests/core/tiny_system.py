@@ -6,19 +6,12 @@ import torch
 from torch import nn
 
 from wishbone.adapters.cosyvoice2 import CosyVoice2
-from wishbone.core.interfaces import (
-    Backbone,
-    Caps,
-    CodeSpace,
-    Decoder,
-    DecoderStream,
-    Head,
-    SpeechTokenizer,
-    TextSpace,
-    Tokenizer,
-)
-from wishbone.core.model import SpeechLM
-from wishbone.core.sampling import Sampling
+from wishbone.core.contract.backbone import Backbone, Caps
+from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream, SpeechTokenizer
+from wishbone.core.contract.head import Head
+from wishbone.core.contract.text import TextSpace, Tokenizer
+from wishbone.core.model.sampling import Sampling
+from wishbone.core.model.speech_lm import SpeechLM
 
 CODES = CodeSpace(size=50, rate=25.0)
 WIDTH = 16
@@ -139,7 +132,7 @@ class HumStream(DecoderStream):
 
 @dataclass
 class System:
-    """The fields of ``wishbone.core.system.System``."""
+    """The fields of ``wishbone.core.system.system.System``."""
 
     tokenizer: Tokenizer
     speech_tokenizer: SpeechTokenizer

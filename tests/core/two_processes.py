@@ -58,7 +58,7 @@ def _enter(rank, count, ports, folder, commands, prepare):
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     import torch
 
-    from wishbone.core.train.command import main
+    from wishbone.core.cli.train import main
 
     torch.set_num_threads(1)
     try:

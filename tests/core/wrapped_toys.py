@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from wishbone.core.plugin import registry
-from wishbone.core.registry import Entry
-from wishbone.core.wrapper import Wrapper, count_base
+from wishbone.core.model.wrapper import Wrapper, count_base
+from wishbone.core.registry.loader import registry
+from wishbone.core.registry.registry import Entry
 
 KEY = "testing/tilted"
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from wishbone.core.errors import ConfigError, UsageError
+from wishbone.core.contract.errors import ConfigError, UsageError
 from wishbone.core.evaluate import ab
 from wishbone.kernels.linear import compiler_missing
 

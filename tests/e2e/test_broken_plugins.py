@@ -16,7 +16,7 @@ head: {name: linear}
 decoder: {name: fsqcodec, width: 16, fine_width: 16, blocks: 1, fine_blocks: 1}
 """
 PLUGIN = """\
-from wishbone.core.plugin import hookimpl
+from wishbone.core.registry.loader import hookimpl
 
 WISHBONE_API = "{api}"
 
@@ -26,7 +26,7 @@ def wishbone_register(registry):
     registry.add("backbone", "{key}", "{target}")
 """
 OLD = """\
-from wishbone.core.plugin import hookimpl
+from wishbone.core.registry.loader import hookimpl
 
 WISHBONE_API = "1.0"
 
@@ -116,7 +116,7 @@ def test_the_list_says_how_each_fared(site):
 
 def test_everything_else_keeps_working(site):
     code = (
-        "from wishbone import build; from wishbone.core.spec import read\n"
+        "from wishbone import build; from wishbone.core.system.spec import read\n"
         "for name in ('transformer.yaml', 'good-x.yaml'):\n"
         "    print(type(build(read(name), 'meta').model.backbone).__name__)\n"
     )
@@ -140,7 +140,7 @@ def assert_three_lines(code, stderr, said):
 def test_a_configuration_that_names_a_bad_one_gets_the_same_error(site):
     code = (
         "import contextlib, io, json\n"
-        "from wishbone.core.cli import main\n"
+        "from wishbone.core.cli.main import main\n"
         "for name in ('torn-x', 'future-x', 'both-x', 'late-x'):\n"
         "    with contextlib.redirect_stderr(io.StringIO()) as said:\n"
         "        code = main(['match', f'{name}.yaml', 'transformer.yaml'])\n"

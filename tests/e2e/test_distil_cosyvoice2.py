@@ -16,12 +16,12 @@ for name in ("onnx", "tokenizers"):
 import cosyvoice2_release as made  # noqa: E402
 import tiny_corpus  # noqa: E402
 
-from wishbone.core.build import build_model  # noqa: E402
-from wishbone.core.compose import dump  # noqa: E402
+from wishbone.core.cli.train import main  # noqa: E402
+from wishbone.core.config.compose import dump  # noqa: E402
+from wishbone.core.contract.errors import ConfigError  # noqa: E402
 from wishbone.core.data.tokens import write_tokens  # noqa: E402
-from wishbone.core.errors import ConfigError  # noqa: E402
-from wishbone.core.spec import read  # noqa: E402
-from wishbone.core.train.command import main  # noqa: E402
+from wishbone.core.system.build import build_model  # noqa: E402
+from wishbone.core.system.spec import read  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
 

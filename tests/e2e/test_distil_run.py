@@ -15,12 +15,12 @@ from two_processes import losses, together  # noqa: E402
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.build import build_model  # noqa: E402
-from wishbone.core.errors import ConfigError  # noqa: E402
-from wishbone.core.spec import read  # noqa: E402
+from wishbone.core.cli.train import main  # noqa: E402
+from wishbone.core.contract.errors import ConfigError  # noqa: E402
+from wishbone.core.system.build import build_model  # noqa: E402
+from wishbone.core.system.spec import read  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402
-from wishbone.core.train.command import main  # noqa: E402
-from wishbone.core.weight_files import read_tensors  # noqa: E402
+from wishbone.core.weights.files import read_tensors  # noqa: E402
 
 # two processes import torch, which takes minutes on a busy machine
 pytestmark = pytest.mark.timeout(600)

@@ -18,11 +18,11 @@ for name in ("onnx", "tokenizers"):
 import cosyvoice2_release as made  # noqa: E402
 import tiny_corpus  # noqa: E402
 
-from wishbone.core.build import build_model  # noqa: E402
-from wishbone.core.compose import dump  # noqa: E402
+from wishbone.core.cli.train import main  # noqa: E402
+from wishbone.core.config.compose import dump  # noqa: E402
 from wishbone.core.data.tokens import write_tokens  # noqa: E402
-from wishbone.core.spec import read  # noqa: E402
-from wishbone.core.train.command import main  # noqa: E402
+from wishbone.core.system.build import build_model  # noqa: E402
+from wishbone.core.system.spec import read  # noqa: E402
 from wishbone.core.train.recipe import read_recipe  # noqa: E402
 
 # two processes import torch, which takes minutes on a busy machine
@@ -86,7 +86,7 @@ def test_an_rwkv7_takes_the_place_and_keeps_its_training(folder):
     own = f"system.backbone.weights={export}"
     words = train(folder, "cosyvoice2-rwkv7", "further", "steps=1", own)
     # a backbone's own weights are a file of a backbone
-    from wishbone.core.weight_files import read_tensors, write_tensors
+    from wishbone.core.weights.files import read_tensors, write_tensors
 
     whole = read_tensors(export / "model.safetensors")
     own = {n.removeprefix("backbone."): t for n, t in whole.items() if n.startswith("backbone.")}

@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from wishbone.core.registry import KINDS
+from wishbone.core.registry.registry import KINDS
 
 HERE = [kind for kind in KINDS if kind != "metric"]
 """Metrics run in an A/B, whose tests break them."""
 PLUGIN = f"""\
-from wishbone.core.plugin import hookimpl
+from wishbone.core.registry.loader import hookimpl
 
 WISHBONE_API = "1.1"
 
@@ -39,9 +39,9 @@ from pathlib import Path
 Path("imported").write_text("the module of the parts was imported")
 
 from wishbone.core.bench.contenders import Contender as Contends
-from wishbone.core.convert import Converter as Converts
-from wishbone.core.data.readers import CorpusFormat
-from wishbone.core.releases import ReleaseReader
+from wishbone.core.cli.convert import Converter as Converts
+from wishbone.plugins.corpora.readers import CorpusFormat
+from wishbone.core.weights.releases import ReleaseReader
 
 
 @dataclass
@@ -141,7 +141,7 @@ FINE = {
 """Commands that meet none of them."""
 RUN = """\
 import contextlib, io, json, sys
-from wishbone.core.cli import main
+from wishbone.core.cli.main import main
 
 for name, words in json.loads(sys.argv[1]).items():
     out, err = io.StringIO(), io.StringIO()
@@ -220,9 +220,9 @@ def test_the_part_that_raises_is_named_with_version_and_cause(used, kind):
 
 def test_an_objective_is_named_where_it_is_built(site):
     code = (
-        "from wishbone.core.objective import build_objective\n"
+        "from wishbone.core.contract.objective import build_objective\n"
         "from wishbone.core.testing.toys import toy_model\n"
-        "from wishbone.core.errors import PluginBroken\n"
+        "from wishbone.core.contract.errors import PluginBroken\n"
         "try:\n    build_objective({'name': 'raising/objective'}, toy_model(), {})\n"
         "except PluginBroken as error:\n    print(error)\n"
     )

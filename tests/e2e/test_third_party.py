@@ -49,9 +49,9 @@ prompts: prompts.txt
 USE = """\
 import json, random, sys
 import wishbone
-from wishbone.core.cli import main
-from wishbone.core.build import build_layout
-from wishbone.core.spec import read
+from wishbone.core.cli.main import main
+from wishbone.core.system.build import build_layout
+from wishbone.core.system.spec import read
 from wishbone.core.data.tokens import write_tokens
 
 assert main(["plugins", "check", "acme/min-gru"]) == 0

@@ -75,10 +75,10 @@ def test_one_that_raises_is_named_and_leaves_the_rest_alone(place):
         file.write(broken)
     told = run(python, "-m", "wishbone", "plugins", "list", cwd=folder)
     assert KEY in told
-    use = "from wishbone.core.evaluate.score import Scorer; print(Scorer(['wer', '{}']).signatures)"
+    use = "from wishbone.core.evaluate.measure.score import Scorer; print(Scorer(['wer', '{}']).signatures)"
     failure = (
-        "from wishbone.core.errors import PluginBroken\n"
-        "from wishbone.core.evaluate.score import Scorer\n"
+        "from wishbone.core.contract.errors import PluginBroken\n"
+        "from wishbone.core.evaluate.measure.score import Scorer\n"
         f"try:\n    Scorer(['wer', '{KEY}']).signatures\n"
         "except PluginBroken as error:\n    print(error)"
     )

@@ -16,7 +16,7 @@ from tiny_corpus import write_recipe  # noqa: E402
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
-from wishbone.core.train.command import main  # noqa: E402
+from wishbone.core.cli.train import main  # noqa: E402
 
 # processes that import torch, which takes minutes on a busy machine
 pytestmark = pytest.mark.timeout(900)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from wishbone.core.bench.command import main
+from wishbone.core.cli.bench import main
 
 
 @pytest.mark.parametrize("suite", ["kernel-gpu", "decode-gpu"])

@@ -7,8 +7,8 @@ import torch
 
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.cosyvoice2.decoder import CosyVoice2Decoder
-from wishbone.plugins.cosyvoice2.flow_noise import Noises
-from wishbone.plugins.cosyvoice2.flow_stream import Cutting, FlowPrompt, FlowStream
+from wishbone.plugins.cosyvoice2.flow.noise import Noises
+from wishbone.plugins.cosyvoice2.flow.stream import Cutting, FlowPrompt, FlowStream
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 import torch
 
 from wishbone.core.testing import trained_looking_
-from wishbone.plugins.cosyvoice2.vocoder import HiFT
+from wishbone.plugins.cosyvoice2.vocoder.model import HiFT
 
 
 def build():

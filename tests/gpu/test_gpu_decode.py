@@ -11,10 +11,10 @@ import statistics
 import pytest
 import torch
 
-from wishbone.core.state_batch import Pool
+from wishbone.core.model.state_batch import Pool
 from wishbone.core.testing import trained_looking_
-from wishbone.plugins.rwkv7 import graph as rwkv7_graph
 from wishbone.plugins.rwkv7.backbone import RWKV7
+from wishbone.plugins.rwkv7.engines import cuda_graph as rwkv7_graph
 from wishbone.plugins.transformer.backbone import Transformer
 
 KINDS = [RWKV7, Transformer]
@@ -122,8 +122,8 @@ def test_a_state_in_bfloat16(figures):
 @pytest.mark.parametrize("arm", ["quickstart-rwkv7", "quickstart-transformer"])
 def test_a_server_says_what_the_pipeline_says(arm, figures):
     import wishbone
-    from wishbone.core import pipeline
-    from wishbone.core.serve.server import Request, Server
+    from wishbone.core.speak import pipeline
+    from wishbone.core.speak.server import Request, Server
 
     system = wishbone.load(arm, device="cuda")
     lines = [f"This is sentence {n} of the ones that are spoken together." for n in range(6)]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from wishbone.core.build import build_model
-from wishbone.core.interfaces import IGNORE
-from wishbone.core.spec import read
+from wishbone.core.contract.layout import IGNORE
+from wishbone.core.system.build import build_model
+from wishbone.core.system.spec import read
 from wishbone.core.train.objectives import build_objective
 
 STUDENT = ["backbone={name: arwkv, width: 192, layers: 6, ffn_width: 704}", "weights=null"]

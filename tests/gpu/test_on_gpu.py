@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from wishbone.core.plugin import registry
-from wishbone.core.spec import read
+from wishbone.core.registry.loader import registry
+from wishbone.core.system.spec import read
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:

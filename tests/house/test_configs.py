@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from wishbone.core.build import build_model
-from wishbone.core.compose import compose, dump, weights_folder
-from wishbone.core.errors import MissingExtra
-from wishbone.core.evaluate import confound
-from wishbone.core.evaluate.plan import read_plan
-from wishbone.core.speaker import build
-from wishbone.core.spec import read
-from wishbone.core.tasks import TEXT, task_of
+from wishbone.core.config.compose import compose, dump, weights_folder
+from wishbone.core.config.tasks import TEXT, task_of
+from wishbone.core.contract.errors import MissingExtra
+from wishbone.core.evaluate.experiment import config_diff
+from wishbone.core.evaluate.experiment.plan import read_plan
+from wishbone.core.speak.speaker import build
+from wishbone.core.system.build import build_model
+from wishbone.core.system.spec import read
 from wishbone.core.train.recipe import read_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -75,7 +75,7 @@ def test_every_arm_builds(path):
 def test_the_bundled_arms_differ_in_their_backbone_alone():
     """By how their weights were trained, too: the README's first command begins with this check."""
     plan = read_plan(CONFIGS / "ab" / "quickstart.yaml")
-    assert confound.refuse(confound.differences(plan), allow=False) == []
+    assert config_diff.refuse(config_diff.differences(plan), allow=False) == []
 
 
 @pytest.mark.parametrize("path", in_folder("pretrained"), ids=name_of)

@@ -30,8 +30,8 @@ INNER = {
 }  # fmt: skip
 """Modules of core that never import a driver."""
 LIGHT = (
-    "core/__init__.py", "core/registry.py", "core/plugin.py", "core/errors.py", "core/cli.py",
-    "core/built_in.py", "plugins/__init__.py", "adapters/__init__.py", "core/wishbone/__init__.py",
+    "core/__init__.py", "core/registry/registry.py", "core/registry/loader.py", "core/contract/errors.py", "core/cli/main.py",
+    "core/registry/built_in.py", "plugins/__init__.py", "adapters/__init__.py", "core/wishbone/__init__.py",
 )  # fmt: skip
 """Imported by ``wishbone --help``, so they import nothing heavy at the top."""
 
@@ -59,7 +59,7 @@ def imports(tree, top_only=False):
 
 
 def broken_rules(name, source):
-    """Every import of the file ``name`` (such as core/model.py) that breaks a rule, in words."""
+    """Every import of the file ``name`` (such as core/model/speech_lm.py) that breaks a rule, in words."""
     parts = Path(name).with_suffix("").parts
     layer, tree, wrong = parts[0], ast.parse(source), []
     if parts[:2] == ("core", "wishbone"):
@@ -82,8 +82,8 @@ def broken_rules(name, source):
                 wrong.append(f"{name}:{line} imports the driver {module}")
     for line, module in imports(tree, top_only=True):
         package = module.split(".")[0]
-        if package == "torchaudio" and layer == "core" and name != "core/audio.py":
-            wrong.append(f"{name}:{line} imports torchaudio; in core only core/audio.py may")
+        if package == "torchaudio" and layer == "core" and name != "core/audio/files.py":
+            wrong.append(f"{name}:{line} imports torchaudio; in core only core/audio/files.py may")
         if package in sys.stdlib_module_names or package == "wishbone":
             continue
         if package not in OUTSIDE_AT_TOP.get(layer, {package}):
@@ -116,23 +116,35 @@ def test_imports_keep_to_the_layers(name):
 @pytest.mark.parametrize(
     ("name", "source", "said"),
     [
-        ("core/model.py", "import wishbone.plugins.rwkv7.backbone", "may import only core"),
         (
-            "core/model.py",
+            "core/model/speech_lm.py",
+            "import wishbone.plugins.rwkv7.backbone",
+            "may import only core",
+        ),
+        (
+            "core/model/speech_lm.py",
             "def f():\n    from wishbone.kernels import wkv7",
             "may import only core",
         ),
-        ("core/pipeline.py", "from wishbone.core.serve import say", "the driver"),
-        ("core/pipeline.py", "from wishbone.core import serve", "the driver"),
+        ("core/speak/pipeline.py", "from wishbone.core.serve import say", "the driver"),
+        ("core/speak/pipeline.py", "from wishbone.core import serve", "the driver"),
         ("adapters/x.py", "from wishbone.plugins import rwkv7", "may import only adapters, core"),
-        ("kernels/w/__init__.py", "from wishbone.core.errors import X", "may import only kernels"),
+        (
+            "kernels/w/__init__.py",
+            "from wishbone.core.contract.errors import X",
+            "may import only kernels",
+        ),
         ("plugins/x/backbone.py", "from wishbone.adapters import cosyvoice2", "may import only"),
         ("plugins/x/backbone.py", "from wishbone.core.train import loop", "the driver"),
-        ("core/model.py", "from core.registry import Registry", "write wishbone.core.registry"),
-        ("core/text.py", "import torchaudio", "in core only core/audio.py"),
-        ("core/text.py", "import rich", "imports rich at the top"),
-        ("core/registry.py", "import torch", "imported by --help"),
-        ("core/cli.py", "from wishbone.core.spec import read", "imported by --help"),
+        (
+            "core/model/speech_lm.py",
+            "from core.registry import Registry",
+            "write wishbone.core.registry.registry",
+        ),
+        ("core/contract/sentences.py", "import torchaudio", "in core only core/audio/files.py"),
+        ("core/contract/sentences.py", "import rich", "imports rich at the top"),
+        ("core/registry/registry.py", "import torch", "imported by --help"),
+        ("core/cli/main.py", "from wishbone.core.system.spec import read", "imported by --help"),
     ],
 )
 def test_the_rules_are_seen_to_break(name, source, said):
@@ -143,5 +155,5 @@ def test_what_is_allowed_passes():
     source = (
         "import json\nimport torch\ndef f():\n    import rich\n    from wishbone.core import serve"
     )
-    assert broken_rules("core/text.py", source) == []
+    assert broken_rules("core/contract/sentences.py", source) == []
     assert broken_rules("plugins/x/mel.py", "import torchaudio") == []

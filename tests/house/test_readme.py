@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from wishbone.core.plugin import registry
+from wishbone.core.registry.loader import registry
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -12,11 +12,11 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 import torch
 
-from wishbone.core.replay import Replay
+from wishbone.core.model.cuda_graph import Replay
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.attention import step, triton_step
 from wishbone.plugins.transformer.backbone import Transformer
-from wishbone.plugins.transformer.graph import StaticTransformer
+from wishbone.plugins.transformer.engines.cuda_graph import StaticTransformer
 
 POISON = 1e30
 

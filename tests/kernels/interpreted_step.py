@@ -12,12 +12,12 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 import torch
 
-from wishbone.core.replay import Replay
+from wishbone.core.model.cuda_graph import Replay
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.wkv7 import step, triton_step
 from wishbone.kernels.wkv7.reference import wkv7_reference
 from wishbone.plugins.rwkv7.backbone import RWKV7
-from wishbone.plugins.rwkv7.graph import StaticRWKV7
+from wishbone.plugins.rwkv7.engines.cuda_graph import StaticRWKV7
 
 POISON = 1e30
 """Memory behind a tensor holds this; who reads or writes there is seen."""

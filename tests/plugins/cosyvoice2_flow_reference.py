@@ -166,7 +166,7 @@ def write():
     """The golden file, from the checkout."""
     from safetensors.torch import save_file
 
-    from wishbone.plugins.cosyvoice2.flow import FlowShape
+    from wishbone.plugins.cosyvoice2.flow.model import FlowShape
 
     model = flow(FlowShape(**TINY), CHUNK)
     named = {name: formula(name, tensor.shape) for name, tensor in model.state_dict().items()}

@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 from cosyvoice2_onnx import random_state, speaker_encoder, speech_tokenizer
 
-from wishbone.core import pipeline
-from wishbone.core.audio import Audio
-from wishbone.core.build import build_model
-from wishbone.core.compose import Config
-from wishbone.core.spec import resolve
+from wishbone.core.audio.files import Audio
+from wishbone.core.config.compose import Config
+from wishbone.core.speak import pipeline
+from wishbone.core.system.build import build_model
+from wishbone.core.system.spec import resolve
 from wishbone.core.testing import trained_looking_
-from wishbone.core.weight_files import translate
+from wishbone.core.weights.files import translate
 from wishbone.plugins.cosyvoice2.decoder import CosyVoice2Decoder
-from wishbone.plugins.cosyvoice2.flow_names import FLOW_NAMES
+from wishbone.plugins.cosyvoice2.flow.names import FLOW_NAMES
 from wishbone.plugins.cosyvoice2.tokenizer import MARKS, PIECES
-from wishbone.plugins.cosyvoice2.vocoder_weights import DIRECTION, LENGTH, table
+from wishbone.plugins.cosyvoice2.vocoder.names import DIRECTION, LENGTH, table
 from wishbone.plugins.transformer.convert import COSYVOICE2, to_qwen2
 
 GOLDEN = Path(__file__).parent / "golden" / "cosyvoice2_names.json"
@@ -98,7 +98,7 @@ def expand(pattern):
 
 def config(folder=None, full=False, rows=None, **overrides):
     """A resolved system on ``folder``; ``rows`` of the text table where there is no folder."""
-    from wishbone.core.compose import compose, merge
+    from wishbone.core.config.compose import compose, merge
 
     values = dict(compose("cosyvoice2"))
     if not full:
@@ -251,7 +251,7 @@ def write(folder, full=False, seed=0):
 
 def write_system(path, folder, **overrides):
     """A YAML file of the tiny system on ``folder``, which says no more than a user would."""
-    from wishbone.core.compose import dump, merge
+    from wishbone.core.config.compose import dump, merge
 
     path.write_text(dump(merge({"base": "cosyvoice2", "weights": str(folder), **TINY}, overrides)))
     return path

@@ -2,8 +2,8 @@
 
 import torch
 
-from wishbone.core.loading import load_tensors
-from wishbone.core.plugin import registry
+from wishbone.core.registry.loader import registry
+from wishbone.core.system.loading import load_tensors
 from wishbone.core.testing.common import seeded, trained_looking_
 from wishbone.plugins.peft.backbone import PEFT
 

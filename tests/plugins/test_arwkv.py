@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wishbone.core.errors import ConfigError
+from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.arwkv.backbone import ARWKV
 from wishbone.plugins.rwkv7.backbone import RWKV7

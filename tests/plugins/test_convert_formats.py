@@ -7,11 +7,11 @@ import rwkvtts_files as files
 import torch
 from rwkv7_files import trained_looking
 
-from wishbone.core import cli
-from wishbone.core.compose import compose
-from wishbone.core.foreign import read_folder
-from wishbone.core.loading import load_part
-from wishbone.core.weight_files import read_tensors
+from wishbone.core.cli import main
+from wishbone.core.config.compose import compose
+from wishbone.core.system.loading import load_part
+from wishbone.core.weights.files import read_tensors
+from wishbone.core.weights.foreign import read_folder
 from wishbone.plugins.rwkv7.convert import FLA, RWKVLM
 from wishbone.plugins.rwkvtts import release
 
@@ -71,8 +71,8 @@ def same(found, expected):
 def there_and_back(form, theirs, folder, ending):
     """Through our folder and out again, by the command."""
     ours, back = folder / "ours", folder / f"back{ending}"
-    assert cli.main(["convert", form, str(theirs), str(ours)]) == 0
-    assert cli.main(["convert", form, str(ours), str(back), "--out"]) == 0
+    assert main.main(["convert", form, str(theirs), str(ours)]) == 0
+    assert main.main(["convert", form, str(ours), str(back), "--out"]) == 0
     return ours, back
 
 
@@ -149,21 +149,21 @@ def test_respark_comes_and_goes(tmp_path):
 def test_from_one_format_to_another(tmp_path):
     source = files.write(tmp_path / "release")
     file, folder = tmp_path / "model.pth", tmp_path / "hf"
-    assert cli.main(["convert", "rwkvtts", str(source), str(folder), "--to", "rwkvtts-hf"]) == 0
+    assert main.main(["convert", "rwkvtts", str(source), str(folder), "--to", "rwkvtts-hf"]) == 0
     same(read_folder(folder), files.converted(files.raw()))
-    assert cli.main(["convert", "rwkvtts", str(source), str(folder) + "2", "--to", "fla"]) == 0
+    assert main.main(["convert", "rwkvtts", str(source), str(folder) + "2", "--to", "fla"]) == 0
     same(read_folder(f"{folder}2"), files.body())
-    assert cli.main(["convert", "fla", f"{folder}2", str(file) + "2", "--to", "fla"]) == 0
+    assert main.main(["convert", "fla", f"{folder}2", str(file) + "2", "--to", "fla"]) == 0
     # RWKV-LM knows one eps for heads of every size, and this model has another
-    assert cli.main(["convert", "rwkvtts", str(source), str(file), "--to", "rwkv-lm"]) == 5
+    assert main.main(["convert", "rwkvtts", str(source), str(file), "--to", "rwkv-lm"]) == 5
 
 
 def test_a_public_sized_head_goes_to_rwkv_lm_and_back(tmp_path):
     whole = trained_looking(width=128, layers=2, head_size=64, ffn_width=96)
     torch.save(whole, tmp_path / "a.pth")
-    assert cli.main(["convert", "rwkv-lm", str(tmp_path / "a.pth"), str(tmp_path / "f"), "--to",
+    assert main.main(["convert", "rwkv-lm", str(tmp_path / "a.pth"), str(tmp_path / "f"), "--to",
                      "fla"]) == 0  # fmt: skip
-    assert cli.main(["convert", "fla", str(tmp_path / "f"), str(tmp_path / "b.pth"), "--to",
+    assert main.main(["convert", "fla", str(tmp_path / "f"), str(tmp_path / "b.pth"), "--to",
                      "rwkv-lm"]) == 0  # fmt: skip
     same(read_tensors(tmp_path / "b.pth"), whole)
     same(RWKVLM.theirs(FLA.ours(read_folder(tmp_path / "f")).tensors),
@@ -173,8 +173,8 @@ def test_a_public_sized_head_goes_to_rwkv_lm_and_back(tmp_path):
 def test_the_backbone_of_a_model_goes_out_alone(tmp_path):
     source = files.write(tmp_path / "release")
     ours, back = tmp_path / "ours", tmp_path / "fla"
-    assert cli.main(["convert", "rwkvtts", str(source), str(ours)]) == 0
-    assert cli.main(["convert", "fla", str(ours), str(back), "--out"]) == 0
+    assert main.main(["convert", "rwkvtts", str(source), str(ours)]) == 0
+    assert main.main(["convert", "fla", str(ours), str(back), "--out"]) == 0
     same(read_folder(back), files.body())
 
 
@@ -197,11 +197,11 @@ def test_what_goes_wrong_is_said_in_three_lines(words, code, said, tmp_path, cap
     folder = files.write(tmp_path / "release")
     path = folder / "CosyVoice-BlankEN" / "config.json"
     path.write_text(json.dumps(QWEN2 | {"hidden_act": "gelu"}))
-    cli.main(["convert", "rwkvtts", str(folder), str(folder / "ours")])
-    cli.main(["convert", "rwkvtts", str(folder), str(folder / "fla"), "--to", "fla"])
+    main.main(["convert", "rwkvtts", str(folder), str(folder / "ours")])
+    main.main(["convert", "rwkvtts", str(folder), str(folder / "fla"), "--to", "fla"])
     before = {p for p in folder.rglob("*")}
     capsys.readouterr()
-    assert cli.main(["convert", *(word.format(folder) for word in words)]) == code
+    assert main.main(["convert", *(word.format(folder) for word in words)]) == code
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3 and said in "\n".join(lines), lines
     assert {p for p in folder.rglob("*")} == before
@@ -209,7 +209,7 @@ def test_what_goes_wrong_is_said_in_three_lines(words, code, said, tmp_path, cap
 
 def test_help_lists_every_format(capsys):
     with pytest.raises(SystemExit):
-        cli.main(["convert", "--help"])
+        main.main(["convert", "--help"])
     said = capsys.readouterr().out
     for form in ("cosyvoice2", "fla", "qwen2", "rwkv-lm", "rwkvtts", "rwkvtts-hf"):
         assert f"\n  {form} " in said
@@ -218,10 +218,10 @@ def test_help_lists_every_format(capsys):
 def test_a_converted_model_is_one_that_loads(tmp_path):
     from test_rwkvtts import system
 
-    from wishbone.core.build import build_model
+    from wishbone.core.system.build import build_model
 
     source, ours = files.write(tmp_path / "release"), tmp_path / "ours"
-    assert cli.main(["convert", "rwkvtts", str(source), str(ours)]) == 0
+    assert main.main(["convert", "rwkvtts", str(source), str(ours)]) == 0
     direct = build_model(system(source))
     through = build_model(system() | {"weights": str(ours)})
     same(through.state_dict(), dict(direct.state_dict()))

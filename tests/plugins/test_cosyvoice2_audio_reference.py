@@ -9,10 +9,10 @@ from cosyvoice2_reference import counted_noise, melody, recording
 from safetensors.torch import load_file
 
 from wishbone.plugins.cosyvoice2 import mel as spectra
-from wishbone.plugins.cosyvoice2 import vocoder_weights
 from wishbone.plugins.cosyvoice2.speech_tokenizer import CosyVoice2SpeechTokenizer
-from wishbone.plugins.cosyvoice2.vocoder import HiFT, HiFTConfig
-from wishbone.plugins.cosyvoice2.vocoder_layers import Memory
+from wishbone.plugins.cosyvoice2.vocoder import names
+from wishbone.plugins.cosyvoice2.vocoder.layers import Memory
+from wishbone.plugins.cosyvoice2.vocoder.model import HiFT, HiFTConfig
 
 cosyvoice = pytest.mark.skipif(
     reference.folder("WISHBONE_COSYVOICE") is None,
@@ -31,7 +31,7 @@ def largest(a, b):
 
 def ours(theirs, **config):
     vocoder = HiFT(HiFTConfig(**config)).eval().requires_grad_(False)
-    vocoder_weights.load(vocoder, theirs.state_dict(), "the reference")
+    names.load(vocoder, theirs.state_dict(), "the reference")
     return vocoder
 
 

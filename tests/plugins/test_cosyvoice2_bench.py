@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from wishbone.core.bench.contenders import Job
 from wishbone.core.bench.plan import read_plan
-from wishbone.core.registry import import_target
+from wishbone.core.contract.contender import Job
+from wishbone.core.registry.registry import import_target
 
 
 def work(key, seconds, monkeypatch):

@@ -10,9 +10,9 @@ from cosyvoice2_reference import GOLDEN
 from safetensors.torch import load_file
 
 from wishbone.core.testing import trained_looking_
-from wishbone.plugins.cosyvoice2 import vocoder_weights
 from wishbone.plugins.cosyvoice2.decoder import CosyVoice2Decoder
-from wishbone.plugins.cosyvoice2.flow_noise import Noises
+from wishbone.plugins.cosyvoice2.flow.noise import Noises
+from wishbone.plugins.cosyvoice2.vocoder import names
 
 SMALL = CosyVoice2Decoder.small_config()
 PROMPT, SPOKEN = 9, 22
@@ -26,7 +26,7 @@ def made(**changes):
     # weights that make voiced and unvoiced sound and clip nothing
     found = load_file(GOLDEN / "cosyvoice2_hift.safetensors")
     named = {k.removeprefix("weights."): v.float() for k, v in found.items() if "weights." in k}
-    vocoder_weights.load(decoder.vocoder, named, "hift.pt")
+    names.load(decoder.vocoder, named, "hift.pt")
     return decoder
 
 

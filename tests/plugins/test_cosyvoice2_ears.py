@@ -7,11 +7,11 @@ import torch
 from cosyvoice2_reference import EARS, GOLDEN, recording
 from safetensors.torch import load_file
 
-from wishbone.core import audio as sound
-from wishbone.core.audio import Audio
-from wishbone.core.errors import CheckpointError, DataError, MissingExtra
+from wishbone.core.audio import files as sound
+from wishbone.core.audio.files import Audio
+from wishbone.core.contract.errors import CheckpointError, DataError, MissingExtra
 from wishbone.plugins.cosyvoice2 import mel as spectra
-from wishbone.plugins.cosyvoice2.release import EARS as EARS_FILE
+from wishbone.plugins.cosyvoice2.release.files import EARS as EARS_FILE
 from wishbone.plugins.cosyvoice2.speaker import SpeakerEncoder
 from wishbone.plugins.cosyvoice2.speech_network import SpeechNetwork
 from wishbone.plugins.cosyvoice2.speech_tokenizer import (

@@ -10,17 +10,17 @@ from cosyvoice2_flow_reference import CHUNK, TINY, flow, formula, inputs, run
 from cosyvoice2_reference import GOLDEN, folder
 from safetensors.torch import load_file
 
-from wishbone.core.errors import UsageError
-from wishbone.core.loading import load_tensors
-from wishbone.core.weight_files import translate
-from wishbone.plugins.cosyvoice2 import flow as flow_module
+from wishbone.core.contract.errors import UsageError
+from wishbone.core.system.loading import load_tensors
+from wishbone.core.weights.files import translate
 from wishbone.plugins.cosyvoice2 import packed
-from wishbone.plugins.cosyvoice2.flow import Conditions, Flow, FlowShape, times
-from wishbone.plugins.cosyvoice2.flow_encoder import by_distance, distances
-from wishbone.plugins.cosyvoice2.flow_memory import Memory, Rows, chunk_mask
-from wishbone.plugins.cosyvoice2.flow_names import FLOW_NAMES
-from wishbone.plugins.cosyvoice2.flow_noise import Noise, Noises
-from wishbone.plugins.cosyvoice2.flow_stream import Cutting, FlowPrompt, FlowStream, WholeFlow
+from wishbone.plugins.cosyvoice2.flow import model as flow_module
+from wishbone.plugins.cosyvoice2.flow.encoder import by_distance, distances
+from wishbone.plugins.cosyvoice2.flow.memory import Memory, Rows, chunk_mask
+from wishbone.plugins.cosyvoice2.flow.model import Conditions, Flow, FlowShape, times
+from wishbone.plugins.cosyvoice2.flow.names import FLOW_NAMES
+from wishbone.plugins.cosyvoice2.flow.noise import Noise, Noises
+from wishbone.plugins.cosyvoice2.flow.stream import Cutting, FlowPrompt, FlowStream, WholeFlow
 
 THEIRS = {ours: theirs for theirs, ours in FLOW_NAMES.items()}
 NAMES = "7269448b641b8662b87503783930eaaa3fdfd097ffcd2d4c30442ad8a77e25c2"

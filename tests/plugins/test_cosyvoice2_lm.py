@@ -25,14 +25,16 @@ from cosyvoice2_lm_reference import (
 from cosyvoice2_reference import GOLDEN
 
 from wishbone.adapters.cosyvoice2 import CosyVoice2
-from wishbone.core import pipeline
-from wishbone.core.interfaces import CodeSpace, Prompt, TextSpace
-from wishbone.core.loading import load_tensors
-from wishbone.core.model import SpeechLM
-from wishbone.core.prompt import prefix
-from wishbone.core.sampling import Sampler, Sampling
-from wishbone.core.utterance import Utterance
-from wishbone.plugins.cosyvoice2.reader import Release
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.layout import Prompt
+from wishbone.core.contract.text import TextSpace
+from wishbone.core.model.sampling import Sampler, Sampling
+from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak.utterance import Utterance
+from wishbone.core.system.loading import load_tensors
+from wishbone.plugins.cosyvoice2.release.reader import Release
 from wishbone.plugins.heads.head import LinearHead, LinearHeadConfig
 from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from cosyvoice2_release import SAID, SHORT, recording, spoken
 
-from wishbone.core import audio, pipeline
-from wishbone.core import revoice as conversion
-from wishbone.core.cli import main
-from wishbone.core.errors import CheckpointError, ConfigError, WishboneError
-from wishbone.core.speaker import build
-from wishbone.core.voice import Voice, find
-from wishbone.plugins.cosyvoice2 import release
+from wishbone.core.audio import files
+from wishbone.core.cli.main import main
+from wishbone.core.contract.errors import CheckpointError, ConfigError, WishboneError
+from wishbone.core.speak import pipeline
+from wishbone.core.speak import voice_conversion as conversion
+from wishbone.core.speak.speaker import build
+from wishbone.core.speak.voice import Voice, find
+from wishbone.plugins.cosyvoice2.release import files
 
 pytest.importorskip("onnxruntime", reason="ears: pip install 'wishbone-tts[cosyvoice2]'")
 
@@ -147,7 +148,7 @@ def test_one_line_puts_an_rwkv_in_the_transformers_place(folder):
     backbone = {"name": "rwkv7", "width": 64, "layers": 2, "head_size": 16}
     swapped = build(releases.resolve(releases.Config({**swapped, "backbone": backbone})))
     assert "untrained" in swapped.notes[0] and "RWKV7" in swapped.notes[0]
-    llm = release.load_tensors(folder / "llm.pt", "language model")
+    llm = files.load_tensors(folder / "llm.pt", "language model")
     assert torch.equal(swapped.model.head.output.bias, llm["llm_decoder.bias"])
     codes, _ = spoken(swapped, voice="recorded")
     assert codes
@@ -166,10 +167,10 @@ def test_the_command_speaks(folder, tmp_path, capsys):
         ["--voice", str(source), "--instruct", "in a whisper"],
     ):
         assert main([*said, *more]) == 0, capsys.readouterr().err
-        assert audio.read(out).seconds > 0.1
+        assert files.read(out).seconds > 0.1
     assert main(["say", "--revoice", str(source), "--system", str(system), "--voice", "plain",
                  "-o", str(out), "--force"]) == 0  # fmt: skip
-    assert abs(audio.read(out).seconds - 1.0) < 0.05
+    assert abs(files.read(out).seconds - 1.0) < 0.05
     assert "untrained" not in capsys.readouterr().err
 
 

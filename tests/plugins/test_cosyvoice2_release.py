@@ -11,13 +11,13 @@ import cosyvoice2_release as releases
 import pytest
 import torch
 
-from wishbone.core.errors import CheckpointError, ConfigError
-from wishbone.core.loading import load_tensors
-from wishbone.core.releases import find_reader
-from wishbone.core.speaker import build
-from wishbone.core.voice import fingerprint
-from wishbone.plugins.cosyvoice2 import release, settings
-from wishbone.plugins.cosyvoice2.reader import Release
+from wishbone.core.contract.errors import CheckpointError, ConfigError
+from wishbone.core.speak.speaker import build
+from wishbone.core.speak.voice import fingerprint
+from wishbone.core.system.loading import load_tensors
+from wishbone.core.weights.releases import find_reader
+from wishbone.plugins.cosyvoice2.release import files, settings
+from wishbone.plugins.cosyvoice2.release.reader import Release
 
 pytest.importorskip(
     "onnxruntime", reason="ears of the release: pip install 'wishbone-tts[cosyvoice2]'"
@@ -53,12 +53,12 @@ def test_the_folder_is_known(folder, tmp_path):
 
 
 def test_weights_arrive_unchanged(folder, system):
-    llm = release.load_tensors(folder / "llm.pt", "language model")
+    llm = files.load_tensors(folder / "llm.pt", "language model")
     model = system.model
     assert torch.equal(model.tables["text"].weight, llm["llm.model.model.embed_tokens.weight"])
     rows = [llm[f"llm.model.model.layers.1.self_attn.{n}_proj.weight"] for n in "qkv"]
     assert torch.equal(model.backbone.blocks[1].attention.qkv.weight, torch.cat(rows))
-    flow = release.load_tensors(folder / "flow.pt", "flow")
+    flow = files.load_tensors(folder / "flow.pt", "flow")
     assert torch.equal(system.decoder.flow.codes.weight, flow["input_embedding.weight"])
 
 
@@ -66,11 +66,11 @@ def test_what_training_leaves_in_the_files_is_no_weight(folder, tmp_path):
     llm = torch.load(folder / "llm.pt", weights_only=True)
     del llm["llm.model.lm_head.weight"]
     torch.save(llm | {"epoch": 3, "step": 70}, tmp_path / "llm.pt")
-    assert release.load_tensors(tmp_path / "llm.pt", "model").keys() == llm.keys()
+    assert files.load_tensors(tmp_path / "llm.pt", "model").keys() == llm.keys()
     hift = torch.load(folder / "hift.pt", weights_only=True)
     inside = {f"generator.{name}": row for name, row in hift.items()}
     torch.save(inside | {"discriminator.x": torch.zeros(1), "step": 1}, tmp_path / "hift.pt")
-    assert release.load_tensors(tmp_path / "hift.pt", "vocoder").keys() == hift.keys()
+    assert files.load_tensors(tmp_path / "hift.pt", "vocoder").keys() == hift.keys()
 
 
 class Code:

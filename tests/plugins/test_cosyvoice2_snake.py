@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from wishbone.kernels.linear.build import compiler_missing
-from wishbone.plugins.cosyvoice2 import snake
-from wishbone.plugins.cosyvoice2.vocoder_layers import Snake
+from wishbone.plugins.cosyvoice2.vocoder import snake
+from wishbone.plugins.cosyvoice2.vocoder.layers import Snake
 
 native = pytest.mark.skipif(bool(compiler_missing()), reason="no C++ compiler")
 

@@ -6,8 +6,8 @@ import random
 import pytest
 from cosyvoice2_release import PROSE, write_text
 
-from wishbone.core.errors import CheckpointError, ConfigError, MissingExtra
-from wishbone.core.text import arriving
+from wishbone.core.contract.errors import CheckpointError, ConfigError, MissingExtra
+from wishbone.core.speak.arriving_text import arriving
 from wishbone.plugins.cosyvoice2 import frontend
 from wishbone.plugins.cosyvoice2.frontend import FrontEnd, cut, language_of
 from wishbone.plugins.cosyvoice2.numbers import spell

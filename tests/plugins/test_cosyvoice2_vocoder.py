@@ -11,11 +11,11 @@ import torch
 from cosyvoice2_reference import GOLDEN, TINY, counted_noise, melody
 from safetensors.torch import load_file
 
-from wishbone.core.errors import CheckpointError
-from wishbone.plugins.cosyvoice2 import vocoder_weights
-from wishbone.plugins.cosyvoice2.release import load_tensors
-from wishbone.plugins.cosyvoice2.vocoder import HiFT, HiFTConfig
-from wishbone.plugins.cosyvoice2.vocoder_layers import Memory
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.plugins.cosyvoice2.release.files import load_tensors
+from wishbone.plugins.cosyvoice2.vocoder import names
+from wishbone.plugins.cosyvoice2.vocoder.layers import Memory
+from wishbone.plugins.cosyvoice2.vocoder.model import HiFT, HiFTConfig
 
 FRAME = 480
 FILE = GOLDEN / "cosyvoice2_hift.safetensors"
@@ -29,7 +29,7 @@ def release():
 
 def build():
     vocoder = HiFT(HiFTConfig(**TINY)).eval().requires_grad_(False)
-    vocoder_weights.load(vocoder, release(), "hift.pt")
+    names.load(vocoder, release(), "hift.pt")
     return vocoder
 
 
@@ -246,7 +246,7 @@ def test_everything_is_made_on_the_device_of_the_weights():
 def test_all_328_names_are_used(vocoder):
     found = release()
     assert len(found) == 328
-    folded = vocoder_weights.fold(found)
+    folded = names.fold(found)
     assert len(folded) == 246 == len(vocoder.state_dict())
 
 
@@ -259,7 +259,7 @@ def test_names_of_older_files_and_of_training(tmp_path):
     }
     torch.save({f"generator.{name}": tensor for name, tensor in old.items()}, tmp_path / "hift.pt")
     vocoder = HiFT(HiFTConfig(**TINY))
-    vocoder_weights.load(vocoder, load_tensors(tmp_path / "hift.pt", "vocoder"), "hift.pt")
+    names.load(vocoder, load_tensors(tmp_path / "hift.pt", "vocoder"), "hift.pt")
     expected = build().state_dict()
     assert all(torch.equal(t, expected[name]) for name, t in vocoder.state_dict().items())
 
@@ -286,7 +286,7 @@ def test_files_that_are_not_this_vocoder(change, said):
     before = {name: tensor.clone() for name, tensor in vocoder.state_dict().items()}
     change(tensors)
     with pytest.raises(CheckpointError, match=said) as caught:
-        vocoder_weights.load(vocoder, tensors, "some/hift.pt")
+        names.load(vocoder, tensors, "some/hift.pt")
     assert caught.value.where == "some/hift.pt" and caught.value.do
     assert all(torch.equal(before[name], t) for name, t in vocoder.state_dict().items())
 

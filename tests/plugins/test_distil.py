@@ -5,14 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wishbone.core.build import build_model
-from wishbone.core.checkpoint import save
-from wishbone.core.compose import dump
-from wishbone.core.errors import ConfigError, UnknownName
-from wishbone.core.interfaces import IGNORE
-from wishbone.core.spec import resolve
+from wishbone.core.config.compose import dump
+from wishbone.core.contract.errors import ConfigError, UnknownName
+from wishbone.core.contract.layout import IGNORE
+from wishbone.core.system.build import build_model
+from wishbone.core.system.spec import resolve
 from wishbone.core.testing import trained_looking_
 from wishbone.core.train.objectives import build_objective
+from wishbone.core.weights.checkpoint import save
 from wishbone.plugins.distil.listen import answers, heard
 from wishbone.plugins.distil.logits import divergence
 

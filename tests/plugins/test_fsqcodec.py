@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from wishbone.core.errors import UsageError
+from wishbone.core.contract.errors import UsageError
 from wishbone.plugins.fsqcodec import corpus, export, source
 from wishbone.plugins.fsqcodec.decoder import (
     HOP,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wishbone.core.errors import CheckpointError, DataError, UsageError
+from wishbone.core.contract.errors import CheckpointError, DataError, UsageError
 from wishbone.plugins.fsqcodec import corpus, train
 from wishbone.plugins.fsqcodec.decoder import HOP, SAMPLE_RATE
 from wishbone.plugins.fsqcodec.tokenizer import SAMPLES, FSQCodecTokenizer

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from wishbone.core.errors import ConfigError
-from wishbone.core.interfaces import CodeSpace
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.linear import compiler_missing
 from wishbone.plugins.heads.head import FSQHead, LinearHead

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from wishbone.core.errors import ConfigError, DataError, MissingExtra
-from wishbone.core.interfaces import Word
-from wishbone.core.registry import Registry
+from wishbone.core.contract.errors import ConfigError, DataError, MissingExtra
+from wishbone.core.contract.teacher import Word
+from wishbone.core.registry.registry import Registry
 from wishbone.plugins import wishbone_register
 from wishbone.plugins.kokoro import teacher as kokoro
 from wishbone.plugins.kokoro.teacher import KokoroTeacher, symbol

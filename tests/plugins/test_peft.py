@@ -10,10 +10,10 @@ pytest.importorskip("peft", reason="pip install 'wishbone-tts[adapt]'")
 import peft
 from peft_bases import BASES, adapted, answer, moved, plain, vectors
 
-from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
-from wishbone.core.interfaces import Caps
-from wishbone.core.loading import load_tensors
-from wishbone.core.spec import resolve
+from wishbone.core.contract.backbone import Caps
+from wishbone.core.contract.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
+from wishbone.core.system.loading import load_tensors
+from wishbone.core.system.spec import resolve
 from wishbone.core.testing import check
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.layers import FIRST, OWN, adapter_part, principal, tuners
@@ -223,8 +223,8 @@ def test_weights_of_another_base_are_refused():
 @pytest.mark.parametrize("kind", ["float32", "nf4"])
 def test_the_base_may_lie_in_a_folder_of_its_own(method, kind, tmp_path):
     """Then a file of the adapter's tensors alone is enough."""
-    from wishbone.core.loading import begin
-    from wishbone.core.weight_files import write_tensors
+    from wishbone.core.system.loading import begin
+    from wishbone.core.weights.files import write_tensors
 
     base = plain("rwkv7")
     write_tensors(tmp_path / "backbone.safetensors", base)
@@ -244,7 +244,7 @@ def test_the_base_may_lie_in_a_folder_of_its_own(method, kind, tmp_path):
 def test_a_missing_package_is_said_in_three_lines(monkeypatch):
     import sys
 
-    from wishbone.core.errors import MissingExtra
+    from wishbone.core.contract.errors import MissingExtra
 
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtra) as raised:
@@ -253,7 +253,7 @@ def test_a_missing_package_is_said_in_three_lines(monkeypatch):
 
 
 def test_below_is_the_backbone_that_is_replaced():
-    from wishbone.core.compose import merge
+    from wishbone.core.config.compose import merge
 
     under = {"backbone": {"name": "rwkv7", "width": 32}}
     over = {"backbone": {"name": "peft", "base": "below", "rank": 2}}
@@ -264,7 +264,7 @@ def test_below_is_the_backbone_that_is_replaced():
 
 
 def test_a_system_may_have_it(tmp_path):
-    from wishbone.core.compose import compose
+    from wishbone.core.config.compose import compose
 
     over = {"backbone": {"name": "peft", "base": "below"}}
     config = resolve(compose("quickstart-rwkv7", over=over))

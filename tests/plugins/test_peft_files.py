@@ -11,8 +11,8 @@ import peft
 from peft_bases import BASES, adapted, answer, plain, vectors
 from safetensors.torch import load_file, save_file
 
-from wishbone.core.errors import CheckpointError, UsageError
-from wishbone.core.loading import load_tensors
+from wishbone.core.contract.errors import CheckpointError, UsageError
+from wishbone.core.system.loading import load_tensors
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.files import BASE, CONFIG, FILE, PREFIX, read_adapter, write_adapter
 from wishbone.plugins.peft.names import rows_of
@@ -218,10 +218,10 @@ def test_nothing_is_overwritten(tmp_path):
 
 def checkpoint(tmp_path, **fields):
     """A system's folder with an adapted small backbone, and its configuration."""
-    from wishbone.core.build import build_model
-    from wishbone.core.checkpoint import save
-    from wishbone.core.provenance import provenance
-    from wishbone.core.spec import read, resolve
+    from wishbone.core.system.build import build_model
+    from wishbone.core.system.spec import read, resolve
+    from wishbone.core.weights.checkpoint import save
+    from wishbone.core.weights.provenance import provenance
 
     small = {"name": "rwkv7", "width": 64, "layers": 1, "head_size": 16, "ffn_width": 96}
     config = read("quickstart-rwkv7")
@@ -237,9 +237,9 @@ def checkpoint(tmp_path, **fields):
 
 
 def test_the_commands(tmp_path, capsys):
-    from wishbone.core.build import build_model
-    from wishbone.core.convert import main
-    from wishbone.core.spec import read
+    from wishbone.core.cli.convert import main
+    from wishbone.core.system.build import build_model
+    from wishbone.core.system.spec import read
 
     folder, model = checkpoint(tmp_path)
     assert main(["merge", str(folder), str(tmp_path / "merged")]) == 0
@@ -261,7 +261,7 @@ def test_the_commands(tmp_path, capsys):
             assert torch.equal(two.layers[name][part], tensor)
     with pytest.raises(UsageError):
         main(["peft", str(tmp_path / "adapter"), str(tmp_path / "ours")])
-    from wishbone.core.errors import CapabilityError
+    from wishbone.core.contract.errors import CapabilityError
 
     with pytest.raises(CapabilityError, match="no names in qwen2"):
         main(["peft-qwen2", str(folder), str(tmp_path / "qwen2"), "--out"])

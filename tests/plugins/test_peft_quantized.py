@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wishbone.core.loading import load_tensors
-from wishbone.core.weight_files import read_tensors, write_tensors
+from wishbone.core.system.loading import load_tensors
+from wishbone.core.weights.files import read_tensors, write_tensors
 from wishbone.plugins.peft.quantized import (
     BLOCK,
     LEVELS,

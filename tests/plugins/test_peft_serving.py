@@ -10,7 +10,7 @@ pytest.importorskip("peft", reason="pip install 'wishbone-tts[adapt]'")
 import peft
 from peft_bases import BASES, adapted, answer, moved, plain, vectors
 
-from wishbone.core.errors import CapabilityError, ConfigError, UnknownName
+from wishbone.core.contract.errors import CapabilityError, ConfigError, UnknownName
 from wishbone.plugins import engines
 from wishbone.plugins.peft.backbone import ROWS
 from wishbone.plugins.peft.files import write_adapter

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from wishbone.core.errors import DataError, MissingExtra
-from wishbone.core.interfaces import Word
+from wishbone.core.contract.errors import DataError, MissingExtra
+from wishbone.core.contract.teacher import Word
 from wishbone.plugins.piper.teacher import PiperTeacher, symbol
 
 WORDS = [

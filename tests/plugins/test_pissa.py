@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 
-from wishbone.core.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
-from wishbone.core.interfaces import Caps
-from wishbone.core.loading import load_tensors
+from wishbone.core.contract.backbone import Caps
+from wishbone.core.contract.errors import CapabilityError, CheckpointError, ConfigError, UnknownName
+from wishbone.core.model.wrapper import build_base
+from wishbone.core.system.loading import load_tensors
 from wishbone.core.testing import check_class
 from wishbone.core.testing.common import trained_looking_
-from wishbone.core.wrapper import build_base
 from wishbone.plugins.pissa.backbone import MODE, SPEECH, TEXT, PiSSA
 from wishbone.plugins.pissa.targets import find_targets, merged_state
 

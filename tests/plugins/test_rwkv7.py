@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from wishbone.core.errors import ConfigError
+from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.wkv7 import chunked
 from wishbone.plugins.rwkv7.backbone import RWKV7
+from wishbone.plugins.rwkv7.engines.fused_backward import attend_fused
 from wishbone.plugins.rwkv7.formula import Weights, attend
-from wishbone.plugins.rwkv7.fused import attend_fused
 from wishbone.plugins.rwkv7.shape import rank
 
 

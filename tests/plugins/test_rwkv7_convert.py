@@ -6,10 +6,10 @@ import pytest
 import torch
 from rwkv7_files import squeezed, trained_looking
 
-from wishbone.core import cli
-from wishbone.core.errors import CheckpointError
-from wishbone.core.loading import load_part, load_tensors
-from wishbone.core.weight_files import read_tensors, write_tensors
+from wishbone.core.cli import main
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.system.loading import load_part, load_tensors
+from wishbone.core.weights.files import read_tensors, write_tensors
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.convert import FLA, RULES, RWKVLM
 
@@ -106,18 +106,18 @@ def test_the_command_both_ways(tmp_path, capsys):
     source = trained_looking(head_size=64, width=128)
     torch.save(source, tmp_path / "theirs.pth")
     ours, back = str(tmp_path / "ours"), str(tmp_path / "back.pth")
-    assert cli.main(["convert", "rwkv-lm", str(tmp_path / "theirs.pth"), ours, "--list"]) == 0
+    assert main.main(["convert", "rwkv-lm", str(tmp_path / "theirs.pth"), ours, "--list"]) == 0
     printed = capsys.readouterr().out
     assert "blocks.0.att.w0 -> blocks.0.time_mix.w0" in printed
     model = RWKV7(RWKV7.Config(**ours_fields(RWKVLM.ours(source))))
     load_part(model, tmp_path / "ours", "backbone")
     assert torch.equal(model.blocks[1].time_mix.mix[5], source["blocks.1.att.x_g"].flatten())
-    assert cli.main(["convert", "rwkv-lm", ours, back, "--out"]) == 0
+    assert main.main(["convert", "rwkv-lm", ours, back, "--out"]) == 0
     same(read_tensors(back), source)
     fla = tmp_path / "fla"
-    assert cli.main(["convert", "fla", ours, str(fla), "--out"]) == 0
+    assert main.main(["convert", "fla", ours, str(fla), "--out"]) == 0
     assert json.loads((fla / "config.json").read_text())["v_low_rank_dim"] == 8
-    assert cli.main(["convert", "fla", str(fla), str(tmp_path / "again")]) == 0
+    assert main.main(["convert", "fla", str(fla), str(tmp_path / "again")]) == 0
     same(read_tensors(tmp_path / "again" / "model.safetensors"), model.state_dict())
 
 

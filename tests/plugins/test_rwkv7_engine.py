@@ -8,13 +8,13 @@ import pytest
 import torch
 from engine_threads import same_from_many_threads
 
-from wishbone.core.errors import CapabilityError
+from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.testing import check_class, trained_looking_
 from wishbone.kernels.linear import build, compiler_missing, dequantized, narrowed
 from wishbone.plugins import engines
 from wishbone.plugins.rwkv7 import backbone as module
-from wishbone.plugins.rwkv7 import compiled
 from wishbone.plugins.rwkv7.backbone import RWKV7
+from wishbone.plugins.rwkv7.engines import compiled
 
 if compiler_missing():
     pytest.skip("needs a C++ compiler: install g++ or clang++", allow_module_level=True)
@@ -181,7 +181,7 @@ def test_a_bfloat16_model_keeps_its_types():
 @pytest.mark.parametrize(("weights", "limit"), [("float32", 3e-6), ("bfloat16", 1.5e-2)])
 @pytest.mark.parametrize("config", CONFIGS[:2], ids=lambda c: f"{c.width}x{c.layers}")
 def test_many_positions_at_once(monkeypatch, weights, limit, config):
-    monkeypatch.setattr("wishbone.plugins.rwkv7.prefill.PIECE", 64)
+    monkeypatch.setattr("wishbone.plugins.rwkv7.engines.native_prefill.PIECE", 64)
     backbone = model(config)
     exact = copy.deepcopy(backbone).double()
     backbone.accelerate("native", weights)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from engine_threads import same_from_many_threads
 
-from wishbone.core.errors import CapabilityError, WishboneError
-from wishbone.core.replay import Replay, bucket
-from wishbone.core.state_batch import Pool
+from wishbone.core.contract.errors import CapabilityError, WishboneError
+from wishbone.core.model.cuda_graph import Replay, bucket
+from wishbone.core.model.state_batch import Pool
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.rwkv7.backbone import RWKV7
-from wishbone.plugins.rwkv7.graph import StaticRWKV7, attach
+from wishbone.plugins.rwkv7.engines.cuda_graph import StaticRWKV7, attach
 
 
 @pytest.fixture(scope="module")

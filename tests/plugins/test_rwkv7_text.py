@@ -4,10 +4,10 @@ import pytest
 import rwkv7_files
 import torch
 
-from wishbone.core import text_system
-from wishbone.core.convert import main
-from wishbone.core.errors import CheckpointError
-from wishbone.core.weight_files import read_tensors
+from wishbone.core.cli.convert import main
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.system import text_system
+from wishbone.core.weights.files import read_tensors
 from wishbone.plugins.rwkv7.convert_text import Text
 
 TOKENS = [*(bytes([byte]) for byte in range(256)), b"ab"]

@@ -10,13 +10,13 @@ import pytest
 import rwkvtts_files as files
 import torch
 
-from wishbone.core import cli
-from wishbone.core.build import build_model
-from wishbone.core.compose import Config
-from wishbone.core.errors import CheckpointError, ConfigError
-from wishbone.core.releases import find_reader
-from wishbone.core.spec import resolve
+from wishbone.core.cli import main
+from wishbone.core.config.compose import Config
+from wishbone.core.contract.errors import CheckpointError, ConfigError
+from wishbone.core.system.build import build_model
+from wishbone.core.system.spec import resolve
 from wishbone.core.testing import check
+from wishbone.core.weights.releases import find_reader
 from wishbone.plugins.rwkvtts import names
 from wishbone.plugins.rwkvtts.release import Release
 from wishbone.plugins.rwkvtts.tokenizer import MARKS, PAD, VOCABULARY, WorldTokenizer
@@ -25,7 +25,7 @@ FORMS = ("raw", "old", "converted", "sharded", "alone")
 
 
 def system(folder=None, **overrides):
-    from wishbone.core.compose import compose, merge
+    from wishbone.core.config.compose import compose, merge
 
     values = merge(dict(compose("rwkvtts")), {"backbone": files.BACKBONE})
     values["tokenizer"] |= {"rows": files.TEXT_ROWS}
@@ -123,7 +123,7 @@ def test_a_broken_model_is_refused_in_three_lines(tensors, said, tmp_path, capsy
     folder = files.write(tmp_path / "release", "raw", tensors)
     with pytest.raises(CheckpointError, match=said):
         build_model(system(folder))
-    code = cli.main(["convert", "rwkvtts", str(folder / "llm.pt"), str(tmp_path / "ours")])
+    code = main.main(["convert", "rwkvtts", str(folder / "llm.pt"), str(tmp_path / "ours")])
     lines = capsys.readouterr().err.strip().splitlines()
     assert code == 5 and len(lines) == 3 and not (tmp_path / "ours").exists()
 
@@ -274,9 +274,9 @@ def test_a_release_speaks_from_text_to_samples(tmp_path):
     pytest.importorskip("onnx", reason="pip install onnx: it writes the ears of a toy release")
     import cosyvoice2_release as original
 
-    from wishbone.core import pipeline
-    from wishbone.core.speaker import build
-    from wishbone.core.voice import release_voices
+    from wishbone.core.speak import pipeline
+    from wishbone.core.speak.speaker import build
+    from wishbone.core.speak.voice import release_voices
 
     folder = original.write(tmp_path / "release")
     for name in ("llm.pt", "cosyvoice2.yaml"):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wishbone.core.errors import CapabilityError, ConfigError
-from wishbone.core.interfaces import Backbone, Caps
+from wishbone.core.contract.backbone import Backbone, Caps
+from wishbone.core.contract.errors import CapabilityError, ConfigError
 from wishbone.plugins.state_tuning.backbone import LowRank, StateTuned, check_base, tunable
 
 RWKV7 = {"name": "rwkv7", "width": 32, "layers": 3, "head_size": 16}

@@ -17,7 +17,7 @@ pytest.importorskip("gruut", reason="pip install gruut for the phoneme tokenizer
 from rwkv7_files import trained_looking  # noqa: E402
 from tiny_corpus import write_recipe  # noqa: E402
 
-from wishbone.core.errors import CapabilityError, CheckpointError, UsageError  # noqa: E402
+from wishbone.core.contract.errors import CapabilityError, CheckpointError, UsageError  # noqa: E402
 from wishbone.plugins.rwkv7.backbone import RWKV7  # noqa: E402
 from wishbone.plugins.rwkv7.convert import RWKVLM  # noqa: E402
 from wishbone.plugins.state_tuning.files import read_time_state, write_time_state  # noqa: E402
@@ -28,7 +28,7 @@ TEXT = "We go there now."
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder with a plain training, and two that learned a state on top of it."""
-    from wishbone.core.train.command import main
+    from wishbone.core.cli.train import main
 
     folder = tmp_path_factory.mktemp("state")
     recipe = str(write_recipe(folder))
@@ -53,8 +53,8 @@ def convert(*words):
 
 
 def system(folder):
-    from wishbone.core.speaker import build
-    from wishbone.core.spec import read
+    from wishbone.core.speak.speaker import build
+    from wishbone.core.system.spec import read
 
     # no training gave the decoder weights; those it begins with are to be the same
     torch.manual_seed(0)
@@ -62,13 +62,13 @@ def system(folder):
 
 
 def said(one, voice=None):
-    from wishbone.core import pipeline
+    from wishbone.core.speak import pipeline
 
     return pipeline.say(one, TEXT, voice, seed=3).samples
 
 
 def test_nothing_but_the_state_was_trained(runs):
-    from wishbone.core.weight_files import read_tensors
+    from wishbone.core.weights.files import read_tensors
 
     plain = read_tensors(runs / "plain" / "export" / "model.safetensors")
     tuned = read_tensors(runs / "tuned" / "export" / "model.safetensors")
@@ -80,8 +80,8 @@ def test_nothing_but_the_state_was_trained(runs):
 
 
 def test_the_voice_makes_the_plain_system_say_what_the_tuned_one_says(runs, tmp_path):
-    from wishbone.core.serve.server import Server
-    from wishbone.core.voice import Voice
+    from wishbone.core.speak.server import Server
+    from wishbone.core.speak.voice import Voice
 
     assert convert(runs / "tuned" / "export", tmp_path / "style.yaml") == 0
     plain, tuned = system(runs / "plain" / "export"), system(runs / "tuned" / "export")
@@ -101,7 +101,7 @@ def test_the_voice_makes_the_plain_system_say_what_the_tuned_one_says(runs, tmp_
 
 
 def test_a_state_of_another_model_is_refused(runs, tmp_path):
-    from wishbone.core.voice import Voice
+    from wishbone.core.speak.voice import Voice
 
     convert(runs / "tuned" / "export", tmp_path / "style.yaml")
     plain = system(runs / "plain" / "export")
@@ -133,7 +133,7 @@ def test_head_and_tables_that_were_trained_with_it_come_along(runs, tmp_path):
 
 
 def test_time_state_goes_out_and_comes_in_bit_by_bit(runs, tmp_path):
-    from wishbone.core.voice import Voice
+    from wishbone.core.speak.voice import Voice
 
     convert(runs / "tuned" / "export", tmp_path / "style.yaml")
     expected = Voice.load(tmp_path / "style.yaml").start

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from wishbone.core.errors import ConfigError
+from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.transformer.attention import ROWS, causal_attention
 from wishbone.plugins.transformer.backbone import Transformer, rotary, rotate

@@ -7,11 +7,11 @@ import pytest
 import torch
 from engine_threads import same_from_many_threads
 
-from wishbone.core.errors import CapabilityError
+from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.testing import check_class, trained_looking_
 from wishbone.kernels.linear import compiler_missing, dequantized, narrowed
-from wishbone.plugins.transformer import compiled
 from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
+from wishbone.plugins.transformer.engines import compiled
 
 if compiler_missing():
     pytest.skip("needs a C++ compiler: install g++ or clang++", allow_module_level=True)

@@ -4,14 +4,14 @@ import pytest
 import torch
 from engine_threads import same_from_many_threads
 
-from wishbone.core import replay as replays
-from wishbone.core.errors import CapabilityError
-from wishbone.core.replay import Replay
-from wishbone.core.state_batch import Pool
+from wishbone.core.contract.errors import CapabilityError
+from wishbone.core.model import cuda_graph as replays
+from wishbone.core.model.cuda_graph import Replay
+from wishbone.core.model.state_batch import Pool
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.attention import step
 from wishbone.plugins.transformer.backbone import Transformer
-from wishbone.plugins.transformer.graph import StaticTransformer, attach
+from wishbone.plugins.transformer.engines.cuda_graph import StaticTransformer, attach
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wishbone.core.errors import CheckpointError
+from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
 from wishbone.plugins.transformer.convert import (

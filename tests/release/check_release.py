@@ -22,16 +22,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
 
-from wishbone.core import pipeline
-from wishbone.core.audio import Audio
-from wishbone.core.audio import read as read_audio
-from wishbone.core.compose import bundled
-from wishbone.core.errors import GATE, WishboneError
-from wishbone.core.revoice import revoice
-from wishbone.core.speaker import load
-from wishbone.core.system import System
-from wishbone.core.voice import Voice
-from wishbone.plugins.cosyvoice2 import release, settings
+from wishbone.core.audio.files import Audio
+from wishbone.core.audio.files import read as read_audio
+from wishbone.core.config.compose import bundled
+from wishbone.core.contract.errors import GATE, WishboneError
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.speaker import load
+from wishbone.core.speak.voice import Voice
+from wishbone.core.speak.voice_conversion import revoice
+from wishbone.core.system.system import System
+from wishbone.plugins.cosyvoice2.release import files, settings
 
 TEXTS = {
     "en": "The weather is lovely today, so we went to the park and came back before it rained.",
@@ -42,8 +42,8 @@ SAME = 1e-3
 SEAM = 1.5
 """A step between two samples at a join may be so much larger than the largest inside."""
 FILES = (
-    release.LANGUAGE_MODEL, release.FLOW, release.VOCODER, release.SPEAKER, release.EARS,
-    release.TEXT,
+    files.LANGUAGE_MODEL, files.FLOW, files.VOCODER, files.SPEAKER, files.EARS,
+    files.TEXT,
 )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
     report.check("files", lambda: _files(folder))
     report.check("yaml", lambda: _yaml(folder))
     if options.system == "cosyvoice2":
-        for what in (release.LANGUAGE_MODEL, release.FLOW, release.VOCODER):
+        for what in (files.LANGUAGE_MODEL, files.FLOW, files.VOCODER):
             report.check(what, lambda what=what: _names(folder, what))
     system = _load(options, report)
     if system is not None:
@@ -103,11 +103,11 @@ def _parser() -> argparse.ArgumentParser:
 def _files(folder: Path) -> str:
     sizes = []
     for name in FILES:
-        path = release.file_of(folder, name)
+        path = files.file_of(folder, name)
         inside = path.rglob("*") if path.is_dir() else [path]
         sizes.append(f"{name} {sum(p.stat().st_size for p in inside if p.is_file()) / 1e6:.1f} MB")
-    presets = folder / release.PRESETS
-    return ", ".join(sizes) + ("" if presets.exists() else f"; no {release.PRESETS}")
+    presets = folder / files.PRESETS
+    return ", ".join(sizes) + ("" if presets.exists() else f"; no {files.PRESETS}")
 
 
 def _yaml(folder: Path) -> str:
@@ -119,7 +119,7 @@ def _yaml(folder: Path) -> str:
 def _names(folder: Path, what: str) -> str:
     from cosyvoice2_release import names
 
-    found = {n: list(t.shape) for n, t in release.load_tensors(folder / what, what).items()}
+    found = {n: list(t.shape) for n, t in files.load_tensors(folder / what, what).items()}
     public = names(what.removesuffix(".pt"))
     optional = {"llm.model.lm_head.weight"}
     missing, more = public.keys() - found.keys() - optional, found.keys() - public.keys()

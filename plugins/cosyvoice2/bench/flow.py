@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from wishbone.core.bench.contenders import Contender, Times
+from wishbone.core.contract.contender import Contender, Times
 from wishbone.core.testing.common import trained_looking_
-from wishbone.plugins.cosyvoice2.flow import CODES, Flow, FlowShape
-from wishbone.plugins.cosyvoice2.flow_encoder import Attention
-from wishbone.plugins.cosyvoice2.flow_estimator import Block
-from wishbone.plugins.cosyvoice2.flow_memory import Memory
-from wishbone.plugins.cosyvoice2.flow_noise import Noises
-from wishbone.plugins.cosyvoice2.flow_stream import Cutting, FlowPrompt, FlowStream, Past
+from wishbone.plugins.cosyvoice2.flow.encoder import Attention
+from wishbone.plugins.cosyvoice2.flow.estimator import Block
+from wishbone.plugins.cosyvoice2.flow.memory import Memory
+from wishbone.plugins.cosyvoice2.flow.model import CODES, Flow, FlowShape
+from wishbone.plugins.cosyvoice2.flow.noise import Noises
+from wishbone.plugins.cosyvoice2.flow.stream import Cutting, FlowPrompt, FlowStream, Past
 
 RATE = 25
 """Codes per second, and in a chunk."""

@@ -30,7 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.bench.contenders import Job, version_of
+from wishbone.core.bench.contenders import version_of
+from wishbone.core.contract.contender import Job
 from wishbone.plugins.cosyvoice2.bench.speaking import CODES, Speaking, excitation, no_release
 
 CHECKOUT, PACKAGES = "WISHBONE_COSYVOICE", "WISHBONE_COSYVOICE_PACKAGES"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.bench.contenders import Job
+from wishbone.core.contract.contender import Job
 from wishbone.plugins.cosyvoice2.bench.speaking import Speaking, excitation, no_release
 
 
@@ -38,9 +38,9 @@ class Release(Speaking):
     def build(self) -> dict[str, Any]:
         """Build the system, read its weights, choose the engine."""
         from wishbone.core.bench.models import accelerated_model
-        from wishbone.core.speaker import build
-        from wishbone.core.spec import read
-        from wishbone.core.voice import Voice
+        from wishbone.core.speak.speaker import build
+        from wishbone.core.speak.voice import Voice
+        from wishbone.core.system.spec import read
 
         asked = self.request
         bounds = [f"layout.{name}_code_ratio={asked.ratio}" for name in ("min", "max")]
@@ -66,7 +66,7 @@ class Release(Speaking):
 
     def mel(self, codes: Tensor) -> Tensor:
         """codes [N] -> [2 N, 80] behind the request's recording."""
-        from wishbone.plugins.cosyvoice2.flow_noise import Noises
+        from wishbone.plugins.cosyvoice2.flow.noise import Noises
 
         asked, decoder = self.request, self.system.decoder
         both = torch.cat([asked.codes, codes])
@@ -76,7 +76,7 @@ class Release(Speaking):
 
     def samples(self, mel: Tensor) -> Tensor:
         """mel [1, 80, n] -> samples for a tone as the excitation."""
-        from wishbone.plugins.cosyvoice2.vocoder_layers import Memory
+        from wishbone.plugins.cosyvoice2.vocoder.layers import Memory
 
         memory, vocoder = Memory(), self.system.decoder.vocoder
         memory.last = True
@@ -84,8 +84,8 @@ class Release(Speaking):
 
     def logits(self, codes: Tensor) -> Tensor:
         """codes [N] -> [X] after the request's prompt, its text and them, one step for each."""
-        from wishbone.core.interfaces import Layout
-        from wishbone.core.session import Draw, Feed
+        from wishbone.core.contract.layout import Layout
+        from wishbone.core.contract.session import Draw, Feed
 
         model, session = self.system.model, self.system.layout.start(self.voice.prompt(self.system))
         positions: list[Any] = []

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.bench.contenders import Contender, Job, Times, resident_bytes
+from wishbone.core.bench.contenders import resident_bytes
+from wishbone.core.contract.contender import Contender, Job, Times
 
 SAMPLE_RATE = 24_000
 CODES = 6561

@@ -1,0 +1,200 @@
+"""Audio in and out of files, between sample rates, and as spectrograms.
+
+The only file of core that imports torchaudio, and only inside functions, because a torchaudio that
+does not fit its torch must not stop someone who only wants to speak.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+import torch
+from torch import Tensor
+
+from wishbone.core.contract.atomic import replacing
+from wishbone.core.contract.errors import DataError, MissingExtra, UsageError
+
+FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+"""File ending -> how soundfile names the container and the coding."""
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Samples of one channel and their rate."""
+
+    samples: Tensor
+    """[S] float32 in -1..1."""
+    sample_rate: int
+    """Samples per second."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it sounds."""
+        return len(self.samples) / self.sample_rate
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write a file; its ending chooses WAV, FLAC or OGG. Raises ``UsageError``."""
+        with Writer(path, self.sample_rate, overwrite) as writer:
+            writer.write(self.samples)
+        return writer.path
+
+
+class Writer:
+    """A file that grows chunk by chunk and appears under its name when it is complete.
+
+    Use it as a context: leaving it by an exception leaves no file. With ``live`` it is there from
+    the first chunk on, so that a player can follow it, and what was written stays. Raises
+    ``UsageError`` for an ending that is not known, a folder that is not there, and a file that
+    exists already.
+    """
+
+    def __init__(
+        self, path: str | Path, sample_rate: int, overwrite: bool = False, live: bool = False
+    ) -> None:
+        self.path = check_target(path, overwrite)
+        self.sample_rate = sample_rate
+        self.samples = 0
+        self._live = live
+
+    def __enter__(self) -> Writer:
+        import soundfile
+
+        container, coding = FORMATS[self.path.suffix.lower()]
+        with ExitStack() as pending:
+            temporary = pending.enter_context(replacing(self.path))
+            self._file = soundfile.SoundFile(
+                temporary, "w", self.sample_rate, channels=1, format=container, subtype=coding
+            )
+            self._pending = pending.pop_all()
+        return self
+
+    def write(self, samples: Tensor) -> None:
+        """Append samples [S]; what is beyond -1..1 is clipped."""
+        # libsndfile's Vorbis encoder overflows its stack on very long blocks
+        for part in samples.detach().cpu().float().clamp(-1, 1).split(1 << 16):
+            self._file.write(part.numpy())
+        self.samples += len(samples)
+        if self._live:
+            # the header, too: every state of the file is a whole file
+            self._file.flush()
+            # renames at the first chunk; the open file goes on under its new name
+            self._pending.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._pending.__exit__(kind, error, trace)
+
+
+def check_target(path: str | Path, overwrite: bool = False) -> Path:
+    """``path`` if audio can be written there; raises ``UsageError`` before any work is done."""
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"'{path.suffix}' is not an ending of an audio file that can be written.",
+            where=str(path),
+            do=f"Use {', '.join(FORMATS)}.",
+        )
+    if not path.parent.is_dir():
+        raise UsageError(
+            "The folder does not exist.", where=str(path.parent), do="Make it, or choose another."
+        )
+    if path.exists() and not overwrite:
+        raise UsageError(
+            "The file exists already.",
+            where=str(path),
+            do="Choose another name, or say --force to replace it.",
+        )
+    return path
+
+
+def read(path: str | Path) -> Audio:
+    """A file of any format that libsndfile knows, its channels averaged to one.
+
+    Raises ``UsageError`` when there is no such file and ``DataError`` when it is no audio, or none
+    of finite numbers.
+    """
+    import soundfile
+
+    if not Path(path).is_file():
+        raise UsageError(
+            "There is no such audio file.", where=str(path), do="Check the name and the folder."
+        )
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise DataError(
+            f"The file cannot be read as audio: {error}",
+            where=str(path),
+            do="Convert it to WAV, FLAC, OGG or MP3.",
+        ) from error
+    if not len(samples):
+        raise DataError("The file holds no sound.", where=str(path), do="Record it again.")
+    mixed = torch.from_numpy(samples).mean(dim=1)
+    check_finite(mixed, str(path))
+    return Audio(mixed, rate)
+
+
+def check_finite(samples: Tensor, where: str) -> None:
+    """Raise ``DataError`` where a sample is infinite or not a number."""
+    if not torch.isfinite(samples).all():
+        raise DataError(
+            "The audio holds samples that are infinite or not numbers.",
+            where,
+            "Export it again, for example as 16-bit WAV.",
+        )
+
+
+def resample(audio: Audio, sample_rate: int) -> Audio:
+    """The same sound at another rate, by windowed sinc interpolation."""
+    if audio.sample_rate == sample_rate:
+        return audio
+    functional = require_torchaudio()
+    samples = functional.resample(audio.samples, audio.sample_rate, sample_rate)
+    return Audio(samples, sample_rate)
+
+
+def log_mel(audio: Audio, mels: int = 80, window: int = 1024, hop: int = 256) -> Tensor:
+    """Natural logarithm of a mel spectrogram [mels, frames], for looking at and comparing.
+
+    Hann window of ``window`` samples every ``hop``, magnitudes, Slaney's mel scale up to half the
+    sample rate, floor of 1e-5. The codecs have spectrograms of their own.
+    """
+    spectrum = torch.stft(
+        audio.samples, window, hop, window=torch.hann_window(window), return_complex=True
+    ).abs()
+    filters = mel_filters(window // 2 + 1, audio.sample_rate, mels, audio.sample_rate / 2)
+    return (filters @ spectrum).clamp(min=1e-5).log()
+
+
+def mel_filters(
+    bins: int, sample_rate: int, mels: int, top_hz: float, scale: str = "slaney"
+) -> Tensor:
+    """Triangles [mels, bins] from 0 Hz to ``top_hz``; raises ``MissingExtra`` without torchaudio.
+
+    On the scale "slaney" (linear to 1 kHz, logarithmic above) each has an area of one in Hz, as
+    librosa's have; on "htk" each has a peak of one. Bins are those of a Fourier transform of
+    ``2 * (bins - 1)`` samples.
+    """
+    norm = "slaney" if scale == "slaney" else None
+    return require_torchaudio().melscale_fbanks(bins, 0.0, top_hz, mels, sample_rate, norm, scale).T
+
+
+def require_torchaudio() -> ModuleType:
+    """Return ``torchaudio.functional``; raises ``MissingExtra`` where it cannot be imported."""
+    try:
+        from torchaudio import functional
+    except (ImportError, OSError, RuntimeError) as error:
+        raise MissingExtra(
+            f"torchaudio cannot be imported: {error}",
+            where="a change of sample rate or a spectrogram",
+            do="Install the torchaudio that belongs to this torch; 'wishbone doctor' shows both.",
+        ) from error
+    return functional

@@ -1,0 +1,1 @@
+"""The command ``wishbone``: one file a command."""

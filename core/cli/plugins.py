@@ -1,0 +1,195 @@
+"""``wishbone plugins``: what is here and from where, does it keep its contract, write your own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.cli.arguments import Parser
+from wishbone.core.contract.errors import GateFailed, UnknownName, did_you_mean
+from wishbone.core.registry.loader import Loaded, PluginStatus, loaded
+from wishbone.core.registry.registry import KINDS, Entry, Registry
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse and run; returns the exit code."""
+    options = _parser().parse_args(argv)
+    return options.run(options)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="wishbone plugins", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="every part, and how every plug-in fared")
+    listing.add_argument("--kind", choices=KINDS, help="only parts of this kind")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(run=_list)
+
+    info = commands.add_parser("info", help="where a part comes from, and its configuration")
+    info.add_argument("key")
+    info.add_argument("--kind", choices=KINDS)
+    info.set_defaults(run=_info)
+
+    check = commands.add_parser("check", help="run the contract suite; exit code 4 if it fails")
+    check.add_argument("key")
+    check.add_argument("--kind", choices=KINDS)
+    check.set_defaults(run=_check)
+
+    new = commands.add_parser("new", help="write a working package with a part of your own")
+    new.add_argument("name", help="the key, as vendor/name")
+    new.add_argument("--kind", default="backbone", choices=KINDS)
+    new.add_argument("--out", type=Path, default=Path(), help="where to put the package's folder")
+    new.set_defaults(run=_new)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    """A table of parts, then one of plug-ins."""
+    everything = loaded()
+    entries = [e for e in everything.registry.entries() if options.kind in (None, e.kind)]
+    if options.json:
+        print(json.dumps(_as_json(entries, everything), indent=2))
+        return 0
+    rows = [("KIND", "KEY", "FROM", "WHAT")]
+    rows += [(e.kind, e.key, e.source, e.summary) for e in entries]
+    rows += [
+        (kind, key, "conflict", " and ".join(e.source for e in claims))
+        for (kind, key), claims in sorted(everything.registry.conflicts.items())
+        if options.kind in (None, kind)
+    ]
+    _print_table(rows)
+    print()
+    plugins = [("PLUG-IN", "STATUS", "FROM", "WHY")]
+    plugins += [(p.name, p.status, p.source, p.detail) for p in everything.plugins]
+    _print_table(plugins)
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    """Everything known about one key, without building it."""
+    for entry in _find(options.key, options.kind):
+        cls = loaded().registry.get(entry.kind, entry.key)
+        print(f"{entry.kind} '{entry.key}': {entry.summary}")
+        print(f"  from     {entry.source}")
+        print(f"  class    {entry.target}")
+        if hasattr(cls, "caps"):
+            promises = [f"{name}={value}" for name, value in vars(cls.caps).items() if value]
+            print(f"  promises {', '.join(promises) or 'nothing'}")
+        if not hasattr(cls, "Config"):
+            continue
+        print("  config")
+        for name, kind, default, about in fields_of(cls.Config):
+            print(f"    {name}: {kind}{default}")
+            print(f"        {about}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """The contract suite with its verdict, one line per check."""
+    entries = _find(options.key, options.kind)
+    for entry in entries:
+        loaded().registry.get(entry.kind, entry.key)
+    from wishbone.core.testing import check
+
+    failed = 0
+    for entry in entries:
+        print(f"{entry.kind} '{entry.key}' ({entry.source}, {entry.target})")
+        results = check(entry.kind, entry.key)
+        for result in results:
+            verdict = "FAILED" if not result.passed else "none" if result.skipped else "ok"
+            print(f"  {verdict:<7}{result.name:<20}{result.detail}")
+            if not result.passed:
+                print(f"{'':<29}should: {result.sentence}")
+        wrong = [result for result in results if not result.passed]
+        failed += len(wrong)
+        print(f"  {len(results) - len(wrong)} of {len(results)} checks passed")
+    if failed:
+        checks = "1 check" if failed == 1 else f"{failed} checks"
+        raise GateFailed(
+            f"'{options.key}' does not keep its contract: {checks} failed.",
+            "the checks marked FAILED above",
+            "Correct the part; its contract is the class or protocol that it extends.",
+        )
+    return 0
+
+
+def _new(options: argparse.Namespace) -> int:
+    from wishbone.core.registry.scaffold import write_package
+
+    folder = write_package(options.name, options.kind, options.out)
+    key = options.name if "/" in options.name else f"my/{options.name}"
+    print(f"wrote {folder}")
+    print(f"next: pip install -e {folder} && wishbone plugins check {key}")
+    return 0
+
+
+def _find(key: str, kind: str | None) -> list[Entry]:
+    """Every entry with this key. Raises what the registry raises for a key that is not there."""
+    registry = loaded().registry
+    kinds = [kind] if kind else [k for k in KINDS if key in registry.names(k)]
+    if not kinds:
+        _raise_missing(key, registry)
+    return [registry.entry(k, key) for k in kinds]
+
+
+def _raise_missing(key: str, registry: Registry) -> None:
+    """The error of the plug-in that should have brought ``key``, or that nobody has it."""
+    for kind in KINDS:
+        try:
+            registry.entry(kind, key)
+        except UnknownName:
+            continue
+    known = sorted({entry.key for entry in registry.entries()})
+    raise UnknownName(
+        f"No part is named '{key}'.",
+        f"the registry, which knows: {', '.join(known)}",
+        did_you_mean(key, known) or "Run 'wishbone plugins list' to see every name and plug-in.",
+    )
+
+
+def fields_of(config: type[Any]) -> list[tuple[str, str, str, str]]:
+    """(name, type, `` = default``, the sentence under it) of a config dataclass."""
+    import ast
+    import dataclasses
+    import inspect
+    import textwrap
+
+    about: dict[str, str] = {}
+    for cls in (base for base in reversed(config.__mro__) if dataclasses.is_dataclass(base)):
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+        for field, text in zip(body, body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                about[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+    rows = []
+    for field in dataclasses.fields(config):
+        kind = field.type if isinstance(field.type, str) else field.type.__name__
+        default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
+        if field.default_factory is not dataclasses.MISSING:
+            default = f" = {field.default_factory()!r}"
+        rows.append((field.name, kind, default, about.get(field.name, "")))
+    return rows
+
+
+def _as_json(entries: list[Entry], everything: Loaded) -> dict[str, Any]:
+    names = ("kind", "key", "target", "summary", "distribution", "version")
+    return {
+        "parts": [{name: getattr(e, name) for name in names} for e in entries],
+        "plugins": [_plugin_json(plugin) for plugin in everything.plugins],
+    }
+
+
+def _plugin_json(plugin: PluginStatus) -> dict[str, Any]:
+    names = ("name", "module", "distribution", "version", "status", "detail", "api", "seconds")
+    return {name: getattr(plugin, name) for name in names}
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as their longest cell; the last one runs on."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[-1]]).rstrip())

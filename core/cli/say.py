@@ -1,0 +1,265 @@
+"""``wishbone say``: a text of any length into an audio file, or out as it is spoken."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wishbone.core.cli.arguments import Parser, add_engine
+from wishbone.core.cli.speaking import (
+    load_system,
+    load_voice,
+    read_text,
+    warn_unlearned,
+    warn_untrained,
+)
+from wishbone.core.contract.errors import UsageError, WishboneError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wishbone.core.speak.pipeline import Utterance
+    from wishbone.core.speak.voice import Voice
+    from wishbone.core.system.system import System
+
+SYSTEM = "quickstart-rwkv7"
+"""What speaks when nobody says."""
+
+EXAMPLES = """examples:
+  wishbone say "Hello there." -o hello.wav
+  wishbone say --file book.txt -o book.ogg --system quickstart-transformer
+  wishbone say --lines sentences.txt -o said.wav
+  wishbone say "Hello." -o hello.flac --voice me.wav --transcript "What I say in it."
+  wishbone say "Hello." -o hello.wav --system cosyvoice2 weights=CosyVoice2-0.5B \\
+      --voice me.wav --instruct "in a whisper"
+  wishbone say --revoice you.wav -o me.wav --system cosyvoice2 weights=... --voice me.wav
+  wishbone say "Hello." -o hello.wav --seed 7 sampling.temperature=0.8
+  tail -f log.txt | wishbone say - --stream -o - | aplay -f S16_LE -r 24000"""
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; raises ``WishboneError`` for whatever cannot be done."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        return _main(argv)
+    finally:
+        warnings.formatwarning = usual
+
+
+def _main(argv: list[str]) -> int:
+    options = _parser().parse_args(argv)
+    words = [] if options.text is None else [options.text]
+    if (options.file or options.revoice or options.lines) and words:
+        # without a text the first override takes its place
+        options.overrides.insert(0, words.pop())
+    overrides = _check_overrides(options.overrides)
+    if options.lines:
+        from wishbone.core.cli.say_lines import speak_lines
+
+        return speak_lines(options, overrides)
+    if options.revoice and options.guidance is not None:
+        raise UsageError(
+            "Voice conversion draws no codes, so nothing can guide it.",
+            "--guidance with --revoice",
+            "Leave one of them out.",
+        )
+    target = _check_target(options)
+    text = "" if options.revoice else read_text(words, options.file, options.stream)
+    system = load_system(options, overrides)
+    voice = load_voice(system, options)
+    spoken = _Spoken(system, text, voice, options)
+    if target is None:
+        _to_stdout(spoken)
+    else:
+        _to_file(spoken, target, options.stream)
+    spoken.report("standard output" if target is None else str(target))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="wishbone say",
+        description="Speak a text of any length.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("text", nargs="?", help="what to say; - reads it from standard input")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes to the system's configuration"
+    )
+    parser.add_argument("-f", "--file", metavar="FILE", help="read the text from a UTF-8 file")
+    parser.add_argument(
+        "--lines", metavar="FILE",
+        help="speak every line of a file by itself, many at once: -o a.wav makes a-0001.wav, ...",
+    )  # fmt: skip
+    parser.add_argument(
+        "--together", type=int, default=8, metavar="N", help="lines spoken at once (default: 8)"
+    )
+    parser.add_argument(
+        "-o", "--out", required=True, metavar="FILE",
+        help=".wav, .flac or .ogg; - writes 16-bit samples to standard output",
+    )  # fmt: skip
+    parser.add_argument("--system", default=SYSTEM, help=f"name or YAML file (default: {SYSTEM})")
+    parser.add_argument("--voice", help="a voice by name or file, or a recording of one")
+    parser.add_argument("--transcript", help="what the recording given to --voice says")
+    parser.add_argument(
+        "--adapter", default="", metavar="NAME",
+        help="which of the system's adapters speaks; base is none (default: its own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--instruct", default="", metavar="TEXT",
+        help="how to speak, in words, where the system can be told",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save-voice", metavar="FILE",
+        help="write the voice, .yaml, with all that a later start would have to compute",
+    )  # fmt: skip
+    parser.add_argument(
+        "--revoice", metavar="FILE",
+        help="no text: say what this recording says, in the voice (voice conversion)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--guidance", type=float, metavar="S",
+        help="exaggerate what a condition changes, beyond 1; needs a model that was trained for it"
+        " (default: the system's sampling.guidance, 1 unless changed)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same speech (default: 0)")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="write each chunk as soon as it is spoken: a player can follow the file",
+    )
+    parser.add_argument(
+        "--force", "--overwrite", action="store_true", help="replace a file that exists already"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
+    add_engine(parser)
+    return parser
+
+
+def _check_overrides(words: Sequence[str]) -> list[str]:
+    for word in words:
+        if "=" not in word:
+            raise UsageError(
+                f"'{word}' is neither the text nor a key=value.",
+                "wishbone say",
+                "Put quotation marks around the whole text.",
+            )
+    return list(words)
+
+
+def _check_target(options: argparse.Namespace) -> Path | None:
+    """Where the file goes, known to be possible before any work is done; None is stdout."""
+    from wishbone.core.audio.files import check_target
+
+    return None if options.out == "-" else check_target(options.out, options.force)
+
+
+class _Spoken:
+    """The chunks of one request, and how long they took."""
+
+    def __init__(
+        self,
+        system: System,
+        text: str | Iterator[str],
+        voice: Voice | None,
+        options: argparse.Namespace,
+    ) -> None:
+        self.system, self.text, self.voice = system, text, voice
+        self.seed, self.source = options.seed, options.revoice
+        self.guidance = options.guidance
+        self.record: list[Utterance] = []
+        self.rate = system.decoder.sample_rate
+        self.samples = 0
+        self.first: float | None = None
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        begin = time.perf_counter()
+        for chunk in self._chunks():
+            if not len(chunk):
+                continue
+            self.seconds = time.perf_counter() - begin
+            if self.first is None:
+                self.first = self.seconds
+                warn_untrained(self.system)
+                warn_unlearned(self.system, self.guidance)
+            self.samples += len(chunk)
+            self._progress()
+            yield chunk
+        if not self.samples:
+            raise WishboneError(
+                "The system said nothing: its decoder made no samples.",
+                f"{len(self.record)} pieces of text",
+                "Try another --seed or --voice, or check that the system is trained.",
+            )
+
+    def _chunks(self) -> Iterator[Tensor]:
+        from wishbone.core.audio import files
+        from wishbone.core.speak import pipeline
+        from wishbone.core.speak.voice_conversion import revoice
+
+        if self.source:
+            return revoice(self.system, files.read(self.source), self.voice, self.seed)
+        return pipeline.stream(
+            self.system, self.text, self.voice, self.seed, self.record, guidance=self.guidance
+        )
+
+    def _progress(self) -> None:
+        if sys.stderr.isatty():
+            done = f"{self.samples / self.rate:7.1f} s spoken, {len(self.record)} pieces"
+            print(f"\r{done}", end="", file=sys.stderr, flush=True)
+
+    def report(self, target: str) -> None:
+        """What was written and how fast, on standard error where samples go to standard output."""
+        if sys.stderr.isatty():
+            print("\r", end="", file=sys.stderr)
+        length = self.samples / self.rate
+        print(
+            f"{target}: {length:.2f} s of speech in {self.seconds:.2f} s"
+            f" ({self.seconds / length:.2f} of real time), first sound after {self.first:.2f} s,"
+            f" engine {self.system.model.engine}",
+            file=sys.stderr if target == "standard output" else sys.stdout,
+        )
+        cut = [utterance for utterance in self.record if utterance.reason == "length"]
+        if cut:
+            print(
+                f"note: {len(cut)} of {len(self.record)} pieces ended by the length rule, not by"
+                f" the model, the first of them: {cut[0].text[:60]}",
+                file=sys.stderr,
+            )
+        if words := sum(utterance.cut_words for utterance in self.record):
+            print(
+                f"note: {words} words inside the pieces were ended by the length rule",
+                file=sys.stderr,
+            )
+        said = self.voice.transcript if self.voice and not self.voice.instruct else ""
+        short = [utterance for utterance in self.record if 2 * len(utterance.text) < len(said)]
+        if short and not self.system.layout.alternates:
+            print(
+                f"note: {len(short)} of {len(self.record)} pieces are less than half as long as the"
+                f" voice's transcript, which some models speak badly: {short[0].text[:60]}",
+                file=sys.stderr,
+            )
+
+
+def _to_file(spoken: _Spoken, target: Path, stream: bool) -> None:
+    from wishbone.core.audio.files import Writer
+
+    # the target was checked before; it may only have appeared since by our own --force
+    with Writer(target, spoken.rate, overwrite=True, live=stream) as writer:
+        for chunk in spoken if stream else list(spoken):
+            writer.write(chunk)
+
+
+def _to_stdout(spoken: _Spoken) -> None:
+    for chunk in spoken:
+        samples = (chunk.clamp(-1, 1) * 32767).round().short().numpy()
+        sys.stdout.buffer.write(samples.astype("<i2").tobytes())
+        sys.stdout.buffer.flush()

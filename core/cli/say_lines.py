@@ -1,0 +1,104 @@
+"""``wishbone say --lines``: every line of a file into a file of its own, many at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wishbone.core.contract.errors import UsageError
+
+if TYPE_CHECKING:
+    from wishbone.core.system.system import System
+
+
+def speak_lines(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Run the command; raises ``WishboneError`` for whatever cannot be done.
+
+    Line n of the file becomes file n, whatever lines are left out, and each is what ``say`` makes
+    of that line alone with the same seed.
+    """
+    from wishbone.core.cli import speaking
+
+    _check_options(options)
+    text = speaking.read_text([], options.lines, stream=False)
+    lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
+    targets = _targets(Path(options.out), lines, options.force)
+    system = speaking.load_system(options, overrides)
+    speaking.warn_untrained(system)
+    speaking.warn_unlearned(system, options.guidance)
+    lines = _speakable(system, lines)
+    voice = speaking.load_voice(system, options)
+
+    from wishbone.core.speak.server import Request, Server
+
+    scale = system.sampling.guidance if options.guidance is None else options.guidance
+    together = min(options.together, len(lines))
+    # a guided line takes two slots
+    server = Server(system, together if scale == 1 else 2 * together)
+    begin, seconds, cut = time.perf_counter(), 0.0, []
+    numbers = list(lines)
+    requests = (Request(line, voice, options.seed, options.guidance) for line in lines.values())
+    for said in server.say(requests):
+        number = numbers[said.number]
+        said.audio.save(targets[number], overwrite=True)
+        seconds += said.audio.seconds
+        if any(utterance.reason == "length" for utterance in said.utterances):
+            cut.append(number)
+        print(f"{targets[number]}: {said.audio.seconds:.2f} s of speech")
+    spent = time.perf_counter() - begin
+    print(
+        f"{len(lines)} lines, {seconds:.2f} s of speech in {spent:.2f} s"
+        f" ({spent / max(seconds, 1e-9):.2f} of real time), up to {together} at once"
+    )
+    if cut:
+        print(
+            f"note: {len(cut)} lines ended, in part, by the length rule and not by the model:"
+            f" {', '.join(map(str, sorted(cut)))}",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    for name in ("file", "revoice", "stream"):
+        if getattr(options, name):
+            raise UsageError(
+                f"--lines and --{name} do not go together.",
+                "wishbone say",
+                "Leave one of them out.",
+            )
+    if options.out == "-":
+        raise UsageError(
+            "Many files cannot go to standard output.", "--lines with -o -", "Give -o a file name."
+        )
+    if options.together < 1:
+        raise UsageError(
+            f"{options.together} lines at once is none.", "--together", "Give 1 or more."
+        )
+
+
+def _targets(pattern: Path, lines: dict[int, str], force: bool) -> dict[int, Path]:
+    """a.wav -> a-0001.wav, ..., all known to be possible before any work is done."""
+    from wishbone.core.audio.files import check_target
+
+    names = {n: pattern.with_name(f"{pattern.stem}-{n:04d}{pattern.suffix}") for n in lines}
+    return {n: check_target(name, force) for n, name in names.items()}
+
+
+def _speakable(system: System, lines: dict[int, str]) -> dict[int, str]:
+    """The lines in which there is anything to say; the others are named on standard error."""
+
+    def something(line: str) -> bool:
+        return next(iter(system.tokenizer.pieces(line)), None) is not None
+
+    kept = {n: line for n, line in lines.items() if something(line)}
+    for n in lines.keys() - kept.keys():
+        print(f"note: nothing in line {n} can be spoken: {lines[n][:60]}", file=sys.stderr)
+    if not kept:
+        raise UsageError(
+            "No line holds anything that can be spoken.", "--lines", "Give at least one word."
+        )
+    return kept

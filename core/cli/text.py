@@ -1,0 +1,152 @@
+"""``wishbone text``: a text goes on, by a model of text or the one inside a speech system."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wishbone.core.cli.arguments import Parser, add_engine
+from wishbone.core.contract.engines import parse_engine
+from wishbone.core.contract.errors import CapabilityError, GateFailed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from wishbone.core.contract.backbone import Backbone
+    from wishbone.core.system.system import System
+    from wishbone.core.system.text_system import TextSystem
+
+EXAMPLES = """examples:
+  wishbone text "Once upon a time" --system runs/text-rwkv7/export
+  wishbone text "Once upon a time" --system runs/text-rwkv7/export --inside runs/pissa/export
+  wishbone text "Once upon a time" --system runs/text-rwkv7/export --inside runs/pissa/export \\
+      --check --speak said.wav
+
+--inside takes the backbone out of a speech system, without what was added to it for speech: one
+copy of the weights then serves both. --check compares every logit with those of --system alone."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; raises ``GateFailed`` where ``--check`` finds a logit that differs."""
+    options = _parser().parse_args(argv)
+    import torch
+
+    from wishbone.core.model.sampling import Sampling
+    from wishbone.core.speak.speaker import build
+    from wishbone.core.system import text_system
+    from wishbone.core.system.spec import read
+
+    choice = parse_engine(options.engine)
+    config = text_system.read(options.system, options.set)
+    speech = build(read(options.inside)) if options.inside else None
+    shared = speech.model.backbone.plain() if speech else None
+    system = text_system.build(config, backbone=shared)
+    if shared is None or options.engine != "auto":
+        # an engine packs the weights again, and --inside is there to have them once
+        system.model.accelerate(*choice)
+    sampling = Sampling(
+        temperature=options.temperature, top_k=0, top_p=options.top_p, repetition_window=0
+    )
+    torch.manual_seed(options.seed)
+    ids = list(system.continued(options.text, options.count, sampling, options.seed))
+    # a tokenizer of letters writes no space behind a mark
+    more = re.sub(r"([,.?!])(?=\w)", r"\1 ", system.tokenizer.decode(ids))
+    said = f"{options.text.rstrip()}{more}"
+    print(said)
+    if speech:
+        report_memory(speech, system)
+    if options.check:
+        alone = text_system.build(config)
+        check(alone, system, [options.text, said])
+    if speech and options.speak:
+        from wishbone.core.speak import pipeline
+
+        pipeline.say(speech, said, seed=options.seed).save(options.speak, overwrite=False)
+        print(f"wrote {options.speak}", file=sys.stderr)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="wishbone text",
+        description="Continue a text.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("text", help="how it begins")
+    parser.add_argument("--system", required=True, help="a text system: name, file or folder")
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", help="changes")
+    parser.add_argument("--inside", metavar="SYSTEM", help="a speech system around its backbone")
+    parser.add_argument("--check", action="store_true", help="compare logits with --system alone")
+    parser.add_argument("--speak", metavar="FILE", help="let --inside speak the text, into a file")
+    parser.add_argument("--count", type=int, default=120, help="ids at most (default: 120)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same text (default: 0)")
+    parser.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest")
+    parser.add_argument("--top-p", type=float, default=0.95, help="1 is off (default: 0.95)")
+    add_engine(parser)
+    return parser
+
+
+def check(alone: TextSystem, within: TextSystem, texts: Sequence[str]) -> int:
+    """Compare every logit of two text systems over ``texts`` -> how many there are.
+
+    Prints a digest of the bits of both. Raises ``GateFailed`` unless all are the same.
+    """
+    before, after = alone.logits(texts), within.logits(texts)
+    if before.shape != after.shape:
+        raise CapabilityError(
+            "The two text systems have logits of different shapes.", "--check", "Name one system."
+        )
+    for name, logits in (("alone", before), ("inside", after)):
+        digest = hashlib.sha256(logits.contiguous().numpy().tobytes()).hexdigest()[:16]
+        print(f"{name:<8}{logits.numel()} logits, SHA-256 {digest}")
+    wrong = int((before != after).sum())
+    worst = float((before - after).abs().max())
+    if wrong:
+        raise GateFailed(
+            f"{wrong} of {before.numel()} logits differ, by up to {worst:.3g}.",
+            "wishbone text --check",
+            "The speech system has changed the weights of the text model.",
+        )
+    print(f"all {before.numel()} logits are the same to the last bit")
+    return before.numel()
+
+
+def report_memory(speech: System, text: TextSystem) -> dict[str, int]:
+    """Bytes of the language models' tensors: both on one backbone, and each on its own."""
+    shared = held([speech.model, text.model])
+    # a speech model of its own has its difference multiplied in, a text model its own base
+    plain = _plain_bytes(speech.model.backbone)
+    apart = held([speech.model]) - held([speech.model.backbone]) + plain
+    apart += held([text.model.head]) + plain
+    found = {"shared": shared, "apart": apart}
+    print(
+        f"tensors of both language models: {shared:,} B on one backbone, {apart:,} B as two models",
+        file=sys.stderr,
+    )
+    return found
+
+
+def _plain_bytes(backbone: Backbone) -> int:
+    """Bytes of a backbone without what a wrapper added."""
+    from wishbone.core.model.wrapper import Wrapper
+
+    while isinstance(backbone, Wrapper):
+        own = set(backbone.own_names())
+        state = backbone.state_dict()
+        kept = [t for n, t in state.items() if n not in own]
+        if not isinstance(backbone.base, Wrapper):
+            return sum(t.numel() * t.element_size() for t in kept)
+        backbone = backbone.base
+    return held([backbone])
+
+
+def held(modules: Sequence[nn.Module]) -> int:
+    """Bytes of the memory behind all parameters and buffers, what is shared counted once."""
+    tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+    memory = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(memory.values())

@@ -1,0 +1,1 @@
+"""A YAML file to a dictionary, and a dictionary to checked dataclasses."""

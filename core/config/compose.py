@@ -1,0 +1,295 @@
+"""YAML files to one dictionary: finding them, ``base:``, and ``key=value`` overrides.
+
+A configuration is data. It cannot run code, import anything or read the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.contract.errors import ConfigError, UnknownName, did_you_mean
+
+_RESOLVER = re.compile(r"\$\{[^{}]*:")
+BELOW = "below"
+"""What a part says in its ``base`` to wrap the part that it is laid over."""
+_OVERRIDE = re.compile(r"[A-Za-z_][\w]*(\.[\w-]+)*")
+
+
+class Config(dict[str, Any]):
+    """A configuration, and where each of its keys was written."""
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        path: Path | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(values)
+        self.path = path
+        """The file that was asked for, if there is one."""
+        self.places = dict(places or {})
+        """Dotted key -> ``file:line`` or ``the command line``."""
+
+    def place(self, key: str) -> str:
+        """Where ``key``, or the nearest key around it, was written."""
+        while key:
+            if key in self.places:
+                return self.places[key]
+            key = key.rpartition(".")[0]
+        return str(self.path) if self.path else "the configuration"
+
+
+def bundled() -> Path:
+    """The folder of everything that ships with Wishbone."""
+    return Path(str(resources.files("wishbone.configs")))
+
+
+def compose(
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    kind: str = "system",
+    over: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read a YAML file, what it is based on, and the overrides; check nothing else.
+
+    ``kind`` is the folder of ``wishbone.configs`` where a bare name is looked up: system, train,
+    ab. A value that is a mapping with another ``name`` replaces the one it overrides as a whole,
+    because the fields of one part mean nothing to another. Weights folders become paths that
+    can be found from anywhere. ``over`` is laid on top of the file, before ``${other.key}`` is
+    replaced. Raises ``UnknownName`` and ``ConfigError``.
+    """
+    path = find(name_or_path, kind)
+    values, places = _read(path, kind, ())
+    values = merge(values, over or {})
+    if overrides:
+        extra = _overrides(overrides)
+        _resolve_weights(extra, Path.cwd())
+        places = _forget(places, values, extra) | dict.fromkeys(_keys(extra), "the command line")
+        values = merge(values, extra)
+    return Config(_interpolate(values, path), path, places)
+
+
+def find(
+    name_or_path: str | Path,
+    kind: str = "system",
+    folder: Path | None = None,
+    asking: Path | None = None,
+) -> Path:
+    """The YAML file meant by a path, a folder with a ``config.yaml``, or a bundled name.
+
+    ``folder`` is looked in first (the current one if None); ``asking`` is the file that names this
+    one as its base, so that a file may share the name of the bundled one it is based on. Raises
+    ``UnknownName`` naming what there is.
+    """
+    text = str(name_or_path)
+    file = text if text.endswith((".yaml", ".yml")) else f"{text}.yaml"
+    places = [folder] if folder else [Path()]
+    for place in [*places, bundled() / kind, bundled()]:
+        path = place / file
+        if path.is_file() and (asking is None or path.resolve() != asking):
+            return path
+    for place in places:
+        if (place / text / "config.yaml").is_file():
+            return place / text / "config.yaml"
+    known = sorted(p.stem for p in (bundled() / kind).glob("*.yaml"))
+    raise UnknownName(
+        f"There is no {kind} configuration '{text}'.",
+        f"{folder or Path.cwd()} and the bundled names: {', '.join(known) or 'none'}",
+        did_you_mean(text, known) or "Give a path to a YAML file, or one of the bundled names.",
+    )
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` laid on top, mappings merged key by key unless ``name`` changes.
+
+    A part that wraps the one it replaces says ``base: below`` instead of repeating its fields.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and value.get("base") == BELOW:
+            wraps = not _same_part(below, value)
+            rest = {name: inner for name, inner in value.items() if name != "base"}
+            value = {**rest, "base": below} if wraps else rest
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and _same_part(below, value):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """The YAML text of a resolved configuration."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+
+
+def _same_part(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    return "name" not in over or "name" not in below or over["name"] == below["name"]
+
+
+def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """One file with its bases below it, and the place of every key."""
+    path = path.resolve()
+    if path in seen:
+        chain = " -> ".join(p.name for p in (*seen, path))
+        raise ConfigError(f"These files are based on each other: {chain}.", str(path), "Cut one.")
+    own, lines = parse(path)
+    bases = own.pop("base", None) or []
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for name in [bases] if isinstance(bases, str) else bases:
+        below, origin = _read(find(str(name), kind, path.parent, path), kind, (*seen, path))
+        places = _forget(places, values, below) | origin
+        values = merge(values, below)
+    _resolve_weights(own, path.parent)
+    origin = {key: f"{path}:{line}" for key, line in lines.items()}
+    return merge(values, own), _forget(places, values, own) | origin
+
+
+def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The mapping in one YAML file, and the line of each dotted key. Raises ``ConfigError``."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        # OmegaConf takes a bare word for a key without a value, and fails on a bare number
+        mapping = tree is None or isinstance(tree, yaml.MappingNode)
+        values = OmegaConf.to_container(OmegaConf.create(text or "{}")) if mapping else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The file cannot be read: {error}.", str(path), "Check it.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        why = getattr(error, "problem", None) or error
+        raise ConfigError(f"This is not YAML: {why}.", where, "Correct that line.") from error
+    except OmegaConfBaseException as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"{why}.", str(path), "Correct the keys of that file.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            "A YAML file of Wishbone is a mapping of keys to values.",
+            str(path),
+            "Write 'key: value'.",
+        )
+    lines: dict[str, int] = {}
+    _note_lines(tree, "", lines)
+    _refuse_resolvers(values, "", lambda key: f"{path}:{lines.get(key, 1)}")
+    return {str(key): value for key, value in values.items()}, lines
+
+
+def _note_lines(node: Any, prefix: str, lines: dict[str, int]) -> None:
+    for key, value in getattr(node, "value", None) or []:
+        name = f"{prefix}{key.value}"
+        lines[name] = key.start_mark.line + 1
+        if type(value).__name__ == "MappingNode":
+            _note_lines(value, f"{name}.", lines)
+
+
+def _refuse_resolvers(value: Any, key: str, where: Any) -> None:
+    """``${other.key}`` is allowed; ``${oc.env:HOME}`` and its like reach outside the file."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_resolvers(inner, f"{key}.{name}".lstrip("."), where)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_resolvers(inner, key, where)
+    elif isinstance(value, str) and _RESOLVER.search(value):
+        raise ConfigError(
+            f"'{key}' uses the resolver {value}; a configuration may not reach outside itself.",
+            where(key),
+            "Write the value, or refer to another key as ${other.key}.",
+        )
+
+
+def _overrides(words: Sequence[str]) -> dict[str, Any]:
+    """``["backbone.width=256"]`` to a nested dictionary."""
+    from omegaconf import OmegaConf
+
+    for word in words:
+        key, sign, _ = word.partition("=")
+        if not sign or not _OVERRIDE.fullmatch(key):
+            raise ConfigError(
+                f"'{word}' is not an override.", "the command line", "Write it as some.key=value."
+            )
+    try:
+        values = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
+    except Exception as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"{why}.", "the command line", "Check the values after '='.") from error
+    _refuse_resolvers(values, "", lambda key: "the command line")
+    return dict(values)
+
+
+def _interpolate(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Replace ``${other.key}`` by what stands there."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0], str(path), "Check that key.") from error
+
+
+def _resolve_weights(values: Any, folder: Path) -> None:
+    """Turn every ``weights:`` into a path below the bundled folder, or an absolute one.
+
+    Looked for beside the file first, then among what ships with Wishbone. What is found nowhere
+    stays as it was written: a configuration may be read before its weights exist.
+    """
+    if isinstance(values, list):
+        for inner in values:
+            _resolve_weights(inner, folder)
+    if not isinstance(values, dict):
+        return
+    for key, value in values.items():
+        if key == "weights" and isinstance(value, str):
+            values[key] = _weights_path(value, folder)
+        else:
+            _resolve_weights(value, folder)
+
+
+def _weights_path(value: str, folder: Path) -> str:
+    beside = (folder / value).resolve()
+    if beside.exists():
+        home = bundled().resolve()
+        return str(beside.relative_to(home)) if beside.is_relative_to(home) else str(beside)
+    return value
+
+
+def weights_folder(value: str) -> Path:
+    """The folder that a resolved ``weights:`` means; it may not exist."""
+    path = Path(value)
+    return path if path.is_absolute() or not (bundled() / path).exists() else bundled() / path
+
+
+def _keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key, value in values.items():
+        names.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            names += _keys(value, f"{prefix}{key}.")
+    return names
+
+
+def _forget(
+    places: Mapping[str, str], values: Mapping[str, Any], over: Mapping[str, Any]
+) -> dict[str, str]:
+    """``places`` without the keys that ``over`` replaces as a whole."""
+    gone = [
+        f"{key}."
+        for key, value in over.items()
+        if not isinstance(value, Mapping)
+        or not isinstance(values.get(key), Mapping)
+        or not _same_part(values[key], value)
+    ]
+    return {key: place for key, place in places.items() if not key.startswith(tuple(gone))}

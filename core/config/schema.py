@@ -1,0 +1,154 @@
+"""Sections of a configuration to typed fields: each slot is parsed here, once.
+
+The schema of a slot is the dataclass ``Config`` nested in the class that the slot names. A field
+of it may hold a slot of its own, as a wrapper's ``base`` does; ``nested`` marks such a field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from wishbone.core.config.compose import Config
+from wishbone.core.contract.errors import ConfigError, WishboneError
+from wishbone.core.registry.loader import registry
+
+KIND = "wishbone.kind"
+"""Key in the metadata of a field that holds a slot: the registry's kind of what is in it."""
+HEADER = ("name", "weights")
+"""Keys of a section that are not fields of the class it names."""
+
+
+@dataclass(frozen=True)
+class SlotSpec:
+    """One slot, parsed: the class it names, and its fields with their types."""
+
+    key: str
+    """Dotted key of the section, such as ``backbone.base``."""
+    cls: type[Any]
+    config: Any
+    """An instance of ``cls.Config``."""
+    values: dict[str, Any]
+    """The section with every field, as it is saved."""
+    place: str
+    """File and line of the section, for errors."""
+    base: SlotSpec | None = None
+    """The slot inside, where this one wraps another."""
+
+    @property
+    def name(self) -> str:
+        """Registry key of the class."""
+        return str(self.values["name"])
+
+    @property
+    def weights(self) -> str | None:
+        """Folder of the weights of this slot alone, if it names one."""
+        return self.values.get("weights") or None
+
+    def build(self, facts: Mapping[str, object] | None = None) -> Any:
+        """Construct the part on the default device; ``facts`` are what other slots tell it.
+
+        Raises ``ConfigError`` where the class refuses its values with a ``ValueError``.
+        """
+        try:
+            return self.cls(self.config, **(facts or {}))
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.key}: {error}", self.place, "Correct the values of that slot."
+            ) from error
+
+
+class Section(dict[str, Any]):
+    """The values of a slot inside another one, with the ``SlotSpec`` they were parsed to."""
+
+    slot: SlotSpec | None = None
+
+
+def nested(kind: str) -> Any:
+    """Field of a ``Config`` that holds a slot: ``{name: KEY, ...}`` of that kind."""
+    return field(default_factory=dict, metadata={KIND: kind})
+
+
+def parse_slot(config: Mapping[str, Any], slot: str, kind: str = "") -> SlotSpec:
+    """Check ``config[slot]`` against the class it names, and those of slots inside it.
+
+    ``kind`` is the registry's kind where it is not the slot's name. Imports the classes, builds
+    nothing. Raises ``ConfigError`` with file, line and full key; ``UnknownName``; ``PluginError``.
+    """
+    config = config if isinstance(config, Config) else Config(config)
+    return _parse(config.get(slot), slot, kind or slot, config)
+
+
+def parse_nested(values: Mapping[str, Any], kind: str, key: str = "base") -> SlotSpec:
+    """The slot in a field that ``nested`` marks; one that was parsed before is not parsed again."""
+    if isinstance(values, Section) and values.slot is not None:
+        return values.slot
+    return _parse(values, key, kind, Config({}))
+
+
+def innermost(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section of the backbone that wraps none: ``values`` itself, or its base's base ..."""
+    while isinstance(values.get("base"), Mapping) and values["base"]:
+        values = values["base"]
+    return values
+
+
+def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: Config) -> Any:
+    """Make an instance of the dataclass ``schema`` from ``values``, which stand under ``key``.
+
+    Raises ``ConfigError`` with the full key, its line, and the nearest legal name.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        section = OmegaConf.create({key: OmegaConf.structured(schema)})
+        return OmegaConf.to_object(OmegaConf.merge(section, {key: dict(values)}))[key]
+    except OmegaConfBaseException as error:
+        full = str(error.full_key or key)
+        what = (error.msg or str(error)).splitlines()[0]
+        what = re.sub(r"Key '(.+)' not in '.+'\.", rf"'\1' is not a key of '{key}'.", what)
+        legal = ", ".join(schema.__dataclass_fields__)
+        raise ConfigError(
+            f"{full}: {what.rstrip('.')}" + ("" if what.endswith("?") else "."),
+            config.place(full),
+            f"Correct that key. Keys of '{key}': {legal}.",
+        ) from error
+    except WishboneError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{key}: {error}", config.place(key), "Correct the values of that slot."
+        ) from error
+
+
+def _parse(section: Any, key: str, kind: str, config: Config) -> SlotSpec:
+    if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
+        raise ConfigError(
+            f"'{key}' does not say which {kind} to use.",
+            config.place(key),
+            f"Write '{key.rpartition('.')[2]}: {{name: KEY}}'; 'wishbone plugins list' shows the"
+            " keys.",
+        )
+    cls = registry().get(kind, section["name"])
+    own = {name: value for name, value in section.items() if name not in HEADER}
+    parsed = structured(cls.Config, own, key, config)
+    values = {name: section[name] for name in HEADER if name in section} | asdict(parsed)
+    base = None
+    for name, inner_kind in _nested_fields(parsed):
+        inside = getattr(parsed, name)
+        # an empty 'weights' of a slot inside is none, as merging configurations leaves it
+        inside = {k: v for k, v in inside.items() if v or k != "weights"}
+        inner = _parse(inside, f"{key}.{name}", inner_kind, config)
+        with_slot = Section(inner.values)
+        with_slot.slot = inner
+        parsed, values[name] = replace(parsed, **{name: with_slot}), inner.values
+        base = inner if name == "base" else base
+    return SlotSpec(key, cls, parsed, values, config.place(key), base)
+
+
+def _nested_fields(parsed: Any) -> list[tuple[str, str]]:
+    """Names of the fields that hold slots, and the kinds of those."""
+    return [(part.name, part.metadata[KIND]) for part in fields(parsed) if KIND in part.metadata]

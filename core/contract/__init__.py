@@ -1,0 +1,1 @@
+"""Everything a plug-in imports: contracts, errors, tags and the atomic write."""

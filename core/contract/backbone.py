@@ -1,0 +1,186 @@
+"""The contract of a backbone, the part this library exists to exchange."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wishbone.core.contract.engines import eager_only
+from wishbone.core.contract.errors import CapabilityError
+from wishbone.core.contract.part import Part
+
+State = dict[str, Tensor]
+"""What a backbone remembers: flat names, batch first, plain tensors, so a file can hold it."""
+
+
+@dataclass(frozen=True)
+class Caps:
+    """What a backbone promises. A feature checks the promise before any weight is read."""
+
+    streaming: bool = True
+    """Gives the same numbers position by position as in one call."""
+    constant_state: bool = False
+    """Its state does not grow with the number of positions."""
+    varlen: bool = True
+    """Honours ``mask``: a masked position changes nothing."""
+    peft_targets: tuple[str, ...] = ()
+    """Name endings of the linear layers that adapters may wrap; empty means none."""
+
+
+class Backbone(Part, nn.Module):
+    """Vectors to vectors, left to right: the part this library exists to exchange.
+
+    ``tests/contract`` runs ``wishbone.core.testing`` on every registered name.
+    """
+
+    caps: ClassVar[Caps] = Caps()
+    width: int
+    """D of what goes in and of what comes out."""
+
+    @abstractmethod
+    def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
+        """The state before the first position. Recurrent parts are float32 whatever ``dtype``."""
+
+    @abstractmethod
+    def forward(
+        self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """x [B, T, D] -> y [B, T, D] and the state after the last position.
+
+        mask [B, T] is true at real positions; a masked one leaves the state as it was. ``state``
+        is never changed in place. One call with T equals any split of it into several calls.
+        """
+
+    def step_(self, x: Tensor, state: State) -> Tensor:
+        """x [B, 1, D] -> y [B, 1, D], the dictionary ``state`` updated in place.
+
+        The numbers are those of ``forward`` with one position. The tensors in ``state`` are the
+        step's to use: it may write into them or put others in their place, so read the entries
+        again after every step, and copy the tensors of a state that shall be continued twice. What
+        is written into the entries between two steps counts, as ``core/model/state_batch.py`` does with
+        rows. No gradient is promised.
+        """
+        y, after = self(x, state)
+        state.clear()
+        state.update(after)
+        return y
+
+    def plain(self) -> Backbone:
+        """The backbone without what was wrapped around it, on the same memory; by default itself.
+
+        Raises ``CapabilityError`` where it cannot be told apart any more.
+        """
+        return self
+
+    def choose_adapter(self, state: State, adapter: str) -> State:
+        """``state`` of sequences that go on with the adapter of that name, one of several.
+
+        Raises ``CapabilityError`` where there are none to choose from, ``UnknownName``.
+        """
+        raise CapabilityError(
+            f"There is an adapter '{adapter}' to be chosen, and {type(self).__name__} has none.",
+            "the backbone of this system",
+            "Use a backbone with 'adapters:', such as peft, or leave the choice out.",
+        )
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """Choose how ``step_`` computes from now on -> the engine used.
+
+        Names are in ``wishbone.core.contract.engines``. "auto" takes the fastest that this machine can have:
+        a C++ engine is built on the first use, once for a machine, with a line on standard error;
+        where that cannot be, it takes "eager" and says why, and raises nothing. Every engine keeps
+        the contract of ``step_``, takes any other's state, also in the middle of a sequence, and
+        may be called by several threads at once, each with a state of its own. Weights are read
+        now: call again after changing or moving them. "eager" undoes it. Raises
+        ``CapabilityError`` with the reason for a named engine that cannot be had here.
+        """
+        return eager_only(type(self).__name__, engine, weights)
+
+    def steps_narrow_state(self) -> bool:
+        """True where ``step_``, as ``accelerate`` chose it, takes recurrent parts in bfloat16.
+
+        It reads and writes them in that type and computes in float32 all the same. Elsewhere,
+        whoever stores them so widens them before a step.
+        """
+        return False
+
+    @abstractmethod
+    def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
+        """Exact bytes of one sequence's state after ``length`` positions, model of ``dtype``."""
+
+    @classmethod
+    @abstractmethod
+    def count_parameters(cls, config: Any) -> int:
+        """Parameters of a backbone built from ``config``, from a formula, building nothing."""
+
+    def flops_per_position(self, context: int = 0) -> int:
+        """Multiplications and additions of one decoding step after ``context`` positions."""
+        return 2 * sum(p.numel() for p in self.parameters() if p.ndim > 1)
+
+    def training_form(self) -> str:
+        """Which form ``forward`` takes in training on this device, in words; empty if one only."""
+        return ""
+
+    def shardable(self) -> Sequence[nn.Module]:
+        """Modules whose parameters are gathered one module at a time when processes share them out.
+
+        None lies inside another, and ``forward`` calls each as a module, because that is when its
+        parameters are gathered. The default is the whole backbone in one; a stack names its layers.
+        """
+        return [self]
+
+    def mixers(self) -> Sequence[nn.Module]:
+        """The modules through which positions see each other, one a layer, in order; () for none.
+
+        ``forward`` calls each once, as a module, with x [B, T, D] first; y [B, T, D] is what it
+        returns, or the first of what it returns. Distillation listens there and nothing else does.
+        """
+        return ()
+
+    def inherit(self, other: Backbone) -> None:
+        """Take over what ``other``, trained, has in common with this one before a training.
+
+        By default tensors of the same name and shape; a backbone made to take another's place
+        knows better.
+        """
+        theirs, mine = other.state_dict(), self.state_dict()
+        common = {n: t for n, t in theirs.items() if n in mine and mine[n].shape == t.shape}
+        self.load_state_dict(common, strict=False)
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for AdamW. The default decays matrices and leaves vectors alone."""
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.ndim <= 1]
+        return [
+            {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": vectors, "lr": learning_rate, "weight_decay": 0.0},
+        ]
+
+
+def require_caps(
+    backbone: Backbone | type[Backbone],
+    feature: str,
+    *capabilities: str,
+    key: str = "",
+    do: str = "Choose another backbone, or leave that feature out.",
+) -> None:
+    """Check the promises a feature relies on: the one way in which features ask for them.
+
+    ``wishbone.core.system.spec.require`` asks the class that a configuration names, before anything is
+    built. ``feature``, ``key``, the backbone's name, and ``do`` are for the error. Raises
+    ``CapabilityError`` for the first of ``capabilities``, fields of ``Caps``, that is not promised.
+    """
+    cls = backbone if isinstance(backbone, type) else type(backbone)
+    for capability in capabilities:
+        if not getattr(backbone.caps, capability):
+            name = f"backbone '{key}'" if key else cls.__name__
+            raise CapabilityError(
+                f"{feature} needs '{capability}', and {name} does not promise it.",
+                f"caps of {cls.__module__}:{cls.__name__}",
+                do,
+            )

@@ -1,0 +1,46 @@
+"""How a decoding step can be computed: the names that ``accelerate`` of a part takes."""
+
+from __future__ import annotations
+
+from wishbone.core.contract.errors import CapabilityError, UsageError
+
+ENGINES = ("auto", "eager", "compiled", "native", "graph")
+"""The fastest on this CPU that needs no ``torch.compile``; plain PyTorch; ``torch.compile``; a C++
+extension for the CPU; a CUDA graph."""
+
+WEIGHTS = ("float32", "bfloat16", "int8")
+"""How a step reads its matrices; int8 has one scale for every row. "float32" means as they are."""
+
+
+def parse_engine(text: str, where: str = "--engine") -> tuple[str, str]:
+    """Read "NAME" or "NAME:WEIGHTS" -> both. Raises ``UsageError`` for names that are not known."""
+    engine, _, weights = text.partition(":")
+    weights = weights or "float32"
+    if engine not in ENGINES or weights not in WEIGHTS:
+        raise UsageError(
+            f"'{text}' is not an engine.",
+            where,
+            f"Write NAME or NAME:WEIGHTS. Names: {', '.join(ENGINES)}; "
+            f"weights: {', '.join(WEIGHTS)}.",
+        )
+    return engine, weights
+
+
+def eager_only(part: str, engine: str, weights: str) -> str:
+    """What a part without engines of its own answers; ``part`` is the name of its class.
+
+    Raises ``CapabilityError`` for anything but plain PyTorch on the weights as they are.
+    """
+    if engine in ("auto", "eager") and weights == "float32":
+        return "eager"
+    raise unavailable(part, engine, weights, "it only runs as plain PyTorch")
+
+
+def unavailable(part: str, engine: str, weights: str, reason: str) -> CapabilityError:
+    """The error for an engine that cannot be had; ``reason`` completes the first sentence."""
+    known = f"Engines: {', '.join(ENGINES)}; weights: {', '.join(WEIGHTS)}."
+    return CapabilityError(
+        f"{part} cannot use the engine '{engine}' with {weights} weights here: {reason}.",
+        f"accelerate('{engine}', '{weights}')",
+        f"Use 'auto', or 'eager' with float32 weights. {known}",
+    )

@@ -1,0 +1,43 @@
+"""The contract of a head: the table of codes, read in both directions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from wishbone.core.contract.engines import eager_only
+from wishbone.core.contract.part import Part
+
+
+class Head(Part, nn.Module):
+    """The table of codes, read in both directions.
+
+    Built as ``Head(config, width=D, codes=CodeSpace, extra=E)``: each codebook has
+    X = codes.size + E ids, the last E being the layout's own (end, fill, ...).
+    """
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [..., Q] -> vectors [..., D], summed over codebooks."""
+
+    @abstractmethod
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden [..., D] -> logits [..., Q, X]."""
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """As ``Backbone.accelerate``, for the call on one position without gradient."""
+        return eager_only(type(self).__name__, engine, weights)
+
+    @property
+    def independent(self) -> bool:
+        """True where ``forward`` gives the logits of all codebooks at once, as ``sample`` here."""
+        return type(self).sample is Head.sample
+
+    def sample(self, hidden: Tensor, pick: Callable[[Tensor, int], int]) -> tuple[int, ...]:
+        """hidden [D] -> one id per codebook; ``pick(logits [X], codebook)`` chooses each.
+
+        A head whose codebooks depend on each other (a depth transformer) overrides this.
+        """
+        return tuple(pick(logits, q) for q, logits in enumerate(self(hidden)))

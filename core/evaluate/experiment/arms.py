@@ -1,0 +1,301 @@
+"""The arms of an A/B: which systems, trained how often, and at which levels of which factors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.config.compose import Config
+from wishbone.core.contract.errors import ConfigError
+from wishbone.core.system.spec import read
+
+
+@dataclass
+class Trainings:
+    """What ``train:`` of an A/B file may say: one recipe for all arms, and what varies in it."""
+
+    base: str = ""
+    """Recipe of every training; ``{factor}`` in it stands for the arm's level."""
+    set: dict[str, Any] = field(default_factory=dict)
+    """What all trainings change in their recipe."""
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    """Training seeds: so many checkpoints each arm has."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One set of weights that speaks."""
+
+    key: str
+    """The arm's name, with ``.1``, ``.2``, ... behind it where the arm has several."""
+    config: Config
+    """Resolved."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of the comparison."""
+
+    key: str
+    system: str
+    """What the A/B file calls it."""
+    config: Config
+    """Resolved; of the first checkpoint where there are several."""
+    others: tuple[Config, ...] = ()
+    """Of the further checkpoints: the same system, trained with other seeds."""
+    levels: Mapping[str, str] = field(default_factory=dict)
+    """Factor -> level, where arms are cells of a table."""
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """All sets of weights of this arm."""
+        if not self.others:
+            return [Checkpoint(self.key, self.config)]
+        configs = (self.config, *self.others)
+        return [Checkpoint(f"{self.key}.{n}", config) for n, config in enumerate(configs, 1)]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training that an arm needs."""
+
+    key: str
+    """The arm's name and the number of the seed, so that seeds can be added later."""
+    recipe: str | Path
+    overrides: list[str]
+    folder: Path
+
+    @property
+    def export(self) -> Path:
+        """What the training leaves when it is done."""
+        return self.folder / "export"
+
+    @property
+    def done(self) -> bool:
+        """Whether it is."""
+        return (self.export / "config.yaml").is_file()
+
+
+def named_arms(said: Mapping[str, Any], folder: Path, values: Config) -> list[Arm]:
+    """Arms that an A/B file lists under ``arms``; ``folder`` is that file's."""
+    arms = [_arm(key, value, folder, values) for key, value in said.items()]
+    counts = {len(arm.checkpoints) for arm in arms}
+    if len(counts) > 1:
+        listed = ", ".join(f"{arm.key}: {len(arm.checkpoints)}" for arm in arms)
+        raise ConfigError(
+            f"The arms have different numbers of checkpoints ({listed}).",
+            values.place("arms"),
+            "Give every arm as many, or one.",
+        )
+    return arms
+
+
+def _arm(key: str, value: Any, folder: Path, values: Config) -> Arm:
+    value = {"system": value} if isinstance(value, str) else value
+    place = values.place(f"arms.{key}")
+    known = {"system", "systems", "set", "levels"}
+    if (
+        not isinstance(value, dict)
+        or set(value) - known
+        or ("system" in value) == ("systems" in value)
+    ):
+        raise ConfigError(
+            f"The arm '{key}' does not say which system it is.",
+            place,
+            "Write a system's name, or '{system: NAME, set: [key=value]}'; several trainings of "
+            "one system are '{systems: [FOLDER, FOLDER, ...]}'.",
+        )
+    names = [str(name) for name in value.get("systems") or [value.get("system")]]
+    overrides = [str(word) for word in value.get("set") or []]
+    configs = [read(_beside(name, folder), overrides) for name in names]
+    _need_same(key, configs, place)
+    levels = {str(k): str(v) for k, v in (value.get("levels") or {}).items()}
+    return Arm(str(key), ", ".join(names), configs[0], tuple(configs[1:]), levels)
+
+
+def _beside(name: str, folder: Path) -> str | Path:
+    """A file or a trained folder beside the A/B file, or the name as it is."""
+    near = [folder / name, folder / f"{name}.yaml", folder / name / "config.yaml"]
+    return next((path for path in near if path.is_file()), name)
+
+
+def _need_same(key: str, configs: Sequence[Config], place: str) -> None:
+    """Checkpoints of one arm differ in their weights and in nothing else."""
+    first = {k: v for k, v in configs[0].items() if k != "weights"}
+    for number, config in enumerate(configs[1:], 2):
+        differ = [k for k in {*first, *config} - {"weights"} if first.get(k) != config.get(k)]
+        if differ:
+            raise ConfigError(
+                f"Checkpoint {number} of '{key}' is another system: {', '.join(sorted(differ))}.",
+                place,
+                "List trainings of one system that differ in their seed alone.",
+            )
+
+
+def crossed_arms(
+    factors: Mapping[str, Any],
+    train: Trainings,
+    folder: Path,
+    values: Config,
+    trained: Path | None,
+) -> list[Arm]:
+    """One arm for every combination of levels, with the checkpoints of its trainings.
+
+    The configuration is that of the finished training, and of its recipe where there is none yet.
+    """
+    from wishbone.core.train.recipe import read_recipe
+
+    _check_factors(factors, train, values)
+    arms = []
+    for levels in _combinations(factors):
+        configs = []
+        for each in trainings_of(levels, factors, train, folder, trained or Path()):
+            if each.done:
+                _need_recipe(each)
+                configs.append(read(each.export))
+            else:
+                untrained = read_recipe(each.recipe, each.overrides)[1]
+                configs.append(Config({**untrained, "weights": str(each.export.absolute())}))
+        key = "-".join(levels.values())
+        # what one training leaves out of its configuration, another must not have
+        _need_same(key, configs, values.place("train"))
+        arms.append(Arm(key, _base(train, levels), configs[0], tuple(configs[1:]), levels))
+    return arms
+
+
+def all_trainings(
+    factors: Mapping[str, Any], train: Trainings, folder: Path, trained: Path
+) -> list[Training]:
+    """Every training of the experiment: all arms with the first seed, then with the second, ..."""
+    found = [
+        trainings_of(levels, factors, train, folder, trained) for levels in _combinations(factors)
+    ]
+    return [each for row in zip(*found, strict=True) for each in row]
+
+
+def trainings_of(
+    levels: Mapping[str, str],
+    factors: Mapping[str, Any],
+    train: Trainings,
+    folder: Path,
+    trained: Path,
+) -> list[Training]:
+    """The trainings of one arm, a seed each."""
+    key = "-".join(levels.values())
+    said = flattened(train.set)
+    for factor, level in levels.items():
+        said |= flattened(factors[factor][level] or {})
+    base = _base(train, levels)
+    made = []
+    for number, seed in enumerate(train.seeds, 1):
+        name = f"{key}.{number}"
+        run = trained / name
+        words = said | {"seed": seed, "out": str(run)}
+        overrides = [f"{k}={json.dumps(v)}" for k, v in words.items()]
+        made.append(Training(name, _beside(base, folder), overrides, run))
+    return made
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _base(train: Trainings, levels: Mapping[str, str]) -> str:
+    base = train.base
+    for factor, level in levels.items():
+        base = base.replace(f"{{{factor}}}", level)
+    return base
+
+
+def _combinations(factors: Mapping[str, Any]) -> list[dict[str, str]]:
+    names = list(factors)
+    if not names:
+        return []
+    return [dict(zip(names, each, strict=True)) for each in product(*(factors[n] for n in names))]
+
+
+def _check_factors(factors: Mapping[str, Any], train: Trainings, values: Config) -> None:
+    for name, levels in factors.items():
+        if not isinstance(levels, Mapping) or len(levels) < 2:
+            raise ConfigError(
+                f"The factor '{name}' does not have two levels.",
+                values.place(f"factors.{name}"),
+                "Write 'NAME: {LEVEL: {key: value}, LEVEL: {}}' with what each changes.",
+            )
+        for level, said in levels.items():
+            if said is not None and not isinstance(said, Mapping):
+                raise ConfigError(
+                    f"The level '{level}' of '{name}' does not say what it changes.",
+                    values.place(f"factors.{name}.{level}"),
+                    "Write keys of the training's recipe, or {} where the base has it all.",
+                )
+    if not train.base:
+        raise ConfigError(
+            "'factors' makes arms by training them, and 'train' names no recipe.",
+            values.place("train"),
+            "Write 'train: {base: RECIPE}', or list trained systems under 'arms'.",
+        )
+    if not train.seeds or len(set(train.seeds)) < len(train.seeds):
+        raise ConfigError(
+            f"{train.seeds} are not seeds of different trainings.",
+            values.place("train.seeds"),
+            "Write different numbers, such as [1, 2, 3].",
+        )
+
+
+def _need_recipe(training: Training) -> None:
+    """Raise ``ConfigError`` when a finished training followed another recipe than this one."""
+    from wishbone.core.train.recipe import RUNNING, as_saved, read_recipe
+
+    path = training.export / "provenance.json"
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["notes"]["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before = None
+    recipe, system = read_recipe(training.recipe, training.overrides)
+    now = as_saved(recipe)
+    keys = [key for key in now if key not in (*RUNNING, "system")]
+    differ = [k for k in keys if before is None or k in before and before[k] != now[k]]
+    made, meant = read(training.export), dict(system)
+    slots = [k for k in ("tokenizer", "layout", "backbone", "head") if made.get(k) != meant.get(k)]
+    if differ or slots:
+        raise ConfigError(
+            f"The training '{training.key}' is done, with other {', '.join([*differ, *slots])}.",
+            str(training.folder),
+            "Choose another --out, or remove that training to have it made again.",
+        )
+
+
+def factor_levels(arms: Sequence[Arm], place: str) -> dict[str, list[str]]:
+    """Factor -> its levels in order of appearance; empty when the arms name none.
+
+    Raises ``ConfigError`` unless there is one arm for every combination.
+    """
+    factors: dict[str, list[str]] = {}
+    for arm in arms:
+        for factor, level in arm.levels.items():
+            known = factors.setdefault(factor, [])
+            known += [] if level in known else [level]
+    if not factors:
+        return {}
+    wanted = [tuple(each) for each in product(*factors.values())]
+    got = [tuple(arm.levels.get(factor, "") for factor in factors) for arm in arms]
+    if sorted(wanted) != sorted(got):
+        missing = [" and ".join(each) for each in wanted if each not in got]
+        raise ConfigError(
+            f"The levels of the arms make no complete table; missing: {'; '.join(missing) or '-'}.",
+            place,
+            "Give one arm for every combination of levels, or leave 'levels' out.",
+        )
+    return factors

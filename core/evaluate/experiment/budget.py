@@ -1,0 +1,127 @@
+"""What each arm costs before it says a word: a comparison of unequal budgets answers little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from wishbone.core.evaluate.experiment.arms import Arm
+from wishbone.core.evaluate.experiment.config_diff import provenance
+from wishbone.core.system.system import System
+
+SECONDS = (1, 10, 60)
+"""Lengths of audio at which state and work are stated."""
+TOLERANCE = 0.01
+"""Share by which parameter counts may differ and still be called equal."""
+
+
+def budget(arm: Arm, system: System) -> dict[str, Any]:
+    """Sizes, work and memory of one arm, from its formulas and its provenance."""
+    model, codes = system.model, system.decoder.codes
+    backbone, head = model.backbone, model.head
+    tables = count(model) - count(backbone) - count(head)
+    rows = codes.codebooks * (codes.size + system.layout.extra)
+    notes = provenance(arm).get("notes") or {}
+    recipe = notes.get("recipe") or {}
+    hours = notes.get("hours")
+    return {
+        "backbone": arm.config["backbone"]["name"],
+        "engine": model.engine,
+        "parameters": count(model),
+        "parameters_backbone": count(backbone),
+        "parameters_head": count(head),
+        "parameters_tables": tables,
+        "parameters_decoder": count(system.decoder),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        # the output layer reads every row for every code frame; the decoder is the same for all
+        "flops_per_second": {
+            str(s): round(
+                codes.rate
+                * (backbone.flops_per_position(round(s * codes.rate)) + 2 * backbone.width * rows)
+            )
+            for s in SECONDS
+        },
+        "state_bytes": {
+            str(s): backbone.state_bytes(round(s * codes.rate), dtype=model.dtype) for s in SECONDS
+        },
+        "trained_parameters": notes.get("trained_parameters"),
+        "training_minutes": notes.get("minutes"),
+        "training_hours": hours,
+        "training_codes": round(hours * 3600 * codes.rate) if hours else None,
+        "training_steps": notes.get("steps"),
+        "training_positions": _product(notes.get("steps"), recipe.get("batch_positions")),
+        "held_out_loss": notes.get("held_out_loss"),
+    }
+
+
+def unmatched(budgets: Mapping[str, Mapping[str, Any]]) -> str:
+    """One sentence naming the arms whose sizes differ too much, or ""."""
+    sizes = {key: int(each["parameters"]) for key, each in budgets.items()}
+    base_key, base = next(iter(sizes.items()))
+    off = {key: size / base - 1 for key, size in sizes.items() if abs(size / base - 1) > TOLERANCE}
+    if not off:
+        return ""
+    listed = ", ".join(f"{key} {share:+.1%}" for key, share in off.items())
+    return f"Parameter counts differ from {base_key}'s by more than {TOLERANCE:.0%}: {listed}."
+
+
+def count(module: nn.Module) -> int:
+    """Parameters of a module, each counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def rows(budgets: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """The table for people: (what, one cell for each arm)."""
+
+    def line(title: str, read: Any) -> tuple[str, list[str]]:
+        return title, [read(each) for each in budgets]
+
+    result = [
+        line("backbone", lambda b: str(b["backbone"])),
+        # results from before engines were chosen are plain PyTorch's
+        line("engine of the decoding steps", lambda b: str(b.get("engine") or "eager")),
+        line("parameters", lambda b: f"{b['parameters'] / 1e6:.3f} M"),
+        line("... of the backbone", lambda b: f"{b['parameters_backbone'] / 1e6:.3f} M"),
+        line("... of the decoder (shared)", lambda b: f"{b['parameters_decoder'] / 1e6:.3f} M"),
+    ]
+    for s in SECONDS:
+        result.append(
+            line(
+                f"operations for a second of audio, {s} s in",
+                lambda b, s=s: f"{b['flops_per_second'][str(s)] / 1e6:,.0f} M",
+            )
+        )
+    for s in SECONDS:
+        result.append(line(f"state after {s} s", lambda b, s=s: size(b["state_bytes"][str(s)])))
+    return result + [
+        line("numbers stored as", lambda b: str(b["dtype"])),
+        line("parameters that were trained", lambda b: _thousands(b.get("trained_parameters"))),
+        line("minutes of training", lambda b: str(b.get("training_minutes") or "unknown")),
+        line("speech codes in the training data", lambda b: _thousands(b["training_codes"])),
+        line("training steps", lambda b: _thousands(b["training_steps"])),
+        line("positions seen, padding included", lambda b: _thousands(b["training_positions"])),
+        line("held-out loss", lambda b: f"{b['held_out_loss']:.3f}" if _known(b) else "unknown"),
+    ]
+
+
+def size(count_: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB"):
+        if count_ < 1024:
+            return f"{count_:,.0f} {unit}" if unit == "B" else f"{count_:,.1f} {unit}"
+        count_ /= 1024
+    return f"{count_:,.2f} GiB"
+
+
+def _known(each: Mapping[str, Any]) -> bool:
+    return isinstance(each.get("held_out_loss"), int | float)
+
+
+def _thousands(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "unknown"
+
+
+def _product(one: Any, other: Any) -> int | None:
+    return one * other if isinstance(one, int) and isinstance(other, int) else None

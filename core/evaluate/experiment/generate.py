@@ -1,0 +1,126 @@
+"""Making the recordings: one item, timed, and the order in which the arms take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile
+import torch
+
+from wishbone.core.contract.atomic import replacing
+from wishbone.core.evaluate.experiment.plan import Plan, Prompt
+from wishbone.core.evaluate.measure.clips import failure
+from wishbone.core.speak.pipeline import Utterance, stream
+from wishbone.core.system.system import System
+
+if TYPE_CHECKING:
+    from wishbone.core.speak.server import Server
+
+PATIENCE = 120.0
+"""Seconds after which an item is given up, unless somebody asks for more."""
+WARM_UP = "This sentence is spoken before anything is measured."
+
+
+def speak(
+    system: System,
+    text: str,
+    seed: int,
+    voice: str | None = None,
+    patience: float = PATIENCE,
+    server: Server | None = None,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """One item: how it went, and its audio [S]; in a batch with others where there is a server.
+
+    An error of the system is a result like any other: it is written down, not raised.
+    """
+    record: list[Utterance] = []
+    chunks: list[torch.Tensor] = []
+    arrived: list[float] = []
+    error = ""
+    begin = perf_counter()
+    try:
+        for chunk in (
+            server.stream(text, voice, seed, record)
+            if server
+            else stream(system, text, voice, seed, record)
+        ):
+            if len(chunk):
+                chunks.append(chunk)
+                arrived.append(perf_counter() - begin)
+            if perf_counter() - begin > patience:
+                error = "took too long"
+                break
+    except Exception as caught:  # a failed item is data
+        error = f"{type(caught).__name__}: {caught}"
+    spent = perf_counter() - begin
+    audio = torch.cat(chunks).float().numpy() if chunks else np.zeros(0, np.float32)
+    rate = system.decoder.sample_rate
+    codes = sum(len(utterance.codes) for utterance in record)
+    failed = "error" if error else failure(audio, rate, text)
+    if not failed and any(utterance.reason == "length" for utterance in record):
+        failed = "never stopped"
+    row: dict[str, Any] = {
+        "seed": seed,
+        "made": round(spent, 4),
+        "seconds": round(len(audio) / rate, 4),
+        "codes": codes,
+        "cut_words": sum(utterance.cut_words for utterance in record),
+        "engine": system.model.engine,
+        "failure": failed,
+        "error": error,
+    }
+    if len(audio) and not error:
+        row |= {
+            "rtf": spent / (len(audio) / rate),
+            "first_audio": 1000 * arrived[0],
+            "token_rate": codes / spent,
+            "stall": round(1000 * _stall(chunks, arrived, rate), 2),
+        }
+    return row, np.nan_to_num(audio)
+
+
+def warm_up(systems: dict[str, System], voice: str | None) -> None:
+    """One sentence from every arm, unmeasured: the first call pays for caches and lazy imports.
+
+    Sets PyTorch to one CPU thread: steps of small models are too short to share, two threads on a
+    busy machine mostly wait for each other, and results must not depend on the number of cores.
+    """
+    torch.set_num_threads(1)
+    for system in systems.values():
+        speak(system, WARM_UP, 0, voice)
+
+
+def schedule(plan: Plan) -> Iterator[tuple[Prompt, int, str]]:
+    """Prompt, repeat and checkpoint of every item in order.
+
+    They take turns forwards and backwards (ABBA), so that a machine that slows down or warms
+    up does so for all of them.
+    """
+    keys = [checkpoint.key for checkpoint in plan.checkpoints]
+    turn = 0
+    for repeat in range(plan.seeds):
+        for prompt in plan.prompts:
+            for key in keys if turn % 2 == 0 else reversed(keys):
+                yield prompt, repeat, key
+            turn += 1
+
+
+def write(path: Path, audio: np.ndarray, rate: int) -> None:
+    """A FLAC file of 16 bits; none for no audio, which FLAC cannot hold."""
+    if not len(audio):
+        return
+    with replacing(path) as temporary:
+        soundfile.write(temporary, np.clip(audio, -1, 1), rate, format="FLAC", subtype="PCM_16")
+
+
+def _stall(chunks: Sequence[torch.Tensor], arrived: Sequence[float], rate: int) -> float:
+    """Seconds of silence a listener hears who plays each chunk as it comes."""
+    late, played = 0.0, 0.0
+    for chunk, when in zip(chunks, arrived, strict=True):
+        late = max(late, when - arrived[0] - played)
+        played += len(chunk) / rate
+    return late

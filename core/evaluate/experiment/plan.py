@@ -1,0 +1,326 @@
+"""What an A/B compares: the file that describes it, read and checked before anything is built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.config.compose import Config, bundled, compose, weights_folder
+from wishbone.core.config.schema import innermost, structured
+from wishbone.core.contract.engines import parse_engine
+from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.metric import MetricInfo, ModelMetric
+from wishbone.core.evaluate.experiment.arms import (
+    Arm,
+    Checkpoint,
+    Training,
+    Trainings,
+    all_trainings,
+    crossed_arms,
+    factor_levels,
+    named_arms,
+)
+from wishbone.core.evaluate.measure.clips import read_lines
+from wishbone.core.evaluate.statistics.metrics import (
+    choose,
+    choose_listening,
+    metric_class,
+    needs_reference,
+)
+
+__all__ = ["Arm", "Experiment", "Plan", "Prompt", "read_plan", "seed_of", "weights_hash"]
+
+QUICK = 6
+"""Prompts of ``--quick``: enough to see that everything works, and nothing else."""
+
+
+@dataclass
+class Experiment:
+    """What the YAML file of an A/B may say."""
+
+    about: str = ""
+    """A sentence for people."""
+    arms: dict[str, Any] = field(default_factory=dict)
+    """Name -> a system (name or path), or ``{system: ..., set: [key=value, ...]}``, or several
+    trainings of one: ``{systems: [FOLDER, ...]}``. ``levels: {FACTOR: LEVEL}`` says which cell of
+    a table an arm is. The first is the baseline that the others are compared with."""
+    factors: dict[str, Any] = field(default_factory=dict)
+    """Instead of ``arms``: factor -> level -> what it changes in the recipe of ``train``. There is
+    one arm for every combination, and the first level of each makes the baseline."""
+    train: Trainings = field(default_factory=Trainings)
+    """How the arms of ``factors`` are trained."""
+    vary: list[str] = field(default_factory=lambda: ["backbone"])
+    """Keys of the system that may differ; weights differ with them. All else must be equal."""
+    prompts: str = "prompts-en.txt"
+    """File of sentences, one a line; looked for beside the YAML file, then among the bundled."""
+    limit: int = 0
+    """Only the first so many prompts; 0 means all."""
+    seeds: int = 1
+    """How often each arm speaks each prompt."""
+    seed: int = 1
+    """Every item's seed follows from this and its prompt, and is the same for all arms."""
+    metrics: list[Any] = field(default_factory=list)
+    """Metrics beside the usual ones: keys of the registry, or ``{name: KEY, ...options}``."""
+    margins: dict[str, float] = field(default_factory=dict)
+    """Metric -> largest difference that counts as equivalent."""
+    voice: str = ""
+    """Voice of all arms; empty means each system's own."""
+    engine: str = "auto"
+    """How all arms compute their decoding steps, NAME or NAME:WEIGHTS: "auto" is the fastest that
+    all of them can have on this machine, "eager" plain PyTorch."""
+    reference: str = ""
+    """Folder of the same prompts spoken by the voice that is imitated: what the metrics say of it
+    is shown beside the arms, and likeness is measured against it."""
+    held_out: Any = ""
+    """Token data that no arm was trained on, one path or several: losses and the binding gap of
+    every checkpoint are measured on it. Empty measures neither."""
+    held_out_limit: int = 100
+    """Utterances of it at most."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A sentence to speak."""
+
+    key: str
+    """Its line in the file, from 0, three digits."""
+    text: str
+
+
+@dataclass
+class Plan:
+    """Everything that decides the result of an A/B."""
+
+    name: str
+    about: str
+    arms: list[Arm]
+    prompts: list[Prompt]
+    seeds: int
+    seed: int
+    vary: list[str]
+    metrics: dict[str, MetricInfo]
+    """Metrics of spoken items, in the order of the tables."""
+    voice: str | None
+    reference: Path | None
+    quick: bool
+    held_out: list[Path] = field(default_factory=list)
+    held_out_limit: int = 100
+    listening: dict[str, MetricInfo] = field(default_factory=dict)
+    """What is measured on ``held_out``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Metric -> instance of its ``Config``, for those that an A/B file adds."""
+    factors: dict[str, list[str]] = field(default_factory=dict)
+    """Factor -> levels; empty when arms are no cells of a table."""
+    trainings: list[Training] = field(default_factory=list)
+    """What the arms have to be trained by, in order; empty when they are given."""
+    engine: str = "auto"
+    """The engine that all arms are asked for, as in ``Experiment``."""
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """Every set of weights that speaks, in the order of the arms."""
+        return [checkpoint for arm in self.arms for checkpoint in arm.checkpoints]
+
+    @property
+    def used(self) -> list[str]:
+        """Keys of the metrics that are measured: without a reference, none that needs one."""
+        return [
+            key
+            for key in (*self.listening, *self.metrics)
+            if self.reference is not None or not needs_reference(key)
+        ]
+
+    def seed_of(self, prompt: Prompt, repeat: int) -> int:
+        """Seed of one item: from the base seed and the prompt, not from its place in the run."""
+        return seed_of(self.seed, prompt, repeat)
+
+    def fingerprint(self) -> str:
+        """Changes with anything that changes an item, so that a run is only resumed as itself.
+
+        The number of prompts is left out: a larger run may go on from a smaller one. So are their
+        texts, from which the seed of each item follows: a changed prompt is spoken again.
+        """
+        said = {
+            "arms": {each.key: dict(each.config) for each in self.checkpoints},
+            "weights": {each.key: weights_hash(each.config) for each in self.checkpoints},
+            "seed": self.seed,
+            "voice": self.voice,
+            "reference": self._reference_files(),
+        }
+        if self.engine != "eager":
+            # not said before engines could be chosen, when all runs were eager
+            said["engine"] = self.engine
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _reference_files(self) -> list[tuple[str, int]]:
+        if self.reference is None:
+            return []
+        return sorted((p.name, p.stat().st_size) for p in self.reference.iterdir() if p.is_file())
+
+
+def seed_of(base: int, prompt: Prompt, repeat: int) -> int:
+    """Seed of one item, below 2^31: from the base seed and the prompt, not from the run."""
+    words = f"{base}/{prompt.key}/{prompt.text}/{repeat}"
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big") >> 1
+
+
+def read_plan(
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    prompts: int | None = None,
+    seeds: int | None = None,
+    quick: bool = False,
+    trained: Path | None = None,
+    engine: str | None = None,
+) -> Plan:
+    """Read an A/B file. ``prompts``, ``seeds`` and ``engine`` replace its own.
+
+    ``trained`` is the folder of the trainings that its ``train:`` asks for; without one the arms
+    are as they will be when they are trained. Raises ``ConfigError``.
+    """
+    values = compose(name_or_path, overrides, kind="ab")
+    places = {f"ab.{key}": place for key, place in values.places.items()}
+    said: Experiment = structured(Experiment, values, "ab", Config(values, values.path, places))
+    _check(said, values)
+    parse_engine(engine := engine or said.engine, values.place("engine"))
+    folder = values.path.parent if values.path else Path()
+    lines = read_lines(_find(said.prompts, folder, values.place("prompts")))
+    limit = QUICK if quick and prompts is None else (prompts or said.limit or len(lines))
+    if limit > len(lines):
+        raise ConfigError(
+            f"{limit} prompts are wanted and the file has {len(lines)}.",
+            values.place("prompts"),
+            "Ask for fewer, or name a longer file under 'prompts'.",
+        )
+    reference = _find(said.reference, folder, values.place("reference")) if said.reference else None
+    if said.factors:
+        arms = crossed_arms(said.factors, said.train, folder, values, trained)
+    else:
+        arms = named_arms(said.arms, folder, values)
+    options = _added_metrics(said, values)
+    held_out = [said.held_out] if isinstance(said.held_out, str) else list(said.held_out)
+    return Plan(
+        name=values.path.stem if values.path else "ab",
+        about=said.about,
+        arms=arms,
+        prompts=[Prompt(f"{i:03d}", text) for i, text in enumerate(lines[:limit])],
+        seeds=seeds or said.seeds,
+        seed=said.seed,
+        vary=said.vary,
+        metrics=choose(said.margins, options),
+        voice=said.voice or None,
+        reference=reference,
+        quick=quick,
+        held_out=[_data(name, folder, values.place("held_out")) for name in held_out if name],
+        held_out_limit=said.held_out_limit,
+        listening=choose_listening(said.margins, options) if any(held_out) else {},
+        options=options,
+        factors=factor_levels(arms, values.place("arms")),
+        trainings=all_trainings(said.factors, said.train, folder, trained) if trained else [],
+        engine=engine,
+    )
+
+
+def _added_metrics(said: Experiment, values: Config) -> dict[str, Any]:
+    """Key -> options of the metrics under ``metrics``. Raises ``ConfigError``."""
+    options: dict[str, Any] = {}
+    place = values.place("metrics")
+    for entry in said.metrics:
+        section = {"name": entry} if isinstance(entry, str) else entry
+        if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
+            raise ConfigError(
+                f"'{entry}' does not say which metric to use.",
+                place,
+                "Write 'metrics: [KEY]', or '[{name: KEY, OPTION: VALUE}]'.",
+            )
+        key = section["name"]
+        cls = metric_class(key)
+        if needs_reference(key) and not said.reference:
+            raise ConfigError(
+                f"The metric '{key}' compares with recordings, and there are none.",
+                place,
+                "Write 'reference: FOLDER' with recordings of the same prompts.",
+            )
+        if issubclass(cls, ModelMetric) and not said.held_out:
+            raise ConfigError(
+                f"The metric '{key}' is measured on held-out token data, and there is none.",
+                place,
+                "Write 'held_out: FOLDER'.",
+            )
+        fields = {name: value for name, value in section.items() if name != "name"}
+        options[key] = structured(cls.Config, fields, key, values)
+    return options
+
+
+def weights_files(config: Config) -> list[Path]:
+    """Files of weights that a system reads, in a fixed order."""
+    named = [config.get("weights"), *(v.get("weights") for v in config.values() if _is_slot(v))]
+    named.append(innermost(config.get("backbone") or {}).get("weights"))
+    folders = dict.fromkeys(weights_folder(name) for name in named if name)
+    return [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+
+
+def weights_hash(config: Config) -> dict[str, str]:
+    """Folder and name of every file of weights -> SHA-256 of what it holds."""
+    found = {}
+    for file in weights_files(config):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        found[f"{file.parent.name}/{file.name}"] = digest
+    return found
+
+
+def _is_slot(value: Any) -> bool:
+    return isinstance(value, dict) and "name" in value
+
+
+def _check(said: Experiment, values: Config) -> None:
+    if said.arms and said.factors:
+        raise ConfigError(
+            "Both 'arms' and 'factors' say what is compared.",
+            values.place("factors"),
+            "Keep one of them; cells of a table can be listed under 'arms' with 'levels'.",
+        )
+    if len(said.arms) < 2 and not said.factors:
+        raise ConfigError(
+            f"An A/B needs at least two arms, and this has {len(said.arms)}.",
+            values.place("arms"),
+            "Write 'arms: {one: SYSTEM, other: SYSTEM}'.",
+        )
+    names = [*said.arms, *(level for levels in said.factors.values() for level in levels or ())]
+    for key in names:
+        if not str(key).replace("-", "").replace("_", "").isalnum() or key == "reference":
+            raise ConfigError(
+                f"'{key}' cannot be the name of an arm.",
+                values.place(f"arms.{key}"),
+                "Use letters, digits and hyphens; 'reference' has a meaning of its own.",
+            )
+    for key in ("limit", "seeds", "seed", "held_out_limit"):
+        if getattr(said, key) < (0 if key in ("limit", "seed") else 1):
+            raise ConfigError(
+                f"'{key}' is {getattr(said, key)}.", values.place(key), "Write a larger number."
+            )
+
+
+def _find(name: str, folder: Path, place: str) -> Path:
+    for path in (folder / name, bundled() / "ab" / name, Path(name)):
+        if path.exists():
+            return path
+    raise ConfigError(
+        f"There is no '{name}'.", place, "Give a path beside the A/B file, or a bundled name."
+    )
+
+
+def _data(name: Any, folder: Path, place: str) -> Path:
+    """A file or folder of token data: beside the A/B file, bundled, or where the path says."""
+    for path in (folder / str(name), weights_folder(str(name))):
+        if path.exists():
+            return path
+    raise ConfigError(
+        f"There is no '{name}'.", place, "Give a path to token data, or the name of bundled data."
+    )

@@ -1,0 +1,1 @@
+"""Measurements of one system: speech, speed, losses, speaker identity."""

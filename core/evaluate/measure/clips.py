@@ -1,0 +1,85 @@
+"""Clips on disk, and what is wrong with one before anybody listens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from wishbone.core.contract.errors import DataError, UsageError
+from wishbone.core.contract.metric import Clip
+
+SHORTEST = 0.1
+"""Seconds; less audio than this is an empty answer."""
+SLOWEST = 0.25
+"""Seconds of audio a character of text may take. English takes 0.06; four times that has run on."""
+SLACK = 3.0
+"""Seconds added to that limit, so that a short text with a pause is not a runaway."""
+
+
+def failure(audio: np.ndarray, rate: int, text: str) -> str:
+    """Why a clip counts as failed: "not finite", "empty", "silent", "ran on", or ""."""
+    if len(audio) and not np.isfinite(audio).all():
+        return "not finite"
+    if len(audio) < SHORTEST * rate:
+        return "empty"
+    if float(np.abs(audio).max()) < 1e-3:
+        return "silent"
+    if len(audio) / rate > SLOWEST * len(text) + SLACK:
+        return "ran on"
+    return ""
+
+
+def read_folder(folder: Path, texts: list[str], limit: int | None = None) -> list[Clip]:
+    """The recordings of ``folder`` with their texts.
+
+    Names that are numbers are line numbers of the text, from 0; otherwise the files in order of
+    their names are the lines. Raises ``UsageError`` when they cannot be matched.
+    """
+    if not folder.is_dir():
+        raise UsageError("There is no such folder.", str(folder), "Name a folder of recordings.")
+    endings = {".wav", ".flac", ".ogg", ".opus"}
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in endings)
+    if not files:
+        raise UsageError(
+            "The folder holds no recording.", str(folder), "Put .wav, .flac, .ogg or .opus there."
+        )
+    numbered = all(path.stem.isdigit() for path in files)
+    if not numbered and len(files) != len(texts):
+        raise UsageError(
+            f"{len(files)} recordings cannot be matched with {len(texts)} lines of text.",
+            str(folder),
+            "Name each file by its line number from 0 (000.wav), or give as many lines as files.",
+        )
+    lines = [int(path.stem) if numbered else i for i, path in enumerate(files)]
+    if max(lines) >= len(texts):
+        raise UsageError(
+            f"'{files[-1].name}' has no line: the text has {len(texts)} lines.",
+            str(folder),
+            "Give the text file these recordings were made from.",
+        )
+    pairs = list(zip(files, lines, strict=True))[:limit]
+    return [Clip(path.stem, texts[line], *read_audio(path)) for path, line in pairs]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that hold anything."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(
+            f"The text cannot be read: {error.strerror}.", str(path), "Check the path."
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def read_audio(path: Path) -> tuple[np.ndarray, int]:
+    """A recording as mono [S] float32 and its samples per second; raises ``DataError``."""
+    try:
+        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"The recording cannot be read: {error}.", str(path), "Replace or remove the file."
+        ) from error
+    return audio.mean(axis=1), rate

@@ -1,0 +1,53 @@
+"""Figures of a set of clips on the terminal and in a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.contract.atomic import write_text
+from wishbone.core.evaluate.measure.score import Panel, summarize
+
+
+def report(title: str, rows: Sequence[dict[str, Any]], items: bool = False) -> None:
+    """Print the numbers of a set of clips, and each clip's when ``items``."""
+    if items:
+        for row in rows:
+            print(
+                f"{row['key']:>8}  {row['errors']:>3}/{row['words']:<3} {row['dnsmos']:.2f}  "
+                f"{row['failure'] or row['heard']}"
+            )
+    total = summarize(rows)
+    like = f"  similarity {total['similarity']:.3f}" if "similarity" in total else ""
+    print(
+        f"{title}: word errors {total['wer']:.1f} % (mean of clips {total['wer_mean']:.1f} %)"
+        f"  DNSMOS {total['dnsmos']:.2f}{like}  failures {total['failures']:.0f}"
+        f"  clips {total['clips']:.0f}  audio {total['seconds']:.0f} s"
+    )
+
+
+def _speed(made: Sequence[dict[str, Any]]) -> str:
+    """The whole set's real-time factor and the median time to first audio."""
+    good = [row for row in made if "rtf" in row]
+    if not good:
+        return "speed: nothing was spoken"
+    factor = sum(row["made"] for row in good) / sum(row["seconds"] for row in good)
+    first = sorted(row["first_audio"] for row in good)[len(good) // 2]
+    cut = sum(row.get("cut_words", 0) for row in good)
+    return (
+        f"real-time factor {factor:.3f}, first audio after {first:.0f} ms (median),"
+        f" engine {good[0]['engine']}; words ended by the length rule: {cut}"
+    )
+
+
+def keep(path: Path | None, panel: Panel, data: dict[str, Any]) -> None:
+    """Write the numbers and who judged them, where they are wanted."""
+    write_json(path, {"signatures": panel.first.signatures, **data})
+
+
+def write_json(path: Path | None, data: dict[str, Any]) -> None:
+    """Write one file of JSON; nothing without a path."""
+    if path is not None:
+        write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

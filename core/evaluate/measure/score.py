@@ -1,0 +1,164 @@
+"""One clip to its numbers. A failed clip gets the worst of every metric and is never left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import numpy as np
+
+from wishbone.core.contract.metric import AudioMetric, Clip, SpeakerMetric, Value, unit_mean
+from wishbone.core.evaluate.measure.clips import failure
+from wishbone.core.evaluate.statistics.metrics import QUALITY, blamed, checked, create, signature
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+RATE = 16_000
+"""Samples per second of recordings that are cut or compared before they are judged."""
+
+
+class Scorer:
+    """Metrics that judge one clip after another: words, predicted quality, likeness to a voice."""
+
+    def __init__(
+        self, keys: Sequence[str] = QUALITY, options: Mapping[str, Any] | None = None
+    ) -> None:
+        """``options`` holds instances of the ``Config`` of metrics that are not at their defaults.
+
+        Raises ``UnknownName`` or ``PluginError`` for a metric that cannot be used.
+        """
+        self.metrics: dict[str, AudioMetric] = {}
+        for key in keys:
+            metric = create(key, (options or {}).get(key))
+            if isinstance(metric, AudioMetric):
+                self.metrics[key] = metric
+        self.has_reference = False
+
+    def set_reference(self, clips: Sequence[Clip]) -> None:
+        """Take recordings of the voice that is imitated."""
+        self.has_reference = bool(clips)
+        for key, metric in self.metrics.items():
+            with blamed(key, "taking the reference recordings"):
+                metric.set_reference(clips)
+
+    @property
+    def used(self) -> list[str]:
+        """Keys of the metrics that can judge: all, or those that need no reference."""
+        return [
+            key
+            for key, metric in self.metrics.items()
+            if self.has_reference or not metric.needs_reference
+        ]
+
+    def score(
+        self, clip: Clip, known: str = "", keys: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """Numbers of one clip, of all metrics or of ``keys``.
+
+        ``known`` is a failure seen while it was made. Raises ``PluginBroken`` where a metric fails.
+        """
+        failed = known or failure(clip.audio, clip.rate, clip.text)
+        row: dict[str, Any] = {"key": clip.key, "text": clip.text, "seconds": clip.seconds}
+        row["failure"] = failed
+        for key in self.used if keys is None else keys:
+            row |= self.worst(key, clip.text) if failed else self.measure(key, clip)
+        return row
+
+    def measure(self, key: str, clip: Clip) -> dict[str, Value]:
+        """The values of one metric, whatever is wrong with the clip."""
+        with blamed(key, f"judging '{clip.key}'"):
+            return checked(self.metrics[key], self.metrics[key].score(clip))
+
+    def worst(self, key: str, text: str) -> dict[str, Value]:
+        """What a clip gets that cannot be listened to."""
+        with blamed(key, "giving the values of a failed clip"):
+            return checked(self.metrics[key], self.metrics[key].failed(text))
+
+    def embed(self, clips: Sequence[Clip]) -> np.ndarray:
+        """The voice of several clips: their embeddings' mean, as a unit vector [E]."""
+        metric = self.metrics["similarity"]
+        if not isinstance(metric, SpeakerMetric):
+            raise TypeError("metric 'similarity' is no SpeakerMetric")
+        with blamed("similarity", "embedding a voice"):
+            return unit_mean(np.stack([metric.embed(clip) for clip in clips]))
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Metric -> everything that decides it, in one line."""
+        return {key: signature(self.metrics[key]) for key in self.used}
+
+
+class Panel:
+    """Several scorers that judge clips side by side, each on one thread.
+
+    One network on several threads waits for its slowest thread at every layer, which on a busy
+    machine is most of the time; whole clips side by side do not wait for each other.
+    """
+
+    def __init__(
+        self,
+        size: int = 1,
+        keys: Sequence[str] = QUALITY,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.scorers = [Scorer(keys, options) for _ in range(max(1, size))]
+
+    @property
+    def first(self) -> Scorer:
+        """One of them, for what is done once."""
+        return self.scorers[0]
+
+    def set_reference(self, clips: Sequence[Clip]) -> None:
+        """Set the recordings of the voice that all of them compare with."""
+        for scorer in self.scorers:
+            scorer.set_reference(clips)
+
+    def map(
+        self, judge: Callable[[Scorer, Item], Result], items: Sequence[Item]
+    ) -> Iterator[Result]:
+        """``judge(scorer, item)`` for every item, in order, as they are done."""
+        free: SimpleQueue[Scorer] = SimpleQueue()
+        for scorer in self.scorers:
+            free.put(scorer)
+
+        def work(item: Item) -> Result:
+            scorer = free.get()
+            try:
+                return judge(scorer, item)
+            finally:
+                free.put(scorer)
+
+        with ThreadPoolExecutor(len(self.scorers)) as pool:
+            waiting = [pool.submit(work, item) for item in items]
+            try:
+                for future in waiting:
+                    yield future.result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Numbers of a set of scored clips.
+
+    ``wer`` is the corpus word error rate in percent: all errors over all words, each clip's
+    errors capped at its words; ``wer_raw`` has no cap; ``wer_mean`` is the clips' mean capped rate.
+    """
+    words = sum(row["words"] for row in rows)
+    capped = [min(row["errors"], row["words"]) for row in rows]
+    rates = [c / row["words"] for c, row in zip(capped, rows, strict=True) if row["words"]]
+    result = {
+        "clips": float(len(rows)),
+        "failures": float(sum(bool(row["failure"]) for row in rows)),
+        "seconds": float(sum(row["seconds"] for row in rows)),
+        "wer": 100 * sum(capped) / max(1, words),
+        "wer_raw": 100 * sum(row["errors"] for row in rows) / max(1, words),
+        "wer_mean": 100 * float(np.mean(rates)) if rates else 0.0,
+        "dnsmos": float(np.mean([row["dnsmos"] for row in rows])),
+    }
+    if rows and all("similarity" in row for row in rows):
+        result["similarity"] = float(np.mean([row["similarity"] for row in rows]))
+    return result

@@ -1,0 +1,220 @@
+"""Does each voice sound like itself? Every utterance against reference recordings of all voices.
+
+An utterance counts as right when its speaker embedding is nearer, by cosine, to its own voice's
+references than to any other's. The same is asked of every pair of voices, because one voice that is
+far from the rest would hide two that cannot be told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wishbone.core.cli.arguments import add_engine
+from wishbone.core.contract.errors import GateFailed, UsageError
+from wishbone.core.contract.metric import Clip
+from wishbone.core.evaluate.measure.clips import failure, read_audio, read_lines
+from wishbone.core.evaluate.measure.score import Panel
+from wishbone.core.evaluate.statistics.paired import bootstrap
+
+SEED = 1
+RECORDINGS = (".wav", ".flac", ".ogg", ".opus")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How often the right voice is the nearest one."""
+
+    right: dict[str, float]
+    """Voice -> share of its utterances, among all voices."""
+    heard: dict[str, dict[str, int]]
+    """Voice -> nearest voice -> utterances."""
+    pairs: dict[tuple[str, str], float]
+    """Two voices -> share of the utterances of both, between these two alone."""
+
+    @property
+    def worst(self) -> tuple[tuple[str, str], float]:
+        """The pair that is told apart least."""
+        pair = min(self.pairs, key=self.pairs.__getitem__)
+        return pair, self.pairs[pair]
+
+
+def shares(vectors: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray]) -> Shares:
+    """vectors: voice -> [N, E], references: voice -> [E], all of length 1; 0 for a failed one.
+
+    An utterance that has no vector (zeros) is wrong everywhere.
+    """
+    names = list(references)
+    table = np.stack([references[name] for name in names])
+    near = {name: vectors[name] @ table.T for name in names}
+    bad = {name: ~vectors[name].any(1) for name in names}
+    right, heard = {}, {}
+    for place, name in enumerate(names):
+        nearest = near[name].argmax(1)
+        right[name] = float(np.mean((nearest == place) & ~bad[name]))
+        found = nearest[~bad[name]]
+        heard[name] = {other: int((found == n).sum()) for n, other in enumerate(names)}
+    pairs = {}
+    for a, b in combinations(range(len(names)), 2):
+        hits = []
+        for own, other in ((a, b), (b, a)):
+            name = names[own]
+            hits.append((near[name][:, own] > near[name][:, other]) & ~bad[name])
+        pairs[names[a], names[b]] = float(np.concatenate(hits).mean())
+    return Shares(right, heard, pairs)
+
+
+def lines_of(found: Shares, vectors: Mapping[str, np.ndarray]) -> list[str]:
+    """The result as lines of text."""
+    lines = []
+    for name, share in found.right.items():
+        others = {o: n for o, n in found.heard[name].items() if n and o != name}
+        mistaken = ", ".join(f"{n} as {other}" for other, n in others.items())
+        lines.append(
+            f"{name:<20}{100 * share:5.1f} % of {len(vectors[name])} nearest to itself"
+            + (f"; {mistaken}" if mistaken else "")
+        )
+    hits = np.concatenate(
+        [np.repeat([1.0, 0.0], _split(found.right[name], len(vectors[name]))) for name in vectors]
+    )
+    all_of = bootstrap(hits)
+    lines.append(
+        f"right speaker among {len(vectors)}: {100 * all_of.estimate:.1f} %"
+        f" (95 %: {100 * all_of.low:.1f} to {min(100.0, 100 * all_of.high):.1f})"
+    )
+    if found.pairs:
+        (a, b), share = found.worst
+        lines.append(f"worst of {len(found.pairs)} pairs: {a} and {b}, {100 * share:.1f} %")
+    return lines
+
+
+def _split(share: float, count: int) -> tuple[int, int]:
+    hits = round(share * count)
+    return hits, count - hits
+
+
+def recordings(folder: Path, most: int) -> list[Clip]:
+    """Recordings of a file or folder of them, or of audio data; at most so many.
+
+    Raises ``UsageError`` when there is none.
+    """
+    files = [folder] if folder.is_file() else sorted(folder.glob("*"))
+    files = [file for file in files if file.suffix.lower() in RECORDINGS]
+    clips = [Clip(file.stem, "", *read_audio(file)) for file in files[:most]]
+    if not clips and (folder.suffix == ".parquet" or any(folder.glob("*.parquet"))):
+        clips = _of_audio_data(folder, most)
+    if not clips:
+        raise UsageError(
+            "There is no recording here.",
+            str(folder),
+            "Name a recording, a folder of them, or audio data.",
+        )
+    return clips
+
+
+def _of_audio_data(folder: Path, most: int) -> list[Clip]:
+    from wishbone.core.data.sources import Recording, parts
+
+    clips: list[Clip] = []
+    for part in parts([folder]):
+        for found in part.recordings():
+            if isinstance(found, Recording):
+                clips.append(Clip(found.id, found.text, found.audio.numpy(), found.sample_rate))
+            if len(clips) == most:
+                return clips
+    return clips
+
+
+def add_parser(commands: Any, common: Any) -> None:
+    """``wishbone evaluate voices``."""
+    parser = commands.add_parser("voices", help="is each voice nearest to its own recordings?")
+    parser.add_argument("system", help="a system, or a folder with a folder for every voice")
+    parser.add_argument("voices", nargs="+", metavar="VOICE=RECORDINGS")
+    parser.add_argument("--text", type=Path, help="one sentence a line (the bundled prompts)")
+    parser.add_argument("--references", type=int, default=20, help="recordings of each (20)")
+    parser.add_argument("--out", type=Path, help="keep the recordings here")
+    add_engine(parser)
+    parser.add_argument("--right-least", type=float, help="fail below this share for any pair")
+    common(parser, run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Speak with every voice, or read what was spoken, and ask whose voice it is."""
+    from wishbone.core.evaluate.measure.output import keep
+
+    references = _named(options.voices)
+    panel = Panel(options.threads)
+    known = {
+        name: panel.first.embed(recordings(path, options.references))
+        for name, path in references.items()
+    }
+    size = len(next(iter(known.values())))
+    vectors = {
+        name: np.stack([_vector(panel, clip, size) for clip in clips])
+        for name, clips in _spoken(options, list(references)).items()
+    }
+    found = shares(vectors, known)
+    for line in lines_of(found, vectors):
+        print(line)
+    pairs = [{"voices": list(pair), "right": share} for pair, share in found.pairs.items()]
+    keep(options.json, panel, {"right": found.right, "heard": found.heard, "pairs": pairs})
+    least = options.right_least
+    if least is not None and found.pairs and found.worst[1] < least:
+        raise GateFailed(
+            f"{' and '.join(found.worst[0])} are told apart {found.worst[1]:.2f} of the time,"
+            f" at least {least:g} was asked for.",
+            "wishbone evaluate voices",
+            "Train the codec or the model on more of these voices, or change the limit.",
+        )
+    return 0
+
+
+def _vector(panel: Panel, clip: Clip, size: int) -> np.ndarray:
+    """[size], zeros for a clip nobody could recognise a voice in."""
+    if failure(clip.audio, clip.rate, clip.text or "x" * 1000):
+        return np.zeros(size, np.float32)
+    return panel.first.embed([clip])
+
+
+def _named(pairs: Sequence[str]) -> dict[str, Path]:
+    found = {}
+    for pair in pairs:
+        name, sign, path = pair.partition("=")
+        if not (name and sign and path) or name in found:
+            raise UsageError(
+                f"'{pair}' does not name a voice and its recordings, or names one again.",
+                "wishbone evaluate voices",
+                "Write VOICE=FOLDER, once for every voice.",
+            )
+        found[name] = Path(path)
+    return found
+
+
+def _spoken(options: argparse.Namespace, names: Sequence[str]) -> dict[str, list[Clip]]:
+    """What every voice said: a folder's recordings, or the prompts spoken by a system."""
+    folder, most = Path(options.system), options.limit or 20
+    if folder.is_dir() and not (folder / "config.yaml").exists():
+        return {name: recordings(folder / name, most) for name in names}
+    from wishbone.core.evaluate.experiment import generate
+    from wishbone.core.evaluate.experiment.plan import Prompt, seed_of
+    from wishbone.core.evaluate.measure import speech
+    from wishbone.core.speak.speaker import load
+
+    lines = read_lines(options.text or speech.own_prompts())[:most]
+    system = load(options.system, engine=options.engine)
+    rate, spoken = system.decoder.sample_rate, {}
+    for name in names:
+        spoken[name] = []
+        for number, line in enumerate(lines):
+            prompt = Prompt(f"{number:03d}", line)
+            _, audio = generate.speak(system, line, seed_of(SEED, prompt, 0), name)
+            spoken[name].append(Clip(prompt.key, line, audio, rate))
+            if options.out:
+                generate.write(options.out / name / f"{prompt.key}.flac", audio, rate)
+    return spoken

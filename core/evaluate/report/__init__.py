@@ -1,0 +1,1 @@
+"""A result for people: terminal, Markdown, HTML and plots."""

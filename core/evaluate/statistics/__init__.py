@@ -1,0 +1,1 @@
+"""From items to differences with intervals and verdicts."""

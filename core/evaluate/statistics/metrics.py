@@ -1,0 +1,215 @@
+"""The metrics of an A/B: which are measured, their margins, and their classes in the registry.
+
+Margins are the differences below which two arms are called equivalent. They are a choice made
+before the result is seen; an A/B file may set others under ``margins``. Whatever a metric raises
+is reported with the distribution that brought it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from wishbone.core.contract.errors import ConfigError, PluginBroken, WishboneError, did_you_mean
+from wishbone.core.contract.metric import (
+    AudioMetric,
+    ItemMetric,
+    Metric,
+    MetricInfo,
+    ModelMetric,
+    Package,
+    Row,
+    Value,
+)
+from wishbone.core.registry.extras import missing_packages
+from wishbone.core.registry.loader import registry
+from wishbone.core.registry.registry import HOME
+
+QUALITY = ("wer", "dnsmos", "similarity")
+"""What recordings are always judged by."""
+SPEECH = (*QUALITY, "rtf", "first_audio", "token_rate")
+"""Metrics of items in every A/B, in the order of the tables."""
+HELD_OUT = ("loss", "loss_marks", "binding")
+"""Metrics of language models in every A/B with held-out data."""
+
+
+def metric_class(key: str) -> type[Metric]:
+    """Return the class registered as ``key``.
+
+    Raises ``UnknownName`` or ``PluginError`` as the registry does, ``PluginBroken`` when the class
+    does not keep the contract of ``core.contract.metric``.
+    """
+    cls = registry().get("metric", key)
+    with blamed(key, "being read"):
+        if not (isinstance(cls, type) and issubclass(cls, ItemMetric | ModelMetric)):
+            raise TypeError("it is no AudioMetric, GenerationMetric or ModelMetric")
+        if cls.info.key != key:
+            raise ValueError(f"its info says it is '{cls.info.key}'")
+        others = registry().entry("metric", key).distribution != HOME
+        for name in value_names(cls) if others else ():
+            if name != key and not name.startswith(f"{key}."):
+                raise ValueError(f"the name '{name}' does not begin with its key")
+    return cls
+
+
+def value_names(cls: type[Metric]) -> tuple[str, ...]:
+    """Names of the values that a metric writes into an item's row."""
+    return (getattr(cls, "fields", ()) or (cls.info.key,)) if issubclass(cls, AudioMetric) else ()
+
+
+def needs_reference(key: str) -> bool:
+    """True for a metric that compares with recordings of the imitated voice."""
+    cls = metric_class(key)
+    return issubclass(cls, AudioMetric) and cls.needs_reference
+
+
+@contextmanager
+def blamed(key: str, doing: str) -> Iterator[None]:
+    """Raise what goes wrong inside as ``PluginBroken`` that names the metric and its origin."""
+    try:
+        yield
+    except WishboneError:
+        raise
+    except Exception as error:
+        entry = registry().entry("metric", key)
+        raise PluginBroken(
+            f"metric '{key}' failed while {doing}: {type(error).__name__}: {error}",
+            f"{entry.target}, of {entry.source}",
+            f"Repair or update {entry.distribution}, or leave the metric out.",
+        ) from error
+
+
+def create(key: str, options: Any = None) -> Metric:
+    """Build a metric from an instance of its ``Config``; None means its defaults."""
+    cls = metric_class(key)
+    with blamed(key, "being built"):
+        return cls(cls.Config() if options is None else options)
+
+
+def signature(metric: Metric) -> str:
+    """Everything that decides a metric's values: its own signature and changed options."""
+    with blamed(metric.info.key, "giving its signature"):
+        default = type(metric).Config()
+        changed = [
+            f"{each.name}={getattr(metric.config, each.name)}"
+            for each in fields(default)
+            if getattr(metric.config, each.name) != getattr(default, each.name)
+        ]
+        return "|".join([metric.signature(), *changed])
+
+
+def value(row: Row, metric: MetricInfo) -> float | None:
+    """Return a metric's value for one item; None where it has none.
+
+    A failed item has the worst value where the metric has one, whatever was measured of it.
+    """
+    if row.get("failure"):
+        return metric.worst
+    cls = metric_class(metric.key)
+    with blamed(metric.key, "reading an item's value"):
+        number = cls.value(row)
+        if number is not None and metric.ratio and not number > 0:
+            raise ValueError(f"{number} is no value of a ratio, which is above 0")
+        return None if number is None else float(number)
+
+
+def weight(row: Row, metric: MetricInfo) -> float:
+    """Return how much an item's prompt counts in the metric's means."""
+    cls = metric_class(metric.key)
+    with blamed(metric.key, "reading an item's weight"):
+        return float(cls.weight(row))
+
+
+def weighs(metric: MetricInfo) -> bool:
+    """True where prompts count differently for this metric."""
+    return metric_class(metric.key).weight.__func__ is not ItemMetric.weight.__func__
+
+
+def checked(metric: AudioMetric, values: Mapping[str, Any]) -> dict[str, Value]:
+    """Return values as plain numbers and strings.
+
+    Raises ``ValueError`` for a name that the metric did not announce and for a number that is not
+    finite.
+    """
+    names = value_names(type(metric))
+    result: dict[str, Value] = {}
+    for name, item in values.items():
+        number = item.item() if hasattr(item, "item") else item
+        if name not in names:
+            raise ValueError(f"it gives '{name}', and announced {', '.join(names)}")
+        if not isinstance(number, str | int | float):
+            raise ValueError(f"'{name}' is a {type(number).__name__}, not a number or a string")
+        if isinstance(number, float) and not abs(number) < float("inf"):
+            raise ValueError(f"'{name}' is {number}")
+        result[name] = number
+    return result
+
+
+def facts(metric: MetricInfo) -> dict[str, Any]:
+    """A metric as result files describe it."""
+    return {**asdict(metric), "source": metric_class(metric.key).source}
+
+
+def packages_of(keys: Iterable[str]) -> list[Package]:
+    """The optional packages that metrics need, each once."""
+    return list(dict.fromkeys(each for key in keys for each in metric_class(key).packages))
+
+
+def need_packages(keys: Iterable[str]) -> None:
+    """Raise ``MissingExtra`` naming every package that one of the metrics lacks."""
+    for key in keys:
+        home = registry().entry("metric", key).distribution == HOME
+        missing_packages(packages_of([key]), f"measure '{key}'", home)
+
+
+def choose(
+    margins: Mapping[str, float] | None = None, added: Iterable[str] = ()
+) -> dict[str, MetricInfo]:
+    """Metrics of items: the usual ones, then ``added``, with the margins of an A/B file in place.
+
+    ``added`` may name metrics of models too, which are left to ``choose_listening``. Raises
+    ``ConfigError`` for a margin of a metric that is not measured.
+    """
+    keys = dict.fromkeys([*SPEECH, *added])
+    check_margins(margins or {}, [*keys, *HELD_OUT])
+    return _chosen([key for key in keys if issubclass(metric_class(key), ItemMetric)], margins)
+
+
+def choose_listening(
+    margins: Mapping[str, float] | None = None, added: Iterable[str] = ()
+) -> dict[str, MetricInfo]:
+    """The same for what is measured on held-out token data."""
+    keys = dict.fromkeys([*HELD_OUT, *added])
+    check_margins(margins or {}, [*SPEECH, *keys])
+    return _chosen([key for key in keys if issubclass(metric_class(key), ModelMetric)], margins)
+
+
+def check_margins(margins: Mapping[str, float], keys: Iterable[str]) -> None:
+    """Raise ``ConfigError`` for a margin that is no margin, or of none of the metrics ``keys``."""
+    known = list(dict.fromkeys(keys))
+    for key, margin in margins.items():
+        if key not in known:
+            hint = did_you_mean(key, known)
+            if key in registry().names("metric"):
+                hint = f"Write 'metrics: [{key}]' to have it measured."
+            raise ConfigError(
+                f"There is no metric '{key}' in this A/B.",
+                f"margins.{key}",
+                f"{hint} Measured: {', '.join(known)}.".strip(),
+            )
+        if not margin > 0:
+            raise ConfigError(
+                f"A margin must be above 0, not {margin}.",
+                f"margins.{key}",
+                "Give the largest difference that does not matter to you.",
+            )
+
+
+def _chosen(keys: Iterable[str], margins: Mapping[str, float] | None) -> dict[str, MetricInfo]:
+    infos = {key: metric_class(key).info for key in keys}
+    return {
+        key: replace(info, margin=float((margins or {}).get(key, info.margin)))
+        for key, info in infos.items()
+    }

@@ -1,0 +1,79 @@
+"""What is said of a difference, whatever it is a difference of: estimate, interval, verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp
+from typing import Any
+
+import numpy as np
+
+from wishbone.core.contract.metric import MetricInfo
+from wishbone.core.evaluate.statistics import paired
+from wishbone.core.evaluate.statistics.contrast import Contrast
+
+
+def described(
+    found: Contrast, metric: MetricInfo, quick: bool, interaction: bool = False
+) -> dict[str, Any]:
+    """The keys that comparisons and effects share.
+
+    Of an interaction neither side is the better one: its verdict is "present", "none within
+    margin" or "inconclusive".
+    """
+    interval, units = found.interval, len(found.units)
+    margin = float(np.log1p(metric.margin)) if metric.ratio else metric.margin
+    verdict, more = _decide(interval, margin, metric, found.p, units)
+    if interaction:
+        names = {"better": "present", "worse": "present", "equivalent": "none beyond margin"}
+        verdict = names.get(verdict, verdict)
+    if found.freedom is not None and more:
+        # prompts alone settle it only where seeds are not what makes the interval wide
+        more = more if (found.seed_share or 0) < 0.5 else None
+    read = exp if metric.ratio else float
+    return {
+        "difference": read(interval.estimate),
+        "low": read(interval.low) if np.isfinite(interval.low) else None,
+        "high": read(interval.high) if np.isfinite(interval.high) else None,
+        "ratio": metric.ratio,
+        "margin": metric.margin,
+        "p": found.p,
+        "p_checkpoints": found.p_checkpoints,
+        "freedom": found.freedom,
+        "seed_share": found.seed_share,
+        "verdict": "none" if quick else verdict,
+        "more_prompts": None if quick else more,
+        "detectable": _finite(paired.detectable(interval)),
+        "units": units,
+        "in_margins": _in_margins(interval, margin, metric),
+    }
+
+
+def _decide(
+    interval: paired.Interval, margin: float, metric: MetricInfo, p: float, units: int
+) -> tuple[str, int | None]:
+    """The verdict, and about how many more prompts would settle it.
+
+    The interval decides; a difference must also pass the sign-flip test, whose p cannot fall
+    below 0.05 with fewer than ``FEWEST`` prompts, and with so few nothing is called equivalent.
+    """
+    verdict = paired.verdict(interval, margin, metric.better)
+    more = paired.more_needed(interval, margin, units)
+    few = units < paired.FEWEST
+    if few or (verdict in ("better", "worse") and p > 0.05):
+        verdict = "inconclusive"
+        more = None if more is None else max(more, paired.FEWEST - units, 1)
+    return verdict, more
+
+
+def _in_margins(
+    interval: paired.Interval, margin: float, metric: MetricInfo
+) -> Sequence[float | None]:
+    """Estimate and ends in units of the margin, positive where the arm is better; for plots."""
+    sign = 1 if metric.better == "higher" else -1
+    ends = sorted(sign * end / margin for end in (interval.low, interval.high))
+    return [sign * interval.estimate / margin, *(_finite(end) for end in ends)]
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if np.isfinite(number) else None

@@ -1,0 +1,1 @@
+"""The language model of speech: tables, backbone and head, and how codes are drawn."""

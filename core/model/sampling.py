@@ -1,0 +1,187 @@
+"""From logits to an id: greedy, temperature, top-k, top-p, min-p, repetition-aware sampling.
+
+Everything is computed on the CPU in float32 with a generator of the request's own, so the same seed
+draws the same ids whatever device the model is on and whatever other requests do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import ConfigError, WishboneError
+from wishbone.core.contract.session import Draw
+
+OFF = float("-inf")
+
+Pick = Callable[[Tensor, int], int]
+"""Logits [X] and the number of their codebook to the id drawn from them."""
+
+
+@dataclass
+class Sampling:
+    """How ids are drawn. The defaults are those of CosyVoice2.
+
+    Raises ``ConfigError`` when a number is outside its range.
+    """
+
+    temperature: float = 1.0
+    """Logits are divided by this; 0 is the same as ``greedy``."""
+    top_k: int = 25
+    """Only this many of the likeliest ids may be drawn; 0 is off."""
+    top_p: float = 0.8
+    """Only the likeliest ids whose predecessors hold less probability than this; 1 is off."""
+    min_p: float = 0.0
+    """Only ids at least this share as likely as the likeliest; 0 is off."""
+    greedy: bool = False
+    """Always take the likeliest id."""
+    repetition_window: int = 10
+    """How many of the last codes repetition-aware sampling looks at; 0 is off."""
+    repetition_threshold: float = 0.1
+    """A draw that fills at least this share of the window is drawn again without filters."""
+    repetition_masked: bool = True
+    """The second draw cannot repeat the first. CosyVoice2 before February 2026 allowed it."""
+    guidance: float = 1.0
+    """How much of what the conditions change is said: 1 is plain decoding, 0 does without them,
+    more exaggerates. Anything but 1 costs a second stream; see ``wishbone.core.speak.guidance``."""
+    guidance_drops: list[str] = field(default_factory=list)
+    """The conditions that the second stream does without; none means those that the weights learned
+    to do without."""
+
+    def __post_init__(self) -> None:
+        legal = {
+            "temperature": self.temperature >= 0,
+            "top_k": self.top_k >= 0,
+            "top_p": 0 <= self.top_p,
+            "min_p": 0 <= self.min_p <= 1,
+            "repetition_window": self.repetition_window >= 0,
+            "repetition_threshold": self.repetition_threshold > 0,
+            "guidance": 0 <= self.guidance < float("inf"),
+        }
+        for name, fine in legal.items():
+            if not fine:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, which is outside its range.",
+                    where=f"sampling.{name}",
+                    do="See the fields of wishbone.core.model.sampling.Sampling for what is possible.",
+                )
+
+
+def choose(
+    logits: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
+    *,
+    history: Sequence[int] = (),
+    banned: Collection[int] = (),
+) -> int:
+    """Draw one id from ``logits`` [X]; ``history`` holds the last ids, newest last.
+
+    Order: banned ids leave, the temperature divides, softmax; then top-k, top-p and min-p each
+    look at this one distribution (none at what another left), and what all three keep is
+    renormalised. The likeliest id is always kept. The second draw of repetition-aware sampling
+    (VALL-E 2, arXiv 2406.05370 section 3.2) uses the same temperature and no filter.
+
+    Raises ``WishboneError`` when the logits are not numbers or every id is banned.
+    """
+    logits = logits.detach().to("cpu", torch.float32, copy=True)
+    if banned:
+        logits[list(banned)] = OFF
+    greedy = sampling.greedy or sampling.temperature == 0
+    if not greedy and sampling.temperature != 1:
+        logits /= sampling.temperature
+    best, first = logits.max(dim=0)
+    if not torch.isfinite(best):
+        raise WishboneError(
+            "No id can be drawn: the logits are not numbers, or every id is banned.",
+            where="sampling of a code",
+            do="Check the weights of the model for values that are not finite.",
+        )
+    if greedy:
+        return int(first)
+    drawn = _draw_filtered(logits.softmax(dim=0), sampling, generator)
+    window = sampling.repetition_window
+    if not window:
+        return drawn
+    seen = sum(past == drawn for past in history[-window:])
+    if seen < window * sampling.repetition_threshold or not seen:
+        return drawn
+    if sampling.repetition_masked:
+        logits[drawn] = OFF
+        if logits.max() == OFF:
+            return drawn
+    return int(torch.multinomial(logits.softmax(dim=0), 1, generator=generator))
+
+
+def _draw_filtered(chances: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """Draw from probabilities [X] through top-k, top-p and min-p."""
+    if 0 < sampling.top_k < len(chances):
+        chances, ids = chances.topk(sampling.top_k)
+    elif sampling.top_p < 1 or sampling.min_p > 0:
+        chances, ids = chances.sort(descending=True, stable=True)
+    else:
+        ids = None
+    if ids is not None:
+        keep = torch.ones_like(chances, dtype=torch.bool)
+        # top_p of 1 is skipped, not compared: sums of thousands of float32 numbers miss 1
+        if sampling.top_p < 1:
+            keep &= chances.cumsum(dim=0) - chances < sampling.top_p
+        if sampling.min_p > 0:
+            keep &= chances >= sampling.min_p * chances[0]
+        keep[0] = True
+        chances = chances * keep
+    index = torch.multinomial(chances, 1, generator=generator)
+    return int(index if ids is None else ids[index])
+
+
+class Sampler:
+    """One request's draws: its generator, and the codes that repetition is judged by.
+
+    Ids of the layout itself (end, fill) are not counted as repetitions: they recur by design.
+    """
+
+    def __init__(self, sampling: Sampling, codes: CodeSpace, seed: int = 0) -> None:
+        self._sampling = sampling
+        self._codes = codes
+        self._generator = torch.Generator().manual_seed(seed)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a new utterance: the history is empty, the generator goes on."""
+        window = max(self._sampling.repetition_window, 1)
+        self._history = [deque(maxlen=window) for _ in range(self._codes.codebooks)]
+
+    def draw(self, action: Draw, sample: Callable[[Pick], tuple[int, ...]]) -> tuple[int, ...]:
+        """Draw one id per codebook, as ``action`` allows; a forced id costs no draw.
+
+        ``sample(pick)`` returns the id that ``pick(logits [X], codebook)`` chooses for each
+        codebook, as ``Head.sample`` does.
+        """
+        if action.forced is not None:
+            return (action.forced,) * self._codes.codebooks
+        return sample(self._picker(action))
+
+    def _picker(self, action: Draw) -> Pick:
+        """Return what chooses an id of one codebook."""
+
+        def pick(logits: Tensor, codebook: int) -> int:
+            allowed, history = action.of(codebook), self._history[codebook]
+            if allowed.forced is not None:
+                return allowed.forced
+            drawn = choose(
+                logits,
+                self._sampling,
+                self._generator,
+                history=() if action.utterance_level else tuple(history),
+                banned=allowed.banned,
+            )
+            if drawn < self._codes.size and not action.utterance_level:
+                history.append(drawn)
+            return drawn
+
+        return pick

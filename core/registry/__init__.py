@@ -1,0 +1,1 @@
+"""Names of parts, the plug-ins that supply them, and packages that are optional."""

@@ -1,0 +1,80 @@
+"""Writes a third-party package that works: ``wishbone plugins new``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import Template
+
+from wishbone.core.contract.atomic import new_folder
+from wishbone.core.contract.errors import UsageError
+from wishbone.core.registry.loader import API
+
+TEMPLATES = Path(__file__).parent / "templates"
+_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+
+
+def kinds() -> list[str]:
+    """Kinds of part there is a template for."""
+    return sorted(p.name for p in TEMPLATES.iterdir() if p.is_dir() and p.name != "common")
+
+
+def write_package(name: str, kind: str, out: str | Path = ".") -> Path:
+    """Write a package with a part of ``kind`` named ``name`` (``vendor/name``) below ``out``.
+
+    Returns its folder. Raises ``UsageError`` if the name is not one, the folder exists, or there
+    is no template for ``kind``.
+    """
+    values = _names(name, kind)
+    if kind not in kinds():
+        raise UsageError(
+            f"There is no template for a {kind}.",
+            "wishbone plugins new",
+            f"Use --kind {' or '.join(kinds())}, or start from one of them.",
+        )
+    folder = Path(out) / values["distribution"]
+    if folder.exists():
+        raise UsageError(
+            "The folder exists already and is not overwritten.", str(folder), "Choose another name."
+        )
+    more = TEMPLATES / kind / "README.more.template"
+    values["more"] = Template(more.read_text()).substitute(values) if more.is_file() else ""
+    with new_folder(folder) as temporary:
+        for source in (TEMPLATES / "common", TEMPLATES / kind):
+            _fill(source, temporary, values)
+    return folder
+
+
+def _fill(source: Path, target: Path, values: dict[str, str]) -> None:
+    """Every template below ``source`` with its ``$$names`` replaced."""
+    for template in sorted(source.rglob("*.template")):
+        if template.name == "README.more.template":
+            continue
+        relative = str(template.relative_to(source)).removesuffix(".template")
+        path = target / relative.replace("PACKAGE", values["package"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(Template(template.read_text()).substitute(values), encoding="utf-8")
+
+
+def _names(name: str, kind: str) -> dict[str, str]:
+    """Every name the templates use, from ``vendor/name``; without a vendor it is yours: ``my``."""
+    vendor, _, short = name.rpartition("/")
+    vendor = vendor or "my"
+    if not _NAME.fullmatch(vendor) or not _NAME.fullmatch(short):
+        raise UsageError(
+            f"'{name}' cannot be a key.",
+            "wishbone plugins new",
+            "Use vendor/name in small letters, digits and dashes, such as acme/gru.",
+        )
+    words = re.split(r"[-_]", f"{vendor}-{short}")
+    return {
+        "kind": kind,
+        "key": f"{vendor}/{short}",
+        "short": short,
+        "vendor": vendor,
+        "distribution": "-".join(["wishbone", *words]),
+        "package": "_".join(["wishbone", *words]),
+        "cls": "".join(word.capitalize() for word in re.split(r"[-_]", short)),
+        "summary": f"{short}, written with 'wishbone plugins new'",
+        "api": f"{API[0]}.{API[1]}",
+    }

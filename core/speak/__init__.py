@@ -1,0 +1,1 @@
+"""From a text to audio: the path of a token."""

@@ -1,0 +1,72 @@
+"""A system that speaks: what ``wishbone.load`` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wishbone.core.audio.files import Audio
+from wishbone.core.config.compose import compose
+from wishbone.core.contract.engines import parse_engine
+from wishbone.core.speak import pipeline
+from wishbone.core.speak.utterance import Text
+from wishbone.core.speak.voice import Voice
+from wishbone.core.system.build import build_system
+from wishbone.core.system.spec import SystemSpec, parse
+from wishbone.core.system.system import System
+
+
+@dataclass
+class Speaker(System):
+    """A system, and the two ways to let it speak."""
+
+    def say(
+        self,
+        text: Text,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        instruct: str = "",
+        guidance: float | None = None,
+    ) -> Audio:
+        """Speak all of ``text``; the arguments are those of ``wishbone.core.speak.pipeline``."""
+        return pipeline.say(self, text, voice, seed, instruct=instruct, guidance=guidance)
+
+    def stream(
+        self,
+        text: Text,
+        voice: Voice | str | None = None,
+        seed: int = 0,
+        instruct: str = "",
+        guidance: float | None = None,
+    ) -> Iterator[Tensor]:
+        """The same samples as ``say``, in chunks [S], each as soon as it is final."""
+        return pipeline.stream(self, text, voice, seed, instruct=instruct, guidance=guidance)
+
+
+def load(
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    engine: str = "auto",
+) -> Speaker:
+    """Read a configuration and ``build`` it, with decoding steps by ``engine``.
+
+    ``overrides`` are ``"backbone.width=256"``. ``engine`` is a name of ``wishbone.core.contract.engines``,
+    or NAME:WEIGHTS such as "native:int8". "auto" is the fastest that this machine can have; the
+    first use builds C++. "eager" is plain PyTorch, for the same samples from the same seed on
+    every machine. Raises ``UsageError`` for an unknown name, ``CapabilityError`` for an engine
+    that cannot be had, and what ``spec.read`` and ``build`` raise.
+    """
+    choice = parse_engine(engine)
+    speaker = build(parse(compose(name_or_path, overrides)), device)
+    speaker.model.accelerate(*choice)
+    return speaker
+
+
+def build(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") -> Speaker:
+    """``build_system`` of a configuration or its ``SystemSpec``, ready to speak."""
+    return Speaker(**vars(build_system(config, device)))

@@ -1,0 +1,1 @@
+"""From a configuration to a system that is built, loaded and checked."""

@@ -1,0 +1,151 @@
+"""From a parsed configuration to parts: construction, facts between slots, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from wishbone.core.config.compose import weights_folder
+from wishbone.core.config.schema import SlotSpec, parse_slot
+from wishbone.core.config.tasks import SPEECH, TEXT
+from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.layout import Layout
+from wishbone.core.contract.text import Tokenizer
+from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.system.compatibility import Parts, check_fit
+from wishbone.core.system.loading import begin, load_part
+from wishbone.core.system.spec import SystemSpec, parse, require, require_task
+from wishbone.core.system.system import Codec, System
+from wishbone.core.system.text_layout import TextLayout
+from wishbone.core.system.vocabulary_growth import grow
+
+
+def build_system(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") -> System:
+    """Construct a system, check that its parts fit, then read weights.
+
+    On ``device="meta"`` shapes are checked and nothing is read. Raises ``ConfigError`` when parts
+    do not fit, ``CheckpointError`` when weights do not.
+    """
+    spec = parse(config)
+    require_task(spec, SPEECH)
+    if spec.sampling.guidance != 1:
+        require(spec, "sampling.guidance", "varlen")
+    parts = _checked_parts(spec)
+    notes: list[str] = []
+    if str(device) == "meta":
+        with torch.device(device):
+            model = SpeechLM(parts.backbone, parts.head, parts.layout)
+    else:
+        parts = _construct(spec, device, parts.tokenizer)
+        with torch.device(device):
+            model = SpeechLM(parts.backbone, parts.head, parts.layout)
+        for slot in ("speech_tokenizer", "decoder"):
+            notes += _load_slot(getattr(parts, slot), spec.slots[slot])
+        notes += _load_model(model, spec)
+    for module in (parts.speech_tokenizer, model, parts.decoder):
+        module.to(device).eval().requires_grad_(False)
+    return System(
+        parts.tokenizer,
+        parts.speech_tokenizer,
+        parts.layout,
+        model,
+        parts.decoder,
+        spec.sampling,
+        spec.config,
+        notes,
+    )
+
+
+def build_model(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") -> SpeechLM:
+    """Build the language model alone, ready to train: no codec is allocated or read.
+
+    Starts from ``weights:`` where the configuration has them.
+    """
+    spec = parse(config)
+    if spec.task is SPEECH:
+        parts = _checked_parts(spec)
+        layout, codes = parts.layout, parts.decoder.codes
+    else:
+        _, layout, codes = build_layout(spec)
+    with torch.device(device):
+        backbone = spec.slots["backbone"].build()
+        facts = {"width": backbone.width, "codes": codes, "extra": layout.extra}
+        model = SpeechLM(backbone, spec.slots["head"].build(facts), layout)
+    if str(device) != "meta":
+        _load_model(model, spec)
+    return model
+
+
+def build_codec(config: Mapping[str, Any], device: str = "cpu") -> Codec:
+    """Speech tokenizer and decoder with their weights; the other slots may be empty.
+
+    Raises ``ConfigError`` when one of the two is missing, ``CheckpointError`` when weights do not
+    fit.
+    """
+    slots = {slot: parse_slot(config, slot) for slot in Codec._fields}
+    with torch.device(device):
+        codec = Codec(**{slot: spec.build() for slot, spec in slots.items()})
+    for slot, module in codec._asdict().items():
+        _load_slot(module, slots[slot])
+        module.to(device).eval().requires_grad_(False)
+    return codec
+
+
+def build_layout(
+    config: Mapping[str, Any] | SystemSpec,
+) -> tuple[Tokenizer, Layout, CodeSpace]:
+    """Build what turns a corpus into positions: tokenizer, layout, space of codes; no weights."""
+    spec = parse(config)
+    tokenizer = spec.slots["tokenizer"].build()
+    layout: Layout
+    if spec.task is TEXT:
+        layout = TextLayout(tokenizer.space, spec.end)
+        return tokenizer, layout, layout.codes
+    with torch.device("meta"):
+        codes = spec.slots["decoder"].build().codes
+    layout = spec.slots["layout"].build({"text": tokenizer.space, "codes": codes})
+    return tokenizer, layout, codes
+
+
+def _checked_parts(spec: SystemSpec) -> Parts:
+    """The six parts without memory. Raises ``ConfigError`` where two do not fit."""
+    parts = _construct(spec, "meta", tokenizer=None)
+    check_fit(parts, spec.config)
+    return parts
+
+
+def _construct(spec: SystemSpec, device: str, tokenizer: Tokenizer | None) -> Parts:
+    """All six parts without weights; the tokenizer has none, so one that exists is reused."""
+    slots = spec.slots
+    tokenizer = tokenizer or slots["tokenizer"].build()
+    with torch.device(device):
+        speech_tokenizer = slots["speech_tokenizer"].build()
+        decoder = slots["decoder"].build()
+        backbone = slots["backbone"].build()
+        layout = slots["layout"].build({"text": tokenizer.space, "codes": decoder.codes})
+        facts = {"width": backbone.width, "codes": decoder.codes, "extra": layout.extra}
+        head = slots["head"].build(facts)
+    return Parts(tokenizer, speech_tokenizer, layout, backbone, head, decoder)
+
+
+def _load_slot(module: nn.Module, slot: SlotSpec) -> list[str]:
+    note = load_part(module, weights_folder(slot.weights), slot.key) if slot.weights else ""
+    return [note] if note else []
+
+
+def _load_model(model: SpeechLM, spec: SystemSpec) -> list[str]:
+    """The whole model's weights first, then those of a part that has its own."""
+    note = ""
+    if spec.weights:
+        folder = weights_folder(spec.weights)
+        note = load_part(model, folder, grow=partial(grow, spec.config, folder))
+    backbone, head = spec.slots["backbone"], spec.slots["head"]
+    if not spec.weights and not backbone.weights:
+        begin(model)
+    for slot in (backbone, head):
+        _load_slot(getattr(model, slot.key), slot)
+    return [note] if note and not backbone.weights else []

@@ -1,0 +1,107 @@
+"""Where weights come from: parts and their suppliers, code, data, seeds, command line."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from wishbone.core.registry.loader import API, registry
+from wishbone.core.registry.registry import HOME, KINDS
+
+
+def provenance(
+    config: Mapping[str, Any],
+    *,
+    data: str = "",
+    seeds: Mapping[str, int] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Describe where a checkpoint comes from: suppliers of its parts, code, data, seeds, command.
+
+    ``data`` is a hash such as ``hash_files`` makes; ``notes`` are figures of the run.
+    """
+    return {
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "parts": _suppliers(config),
+        "distributions": {name: _version(name) for name in (HOME, "torch", "numpy", "safetensors")},
+        "python": sys.version.split()[0],
+        "git": revision(),
+        "data": data,
+        "seeds": dict(seeds or {}),
+        "command": [Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])],
+        "notes": dict(notes or {}),
+    }
+
+
+def hash_files(paths: Iterable[str | Path]) -> str:
+    """SHA-256 over the contents of files, in the order of their names: the identity of a corpus."""
+    total = hashlib.sha256()
+    for path in sorted(map(Path, paths), key=lambda p: p.name):
+        with path.open("rb") as file:
+            total.update(
+                f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return total.hexdigest()
+
+
+def revision() -> str:
+    """Git revision of the code that runs, marked when it was changed; empty outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        answers = [
+            subprocess.run(
+                ["git", "-C", str(folder), *words],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answers[0] + (" (changed)" if answers[1] else "")
+
+
+def _without_folders(argument: str) -> str:
+    """An argument without the folders of this machine: weights are given away with it.
+
+    What lies under the working directory is named from there, anything else by its last part.
+    """
+    key, sign, value = argument.rpartition("=")
+    if not os.path.isabs(value):
+        return argument
+    path = Path(value)
+    inside = path.is_relative_to(Path.cwd())
+    return f"{key}{sign}{path.relative_to(Path.cwd()) if inside else path.name}"
+
+
+def _suppliers(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Slot -> key, distribution, version and target of the part in it."""
+    suppliers = {}
+    for slot in KINDS:
+        section = config.get(slot)
+        if isinstance(section, Mapping) and "name" in section:
+            entry = registry().entry(slot, section["name"])
+            suppliers[slot] = {
+                "key": entry.key,
+                "distribution": entry.distribution,
+                "version": entry.version,
+                "target": entry.target,
+                "api": f"{API[0]}.{API[1]}",
+            }
+    return suppliers
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,1 @@
+"""An aligner of phonemes and recordings."""

@@ -1,0 +1,1 @@
+"""Other projects' programs, run beside ours by ``wishbone bench``."""

@@ -1,0 +1,98 @@
+"""The official ``rwkv`` package as a contender."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from wishbone.core.bench.contenders import INSTALL, version_of
+from wishbone.core.contract.contender import Contender, Job, Times
+
+FILE = "model.pth"
+
+
+@dataclass
+class RwkvConfig:
+    """How the package computes."""
+
+    precision: str = "fp32"
+    """fp32, bf16 or fp16, as in its strategy strings."""
+
+
+class Rwkv(Contender):
+    """Cases ``step`` and ``prefill N``; TorchScript, as the package does by default."""
+
+    Config = RwkvConfig
+
+    @classmethod
+    def missing(cls, config: RwkvConfig, job: Job) -> str:
+        """It is optional."""
+        return "" if find_spec("rwkv") else f"the package 'rwkv' is not installed: {INSTALL}"
+
+    @classmethod
+    def files(cls, config: RwkvConfig) -> tuple[str, ...]:
+        """RWKV-LM's format."""
+        return (FILE,)
+
+    def load(self) -> dict[str, Any]:
+        """Read the ``.pth`` through the package's own loader."""
+        # both are read when the package is imported
+        os.environ["RWKV_V7_ON"] = os.environ["RWKV_JIT_ON"] = "1"
+        os.environ["RWKV_CUDA_ON"] = "0"
+        import torch
+        from rwkv.model import RWKV
+
+        file = Path(self.job.weights) / FILE
+        device = self.job.device.partition(":")[0]
+        self.model = RWKV(str(file.with_suffix("")), f"{device} {self.config.precision}")
+        self.vocabulary = self.job.model["vocabulary"]
+        random = torch.Generator().manual_seed(1)
+        self.ids = torch.randint(self.vocabulary, (4096,), generator=random).tolist()
+        self.at, self.state = 0, None
+        held = self.model.z.items()
+        read = [t for name, t in held if name != "emb.weight"]
+        state = sum(t.numel() * t.element_size() for t in self.model.generate_zero_state())
+        return {
+            "engine": "TorchScript",
+            "version": f"rwkv {version_of('rwkv')}, torch {torch.__version__}",
+            "step_bytes": sum(t.numel() * t.element_size() for t in read) + 2 * state,
+        }
+
+    def prepare(self, case: str) -> dict[str, Any]:
+        """Let TorchScript optimise: it does so in its first calls."""
+        self.run(case, 3)
+        return {}
+
+    def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
+        """Logits [X] after ``ids``."""
+        if what["way"] == "prefill":
+            logits, _ = self.model.forward(list(what["ids"]), None)
+            return {"logits": logits.float().tolist()}
+        state = None
+        for each in what["ids"]:
+            logits, state = self.model.forward([each], state)
+        return {"logits": logits.float().tolist()}
+
+    def run(self, case: str, count: int) -> Times:
+        """Seconds of ``count`` steps after one that is not counted, or of ``count`` prefills."""
+        kind, _, number = case.partition(" ")
+        if kind == "prefill":
+            return {"seconds": [self._prefill(self.ids[: int(number)]) for _ in range(count)]}
+        self._step()
+        return {"seconds": [self._step() for _ in range(count)]}
+
+    def _prefill(self, ids: list[int]) -> float:
+        begin = perf_counter()
+        self.model.forward(ids, None)
+        return perf_counter() - begin
+
+    def _step(self) -> float:
+        self.at = (self.at + 1) % len(self.ids)
+        begin = perf_counter()
+        _, self.state = self.model.forward([self.ids[self.at]], self.state)
+        return perf_counter() - begin

@@ -1,0 +1,1 @@
+"""Corpora of other projects, read as they are."""

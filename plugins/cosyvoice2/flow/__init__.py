@@ -1,0 +1,1 @@
+"""CosyVoice2's flow: codes to mel spectrograms."""

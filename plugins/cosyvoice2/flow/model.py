@@ -1,0 +1,190 @@
+"""The flow of CosyVoice2: codes to mel spectrogram, by an ordinary differential equation.
+
+Conditional flow matching (arXiv:2210.02747) with optimal transport paths: from noise at time 0 a
+network says where every frame shall move, and Euler's method follows it in ten steps to time 1.
+arXiv:2412.10117, section 3.4; sizes and numbers as in the public release.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wishbone.plugins.cosyvoice2.flow.encoder import Encoder
+from wishbone.plugins.cosyvoice2.flow.estimator import Estimator
+from wishbone.plugins.cosyvoice2.flow.memory import Memory, chunk_mask
+
+CODES = 3**8
+"""Rows of the table of codes."""
+RISE = Encoder.RISE
+"""Mel frames per code."""
+GUIDANCE = 0.7
+"""How far to go beyond the guided velocity, away from the unguided one."""
+
+
+@dataclass
+class FlowShape:
+    """Sizes of a flow; the defaults are those of the release."""
+
+    mels: int = 80
+    """Bands of the spectrogram."""
+    speaker: int = 192
+    """Numbers in a speaker vector."""
+    lookahead: int = 3
+    """Codes the encoder sees ahead."""
+    encoder_width: int = 512
+    """D of the encoder."""
+    encoder_heads: int = 8
+    """Heads of its attention, ``encoder_width`` over as many numbers each."""
+    encoder_inner: int = 2048
+    """Inner width of its linear layers."""
+    encoder_blocks: int = 6
+    """Blocks at 25 Hz."""
+    encoder_fine_blocks: int = 4
+    """Blocks at 50 Hz."""
+    width: int = 256
+    """Channels of the estimator."""
+    units: int = 12
+    """Its units in the middle."""
+    blocks: int = 4
+    """Transformer blocks in each unit."""
+    heads: int = 8
+    """Heads of its attention."""
+    head_size: int = 64
+    """Numbers per head."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a stretch of n mel frames is made from."""
+
+    wanted: Tensor
+    """[n, M], what the encoder says of the codes."""
+    speaker: Tensor
+    """[M], the same for all frames."""
+    known: Tensor
+    """[n, M], mel of the prompt, zeros where there is none."""
+
+
+def times(steps: int) -> list[float]:
+    """steps + 1 times from 0 to 1, close together at the start: 1 - cos(pi/2 k/steps)."""
+    return [1.0 - math.cos(0.5 * math.pi * k / steps) for k in range(steps + 1)]
+
+
+class Flow(nn.Module):
+    """Codes, a speaker and a prompt's mel -> mel; one utterance at a time."""
+
+    def __init__(self, shape: FlowShape | None = None) -> None:
+        super().__init__()
+        self.shape = shape = shape or FlowShape()
+        self.codes = nn.Embedding(CODES, shape.encoder_width)
+        self.speaker = nn.Linear(shape.speaker, shape.mels)
+        self.encoder = Encoder(
+            shape.encoder_width,
+            shape.encoder_heads,
+            shape.encoder_inner,
+            shape.encoder_blocks,
+            shape.encoder_fine_blocks,
+            shape.lookahead,
+        )
+        self.wanted = nn.Linear(shape.encoder_width, shape.mels)
+        self.estimator = Estimator(
+            shape.mels, shape.width, shape.units, shape.blocks, shape.heads, shape.head_size
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.codes.weight.device
+
+    def speaker_of(self, vector: Tensor | None) -> Tensor:
+        """Speaker vector [E] of any length, or None for nobody -> [M]."""
+        weight = self.speaker.weight
+        if vector is None:
+            vector = torch.zeros(weight.shape[1])
+        return self.speaker(F.normalize(vector.flatten().to(weight), dim=0))
+
+    def encode(
+        self,
+        codes: Tensor,
+        following: Tensor,
+        sees: tuple[Tensor | None, Tensor | None] = (None, None),
+        memories: tuple[Memory | None, Memory | None] = (None, None),
+    ) -> Tensor:
+        """codes [n] and those after them [m] -> wanted mel [2 n, M]; pairs as ``Encoder`` has."""
+        # some releases pad with -1
+        vectors = self.codes(torch.cat([codes, following]).clamp(min=0))[None]
+        now, then = vectors[:, : len(codes)], vectors[:, len(codes) :]
+        return self.wanted(self.encoder(now, then, sees, memories))[0]
+
+    def path(
+        self,
+        noise: Tensor,
+        given: Conditions,
+        sees: Tensor | None = None,
+        memories: list[Memory] | None = None,
+        steps: int = 10,
+    ) -> Iterator[Tensor]:
+        """noise [n, M] -> [n, M] after each of ``steps`` steps of Euler; the last one is mel.
+
+        ``sees`` [n, n] for a whole utterance, or one memory for each step to go on from an earlier
+        stretch. Classifier-free guidance: the second row of the batch is told nothing.
+        """
+        speaker = given.speaker.expand_as(given.wanted)
+        told = torch.cat([given.wanted, speaker, given.known], dim=1)
+        told = torch.stack([told, torch.zeros_like(told)])
+        x, at = noise, times(steps)
+        narrow = self.estimator.out.weight.dtype
+        for step in range(steps):
+            both = torch.cat([x.expand(2, -1, -1), told], dim=2).to(narrow)
+            memory = memories[step] if memories else None
+            t = torch.tensor(at[step], device=x.device)
+            guided, unguided = self.estimator(both, t, sees, memory).to(x.dtype)
+            velocity = (1.0 + GUIDANCE) * guided - GUIDANCE * unguided
+            x = x + (at[step + 1] - at[step]) * velocity
+            yield x
+
+    def solve(
+        self,
+        noise: Tensor,
+        given: Conditions,
+        sees: Tensor | None = None,
+        memories: list[Memory] | None = None,
+        steps: int = 10,
+    ) -> Tensor:
+        """noise [n, M] -> mel [n, M]: the end of ``path``."""
+        *_, mel = self.path(noise, given, sees, memories, steps)
+        return mel
+
+    def whole(
+        self,
+        codes: Tensor,
+        known: Tensor,
+        speaker: Tensor | None,
+        noise: Tensor,
+        chunk: int = 0,
+        left: int = -1,
+        steps: int = 10,
+    ) -> Tensor:
+        """codes [T], known [P, M], noise [2 T, M] -> mel [2 T, M], all at once.
+
+        ``known`` is the mel of the first frames, those of a prompt. ``chunk`` is in codes: 0 lets
+        everything see everything; otherwise a code sees its own chunk and ``left`` chunks before
+        it, -1 for all: what a stream makes.
+        """
+        length = len(codes)
+        sees: tuple[Tensor | None, Tensor | None] = (None, None)
+        if chunk:
+            back = max(-1, chunk * left)
+            coarse = chunk_mask(length, chunk, back)
+            fine = chunk_mask(RISE * length, RISE * chunk, max(-1, RISE * back))
+            sees = (coarse.to(codes.device), fine.to(codes.device))
+        wanted = self.encode(codes, codes[:0], sees)
+        padded = F.pad(known, (0, 0, 0, RISE * length - len(known)))
+        given = Conditions(wanted, self.speaker_of(speaker), padded)
+        return self.solve(noise, given, sees[1], steps=steps)

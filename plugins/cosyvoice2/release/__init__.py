@@ -1,0 +1,1 @@
+"""CosyVoice2's public release: its files and settings."""

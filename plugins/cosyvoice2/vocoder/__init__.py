@@ -1,0 +1,1 @@
+"""CosyVoice2's vocoder: mel spectrograms to audio."""

@@ -1,0 +1,1 @@
+"""Other codecs, heard beside ours by ``wishbone evaluate codec``."""

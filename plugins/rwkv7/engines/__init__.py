@@ -1,0 +1,1 @@
+"""Faster ways to the numbers of ``plugins/rwkv7/backbone.py``."""
