@@ -199,7 +199,7 @@ def test_what_cannot_be_adapted_is_refused(monkeypatch):
     refused(ConfigError, "cannot be called 'base'", adapters={"base": {"weights": "x"}})
     refused(ConfigError, "does not say where", start={"folder": "x"})
     monkeypatch.setattr(Transformer, "caps", Caps())
-    refused(CapabilityError, "An adapter .peft. needs 'peft_targets'", base=BASES["transformer"])
+    refused(CapabilityError, "An adapter (peft) needs 'peft_targets'", base=BASES["transformer"])
 
 
 def test_a_rank_of_the_whole_matrix_is_accepted():
