@@ -29,7 +29,7 @@ from wishbone.core.errors import CapabilityError
 from wishbone.core.session import LayoutSession
 
 State = dict[str, Tensor]
-"""What a backbone remembers: flat names, batch first, plain tensors, so a file can hold it."""
+"""Memory of a backbone: flat names, batch first, plain tensors, so a file can hold it."""
 
 IGNORE = -100
 """Target of a position that predicts nothing; PyTorch's cross entropy skips this number."""
@@ -37,7 +37,7 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Caps:
-    """What a backbone promises. A feature checks the promise before any weight is read."""
+    """Promises of a backbone. A feature checks the promise before any weight is read."""
 
     streaming: bool = True
     """Gives the same numbers position by position as in one call."""
@@ -53,7 +53,7 @@ class Caps:
 
 @dataclass(frozen=True)
 class TextSpace:
-    """What a layout must know of a tokenizer."""
+    """Facts about a tokenizer that a layout needs."""
 
     vocabulary: int
     """Number of ids; every id is below it."""
@@ -67,7 +67,7 @@ class TextSpace:
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """What a layout and a head must know of a codec."""
+    """Facts about a codec that a layout and a head need."""
 
     size: int
     """Codes per codebook, X without the layout's own extra ids."""
@@ -80,11 +80,11 @@ class CodeSpace:
     global_size: int = 0
     """Codes of the codebook that describes an utterance as a whole; 0 where there is none."""
     global_count: int = 0
-    """How many of its codes describe one utterance."""
+    """Number of its codes that describe one utterance."""
 
 
 class Part:
-    """What the classes of all slots share."""
+    """Base of the classes of all slots."""
 
     Config: ClassVar[type]
     """Dataclass: the schema of the slot in the YAML file."""
@@ -125,7 +125,7 @@ class Tokenizer(Part, ABC):
         return speakable(text, self.encode)
 
     def settled(self, text: str) -> int:
-        """How many characters at the beginning of ``text`` have ids that nothing after it changes.
+        """Count the characters in front of ``text`` whose ids nothing after them changes.
 
         0 where only whole sentences are certain. Where ``prepare`` changes something, what it
         leaves as it is whatever follows.
@@ -251,7 +251,7 @@ class Backbone(Part, nn.Module):
         return 2 * sum(p.numel() for p in self.parameters() if p.ndim > 1)
 
     def training_form(self) -> str:
-        """Which form ``forward`` takes in training on this device, in words; empty if one only."""
+        """Name the form of ``forward`` in training on this device; empty if there is one only."""
         return ""
 
     def shardable(self) -> Sequence[nn.Module]:
@@ -276,8 +276,8 @@ class Backbone(Part, nn.Module):
         By default tensors of the same name and shape; a backbone made to take another's place
         knows better.
         """
-        theirs, mine = other.state_dict(), self.state_dict()
-        common = {n: t for n, t in theirs.items() if n in mine and mine[n].shape == t.shape}
+        other_state, state = other.state_dict(), self.state_dict()
+        common = {n: t for n, t in other_state.items() if n in state and state[n].shape == t.shape}
         self.load_state_dict(common, strict=False)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -337,7 +337,7 @@ class Sample:
     instruct: Sequence[int] = ()
     """Ids of an instruction or of properties under which it was spoken; may be empty."""
     prompt: Prompt | None = None
-    """What was spoken before it: given, as at a request's start, and never predicted."""
+    """The speech before it: given, as at a request's start, and never predicted."""
     anonymous: bool = False
     """Nothing says who speaks: codes of the whole utterance and marks of speakers stay away."""
 
@@ -356,7 +356,7 @@ class Positions:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What comes before the text to speak. All of it may be empty."""
+    """Conditioning in front of the text to speak. All of it may be empty."""
 
     text: Sequence[int] = ()
     """Ids of what the prompt audio says."""
@@ -378,8 +378,9 @@ class Prompt:
 
 
 class Layout(Part, ABC):
-    """What goes at which position. Built as ``Layout(config, text=TextSpace, codes=CodeSpace)``.
+    """Order of text and codes in one sequence.
 
+    Built as ``Layout(config, text=TextSpace, codes=CodeSpace)``.
     Holds no parameter, so it is tested against written-out token sequences without a model.
     """
 
@@ -390,11 +391,11 @@ class Layout(Part, ABC):
     extra: int
     """Ids beyond the codebook that the head must know (end, fill, ...)."""
     alternates: bool = False
-    """Whether it speaks before all of the text is known."""
+    """True where it speaks before all of the text is known."""
     conditions: Sequence[str] = ("text", "instruct")
-    """What ``wishbone.core.guidance`` may leave out here, names of its ``CONDITIONS``."""
+    """Names of ``wishbone.core.guidance.CONDITIONS`` that may be left out here."""
     instruct_alone: bool = False
-    """Whether an instruction stands in the place of what a voice's recording says, in codes and
+    """True where an instruction replaces what a voice's recording says, in codes and
     text; the decoder hears the recording all the same."""
 
     @classmethod
@@ -449,7 +450,7 @@ class Decoder(Part, nn.Module):
         """
 
     def hear(self, audio: Tensor, codes: Tensor) -> State:
-        """What this decoder wants to know of a voice's recording: named tensors, {} for nothing.
+        """Analyse a voice's recording for ``start``: named tensors, {} for nothing.
 
         audio [S] in -1..1 at this decoder's ``sample_rate``, codes [T, Q] of the same recording.
         """
@@ -463,12 +464,12 @@ class Word:
     spelling: str
     phonemes: tuple[str, ...]
     separator: str
-    """What follows it: a space or one of ``, . ? !``."""
+    """Separator behind it: a space or one of ``, . ? !``."""
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """What a teacher said."""
+    """Speech of a teacher."""
 
     audio: Tensor
     """[S] in -1..1."""
