@@ -59,7 +59,7 @@ class Line:
             self.targets.append(IGNORE)
 
     def expect(self, target: int) -> None:
-        """What the head must say at the last position."""
+        """Set the target of the last position."""
         self.targets[-1] = target
 
     def speak(self, codes: Iterable[int]) -> None:

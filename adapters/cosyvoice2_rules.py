@@ -1,4 +1,4 @@
-"""What training and speaking know alike of the cosyvoice2 layout: its fields, ids and words."""
+"""Fields, ids and words of the cosyvoice2 layout, for training and speaking alike."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class CosyVoice2Config:
     """Schema of the slot ``layout: {name: cosyvoice2, ...}``."""
 
     form: str = "unistream"
-    """How a request is spoken: "unistream" reads all text first, "bistream" alternates."""
+    """Form of a request: "unistream" reads all text first, "bistream" alternates."""
     pace: str = "ratio"
-    """What cuts a bistream sequence: "ratio" a fixed mix, "words" the ends of words."""
+    """Rule that cuts a bistream sequence: "ratio" a fixed mix, "words" the ends of words."""
     mix: list[int] = field(default_factory=lambda: [5, 15])
     """Ids of text and codes of speech in one block, under pace "ratio"."""
     lookahead_words: int = 2
@@ -46,10 +46,10 @@ class CosyVoice2Config:
     word_per_id: int = 6
     """... plus this many for each of its ids."""
     fill: bool = True
-    """Whether the head has FILL and the unused id before it; RWKVTTS's models have only the
+    """True where the head has FILL and the unused id before it; RWKVTTS's models have only the
     end, so they cannot alternate."""
     instruct: str = "alone"
-    """Where an instruction stands: "alone" in the place of what a voice's recording says, as in
+    """Place of an instruction: "alone" in the place of what a voice's recording says, as in
     CosyVoice2, or "beside" it, as in RWKVTTS."""
     parity: str = "right"
     """"right" as in training; "upstream" repeats what the public code does, with its flaws."""

@@ -136,17 +136,17 @@ class Spark(Layout):
 
         Raises ``DataError`` when the prompt has another number of them than the codec.
         """
-        found, count = len(prompt.global_codes), self.codes.global_count
-        if found not in (0, count):
+        prompt_count, count = len(prompt.global_codes), self.codes.global_count
+        if prompt_count not in (0, count):
             raise DataError(
-                f"The prompt has {found} global codes, the codec {count}.",
+                f"The prompt has {prompt_count} global codes, the codec {count}.",
                 "the voice of the request",
                 "Make the voice again from its recording with this system's codec.",
             )
         return SparkSession(self, prompt)
 
     def before(self, instruct: Sequence[int]) -> list[Part]:
-        """What stands in front of the text."""
+        """Marks and properties in front of the text."""
         if self.config.form == "respark":
             return [(TEXT, instruct), (MARKS, (TAG_START,))]
         return [(MARKS, (CONTROL if instruct else TTS, CONTENT))]
@@ -164,7 +164,7 @@ class Spark(Layout):
         ]
 
     def opening(self) -> Part:
-        """What stands between the global codes and speech."""
+        """Marks between the global codes and speech."""
         if self.config.form == "respark":
             return MARKS, (TAG_SEMANTIC,)
         return MARKS, (END_GLOBAL, START_SEMANTIC)
@@ -192,8 +192,8 @@ class SparkSession(SteppedSession):
         elif not prompt.anonymous:
             yield from self._draw_voice(voice)
         yield SetSpeaker(tuple(voice))
-        known = [frame[0] for frame in prompt.speech]
-        yield Feed(_positions([layout.opening(), (SPEECH, known)]))
+        prompt_codes = [frame[0] for frame in prompt.speech]
+        yield Feed(_positions([layout.opening(), (SPEECH, prompt_codes)]))
         yield from self._speak()
 
     def _draw_voice(self, voice: list[int]) -> Steps:
@@ -209,8 +209,8 @@ class SparkSession(SteppedSession):
         fewest, most = (
             int(ratio * len(self._text)) for ratio in (config.min_code_ratio, config.max_code_ratio)
         )
-        for said in range(most):
-            (code,) = yield from self._draw(Draw((end,) if said < fewest else ()))
+        for spoken in range(most):
+            (code,) = yield from self._draw(Draw((end,) if spoken < fewest else ()))
             if code == end:
                 yield Stop("end")
                 return

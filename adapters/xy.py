@@ -55,7 +55,7 @@ class XY(Layout):
         speakers: int = 10
         """Marks of speakers."""
         speaker: int = 0
-        """Which of them speaks."""
+        """Number of the one that speaks."""
         min_code_ratio: float = 1.0
         """Frames per id of text before the end may be drawn."""
         max_code_ratio: float = 10.0
@@ -96,9 +96,9 @@ class XY(Layout):
         rows = [[row] * books for row in (*speaker, *text, 0)]
         rows += [self.row(speech, t, self.nothing) for t in range(steps - 1)]
         targets = [[IGNORE] * books for _ in range(len(speaker) + len(text))]
-        unsaid = [[IGNORE] * books for _ in prompt.speech]
-        said = [*unsaid, *sample.speech]
-        targets += [self.row(said, t, IGNORE, end=self.nothing) for t in range(steps)]
+        prompt_rows = [[IGNORE] * books for _ in prompt.speech]
+        predicted = [*prompt_rows, *sample.speech]
+        targets += [self.row(predicted, t, IGNORE, end=self.nothing) for t in range(steps)]
         table = [MARKS] * len(speaker) + [TEXT] * len(text) + [MARKS, *[SPEECH] * (steps - 1)]
         return Positions(torch.tensor(table), torch.tensor(rows), torch.tensor(targets))
 
@@ -142,21 +142,21 @@ class XYSession(SteppedSession):
         if not self._text:
             yield Stop("end")
             return
-        known = [list(frame) for frame in prompt.speech]
-        rows = [layout.row(known, t, layout.nothing) for t in range(len(known))]
+        frames = [list(frame) for frame in prompt.speech]
+        rows = [layout.row(frames, t, layout.nothing) for t in range(len(frames))]
         yield Feed(
             [*map(self._word, self._text), self._mark(0), *((SPEECH, tuple(row)) for row in rows)]
         )
-        yield from self._speak(known)
+        yield from self._speak(frames)
 
     def _speak(self, frames: list[list[int]]) -> Steps:
         """Row after row; ``frames`` are those of the prompt and grow by what is drawn."""
-        layout, books, given = self._layout, self._layout.codes.codebooks, len(frames)
+        layout, books, prompt_count = self._layout, self._layout.codes.codebooks, len(frames)
         ratios = (layout.config.min_code_ratio, layout.config.max_code_ratio)
-        fewest, most = (given + int(ratio * len(self._text)) for ratio in ratios)
-        total, reason, t = -1, "end", given
+        fewest, most = (prompt_count + int(ratio * len(self._text)) for ratio in ratios)
+        total, reason, t = -1, "end", prompt_count
         while total < 0 or t < total + books - 1:
-            wishes = [self._wish(frames, t, book, given, total) for book in range(books)]
+            wishes = [self._wish(frames, t, book, prompt_count, total) for book in range(books)]
             if total < 0:
                 cut = t >= most
                 reason = "length" if cut else "end"
@@ -168,11 +168,11 @@ class XYSession(SteppedSession):
             if total < 0:
                 frames.append([row[0]] + [layout.nothing] * (books - 1))
             for book in range(1, books):
-                if given <= t - book < len(frames):
+                if prompt_count <= t - book < len(frames):
                     frames[t - book][book] = row[book]
-            whole = t - books + 1
-            if given <= whole < len(frames):
-                yield Emit(tuple(frames[whole]))
+            complete = t - books + 1
+            if prompt_count <= complete < len(frames):
+                yield Emit(tuple(frames[complete]))
             if total < 0 or t < total + books - 1:
                 yield Feed([(SPEECH, tuple(row))])
             t += 1
@@ -181,12 +181,14 @@ class XYSession(SteppedSession):
             yield from self._draw(Draw(forced=layout.nothing))
         yield Stop(reason)
 
-    def _wish(self, frames: list[list[int]], t: int, book: int, given: int, total: int) -> Draw:
-        """What channel ``book`` may say in row t: nothing, what the prompt says, or any code."""
+    def _wish(
+        self, frames: list[list[int]], t: int, book: int, prompt_count: int, total: int
+    ) -> Draw:
+        """Rule for channel ``book`` in row t: nothing, the prompt's code, or any code."""
         frame, nothing = t - book, self._layout.nothing
         if frame < 0 or 0 <= total <= frame:
             return Draw(forced=nothing)
-        if frame < given:
+        if frame < prompt_count:
             return Draw(forced=frames[frame][book])
         return Draw((nothing,))
 

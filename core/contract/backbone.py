@@ -15,12 +15,12 @@ from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.part import Part
 
 State = dict[str, Tensor]
-"""What a backbone remembers: flat names, batch first, plain tensors, so a file can hold it."""
+"""Memory of a backbone: flat names, batch first, plain tensors, so a file can hold it."""
 
 
 @dataclass(frozen=True)
 class Caps:
-    """What a backbone promises. A feature checks the promise before any weight is read."""
+    """Promises of a backbone. A feature checks the promise before any weight is read."""
 
     streaming: bool = True
     """Gives the same numbers position by position as in one call."""
@@ -123,7 +123,7 @@ class Backbone(Part, nn.Module):
         return 2 * sum(p.numel() for p in self.parameters() if p.ndim > 1)
 
     def training_form(self) -> str:
-        """Which form ``forward`` takes in training on this device, in words; empty if one only."""
+        """Name the form of ``forward`` in training on this device; empty if there is one only."""
         return ""
 
     def shardable(self) -> Sequence[nn.Module]:
@@ -148,8 +148,8 @@ class Backbone(Part, nn.Module):
         By default tensors of the same name and shape; a backbone made to take another's place
         knows better.
         """
-        theirs, mine = other.state_dict(), self.state_dict()
-        common = {n: t for n, t in theirs.items() if n in mine and mine[n].shape == t.shape}
+        other_state, state = other.state_dict(), self.state_dict()
+        common = {n: t for n, t in other_state.items() if n in state and state[n].shape == t.shape}
         self.load_state_dict(common, strict=False)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from wishbone.core.contract.part import Part
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """What a layout and a head must know of a codec."""
+    """Facts about a codec that a layout and a head need."""
 
     size: int
     """Codes per codebook, X without the layout's own extra ids."""
@@ -28,7 +28,7 @@ class CodeSpace:
     global_size: int = 0
     """Codes of the codebook that describes an utterance as a whole; 0 where there is none."""
     global_count: int = 0
-    """How many of its codes describe one utterance."""
+    """Number of its codes that describe one utterance."""
 
 
 class SpeechTokenizer(Part, nn.Module):
@@ -92,7 +92,7 @@ class Decoder(Part, nn.Module):
         """
 
     def hear(self, audio: Tensor, codes: Tensor) -> State:
-        """What this decoder wants to know of a voice's recording: named tensors, {} for nothing.
+        """Analyse a voice's recording for ``start``: named tensors, {} for nothing.
 
         audio [S] in -1..1 at this decoder's ``sample_rate``, codes [T, Q] of the same recording.
         """

@@ -47,7 +47,7 @@ class Sample:
     instruct: Sequence[int] = ()
     """Ids of an instruction or of properties under which it was spoken; may be empty."""
     prompt: Prompt | None = None
-    """What was spoken before it: given, as at a request's start, and never predicted."""
+    """The speech before it: given, as at a request's start, and never predicted."""
     anonymous: bool = False
     """Nothing says who speaks: codes of the whole utterance and marks of speakers stay away."""
 
@@ -66,7 +66,7 @@ class Positions:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What comes before the text to speak. All of it may be empty."""
+    """Conditioning in front of the text to speak. All of it may be empty."""
 
     text: Sequence[int] = ()
     """Ids of what the prompt audio says."""
@@ -88,7 +88,7 @@ class Prompt:
 
 
 class Layout(Part, ABC):
-    """What goes at which position. Built as ``Layout(config, text=TextSpace, codes=CodeSpace)``.
+    """Order of text and codes in one sequence.
 
     Holds no parameter, so it is tested against written-out token sequences without a model.
     """
@@ -100,11 +100,11 @@ class Layout(Part, ABC):
     extra: int
     """Ids beyond the codebook that the head must know (end, fill, ...)."""
     alternates: bool = False
-    """Whether it speaks before all of the text is known."""
+    """True where it speaks before all of the text is known."""
     conditions: Sequence[str] = ("text", "instruct")
     """What ``wishbone.core.speak.guidance`` may leave out here, names of its ``CONDITIONS``."""
     instruct_alone: bool = False
-    """Whether an instruction stands in the place of what a voice's recording says, in codes and
+    """True where an instruction replaces what a voice's recording says, in codes and
     text; the decoder hears the recording all the same."""
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 
 class Part:
-    """What the classes of all slots share."""
+    """Base of the classes of all slots."""
 
     Config: ClassVar[type]
     """Dataclass: the schema of the slot in the YAML file."""

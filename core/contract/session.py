@@ -142,7 +142,7 @@ class SteppedSession(LayoutSession):
         self._drawn = None
         yield draw
         if self._drawn is None:
-            raise RuntimeError("a session asked for a draw and was not given the drawn ids")
+            raise RuntimeError("a session asked for a draw and was not told what was drawn")
         return self._drawn
 
     def _wait_for_the_end(self) -> Steps:

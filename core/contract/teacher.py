@@ -17,12 +17,12 @@ class Word:
     spelling: str
     phonemes: tuple[str, ...]
     separator: str
-    """What follows it: a space or one of ``, . ? !``."""
+    """Separator behind it: a space or one of ``, . ? !``."""
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """What a teacher said."""
+    """Speech of a teacher."""
 
     audio: Tensor
     """[S] in -1..1."""

@@ -12,7 +12,7 @@ from wishbone.core.contract.teacher import Word
 
 @dataclass(frozen=True)
 class TextSpace:
-    """What a layout must know of a tokenizer."""
+    """Facts about a tokenizer that a layout needs."""
 
     vocabulary: int
     """Number of ids; every id is below it."""
@@ -54,7 +54,7 @@ class Tokenizer(Part, ABC):
         return speakable(text, self.encode)
 
     def settled(self, text: str) -> int:
-        """How many characters at the beginning of ``text`` have ids that nothing after it changes.
+        """Count the characters in front of ``text`` whose ids nothing after them changes.
 
         0 where only whole sentences are certain. Where ``prepare`` changes something, what it
         leaves as it is whatever follows.

@@ -271,4 +271,3 @@ def _provenance(plan: Plan, command: Sequence[str], begin: float) -> dict[str, A
         "trained": {each.key: config_diff.provenance(each) for each in plan.checkpoints},
         "seed": plan.seed,
     }
-

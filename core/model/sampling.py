@@ -25,7 +25,7 @@ Pick = Callable[[Tensor, int], int]
 
 @dataclass
 class Sampling:
-    """How ids are drawn. The defaults are those of CosyVoice2.
+    """Rules by which ids are drawn. The defaults are those of CosyVoice2.
 
     Raises ``ConfigError`` when a number is outside its range.
     """
@@ -41,13 +41,13 @@ class Sampling:
     greedy: bool = False
     """Always take the likeliest id."""
     repetition_window: int = 10
-    """How many of the last codes repetition-aware sampling looks at; 0 is off."""
+    """Number of the last codes that repetition-aware sampling looks at; 0 is off."""
     repetition_threshold: float = 0.1
     """A draw that fills at least this share of the window is drawn again without filters."""
     repetition_masked: bool = True
     """The second draw cannot repeat the first. CosyVoice2 before February 2026 allowed it."""
     guidance: float = 1.0
-    """How much of what the conditions change is said: 1 is plain decoding, 0 does without them,
+    """Scale of what the conditions change: 1 is plain decoding, 0 does without them,
     more exaggerates. Anything but 1 costs a second stream; see ``wishbone.core.speak.guidance``."""
     guidance_drops: list[str] = field(default_factory=list)
     """The conditions that the second stream does without; none means those that the weights learned

@@ -43,11 +43,11 @@ class SpeechLM(nn.Module):
             nn.init.normal_(table.weight, std=TABLE_STD)
             self.tables[name] = table
         self.engine = "eager"
-        """How steps are computed, in words; what ``accelerate`` returned last."""
+        """The engine that computes steps, in words; ``accelerate`` returned it last."""
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     @property
@@ -61,12 +61,12 @@ class SpeechLM(nn.Module):
         Every table is read at every position and the right row kept: nothing depends on how many
         positions are speech, so a GPU never waits for a count.
         """
-        speech = table == Layout.SPEECH
-        vectors = self.head.embed(ids.masked_fill(~speech[..., None], 0))
+        speech = table == Layout.SPEECH  # [B, T]
+        vectors = self.head.embed(ids.masked_fill(~speech[..., None], 0))  # [B, T, D]
         for index, name in enumerate(self.names[1:], start=1):
-            here = table == index
-            rows = self.tables[name](ids[..., 0].masked_fill(~here, 0))
-            vectors = torch.where(here[..., None], rows, vectors)
+            selected = table == index  # [B, T]
+            rows = self.tables[name](ids[..., 0].masked_fill(~selected, 0))  # [B, T, D]
+            vectors = torch.where(selected[..., None], rows, vectors)  # [B, T, D]
         return vectors
 
     def embed_positions(self, positions: Sequence[Position]) -> Tensor:
@@ -148,14 +148,14 @@ class SpeechLM(nn.Module):
     def _entropies(self, hidden: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """hidden [B, T, D] -> cross entropies [B, T, Q] of the targets, 0 where there is none."""
         targets = targets.masked_fill(~mask[..., None], IGNORE)
-        wanted = (targets != IGNORE).any(dim=-1)
-        logits = self.head(hidden[wanted]).float()
-        answers = targets[wanted]
-        each = F.cross_entropy(
+        predicted = (targets != IGNORE).any(dim=-1)  # [B, T]
+        logits = self.head(hidden[predicted]).float()  # [N, Q, X]
+        answers = targets[predicted]  # [N, Q]
+        entropies = F.cross_entropy(
             logits.flatten(0, 1), answers.flatten(), ignore_index=IGNORE, reduction="none"
-        )
-        losses = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
-        losses[wanted] = each.view_as(answers)
+        )  # [N Q]
+        losses = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)  # [B, T, Q]
+        losses[predicted] = entropies.view_as(answers)  # [N, Q]
         return losses
 
     def loss(
@@ -178,18 +178,18 @@ class SpeechLM(nn.Module):
         seen = {id(p) for p in tables}
         for module in self.head.modules():
             if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-                fresh = [p for p in module.parameters() if id(p) not in seen]
-                seen.update(map(id, fresh))
-                tables.extend(fresh)
-        rest = [p for p in self.head.parameters() if id(p) not in seen]
-        matrices = [p for p in rest if p.ndim > 1]
-        plain = tables + [p for p in rest if p.ndim <= 1]
-        own = [
+                embeddings = [p for p in module.parameters() if id(p) not in seen]
+                seen.update(map(id, embeddings))
+                tables.extend(embeddings)
+        layers = [p for p in self.head.parameters() if id(p) not in seen]
+        matrices = [p for p in layers if p.ndim > 1]
+        plain = tables + [p for p in layers if p.ndim <= 1]
+        head_groups = [
             {"params": matrices, "lr": learning_rate, "weight_decay": weight_decay},
             {"params": plain, "lr": learning_rate, "weight_decay": 0.0},
         ]
         groups = self.backbone.parameter_groups(learning_rate, weight_decay)
-        return groups + [group for group in own if group["params"]]
+        return groups + [group for group in head_groups if group["params"]]
 
 
 class BatchRows:

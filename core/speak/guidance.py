@@ -42,7 +42,7 @@ from wishbone.core.system.system import System
 from wishbone.core.weights.training_record import learned
 
 CONDITIONS = ("text", "prompt_text", "prompt_audio", "speaker", "instruct")
-"""What can be left out, in the order in which training decides it."""
+"""Conditions that can be left out, in the order in which training decides it."""
 
 
 def guided(conditioned: Tensor, unconditioned: Tensor, scale: float) -> Tensor:
@@ -91,25 +91,25 @@ def check_conditions(names: Iterable[str], layout: Layout, where: str) -> None:
     """Raise ``ConfigError`` for what is no condition, or none of this layout."""
     for name in names:
         if name not in layout.conditions:
-            known = ", ".join(layout.conditions)
+            choices = ", ".join(layout.conditions)
             raise ConfigError(
                 f"'{name}' cannot be left out of the {type(layout).__name__} layout.",
                 where,
-                f"{did_you_mean(name, layout.conditions)} Its conditions: {known}.".strip(),
+                f"{did_you_mean(name, layout.conditions)} Its conditions: {choices}.".strip(),
             )
 
 
 def unlearned(system: System, scale: float | None) -> tuple[str, ...]:
-    """What a guide was told to leave out though no file says that the weights ever did without."""
+    """Name conditions that a guide leaves out and no file says the weights ever did without."""
     sampling = system.sampling
     if (sampling.guidance if scale is None else scale) == 1:
         return ()
-    known = learned(system.config).dropped or ()
-    return tuple(name for name in sampling.guidance_drops if name not in known)
+    recorded = learned(system.config).dropped or ()
+    return tuple(name for name in sampling.guidance_drops if name not in recorded)
 
 
 class Guide:
-    """How a request is guided: by how much, and what the second stream does without."""
+    """The guidance of a request: its scale, and the conditions the second row does without."""
 
     def __init__(self, system: System, scale: float, drops: Collection[str]) -> None:
         """Raises ``ConfigError`` and ``CapabilityError`` for what the system cannot do."""
@@ -150,7 +150,7 @@ class Guide:
         )
 
     def differs(self, prompt: Prompt) -> bool:
-        """Whether the second stream has less than the first, with this prompt."""
+        """Tell whether the second row has less than the first, with this prompt."""
         return "text" in self.drops or prompt_without(prompt, self.drops) != prompt
 
     def rows(self, system: System, prompt: Prompt, begin: State) -> GuidedRows:

@@ -178,8 +178,8 @@ def decode(
     first = list(islice(codes, 1))
     if utterance.global_codes:
         speaker = torch.tensor(utterance.global_codes, device=system.model.device)
-    heard = {name: part.to(system.model.device) for name, part in (voice.heard or {}).items()}
-    decoder = system.decoder.start(seed=seed, speaker=speaker, prompt=heard or None)
+    recording = {name: part.to(system.model.device) for name, part in (voice.heard or {}).items()}
+    decoder = system.decoder.start(seed=seed, speaker=speaker, prompt=recording or None)
     codes = chain(first, codes)
     while group := list(islice(codes, decoder.wants() or next(sizes))):
         yield decoder.push(torch.tensor(group, device=system.model.device)).cpu()

@@ -1,4 +1,4 @@
-"""What stands before the text: a request's first positions, and the state after them."""
+"""Prompt of a request: the positions before its text, and the state after them."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ because a matrix product over many positions reads the weights once."""
 
 @dataclass(frozen=True)
 class Request:
-    """What to say and how."""
+    """Text to speak, the voice and the seed."""
 
     text: Text
     voice: Voice | str | None = None
@@ -247,7 +247,7 @@ class _Seat:
         return self._answer
 
     def answer(self, answer: Any) -> None:
-        """What ``advance`` is waiting for, or why it will not come. The lock is held."""
+        """Hand over the answer that ``wait`` waits for, or an error. The lock is held."""
         self.waiting.clear()
         self._answer = answer
         self._answered.notify()

@@ -1,4 +1,4 @@
-"""What every backbone must satisfy, whatever it is inside.
+"""Checks that every backbone must pass, whatever it is inside.
 
 All checks use weights that look trained, float64 where the backbone can, and lengths that cross
 the chunks of chunked kernels (16, 32, 64).
@@ -188,7 +188,7 @@ def adapters(cls: Any, config: Any, module: str | None) -> str:
 
 @torch.no_grad()
 def shares(cls: Any, config: Any, module: str | None) -> str:
-    """What training may share out is called as modules, and nothing is named twice."""
+    """Modules that training may share out are called as modules, and nothing is named twice."""
     model = build(cls, config, torch.float32)
     named, called = list(model.shardable()), set()
     own = {id(inner) for inner in model.modules()}

@@ -62,14 +62,16 @@ def same_state(a: State, b: State, tolerance: float, what: str) -> float:
     require(a.keys() == b.keys(), f"{what}: entries {sorted(a.keys() ^ b.keys())} differ")
     worst = 0.0
     for name in b:
-        cut, rest = a[name], 0.0
+        cut, behind_end = a[name], 0.0
         for dim, size in enumerate(b[name].shape):
             require(
                 cut.ndim == b[name].ndim and cut.shape[dim] >= size, f"{what}: {name} is too small"
             )
             behind = cut.narrow(dim, size, cut.shape[dim] - size)
-            rest = max(rest, behind.abs().max().item() if behind.numel() else 0.0)
+            behind_end = max(behind_end, behind.abs().max().item() if behind.numel() else 0.0)
             cut = cut.narrow(dim, 0, size)
-        require(rest == 0, f"{what}: {name} holds {rest:.1e} behind the end of its sequence")
+        require(
+            behind_end == 0, f"{what}: {name} holds {behind_end:.1e} behind the end of its sequence"
+        )
         worst = max(worst, near(cut, b[name], tolerance, f"{what}, state {name}"))
     return worst

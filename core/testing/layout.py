@@ -1,4 +1,4 @@
-"""What every layout must satisfy: training and speaking must mean the same sequence.
+"""Checks that every layout must pass: training and speaking must mean the same sequence.
 
 A layout that needs a codec of another kind than ``CODES`` offers ``small_codes() -> CodeSpace``.
 """
@@ -84,7 +84,7 @@ def wellformed(cls: Any, config: Any, module: str | None) -> str:
     require(next(iter(layout.tables)) == "speech", "the first table is not speech")
     require(rows[0] == size, f"the speech table has {rows[0]} rows, codes and extra make {size}")
     for seed in range(SEEDS):
-        laid, said = _lay(layout, sample(seed, marked=seed % 3 > 0, codes=codes), seed)
+        laid, utterance = _lay(layout, sample(seed, marked=seed % 3 > 0, codes=codes), seed)
         shape, shapes = (len(laid.table), books), (laid.ids.shape, laid.targets.shape)
         require(shapes == (shape, shape), f"ids and targets are {shapes}, not {shape}")
         kinds = {laid.table.dtype, laid.ids.dtype, laid.targets.dtype}
@@ -93,12 +93,12 @@ def wellformed(cls: Any, config: Any, module: str | None) -> str:
             inside = 0 <= table < len(rows) and all(0 <= row < rows[table] for row in ids)
             require(inside, f"rows {ids} of table {table} do not exist")
         for book in range(books):
-            wanted = [t for t in laid.targets[:, book].tolist() if t != IGNORE]
-            require(all(0 <= t < size for t in wanted), "a target is outside the head's ids")
-            found = [t for t in wanted if t < codes.size]
-            spoken = [frame[book] for frame in said.speech]
+            targets = [t for t in laid.targets[:, book].tolist() if t != IGNORE]
+            require(all(0 <= t < size for t in targets), "a target is outside the head's ids")
+            codes_predicted = [t for t in targets if t < codes.size]
+            spoken = [frame[book] for frame in utterance.speech]
             require(
-                found in (spoken, [*said.global_codes, *spoken]),
+                codes_predicted in (spoken, [*utterance.global_codes, *spoken]),
                 "the targets below the extra ids are not the codes of the sample",
             )
     return f"{SEEDS} samples, tables {dict(layout.tables)}"
@@ -111,15 +111,15 @@ def consistent(cls: Any, config: Any, module: str | None) -> str:
     form of ``config`` must be among those trained.
     """
     layout, forms = _build(cls, config), _forms(cls, config)
-    own = 0
+    matches = 0
     for seed in range(SEEDS):
         laid, utterance = _lay(layout, sample(seed, codes=codes_of(cls)), seed)
         answers = [_spoken_alike(form, laid, utterance) for form in forms]
-        own += answers[0] is None
+        matches += answers[0] is None
         reasons = "; ".join(f"form {i}: {answer}" for i, answer in enumerate(answers))
         require(None in answers, f"training sample {seed} cannot be spoken: {reasons}")
-    require(own > 0, f"the form this config speaks in never occurs in training; {answers[0]}")
-    return f"{SEEDS} samples, {own} of them in this config's own form, {len(forms)} forms"
+    require(matches > 0, f"the form this config speaks in never occurs in training; {answers[0]}")
+    return f"{SEEDS} samples, {matches} of them in this config's own form, {len(forms)} forms"
 
 
 def _forms(cls: Any, config: Any) -> list[Layout]:
@@ -140,10 +140,10 @@ def _spoken_alike(layout: Layout, laid: Positions, utterance: Sample) -> str | N
 
     What describes the utterance beside its text may be given to the request, or left out.
     """
-    whole, instruct = tuple(utterance.global_codes), tuple(utterance.instruct)
+    global_codes, instruct = tuple(utterance.global_codes), tuple(utterance.instruct)
     answer = None
     for prompt in {(g, i): Prompt(global_codes=g, instruct=i)
-                   for g in (whole, ()) for i in (instruct, ())}.values():  # fmt: skip
+                   for g in (global_codes, ()) for i in (instruct, ())}.values():  # fmt: skip
         try:
             for piece in (len(utterance.text), 1, 4):
                 _retrace(layout, laid, utterance, piece, prompt)
@@ -160,12 +160,12 @@ def _retrace(
     targets = [tuple(row) for row in laid.targets.tolist()]
     predicted = {i for i, row in enumerate(targets) if set(row) != {IGNORE}}
     fed: list[Position] = []
-    asked: set[int] = set()
+    drawn: set[int] = set()
 
     def answer(action: Draw) -> tuple[int, ...]:
         at = len(fed) - 1
-        require(at in predicted - asked, f"draws at position {at}, training predicts nothing new")
-        asked.add(at)
+        require(at in predicted - drawn, f"draws at position {at}, training predicts nothing new")
+        drawn.add(at)
         ids = []
         for book, target in enumerate(targets[at]):
             wish = action.of(book)
@@ -181,12 +181,12 @@ def _retrace(
     def feed(positions: Sequence[Position]) -> None:
         for position in positions:
             at = len(fed)
-            wanted = expected[at] if at < len(expected) else None
-            require(position == wanted, f"position {at} is {position}, in training {wanted}")
+            trained = expected[at] if at < len(expected) else None
+            require(position == trained, f"position {at} is {position}, in training {trained}")
             fed.append(position)
 
     emitted = drive(layout, prompt, utterance.text, piece, answer, feed)[0]
-    require(asked == predicted, f"never draws at positions {sorted(predicted - asked)[:5]}")
+    require(drawn == predicted, f"never draws at positions {sorted(predicted - drawn)[:5]}")
     require(
         emitted == [tuple(f) for f in utterance.speech], "the codes emitted are not those drawn"
     )
@@ -221,9 +221,9 @@ def drive(
             require(not emitted, "tells of the whole utterance after its first code")
         elif isinstance(action, NeedText):
             require(not ended, "waits for text after end_text")
-            given, waiting = waiting[:piece], waiting[piece:]
-            session.give_text(given) if given else session.end_text()
-            ended = not given
+            arriving, waiting = waiting[:piece], waiting[piece:]
+            session.give_text(arriving) if arriving else session.end_text()
+            ended = not arriving
         elif isinstance(action, Stop):
             require(action.reason in ("end", "length"), f"stops for {action.reason!r}")
             return emitted, action.reason
@@ -282,14 +282,19 @@ def _within(layout: Layout, choose: Sampler, codes: CodeSpace) -> Callable[[Draw
 
 
 def prompts(cls: Any, config: Any, module: str | None) -> str:
-    """What the prompt says is fed and never emitted; an instruction changes none of it."""
+    """The prompt is fed and never emitted; an instruction changes none of it."""
     layout, codes = _build(cls, config), codes_of(cls)
-    said, new = sample(3, 4, codes=codes), sample(4, 5, codes=codes)
-    known = Prompt(said.text, said.speech, said.word_ends, global_codes=said.global_codes)
-    cases = [known]
+    spoken_before, new = sample(3, 4, codes=codes), sample(4, 5, codes=codes)
+    voice = Prompt(
+        spoken_before.text,
+        spoken_before.speech,
+        spoken_before.word_ends,
+        global_codes=spoken_before.global_codes,
+    )
+    cases = [voice]
     try:
         layout.start(Prompt(instruct=(1, 2, 3)))
-        cases += [dataclasses.replace(known, instruct=(1, 2, 3)), Prompt(instruct=(1, 2, 3))]
+        cases += [dataclasses.replace(voice, instruct=(1, 2, 3)), Prompt(instruct=(1, 2, 3))]
     except CapabilityError:
         # a layout may have no place for an instruction, if it says so
         pass
@@ -301,9 +306,9 @@ def prompts(cls: Any, config: Any, module: str | None) -> str:
         for book in range(codes.codebooks):
             spoken = [ids[book] for table, ids in fed if table == Layout.SPEECH]
             speech = [code for code in spoken if code < codes.size]
-            whole = [frame[book] for frame in before + emitted]
+            frames = [frame[book] for frame in before + emitted]
             require(
-                speech in (whole, whole[:-1]),
+                speech in (frames, frames[:-1]),
                 "the codes fed are not those of the prompt, then the new",
             )
         text = [ids[0] for table, ids in fed if table != Layout.SPEECH]

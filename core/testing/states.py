@@ -1,4 +1,4 @@
-"""What every backbone must satisfy about its state: it can be kept, copied, stored and stepped."""
+"""Checks of a backbone's state: it can be kept, copied, stored and stepped."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ def fork(cls: Any, config: Any, module: str | None) -> str:
     """Two continuations of one state do not disturb each other; ``forward`` changes nothing."""
     case = Case(cls, config)
     state, x = case.warm(), case.x()
-    kept, kept_x = copied(state), x.clone()
+    before, x_before = copied(state), x.clone()
     for length in (1, x.shape[1]):
         case.model(x[:, :length], state)
-        near(x, kept_x, 0.0, "x after forward")
+        near(x, x_before, 0.0, "x after forward")
         for name in state:
-            near(state[name], kept[name], 0.0, f"{name} after forward")
+            near(state[name], before[name], 0.0, f"{name} after forward")
     _, ahead = case.model(x[:, :1], state)
-    ahead_kept = copied(ahead)
+    ahead_before = copied(ahead)
     for _ in range(2):
         case.model.step_(x[:, :1], ahead)
     for name in state:
-        near(state[name], kept[name], 0.0, f"{name} after step_ on a state made from it")
-    _continue_equally(case, state, kept, "a forked state")
+        near(state[name], before[name], 0.0, f"{name} after step_ on a state made from it")
+    _continue_equally(case, state, before, "a forked state")
     _, again = case.model(x[:, :1], state)
-    same_state(again, ahead_kept, 0.0, "a second continuation")
+    same_state(again, ahead_before, 0.0, "a second continuation")
     return "bit-equal"
 
 
@@ -99,10 +99,10 @@ def step_in_place(cls: Any, config: Any, module: str | None) -> str:
     worst = 0.0
     for start in (case.model.init_state(BATCH, dtype=case.dtype), case.warm()):
         x = case.x(length=70)
-        whole, after = case.model(x, start)
+        at_once, after = case.model(x, start)
         stepped = copied(start)
         outputs = [case.model.step_(position, stepped) for position in x.split(1, dim=1)]
-        worst = max(worst, near(torch.cat(outputs, 1), whole, case.tolerance, "step_"))
+        worst = max(worst, near(torch.cat(outputs, 1), at_once, case.tolerance, "step_"))
         try:
             worst = max(worst, same_state(stepped, after, case.tolerance, "step_"))
         except Violation as error:
@@ -143,11 +143,12 @@ def size(cls: Any, config: Any, module: str | None) -> str:
         x = torch.zeros(2, 40, model.width, dtype=dtype)
         sizes = [model.state_bytes(length, dtype=dtype) for length in (0, 1, 2, 40)]
         states = [model.init_state(2), *(model(x[:, :length])[1] for length in (1, 2, 40))]
-        for said, state, length in zip(sizes, states, (0, 1, 2, 40), strict=True):
-            found = sum(t.numel() * t.element_size() for t in state.values()) / 2
+        for stated, state, length in zip(sizes, states, (0, 1, 2, 40), strict=True):
+            measured = sum(t.numel() * t.element_size() for t in state.values()) / 2
             require(
-                found == said,
-                f"{found:.0f} bytes after {length} positions in {dtype}, state_bytes says {said}",
+                measured == stated,
+                f"{measured:.0f} bytes after {length} positions in {dtype},"
+                f" state_bytes says {stated}",
             )
         growth = sizes[2] - sizes[1]
         if cls.caps.constant_state:

@@ -24,18 +24,18 @@ from wishbone.core.model.state_batch import join, padded, pick, rows_may_differ
 from wishbone.core.train.batches import Batch, collate, lay_out
 
 STATE = "state."
-"""What the names of a state's parts begin with in a checkpoint."""
+"""Prefix of the names of a state's parts in a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What one row reads in one step."""
+    """Positions that one row reads in one step."""
 
     utterance: int
     """Row of the corpus."""
     epoch: int
     fresh: bool
-    """Whether the sequence begins here."""
+    """True where the sequence begins here."""
     positions: Positions
 
 
@@ -62,7 +62,7 @@ class Streams:
         return [self._take(row) for row in range(self.rows)]
 
     def where(self) -> dict[str, Any]:
-        """How far the rows are, in numbers that JSON can hold."""
+        """Progress of the rows, in numbers that JSON can hold."""
         return {"next": self._next, "rows": [list(at) for at in self._at]}
 
     def go_to(self, where: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ class Pieces(Batch):
     """The segments of some rows, padded to the longest."""
 
     part: int
-    """Which batch of the step it is; its rows carry their states on to the same of the next."""
+    """Number of the batch in the step; its rows carry their states on to the same of the next."""
     fresh: Tensor  # [B]
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from wishbone.core.contract.errors import CheckpointError
-from wishbone.core.weights import foreign, releases
+from wishbone.core.weights import foreign
 from wishbone.core.weights.files import read_tensors
 from wishbone.plugins.cosyvoice2.release import files as release
 from wishbone.plugins.cosyvoice2.release import settings
@@ -30,7 +30,7 @@ MODELS = ("RWKV7ForSpeech", "RWKV7CosyLM")
 """``architectures`` in the config.json of Hugging Face's form."""
 
 
-class Release(releases.ReleaseReader):
+class Release(ReleaseReader):
     """Folders of RWKVTTS, raw or converted."""
 
     def holds(self, folder: Path) -> bool:
@@ -39,13 +39,13 @@ class Release(releases.ReleaseReader):
             return release.body(folder) == "rwkv7"
         return (folder / CONVERTED).is_dir() or _architecture(folder) in MODELS
 
-    def language_model(self, folder: Path, model: SpeechLM) -> releases.Found:
+    def language_model(self, folder: Path, model: SpeechLM) -> Found:
         """The whole model, for one of the same sizes. Raises ``CheckpointError``."""
         stated = settings.read(folder)
         settings.check(stated, {"llm.llm_input_size": model.backbone.width}, str(folder))
         found = names.ours(tensors(folder), str(folder))
         _check_size(found.backbone, model, folder)
-        return releases.Found(found.tensors)
+        return Found(found.tensors)
 
     def voices(self, folder: Path) -> dict[str, Voice]:
         """The speaker presets of ``spk2info.pt``, by name."""

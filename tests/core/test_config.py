@@ -281,7 +281,7 @@ class Fits:
             layout=some(tables={"speech": 11, "text": 7}, extra=2),
             backbone=some(width=8, caps=Caps()),
             head=head,
-            decoder=some(codes=codes, sample_rate=24_000),
+            decoder=some(codes=codes, sample_rate=24_000, samples_per_frame=None),
         )
 
 

@@ -3,23 +3,24 @@
 import pytest
 import torch
 
-from wishbone.core.cli import convert, main
+from wishbone.core.cli import main
+from wishbone.core.contract.converter import Converted, Converter
 from wishbone.core.registry.loader import registry
 
 
-class Plain(convert.Converter):
+class Plain(Converter):
     """A file of one tensor."""
 
     slot = "head"
 
     def read(self, source):
-        return convert.Converted(
+        return Converted(
             "head", {"name": "linear"}, {"table.weight": torch.ones(2, 3)},
             account={"w": "table.weight", "step": "left out: a counter"},
         )  # fmt: skip
 
 
-class Raising(convert.Converter):
+class Raising(Converter):
     """Cannot read anything."""
 
     slot = "head"
