@@ -27,7 +27,7 @@ class HeldOutLoss(ModelMetric):
         return held_out.losses.codes
 
     def signature(self) -> str:
-        """What is averaged."""
+        """The terms of the mean."""
         return "loss|cross entropy|teacher forced|codes"
 
 
@@ -49,12 +49,12 @@ class LossWithMarks(ModelMetric):
         return held_out.losses.with_marks
 
     def signature(self) -> str:
-        """What is averaged."""
+        """The terms of the mean."""
         return "loss_marks|cross entropy|teacher forced|codes and marks, per code"
 
 
 class BindingGap(ModelMetric):
-    """How much a model minds its text."""
+    """Dependence of a model on its text."""
 
     info = MetricInfo(
         key="binding",
@@ -73,5 +73,5 @@ class BindingGap(ModelMetric):
         return [other - own for other, own in zip(losses.other_text, losses.codes, strict=True)]
 
     def signature(self) -> str:
-        """What is subtracted."""
+        """The two losses."""
         return "binding|cross entropy|teacher forced|another text of as many words minus own"

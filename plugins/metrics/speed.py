@@ -20,7 +20,7 @@ class RealTimeFactor(GenerationMetric):
     )
 
     def signature(self) -> str:
-        """How it is timed."""
+        """The clock and the conditions."""
         return "rtf|wall clock|one request at a time|one thread"
 
 
@@ -39,7 +39,7 @@ class FirstAudio(GenerationMetric):
     )
 
     def signature(self) -> str:
-        """How it is timed."""
+        """The clock and the conditions."""
         return "first_audio|wall clock|one request at a time|one thread"
 
 
@@ -58,5 +58,5 @@ class TokenRate(GenerationMetric):
     )
 
     def signature(self) -> str:
-        """How it is timed."""
+        """The clock and the conditions."""
         return "token_rate|wall clock|one request at a time|one thread"

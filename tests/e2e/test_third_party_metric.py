@@ -52,7 +52,14 @@ def test_it_is_in_the_table_the_report_and_the_json(place):
     result = json.loads((folder / "result/ab.json").read_text())
     (each,) = [c for c in result["comparisons"] if c["metric"] == KEY]
     assert each["margin"] == 0.25 and each["verdict"] == "inconclusive"
-    assert each["value"] > 0 and {"low", "high", "p", "difference"} <= each.keys()
+    assert {"low", "high", "p", "difference"} <= each.keys()
+    # an untrained system may fail, and then has the metric's worst value
+    rows = {}
+    for line in (folder / "result/items.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        rows[row["arm"]] = rows.get(row["arm"], {}) | row
+    expected = {arm: 0.0 if row["failure"] else row[KEY] for arm, row in rows.items()}
+    assert expected == {"rwkv7": each["value_baseline"], "transformer": each["value"]}
     assert result["signatures"][KEY].startswith(KEY)
     assert result["signatures"][KEY].endswith("|rate=8000")
     assert result["metrics"][KEY]["unit"] == "kHz"

@@ -73,7 +73,7 @@ class Scorer:
             return checked(self.metrics[key], self.metrics[key].score(clip))
 
     def worst(self, key: str, text: str) -> dict[str, Value]:
-        """What a clip gets that cannot be listened to."""
+        """The values of a clip that cannot be listened to."""
         with blamed(key, "giving the values of a failed clip"):
             return checked(self.metrics[key], self.metrics[key].failed(text))
 
