@@ -45,8 +45,7 @@ def test_no_failure_among_few_says_little():
 
 
 def test_the_command_holds_the_count_against_a_limit(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(config, "read", lambda name: {})
-    monkeypatch.setattr(config, "build", lambda settings: tiny_system())
+    monkeypatch.setattr(config, "load", lambda name, engine: tiny_system())
     (tmp_path / "text").write_text("one two three\nfour\n")
 
     def speak(system, text, *_):

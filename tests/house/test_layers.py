@@ -17,7 +17,7 @@ MAY_IMPORT = {
 }
 OUTSIDE_AT_TOP = {
     "core": {"torch", "numpy", "pluggy", "omegaconf", "torchaudio", "safetensors", "soundfile"},
-    "kernels": {"torch", "triton"},
+    "kernels": {"torch", "triton", "filelock"},
     "adapters": {"torch"},
 }
 """Packages a layer may import when it is imported itself; extras are imported inside functions."""
