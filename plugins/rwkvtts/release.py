@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.contract.release import Found, ReleaseReader
 from wishbone.core.weights import foreign
 from wishbone.core.weights.files import read_tensors
 from wishbone.plugins.cosyvoice2.release import files as release

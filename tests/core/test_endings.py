@@ -10,7 +10,6 @@ from wishbone.core.contract.errors import GateFailed, UsageError
 from wishbone.core.evaluate.measure import completion
 from wishbone.core.speak import speaker
 from wishbone.core.speak.pipeline import stream
-from wishbone.core.system import spec
 
 
 def test_every_text_is_said_with_every_seed_as_it_is_said_alone():
@@ -47,8 +46,7 @@ def test_no_failure_among_few_says_little():
 
 
 def test_the_command_holds_the_count_against_a_limit(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(spec, "read", lambda name: {})
-    monkeypatch.setattr(speaker, "build", lambda settings: tiny_system())
+    monkeypatch.setattr(speaker, "load", lambda name, engine: tiny_system())
     (tmp_path / "text").write_text("one two three\nfour\n")
 
     def speak(system, text, *_):

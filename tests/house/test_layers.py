@@ -1,13 +1,14 @@
-"""Who may import whom, read from the source: the rule that keeps parts exchangeable."""
+"""Imports: layers, the rooms of core from top to bottom, no circle, nothing hidden in functions."""
 
 import ast
 import sys
-from pathlib import Path
 
+import import_graph
 import pytest
+from import_graph import LAYERS, LAZY_ROOMS, ROOMS, ROOT, circles, dotted, graph, imports, room
 
-ROOT = Path(__file__).parents[2]
-LAYERS = ("core", "plugins", "adapters", "kernels", "configs")
+MODULES = import_graph.sources()
+EDGES = graph(MODULES)
 MAY_IMPORT = {
     "core": {"core"},
     "plugins": {"core", "kernels", "plugins"},
@@ -16,96 +17,85 @@ MAY_IMPORT = {
     "configs": set(),
 }
 OUTSIDE_AT_TOP = {
-    "core": {
-        "torch", "numpy", "pluggy", "omegaconf", "torchaudio", "safetensors", "scipy", "soundfile",
-    },
-    "kernels": {"torch", "triton"},
+    "core": {"torch", "numpy", "pluggy", "omegaconf", "torchaudio", "safetensors", "soundfile",
+             "scipy"},
+    "kernels": {"torch", "triton", "filelock"},
     "adapters": {"torch"},
 }  # fmt: skip
 """Packages a layer may import when it is imported itself; extras are imported inside functions."""
-DRIVERS = {"data", "train", "evaluate", "serve", "cli"}
-INNER = {
-    "interfaces", "registry", "plugin", "compose", "schema", "tasks", "spec", "build", "loading",
-    "system", "speaker", "model", "wrapper", "pipeline", "sampling", "weight_files", "checkpoint",
+DRIVERS = ("cli", "bench", "evaluate", "train", "data")
+"""Rooms of core that a plug-in may not import, unless it is a recipe beside a plug-in."""
+RECIPES = {"train", "corpus", "convert", "export", "recipe", "__main__"}
+EXTENDS = {
+    "plugins/bench_peers": {"bench"}, "plugins/corpora": {"data"}, "plugins/metrics": {"evaluate"},
+    "plugins/aligner": {"data"}, "plugins/reference_codecs": {"evaluate"},
 }  # fmt: skip
-"""Modules of core that never import a driver."""
-LIGHT = (
-    "core/__init__.py", "core/registry/registry.py", "core/registry/loader.py", "core/contract/errors.py", "core/cli/main.py",
-    "core/registry/built_in.py", "plugins/__init__.py", "adapters/__init__.py", "core/wishbone/__init__.py",
-)  # fmt: skip
-"""Imported by ``wishbone --help``, so they import nothing heavy at the top."""
+"""Folder of plug-ins that extend a driver -> the drivers they may import."""
+LIGHT = ("wishbone", "wishbone.core", "wishbone.core.cli.main", "wishbone.plugins",
+         "wishbone.adapters", "wishbone.core.registry.registry", "wishbone.core.registry.loader",
+         "wishbone.core.contract.errors", "wishbone.core.registry.built_in")  # fmt: skip
+"""Imported by ``wishbone --help``, so nothing heavy may come with them."""
+HEAVY = {"torch", "numpy", "omegaconf", "torchaudio", "safetensors", "soundfile", "matplotlib"}
 
 
-def imports(tree, top_only=False):
-    """(line, dotted module) of every import; those for type checkers alone are never run."""
-    found = []
+def top_level(tree):
+    """(line, module) of every import that runs when the file is imported."""
+    result = []
 
-    def visit(node, inside):
+    def visit(node):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
-        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if isinstance(node, ast.Import) and not (top_only and inside):
-            found.extend((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not (top_only and inside):
-            assert node.level == 0, f"line {node.lineno}: imports are absolute"
-            found.append((node.lineno, node.module))
-            if node.module.startswith("wishbone"):
-                found.extend((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child, inside or function)
+        if isinstance(node, ast.Import):
+            result.extend((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            result.append((node.lineno, node.module or ""))
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            for child in ast.iter_child_nodes(node):
+                visit(child)
 
-    visit(tree, False)
-    return found
+    visit(tree)
+    return result
 
 
 def broken_rules(name, source):
-    """Every import of the file ``name`` (such as core/model/speech_lm.py) that breaks a rule, in words."""
-    parts = Path(name).with_suffix("").parts
-    layer, tree, wrong = parts[0], ast.parse(source), []
-    if parts[:2] == ("core", "wishbone"):
-        layer = "core"
-    for line, module in imports(tree):
-        pieces = module.split(".")
-        if pieces[0] in LAYERS:
-            wrong.append(f"{name}:{line} imports {module}; write wishbone.{module}")
-        if pieces[0] != "wishbone" or len(pieces) < 2:
+    """Every import of the file ``name`` (such as core/audio/files.py) that breaks a rule."""
+    layer, folder = name.split("/")[0], "/".join(name.split("/")[:2])
+    stem, tree, wrong = name.rsplit("/", 1)[-1].removesuffix(".py"), ast.parse(source), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            wrong.append(f"{name}:{node.lineno} imports relatively")
+        if isinstance(node, ast.ImportFrom):
+            modules = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        else:
             continue
-        if pieces[1] in LAYERS and pieces[1] not in MAY_IMPORT[layer]:
-            allowed = ", ".join(sorted(MAY_IMPORT[layer])) or "nothing"
-            wrong.append(f"{name}:{line} imports {module}; {layer}/ may import only {allowed}")
-        if parts[0] == "core" and len(parts) == 2 and parts[1] in INNER and len(pieces) > 2:
-            if pieces[1] == "core" and pieces[2] in DRIVERS:
-                wrong.append(f"{name}:{line} imports the driver {module}")
-        if layer == "plugins" and pieces[1] == "core" and len(pieces) > 2:
-            # a recipe beside a plug-in may use a driver's tools, the plug-in itself may not
-            if pieces[2] in DRIVERS and parts[-1] not in RECIPES:
-                wrong.append(f"{name}:{line} imports the driver {module}")
-    for line, module in imports(tree, top_only=True):
+        for module in modules:
+            parts = module.split(".")
+            if parts[0] in (*LAYERS, "configs"):
+                wrong.append(f"{name}:{node.lineno} imports {module}; write wishbone.{module}")
+            if parts[0] != "wishbone" or len(parts) < 2:
+                continue
+            if parts[1] in MAY_IMPORT and parts[1] not in MAY_IMPORT[layer]:
+                allowed = ", ".join(sorted(MAY_IMPORT[layer])) or "nothing"
+                wrong.append(
+                    f"{name}:{node.lineno} imports {module}; {layer}/ may import only {allowed}"
+                )
+            driver = parts[2] if parts[1] == "core" and len(parts) > 2 else ""
+            extends = EXTENDS.get(folder, set())
+            if layer != "core" and driver in DRIVERS and driver not in extends:
+                if stem not in RECIPES and "/bench" not in name:
+                    wrong.append(f"{name}:{node.lineno} imports the driver {module}")
+    for line, module in top_level(tree):
         package = module.split(".")[0]
-        if package == "torchaudio" and layer == "core" and name != "core/audio/files.py":
-            wrong.append(f"{name}:{line} imports torchaudio; in core only core/audio/files.py may")
         if package in sys.stdlib_module_names or package == "wishbone":
             continue
         if package not in OUTSIDE_AT_TOP.get(layer, {package}):
             wrong.append(f"{name}:{line} imports {package} at the top; {layer}/ may not")
-        if name in LIGHT and package != "pluggy":
-            wrong.append(f"{name}:{line} imports {package}; this file is imported by --help")
-    if name in LIGHT:
-        for line, module in imports(tree, top_only=True):
-            pieces = module.split(".")
-            if pieces[0] == "wishbone" and len(pieces) > 2 and pieces[2] not in LIGHT_MODULES:
-                wrong.append(f"{name}:{line} imports {module}; this file is imported by --help")
     return wrong
 
 
-RECIPES = {"train", "corpus", "convert", "export", "recipe", "__main__"}
-LIGHT_MODULES = {"errors", "registry", "plugin"}
-FILES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for layer in LAYERS
-    for path in (ROOT / layer).rglob("*.py")
-    if "templates" not in path.parts
-)
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in MODULES.values())
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -113,47 +103,81 @@ def test_imports_keep_to_the_layers(name):
     assert broken_rules(name, (ROOT / name).read_text()) == []
 
 
+def test_every_room_of_core_is_in_the_picture():
+    rooms = {room(name) for name in MODULES} - {None, ""}
+    assert rooms == set(ROOMS)
+    loose = [name for name in MODULES if room(name) == "" and name != "wishbone.core"]
+    assert loose == [], "core holds packages, no modules of its own"
+
+
+def test_a_room_imports_only_what_stands_below_it():
+    assert import_graph.upward(EDGES) == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circles(EDGES) == []
+
+
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if room(n) not in (None, *LAZY_ROOMS)))
+def test_core_imports_itself_at_the_top(name):
+    """An import inside a function hides a circle, or hides where a name comes from."""
+    tree = ast.parse(MODULES[name].read_text())
+    hidden = [f"line {line}: {target}" for line, target, late in imports(tree, MODULES) if late]
+    assert hidden == []
+
+
+def heavy(name, seen):
+    """Heavy packages that come along when the module ``name`` is imported."""
+    if name in seen:
+        return set()
+    seen.add(name)
+    result = set()
+    for _, module in top_level(ast.parse(MODULES[name].read_text())):
+        result |= {module.split(".")[0]} & HEAVY
+        if module in MODULES:
+            result |= heavy(module, seen)
+    return result
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_help_needs_nothing_heavy(name):
+    assert heavy(name, set()) == set()
+
+
 @pytest.mark.parametrize(
     ("name", "source", "said"),
     [
-        (
-            "core/model/speech_lm.py",
-            "import wishbone.plugins.rwkv7.backbone",
-            "may import only core",
-        ),
-        (
-            "core/model/speech_lm.py",
-            "def f():\n    from wishbone.kernels import wkv7",
-            "may import only core",
-        ),
-        ("core/speak/pipeline.py", "from wishbone.core.serve import say", "the driver"),
-        ("core/speak/pipeline.py", "from wishbone.core import serve", "the driver"),
+        ("core/model/x.py", "import wishbone.plugins.rwkv7.backbone", "may import only core"),
+        ("core/model/x.py", "def f():\n    from wishbone.kernels import wkv7", "only core"),
         ("adapters/x.py", "from wishbone.plugins import rwkv7", "may import only adapters, core"),
-        (
-            "kernels/w/__init__.py",
-            "from wishbone.core.contract.errors import X",
-            "may import only kernels",
-        ),
+        ("kernels/w/__init__.py", "from wishbone.core.contract.errors import X", "only kernels"),
         ("plugins/x/backbone.py", "from wishbone.adapters import cosyvoice2", "may import only"),
         ("plugins/x/backbone.py", "from wishbone.core.train import loop", "the driver"),
-        (
-            "core/model/speech_lm.py",
-            "from core.registry import Registry",
-            "write wishbone.core.registry.registry",
-        ),
-        ("core/contract/sentences.py", "import torchaudio", "in core only core/audio/files.py"),
-        ("core/contract/sentences.py", "import rich", "imports rich at the top"),
-        ("core/registry/registry.py", "import torch", "imported by --help"),
-        ("core/cli/main.py", "from wishbone.core.system.spec import read", "imported by --help"),
+        ("core/model/x.py", "from core.registry import Registry", "write wishbone.core.registry"),
+        ("core/speak/x.py", "import rich", "imports rich at the top"),
+        ("core/speak/x.py", "from . import voice", "relatively"),
     ],
 )
 def test_the_rules_are_seen_to_break(name, source, said):
     assert any(said in line for line in broken_rules(name, source))
 
 
-def test_what_is_allowed_passes():
+def test_a_circle_and_a_way_up_are_seen():
+    edges = {
+        "wishbone.core.model.a": {"wishbone.core.speak.b": 3},
+        "wishbone.core.speak.b": {"wishbone.core.model.a": 1},
+        "wishbone.core.model.c": {},
+    }
+    assert circles(edges) == [["wishbone.core.model.a", "wishbone.core.speak.b"]]
+    assert len(import_graph.upward(edges)) == 1
+
+
+def test_imports_in_functions_and_for_type_checkers_count():
     source = (
-        "import json\nimport torch\ndef f():\n    import rich\n    from wishbone.core import serve"
+        "if TYPE_CHECKING:\n    from wishbone.core.a import X\n"
+        "def f():\n    import wishbone.core.a\n"
+        "from wishbone.core import a\n"
     )
-    assert broken_rules("core/contract/sentences.py", source) == []
-    assert broken_rules("plugins/x/mel.py", "import torchaudio") == []
+    seen = imports(ast.parse(source), {"wishbone.core.a": None})
+    assert [late for _, _, late in seen] == [True, True, False]
+    assert dotted(ROOT / "core/speak/voice.py") == "wishbone.core.speak.voice"

@@ -1,0 +1,67 @@
+"""Count the files that a reader enters when following one call through the code.
+
+::
+
+    python tests/house/walk.py load      # a configuration to a built backbone
+    python tests/house/walk.py item      # one utterance of an A/B, from its text to its scores
+
+Every function is followed the first time it is called. A stay is a stretch of reading within one
+file; a return is a stay in a file that was left before. Constructors of parts and generated
+functions (dataclasses) are not read as calls.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYERS = ("core", "plugins", "adapters", "kernels")
+
+
+class Walk:
+    """Follows calls between files of this repository while it is active."""
+
+    def __init__(self):
+        self.files, self._seen, self._stack = [], set(), []
+
+    def __enter__(self):
+        sys.setprofile(self._event)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+    def _event(self, frame, event, _):
+        code = frame.f_code
+        path = Path(code.co_filename)
+        if event == "call":
+            key = (code.co_filename, code.co_firstlineno)
+            inside = any(path.is_relative_to(ROOT / layer) for layer in LAYERS)
+            read = inside and key not in self._seen and not code.co_name.startswith("<")
+            self._seen.add(key)
+            self._stack.append(read)
+            if read:
+                self._enter(path)
+        elif event == "return" and self._stack:
+            if self._stack.pop() and any(self._stack):
+                caller = frame.f_back
+                while caller is not None:
+                    at = Path(caller.f_code.co_filename)
+                    if any(at.is_relative_to(ROOT / layer) for layer in LAYERS):
+                        self._enter(at)
+                        break
+                    caller = caller.f_back
+
+    def _enter(self, path):
+        name = path.relative_to(ROOT).as_posix()
+        if not self.files or self.files[-1] != name:
+            self.files.append(name)
+
+    @property
+    def stays(self):
+        """Stretches of reading within one file."""
+        return len(self.files)
+
+    @property
+    def returns(self):
+        """Stays in a file that was left before."""
+        return len(self.files) - len(set(self.files))
