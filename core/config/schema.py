@@ -85,7 +85,7 @@ def parse_nested(values: Mapping[str, Any], kind: str, key: str = "base") -> Slo
     """The slot in a field that ``nested`` marks; one that was parsed before is not parsed again."""
     if isinstance(values, Section) and values.slot is not None:
         return values.slot
-    return _parse(values, key, kind, Config({}))
+    return _parse(values, key, kind, Config({}), "wrap")
 
 
 def innermost(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -124,10 +124,10 @@ def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: C
         ) from error
 
 
-def _parse(section: Any, key: str, kind: str, config: Config) -> SlotSpec:
+def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use") -> SlotSpec:
     if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
         raise ConfigError(
-            f"'{key}' does not say which {kind} to use.",
+            f"'{key}' does not say which {kind} to {verb}.",
             config.place(key),
             f"Write '{key.rpartition('.')[2]}: {{name: KEY}}'; 'wishbone plugins list' shows the"
             " keys.",
@@ -141,7 +141,7 @@ def _parse(section: Any, key: str, kind: str, config: Config) -> SlotSpec:
         inside = getattr(parsed, name)
         # an empty 'weights' of a slot inside is none, as merging configurations leaves it
         inside = {k: v for k, v in inside.items() if v or k != "weights"}
-        inner = _parse(inside, f"{key}.{name}", inner_kind, config)
+        inner = _parse(inside, f"{key}.{name}", inner_kind, config, "wrap")
         with_slot = Section(inner.values)
         with_slot.slot = inner
         parsed, values[name] = replace(parsed, **{name: with_slot}), inner.values
