@@ -49,7 +49,8 @@ class Hooks:
 
     @hookspec
     def wishbone_doctor(self) -> list[tuple[str, bool, str]]:
-        """Checks for ``wishbone doctor``: (name, whether it is fine here, one sentence)."""
+        """Return checks for ``wishbone doctor``: (name, True where it is fine, one sentence)."""
+        raise NotImplementedError
 
 
 @dataclass
