@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from wishbone.core.contract.errors import ConfigError, UnknownName, did_you_mean
 
@@ -226,7 +226,7 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
         why = str(error).splitlines()[0]
         raise ConfigError(f"{why}.", "the command line", "Check the values after '='.") from error
     _refuse_resolvers(values, "", lambda key: "the command line")
-    return dict(values)
+    return cast(dict[str, Any], values)
 
 
 def _interpolate(values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -235,9 +235,10 @@ def _interpolate(values: dict[str, Any], path: Path) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+        resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0], str(path), "Check that key.") from error
+    return cast(dict[str, Any], resolved)
 
 
 def _resolve_weights(values: Any, folder: Path) -> None:

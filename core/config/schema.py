@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from wishbone.core.config.compose import Config
 from wishbone.core.contract.errors import ConfigError, WishboneError
@@ -105,7 +105,8 @@ def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: C
 
     try:
         section = OmegaConf.create({key: OmegaConf.structured(schema)})
-        return OmegaConf.to_object(OmegaConf.merge(section, {key: dict(values)}))[key]
+        merged = OmegaConf.merge(section, {key: dict(values)})
+        return cast(dict[str, Any], OmegaConf.to_object(merged))[key]
     except OmegaConfBaseException as error:
         full = str(error.full_key or key)
         what = (error.msg or str(error)).splitlines()[0]

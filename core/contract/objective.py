@@ -26,11 +26,13 @@ class LanguageModel(Protocol):
         self, table: Tensor, ids: Tensor, *, mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """table [B, T], ids [B, T, Q], mask [B, T] -> hidden [B, T, D] and the state."""
+        ...
 
     def loss(
         self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Sum of the cross entropy in nats, and the number of targets it is the sum of."""
+        ...
 
 
 class Objective(nn.Module):
