@@ -1,4 +1,4 @@
-"""What the classes of all slots share."""
+"""Base of the classes of all slots: a schema, and a small one to test with."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ class Part:
 
     @classmethod
     def small_config(cls) -> Any:
-        """A config to run the contract suite on; None lets the suite make ``Config()`` small."""
+        """Return a config for the contract suite; None lets the suite make ``Config()`` small."""
         return None

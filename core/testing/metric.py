@@ -120,9 +120,8 @@ def _read(cls: type[ItemMetric], row: dict[str, Any]) -> str:
 
 
 def _model_values(cls: Any, config: Any) -> str:
-    """On ``small_held_out()`` where the class has one, else on losses without a model."""
-    offer = getattr(cls, "small_held_out", None)
-    held_out = offer() if offer else _losses()
+    """Measure on ``small_held_out()``, or on losses alone where the class has none."""
+    held_out = cls.small_held_out() or _losses()
     first = [float(number) for number in cls(config).measure(held_out)]
     second = [float(number) for number in cls(config).measure(held_out)]
     count = len(held_out.samples)

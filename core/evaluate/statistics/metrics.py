@@ -56,7 +56,7 @@ def metric_class(key: str) -> type[Metric]:
 
 def value_names(cls: type[Metric]) -> tuple[str, ...]:
     """Names of the values that a metric writes into an item's row."""
-    return (getattr(cls, "fields", ()) or (cls.info.key,)) if issubclass(cls, AudioMetric) else ()
+    return (cls.fields or (cls.info.key,)) if issubclass(cls, AudioMetric) else ()
 
 
 def needs_reference(key: str) -> bool:
