@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
+
+from wishbone.core.contract.part import Part
 
 Times = dict[str, list[float]]
 """Measure -> one number a repetition, in the measure's own unit; ``seconds`` is the usual one."""
@@ -24,11 +26,8 @@ class Job:
     """Folder with the files of weights, where the suite has them."""
 
 
-class Contender:
-    """One side of a comparison. Subclasses carry a dataclass ``Config``, as every part does."""
-
-    Config: ClassVar[type]
-    """Dataclass: the schema of an entry of ``contenders``."""
+class Contender(Part):
+    """One side of a comparison. ``Config`` is the schema of an entry of ``contenders``."""
 
     def __init__(self, config: Any, job: Job) -> None:
         self.config = config

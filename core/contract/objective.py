@@ -7,13 +7,14 @@ divide it by, so every objective resumes, accumulates and runs in many processes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import Backbone
 from wishbone.core.contract.head import Head
 from wishbone.core.contract.layout import IGNORE
+from wishbone.core.contract.part import Part
 
 
 class LanguageModel(Protocol):
@@ -38,16 +39,13 @@ class LanguageModel(Protocol):
         ...
 
 
-class Objective(nn.Module):
+class Objective(Part, nn.Module):
     """A sum over the positions of a batch, around the model that is trained.
 
     ``model`` is its only submodule: a model to compare with is kept outside of the parameters. The
     constructor may freeze parameters (``requires_grad``) and give weights their first values; a
     checkpoint is read after it.
     """
-
-    Config: ClassVar[type]
-    """Dataclass: the schema of ``objective`` in a recipe."""
 
     def __init__(self, config: Any, model: LanguageModel, system: Mapping[str, Any]) -> None:
         """``system`` is the resolved configuration that ``model`` was built from."""

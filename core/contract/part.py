@@ -1,4 +1,4 @@
-"""Base of the classes of all slots: a schema, and a small one to test with."""
+"""Base of all parts that are configured: a schema, and a small config to test with."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 
 class Part:
-    """Base of the classes of all slots."""
+    """Base of all parts that are configured: those of slots, and others that a file names."""
 
     Config: ClassVar[type]
-    """Dataclass: the schema of the slot in the YAML file."""
+    """Dataclass: the schema of the part's section in the YAML file."""
 
     @classmethod
     def small_config(cls) -> Any:

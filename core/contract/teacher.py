@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
+
+from wishbone.core.contract.part import Part
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,8 @@ class Spoken:
     """The same for each phoneme of all words in a row."""
 
 
-class Teacher(ABC):
+class Teacher(Part, ABC):
     """A voice of another synthesiser that speaks training data."""
-
-    Config: ClassVar[type]
-    """Dataclass: the schema of the section ``teacher``."""
 
     @abstractmethod
     def speak(self, words: Sequence[Word]) -> Spoken:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wishbone.core.contract.part import Part
+
 SMALL = {
     "width": 64,
     "layers": 2,
@@ -74,8 +76,8 @@ def require(holds: bool, message: str) -> None:
 
 
 def small_config(cls: Any) -> Any:
-    """``cls.small_config()`` where it gives one, else ``cls.Config()`` with ``SMALL`` sizes."""
-    config = cls.small_config()
+    """Return ``cls.small_config()``, or ``cls.Config()`` with ``SMALL`` sizes where it is None."""
+    config = cls.small_config() if issubclass(cls, Part) else None
     if config is not None:
         return config
     names = {field.name for field in dataclasses.fields(cls.Config)}
