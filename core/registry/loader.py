@@ -121,13 +121,13 @@ def names(kind: str) -> list[str]:
 
 @contextmanager
 def guarded(
-    owner: Entry | PluginStatus, passing: tuple[type[BaseException], ...] = ()
+    owner: Entry | PluginStatus, passing: tuple[type[BaseException], ...] = (), *, doing: str = ""
 ) -> Iterator[None]:
-    """Run code of ``owner``: whatever it raises is named with its distribution, version and cause.
+    """Run code of ``owner``; an error of it names its distribution, version and cause.
 
-    A ``WishboneError`` is an answer and passes as it is, and so do ``passing`` and what stops the
-    whole process. Raises ``PluginBroken`` for anything else; a part of Wishbone itself raises on,
-    because there is nobody else to blame.
+    A ``WishboneError`` is an answer and passes as it is, and so do the types in ``passing`` and
+    what stops the whole process. Raises ``PluginBroken`` for any other error, with ``doing``
+    ("being built") if it is given. Errors of Wishbone's own parts pass: no plug-in is at fault.
     """
     try:
         yield
@@ -136,7 +136,7 @@ def guarded(
     except BaseException as error:
         if owner.distribution == HOME:
             raise
-        raise _failed(owner, error) from error
+        raise _failed(owner, error, doing) from error
 
 
 def blame(error: BaseException) -> PluginBroken | None:
@@ -328,12 +328,12 @@ def _fail(result: Loaded, status: PluginStatus, fresh: Registry, error: BaseExce
         raise status.error
 
 
-def _failed(owner: Entry | PluginStatus, error: BaseException) -> PluginBroken:
+def _failed(owner: Entry | PluginStatus, error: BaseException, doing: str = "") -> PluginBroken:
     frames = traceback.extract_tb(error.__traceback__)
     place = f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     other = f", or choose another {owner.kind}" if isinstance(owner, Entry) else ""
     return PluginBroken(
-        f"{owner.title} failed: {type(error).__name__}: {error}",
+        f"{owner.title} failed{doing and f' while {doing}'}: {type(error).__name__}: {error}",
         f"{owner.source}{place}",
         f"Repair or update it (pip install --upgrade {owner.distribution}){other}.",
     )
