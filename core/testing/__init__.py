@@ -1,4 +1,4 @@
-"""The contract suites: does a part do what every other part relies on?
+"""The contract suites: every property of a part that other parts rely on.
 
 For authors of plug-ins and for this repository's own tests::
 
@@ -64,7 +64,7 @@ def suite(kind: str) -> Sequence[Check]:
         tokenizer,
     )
 
-    own = {
+    checks = {
         "backbone": backbone.CHECKS,
         "head": head.CHECKS,
         "layout": layout.CHECKS,
@@ -81,7 +81,7 @@ def suite(kind: str) -> Sequence[Check]:
         "command": command.CHECKS,
     }
     common = (LIGHT,) if kind in WITHOUT_CONFIG else COMMON
-    return (*own.get(kind, ()), *common)
+    return (*checks.get(kind, ()), *common)
 
 
 def check(kind: str, key: str, config: Any = None) -> list[CheckResult]:
@@ -105,7 +105,7 @@ def check_class(
     """
     if config is None and kind not in WITHOUT_CONFIG:
         config = small_config(cls)
-    return [_run(each, cls, config, module) for each in suite(kind)]
+    return [_run(item, cls, config, module) for item in suite(kind)]
 
 
 def registering_module(kind: str, key: str) -> str | None:
@@ -118,11 +118,11 @@ def registering_module(kind: str, key: str) -> str | None:
     return None
 
 
-def _run(each: Check, cls: type, config: Any, module: str | None) -> CheckResult:
+def _run(item: Check, cls: type, config: Any, module: str | None) -> CheckResult:
     started = time.perf_counter()
     passed, skipped = True, False
     try:
-        detail = each.run(cls, config, module) or ""
+        detail = item.run(cls, config, module) or ""
     except Skipped as reason:
         skipped, detail = True, str(reason)
     except Violation as error:
@@ -132,4 +132,4 @@ def _run(each: Check, cls: type, config: Any, module: str | None) -> CheckResult
         place = f"{frame.filename}:{frame.lineno}"
         passed, detail = False, f"{type(error).__name__}: {error} ({place})"
     seconds = time.perf_counter() - started
-    return CheckResult(each.name, passed, detail, each.sentence, skipped, seconds)
+    return CheckResult(item.name, passed, detail, item.sentence, skipped, seconds)
