@@ -20,6 +20,22 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from wishbone.core.registry.loader import loaded, registry
+from wishbone.core.testing import (
+    backbone,
+    codec,
+    command,
+    contender,
+    converter,
+    corpus,
+    head,
+    layout,
+    metric,
+    objective,
+    release,
+    teacher,
+    tokenizer,
+)
 from wishbone.core.testing.common import (
     COMMON,
     LIGHT,
@@ -47,23 +63,7 @@ __all__ = [
 
 
 def suite(kind: str) -> Sequence[Check]:
-    """Every check of ``kind``: its own, and the common ones that concern it."""
-    from wishbone.core.testing import (
-        backbone,
-        codec,
-        command,
-        contender,
-        converter,
-        corpus,
-        head,
-        layout,
-        metric,
-        objective,
-        release,
-        teacher,
-        tokenizer,
-    )
-
+    """Return every check of ``kind``: its own, and the common ones."""
     checks = {
         "backbone": backbone.CHECKS,
         "head": head.CHECKS,
@@ -90,8 +90,6 @@ def check(kind: str, key: str, config: Any = None) -> list[CheckResult]:
     ``config`` is an instance of the class's ``Config``; None means a small one. Raises
     ``UnknownName`` or ``PluginError`` when there is no such part; a failed check never raises.
     """
-    from wishbone.core.registry.loader import registry
-
     cls = registry().get(kind, key)
     return check_class(kind, cls, config, module=registering_module(kind, key))
 
@@ -109,9 +107,7 @@ def check_class(
 
 
 def registering_module(kind: str, key: str) -> str | None:
-    """Name of the plug-in module that registered ``key``."""
-    from wishbone.core.registry.loader import loaded
-
+    """Return the name of the plug-in module that registered ``key``; None without one."""
     for plugin in loaded().plugins:
         if any((entry.kind, entry.key) == (kind, key) for entry in plugin.entries):
             return plugin.module.partition(":")[0]
