@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from wishbone.core.bench.contenders import version_of
 from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.kernels.elementwise import DECAY
 from wishbone.kernels.wkv7 import available, wkv7, wkv7_chunked, wkv7_reference
-from wishbone.plugins.rwkv7.formula import DECAY
 
 NAMES = ("r", "g", "k", "v", "a", "b")
 FORMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {

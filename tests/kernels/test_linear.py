@@ -106,13 +106,6 @@ def test_columns_in_another_order_are_seen(native):
         assert error(native.times(wrong, x), reference(x, *narrowed(weight, kind))) > 0.05
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_form_for_the_compiler(kind):
-    weight, x = numbers(24, 40), numbers(3, 40)
-    kept = narrowed(weight, kind)
-    assert error(linear.multiply_sum(x, *kept), reference(x, *kept)) < 1e-6
-
-
 def test_int8_rows_use_their_whole_range():
     weight = numbers(8, 64) * torch.logspace(-6, 6, 8)[:, None]
     values, scale = narrowed(weight, "int8")

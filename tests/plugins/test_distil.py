@@ -13,8 +13,10 @@ from wishbone.core.system.spec import resolve
 from wishbone.core.testing import trained_looking_
 from wishbone.core.train.objectives import build_objective
 from wishbone.core.weights.checkpoint import save
-from wishbone.plugins.distil.listen import answers, heard
+from wishbone.plugins.distil.capture import capture_mixers, run_mixers
 from wishbone.plugins.distil.logits import divergence
+from wishbone.plugins.rwkv7.layers import TokenShift
+from wishbone.plugins.transformer.cache import plan_past
 
 TRANSFORMER = {"name": "transformer", "width": 32, "layers": 2, "heads": 4, "kv_heads": 2,
                "ffn_width": 48}  # fmt: skip
@@ -87,17 +89,18 @@ def test_the_distance_is_that_of_the_formula(teacher, batch):
     with torch.no_grad():
         x = model.embed(*batch[:2])
         expected = 0.0
-        # by hand, layer by layer: what attention hears, and what both make of it
+        # by hand, layer by layer: the input of attention, and the outputs of both on it
         past, state = model.backbone, objective.model.backbone.init_state(2)
-        from wishbone.plugins.rwkv7.layers import Steps
-        from wishbone.plugins.transformer.cache import plan_past
-
         plan, first = plan_past(x, None, None, past._angles), None
         for i, block in enumerate(past.blocks):
             h = block.norm_attention(x)
             wanted, _, _ = block.attention(h, plan, None, None)
             mine, first, *_ = objective.model.backbone.blocks[i].time_mix(
-                h, first, state[f"blocks.{i}.wkv"], state[f"blocks.{i}.time_shift"], Steps(None, h)
+                h,
+                first,
+                state[f"blocks.{i}.wkv"],
+                state[f"blocks.{i}.time_shift"],
+                TokenShift(None, h),
             )
             each = ((wanted - mine) ** 2).sum(-1).sqrt() / 32**0.5
             expected += float(each[batch[3]].sum()) / 2
@@ -148,19 +151,19 @@ def test_layers_learn_apart(teacher, batch):
     objective = student("align", teacher)
     backbone, model = objective.model.backbone, objective.teacher.model
     x = model.embed(*batch[:2]).detach()
-    inputs, wanted = heard(model.backbone, x, batch[3])
-    before = answers(backbone, x, batch[3], inputs)
+    inputs, wanted = capture_mixers(model.backbone, x, batch[3])
+    before = run_mixers(backbone, x, batch[3], inputs)
     (before[1] - wanted[1]).square().sum().backward()
     assert all(p.grad is None for p in backbone.blocks[0].parameters())
     with torch.no_grad():
         backbone.blocks[0].time_mix.output.weight.mul_(3)
-    after = answers(backbone, x, batch[3], inputs)
+    after = run_mixers(backbone, x, batch[3], inputs)
     assert torch.equal(after[1], before[1]) and not torch.equal(after[0], before[0])
     # in an ordinary call it does depend
-    plain = heard(backbone, x, batch[3])[1][1]
+    plain = capture_mixers(backbone, x, batch[3])[1][1]
     with torch.no_grad():
         backbone.blocks[0].time_mix.output.weight.mul_(3)
-    assert not torch.equal(heard(backbone, x, batch[3])[1][1], plain)
+    assert not torch.equal(capture_mixers(backbone, x, batch[3])[1][1], plain)
 
 
 def test_no_hook_is_left_behind(teacher, batch):

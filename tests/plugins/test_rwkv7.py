@@ -9,9 +9,8 @@ from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.wkv7 import chunked
 from wishbone.plugins.rwkv7.backbone import RWKV7
-from wishbone.plugins.rwkv7.engines.fused_backward import attend_fused
-from wishbone.plugins.rwkv7.formula import Weights, attend
-from wishbone.plugins.rwkv7.shape import rank
+from wishbone.plugins.rwkv7.engines.fused_backward import Vectors, attend_fused
+from wishbone.plugins.rwkv7.layers import attend, rank
 
 
 def model(seed=0, **changes):
@@ -48,12 +47,12 @@ def test_the_written_out_backward_is_that_of_the_formula(monkeypatch, length, pa
         weights = weights * mask[..., None]
     results = []
     for form in (attend_fused, attend):
-        y, after = form(tuple(projected), Weights(*vectors), state, mask, 64e-5)
+        y, after = form(tuple(projected), Vectors(*vectors), state, mask, 64e-5)
         y = y if mask is None else y * mask[..., None]
         inputs = [*projected, *vectors, state]
         grads = torch.autograd.grad((y, after), inputs, (weights, torch.ones_like(after)))
         results.append((y, after, *grads))
-    names = ["y", "after", "r", "k", "v", "low_w", "low_a", "gate", *Weights._fields, "state"]
+    names = ["y", "after", "r", "k", "v", "low_w", "low_a", "gate", *Vectors._fields, "state"]
     for name, found, wanted in zip(names, *results, strict=True):
         assert relative(found, wanted) < 1e-12, name
 

@@ -13,7 +13,7 @@ from rwkv7_files import squeezed, trained_looking
 from torch.nn import functional as F
 
 from wishbone.kernels.elementwise import reference
-from wishbone.plugins.rwkv7 import formula, layers
+from wishbone.plugins.rwkv7 import layers
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.convert import FLA, RWKVLM
 
@@ -216,7 +216,7 @@ MISTAKES = {
     "nothing is wrong": ("prepare", "-DECAY", "-DECAY"),
 }  # fmt: skip
 PLACES = {
-    "attend": (formula, formula.attend),
+    "attend": (layers, layers.attend),
     "prepare": (reference, reference.prepare_reference),
     "finish": (reference, reference.finish_reference),
 }
@@ -230,8 +230,8 @@ def test_mistakes_in_the_formula_would_be_seen(official, monkeypatch, mistake):
     assert before in source
     space = dict(vars(module))
     exec(compile(source.replace(before, after), mistake, "exec"), space)
-    monkeypatch.setattr(formula, name, space[function.__name__])
-    monkeypatch.setattr(layers, "attend_fused", formula.attend)
+    monkeypatch.setattr(layers, name, space[function.__name__])
+    monkeypatch.setattr(layers, "attend_fused", layers.attend)
     logits, _ = ours("narrow")(TOKENS)
     difference = apart(logits, official["narrow"]["whole"])
     assert difference < 1 if mistake == "nothing is wrong" else difference > 100
@@ -252,13 +252,13 @@ def test_mistakes_around_it_would_be_seen(official, monkeypatch):
     mixed = layers._mixed
     with monkeypatch.context() as patch:
         patch.setattr(
-            layers, "_mixed", lambda h, carry, rows, *rest: mixed(h, carry, 1 - rows, *rest)
+            layers, "_mixed", lambda h, shift, rows, order: mixed(h, shift, 1 - rows, order)
         )
         assert apart(model(TOKENS)[0], wanted) > 100
     forward = layers.TimeMix.forward
     with monkeypatch.context() as patch:
         patch.setattr(
-            layers.TimeMix, "forward", lambda self, h, first, *rest: forward(self, h, None, *rest)
+            layers.TimeMix, "forward", lambda self, h, _, *others: forward(self, h, None, *others)
         )
         assert apart(model(TOKENS)[0], wanted) > 100
     for block in model.backbone.blocks:

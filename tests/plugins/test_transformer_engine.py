@@ -11,23 +11,15 @@ from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.testing import check_class, trained_looking_
 from wishbone.kernels.linear import compiler_missing, dequantized, narrowed
 from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
-from wishbone.plugins.transformer.engines import compiled
 
 if compiler_missing():
     pytest.skip("needs a C++ compiler: install g++ or clang++", allow_module_level=True)
 
-ENGINES = ("native", "compiled")
 CONFIGS = [
     Transformer.small_config(),
     TransformerConfig(width=128, layers=2, heads=2, kv_heads=1, ffn_width=100, qkv_bias=False),
     TransformerConfig(width=320, layers=1, heads=20, kv_heads=2, ffn_width=64),
 ]
-
-
-@pytest.fixture(autouse=True)
-def not_compiled(monkeypatch):
-    """The functions that would be compiled, as they are: compiling takes a minute."""
-    monkeypatch.setattr(compiled, "compiled_halves", lambda: (compiled.project, compiled.finish))
 
 
 def model(config=None):
@@ -64,14 +56,13 @@ def compare(backbone, exact, batch, length=70):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.width}x{c.layers}")
-def test_against_float64_with_the_same_weights(engine, weights, config):
+def test_against_float64_with_the_same_weights(weights, config):
     backbone = model(config)
-    assert backbone.accelerate(engine, weights) == engine
+    assert backbone.accelerate("native", weights) == "native"
     exact = as_kept(backbone, weights)
-    limit = 3e-4 if (engine, weights) == ("native", "int8") else 3e-6
+    limit = 3e-4 if weights == "int8" else 3e-6
     for batch in (1, 2, 5):
         assert compare(backbone, exact, batch) < limit
 
@@ -96,15 +87,14 @@ def test_many_positions_back():
     assert compare(backbone, exact, 1, length=700) < 3e-6
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_contract_holds(engine):
+def test_the_contract_holds():
     class Fast(Transformer):
         """Refuses float64, which the suite would choose and no engine computes in."""
 
         def eval(self):
             super().eval()
             if self.norm_out.weight.dtype == torch.float32:
-                assert self.accelerate(engine) == engine
+                assert self.accelerate("native") == "native"
             return self
 
         def forward(self, x, state=None, *, mask=None):
@@ -117,11 +107,10 @@ def test_the_contract_holds(engine):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("engine", ENGINES)
-def test_forks_of_a_stepped_dictionary_do_not_meet(engine):
+def test_forks_of_a_stepped_dictionary_do_not_meet():
     backbone = model()
     exact = copy.deepcopy(backbone).double()
-    backbone.accelerate(engine)
+    backbone.accelerate("native")
     x = torch.randn(4, 1, 1, 64)
     state = backbone.init_state(1)
     backbone.step_(x[0], state)
@@ -133,7 +122,7 @@ def test_forks_of_a_stepped_dictionary_do_not_meet(engine):
         assert error(backbone.step_(x[3], held), wanted[:, 2:]) < 3e-6
 
 
-@pytest.mark.parametrize("engine", ["eager", *ENGINES])
+@pytest.mark.parametrize("engine", ["eager", "native"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_threads_step_states_of_their_own(engine, batch):
     backbone = model(CONFIGS[1])
@@ -147,7 +136,7 @@ def test_the_engine_may_change_in_the_middle():
     exact = copy.deepcopy(backbone).double()
     wanted, _ = exact(x.double().squeeze(2).transpose(0, 1))
     state, found = backbone.init_state(2), []
-    for position, engine in zip(x, ("native", "eager", "compiled") * 4, strict=True):
+    for position, engine in zip(x, ("native", "eager", "native") * 4, strict=True):
         backbone.accelerate(engine)
         found.append(backbone.step_(position, state))
     assert error(torch.cat(found, 1), wanted) < 3e-6
