@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from wishbone.core.contract.part import Part
+
 Times = dict[str, list[float]]
 """Measure -> what was measured, in the measure's own unit; ``seconds`` is the usual one."""
 
@@ -22,7 +24,7 @@ class Job:
     """Folder with the files of weights, where the suite has them."""
 
 
-class Contender:
+class Contender(Part):
     """One side of a comparison. Subclasses carry a dataclass ``Config``, as every part does."""
 
     Config: ClassVar[type]

@@ -25,6 +25,7 @@ import numpy as np
 from torch import nn
 
 from wishbone.core.contract.layout import Layout, Sample
+from wishbone.core.contract.part import Part
 
 Value = float | int | str
 """What a row of ``items.jsonl`` may hold."""
@@ -114,7 +115,7 @@ class NoOptions:
     """Options of a metric that has none."""
 
 
-class Metric(ABC):
+class Metric(Part, ABC):
     """Base of all metrics; derive from one of the three classes below."""
 
     Config: ClassVar[type] = NoOptions

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wishbone.core.contract.backbone import Backbone
 from wishbone.core.contract.head import Head
 from wishbone.core.contract.layout import IGNORE
+from wishbone.core.contract.part import Part
 
 
 class LanguageModel(Protocol):
@@ -33,7 +34,7 @@ class LanguageModel(Protocol):
         """Sum of the cross entropy in nats, and the number of targets it is the sum of."""
 
 
-class Objective(nn.Module):
+class Objective(Part, nn.Module):
     """A sum over the positions of a batch, around the model that is trained.
 
     ``model`` is its only submodule: what it compares the model with is held apart from the

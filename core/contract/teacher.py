@@ -9,6 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from wishbone.core.contract.part import Part
+
 
 @dataclass(frozen=True)
 class Word:
@@ -33,7 +35,7 @@ class Spoken:
     """The same for each phoneme of all words in a row."""
 
 
-class Teacher(ABC):
+class Teacher(Part, ABC):
     """A voice that exists already and speaks training data."""
 
     Config: ClassVar[type]
