@@ -27,5 +27,5 @@ __all__ = [
 
 
 def available() -> dict[str, str]:
-    """Form -> why it cannot run on this machine; an empty string where it can."""
+    """Return form -> why it cannot run on this machine; an empty string where it can."""
     return {"reference": "", "native": state("linear", SOURCE)}

@@ -41,7 +41,7 @@ class TransformerConfig:
     norm_eps: float = 1e-6
     """Added to the mean square inside every RMSNorm."""
     qkv_bias: bool = True
-    """Whether queries, keys and values have a bias, as in Qwen2."""
+    """True gives queries, keys and values a bias, as in Qwen2."""
     dropout: float = 0.0
     """Probability of dropping a number of a residual branch in training."""
 

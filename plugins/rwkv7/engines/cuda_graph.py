@@ -110,7 +110,7 @@ class StaticRWKV7:
             for name, part in like.items()
         }
 
-    def step(self, x: Tensor, state: State, seen: int) -> Tensor:
+    def step(self, x: Tensor, state: State, limit: int) -> Tensor:
         """As ``Static.step``; the residual stream is float32."""
         x = F.layer_norm(x.float(), (self.width,), *self.norm_in, self.eps)  # [B, D]
         v_first = torch.empty_like(x)  # [B, D]

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from wishbone.kernels.elementwise import DECAY
 from wishbone.kernels.wkv7.chunked import CHUNK, shorter, slices
 from wishbone.kernels.wkv7.reference import compute_dtype
-from wishbone.kernels.wkv7.rows import Kept, Rows, scan, scan_backward
+from wishbone.kernels.wkv7.rows import Residuals, Rows, scan, scan_backward
 
 
 class Vectors(NamedTuple):
@@ -59,8 +59,8 @@ class _Attend(torch.autograd.Function):
         for part in slices(projected[0]):
             piece = _Slice(projected, full, mask, part, chunk, kind)
             with torch.autocast(out.device.type, enabled=False):
-                y, kept = piece.forward(wkv[part].to(kind), eps, out[part], after[part])
-            saved += [y, *kept.tensors()] if any(ctx.needs_input_grad) else []
+                y, residuals = piece.forward(wkv[part].to(kind), eps, out[part], after[part])
+            saved += [y, *residuals.tensors()] if any(ctx.needs_input_grad) else []
         ctx.save_for_backward(*projected, *vectors, mask, *saved)
         ctx.chunk, ctx.eps, ctx.wkv_dtype = chunk, eps, wkv.dtype
         return out, after
@@ -78,13 +78,13 @@ class _Attend(torch.autograd.Function):
         total = Vectors(*(torch.zeros_like(x) for x in full))
         dwkv = torch.empty_like(dafter)
         parts = slices(projected[0])
-        each = len(saved) // len(parts)
+        per_slice = len(saved) // len(parts)
         for index, part in enumerate(parts):
-            y, *kept = saved[index * each : (index + 1) * each]
+            y, *residuals = saved[index * per_slice : (index + 1) * per_slice]
             piece = _Slice(projected, full, mask, part, ctx.chunk, kind)
             with torch.autocast(dout.device.type, enabled=False):
                 dwkv[part] = piece.backward(
-                    y, Kept(*kept), dout[part], dafter[part], ctx.eps, grads, total
+                    y, Residuals(*residuals), dout[part], dafter[part], ctx.eps, grads, total
                 )
         dvectors = [x.to(w.dtype) for x, w in zip(total, vectors, strict=True)]
         return (*grads, *dvectors, dwkv.to(ctx.wkv_dtype), None, None)
@@ -92,7 +92,7 @@ class _Attend(torch.autograd.Function):
 
 @dataclass
 class _Prepared:
-    """What WKV is made of, rows [chunks, B, H, L, N]."""
+    """The inputs of WKV, rows [chunks, B, H, L, N]."""
 
     k0: Tensor
     """The key before a changed it."""
@@ -104,7 +104,7 @@ class _Prepared:
     direction: Tensor
     """k0 * k_k at length 1."""
     factor: Tensor
-    """What turns k0 into the key that is written."""
+    """k0 times this is the key that is written."""
 
 
 class _Slice:
@@ -140,18 +140,18 @@ class _Slice:
             self.real = real.view(self.rows.count, batch, 1, chunk, 1)
 
     def cut(self, x: Tensor) -> Tensor:
-        """x [B, T, H, N] as rows [chunks, B, H, L, N] in the type of the state."""
+        """Cut x [B, T, H, N] into rows [chunks, B, H, L, N] in the type of the state."""
         shape = (self.rows.total, self.rows.chunk, self.size)
         rows = torch.empty(shape, dtype=self.kind, device=self.device)
         self.rows.split(x, rows)
         return self.rows.unflat(rows)
 
     def masked_(self, x: Tensor) -> Tensor:
-        """In place: zeros at masked rows."""
+        """Put zeros at masked rows, in place."""
         return x if self.real is None else x.mul_(self.real)
 
     def prepare(self) -> _Prepared:
-        """Everything that needs no other position."""
+        """Compute everything that needs no other position."""
         _, k, _, low_w, low_a, _ = self.inputs
         w = self.vectors
         k0 = self.cut(k)
@@ -163,8 +163,10 @@ class _Slice:
         factor = torch.addcmul(1 - w.k_a, a, w.k_a)
         return _Prepared(k0, share, a, scale, direction.mul_(scale), factor)
 
-    def forward(self, wkv: Tensor, eps: float, out: Tensor, after: Tensor) -> tuple[Tensor, Kept]:
-        """Writes the output and the state; returns WKV's rows y [n, L, V] and its leavings."""
+    def forward(
+        self, wkv: Tensor, eps: float, out: Tensor, after: Tensor
+    ) -> tuple[Tensor, Residuals]:
+        """Write the output and the state; return WKV's rows y [n, L, V] and its residuals."""
         r, _, v, _, _, gate = self.inputs
         rows, chunk = self.rows, self.rows.chunk
         p = self.prepare()
@@ -180,29 +182,29 @@ class _Slice:
         log_decay = self.masked_(p.share.mul_(-DECAY)).flatten(0, 2)
         bonus = (r_rows * k_rows).mul_(self.vectors.r_k).sum(-1, keepdim=True)
         start = wkv.mT.flatten(0, 1).contiguous()
-        y, kept = scan(rows, log_decay, reads, writes, carried, start)
-        after.copy_(kept.after.mT.unflatten(0, (rows.batch, rows.heads)))
+        y, residuals = scan(rows, log_decay, reads, writes, carried, start)
+        after.copy_(residuals.after.mT.unflatten(0, (rows.batch, rows.heads)))
         mixed = torch.layer_norm(rows.unflat(y), (self.size,), eps=eps)
         mixed = torch.addcmul(self.vectors.norm_bias, mixed, self.vectors.norm_weight)
         mixed.addcmul_(bonus, rows.unflat(carried[:, :chunk])).mul_(self.cut(gate))
         rows.join(mixed.flatten(0, 2), out.unflatten(-1, (rows.heads, -1)))
-        return y, kept
+        return y, residuals
 
     def backward(
         self,
         y: Tensor,
-        kept: Kept,
+        residuals: Residuals,
         dout: Tensor,
         dafter: Tensor,
         eps: float,
         grads: list[Tensor],
         total: Vectors,
     ) -> Tensor:
-        """Writes the slice's ``grads``, adds to ``total``; returns the state's [B, H, V, K]."""
+        """Write the slice's ``grads``, add to ``total``; return the state's [B, H, V, K]."""
         rows, chunk, w = self.rows, self.rows.chunk, self.vectors
         p = self.prepare()
         r, gate = self.cut(self.inputs[0]), self.cut(self.inputs[5])
-        v = rows.unflat(kept.carried[:, :chunk])
+        v = rows.unflat(residuals.carried[:, :chunk])
         k = self.masked_(p.k0 * p.factor)
         both = r * k
         bonus = (both * w.r_k).sum(-1, keepdim=True)
@@ -223,7 +225,7 @@ class _Slice:
         dread = rows.new(y, 2, self.size)
         dread[:, chunk:] = dy.flatten(0, 2)
         end = dafter.mT.flatten(0, 1).contiguous()
-        grad = scan_backward(rows, kept, dread, end)
+        grad = scan_backward(rows, residuals, dread, end)
 
         # Bonus: sum(r * k * r_k) * v.
         dbonus = (dmixed * v).sum(-1, keepdim=True)
@@ -249,12 +251,12 @@ class _Slice:
         dlow_w = rows.unflat(grad.g).mul_(p.share).mul_(1 - p.share).mul_(-DECAY)
         _add(total.a0, dlow_a)
         _add(total.w0, self.masked_(dlow_w))
-        for rows_of, whole in zip((dr, dk0, dv, dlow_w, dlow_a, dgate), grads, strict=True):
-            into = whole[self.part].unflatten(-1, (rows.heads, -1))
+        for rows_of, gradient in zip((dr, dk0, dv, dlow_w, dlow_a, dgate), grads, strict=True):
+            into = gradient[self.part].unflatten(-1, (rows.heads, -1))
             rows.join(rows_of.flatten(0, 2), into)
         return grad.state.mT.unflatten(0, (rows.batch, rows.heads))
 
 
 def _add(total: Tensor, rows: Tensor) -> None:
-    """Adds the sum of rows [chunks, B, H, L, N] over all positions to total, of H * N numbers."""
+    """Add the sum of rows [chunks, B, H, L, N] over all positions to total, of H * N numbers."""
     total += rows.sum((0, 1, 3)).view_as(total)
