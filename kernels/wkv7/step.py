@@ -6,8 +6,8 @@ equations 4 to 22. B sequences, D channels, H heads of N, R the widest low-rank 
 
 Order of ``mix`` and of the products: r, k, v, then the low-rank w, a, v, g.
 
-Checked against the step of plain PyTorch by ``tests/plugins/test_rwkv7_graph.py``; ``triton_step.py``
-is checked against this file by ``tests/kernels/test_step_kernels.py``.
+Checked against the step of plain PyTorch by ``tests/plugins/test_rwkv7_graph.py``;
+``triton_step.py`` against this file by ``tests/kernels/test_step_kernels.py``.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def mixed_product(
 ) -> tuple[Tensor, Tensor]:
     """Compute ``norm_mix`` and the matrix product after it -> [B, O] and h [B, D].
 
-    x and shift stay untouched. Of ``weight`` [O, D], the first three times ``rows`` rows read the first three mixes, and the
-    rest is shared equally among the other mixes; with one mix all of it reads that.
+    x and shift stay untouched. Of ``weight`` [O, D], the first three times ``rows`` rows read the
+    first three mixes, the others in equal parts the other mixes; with one mix all of it reads that.
     """
     h = F.layer_norm(x, x.shape[-1:], norm[0], norm[1], eps)  # [B, D]
     mixed = torch.addcmul(h, shift.to(h.dtype) - h, mix[:, None]).to(weight.dtype)  # [M, B, D]
