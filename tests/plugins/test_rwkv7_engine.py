@@ -7,6 +7,7 @@ import pytest
 import torch
 from engine_threads import same_from_many_threads
 
+from wishbone.core.contract.engines import parse_engine
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.testing import check_class, trained_looking_
 from wishbone.kernels.linear import build, compiler_missing, dequantized, narrowed
@@ -44,8 +45,8 @@ def as_kept(backbone, weights):
     return exact
 
 
-def error(found, wanted):
-    return ((found.double() - wanted).norm() / wanted.norm()).item()
+def error(actual, exact_y):
+    return ((actual.double() - exact_y).norm() / exact_y.norm()).item()
 
 
 def steps(backbone, x, state):
@@ -55,11 +56,11 @@ def steps(backbone, x, state):
 def compare(backbone, exact, batch, length=24):
     """Relative error of outputs and of the worst state after ``length`` steps."""
     x = torch.randn(length, batch, 1, backbone.width)
-    state, wanted_state = backbone.init_state(batch), exact.init_state(batch)
-    wanted = steps(exact, x.double(), wanted_state)
-    found = steps(backbone, x, state)
-    worst = max(error(state[name], wanted_state[name]) for name in wanted_state)
-    return max(error(found, wanted), worst)
+    state, exact_state = backbone.init_state(batch), exact.init_state(batch)
+    exact_y = steps(exact, x.double(), exact_state)
+    actual = steps(backbone, x, state)
+    worst = max(error(state[name], exact_state[name]) for name in exact_state)
+    return max(error(actual, exact_y), worst)
 
 
 @torch.no_grad()
@@ -120,12 +121,12 @@ def test_the_contract_holds():
 def test_the_engine_may_change_in_the_middle():
     backbone, x = model(), torch.randn(12, 2, 1, 48)
     exact = copy.deepcopy(backbone).double()
-    wanted = steps(exact, x.double(), exact.init_state(2))
-    state, found = backbone.init_state(2), []
+    exact_y = steps(exact, x.double(), exact.init_state(2))
+    state, actual = backbone.init_state(2), []
     for position, engine in zip(x, ("native", "eager", "native") * 4, strict=True):
         backbone.accelerate(engine)
-        found.append(backbone.step_(position, state))
-    assert error(torch.stack(found), wanted) < 3e-6
+        actual.append(backbone.step_(position, state))
+    assert error(torch.stack(actual), exact_y) < 3e-6
 
 
 @torch.no_grad()
@@ -134,22 +135,22 @@ def test_copies_of_the_dictionary_stay_what_they_were():
     backbone.accelerate("native")
     state = backbone.init_state(2)
     backbone.step_(torch.randn(2, 1, 48), state)
-    fork, kept = dict(state), {name: tensor.clone() for name, tensor in state.items()}
+    fork, saved = dict(state), {name: tensor.clone() for name, tensor in state.items()}
     backbone.step_(torch.randn(2, 1, 48), state)
-    assert all(torch.equal(fork[name], kept[name]) for name in kept)
-    assert not torch.equal(state["blocks.0.wkv"], kept["blocks.0.wkv"])
+    assert all(torch.equal(fork[name], saved[name]) for name in saved)
+    assert not torch.equal(state["blocks.0.wkv"], saved["blocks.0.wkv"])
 
 
 @torch.no_grad()
 def test_states_that_do_not_lie_in_order():
     backbone, x = model(), torch.randn(3, 1, 48)
     state = backbone(torch.randn(3, 5, 48))[1]
-    wanted = {name: tensor.clone() for name, tensor in state.items()}
-    expected = backbone.step_(x, wanted)
+    exact_y = {name: tensor.clone() for name, tensor in state.items()}
+    expected = backbone.step_(x, exact_y)
     backbone.accelerate("native")
     turned = {n: t.transpose(0, -1).contiguous().transpose(0, -1) for n, t in state.items()}
     assert torch.allclose(backbone.step_(x, turned), expected, atol=1e-5)
-    assert torch.allclose(turned["blocks.2.wkv"], wanted["blocks.2.wkv"], atol=1e-5)
+    assert torch.allclose(turned["blocks.2.wkv"], exact_y["blocks.2.wkv"], atol=1e-5)
 
 
 @torch.no_grad()
@@ -159,10 +160,10 @@ def test_a_bfloat16_model_keeps_its_types():
     backbone.accelerate("native", "bfloat16")
     x, state = torch.randn(6, 1, 1, 48).bfloat16(), backbone.init_state(1)
     kinds = {name: tensor.dtype for name, tensor in state.items()}
-    found = steps(backbone, x, state)
-    assert found.dtype == torch.bfloat16
+    actual = steps(backbone, x, state)
+    assert actual.dtype == torch.bfloat16
     assert {name: tensor.dtype for name, tensor in state.items()} == kinds
-    assert error(found, steps(exact, x.double(), exact.init_state(1))) < 2e-2
+    assert error(actual, steps(exact, x.double(), exact.init_state(1))) < 2e-2
 
 
 @torch.no_grad()
@@ -175,24 +176,24 @@ def test_many_positions_at_once(monkeypatch, weights, limit, config):
     backbone.accelerate("native", weights)
     monkeypatch.setattr(module, "TokenShift", lambda *a: pytest.fail("went the plain way"))
     x = torch.randn(2, 150, config.width)
-    found, middle = backbone(x[:, :83])
-    rest, after = backbone(x[:, 83:], middle)
+    actual, middle = backbone(x[:, :83])
+    remaining, after = backbone(x[:, 83:], middle)
     monkeypatch.undo()
-    wanted, wanted_after = exact(x.double())
-    assert error(torch.cat((found, rest), 1), wanted) < limit
-    assert max(error(after[name], wanted_after[name]) for name in after) < limit
+    exact_y, exact_after = exact(x.double())
+    assert error(torch.cat((actual, remaining), 1), exact_y) < limit
+    assert max(error(after[name], exact_after[name]) for name in after) < limit
 
 
 @torch.no_grad()
 def test_a_long_text_goes_in_pieces_without_an_engine(monkeypatch):
     backbone, x = model().double(), torch.randn(2, 300, 48, dtype=torch.float64)
     mask = torch.rand(2, 300) < 0.8
-    whole = [backbone(x), backbone(x, mask=mask)]
+    complete = [backbone(x), backbone(x, mask=mask)]
     monkeypatch.setattr(module, "PIECE", 256)
-    for (y, after), how in zip(whole, (None, mask), strict=True):
-        found, state = backbone(x, mask=how)
-        kept = slice(None) if how is None else how
-        assert torch.allclose(found[kept], y[kept], atol=1e-10)
+    for (y, after), how in zip(complete, (None, mask), strict=True):
+        actual, state = backbone(x, mask=how)
+        saved = slice(None) if how is None else how
+        assert torch.allclose(actual[saved], y[saved], atol=1e-10)
         assert all(torch.allclose(state[name], after[name], atol=1e-6) for name in after)
 
 
@@ -206,7 +207,7 @@ def test_gradients_do_not_go_through_an_engine():
 
 
 @pytest.mark.parametrize(
-    ("engine", "weights", "said"),
+    ("engine", "weights", "message"),
     [
         ("fast", "float32", "no such name"),
         ("native", "int4", "no such name"),
@@ -215,23 +216,28 @@ def test_gradients_do_not_go_through_an_engine():
         ("compiled", "float32", "'native' took its place"),
     ],
 )
-def test_what_cannot_be_had_is_refused(engine, weights, said):
+def test_what_cannot_be_had_is_refused(engine, weights, message):
     backbone = model()
-    with pytest.raises(CapabilityError, match=said):
+    with pytest.raises(CapabilityError, match=message):
         backbone.accelerate(engine, weights)
+
+
+def test_an_engine_of_earlier_versions_names_the_one_in_its_place():
+    with pytest.raises(CapabilityError, match="'native' took its place"):
+        parse_engine("compiled:int8")
 
 
 @torch.no_grad()
 def test_two_threads_give_what_one_gives(monkeypatch):
     backbone, x = model(), torch.randn(9, 3, 1, 48)
-    found = []
+    actual = []
     for number in ("1", "2"):
         monkeypatch.setenv("WISHBONE_THREADS", number)
         backbone.accelerate("native", "bfloat16")
         assert backbone._engine.threads == int(number)
         state = backbone.init_state(3)
-        found.append(torch.stack([backbone.step_(position, state) for position in x]))
-    assert torch.equal(*found)
+        actual.append(torch.stack([backbone.step_(position, state) for position in x]))
+    assert torch.equal(*actual)
 
 
 def test_odd_heads_and_float64_are_refused_with_a_reason():

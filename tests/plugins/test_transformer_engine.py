@@ -37,8 +37,8 @@ def as_kept(backbone, weights):
     return exact
 
 
-def error(found, wanted):
-    return ((found.double() - wanted).norm() / wanted.double().norm()).item()
+def error(actual, expected):
+    return ((actual.double() - expected).norm() / expected.double().norm()).item()
 
 
 def compare(backbone, exact, batch, length=70):
@@ -46,13 +46,13 @@ def compare(backbone, exact, batch, length=70):
     x = torch.randn(batch, 9, backbone.width)
     mask = torch.arange(9) < torch.tensor([[3], [9], [5], [1], [9]])[:batch]
     more = torch.randn(length, batch, 1, backbone.width)
-    wanted_state, state = exact(x.double(), mask=mask)[1], exact(x.double(), mask=mask)[1]
+    expected_state, state = exact(x.double(), mask=mask)[1], exact(x.double(), mask=mask)[1]
     state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
-    wanted = torch.stack([exact.step_(position.double(), wanted_state) for position in more])
-    found = torch.stack([backbone.step_(position, state) for position in more])
-    assert all(state[name].shape == wanted_state[name].shape for name in wanted_state)
-    worst = max(error(state[name], wanted_state[name]) for name in wanted_state)
-    return max(error(found, wanted), worst)
+    expected = torch.stack([exact.step_(position.double(), expected_state) for position in more])
+    actual = torch.stack([backbone.step_(position, state) for position in more])
+    assert all(state[name].shape == expected_state[name].shape for name in expected_state)
+    worst = max(error(state[name], expected_state[name]) for name in expected_state)
+    return max(error(actual, expected), worst)
 
 
 @torch.no_grad()
@@ -118,8 +118,8 @@ def test_forks_of_a_stepped_dictionary_do_not_meet():
     backbone.step_(x[1], state)
     backbone.step_(x[2], fork)
     for order, held in (((0, 1, 3), state), ((0, 2, 3), fork)):
-        wanted, _ = exact(torch.cat([x[i] for i in order], 1).double())
-        assert error(backbone.step_(x[3], held), wanted[:, 2:]) < 3e-6
+        expected, _ = exact(torch.cat([x[i] for i in order], 1).double())
+        assert error(backbone.step_(x[3], held), expected[:, 2:]) < 3e-6
 
 
 @pytest.mark.parametrize("engine", ["eager", "native"])
@@ -134,25 +134,25 @@ def test_threads_step_states_of_their_own(engine, batch):
 def test_the_engine_may_change_in_the_middle():
     backbone, x = model(), torch.randn(12, 2, 1, 64)
     exact = copy.deepcopy(backbone).double()
-    wanted, _ = exact(x.double().squeeze(2).transpose(0, 1))
-    state, found = backbone.init_state(2), []
+    expected, _ = exact(x.double().squeeze(2).transpose(0, 1))
+    state, actual = backbone.init_state(2), []
     for position, engine in zip(x, ("native", "eager", "native") * 4, strict=True):
         backbone.accelerate(engine)
-        found.append(backbone.step_(position, state))
-    assert error(torch.cat(found, 1), wanted) < 3e-6
+        actual.append(backbone.step_(position, state))
+    assert error(torch.cat(actual, 1), expected) < 3e-6
 
 
 @torch.no_grad()
 def test_two_threads_give_what_one_gives(monkeypatch):
     backbone, x = model(), torch.randn(9, 3, 1, 64)
-    found = []
+    actual = []
     for number in ("1", "2"):
         monkeypatch.setenv("WISHBONE_THREADS", number)
         backbone.accelerate("native", "bfloat16")
         assert backbone._engine.threads == int(number)
         state = backbone.init_state(3)
-        found.append(torch.stack([backbone.step_(position, state) for position in x]))
-    assert torch.equal(*found)
+        actual.append(torch.stack([backbone.step_(position, state) for position in x]))
+    assert torch.equal(*actual)
 
 
 def test_odd_heads_are_refused_with_a_reason():
