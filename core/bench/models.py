@@ -33,7 +33,7 @@ ROOM = 3.0
 PREFILLED = 256
 """Positions really put through a backbone of constant state before its steps are timed."""
 FILE = "model.safetensors"
-FASTEST = ("graph", "native", "compiled", "auto")
+FASTEST = ("graph", "native", "auto")
 """Engines in the order in which "best" asks for them. Unlike "auto" it waits for a compiler."""
 
 

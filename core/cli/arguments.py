@@ -60,6 +60,6 @@ def add_engine(parser: argparse.ArgumentParser, default: str | None = "auto") ->
         metavar="NAME[:WEIGHTS]",
         help="how decoding steps are computed: auto is the fastest that this machine can have"
         " (C++, built once on first use); eager is plain PyTorch and gives the same samples from"
-        " the same seed everywhere; native, compiled and graph ask for one of them, with float32,"
+        " the same seed everywhere; native and graph ask for one of them, with float32,"
         f" bfloat16 or int8 weights, such as native:int8 (default: {shown})",
     )
