@@ -1,4 +1,4 @@
-"""Every mode of CosyVoice2 on a release of random weights: what is fed, and that it is heard."""
+"""Every mode of CosyVoice2 on a release of random weights: its prompt, its codes, its samples."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 from cosyvoice2_release import SAID, SHORT, recording, spoken
 
-from wishbone.core.audio import files
+from wishbone.core.audio import files as audio_files
 from wishbone.core.cli.main import main
 from wishbone.core.contract.errors import CheckpointError, ConfigError, WishboneError
 from wishbone.core.speak import pipeline
@@ -167,10 +167,10 @@ def test_the_command_speaks(folder, tmp_path, capsys):
         ["--voice", str(source), "--instruct", "in a whisper"],
     ):
         assert main([*said, *more]) == 0, capsys.readouterr().err
-        assert files.read(out).seconds > 0.1
+        assert audio_files.read(out).seconds > 0.1
     assert main(["say", "--revoice", str(source), "--system", str(system), "--voice", "plain",
                  "-o", str(out), "--force"]) == 0  # fmt: skip
-    assert abs(files.read(out).seconds - 1.0) < 0.05
+    assert abs(audio_files.read(out).seconds - 1.0) < 0.05
     assert "untrained" not in capsys.readouterr().err
 
 
