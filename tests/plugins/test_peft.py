@@ -16,7 +16,13 @@ from wishbone.core.system.loading import load_tensors
 from wishbone.core.system.spec import resolve
 from wishbone.core.testing import check
 from wishbone.plugins.peft.backbone import PEFT
-from wishbone.plugins.peft.layers import FIRST, OWN, adapter_part, principal, tuners
+from wishbone.plugins.peft.layers import (
+    DEFAULT,
+    INITIAL,
+    adapter_part,
+    principal_factors,
+    tuner_layers,
+)
 from wishbone.plugins.transformer.backbone import Transformer
 
 ARMS = tuple(BASES)
@@ -58,7 +64,7 @@ def test_trained_parameters_by_formula(arm, method):
 
 def test_targets_choose_layers():
     model = adapted(plain("rwkv7"), "rwkv7", targets=["channel_mix.key", "output"])
-    ends = {name.split(".", 2)[2] for name in tuners(model.base)}
+    ends = {name.split(".", 2)[2] for name in tuner_layers(model.base)}
     assert ends == {"channel_mix.key", "time_mix.output"}
 
 
@@ -151,16 +157,16 @@ def test_pissa_trains_as_that_of_peft():
     expected = trained_linear(theirs, x, target)
 
     ours = OneLayer(weight)
-    for name in (OWN, FIRST):
+    for name in (DEFAULT, INITIAL):
         config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=["layer"])
         peft.inject_adapter_in_model(config, ours, adapter_name=name)
-    layer, factors = ours.layer, principal(weight, 3, 2.0)
+    layer, factors = ours.layer, principal_factors(weight, 3, 2.0)
     with torch.no_grad():
-        for name in (OWN, FIRST):
+        for name in (DEFAULT, INITIAL):
             for part, values in zip(("lora_A.weight", "lora_B.weight"), factors, strict=True):
                 adapter_part(layer, part, name).copy_(values)
-    layer.scaling[FIRST] = -2.0
-    layer._active_adapter = [OWN, FIRST]
+    layer.scaling[INITIAL] = -2.0
+    layer._active_adapter = [DEFAULT, INITIAL]
     for name, parameter in ours.named_parameters():
         parameter.requires_grad_(".default" in name)
     torch.testing.assert_close(trained_linear(ours, x, target), expected, rtol=1e-4, atol=1e-5)
@@ -169,7 +175,7 @@ def test_pissa_trains_as_that_of_peft():
 def test_the_principal_part_leaves_the_next_singular_value():
     torch.manual_seed(0)
     weight = torch.randn(30, 20, dtype=torch.float64)
-    a, b = principal(weight, 5, 2.0)
+    a, b = principal_factors(weight, 5, 2.0)
     values = torch.linalg.svdvals(weight)
     assert torch.linalg.matrix_norm(weight - 2.0 * b @ a, 2) == pytest.approx(values[5].item())
 

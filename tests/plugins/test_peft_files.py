@@ -15,7 +15,7 @@ from wishbone.core.contract.errors import CheckpointError, UsageError
 from wishbone.core.system.loading import load_tensors
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.files import BASE, CONFIG, FILE, PREFIX, read_adapter, write_adapter
-from wishbone.plugins.peft.names import rows_of
+from wishbone.plugins.peft.names import fused_rows
 
 ARMS = tuple(BASES)
 
@@ -84,7 +84,7 @@ def test_names_of_others_and_back(arm, method, tmp_path):
     """fla's names for RWKV-7; Qwen2's, which keep apart what is one matrix here."""
     base, style = plain(arm), {"rwkv7": "fla", "transformer": "qwen2"}[arm]
     x, model = vectors(base), adapted(base, arm, seed=1, method=method)
-    write_adapter(model.learned(), tmp_path / "theirs", style, rows_of(model.base))
+    write_adapter(model.learned(), tmp_path / "theirs", style, fused_rows(model.base))
     names = load_file(tmp_path / "theirs" / FILE)
     wanted = {"fla": "attn.r_proj.", "qwen2": "self_attn.k_proj."}[style]
     assert any(f"model.layers.0.{wanted}" in name for name in names)
