@@ -41,14 +41,10 @@ class Swap:
 
     def __init__(self, base: nn.Module, names: Iterable[str], speech: nn.ParameterDict) -> None:
         self.speech = speech
-        self.places = [
-            (
-                parameter_key(name),
-                base.get_submodule(name.rpartition(".")[0]),
-                name.rpartition(".")[2],
-            )
-            for name in names
-        ]
+        self.places = []
+        for name in names:
+            parent, _, leaf = name.rpartition(".")
+            self.places.append((parameter_key(name), base.get_submodule(parent), leaf))
         self._originals: list[Any] = []
 
     def __enter__(self) -> None:

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from wishbone.plugins.cosyvoice2 import mel as spectra
 from wishbone.plugins.cosyvoice2.speech_tokenizer import CosyVoice2SpeechTokenizer
 from wishbone.plugins.cosyvoice2.vocoder import names
+from wishbone.plugins.cosyvoice2.vocoder.config import HiFTConfig
 from wishbone.plugins.cosyvoice2.vocoder.layers import Memory
-from wishbone.plugins.cosyvoice2.vocoder.model import HiFT, HiFTConfig
+from wishbone.plugins.cosyvoice2.vocoder.model import HiFT
 
 cosyvoice = pytest.mark.skipif(
     reference.folder("WISHBONE_COSYVOICE") is None,

@@ -59,7 +59,7 @@ def at_once(decoder, codes, known, seed):
     noises = Noises(80, flow_seed)
     noise = torch.cat([noises.under(2 * len(before)), noises.take(2 * len(codes))])
     with torch.inference_mode():
-        mel = decoder.flow.whole(
+        mel = decoder.flow.solve_all(
             torch.cat([before, codes[:, 0]]), heard["mel"], known["speaker"], noise,
             config.chunk, config.left_chunks, config.steps,
         )[2 * len(before) :]  # fmt: skip

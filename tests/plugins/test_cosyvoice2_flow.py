@@ -81,7 +81,7 @@ def test_the_reference_walks_the_same_way(tiny, golden):
 
 def test_the_reference_sees_everything_where_it_does_not_stream(tiny, golden):
     codes, mel, speaker, noise = inputs()
-    whole = tiny.whole(codes, mel, speaker, noise)
+    whole = tiny.solve_all(codes, mel, speaker, noise)
     assert (tiny.encode(codes, codes[:0]) - golden["wanted_full"]).abs().max() < EXACT
     assert (whole - golden["mel_full"]).abs().max() < EXACT
     assert (whole - golden["steps"][-1]).abs().max() > 100 * EXACT
@@ -153,13 +153,13 @@ def test_a_stream_is_the_whole_under_the_mask(tiny, prompt, left):
     codes, mel, speaker = case(prompt=prompt)
     cutting = Cutting(4, left, steps=4)
     noise = noise_of(prompt, 23 - prompt)
-    whole = tiny.whole(codes, mel, speaker, noise, 4, left, steps=4)[2 * prompt :]
+    whole = tiny.solve_all(codes, mel, speaker, noise, 4, left, steps=4)[2 * prompt :]
     for seed in range(3):
         pieces = random_split(23 - prompt, seed)
         found = spoken(tiny, cutting, codes, prompt, mel, speaker, pieces)
         assert found.shape == whole.shape
         assert (found - whole).abs().max() < EXACT
-    full = tiny.whole(codes, mel, speaker, noise, steps=4)[2 * prompt :]
+    full = tiny.solve_all(codes, mel, speaker, noise, steps=4)[2 * prompt :]
     assert (found - full).abs().max() > 100 * EXACT
 
 
@@ -214,7 +214,7 @@ def test_each_step_from_memory_is_the_step_computed_again(tiny, golden):
     memories = [Memory() for _ in range(10)]
     for begin in range(0, len(wanted), 2 * CHUNK):
         part = slice(begin, begin + 2 * CHUNK)
-        now = Conditions(wanted[part], known.speaker, known.known[part])
+        now = Conditions(wanted[part], known.speaker, known.prompt_mel[part])
         walked = list(tiny.path(noise[part], now, memories=memories))
         for step, here in enumerate(walked):
             assert (here - path[step + 1][part]).abs().max() < EXACT, f"step {step}"
@@ -258,7 +258,7 @@ def test_the_count_notices_recomputing(tiny, monkeypatch):
     calls = watch(tiny, monkeypatch)
     codes, mel, speaker = case(prompt=0)
     for end in (7, 11, 15, 19, 23):
-        tiny.whole(codes[:end], mel, speaker, torch.zeros(2 * end, 80), 4, steps=2)
+        tiny.solve_all(codes[:end], mel, speaker, torch.zeros(2 * end, 80), 4, steps=2)
     assert [frames for frames, _ in calls[::2]] == [14, 22, 30, 38, 46]
     assert sum(frames for frames, _ in calls) > 3 * 2 * 2 * 23
 
@@ -318,7 +318,7 @@ def test_waiting_for_the_end_sees_everything(tiny):
     stream = WholeFlow(tiny, FlowPrompt(codes[:7], mel, speaker), Noises(80, 5), 3)
     assert not len(stream.push(codes[7:9])) and not len(stream.push(codes[9:]))
     with torch.inference_mode():
-        whole = tiny.whole(codes, mel, speaker, noise_of(7, 16), steps=3)[14:]
+        whole = tiny.solve_all(codes, mel, speaker, noise_of(7, 16), steps=3)[14:]
     assert torch.equal(stream.finish(), whole)
 
 
@@ -392,6 +392,6 @@ def test_against_the_reference_itself(full_size):
     hop = run(theirs, codes[: end + 3], mel, speaker, finalize=False)[1][-1]
     assert (streamed[: 2 * (end - prompt)] - hop[2 * prompt :]).abs().max() < 1e-4 * scale
     full = run(theirs, codes, mel, speaker, streaming=False)[1][-1]
-    whole = ours.whole(codes, mel, speaker, noise[: 2 * count])
+    whole = ours.solve_all(codes, mel, speaker, noise[: 2 * count])
     assert (whole - full).abs().max() < 1e-4 * scale
     assert (streamed - full[2 * prompt :]).abs().max() > 20e-4 * scale

@@ -94,10 +94,10 @@ def test_a_gradient_flows_and_nothing_is_kept_of_layers_that_are_gone(layers):
     layer = nn.Linear(24, 8)
     with torch.no_grad():
         packed.linear(x, layer)
-    before = len(packed._kept)
+    before = len(packed._packed_weights)
     del layer
     gc.collect()
-    assert len(packed._kept) < before
+    assert len(packed._packed_weights) < before
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

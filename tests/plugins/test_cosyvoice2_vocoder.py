@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.plugins.cosyvoice2.release.files import load_tensors
 from wishbone.plugins.cosyvoice2.vocoder import names
+from wishbone.plugins.cosyvoice2.vocoder.config import HiFTConfig
 from wishbone.plugins.cosyvoice2.vocoder.layers import Memory
-from wishbone.plugins.cosyvoice2.vocoder.model import HiFT, HiFTConfig
+from wishbone.plugins.cosyvoice2.vocoder.model import HiFT
 
 FRAME = 480
 FILE = GOLDEN / "cosyvoice2_hift.safetensors"

@@ -71,16 +71,16 @@ def test_the_table_of_text_in_use_is_taken_where_two_differ():
     # Hugging Face's form reads text_embedding; the body's own table may be stale there
     named = files.converted(files.raw())
     named["model.embeddings.weight"] += 1
-    found = names.ours(named)
+    found = names.to_our_names(named)
     assert torch.equal(found.tensors["tables.text.weight"], named["text_embedding.weight"])
     assert found.aside.keys() == {"model.embeddings.weight"}
     del named["text_embedding.weight"]
-    alone = names.ours(named)
+    alone = names.to_our_names(named)
     assert torch.equal(alone.tensors["tables.text.weight"], named["model.embeddings.weight"])
 
 
 def test_every_name_is_accounted_for():
-    found = names.ours(files.raw())
+    found = names.to_our_names(files.raw())
     plain = {name.removeprefix("llm.") for name in files.raw()}
     assert found.account.keys() == plain | {"text_embedding.weight"}
 

@@ -88,7 +88,7 @@ class FlowWay(Contender):
         mels, steps = self.flow.shape.mels, self.job.model["steps"]
         noise = torch.randn(2 * len(codes), mels, device=codes.device)
         clock, work = self._timed(
-            lambda: self.flow.whole(codes, noise[:0], None, noise, RATE, steps=steps)
+            lambda: self.flow.solve_all(codes, noise[:0], None, noise, RATE, steps=steps)
         )
         return clock * RATE / self.config.hop, work * RATE / self.config.hop
 

@@ -71,7 +71,7 @@ class Release(Speaking):
         asked, decoder = self.request, self.system.decoder
         both = torch.cat([asked.codes, codes])
         noise = Noises(decoder.config.mels, 0, upstream=True).under(2 * len(both))
-        mel = decoder.flow.whole(both, asked.mel, asked.speaker, noise, decoder.config.chunk)
+        mel = decoder.flow.solve_all(both, asked.mel, asked.speaker, noise, decoder.config.chunk)
         return mel[len(asked.mel) :]
 
     def samples(self, mel: Tensor) -> Tensor:
