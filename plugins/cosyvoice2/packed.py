@@ -27,7 +27,8 @@ ACTIVATIONS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
 }
 """Name -> name and variant in oneDNN, and the function of PyTorch."""
 
-_packed_weights: WeakKeyDictionary[nn.Module, tuple[Hashable, Tensor, Tensor | None]] = WeakKeyDictionary()
+Entry = tuple[Hashable, Tensor, Tensor | None]
+_packed_weights: WeakKeyDictionary[nn.Module, Entry] = WeakKeyDictionary()
 """First layer of a call -> version of its weights, the packed weights, and the bias."""
 
 
