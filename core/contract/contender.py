@@ -4,30 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wishbone.core.contract.part import Part
 
+if TYPE_CHECKING:
+    # a contender's process may well do without torch
+    from torch import Tensor
+
 Times = dict[str, list[float]]
-"""Measure -> one number a repetition, in the measure's own unit; ``seconds`` is the usual one."""
+"""Measure -> the measured values, in the measure's own unit; ``seconds`` is the usual one."""
 
 
 @dataclass
 class Job:
-    """A suite's settings, the same for all its contenders."""
+    """The work that a suite gives to all its contenders."""
 
     model: dict[str, Any]
     """The suite's ``model``: sizes, seed."""
     device: str = "cpu"
-    """Of PyTorch."""
     threads: int = 1
-    """CPU threads that it may use."""
     weights: str = ""
     """Folder with the files of weights, where the suite has them."""
 
 
 class Contender(Part):
-    """One side of a comparison. ``Config`` is the schema of an entry of ``contenders``."""
+    """One side of a comparison. Subclasses carry a dataclass ``Config``, as every part does."""
+
+    Config: ClassVar[type]
+    distributions: ClassVar[tuple[str, ...]] = ()
+    """Installed packages that it computes with; their versions stand in the result."""
 
     def __init__(self, config: Any, job: Job) -> None:
         self.config = config
@@ -35,7 +42,7 @@ class Contender(Part):
 
     @classmethod
     def missing(cls, config: Any, job: Job) -> str:
-        """Return why it cannot run here and the remedy, or "". Imports nothing large."""
+        """Say why it cannot run here and what to do; empty where it can. Imports nothing large."""
         return ""
 
     @classmethod
@@ -48,24 +55,33 @@ class Contender(Part):
 
     @classmethod
     def files(cls, config: Any) -> tuple[str, ...]:
-        """Return names of the files of weights that it reads from ``Job.weights``."""
+        """Return the names of the files of weights that it reads from ``Job.weights``."""
         return ()
 
+    @classmethod
+    def write_file(
+        cls, path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> None:
+        """Write a suite's random weights as ``path``, named as one of ``files``, in its format.
+
+        ``tensors`` are those of the suite's backbone, by Wishbone's names, with the tables
+        ``tables.embedding`` and ``tables.head`` [X, D]; ``config`` is the backbone's. A name that
+        several contenders share is written once.
+        """
+        raise NotImplementedError(f"{cls.__name__} reads {path.name} and cannot write it")
+
     def load(self) -> dict[str, Any]:
-        """Load the model -> facts for the result: ``engine``, ``version``, ``step_bytes``."""
+        """Make ready to run -> facts worth keeping: ``engine``, ``version``, ``step_bytes``."""
         raise NotImplementedError
 
     def prepare(self, case: str) -> dict[str, Any]:
-        """Prepare one case, untimed -> facts of it: ``state_bytes``, ``resident_bytes``."""
+        """Make one case ready -> facts of it: ``state_bytes``, ``resident_bytes``."""
         return {}
 
     def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Compute flat tensors, by name, on which every contender of a suite must agree.
-
-        ``what`` is the suite's section ``check``. Raises ``NotImplementedError`` without any.
-        """
+        """Return tensors by name, flat, on which every contender of a suite must agree."""
         raise NotImplementedError
 
     def run(self, case: str, count: int) -> Times:
-        """Run one round: ``count`` repetitions of ``case``, each timed."""
+        """Time ``count`` repetitions of ``case``: one round."""
         raise NotImplementedError
