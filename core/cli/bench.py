@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wishbone.core.cli.arguments import Parser
 from wishbone.core.contract.errors import GATE, UsageError
 
 if TYPE_CHECKING:
-    from wishbone.core.bench.plan import Plan
+    from wishbone.core.bench.records import BenchResult
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +35,9 @@ def main(argv: list[str]) -> int:
     overrides = [word for word in options.suites if "=" in word]
     _check(names, options.out)
     # after parsing, so that --help and mistakes need no torch
-    from wishbone.core.bench.plan import read_plan
+    from wishbone.core.bench.analysis import bench
+    from wishbone.core.bench.suite import read_plan
+    from wishbone.core.bench.summary import show
 
     plans = [
         read_plan(name, own_overrides(name, names, overrides), options.quick, options.rounds)
@@ -44,32 +46,19 @@ def main(argv: list[str]) -> int:
     result = bench(plans, argv, options.quick)
     if options.out is not None:
         keep(result, options.out)
-    from wishbone.core.bench.terminal import show
-
     show(result)
-    return GATE if result["outcome"] == "missed" else 0
+    return GATE if result.outcome == "missed" else 0
 
 
-def bench(plans: Sequence[Plan], words: Sequence[str], quick: bool) -> dict[str, Any]:
-    """Run every suite -> the content of ``bench.json``."""
-    from wishbone.core.bench.result import now, suite_result, whole_result
-    from wishbone.core.bench.rounds import run
-    from wishbone.core.bench.terminal import progress
-
-    began = now()
-    suites = [suite_result(plan, run(plan, progress)) for plan in plans]
-    return whole_result(suites, began, words, quick)
-
-
-def keep(result: dict[str, Any], folder: Path) -> None:
+def keep(result: BenchResult, folder: Path) -> None:
     """Write ``bench.json`` and ``bench.html`` into a new folder, and say so."""
     from wishbone.core.bench.page import write_page
-    from wishbone.core.bench.result import write_json
-    from wishbone.core.bench.terminal import progress
+    from wishbone.core.bench.records import write_result
+    from wishbone.core.report.progress import say
 
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (write_json(result, folder), write_page(result, folder)):
-        progress(f"wrote {path}")
+    for path in (write_result(result, folder), write_page(result, folder)):
+        say(f"wrote {path}")
 
 
 def own_overrides(name: str, names: Sequence[str], words: Sequence[str]) -> list[str]:

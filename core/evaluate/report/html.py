@@ -19,7 +19,7 @@ from wishbone.core.evaluate.measure.clips import read_audio
 from wishbone.core.evaluate.measure.transcript import normalize
 from wishbone.core.evaluate.report import figures, tables, wording
 from wishbone.core.evaluate.statistics.metrics import QUALITY, metric_class, value
-from wishbone.core.registry.extras import need
+from wishbone.core.contract.optional import need
 from wishbone.core.report import charts
 
 PLAYERS = 12
