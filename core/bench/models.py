@@ -94,7 +94,6 @@ class Wishbone(Contender):
         self.engine = accelerated(self.backbone, engine, weights)
         head_engine = accelerated_head(self.head, engine, weights)
         self.backbone_dtype = next(self.backbone.parameters()).dtype
-        self.head_dtype = next(self.head.parameters()).dtype
         self.states: dict[str, State] = {}
         self.initial: dict[str, State] = {}
         self.steps_left: dict[str, int] = {}
@@ -176,17 +175,18 @@ class Wishbone(Contender):
 
     def _step(self, ids: Tensor, state: State) -> Tensor:
         """ids [B, 1, 1] -> logits [B, 1, X]; one stream goes through the head as a vector [D]."""
-        vectors = self.head.embed(ids).to(self.backbone_dtype)  # [B, 1, D]
-        hidden = self.backbone.step_(vectors, state).to(self.head_dtype)  # [B, 1, D]
+        vectors = self.head.embed(ids)  # [B, 1, D]
+        hidden = self.backbone.step_(vectors.to(self.backbone_dtype), state)  # [B, 1, D]
+        hidden = hidden.to(vectors.dtype)  # [B, 1, D]
         return self.head(hidden[0, 0])[None] if len(ids) == 1 else self.head(hidden[:, 0])
 
     def _prefill(self, ids: Tensor) -> Tensor:
         """ids [1, T, 1] -> logits [1, X] of the last position."""
         kind = torch.device(self.job.device).type
         with torch.autocast(kind, torch.bfloat16, enabled=self.config.prefill == "bfloat16"):
-            vectors = self.head.embed(ids).to(self.backbone_dtype)  # [1, T, D]
-            hidden, _ = self.backbone(vectors)  # [1, T, D]
-        return self.head(hidden[0, -1].to(self.head_dtype)).float()  # [1, X]
+            vectors = self.head.embed(ids)  # [1, T, D]
+            hidden, _ = self.backbone(vectors.to(self.backbone_dtype))  # [1, T, D]
+        return self.head(hidden[0, -1].to(vectors.dtype)).float()  # [1, X]
 
     def _times(self, count: int, work: Callable[[], Tensor]) -> list[float]:
         return [clocked(work, self.job.device) for _ in range(count)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wishbone.core.bench import summary
-from wishbone.core.bench.records import BenchResult, SuiteResult, as_data
+from wishbone.core.bench.records import BenchResult, ContenderResult, SuiteResult, as_data
 from wishbone.core.contract.errors import MissingExtra
 from wishbone.core.report import charts, html_page
 from wishbone.core.report.table import Table
@@ -66,11 +66,16 @@ def _section(suite: SuiteResult) -> _Section:
         tables=[*tables, summary.times(suite)] if suite.rows else tables,
         absent=summary.absent_lines(suite),
         engines=[
-            f"{contender.title}: {contender.facts['engine']}, {contender.facts.get('version', '')}"
+            _engine(contender)
             for contender in suite.contenders.values()
             if contender.facts.get("engine")
         ],
     )
+
+
+def _engine(contender: ContenderResult) -> str:
+    facts = (contender.facts["engine"], contender.facts.get("version"))
+    return f"{contender.title}: {', '.join(fact for fact in facts if fact)}"
 
 
 def draw(suite: SuiteResult) -> dict[str, str]:
