@@ -7,30 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from wishbone.core.contract.part import Part
+
 if TYPE_CHECKING:
     # a contender's process may well do without torch
     from torch import Tensor
 
 Times = dict[str, list[float]]
-"""Measure -> the measured values, in the measure's own unit; ``seconds`` is the usual one."""
+"""Measure -> one number a repetition, in the measure's own unit; ``seconds`` is the usual one."""
 
 
 @dataclass
 class Job:
-    """The work that a suite gives to all its contenders."""
+    """A suite's settings, the same for all its contenders."""
 
     model: dict[str, Any]
     """The suite's ``model``: sizes, seed."""
     device: str = "cpu"
+    """Of PyTorch."""
     threads: int = 1
+    """CPU threads that it may use."""
     weights: str = ""
     """Folder with the files of weights, where the suite has them."""
 
 
-class Contender:
-    """One side of a comparison. Subclasses carry a dataclass ``Config``, as every part does."""
+class Contender(Part):
+    """One side of a comparison. ``Config`` is the schema of an entry of ``contenders``."""
 
-    Config: ClassVar[type]
     distributions: ClassVar[tuple[str, ...]] = ()
     """Installed packages that it computes with; their versions stand in the result."""
 
@@ -40,7 +43,7 @@ class Contender:
 
     @classmethod
     def missing(cls, config: Any, job: Job) -> str:
-        """Say why it cannot run here and what to do; empty where it can. Imports nothing large."""
+        """Return why it cannot run here and the remedy, or "". Imports nothing large."""
         return ""
 
     @classmethod
@@ -53,7 +56,7 @@ class Contender:
 
     @classmethod
     def files(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of the files of weights that it reads from ``Job.weights``."""
+        """Return names of the files of weights that it reads from ``Job.weights``."""
         return ()
 
     @classmethod
@@ -69,17 +72,20 @@ class Contender:
         raise NotImplementedError(f"{cls.__name__} reads {path.name} and cannot write it")
 
     def load(self) -> dict[str, Any]:
-        """Make ready to run -> facts worth keeping: ``engine``, ``version``, ``step_bytes``."""
+        """Load the model -> facts for the result: ``engine``, ``version``, ``step_bytes``."""
         raise NotImplementedError
 
     def prepare(self, case: str) -> dict[str, Any]:
-        """Make one case ready -> facts of it: ``state_bytes``, ``resident_bytes``."""
+        """Prepare one case, untimed -> facts of it: ``state_bytes``, ``resident_bytes``."""
         return {}
 
     def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Return tensors by name, flat, on which every contender of a suite must agree."""
+        """Compute flat tensors, by name, on which every contender of a suite must agree.
+
+        ``what`` is the suite's section ``check``. Raises ``NotImplementedError`` without any.
+        """
         raise NotImplementedError
 
     def run(self, case: str, count: int) -> Times:
-        """Time ``count`` repetitions of ``case``: one round."""
+        """Run one round: ``count`` repetitions of ``case``, each timed."""
         raise NotImplementedError
