@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wishbone.core.cli import speaking
+from wishbone.core.cli.speaking import SayOptions
 from wishbone.core.contract.errors import UsageError
 
 if TYPE_CHECKING:
     from wishbone.core.system.system import System
 
 
-def speak_lines(options: argparse.Namespace, overrides: list[str]) -> int:
+def speak_lines(options: SayOptions, overrides: list[str]) -> int:
     """Run the command; raises ``WishboneError`` for whatever cannot be done.
 
     Line n of the file becomes file n, whatever lines are left out, and each is what ``say`` makes
     of that line alone with the same seed.
     """
-    from wishbone.core.cli import speaking
-
     _check_options(options)
     text = speaking.read_text([], options.lines, stream=False)
     lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
@@ -62,7 +61,7 @@ def speak_lines(options: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
-def _check_options(options: argparse.Namespace) -> None:
+def _check_options(options: SayOptions) -> None:
     for name in ("file", "revoice", "stream"):
         if getattr(options, name):
             raise UsageError(
