@@ -107,7 +107,7 @@ def read_text(words: list[str], file: str | None, stream: bool) -> str | Iterato
                 "The text is not UTF-8.", file, "Convert it, for example with iconv."
             ) from error
     elif text == "-":
-        text = _arriving() if stream else sys.stdin.read()
+        text = _standard_input() if stream else sys.stdin.read()
     if text is None or (isinstance(text, str) and not text.strip()):
         raise UsageError(
             "There is no text to speak.",
@@ -117,7 +117,7 @@ def read_text(words: list[str], file: str | None, stream: bool) -> str | Iterato
     return text
 
 
-def _arriving() -> Iterator[str]:
+def _standard_input() -> Iterator[str]:
     """Yield standard input, each part of it as soon as the program that writes it sends it."""
     pipe = getattr(sys.stdin, "buffer", None)
     if pipe is None:
