@@ -22,9 +22,10 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+from wishbone.core.cli.bundled import WIDEST
 from wishbone.core.contract.errors import UsageError
 
 Options = TypeVar("Options")
@@ -32,8 +33,6 @@ Epilogue = str | Callable[[], str]
 """Text behind the options in ``--help``; a function is called only when help is asked for."""
 REQUIRED: Any = dataclasses.MISSING
 """The default of what must be given."""
-WIDEST = 100
-"""Columns of help on a wide terminal."""
 COMPUTING = "how it is computed"
 """Heading of engine and device in the help."""
 
@@ -83,40 +82,36 @@ def parse(
     return _take(options, parser.parse_args(argv))
 
 
-class Subcommand(NamedTuple):
-    """A command below a command, such as ``wishbone data speak``."""
-
-    name: str
-    options: type
-    """Dataclass of its options; the first line of its docstring is the summary."""
-    run: Callable[[Any], int]
-    """Called with an instance of ``options`` -> exit code."""
-    epilogue: Epilogue = ""
-
-
-def run_subcommand(
+def parse_subcommand(
     argv: Sequence[str],
     prog: str,
     description: str,
-    subcommands: Sequence[Subcommand],
-    epilogue: Epilogue = "",
-) -> int:
-    """Run the subcommand that ``argv`` begins with -> exit code. Raises ``UsageError``."""
+    subcommands: Mapping[str, type],
+    epilogue: str = "",
+    elsewhere: Mapping[str, str] | None = None,
+) -> Any:
+    """Read the words of a command with subcommands -> the options of the one that is called.
+
+    ``subcommands``: name -> dataclass of options, whose docstring says what it does. ``epilogue``
+    has examples of all; each one's own help shows those that call it. ``elsewhere``: name ->
+    summary of subcommands that the help lists and something else runs. Raises ``UsageError``.
+    """
     parser = _parser(prog, description, epilogue)
     branches = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
-    for subcommand in subcommands:
-        text = _description(subcommand.options)
+    for name, options in subcommands.items():
+        about = _description(options)
         below = branches.add_parser(
-            subcommand.name,
-            help=text.partition("\n")[0].rstrip("."),
-            description=text,
+            name,
+            help=about.partition("\n")[0].rstrip("."),
+            description=about,
             formatter_class=_HelpFormatter,
         )
-        below.epilogue = subcommand.epilogue
-        _add_fields(below, subcommand.options)
+        below.epilogue = _examples_of(f"{prog} {name} ", epilogue)
+        _add_fields(below, options)
+    for name, summary in (elsewhere or {}).items():
+        branches.add_parser(name, help=summary.rstrip("."))
     namespace = parser.parse_args(argv)
-    chosen = next(s for s in subcommands if s.name == namespace.subcommand)
-    return chosen.run(_take(chosen.options, namespace))
+    return _take(subcommands[namespace.subcommand], namespace)
 
 
 class Parser(argparse.ArgumentParser):
@@ -171,7 +166,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=27)
-        self._width = min(self._width, WIDEST)
+        self._width = min(self._width, WIDEST - 2)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n\n".join(
@@ -181,6 +176,15 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+def _examples_of(command: str, epilogue: str) -> str:
+    """Return the lines of ``epilogue`` that call ``command``, with the lines they go on in."""
+    lines: list[str] = []
+    for line in epilogue.splitlines():
+        if line.startswith(f"  {command}") or (lines and lines[-1].endswith("\\")):
+            lines.append(line)
+    return "\n".join(["examples:", *lines]) if lines else ""
 
 
 def _parser(prog: str, description: str, epilogue: Epilogue) -> Parser:

@@ -6,12 +6,14 @@ They are read as text, because YAML takes a tenth of a second to import and help
 from __future__ import annotations
 
 import re
+import shutil
 import textwrap
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-WIDTH = 96
+WIDEST = 100
+"""Columns of help on a wide terminal."""
 
 
 def listing(title: str, folder: str, extra: Sequence[str] = ()) -> str:
@@ -43,12 +45,13 @@ def first_sentence(text: str) -> str:
 def two_columns(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Make lines of a name and the text about it, which goes on below itself."""
     widest = max((len(name) for name, _ in rows), default=0) + 4
+    width = min(shutil.get_terminal_size().columns, WIDEST) - 2
     lines: list[str] = []
     for name, text in rows:
         hanging = " " * widest
         head = f"  {name}".ljust(widest)
         lines += textwrap.wrap(
-            text, WIDTH, initial_indent=head, subsequent_indent=hanging, break_on_hyphens=False
+            text, width, initial_indent=head, subsequent_indent=hanging, break_on_hyphens=False
         )
     return lines
 

@@ -8,9 +8,10 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata, util
 
-from wishbone.core.cli.arguments import Parser
+from wishbone.core.cli.arguments import option, parse
 from wishbone.core.registry.loader import guarded, loaded
 from wishbone.core.registry.registry import HOME
 
@@ -18,11 +19,27 @@ Check = tuple[str, bool, str]
 """(name, whether it is fine, one sentence)."""
 
 
+EXAMPLES = """examples:
+  wishbone doctor
+  wishbone doctor --json | jq '."plug-ins"'
+
+A line begins with ok, or with -- where something is absent or broken; it ends with what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Tell what is installed, what runs on this machine, and what is broken.
+
+    The exit code is 3 if a required package is missing or a plug-in is broken. A missing extra or
+    GPU costs nothing.
+    """
+
+    json: bool = option(False, help="print the same as JSON, for programs")
+
+
 def main(argv: Sequence[str]) -> int:
     """Print the report; 3 if a required package is missing or a plug-in is broken, else 0."""
-    parser = Parser(prog="wishbone doctor", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="for programs")
-    options = parser.parse_args(argv)
+    options = parse(DoctorOptions, argv, "wishbone doctor", EXAMPLES)
     sections = report()
     if options.json:
         print(json.dumps(sections, indent=2))

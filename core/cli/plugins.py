@@ -2,52 +2,85 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.cli.arguments import Parser
+from wishbone.core.cli.arguments import argument, option, parse_subcommand
 from wishbone.core.contract.errors import GateFailed, UnknownName, did_you_mean
 from wishbone.core.registry.loader import Loaded, PluginStatus, loaded
 from wishbone.core.registry.registry import KINDS, Entry, Registry
 
+EXAMPLES = """examples:
+  wishbone plugins list --kind backbone
+  wishbone plugins info rwkv7
+  wishbone plugins new acme/gru --kind backbone && pip install -e wishbone-acme-gru
+  wishbone plugins check acme/gru"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """List every part, and every plug-in with how it loaded."""
+
+    kind: str | None = option(
+        None, metavar="KIND", choices=KINDS, help=f"only parts of this kind: {', '.join(KINDS)}"
+    )
+    json: bool = option(False, help="print the same as JSON, for programs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """Show where a part comes from, and every field of its configuration."""
+
+    key: str = argument(help="the part's key, such as rwkv7")
+    kind: str | None = option(
+        None,
+        metavar="KIND",
+        choices=KINDS,
+        shown="every kind with such a key",
+        help="the part's kind, such as backbone",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(InfoOptions):
+    """Run the contract's tests on a part; the exit code is 4 if one fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewOptions:
+    """Write a package with a working part of your own, to change step by step."""
+
+    name: str = argument(help="the part's key, as vendor/name; a bare name becomes my/name")
+    kind: str = option(
+        "backbone", metavar="KIND", choices=KINDS, help=f"what to write: {', '.join(KINDS)}"
+    )
+    out: Path = option(
+        Path(),
+        metavar="FOLDER",
+        shown="the current folder",
+        help="where the package's own folder is made",
+    )
+
+
+SUBCOMMANDS = {
+    "list": ListOptions,
+    "info": InfoOptions,
+    "check": CheckOptions,
+    "new": NewOptions,
+}
+
 
 def main(argv: Sequence[str]) -> int:
-    """Parse and run; returns the exit code."""
-    options = _parser().parse_args(argv)
-    return options.run(options)
+    """Run one subcommand; returns the exit code."""
+    description = "See which parts are here and from where, check one, or write your own."
+    options = parse_subcommand(argv, "wishbone plugins", description, SUBCOMMANDS, EXAMPLES)
+    return RUN[type(options)](options)
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="wishbone plugins", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    listing = commands.add_parser("list", help="every part, and how every plug-in fared")
-    listing.add_argument("--kind", choices=KINDS, help="only parts of this kind")
-    listing.add_argument("--json", action="store_true", help="for programs")
-    listing.set_defaults(run=_list)
-
-    info = commands.add_parser("info", help="where a part comes from, and its configuration")
-    info.add_argument("key")
-    info.add_argument("--kind", choices=KINDS)
-    info.set_defaults(run=_info)
-
-    check = commands.add_parser("check", help="run the contract suite; exit code 4 if it fails")
-    check.add_argument("key")
-    check.add_argument("--kind", choices=KINDS)
-    check.set_defaults(run=_check)
-
-    new = commands.add_parser("new", help="write a working package with a part of your own")
-    new.add_argument("name", help="the key, as vendor/name")
-    new.add_argument("--kind", default="backbone", choices=KINDS)
-    new.add_argument("--out", type=Path, default=Path(), help="where to put the package's folder")
-    new.set_defaults(run=_new)
-    return parser
-
-
-def _list(options: argparse.Namespace) -> int:
+def _list(options: ListOptions) -> int:
     """A table of parts, then one of plug-ins."""
     everything = loaded()
     entries = [e for e in everything.registry.entries() if options.kind in (None, e.kind)]
@@ -69,7 +102,7 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _info(options: argparse.Namespace) -> int:
+def _info(options: InfoOptions) -> int:
     """Everything known about one key, without building it."""
     for entry in _find(options.key, options.kind):
         cls = loaded().registry.get(entry.kind, entry.key)
@@ -88,7 +121,7 @@ def _info(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> int:
+def _check(options: CheckOptions) -> int:
     """The contract suite with its verdict, one line per check."""
     entries = _find(options.key, options.kind)
     for entry in entries:
@@ -117,7 +150,7 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _new(options: argparse.Namespace) -> int:
+def _new(options: NewOptions) -> int:
     from wishbone.core.registry.scaffold import write_package
 
     folder = write_package(options.name, options.kind, options.out)
@@ -125,6 +158,14 @@ def _new(options: argparse.Namespace) -> int:
     print(f"wrote {folder}")
     print(f"next: pip install -e {folder} && wishbone plugins check {key}")
     return 0
+
+
+RUN: dict[type, Callable[[Any], int]] = {
+    ListOptions: _list,
+    InfoOptions: _info,
+    CheckOptions: _check,
+    NewOptions: _new,
+}
 
 
 def _find(key: str, kind: str | None) -> list[Entry]:

@@ -32,9 +32,9 @@ EXAMPLES = """examples:
   wishbone say --file book.txt -o book.ogg --system quickstart-transformer
   wishbone say --lines sentences.txt -o said.wav
   wishbone say "Hello." -o hello.flac --voice me.wav --transcript "What I say in it."
-  wishbone say "Hello." -o hello.wav --system cosyvoice2 weights=CosyVoice2-0.5B \\
+  wishbone say "Hello." -o hello.wav --system NAME weights=FOLDER \\
       --voice me.wav --instruct "in a whisper"
-  wishbone say --revoice you.wav -o me.wav --system cosyvoice2 weights=... --voice me.wav
+  wishbone say --revoice you.wav -o me.wav --system NAME weights=FOLDER --voice me.wav
   wishbone say "Hello." -o hello.wav --seed 7 sampling.temperature=0.8
   tail -f log.txt | wishbone say - --stream -o - | aplay -f S16_LE -r 24000"""
 
