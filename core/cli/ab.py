@@ -34,13 +34,19 @@ class ABOptions:
         [], metavar="key=value", help="changes to that file, such as limit=10 or seeds=3"
     )
     out: Path | None = option(
-        None, metavar="FOLDER", shown="ab-NAME", help="where recordings and report are written"
+        None,
+        metavar="FOLDER",
+        default_text="ab-NAME",
+        help="where recordings and report are written",
     )
     prompts: int | None = option(
-        None, metavar="N", shown="the file's 'limit'", help="speak only the first N sentences"
+        None,
+        metavar="N",
+        default_text="the file's 'limit'",
+        help="speak only the first N sentences",
     )
     seeds: int | None = option(
-        None, metavar="N", shown="the file's 'seeds'", help="speak each sentence N times"
+        None, metavar="N", default_text="the file's 'seeds'", help="speak each sentence N times"
     )
     quick: bool = option(
         False, help="a smoke test: a few sentences, to see that all works, without a verdict"
@@ -56,11 +62,11 @@ class ABOptions:
         False, group=TRAINING, help="train the arms that the file describes, and stop then"
     )
     only: str = option(
-        "", metavar="PATTERN", group=TRAINING, shown="all of them",
+        "", metavar="PATTERN", group=TRAINING, default_text="all of them",
         help="with --train: which arms to train, such as 'rwkv7-*'",
     )  # fmt: skip
     engine: str | None = option(
-        None, metavar="NAME[:WEIGHTS]", group=COMPUTING, shown="the file's 'engine', else auto",
+        None, metavar="NAME[:WEIGHTS]", group=COMPUTING, default_text="the file's, else auto",
         help="how decoding steps are computed, in every arm: auto is the fastest that this machine"
         " can have, eager is plain PyTorch; 'wishbone say --help' names them all",
     )  # fmt: skip

@@ -38,7 +38,7 @@ COMPUTING = "how it is computed"
 
 
 class _Argument(NamedTuple):
-    """What the command line needs to know of a field beside its type and default."""
+    """A field's place on the command line: all that its type and default do not tell."""
 
     help: str
     flags: tuple[str, ...] | None
@@ -46,7 +46,7 @@ class _Argument(NamedTuple):
     choices: Sequence[str] | None
     group: str | None
     repeat: bool
-    default: str | None
+    default_text: str | None
 
 
 def option(
@@ -57,15 +57,14 @@ def option(
     choices: Sequence[str] | None = None,
     group: str | None = None,
     repeat: bool = False,
-    shown: str | None = None,
+    default_text: str | None = None,
 ) -> Any:
     """Make a field an option ``--like-its-name``, and of other ``flags``.
 
     ``group`` is the heading that it stands below in the help. ``repeat``: a list is filled by
-    giving the option again. ``shown`` is what the help gives as the default, where the value says
-    too little.
+    giving the option again. ``default_text`` stands in the help instead of the default's value.
     """
-    return _field(default, _Argument(help, flags, metavar, choices, group, repeat, shown))
+    return _field(default, _Argument(help, flags, metavar, choices, group, repeat, default_text))
 
 
 def argument(default: object = REQUIRED, *, help: str, metavar: str | None = None) -> Any:
@@ -79,7 +78,7 @@ def parse(
     """Read the words of a command. Raises ``UsageError`` for what it cannot follow."""
     parser = _parser(prog, _description(options), epilogue)
     _add_fields(parser, options)
-    return _take(options, parser.parse_args(argv))
+    return _options_from(options, parser.parse_args(argv))
 
 
 def parse_subcommand(
@@ -111,7 +110,7 @@ def parse_subcommand(
     for name, summary in (elsewhere or {}).items():
         branches.add_parser(name, help=summary.rstrip("."))
     namespace = parser.parse_args(argv)
-    return _take(subcommands[namespace.subcommand], namespace)
+    return _options_from(subcommands[namespace.subcommand], namespace)
 
 
 class Parser(argparse.ArgumentParser):
@@ -204,7 +203,7 @@ def _description(options: type) -> str:
     return inspect.cleandoc(options.__doc__ or "")
 
 
-def _take(options: type[Options], namespace: argparse.Namespace) -> Options:
+def _options_from(options: type[Options], namespace: argparse.Namespace) -> Options:
     """An instance of ``options``, with copies of lists, which argparse would share."""
     values = {f.name: getattr(namespace, f.name) for f in dataclasses.fields(options)}
     return options(**{k: list(v) if isinstance(v, list) else v for k, v in values.items()})
@@ -259,15 +258,15 @@ def _add_field(
 
 
 def _help(about: _Argument, default: object) -> str:
-    shown = about.default
-    if shown is None and not (default is None or default is False or default in ("", [])):
-        shown = str(default)
-    text = f"{about.help} (default: {shown})" if shown else about.help
-    return text.replace("%", "%%")
+    text = about.default_text
+    if text is None and not (default is None or default is False or default in ("", [])):
+        text = str(default)
+    whole_help = f"{about.help} (default: {text})" if text else about.help
+    return whole_help.replace("%", "%%")
 
 
 def _type_of(hint: Any) -> tuple[type, bool]:
-    """The type of one word, and True where there may be several: ``list[int]`` -> int, True."""
+    """Return the type of one word, and True for a list of them: ``list[int]`` -> int, True."""
     if isinstance(hint, types.UnionType):
         (hint,) = (inner for inner in typing.get_args(hint) if inner is not types.NoneType)
     if typing.get_origin(hint) is list:

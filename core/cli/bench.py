@@ -37,7 +37,7 @@ class BenchOptions:
         None, metavar="FOLDER", help="write bench.json and bench.html into this new folder"
     )
     rounds: int | None = option(
-        None, metavar="N", shown="the suite's 'rounds'",
+        None, metavar="N", default_text="the suite's 'rounds'",
         help="how often every contender has its turn; more makes the intervals narrower",
     )  # fmt: skip
     quick: bool = option(

@@ -36,9 +36,9 @@ def first_sentence(text: str) -> str:
         return f"The same as {lines[0].removeprefix('base:').strip()}, with a few changes."
     else:
         block = _comment(lines)
-    whole = " ".join(line.strip() for line in block).strip()
-    sentence = re.match(r".+?[.?;](?=\s|$)", whole)
-    short = (sentence[0] if sentence else whole).rstrip(":;.,")
+    paragraph = " ".join(line.strip() for line in block).strip()
+    sentence = re.match(r".+?[.?;](?=\s|$)", paragraph)
+    short = (sentence[0] if sentence else paragraph).rstrip(":;.,")
     return short if short.endswith("?") else f"{short}."
 
 

@@ -16,7 +16,7 @@ class JudgingOptions:
     """Options of everything that judges recordings."""
 
     limit: int | None = option(
-        None, metavar="N", group=REPORT, shown="all of them",
+        None, metavar="N", group=REPORT, default_text="all of them",
         help="use only the first N sentences, recordings or utterances",
     )  # fmt: skip
     threads: int = option(
@@ -33,10 +33,13 @@ class BesideOptions(JudgingOptions):
     """Options of what is judged beside a reference."""
 
     text: Path | None = option(
-        None, metavar="FILE", shown="the bundled prompts", help="the text, one sentence a line"
+        None,
+        metavar="FILE",
+        default_text="the bundled prompts",
+        help="the text, one sentence a line",
     )
     reference: Path | None = option(
-        None, metavar="FOLDER", shown="the bundled teacher's, for the bundled prompts",
+        None, metavar="FOLDER", default_text="the bundled teacher's, for the bundled prompts",
         help="recordings of the same sentences to compare with, or 'none'",
     )  # fmt: skip
     errors_above: float | None = option(
@@ -71,7 +74,10 @@ class SpeechOptions(BesideOptions, EngineOptions):
         [], metavar="key=value", help="changes to the system's configuration"
     )
     voice: str | None = option(
-        None, metavar="NAME", shown="the system's own", help="the voice that the system speaks with"
+        None,
+        metavar="NAME",
+        default_text="the system's own",
+        help="the voice that the system speaks with",
     )
     out: Path | None = option(None, metavar="FOLDER", help="keep the recordings in this folder")
 
@@ -98,7 +104,10 @@ class VoicesOptions(JudgingOptions, EngineOptions):
         metavar="VOICE=RECORDINGS", help="a voice, and a recording, folder or audio data of it"
     )
     text: Path | None = option(
-        None, metavar="FILE", shown="the bundled prompts", help="the text, one sentence a line"
+        None,
+        metavar="FILE",
+        default_text="the bundled prompts",
+        help="the text, one sentence a line",
     )
     references: int = option(20, metavar="N", help="recordings of each voice to compare with")
     out: Path | None = option(None, metavar="FOLDER", help="keep what was spoken in this folder")
@@ -114,10 +123,16 @@ class DriftOptions(JudgingOptions, EngineOptions):
 
     system: str = argument(help="a system's name or file, or one recording")
     text: Path | None = option(
-        None, metavar="FILE", shown="the bundled prompts in a row", help="the text that is read"
+        None,
+        metavar="FILE",
+        default_text="the bundled prompts in a row",
+        help="the text that is read",
     )
     voice: str | None = option(
-        None, metavar="NAME", shown="the system's own", help="the voice that the system speaks with"
+        None,
+        metavar="NAME",
+        default_text="the system's own",
+        help="the voice that the system speaks with",
     )
     minutes: float = option(5.0, metavar="MINUTES", help="about how long the speech shall be")
     seconds: float = option(
@@ -136,12 +151,18 @@ class EndingsOptions(JudgingOptions, EngineOptions):
 
     system: str = argument(help="a system's name or file")
     text: Path | None = option(
-        None, metavar="FILE", shown="the bundled prompts", help="the text, one sentence a line"
+        None,
+        metavar="FILE",
+        default_text="the bundled prompts",
+        help="the text, one sentence a line",
     )
     seeds: int = option(5, metavar="N", help="how often each sentence is spoken")
     slots: int = option(8, metavar="N", help="how many are spoken at once")
     voice: str | None = option(
-        None, metavar="NAME", shown="the system's own", help="the voice that the system speaks with"
+        None,
+        metavar="NAME",
+        default_text="the system's own",
+        help="the voice that the system speaks with",
     )
     failures_most: int | None = option(
         None, metavar="N", group=LIMITS, help="most utterances that fail"

@@ -43,7 +43,7 @@ from wishbone.core.system.spec import read
 SEED = 1
 """Base seed of what a system says."""
 NONE = Path("none")
-"""What ``--reference`` says for none at all."""
+"""Value of ``--reference`` for no reference at all."""
 
 
 def judge_audio(options: AudioOptions) -> int:

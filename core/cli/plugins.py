@@ -39,7 +39,7 @@ class InfoOptions:
         None,
         metavar="KIND",
         choices=KINDS,
-        shown="every kind with such a key",
+        default_text="every kind with such a key",
         help="the part's kind, such as backbone",
     )
 
@@ -60,7 +60,7 @@ class NewOptions:
     out: Path = option(
         Path(),
         metavar="FOLDER",
-        shown="the current folder",
+        default_text="the current folder",
         help="where the package's own folder is made",
     )
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _list(options: ListOptions) -> int:
-    """A table of parts, then one of plug-ins."""
+    """Print a table of parts, then one of plug-ins."""
     everything = loaded()
     entries = [e for e in everything.registry.entries() if options.kind in (None, e.kind)]
     if options.json:
@@ -103,7 +103,7 @@ def _list(options: ListOptions) -> int:
 
 
 def _info(options: InfoOptions) -> int:
-    """Everything known about one key, without building it."""
+    """Print everything about one key, without building the part."""
     for entry in _find(options.key, options.kind):
         cls = loaded().registry.get(entry.kind, entry.key)
         print(f"{entry.kind} '{entry.key}': {entry.summary}")
@@ -122,7 +122,7 @@ def _info(options: InfoOptions) -> int:
 
 
 def _check(options: CheckOptions) -> int:
-    """The contract suite with its verdict, one line per check."""
+    """Run the contract suite and print its verdict, one line per check."""
     entries = _find(options.key, options.kind)
     for entry in entries:
         loaded().registry.get(entry.kind, entry.key)
@@ -169,7 +169,7 @@ RUN: dict[type, Callable[[Any], int]] = {
 
 
 def _find(key: str, kind: str | None) -> list[Entry]:
-    """Every entry with this key. Raises what the registry raises for a key that is not there."""
+    """Return every entry with this key. Raises the registry's error where there is none."""
     registry = loaded().registry
     kinds = [kind] if kind else [k for k in KINDS if key in registry.names(k)]
     if not kinds:
@@ -178,17 +178,17 @@ def _find(key: str, kind: str | None) -> list[Entry]:
 
 
 def _raise_missing(key: str, registry: Registry) -> None:
-    """The error of the plug-in that should have brought ``key``, or that nobody has it."""
+    """Raise the error of the plug-in that should have brought ``key``, or that nobody has it."""
     for kind in KINDS:
         try:
             registry.entry(kind, key)
         except UnknownName:
             continue
-    known = sorted({entry.key for entry in registry.entries()})
+    keys = sorted({entry.key for entry in registry.entries()})
     raise UnknownName(
         f"No part is named '{key}'.",
-        f"the registry, which knows: {', '.join(known)}",
-        did_you_mean(key, known) or "Run 'wishbone plugins list' to see every name and plug-in.",
+        f"the registry, which knows: {', '.join(keys)}",
+        did_you_mean(key, keys) or "Run 'wishbone plugins list' to see every name and plug-in.",
     )
 
 

@@ -91,7 +91,7 @@ def _require_overrides(words: Sequence[str]) -> None:
 
 
 def _check_target(options: SayOptions) -> Path | None:
-    """Where the file goes, known to be possible before any work is done; None is stdout."""
+    """Return the file to write, checked before any work is done; None is standard output."""
     from wishbone.core.audio.files import check_target
 
     return None if options.out == "-" else check_target(options.out, options.force)
@@ -117,11 +117,11 @@ class _Spoken:
         self.seconds = 0.0
 
     def __iter__(self) -> Iterator[Tensor]:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         for chunk in self._chunks():
             if not len(chunk):
                 continue
-            self.seconds = time.perf_counter() - begin
+            self.seconds = time.perf_counter() - start
             if self.first is None:
                 self.first = self.seconds
                 warn_untrained(self.system)
@@ -149,11 +149,11 @@ class _Spoken:
 
     def _progress(self) -> None:
         if sys.stderr.isatty():
-            done = f"{self.samples / self.rate:7.1f} s spoken, {len(self.record)} pieces"
-            print(f"\r{done}", end="", file=sys.stderr, flush=True)
+            progress = f"{self.samples / self.rate:7.1f} s spoken, {len(self.record)} pieces"
+            print(f"\r{progress}", end="", file=sys.stderr, flush=True)
 
     def report(self, target: str) -> None:
-        """What was written and how fast, on standard error where samples go to standard output."""
+        """Print the length and speed, on standard error where samples go to standard output."""
         if sys.stderr.isatty():
             print("\r", end="", file=sys.stderr)
         length = self.samples / self.rate
@@ -175,8 +175,10 @@ class _Spoken:
                 f"note: {words} words inside the pieces were ended by the length rule",
                 file=sys.stderr,
             )
-        said = self.voice.transcript if self.voice and not self.voice.instruct else ""
-        short = [utterance for utterance in self.record if 2 * len(utterance.text) < len(said)]
+        transcript = self.voice.transcript if self.voice and not self.voice.instruct else ""
+        short = [
+            utterance for utterance in self.record if 2 * len(utterance.text) < len(transcript)
+        ]
         if short and not self.system.layout.alternates:
             print(
                 f"note: {len(short)} of {len(self.record)} pieces are less than half as long as the"

@@ -37,17 +37,17 @@ def speak_lines(options: SayOptions, overrides: list[str]) -> int:
     together = min(options.together, len(lines))
     # a guided line takes two slots
     server = Server(system, together if scale == 1 else 2 * together)
-    begin, seconds, cut = time.perf_counter(), 0.0, []
+    start, seconds, cut = time.perf_counter(), 0.0, []
     numbers = list(lines)
     requests = (Request(line, voice, options.seed, options.guidance) for line in lines.values())
-    for said in server.say(requests):
-        number = numbers[said.number]
-        said.audio.save(targets[number], overwrite=True)
-        seconds += said.audio.seconds
-        if any(utterance.reason == "length" for utterance in said.utterances):
+    for spoken in server.say(requests):
+        number = numbers[spoken.number]
+        spoken.audio.save(targets[number], overwrite=True)
+        seconds += spoken.audio.seconds
+        if any(utterance.reason == "length" for utterance in spoken.utterances):
             cut.append(number)
-        print(f"{targets[number]}: {said.audio.seconds:.2f} s of speech")
-    spent = time.perf_counter() - begin
+        print(f"{targets[number]}: {spoken.audio.seconds:.2f} s of speech")
+    spent = time.perf_counter() - start
     print(
         f"{len(lines)} lines, {seconds:.2f} s of speech in {spent:.2f} s"
         f" ({spent / max(seconds, 1e-9):.2f} of real time), up to {together} at once"
@@ -88,16 +88,16 @@ def _targets(pattern: Path, lines: dict[int, str], force: bool) -> dict[int, Pat
 
 
 def _speakable(system: System, lines: dict[int, str]) -> dict[int, str]:
-    """The lines in which there is anything to say; the others are named on standard error."""
+    """Select the lines with anything to say; name the others on standard error."""
 
     def something(line: str) -> bool:
         return next(iter(system.tokenizer.pieces(line)), None) is not None
 
-    kept = {n: line for n, line in lines.items() if something(line)}
-    for n in lines.keys() - kept.keys():
+    speakable = {n: line for n, line in lines.items() if something(line)}
+    for n in lines.keys() - speakable.keys():
         print(f"note: nothing in line {n} can be spoken: {lines[n][:60]}", file=sys.stderr)
-    if not kept:
+    if not speakable:
         raise UsageError(
             "No line holds anything that can be spoken.", "--lines", "Give at least one word."
         )
-    return kept
+    return speakable

@@ -57,7 +57,7 @@ class SayOptions(EngineOptions):
     )  # fmt: skip
     force: bool = option(False, "--overwrite", group=FILES, help="replace files that exist already")
     voice: str | None = option(
-        None, metavar="NAME", group=VOICE, shown="the system's own",
+        None, metavar="NAME", group=VOICE, default_text="the system's own",
         help="a voice by name, a voice's .yaml file, or a recording of somebody",
     )  # fmt: skip
     transcript: str | None = option(
@@ -69,7 +69,7 @@ class SayOptions(EngineOptions):
         help="how to speak, in words, for systems that were trained to follow such a text",
     )  # fmt: skip
     adapter: str = option(
-        "", metavar="NAME", group=VOICE, shown="the system's own",
+        "", metavar="NAME", group=VOICE, default_text="the system's own",
         help="which of the system's adapters speaks; base means none of them",
     )  # fmt: skip
     save_voice: str | None = option(
@@ -84,7 +84,7 @@ class SayOptions(EngineOptions):
         0, metavar="N", group=MODEL, help="start of the random numbers: same seed, same speech"
     )
     guidance: float | None = option(
-        None, metavar="SCALE", group=MODEL, shown="the system's sampling.guidance, usually 1",
+        None, metavar="SCALE", group=MODEL, default_text="the system's, usually 1",
         help="exaggerate what the text or the voice changes, beyond 1; for models trained for it",
     )  # fmt: skip
     device: str = option(

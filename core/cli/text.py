@@ -93,22 +93,22 @@ def main(argv: Sequence[str]) -> int:
     ids = list(system.continued(options.text, options.count, sampling, options.seed))
     # a tokenizer of letters writes no space behind a mark
     more = re.sub(r"([,.?!])(?=\w)", r"\1 ", system.tokenizer.decode(ids))
-    said = f"{options.text.rstrip()}{more}"
-    print(said)
+    whole_text = f"{options.text.rstrip()}{more}"
+    print(whole_text)
     if speech:
         report_memory(speech, system)
     if options.check:
         alone = text_system.build(config)
-        check(alone, system, [options.text, said])
+        compare_logits(alone, system, [options.text, whole_text])
     if speech and options.speak:
         from wishbone.core.speak import pipeline
 
-        pipeline.say(speech, said, seed=options.seed).save(options.speak, overwrite=False)
+        pipeline.say(speech, whole_text, seed=options.seed).save(options.speak, overwrite=False)
         print(f"wrote {options.speak}", file=sys.stderr)
     return 0
 
 
-def check(alone: TextSystem, within: TextSystem, texts: Sequence[str]) -> int:
+def compare_logits(alone: TextSystem, within: TextSystem, texts: Sequence[str]) -> int:
     """Compare every logit of two text systems over ``texts`` -> how many there are.
 
     Prints a digest of the bits of both. Raises ``GateFailed`` unless all are the same.
@@ -135,17 +135,17 @@ def check(alone: TextSystem, within: TextSystem, texts: Sequence[str]) -> int:
 
 def report_memory(speech: System, text: TextSystem) -> dict[str, int]:
     """Bytes of the language models' tensors: both on one backbone, and each on its own."""
-    shared = held([speech.model, text.model])
+    shared = tensor_bytes([speech.model, text.model])
     # a speech model of its own has its difference multiplied in, a text model its own base
     plain = _plain_bytes(speech.model.backbone)
-    apart = held([speech.model]) - held([speech.model.backbone]) + plain
-    apart += held([text.model.head]) + plain
-    found = {"shared": shared, "apart": apart}
+    apart = tensor_bytes([speech.model]) - tensor_bytes([speech.model.backbone]) + plain
+    apart += tensor_bytes([text.model.head]) + plain
+    sizes = {"shared": shared, "apart": apart}
     print(
         f"tensors of both language models: {shared:,} B on one backbone, {apart:,} B as two models",
         file=sys.stderr,
     )
-    return found
+    return sizes
 
 
 def _plain_bytes(backbone: Backbone) -> int:
@@ -153,16 +153,16 @@ def _plain_bytes(backbone: Backbone) -> int:
     from wishbone.core.model.wrapper import Wrapper
 
     while isinstance(backbone, Wrapper):
-        own = set(backbone.own_names())
+        added = set(backbone.own_names())
         state = backbone.state_dict()
-        kept = [t for n, t in state.items() if n not in own]
+        plain = [t for n, t in state.items() if n not in added]
         if not isinstance(backbone.base, Wrapper):
-            return sum(t.numel() * t.element_size() for t in kept)
+            return sum(t.numel() * t.element_size() for t in plain)
         backbone = backbone.base
-    return held([backbone])
+    return tensor_bytes([backbone])
 
 
-def held(modules: Sequence[nn.Module]) -> int:
+def tensor_bytes(modules: Sequence[nn.Module]) -> int:
     """Bytes of the memory behind all parameters and buffers, what is shared counted once."""
     tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
     memory = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}

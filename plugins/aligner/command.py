@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from wishbone.core.cli.arguments import argument, option, parse
 from wishbone.core.contract.errors import UsageError
-from wishbone.plugins.aligner.align import align
 
 LEARNING = "how the times are learned"
 EXAMPLES = """examples:
@@ -73,6 +72,9 @@ def main(argv: Sequence[str]) -> int:
             "--like, --learned",
             "Give one of them.",
         )
+    # after parsing, so that --help and mistakes need no torch
+    from wishbone.plugins.aligner.align import align
+
     align(
         options.sources,
         options.out,
