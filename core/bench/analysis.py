@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wishbone.core.bench.arithmetic import judge, overall, paired_ratio, spread, verdict
-from wishbone.core.bench.contenders import version_of
+from wishbone.core.bench.contenders import INSTALL, version_of
 from wishbone.core.bench.protocol import Round
 from wishbone.core.bench.records import (
     FORMAT,
@@ -24,15 +24,23 @@ from wishbone.core.bench.records import (
 )
 from wishbone.core.bench.rounds import Outcome, Standing, run
 from wishbone.core.bench.suite import Plan, RatioConfig, split_side
+from wishbone.core.contract.metric import Package
 from wishbone.core.evaluate.measure import speed
+from wishbone.core.registry.extras import missing_packages
 from wishbone.core.report.progress import say
 
 DISTRIBUTIONS = ("wishbone-tts", "torch", "numpy", "triton")
 """Packages of every result; contenders name their own."""
+REPORTING = (Package("rich", "rich"), Package("jinja2", "jinja2"))
+"""Packages that print a result; without matplotlib there are no charts."""
 
 
 def bench(plans: Sequence[Plan], words: Sequence[str], quick: bool) -> BenchResult:
-    """Run every suite; ``words`` are those of the command."""
+    """Run every suite; ``words`` are those of the command.
+
+    Raises ``MissingExtra`` before anything is timed where the result could not be shown.
+    """
+    missing_packages(REPORTING, "report a benchmark", install=INSTALL)
     began = now()
     suites = [suite_result(plan, run(plan, say)) for plan in plans]
     return whole_result(plans, suites, began, words, quick)

@@ -1,4 +1,4 @@
-"""Optional packages: imported when something asks for them, with one sentence on how to get them."""
+"""Optional packages: their import, and an error that says how to install them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def need(module: str, distribution: str, purpose: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         raise MissingExtra(
-            f"The package '{distribution}' is needed to {purpose}, and cannot be imported ({error}).",
+            f"The package '{distribution}' is needed to {purpose}, and cannot be imported"
+            f" ({error}).",
             "wishbone evaluation",
             f"Run: {INSTALL}",
         ) from error

@@ -11,10 +11,13 @@ from wishbone.core.contract.metric import Package
 from wishbone.core.contract.optional import INSTALL
 
 
-def missing_packages(packages: Iterable[Package], purpose: str, home: bool = True) -> None:
+def missing_packages(
+    packages: Iterable[Package], purpose: str, home: bool = True, install: str = INSTALL
+) -> None:
     """Raise ``MissingExtra`` that names all of ``packages`` that are not installed.
 
-    None is imported: that costs seconds. ``home`` is False where a plug-in's part needs them.
+    None is imported: that costs seconds. ``install`` is the command of the extra that has them;
+    ``home`` is False where a plug-in's part needs them.
     """
     absent = [package.distribution for package in packages if find_spec(package.module) is None]
     if absent:
@@ -22,7 +25,7 @@ def missing_packages(packages: Iterable[Package], purpose: str, home: bool = Tru
         raise MissingExtra(
             f"The {several} needed to {purpose}, and not installed.",
             "wishbone evaluation",
-            f"Run: {INSTALL if home else 'pip install ' + ' '.join(absent)}",
+            f"Run: {install if home else 'pip install ' + ' '.join(absent)}",
         )
 
 

@@ -52,7 +52,8 @@ def comparison(result: Result, arm: str) -> Table:
 def cells(result: Result) -> Table:
     """Tabulate every metric in every cell: a column for each level of the first factor.
 
-    Rows are the levels of the others. With two levels of the first factor its effect in each row stands beside them.
+    Rows are the levels of the others. With two levels of the first factor its effect in each row
+    stands beside them.
     """
     columns, *others = result.factors
     levels = result.factors[columns]
