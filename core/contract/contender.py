@@ -36,6 +36,9 @@ class Contender(Part):
     distributions: ClassVar[tuple[str, ...]] = ()
     """Installed packages that it computes with; their versions stand in the result."""
 
+    distributions: ClassVar[tuple[str, ...]] = ()
+    """Installed packages that it computes with; their versions stand in the result."""
+
     def __init__(self, config: Any, job: Job) -> None:
         self.config = config
         self.job = job

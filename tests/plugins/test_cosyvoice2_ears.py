@@ -56,7 +56,9 @@ def largest(a, b):
 
 
 def test_spectrograms_are_the_reference(golden):
-    assert largest(spectra.whisper_mel(SECOND)[:, :20], golden["whisper"]) < 1e-5  # FFTs of different processors agree to 3e-6
+    assert (
+        largest(spectra.whisper_mel(SECOND)[:, :20], golden["whisper"]) < 1e-5
+    )  # FFTs of different processors agree to 3e-6
     mel = spectra.vocoder_mel(recording(12_000, 24_000))
     assert mel.shape == (80, 25)
     assert largest(mel[:, :12], golden["matcha"]) < 2e-6
