@@ -37,6 +37,7 @@ def splits(cls: Any, config: Any, module: str | None) -> str:
             for piece in x.split(pieces, dim=1):
                 y, state = case.model(piece, state)  # [B, piece, D]
                 parts.append(y)
+            assert state is not None
             what = f"{length} positions as {len(pieces)} calls"
             what += "" if start is None else " from a warm state"
             worst = max(worst, near(torch.cat(parts, 1), expected, case.tolerance, what))

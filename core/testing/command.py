@@ -8,7 +8,7 @@ import io
 from typing import Any
 
 from wishbone.core.contract.errors import USAGE, WishboneError
-from wishbone.core.testing.common import Check, require
+from wishbone.core.testing.common import Check, Violation, require
 
 UNKNOWN = "--no-such-option-anywhere"
 
@@ -20,7 +20,7 @@ def signature(command: Any, config: Any, module: str | None) -> None:
     try:
         inspect.signature(command).bind([])
     except TypeError as error:
-        require(False, f"it cannot be called as main(argv): {error}")
+        raise Violation(f"it cannot be called as main(argv): {error}") from error
 
 
 def helps(command: Any, config: Any, module: str | None) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ SMALL = {
     "rank": 4,
 }
 """Sizes given to fields of these names when a class has no ``small_config``."""
+
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class Violation(AssertionError):
@@ -84,7 +87,7 @@ def small_config(cls: Any) -> Any:
     return cls.Config(**{name: size for name, size in SMALL.items() if name in names})
 
 
-def trained_looking_(module: nn.Module, seed: int) -> nn.Module:
+def trained_looking_(module: AnyModule, seed: int) -> AnyModule:
     """Change parameters in place so that nothing is zero, constant or symmetric any more.
 
     Zero initialisations, ones, identities and faint weights hide most mistakes. Matrices get normal
@@ -145,7 +148,8 @@ def config_round_trip(cls: Any, config: Any, module: str | None) -> str:
 
     require(dataclasses.is_dataclass(cls.Config), "Config is not a dataclass")
     plain = dataclasses.asdict(config)
-    again = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(plain))))
+    text = OmegaConf.to_yaml(OmegaConf.create(plain))
+    again = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
     require(again == plain, f"{plain} came back from YAML as {again}")
     require(cls.Config(**again) == config, "a config made from its own YAML differs")
     silent = sorted({field.name for field in dataclasses.fields(config)} - _described(cls.Config))

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from wishbone.core.contract.contender import Contender, Job
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 
 def contract(cls: Any, config: Any, module: str | None) -> None:
@@ -64,7 +64,7 @@ def _is_data(name: str, facts: Any) -> None:
     try:
         json.dumps(facts)
     except TypeError as error:
-        require(False, f"{name} returns what is no JSON: {error}")
+        raise Violation(f"{name} returns what is no JSON: {error}") from error
 
 
 CHECKS = (

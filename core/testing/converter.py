@@ -13,7 +13,7 @@ from wishbone.core.config.schema import parse_slot
 from wishbone.core.contract.converter import Converted, Converter
 from wishbone.core.contract.errors import WishboneError
 from wishbone.core.registry.registry import KINDS
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 MODEL = "model"
 
@@ -38,8 +38,8 @@ def refuses(cls: Any, config: Any, module: str | None) -> str:
             except WishboneError:
                 continue
             except Exception as error:
-                require(False, f"{name} raises {type(error).__name__}: {error}")
-            require(False, f"{name} is read as if it were of this format")
+                raise Violation(f"{name} raises {type(error).__name__}: {error}") from error
+            raise Violation(f"{name} is read as if it were of this format")
     return f"{len(sources)} sources"
 
 

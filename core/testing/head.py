@@ -99,13 +99,14 @@ def learns(cls: Any, config: Any, module: str | None) -> str:
             map_ = torch.nn.Linear(WIDTH, WIDTH, bias=False)
             parameters = [*head.parameters(), *map_.parameters()]
             optimiser = torch.optim.Adam(parameters, lr=0.03)
+            loss = torch.zeros(())  # []
             for _ in range(TOY_STEPS):
                 hidden = F.normalize(map_(head.embed(ids)), dim=-1) * WIDTH**0.5  # [X, D]
                 loss = F.cross_entropy(head(hidden).flatten(0, 1), ids.flatten())  # []
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-        worst = max(worst, loss.item())
+            worst = max(worst, loss.item())
         chance = torch.tensor(float(IDS)).log().item()
         require(
             worst < chance / 5,

@@ -44,7 +44,7 @@ def sample(seed: int, words: int = 6, marked: bool = True, codes: CodeSpace = CO
     """
     random = Random(seed)
     text: list[int] = []
-    speech: list[tuple[int]] = []
+    speech: list[tuple[int, ...]] = []
     ends = []
     for number in range(words):
         ids = [random.randrange(37) for _ in range(random.randint(1, 3))]
@@ -109,7 +109,7 @@ def consistent(cls: Any, config: Any, module: str | None) -> str:
     form of ``config`` must be among those trained.
     """
     layout, forms = _build(cls, config), _forms(cls, config)
-    matches = 0
+    matches, answers = 0, list[str | None]()
     for seed in range(SEEDS):
         laid, utterance = _lay(layout, sample(seed, codes=codes_of(cls)), seed)
         answers = [_spoken_alike(form, laid, utterance) for form in forms]
@@ -140,8 +140,10 @@ def _spoken_alike(layout: Layout, laid: Positions, utterance: Sample) -> str | N
     answer = None
     for prompt in {(g, i): Prompt(global_codes=g, instruct=i)
                    for g in (global_codes, ()) for i in (instruct, ())}.values():  # fmt: skip
+        sizes = (len(utterance.text), 1, 4)
+        piece = sizes[0]
         try:
-            for piece in (len(utterance.text), 1, 4):
+            for piece in sizes:
                 _retrace(layout, laid, utterance, piece, prompt)
             return None
         except Violation as error:
@@ -259,7 +261,7 @@ def _within(layout: Layout, choose: Sampler, codes: CodeSpace) -> Callable[[Draw
     size = codes.size + layout.extra
 
     def pick(wish: Draw) -> int:
-        ids = {*wish.banned} | ({wish.forced} - {None})
+        ids = {*wish.banned, *(() if wish.forced is None else (wish.forced,))}
         require(all(0 <= i < size for i in ids), f"{wish} names ids the head does not have")
         if wish.forced is not None:
             require(wish.forced not in wish.banned, f"{wish} forces what it bans")

@@ -21,7 +21,7 @@ from wishbone.core.contract.metric import (
 )
 from wishbone.core.evaluate.statistics.metrics import checked
 from wishbone.core.registry.extras import missing_packages
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 GENERATION = {
     "text": "Two words.", "failure": "", "error": "", "made": 0.25, "seconds": 1.0, "codes": 25,
@@ -72,9 +72,7 @@ def values(cls: Any, config: Any, module: str | None) -> str:
     require(alone == rows[1], f"after another clip it gives {rows[1]}, alone {alone}")
     for clip, audio in zip(clips, before, strict=True):
         require(np.array_equal(clip.audio, audio), "it changes the audio it is given")
-    for row in rows:
-        detail = _read(cls, {**GENERATION, **row})
-    return detail
+    return [_read(cls, {**GENERATION, **row}) for row in rows][-1]
 
 
 def failures(cls: Any, config: Any, module: str | None) -> str:
@@ -113,7 +111,8 @@ def _scorer(cls: Any, config: Any, clips: list[Clip]) -> AudioMetric:
 
 def _read(cls: type[ItemMetric], row: dict[str, Any]) -> str:
     value, weight = cls.value(row), cls.weight(row)
-    require(value is not None and np.isfinite(value), f"the value of an item is {value}")
+    if value is None or not np.isfinite(value):
+        raise Violation(f"the value of an item is {value}")
     require(not cls.info.ratio or value > 0, f"a ratio cannot be of {value}")
     require(np.isfinite(weight) and weight > 0, f"the weight of an item is {weight}")
     return f"{value:.{cls.info.digits}f} {cls.info.unit}"
@@ -132,7 +131,7 @@ def _model_values(cls: Any, config: Any) -> str:
 
 
 def _losses() -> HeldOut:
-    sample = Sample(text=np.array([1, 2]), speech=np.array([[3], [4]]))
+    sample = Sample(text=[1, 2], speech=[[3], [4]])
     losses = UtteranceLosses([2.0, 2.5], [2.2, 2.7], [3.0, 3.1])
     return HeldOut(nn.Identity(), None, [sample] * 2, [sample] * 2, losses)  # type: ignore[arg-type]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 TEXTS = (
     "Hello.",
@@ -65,7 +65,7 @@ def odd_text(cls: Any, config: Any, module: str | None) -> str:
             ids = tokenizer.encode(text)
             decoded = tokenizer.decode(ids)
         except Exception as error:
-            require(False, f"{text[:20]!r} raises {type(error).__name__}: {error}")
+            raise Violation(f"{text[:20]!r} raises {type(error).__name__}: {error}") from error
         require(isinstance(ids, list), f"{text[:20]!r} gives a {type(ids).__name__}")
         require(isinstance(decoded, str), f"decode gives a {type(decoded).__name__}")
     for text in ("", " ", "\n\t"):

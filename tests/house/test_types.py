@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from link_tree import FRONT_DOOR, LAYERS, ROOT, make_link_tree
 
-CHECKED = ("contract", "registry", "config", "system", "speak")
+CHECKED = ("contract", "registry", "config", "system", "speak", "testing")
 """Packages of core without a single error."""
 
 needs_checker = pytest.mark.skipif(
