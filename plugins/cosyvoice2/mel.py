@@ -44,7 +44,8 @@ def vocoder_mel(samples: Tensor) -> Tensor:
     samples = F.pad(samples, (0, max(0, pad + 1 - len(samples))))[None, None]  # [1, 1, S]
     padded = F.pad(samples, (pad, pad), mode="reflect")[0]  # [1, S + 2 pad]
     weights = torch.hann_window(window, device=samples.device)  # [1920]
-    spectrum = torch.stft(padded, window, hop, window=weights, center=False, return_complex=True)
+    options = {"window": weights, "center": False, "return_complex": True}
+    spectrum = torch.stft(padded, window, hop, **options)  # [1, 961, T]
     power = spectrum.real.square() + spectrum.imag.square()  # [1, 961, T]
     filters = mel_filters(window // 2 + 1, 24_000, 80, 8000.0).to(samples.device)  # [80, 961]
     mel = (filters @ torch.sqrt(power + 1e-9)).clamp(min=1e-5).log()  # [1, 80, T]

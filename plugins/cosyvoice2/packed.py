@@ -84,7 +84,9 @@ def _bias(layers: tuple[nn.Module, ...]) -> Tensor | None:
     """Join the biases [sum of N], if there are any."""
     if layers[0].bias is None:
         return None
-    return layers[0].bias if len(layers) == 1 else torch.cat([layer.bias for layer in layers])
+    if len(layers) == 1:
+        return layers[0].bias  # [N]
+    return torch.cat([layer.bias for layer in layers])  # [sum of N]
 
 
 def _applies(x: Tensor, weight: Tensor) -> bool:
@@ -140,6 +142,7 @@ def _works() -> bool:
     """Tell whether this PyTorch has these functions of its compiler, and they compute right."""
     if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
         return False
+    # a small linear layer and a small convolution, computed both ways
     numbers = torch.linspace(-1.0, 1.0, 48)  # [48]
     x, weight, add = numbers.view(3, 16), numbers.repeat(8).view(24, 16), numbers.new_ones(3, 24)
     image, kernel = numbers.view(1, 3, 1, 16), numbers[:36].view(4, 3, 1, 3)

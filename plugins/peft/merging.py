@@ -22,7 +22,7 @@ def merged_copy(base: Backbone, members: Sequence[str]) -> Backbone:
     """
     memo: dict[int, Any] = {id(p): p for p in base.parameters()}
     for layer in quantized_layers(base).values():
-        memo[id(layer)] = _linear(layer, layer.weight)
+        memo[id(layer)] = _linear(layer, layer.weight)  # [R, C]
     for layer in tuner_layers(base).values():
         memo[id(layer)] = _linear(layer.get_base_layer(), effective_weight(layer, members))
     copied = copy.deepcopy(base, memo)

@@ -48,7 +48,7 @@ class PissaLinear(nn.Linear):
         plain = F.linear(x, self.weight, self.bias)  # [B, ..., out]
         rows, everyone = self.route.rows, self.route.all
         if rows is None:
-            return plain + self._difference(x) if everyone else plain
+            return plain + self._difference(x) if everyone else plain  # [B, ..., out]
         if len(rows) != len(x):
             raise CapabilityError(
                 f"A batch of {len(rows)} rows in both modes reached a layer as {len(x)} rows.",
@@ -82,6 +82,7 @@ class PissaLinear(nn.Linear):
         if iterations:
             exact = torch.promote_types(self.weight.dtype, torch.float32)
             matrix = self.weight.detach().to(exact)  # [out, in]
+            # u [out, r], values [r], v [in, r]
             u, values, v = torch.svd_lowrank(matrix, self.rank, niter=iterations)
             root = values.sqrt()  # [r]
             narrow, wide = root[:, None] * v.mT, u * root  # [r, in], [out, r]
@@ -115,8 +116,8 @@ class PissaLinear(nn.Linear):
         return F.linear(F.linear(x, narrow), wide)  # [..., out]
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    return left.detach() @ right.detach()  # [out, in]
+def _product(wide: Tensor, narrow: Tensor) -> Tensor:
+    return wide.detach() @ narrow.detach()  # [out, in]
 
 
 def _plain(layer: PissaLinear, weight: Tensor) -> nn.Linear:

@@ -243,7 +243,7 @@ def test_nothing_is_computed_twice_and_a_chunk_costs_what_the_last_one_did(tiny,
     calls = watch(tiny, monkeypatch)
     codes, mel, speaker = case(codes=43)
     stream = FlowStream(
-        tiny, Cutting(4, left=2, steps=2), FlowPrompt(codes[:7], mel), Noises(80, 0)
+        tiny, Cutting(4, left_chunks=2, steps=2), FlowPrompt(codes[:7], mel), Noises(80, 0)
     )
     remembered = []
     for piece in codes[7:].split(1):
@@ -357,7 +357,7 @@ def test_by_distance_puts_every_score_at_its_key():
 
 
 def test_a_mask_by_hand():
-    mask = chunk_mask(5, 2, left=2).int().tolist()
+    mask = chunk_mask(5, 2, left_context=2).int().tolist()
     assert mask == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 0],
                     [0, 0, 1, 1, 1]]  # fmt: skip
 

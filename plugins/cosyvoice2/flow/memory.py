@@ -67,8 +67,8 @@ class Rows:
 class Memory:
     """Keys, values and last inputs that one pass through the layers leaves behind, by layer."""
 
-    def __init__(self, left: int = -1) -> None:
-        self.left = left
+    def __init__(self, left_context: int = -1) -> None:
+        self.left_context = left_context
         """Positions before the current ones that an attention may see; -1 for all."""
         self._rows: dict[Hashable, Rows] = {}
         self._ends: dict[Hashable, Tensor] = {}
@@ -76,24 +76,28 @@ class Memory:
     def past(self, layer: nn.Module) -> int:
         """Count the positions that ``layer`` would see before the next ones."""
         stored = len(self._rows[layer]) if layer in self._rows else 0
-        return stored if self.left < 0 else min(stored, self.left)
+        return stored if self.left_context < 0 else min(stored, self.left_context)
 
     def attend(self, layer: nn.Module, both: Tensor) -> Tensor:
         """Add keys above values [B, 2 H, n, d] -> all of ``layer`` up to these [B, 2 H, T, d]."""
-        return self._rows.setdefault(layer, Rows()).append(both, self.left)  # [B, 2 H, T, d]
+        return self._rows.setdefault(layer, Rows()).append(
+            both, self.left_context
+        )  # [B, 2 H, T, d]
 
     def continued(self, layer: nn.Module, x: Tensor, reach: int) -> Tensor:
         """Put the last ``reach`` inputs of ``layer``, at first zeros, before x [B, n, C]."""
         before = self._ends.get(layer)  # [B, reach, C]
-        padded = F.pad(x, (0, 0, reach, 0)) if before is None else torch.cat([before, x], dim=1)
-        x = padded  # [B, reach + n, C]
+        if before is None:
+            x = F.pad(x, (0, 0, reach, 0))  # [B, reach + n, C]
+        else:
+            x = torch.cat([before, x], dim=1)  # [B, reach + n, C]
         # a copy, because a view would hold all of x
         self._ends[layer] = x[:, x.shape[1] - reach :].clone()  # [B, reach, C]
         return x
 
     def fork(self) -> Memory:
         """Make a memory that goes on by itself from here."""
-        other = Memory(self.left)
+        other = Memory(self.left_context)
         other._rows = {layer: rows.fork() for layer, rows in self._rows.items()}
         other._ends = dict(self._ends)
         return other
@@ -116,13 +120,15 @@ def heads_of(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(2, (heads, -1)).transpose(1, 2)  # [B, H, n, d]
 
 
-def chunk_mask(length: int, chunk: int, left: int = -1) -> Tensor:
+def chunk_mask(length: int, chunk: int, left_context: int = -1) -> Tensor:
     """Make the mask [T, T], true where row i sees column j: up to the end of i's own chunk.
 
-    ``left`` counts the positions before its own chunk that it sees, -1 for all
+    ``left_context`` counts the positions before its own chunk that it sees, -1 for all
     (``subsequent_chunk_mask`` in cosyvoice/utils/mask.py).
     """
     at = torch.arange(length)  # [T]
     begin = at - at % chunk  # [T]
     sees = at[None, :] < (begin + chunk)[:, None]  # [T, T]
-    return sees if left < 0 else sees & (at[None, :] >= (begin - left)[:, None])  # [T, T]
+    if left_context < 0:
+        return sees
+    return sees & (at[None, :] >= (begin - left_context)[:, None])  # [T, T]

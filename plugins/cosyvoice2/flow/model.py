@@ -146,7 +146,7 @@ class Flow(nn.Module):
         for step in range(steps):
             both = torch.cat([x.expand(2, -1, -1), inputs], dim=2).to(narrow)  # [2, n, 4 M]
             memory = memories[step] if memories else None
-            t = torch.tensor(at[step], device=x.device)
+            t = torch.tensor(at[step], device=x.device)  # []
             guided, unguided = self.estimator(both, t, sees, memory).to(x.dtype)  # [n, M] each
             velocity = (1.0 + GUIDANCE) * guided - GUIDANCE * unguided  # [n, M]
             x = x + (at[step + 1] - at[step]) * velocity  # [n, M]
@@ -171,19 +171,19 @@ class Flow(nn.Module):
         speaker: Tensor | None,
         noise: Tensor,
         chunk: int = 0,
-        left: int = -1,
+        left_chunks: int = -1,
         steps: int = 10,
     ) -> Tensor:
         """codes [T], prompt_mel [P, M], noise [2 T, M] -> mel [2 T, M], all at once.
 
         ``prompt_mel`` is the mel of the first frames, those of a prompt. ``chunk`` is in codes: 0
-        lets everything see everything; otherwise a code sees its own chunk and ``left`` chunks
+        lets everything see everything; otherwise a code sees its own chunk and ``left_chunks``
         before it, -1 for all, as in a stream.
         """
         length = len(codes)
         sees: tuple[Tensor | None, Tensor | None] = (None, None)
         if chunk:
-            back = max(-1, chunk * left)
+            back = max(-1, chunk * left_chunks)
             coarse = chunk_mask(length, chunk, back)  # [T, T]
             fine = chunk_mask(RISE * length, RISE * chunk, max(-1, RISE * back))  # [2 T, 2 T]
             sees = (coarse.to(codes.device), fine.to(codes.device))

@@ -54,7 +54,9 @@ class Noises:
 
     def under(self, frames: int) -> Tensor:
         """Draw [n, M] under the prompt; to be called first, once."""
-        return self.take(frames) if self._upstream else Noise(self.mels, PROMPT_SEED).take(frames)
+        if self._upstream:
+            return self.take(frames)  # [n, M]
+        return Noise(self.mels, PROMPT_SEED).take(frames)  # [n, M]
 
     def take(self, frames: int) -> Tensor:
         """Draw the next [n, M] under speech."""

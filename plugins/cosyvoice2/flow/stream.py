@@ -24,7 +24,7 @@ class Cutting:
 
     chunk: int = 25
     """Codes in a chunk of the mask, counted from the start of the prompt."""
-    left: int = -1
+    left_chunks: int = -1
     """Chunks that a chunk sees before it, -1 for all."""
     first: tuple[int, ...] = ()
     """Codes of speech in the first chunks of a request, the last again and again; empty goes on
@@ -67,11 +67,11 @@ class Past:
     """The memories that chunks leave behind: two of the encoder and one for each step."""
 
     def __init__(self, cutting: Cutting) -> None:
-        left = cutting.left * cutting.chunk if cutting.left >= 0 else -1
-        fine = RISE * left if left >= 0 else -1
+        coarse = cutting.left_chunks * cutting.chunk if cutting.left_chunks >= 0 else -1
+        fine = RISE * coarse if coarse >= 0 else -1
         self.at = 0
         """Codes that are done."""
-        self.encoder = (Memory(left), Memory(fine))
+        self.encoder = (Memory(coarse), Memory(fine))
         self.steps = [Memory(fine) for _ in range(cutting.steps)]
 
     def fork(self) -> Past:
@@ -151,8 +151,10 @@ class FlowStream:
             spoken = end - begin - len(noise)
             noise = torch.cat([noise, self._noise.take(spoken)]).to(encoded)  # [2 size, M]
             zeros = prompt_mel.new_zeros(spoken, prompt_mel.shape[1])  # [2 size - p, M]
-            conditions = Conditions(encoded, self._speaker, torch.cat([prompt_mel, zeros]))
-            mel = flow.solve(noise, conditions, memories=past.steps, steps=len(past.steps))
+            prompt_mel = torch.cat([prompt_mel, zeros])  # [2 size, M]
+            conditions = Conditions(encoded, self._speaker, prompt_mel)
+            steps = len(past.steps)
+            mel = flow.solve(noise, conditions, memories=past.steps, steps=steps)  # [2 size, M]
         self._waiting, past.at = self._waiting[size:], past.at + size
         return mel[max(0, self._frames - begin) :]  # [k, M]
 

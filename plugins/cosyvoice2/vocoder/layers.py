@@ -283,7 +283,10 @@ class Waveform(nn.Module):
         squares = (self.window * self.window).expand(1, frames, size)  # [1, n, window]
         columns = torch.cat([windowed, squares.to(windowed.dtype)])  # [B + 1, n, window]
         length = (frames - 1) * self.hop + size
-        sums = F.fold(columns.transpose(1, 2), (1, length), (1, size), stride=(1, self.hop))
+        columns = columns.transpose(1, 2)  # [B + 1, window, n]
+        sums = F.fold(
+            columns, (1, length), (1, size), stride=(1, self.hop)
+        )  # [B + 1, 1, 1, length]
         return sums[:, :, 0]  # [B + 1, 1, length]
 
     def ready(self, positions: int) -> int:
