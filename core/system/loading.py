@@ -24,8 +24,8 @@ def load_part(
     """Load a module from a folder of weights, every tensor accounted for -> a note for people.
 
     The folder is a checkpoint of Wishbone, read by ``part_tensors``, or else a release that a
-    reader of ``wishbone.core.weights.releases`` knows. ``grow`` may add rows that the module has and
-    the file has not, and returns a note about them. An empty note says nothing.
+    reader of ``wishbone.core.weights.releases`` knows. ``grow`` may add rows that the module has
+    and the file has not, and returns a note about them. The note may be empty.
     """
     folder = Path(folder)
     is_checkpoint = any((folder / name).is_file() for name in (f"{slot}.safetensors", FILE))
