@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wishbone.core.config.compose import Config
+from wishbone.core.contract.errors import ConfigError, did_you_mean
+
 
 @dataclass(frozen=True)
 class Task:
@@ -45,3 +48,17 @@ TEXT = Task("text", "a text system", _TEXT_SLOTS, ("task", *_TEXT_SLOTS, "end", 
 def task_of(config: Mapping[str, Any]) -> Task:
     """Return the task that a configuration is for."""
     return TEXT if config.get("task") == TEXT.name else SPEECH
+
+
+def check_keys(config: Config, task: Task) -> None:
+    """Raise ``ConfigError`` for an unknown key, or one that must be text and is not."""
+    for key in config:
+        if key not in task.keys:
+            raise ConfigError(
+                f"'{key}' is not a key of {task.title}.",
+                config.place(key),
+                f"{did_you_mean(key, task.keys)} Keys: {', '.join(task.keys)}.".strip(),
+            )
+    for key in ("weights", "voice", "about"):
+        if config.get(key) is not None and not isinstance(config[key], str):
+            raise ConfigError(f"'{key}' must be text.", config.place(key), "Quote it.")

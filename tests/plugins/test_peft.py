@@ -229,7 +229,7 @@ def test_weights_of_another_base_are_refused():
 @pytest.mark.parametrize("kind", ["float32", "nf4"])
 def test_the_base_may_lie_in_a_folder_of_its_own(method, kind, tmp_path):
     """Then a file of the adapter's tensors alone is enough."""
-    from wishbone.core.system.loading import begin
+    from wishbone.core.system.loading import load_bases
     from wishbone.core.weights.files import write_tensors
 
     base = plain("rwkv7")
@@ -237,7 +237,7 @@ def test_the_base_may_lie_in_a_folder_of_its_own(method, kind, tmp_path):
     section = BASES["rwkv7"] | {"weights": str(tmp_path)}
     config = PEFT.Config(base=section, method=method, rank=4, base_weights=kind)
     model, x = PEFT(config).eval(), vectors(base)
-    begin(model)
+    load_bases(model)
     expected = adapted(base, "rwkv7", method=method, base_weights=kind)
     assert torch.equal(answer(model, x), answer(expected, x))
     moved(model, 1)
