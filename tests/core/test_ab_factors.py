@@ -121,38 +121,38 @@ def test_an_arm_is_the_mean_of_its_trainings_and_each_is_shown(tmp_path):
     given = crossed()
     items = told(tmp_path, given, ADDITIVE)
     result = compare.analyse(items, given)
-    each = result["checkpoints"]["t-u"]["wer"]
+    each = result.checkpoints["t-u"]["wer"]
     assert len(each) == 3
-    assert result["values"]["t-u"]["wer"]["value"] == pytest.approx(np.mean(each))
-    against = next(c for c in result["comparisons"] if c["arm"] == "t-u" and c["metric"] == "wer")
-    base = np.mean(result["checkpoints"]["r-u"]["wer"])
-    assert against["difference"] == pytest.approx(np.mean(each) - base)
-    assert against["verdict"] == "worse" and against["freedom"] > 1
-    assert result["failures"]["t-u"]["items"] == 24
+    assert result.values["t-u"]["wer"].value == pytest.approx(np.mean(each))
+    against = next(c for c in result.comparisons if c.arm == "t-u" and c.metric == "wer")
+    base = np.mean(result.checkpoints["r-u"]["wer"])
+    assert against.outcome.difference == pytest.approx(np.mean(each) - base)
+    assert against.outcome.verdict == "worse" and against.outcome.freedom > 1
+    assert result.failures["t-u"].items == 24
 
 
 def test_the_factors_effects_are_found_and_their_interaction_is_not(tmp_path):
     given = crossed()
     result = compare.analyse(told(tmp_path, given, ADDITIVE), given)
     wer = {
-        wording.effect_title(each): each for each in result["effects"] if each["metric"] == "wer"
+        wording.effect_title(each): each.outcome for each in result.effects if each.metric == "wer"
     }
-    assert wer["t - r (backbone)"]["difference"] == pytest.approx(20, abs=3)
-    assert wer["t - r (backbone)"]["verdict"] == "worse"
-    assert wer["w - u, t"]["difference"] == pytest.approx(10, abs=3)
+    assert wer["t - r (backbone)"].difference == pytest.approx(20, abs=3)
+    assert wer["t - r (backbone)"].verdict == "worse"
+    assert wer["w - u, t"].difference == pytest.approx(10, abs=3)
     crossing = wer["(t - r) with w, minus with u"]
-    assert crossing["low"] < 0 < crossing["high"]
-    assert crossing["verdict"] in ("inconclusive", "none beyond margin")
+    assert crossing.low < 0 < crossing.high
+    assert crossing.verdict in ("inconclusive", "none beyond margin")
 
 
 def test_an_interaction_is_found_where_there_is_one(tmp_path):
     given = crossed()
     items = told(tmp_path, given, {"r-u": 1, "r-w": 1, "t-u": 1, "t-w": 9})
     result = compare.analyse(items, given)
-    kinds = {e["kind"]: e for e in result["effects"] if e["metric"] == "wer"}
-    assert kinds["interaction"]["difference"] == pytest.approx(40, abs=4)
-    assert kinds["interaction"]["verdict"] == "present"
-    assert kinds["interaction"]["p_holm"] <= 0.05
+    kinds = {e.kind: e for e in result.effects if e.metric == "wer"}
+    assert kinds["interaction"].outcome.difference == pytest.approx(40, abs=4)
+    assert kinds["interaction"].outcome.verdict == "present"
+    assert kinds["interaction"].p_holm <= 0.05
 
 
 def test_ratios_have_effects_that_multiply(tmp_path):
@@ -163,18 +163,18 @@ def test_ratios_have_effects_that_multiply(tmp_path):
         for checkpoint in arm.checkpoints:
             for prompt in given.prompts:
                 items.add(checkpoint.key, prompt.key, 0, {"rtf": speed[arm.key]})
-    found = [e for e in compare.analyse(items, given)["effects"] if e["metric"] == "rtf"]
-    assert [e["difference"] for e in found[:3]] == pytest.approx([3, 2, 1])
+    found = [e for e in compare.analyse(items, given).effects if e.metric == "rtf"]
+    assert [e.outcome.difference for e in found[:3]] == pytest.approx([3, 2, 1])
 
 
 def test_a_failed_item_of_one_training_counts_as_worst(tmp_path):
     given = crossed()
     items = told(tmp_path, given, ADDITIVE)
-    before = compare.analyse(items, given)["values"]["r-u"]["wer"]["value"]
+    before = compare.analyse(items, given).values["r-u"]["wer"].value
     items.add("r-u.2", "000", 0, {"failure": "empty"})
     after = compare.analyse(items, given)
-    assert after["values"]["r-u"]["wer"]["value"] > before
-    assert after["failures"]["r-u"]["why"] == {"empty": 1}
+    assert after.values["r-u"]["wer"].value > before
+    assert after.failures["r-u"].why == {"empty": 1}
 
 
 def test_held_out_losses_are_compared_like_prompts_and_kept(tmp_path, monkeypatch):
@@ -190,7 +190,7 @@ def test_held_out_losses_are_compared_like_prompts_and_kept(tmp_path, monkeypatc
     class Corpus:
         files = ()
 
-    monkeypatch.setattr("wishbone.core.data.corpora.read_corpus", lambda *_: Corpus())
+    monkeypatch.setattr(held_out_loss, "read_corpus", lambda *_: Corpus())
     monkeypatch.setattr("wishbone.core.evaluate.measure.text_binding.held_out", held_out)
     heard = held_out_loss.measure(given, tmp_path, lambda values, _: values)
     assert len(asked) == 12 == len(heard)
@@ -201,9 +201,9 @@ def test_held_out_losses_are_compared_like_prompts_and_kept(tmp_path, monkeypatc
     held_out_loss.measure(given, tmp_path, lambda values, _: values)
     assert len(asked) == 13
     result = compare.analyse(told(tmp_path, given, ADDITIVE), given, heard)
-    main = next(e for e in result["effects"] if e["metric"] == "loss")
-    assert main["difference"] == pytest.approx(1.0) and main["verdict"] == "worse"
-    assert main["margin"] == 0.1
+    main = next(e.outcome for e in result.effects if e.metric == "loss")
+    assert main.difference == pytest.approx(1.0) and main.verdict == "worse"
+    assert main.margin == 0.1
     other = replace(given, held_out_limit=5)
     held_out_loss.measure(other, tmp_path, lambda values, _: values)
     assert len(asked) == 25

@@ -1,4 +1,6 @@
-"""``python -m wishbone.core.evaluate.measure.state_precision``: what it costs to store a state in fewer bits.
+"""The price of storing a state in fewer bits.
+
+``python -m wishbone.core.evaluate.measure.state_precision SYSTEM DATA`` prints it.
 
 Utterances go through the language model one position at a time, as in decoding, with what they
 really said fed back. After each step the named parts of the state are rounded, and the loss is
@@ -34,7 +36,7 @@ KINDS = {
 
 
 def main() -> None:
-    """Print the loss for every type of storage, and what each adds."""
+    """Print the loss for every type of storage, and the difference that it makes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("system", help="a system's name or YAML file")
     parser.add_argument("data", type=Path, nargs="+", help="files or folders of token data")
@@ -52,11 +54,11 @@ def main() -> None:
     print(f"{len(laid)} utterances, nats per code; added: mean and 95 % interval")
     plain = None
     for name, kind in KINDS.items():
-        found = losses(model, batch, codes.size, {options.part: kind})
-        plain = found if plain is None else plain
-        added = bootstrap(found - plain, seed=0)
+        rounded = losses(model, batch, codes.size, {options.part: kind})  # [U]
+        plain = rounded if plain is None else plain
+        added = bootstrap(rounded - plain, seed=0)
         print(
-            f"{name:10} {found.mean():.5f}  added {added.estimate:+.5f}"
+            f"{name:10} {rounded.mean():.5f}  added {added.estimate:+.5f}"
             f" ({added.low:+.5f} to {added.high:+.5f})"
         )
 
@@ -66,18 +68,19 @@ def losses(
     model: SpeechLM, batch: Batch, size: int, narrow: Mapping[str, torch.dtype]
 ) -> np.ndarray:
     """Mean cross entropy of each utterance's codes in nats, [B], stepped with a rounded state."""
-    vectors = model.embed(batch.table, batch.ids)
-    spoken = (batch.targets >= 0) & (batch.targets < size) & batch.mask[..., None]
+    vectors = model.embed(batch.table, batch.ids)  # [B, T, D]
+    spoken = (batch.targets >= 0) & (batch.targets < size) & batch.mask[..., None]  # [B, T, Q]
     state = model.backbone.init_state(len(vectors))
-    sums = torch.zeros(len(vectors), dtype=torch.float64)
+    sums = torch.zeros(len(vectors), dtype=torch.float64)  # [B]
     for position in range(vectors.shape[1]):
-        hidden = model.backbone.step_(vectors[:, position : position + 1], state)[:, 0]
+        hidden = model.backbone.step_(vectors[:, position : position + 1], state)[:, 0]  # [B, D]
         round_(state, narrow)
-        here = spoken[:, position]
-        rows = here.any(dim=1).nonzero()[:, 0]
+        counted = spoken[:, position]  # [B, Q]
+        rows = counted.any(dim=1).nonzero()[:, 0]  # [N]
         if len(rows):
-            sums[rows] += _entropy(model, hidden[rows], batch.targets[rows, position], here[rows])
-    return (sums / spoken.sum(dim=(1, 2)).clamp_min(1)).numpy()
+            targets = batch.targets[rows, position]  # [N, Q]
+            sums[rows] += _entropy(model, hidden[rows], targets, counted[rows])  # [N]
+    return (sums / spoken.sum(dim=(1, 2)).clamp_min(1)).numpy()  # [B]
 
 
 def round_(state: State, narrow: Mapping[str, torch.dtype]) -> None:
@@ -88,12 +91,12 @@ def round_(state: State, narrow: Mapping[str, torch.dtype]) -> None:
                 state[name] = part.to(kind).to(part.dtype)
 
 
-def _entropy(model: SpeechLM, hidden: Tensor, targets: Tensor, here: Tensor) -> Tensor:
-    """hidden [N, D], targets and here [N, Q] -> sums over codebooks [N]."""
-    logits = model.head(hidden).float().flatten(0, 1)
-    wanted = targets.clamp_min(0).flatten()
-    each = F.cross_entropy(logits, wanted, reduction="none").view_as(targets)
-    return (each * here).sum(dim=1).double()
+def _entropy(model: SpeechLM, hidden: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+    """hidden [N, D], targets and counted [N, Q] -> sums over codebooks [N]."""
+    logits = model.head(hidden).float().flatten(0, 1)  # [N * Q, V]
+    classes = targets.clamp_min(0).flatten()  # [N * Q]
+    entropies = F.cross_entropy(logits, classes, reduction="none").view_as(targets)  # [N, Q]
+    return (entropies * counted).sum(dim=1).double()  # [N]
 
 
 if __name__ == "__main__":
