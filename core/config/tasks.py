@@ -1,4 +1,4 @@
-"""The two kinds of systems: one that speaks, and one that continues text.
+"""The two tasks of a system: speech, and continuing a text.
 
 A text system is a configuration with ``task: text`` and three slots::
 
@@ -17,12 +17,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of system: its slots, and the other keys that its configuration may have."""
+    """A task: the slots of its systems, and the other keys that a configuration may have."""
 
     name: str
     """The value of ``task:``; a configuration without one speaks."""
     title: str
-    """For errors."""
+    """Name in errors."""
     slots: tuple[str, ...]
     keys: tuple[str, ...]
     """Every legal key of the configuration, in the order in which errors list them."""
@@ -43,5 +43,5 @@ TEXT = Task("text", "a text system", _TEXT_SLOTS, ("task", *_TEXT_SLOTS, "end", 
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
-    """The task that a configuration is for."""
+    """Return the task that a configuration is for."""
     return TEXT if config.get("task") == TEXT.name else SPEECH

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
+
+from wishbone.core.contract.part import Part
 
 Times = dict[str, list[float]]
-"""Measure -> what was measured, in the measure's own unit; ``seconds`` is the usual one."""
+"""Measure -> one number a repetition, in the measure's own unit; ``seconds`` is the usual one."""
 
 
 @dataclass
 class Job:
-    """What a suite asks of all its contenders."""
+    """A suite's settings, the same for all its contenders."""
 
     model: dict[str, Any]
     """The suite's ``model``: sizes, seed."""
     device: str = "cpu"
+    """Of PyTorch."""
     threads: int = 1
+    """CPU threads that it may use."""
     weights: str = ""
     """Folder with the files of weights, where the suite has them."""
 
 
-class Contender:
-    """One side of a comparison. Subclasses carry a dataclass ``Config``, as every part does."""
-
-    Config: ClassVar[type]
+class Contender(Part):
+    """One side of a comparison. ``Config`` is the schema of an entry of ``contenders``."""
 
     def __init__(self, config: Any, job: Job) -> None:
         self.config = config
@@ -33,12 +35,12 @@ class Contender:
 
     @classmethod
     def missing(cls, config: Any, job: Job) -> str:
-        """Why it cannot run here and what to do, or an empty string. Imports nothing large."""
+        """Return why it cannot run here and the remedy, or "". Imports nothing large."""
         return ""
 
     @classmethod
     def small_job(cls) -> tuple[Job, str] | None:
-        """A job of tiny sizes and one of its cases, which the contract suite runs; None for none.
+        """Return a job of tiny sizes and one of its cases for the contract suite; None for none.
 
         Goes with ``small_config``, where the class has one.
         """
@@ -46,21 +48,24 @@ class Contender:
 
     @classmethod
     def files(cls, config: Any) -> tuple[str, ...]:
-        """Names of the files of weights it reads from ``Job.weights``."""
+        """Return names of the files of weights that it reads from ``Job.weights``."""
         return ()
 
     def load(self) -> dict[str, Any]:
-        """Make ready to run -> facts worth keeping: ``engine``, ``version``, ``step_bytes``."""
+        """Load the model -> facts for the result: ``engine``, ``version``, ``step_bytes``."""
         raise NotImplementedError
 
     def prepare(self, case: str) -> dict[str, Any]:
-        """Make one case ready -> facts of it: ``state_bytes``, ``resident_bytes``."""
+        """Prepare one case, untimed -> facts of it: ``state_bytes``, ``resident_bytes``."""
         return {}
 
     def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Tensors by name, flat, on which every contender of a suite must agree."""
+        """Compute flat tensors, by name, on which every contender of a suite must agree.
+
+        ``what`` is the suite's section ``check``. Raises ``NotImplementedError`` without any.
+        """
         raise NotImplementedError
 
     def run(self, case: str, count: int) -> Times:
-        """One round: ``count`` repetitions of ``case``, each timed."""
+        """Run one round: ``count`` repetitions of ``case``, each timed."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""How a decoding step can be computed: the names that ``accelerate`` of a part takes."""
+"""Names of engines, which compute a decoding step; ``accelerate`` of a part takes them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ ENGINES = ("auto", "eager", "compiled", "native", "graph")
 extension for the CPU; a CUDA graph."""
 
 WEIGHTS = ("float32", "bfloat16", "int8")
-"""How a step reads its matrices; int8 has one scale for every row. "float32" means as they are."""
+"""Types in which a step reads its matrices; "float32" means as they are, int8 has a scale a row."""
 
 
 def parse_engine(text: str, where: str = "--engine") -> tuple[str, str]:
-    """Read "NAME" or "NAME:WEIGHTS" -> both. Raises ``UsageError`` for names that are not known."""
+    """Read "NAME" or "NAME:WEIGHTS" -> both. Raises ``UsageError`` for unknown names."""
     engine, _, weights = text.partition(":")
     weights = weights or "float32"
     if engine not in ENGINES or weights not in WEIGHTS:
@@ -27,7 +27,7 @@ def parse_engine(text: str, where: str = "--engine") -> tuple[str, str]:
 
 
 def eager_only(part: str, engine: str, weights: str) -> str:
-    """What a part without engines of its own answers; ``part`` is the name of its class.
+    """Return "eager", for a part without engines of its own; ``part`` is its class's name.
 
     Raises ``CapabilityError`` for anything but plain PyTorch on the weights as they are.
     """
@@ -37,10 +37,10 @@ def eager_only(part: str, engine: str, weights: str) -> str:
 
 
 def unavailable(part: str, engine: str, weights: str, reason: str) -> CapabilityError:
-    """The error for an engine that cannot be had; ``reason`` completes the first sentence."""
-    known = f"Engines: {', '.join(ENGINES)}; weights: {', '.join(WEIGHTS)}."
+    """Make the error for an engine that cannot run; ``reason`` completes the first sentence."""
+    choices = f"Engines: {', '.join(ENGINES)}; weights: {', '.join(WEIGHTS)}."
     return CapabilityError(
         f"{part} cannot use the engine '{engine}' with {weights} weights here: {reason}.",
         f"accelerate('{engine}', '{weights}')",
-        f"Use 'auto', or 'eager' with float32 weights. {known}",
+        f"Use 'auto', or 'eager' with float32 weights. {choices}",
     )

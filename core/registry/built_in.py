@@ -1,4 +1,4 @@
-"""The parts that core itself brings: commands and what they offer, by the door of every plug-in."""
+"""Parts of core itself, registered as those of any plug-in: commands, contenders, an objective."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WISHBONE_API = "1.1"
 
 @hookimpl
 def wishbone_register(registry: Registry) -> None:
-    """Every part, by kind and key."""
+    """Register every part of ``PARTS``."""
     for kind, key, target, summary in PARTS:
         registry.add(kind, key, f"wishbone.core.{target}", summary)
 

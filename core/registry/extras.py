@@ -1,4 +1,4 @@
-"""Optional packages, asked for by name, with one sentence on how to get them."""
+"""Optional packages: their import, and an error that says how to install them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INSTALL = 'pip install "wishbone-tts[ab]"'
 
 
 def need(module: str, distribution: str, purpose: str) -> ModuleType:
-    """Import ``module``; raises ``MissingExtra`` saying what ``distribution`` is wanted for."""
+    """Import ``module``. Raises ``MissingExtra`` with the ``purpose`` of ``distribution``."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -27,7 +27,7 @@ def missing_packages(packages: Iterable[Package], purpose: str, home: bool = Tru
 
     None is imported: that costs seconds. ``home`` is False where a plug-in's part needs them.
     """
-    absent = [each.distribution for each in packages if find_spec(each.module) is None]
+    absent = [package.distribution for package in packages if find_spec(package.module) is None]
     if absent:
         several = f"packages {', '.join(absent)} are" if absent[1:] else f"package {absent[0]} is"
         raise MissingExtra(
@@ -38,7 +38,7 @@ def missing_packages(packages: Iterable[Package], purpose: str, home: bool = Tru
 
 
 def installed(distribution: str) -> str:
-    """Version of a distribution, or ``"none"``."""
+    """Return the version of a distribution, or ``"none"``."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.contract.release import ReleasePart
 from wishbone.core.model.wrapper import Wrapper, wrappers
 from wishbone.core.registry.loader import guarded
 from wishbone.core.weights import releases
@@ -43,16 +44,15 @@ def load_release(module: nn.Module, folder: Path, slot: str) -> str | None:
     ``slot`` is "model" for the whole language model, or a slot of the configuration. Raises
     ``PluginBroken`` where nobody knows the folder and a reader that may have known it is broken.
     """
-    read_part = getattr(module, "load_release", None)
-    if read_part is None and slot != "model":
+    if slot != "model" and not isinstance(module, ReleasePart):
         return None
     match = releases.find_reader(folder)
     if match.entry is None:
         if match.failed:
             raise match.failed[0]
         return None
-    if read_part is not None:
-        read_part(folder)
+    if isinstance(module, ReleasePart):
+        module.load_release(folder)
         return ""
     with guarded(match.entry):
         result = match.part.language_model(folder, module)

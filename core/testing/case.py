@@ -1,4 +1,4 @@
-"""A backbone under test, and how its states are compared."""
+"""A backbone under test, and the comparison of its states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every format of ``wishbone convert`` must satisfy."""
+"""Suite of formats of ``wishbone convert``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def contract(cls: Any, config: Any, module: str | None) -> str:
 
 
 def refuses(cls: Any, config: Any, module: str | None) -> str:
-    """What is not of this format is refused in words: each raises a ``WishboneError``."""
+    """Files and folders of other formats are refused by a ``WishboneError``."""
     with TemporaryDirectory() as place:
         sources = _strange(Path(place))
         for name, source in sources.items():
@@ -107,7 +107,7 @@ def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
 CHECKS = (
     Check("contract", "A class without arguments, for a kind of part.", contract),
-    Check("refuses", "What is not of this format raises a WishboneError.", refuses),
+    Check("refuses", "Files of other formats raise a WishboneError.", refuses),
     Check("example", "Its own example becomes a part that can be configured.", example),
     Check("round_trip", "Written and read again, nothing has changed.", round_trip),
 )

@@ -1,4 +1,4 @@
-"""What every kind of corpus must satisfy."""
+"""Suite of corpus formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every head must satisfy."""
+"""Suite of heads."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def shapes(cls: Any, config: Any, module: str | None) -> str:
             vectors = head.embed(_ids(*lead, q))
             require(vectors.shape == (*lead, WIDTH), f"embed of {[*lead, q]} is {[*vectors.shape]}")
             logits = head(vectors)
-            wanted = (*lead, q, IDS)
-            require(logits.shape == wanted, f"logits are {[*logits.shape]}, expected {[*wanted]}")
+            shape = (*lead, q, IDS)
+            require(logits.shape == shape, f"logits are {[*logits.shape]}, expected {[*shape]}")
         many = _ids(2, 4, q)
         one = torch.stack([head.embed(ids) for ids in many.flatten(0, 1)]).view(2, 4, WIDTH)
         near(head.embed(many), one, 1e-12, "a batch against its positions one by one")
@@ -118,16 +118,16 @@ def learns(cls: Any, config: Any, module: str | None) -> str:
 def samples(cls: Any, config: Any, module: str | None) -> str:
     """``sample`` asks once for each codebook, in order, and returns what was picked."""
     for codes in SPACES:
-        head, asked = _build(cls, config, codes), []
+        head, books = _build(cls, config, codes), []
 
-        def pick(logits: Tensor, book: int, asked: list[int] = asked) -> int:
+        def pick(logits: Tensor, book: int, books: list[int] = books) -> int:
             require(logits.shape == (IDS,), f"pick is given logits of shape {[*logits.shape]}")
-            asked.append(book)
+            books.append(book)
             return book + 1
 
         answer = head.sample(head.embed(_ids(codes.codebooks)), pick)
         expected = tuple(book + 1 for book in range(codes.codebooks))
-        require(asked == list(range(codes.codebooks)), f"codebooks were asked as {asked}")
+        require(books == list(range(codes.codebooks)), f"codebooks were asked as {books}")
         require(tuple(answer) == expected, f"picked {expected}, returned {answer}")
     return "in order"
 

@@ -1,4 +1,4 @@
-"""Checks that every layout must pass: training and speaking must mean the same sequence.
+"""Suite of layouts: training and speaking must make the same sequence.
 
 A layout that needs a codec of another kind than ``CODES`` offers ``small_codes() -> CodeSpace``.
 """
@@ -136,9 +136,9 @@ def _forms(cls: Any, config: Any) -> list[Layout]:
 
 
 def _spoken_alike(layout: Layout, laid: Positions, utterance: Sample) -> str | None:
-    """None, or where speaking departs from training; with all text at once and id by id.
+    """Return None, or the place at which speaking departs from training.
 
-    What describes the utterance beside its text may be given to the request, or left out.
+    Text arrives at once and id by id. Conditioning of the utterance may be in the request or not.
     """
     global_codes, instruct = tuple(utterance.global_codes), tuple(utterance.instruct)
     answer = None
@@ -263,8 +263,8 @@ def _within(layout: Layout, choose: Sampler, codes: CodeSpace) -> Callable[[Draw
     size = codes.size + layout.extra
 
     def pick(wish: Draw) -> int:
-        named = {*wish.banned} | ({wish.forced} - {None})
-        require(all(0 <= i < size for i in named), f"{wish} names ids the head does not have")
+        ids = {*wish.banned} | ({wish.forced} - {None})
+        require(all(0 <= i < size for i in ids), f"{wish} names ids the head does not have")
         if wish.forced is not None:
             require(wish.forced not in wish.banned, f"{wish} forces what it bans")
             return wish.forced

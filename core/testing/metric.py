@@ -1,4 +1,4 @@
-"""The contract of a metric: facts, a signature, and values that only the item decides."""
+"""Suite of metrics: facts, a signature, and values that depend on the item alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GENERATION = {
     "text": "Two words.", "failure": "", "error": "", "made": 0.25, "seconds": 1.0, "codes": 25,
     "cut_words": 0, "rtf": 0.25, "first_audio": 80.0, "token_rate": 100.0, "stall": 0.0,
 }  # fmt: skip
-"""What is noted while an item is spoken."""
+"""Facts of the row of a spoken item."""
 RATE = 24_000
 
 
@@ -73,8 +73,8 @@ def values(cls: Any, config: Any, module: str | None) -> str:
     for clip, audio in zip(clips, before, strict=True):
         require(np.array_equal(clip.audio, audio), "it changes the audio it is given")
     for row in rows:
-        shown = _read(cls, {**GENERATION, **row})
-    return shown
+        detail = _read(cls, {**GENERATION, **row})
+    return detail
 
 
 def failures(cls: Any, config: Any, module: str | None) -> str:
@@ -120,9 +120,8 @@ def _read(cls: type[ItemMetric], row: dict[str, Any]) -> str:
 
 
 def _model_values(cls: Any, config: Any) -> str:
-    """On ``small_held_out()`` where the class has one, else on losses without a model."""
-    offer = getattr(cls, "small_held_out", None)
-    held_out = offer() if offer else _losses()
+    """Measure on ``small_held_out()``, or on losses alone where the class has none."""
+    held_out = cls.small_held_out() or _losses()
     first = [float(number) for number in cls(config).measure(held_out)]
     second = [float(number) for number in cls(config).measure(held_out)]
     count = len(held_out.samples)

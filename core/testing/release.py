@@ -1,4 +1,4 @@
-"""What every kind of published folder must satisfy."""
+"""Suite of readers of releases, the folders that other projects publish."""
 
 from __future__ import annotations
 

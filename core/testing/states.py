@@ -1,4 +1,4 @@
-"""Checks of a backbone's state: it can be kept, copied, stored and stepped."""
+"""Suite of backbones, the checks of states: they can be copied, stored, picked and stepped."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def form(cls: Any, config: Any, module: str | None) -> str:
         kinds = first[name].dtype, tensor.dtype
         require(kinds[0] == kinds[1], f"{name} begins as {kinds[0]} and goes on as {kinds[1]}")
     y, after = case.model(case.x(), first)
-    expected, left = case.model(case.x())
+    expected, expected_after = case.model(case.x())
     near(y, expected, case.tolerance, "init_state against no state")
-    same_state(after, left, case.tolerance, "init_state against no state")
+    same_state(after, expected_after, case.tolerance, "init_state against no state")
     return f"{len(warm)} tensors"
 
 
@@ -86,9 +86,9 @@ def reorder(cls: Any, config: Any, module: str | None) -> str:
     order = torch.tensor([2, 0, 2, 1])
     state, more = case.warm(), case.x(length=7, seed=4)
     y, after = case.model(more, state)
-    y_picked, left = case.model(more.index_select(0, order), pick(state, order))
+    y_picked, after_picked = case.model(more.index_select(0, order), pick(state, order))
     near(y_picked, y.index_select(0, order), case.tolerance, "reordered rows")
-    same_state(left, pick(after, order), case.tolerance, "reordered rows")
+    same_state(after_picked, pick(after, order), case.tolerance, "reordered rows")
     return "rows keep their own past"
 
 

@@ -48,7 +48,7 @@ class CosyVoice2Tokenizer(Tokenizer):
 
     @dataclass
     class Config:
-        files: str | None = None
+        release: str | None = None
         """Folder of the release; the YAML of the system says ``${weights}``."""
         rows: int = 151936
         """Rows of the table of text where no release says; Qwen2's 151 646 ids and spare rows."""

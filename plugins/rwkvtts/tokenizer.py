@@ -45,7 +45,7 @@ class WorldTokenizer(Tokenizer):
 
     @dataclass
     class Config:
-        files: str | None = None
+        release: str | None = None
         """Folder of the release; the YAML of the system says ``${weights}``."""
         rows: int = 65548
         """Rows of the table of text where the release's YAML says nothing: the World vocabulary,

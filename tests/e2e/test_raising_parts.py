@@ -38,10 +38,10 @@ from pathlib import Path
 
 Path("imported").write_text("the module of the parts was imported")
 
-from wishbone.core.bench.contenders import Contender as Contends
-from wishbone.core.cli.convert import Converter as Converts
-from wishbone.plugins.corpora.readers import CorpusFormat
-from wishbone.core.weights.releases import ReleaseReader
+from wishbone.core.contract.contender import Contender as Contends
+from wishbone.core.contract.converter import Converter as Converts
+from wishbone.core.contract.corpus import CorpusFormat
+from wishbone.core.contract.release import ReleaseReader
 
 
 @dataclass

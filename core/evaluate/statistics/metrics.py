@@ -7,12 +7,12 @@ is reported with the distribution that brought it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import Any
 
-from wishbone.core.contract.errors import ConfigError, PluginBroken, WishboneError, did_you_mean
+from wishbone.core.contract.errors import ConfigError, did_you_mean
 from wishbone.core.contract.metric import (
     AudioMetric,
     ItemMetric,
@@ -25,7 +25,7 @@ from wishbone.core.contract.metric import (
 )
 from wishbone.core.evaluate.result import MetricFacts
 from wishbone.core.registry.extras import missing_packages
-from wishbone.core.registry.loader import registry
+from wishbone.core.registry.loader import guarded, registry
 from wishbone.core.registry.registry import HOME
 
 QUALITY = ("wer", "dnsmos", "similarity")
@@ -57,7 +57,7 @@ def metric_class(key: str) -> type[Metric]:
 
 def value_names(cls: type[Metric]) -> tuple[str, ...]:
     """Names of the values that a metric writes into an item's row."""
-    return (getattr(cls, "fields", ()) or (cls.info.key,)) if issubclass(cls, AudioMetric) else ()
+    return (cls.fields or (cls.info.key,)) if issubclass(cls, AudioMetric) else ()
 
 
 def needs_reference(key: str) -> bool:
@@ -66,20 +66,9 @@ def needs_reference(key: str) -> bool:
     return issubclass(cls, AudioMetric) and cls.needs_reference
 
 
-@contextmanager
-def blamed(key: str, doing: str) -> Iterator[None]:
-    """Raise what goes wrong inside as ``PluginBroken`` that names the metric and its origin."""
-    try:
-        yield
-    except WishboneError:
-        raise
-    except Exception as error:
-        entry = registry().entry("metric", key)
-        raise PluginBroken(
-            f"metric '{key}' failed while {doing}: {type(error).__name__}: {error}",
-            f"{entry.target}, of {entry.source}",
-            f"Repair or update {entry.distribution}, or leave the metric out.",
-        ) from error
+def blamed(key: str, doing: str) -> AbstractContextManager[None]:
+    """Run code of the metric ``key`` inside ``guarded``; ``doing`` completes its error."""
+    return guarded(registry().entry("metric", key), doing=doing)
 
 
 def create(key: str, options: Any = None) -> Metric:
