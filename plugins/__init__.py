@@ -121,6 +121,14 @@ PARTS = (
      "a release of CosyVoice2, part by part and from text to sound"),
     ("contender", "cosyvoice2-reference", "cosyvoice2.bench.public_code:Reference",
      "the public code of CosyVoice2 on the same release, from a checkout"),
+    ("command", "align", "aligner.command:main",
+     "Find the time of every word in recordings; the same as 'wishbone data align'."),
+    ("command", "codec-train", "fsqcodec.train:main", "Train the codec that is bundled."),
+    ("command", "codec-export", "fsqcodec.export:main", "Turn such a training into a checkpoint."),
+    ("command", "codec-peers", "reference_codecs.command:main",
+     "Judge a codec beside others; the same as 'wishbone evaluate codec --peers'."),
+    ("command", "state-convert", "state_tuning.__main__:main",
+     "Turn a learned state into a voice, or into a file of RWKV-PEFT, or back."),
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A learned state from one form to another: ``python -m wishbone.plugins.state_tuning FROM TO``.
+"""Turns a learned state from one form into another: ``wishbone state-convert FROM TO``.
 
 FROM is the export of a training, a voice (.yaml), or RWKV-PEFT's file (.pth, .pt, .safetensors);
 TO a voice or such a file. A voice belongs to a model: with RWKV-PEFT's file, --system says which.
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        "python -m wishbone.plugins.state_tuning",
+        "wishbone state-convert",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -7,21 +7,21 @@ far from the rest would hide two that cannot be told apart.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from wishbone.core.cli.arguments import add_engine
-from wishbone.core.contract.errors import GateFailed, UsageError
+from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.metric import Clip
-from wishbone.core.evaluate.measure.clips import failure, read_audio, read_lines
+from wishbone.core.evaluate.experiment import generate
+from wishbone.core.evaluate.experiment.plan import Prompt, seed_of
+from wishbone.core.evaluate.measure.clips import failure, read_audio
 from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.statistics.paired import bootstrap
+from wishbone.core.system.system import System
 
 SEED = 1
 RECORDINGS = (".wav", ".flac", ".ogg", ".opus")
@@ -131,48 +131,17 @@ def _of_audio_data(folder: Path, most: int) -> list[Clip]:
     return clips
 
 
-def add_parser(commands: Any, common: Any) -> None:
-    """``wishbone evaluate voices``."""
-    parser = commands.add_parser("voices", help="is each voice nearest to its own recordings?")
-    parser.add_argument("system", help="a system, or a folder with a folder for every voice")
-    parser.add_argument("voices", nargs="+", metavar="VOICE=RECORDINGS")
-    parser.add_argument("--text", type=Path, help="one sentence a line (the bundled prompts)")
-    parser.add_argument("--references", type=int, default=20, help="recordings of each (20)")
-    parser.add_argument("--out", type=Path, help="keep the recordings here")
-    add_engine(parser)
-    parser.add_argument("--right-least", type=float, help="fail below this share for any pair")
-    common(parser, run)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Speak with every voice, or read what was spoken, and ask whose voice it is."""
-    from wishbone.core.evaluate.measure.output import keep
-
-    references = _named(options.voices)
-    panel = Panel(options.threads)
-    known = {
-        name: panel.first.embed(recordings(path, options.references))
-        for name, path in references.items()
-    }
+def embed_all(
+    panel: Panel, references: Mapping[str, Sequence[Clip]], spoken: Mapping[str, Sequence[Clip]]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Speaker embeddings for ``shares``: voice -> [N, E] of what it spoke, voice -> [E] of it."""
+    known = {name: panel.first.embed(list(clips)) for name, clips in references.items()}
     size = len(next(iter(known.values())))
     vectors = {
         name: np.stack([_vector(panel, clip, size) for clip in clips])
-        for name, clips in _spoken(options, list(references)).items()
+        for name, clips in spoken.items()
     }
-    found = shares(vectors, known)
-    for line in lines_of(found, vectors):
-        print(line)
-    pairs = [{"voices": list(pair), "right": share} for pair, share in found.pairs.items()]
-    keep(options.json, panel, {"right": found.right, "heard": found.heard, "pairs": pairs})
-    least = options.right_least
-    if least is not None and found.pairs and found.worst[1] < least:
-        raise GateFailed(
-            f"{' and '.join(found.worst[0])} are told apart {found.worst[1]:.2f} of the time,"
-            f" at least {least:g} was asked for.",
-            "wishbone evaluate voices",
-            "Train the codec or the model on more of these voices, or change the limit.",
-        )
-    return 0
+    return vectors, known
 
 
 def _vector(panel: Panel, clip: Clip, size: int) -> np.ndarray:
@@ -182,39 +151,17 @@ def _vector(panel: Panel, clip: Clip, size: int) -> np.ndarray:
     return panel.first.embed([clip])
 
 
-def _named(pairs: Sequence[str]) -> dict[str, Path]:
-    found = {}
-    for pair in pairs:
-        name, sign, path = pair.partition("=")
-        if not (name and sign and path) or name in found:
-            raise UsageError(
-                f"'{pair}' does not name a voice and its recordings, or names one again.",
-                "wishbone evaluate voices",
-                "Write VOICE=FOLDER, once for every voice.",
-            )
-        found[name] = Path(path)
-    return found
-
-
-def _spoken(options: argparse.Namespace, names: Sequence[str]) -> dict[str, list[Clip]]:
-    """What every voice said: a folder's recordings, or the prompts spoken by a system."""
-    folder, most = Path(options.system), options.limit or 20
-    if folder.is_dir() and not (folder / "config.yaml").exists():
-        return {name: recordings(folder / name, most) for name in names}
-    from wishbone.core.evaluate.experiment import generate
-    from wishbone.core.evaluate.experiment.plan import Prompt, seed_of
-    from wishbone.core.evaluate.measure import speech
-    from wishbone.core.speak.speaker import load
-
-    lines = read_lines(options.text or speech.own_prompts())[:most]
-    system = load(options.system, engine=options.engine)
+def speak_with_all(
+    system: System, voices: Sequence[str], lines: Sequence[str], out: Path | None = None
+) -> dict[str, list[Clip]]:
+    """Speak every line with every voice -> voice -> recordings, also written to ``out``/voice."""
     rate, spoken = system.decoder.sample_rate, {}
-    for name in names:
+    for name in voices:
         spoken[name] = []
         for number, line in enumerate(lines):
             prompt = Prompt(f"{number:03d}", line)
             _, audio = generate.speak(system, line, seed_of(SEED, prompt, 0), name)
             spoken[name].append(Clip(prompt.key, line, audio, rate))
-            if options.out:
-                generate.write(options.out / name / f"{prompt.key}.flac", audio, rate)
+            if out:
+                generate.write(out / name / f"{prompt.key}.flac", audio, rate)
     return spoken

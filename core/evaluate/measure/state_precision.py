@@ -1,6 +1,4 @@
-"""The price of storing a state in fewer bits.
-
-``python -m wishbone.core.evaluate.measure.state_precision SYSTEM DATA`` prints it.
+"""Measures what it costs to store a state in fewer bits: ``wishbone evaluate state-precision``.
 
 Utterances go through the language model one position at a time, as in decoding, with what they
 really said fed back. After each step the named parts of the state are rounded, and the loss is
@@ -9,10 +7,9 @@ compared with that of the state as it is, utterance by utterance.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
-from wishbone.core.data.tokens import read_tokens
+from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.evaluate.statistics.paired import bootstrap
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.system.build import build_layout, build_model
-from wishbone.core.system.spec import read
 from wishbone.core.train.batches import Batch, collate
 
 KINDS = {
@@ -35,30 +31,25 @@ KINDS = {
 }
 
 
-def main() -> None:
-    """Print the loss for every type of storage, and the difference that it makes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("system", help="a system's name or YAML file")
-    parser.add_argument("data", type=Path, nargs="+", help="files or folders of token data")
-    parser.add_argument("--limit", type=int, default=100, help="utterances (100)")
-    parser.add_argument("--part", default=".wkv", help="ending of the names to round (.wkv)")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    config = read(options.system)
-    corpus = read_tokens(options.data)
-    rows = np.random.default_rng(0).permutation(len(corpus))[: options.limit]
+def compare(config: Mapping[str, Any], corpus: TokenCorpus, limit: int, part: str) -> Iterator[str]:
+    """Yield a line with the loss for every type of storage, and how much it adds.
+
+    ``part`` is the ending of the names of the state that are rounded, ``limit`` the number of
+    utterances, drawn by chance.
+    """
+    rows = np.random.default_rng(0).permutation(len(corpus))[:limit]
     _, layout, codes = build_layout(config)
-    laid = [layout.train(corpus.sample(int(row)), Random(f"0-{row}")) for row in rows]
-    batch = collate(laid, range(len(laid)))
+    examples = [layout.train(corpus.sample(int(row)), Random(f"0-{row}")) for row in rows]
+    batch = collate(examples, range(len(examples)))
     model = build_model(config).eval()
-    print(f"{len(laid)} utterances, nats per code; added: mean and 95 % interval")
-    plain = None
+    yield f"{len(examples)} utterances, nats per code; added: mean and 95 % interval"
+    exact: np.ndarray | None = None
     for name, kind in KINDS.items():
-        rounded = losses(model, batch, codes.size, {options.part: kind})  # [U]
-        plain = rounded if plain is None else plain
-        added = bootstrap(rounded - plain, seed=0)
-        print(
-            f"{name:10} {rounded.mean():.5f}  added {added.estimate:+.5f}"
+        result = losses(model, batch, codes.size, {part: kind})
+        exact = result if exact is None else exact
+        added = bootstrap(result - exact, seed=0)
+        yield (
+            f"{name:10} {result.mean():.5f}  added {added.estimate:+.5f}"
             f" ({added.low:+.5f} to {added.high:+.5f})"
         )
 
@@ -97,7 +88,3 @@ def _entropy(model: SpeechLM, hidden: Tensor, targets: Tensor, counted: Tensor) 
     classes = targets.clamp_min(0).flatten()  # [N * Q]
     entropies = F.cross_entropy(logits, classes, reduction="none").view_as(targets)  # [N, Q]
     return (entropies * counted).sum(dim=1).double()  # [N]
-
-
-if __name__ == "__main__":
-    main()
