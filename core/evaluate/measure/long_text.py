@@ -42,7 +42,7 @@ class Stretch:
 
 
 def errors_at_start(text: Sequence[str], transcript: Sequence[str]) -> tuple[int, int]:
-    """Least edits from any beginning of ``text`` to ``transcript``, and the words of that beginning.
+    """Least edits from any beginning of ``text`` to ``transcript``, and that beginning's words.
 
     Of several beginnings the longest counts, so that a word cut off at the end is not held against
     the speaker twice.
