@@ -23,7 +23,8 @@ from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import read_plan
 from wishbone.core.evaluate.measure.score import Scorer
-from wishbone.core.evaluate.report import html
+from wishbone.core.evaluate.record import record_json
+from wishbone.core.evaluate.report import players
 from wishbone.core.evaluate.statistics import compare, metrics
 from wishbone.core.registry import loader
 from wishbone.core.registry.loader import Point, hookimpl
@@ -244,28 +245,28 @@ def test_it_is_judged_compared_and_shown(tmp_path, monkeypatch):
     keys = ("wer", "rtf", "acme/loud", "acme/stall")
     given = replace(plan(prompts=8), metrics={key: chosen[key] for key in keys})
     items = judged(tmp_path, given)
-    signatures = ab._judge(given, items, tmp_path, 1, lambda values, _: values)
+    signatures = ab._judge(given, items, tmp_path, 1)
     assert signatures["acme/loud"] == "loud|version 1" and signatures["acme/stall"] == "stall"
     assert signatures.keys() == set(keys)
     assert len(calls) == 14
     result = compare.analyse(items, given)
-    each = next(c for c in result["comparisons"] if c["metric"] == "acme/loud")
+    each = next(c for c in result.comparisons if c.metric == "acme/loud")
     # 7 prompts 6 dB louder that weigh their samples, and one that failed in both and weighs 1
-    assert each["difference"] == pytest.approx(20 * np.log10(2) * 56_000 / 56_001)
-    assert each["verdict"] == "better" and each["low"] > 1 and each["p_holm"] is not None
+    assert each.outcome.difference == pytest.approx(20 * np.log10(2) * 56_000 / 56_001)
+    assert each.outcome.verdict == "better" and each.outcome.low > 1 and each.p_holm is not None
     raw = compare.raw(items, given, {})
-    assert raw["weights"]["acme/loud"] == [2000 * (n + 1) for n in range(7)] + [1]
-    assert raw["words"] == [2] * 8 and raw["acme/stall"]["old"][0] == [5.0]
+    assert raw.weights["acme/loud"] == [2000 * (n + 1) for n in range(7)] + [1]
+    assert raw.words == [2] * 8 and raw.values["acme/stall"]["old"][0] == [5.0]
     facts = {key: metrics.facts(each) for key, each in given.metrics.items()}
-    json.dumps(facts)
-    assert facts["acme/loud"]["source"] == "audio"
-    assert "loudness -20.00" in html._numbers(items.get("old", "000", 0), facts)
+    json.dumps({key: record_json(each) for key, each in facts.items()})
+    assert facts["acme/loud"].source == "audio"
+    assert "loudness -20.00" in players.numbers(items.get("old", "000", 0), facts)
     # another version judges again, and only with that metric
     monkeypatch.setattr(Loud, "version", 2)
     monkeypatch.setattr(Loud, "score", lambda self, clip: {"acme/loud": 1.0})
-    ab._judge(given, items, tmp_path, 1, lambda values, _: values)
-    assert len(calls) == 14 and items.get("old", "000", 0)["acme/loud"] == 1.0
-    assert items.get("old", "007", 0)["failure"] == "error"
+    ab._judge(given, items, tmp_path, 1)
+    assert len(calls) == 14 and items.get("old", "000", 0).row["acme/loud"] == 1.0
+    assert items.get("old", "007", 0).failure == "error"
 
 
 def test_a_ratio_of_nothing_is_named(monkeypatch):
