@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wishbone.core.cli.arguments import argument, option, parse
 from wishbone.core.cli.bundled import listing
 from wishbone.core.contract.errors import GATE, UsageError
 
 if TYPE_CHECKING:
-    from wishbone.core.bench.plan import Plan
+    from wishbone.core.bench.records import BenchResult
 
 
 EXAMPLES = (
@@ -52,7 +52,9 @@ def main(argv: Sequence[str]) -> int:
     overrides = [word for word in options.suites if "=" in word]
     _require_suites_and_new_folder(names, options.out)
     # after parsing, so that --help and mistakes need no torch
-    from wishbone.core.bench.plan import read_plan
+    from wishbone.core.bench.analysis import bench
+    from wishbone.core.bench.suite import read_plan
+    from wishbone.core.bench.summary import show
 
     plans = [
         read_plan(name, own_overrides(name, names, overrides), options.quick, options.rounds)
@@ -61,32 +63,19 @@ def main(argv: Sequence[str]) -> int:
     result = bench(plans, argv, options.quick)
     if options.out is not None:
         write_report(result, options.out)
-    from wishbone.core.bench.terminal import show
-
     show(result)
-    return GATE if result["outcome"] == "missed" else 0
+    return GATE if result.outcome == "missed" else 0
 
 
-def bench(plans: Sequence[Plan], words: Sequence[str], quick: bool) -> dict[str, Any]:
-    """Run every suite -> the content of ``bench.json``."""
-    from wishbone.core.bench.result import now, suite_result, whole_result
-    from wishbone.core.bench.rounds import run
-    from wishbone.core.bench.terminal import progress
-
-    start = now()
-    suites = [suite_result(plan, run(plan, progress)) for plan in plans]
-    return whole_result(suites, start, words, quick)
-
-
-def write_report(result: dict[str, Any], folder: Path) -> None:
+def write_report(result: BenchResult, folder: Path) -> None:
     """Write ``bench.json`` and ``bench.html`` into a new folder, and tell where."""
     from wishbone.core.bench.page import write_page
-    from wishbone.core.bench.result import write_json
-    from wishbone.core.bench.terminal import progress
+    from wishbone.core.bench.records import write_result
+    from wishbone.core.report.progress import say
 
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (write_json(result, folder), write_page(result, folder)):
-        progress(f"wrote {path}")
+    for path in (write_result(result, folder), write_page(result, folder)):
+        say(f"wrote {path}")
 
 
 def own_overrides(name: str, names: Sequence[str], words: Sequence[str]) -> list[str]:

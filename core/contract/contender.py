@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wishbone.core.contract.part import Part
+
+if TYPE_CHECKING:
+    # a contender's process may well do without torch
+    from torch import Tensor
 
 Times = dict[str, list[float]]
 """Measure -> one number a repetition, in the measure's own unit; ``seconds`` is the usual one."""
@@ -29,6 +34,9 @@ class Job:
 class Contender(Part):
     """One side of a comparison. ``Config`` is the schema of an entry of ``contenders``."""
 
+    distributions: ClassVar[tuple[str, ...]] = ()
+    """Installed packages that it computes with; their versions stand in the result."""
+
     def __init__(self, config: Any, job: Job) -> None:
         self.config = config
         self.job = job
@@ -50,6 +58,18 @@ class Contender(Part):
     def files(cls, config: Any) -> tuple[str, ...]:
         """Return names of the files of weights that it reads from ``Job.weights``."""
         return ()
+
+    @classmethod
+    def write_file(
+        cls, path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> None:
+        """Write a suite's random weights as ``path``, named as one of ``files``, in its format.
+
+        ``tensors`` are those of the suite's backbone, by Wishbone's names, with the tables
+        ``tables.embedding`` and ``tables.head`` [X, D]; ``config`` is the backbone's. A name that
+        several contenders share is written once.
+        """
+        raise NotImplementedError(f"{cls.__name__} reads {path.name} and cannot write it")
 
     def load(self) -> dict[str, Any]:
         """Load the model -> facts for the result: ``engine``, ``version``, ``step_bytes``."""

@@ -36,5 +36,6 @@ PARTS = (
      "cross entropy of the next code, the ordinary one"),
     ("contender", "memory", "bench.memory:Memory", "how fast this machine's memory is read"),
     ("contender", "wishbone", "bench.models:Wishbone", "a backbone and a head of Wishbone"),
-    ("contender", "system", "bench.speech:SpeakingSystem", "a whole system, from text to sound"),
+    ("contender", "system", "bench.speaking_system:SpeakingSystem",
+     "a whole system, from text to sound"),
 )  # fmt: skip

@@ -25,10 +25,10 @@ from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import DataError, WishboneError
 from wishbone.core.contract.metric import Clip, resample
+from wishbone.core.contract.optional import need
 from wishbone.core.evaluate.measure.score import Panel, summarize
 from wishbone.core.evaluate.report.terminal import progress
 from wishbone.core.evaluate.statistics.paired import bootstrap
-from wishbone.core.registry.extras import need
 
 OPUS_BITS = 6_000
 """Bits per second, the lowest that Opus is specified for."""

@@ -24,7 +24,7 @@ from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import read_plan
 from wishbone.core.evaluate.measure.score import Scorer
 from wishbone.core.evaluate.record import record_json
-from wishbone.core.evaluate.report import html
+from wishbone.core.evaluate.report import players
 from wishbone.core.evaluate.statistics import compare, metrics
 from wishbone.core.registry import loader
 from wishbone.core.registry.loader import Point, hookimpl
@@ -260,7 +260,7 @@ def test_it_is_judged_compared_and_shown(tmp_path, monkeypatch):
     facts = {key: metrics.facts(each) for key, each in given.metrics.items()}
     json.dumps({key: record_json(each) for key, each in facts.items()})
     assert facts["acme/loud"].source == "audio"
-    assert "loudness -20.00" in html._numbers(items.get("old", "000", 0), facts)
+    assert "loudness -20.00" in players.numbers(items.get("old", "000", 0), facts)
     # another version judges again, and only with that metric
     monkeypatch.setattr(Loud, "version", 2)
     monkeypatch.setattr(Loud, "score", lambda self, clip: {"acme/loud": 1.0})

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wishbone.core.bench.plan import read_plan
+from wishbone.core.bench.suite import read_plan
 from wishbone.core.contract.contender import Job
 from wishbone.core.registry.registry import import_target
 
