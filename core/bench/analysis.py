@@ -91,7 +91,7 @@ def now() -> datetime:
 
 def machine() -> dict[str, Any]:
     """Describe this machine: processor, cores, memory in bytes, load, GPU."""
-    facts = {name: fact for name, fact in speed.machine().items() if name != "threads"}
+    facts = {name: fact for name, fact in vars(speed.machine()).items() if name != "threads"}
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):

@@ -1,12 +1,13 @@
 """Records and JSON: a dataclass to the keys of a file, and back.
 
-``optional``, ``inline`` and ``others`` say of a field that its keys are not simply its own name.
+``optional``, ``stored_as``, ``inline`` and ``others`` mark fields that are more than one key of the
+same name, always there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, field, fields, is_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -17,6 +18,11 @@ Record = TypeVar("Record")
 def optional() -> Any:
     """A field that older files lack: None, and then not written."""
     return field(default=None, metadata={"optional": True})
+
+
+def stored_as(key: str) -> Any:
+    """A field whose key in the file is not its name."""
+    return field(metadata={"key": key})
 
 
 def inline() -> Any:
@@ -37,7 +43,7 @@ def record_json(record: Any) -> dict[str, Any]:
         if part.metadata.get("inline") or part.metadata.get("others"):
             values |= _plain(value)
         elif value is not None or not part.metadata.get("optional"):
-            values[part.name] = _plain(value)
+            values[_key(part)] = _plain(value)
     return values
 
 
@@ -56,11 +62,16 @@ def read_record(kind: type[Record], values: Any) -> Record:
         elif part.metadata.get("others"):
             remaining = {key: value for key, value in values.items() if key not in types}
             arguments[part.name] = _typed(types[part.name], remaining)
-        elif part.name in values:
-            arguments[part.name] = _typed(types[part.name], values[part.name])
+        elif _key(part) in values:
+            arguments[part.name] = _typed(types[part.name], values[_key(part)])
         elif part.default is MISSING and part.default_factory is MISSING:
-            raise ValueError(f"{kind.__name__} has no '{part.name}'")
+            raise ValueError(f"{kind.__name__} has no '{_key(part)}'")
     return kind(**arguments)
+
+
+def _key(part: Field[Any]) -> str:
+    """Name of a field in the file."""
+    return part.metadata.get("key", part.name)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ import io
 import re
 from dataclasses import replace
 
+import ab_results
 import numpy as np
 import pytest
 import soundfile
@@ -12,21 +13,7 @@ from test_ab_parts import plan
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.report import html, players, terminal, wording
-from wishbone.core.evaluate.result import (
-    ArmFacts,
-    Budget,
-    Costs,
-    Difference,
-    LengthCost,
-    Machine,
-    Memory,
-    Prompt,
-    Provenance,
-    Raw,
-    Result,
-)
-from wishbone.core.evaluate.statistics import metrics
-from wishbone.core.evaluate.statistics.compare import analyse
+from wishbone.core.evaluate.result import Difference, Prompt
 from wishbone.core.report import charts
 
 AB = "install the extra: pip install wishbone-tts[ab]"
@@ -34,26 +21,6 @@ AB = "install the extra: pip install wishbone-tts[ab]"
 
 def tone(seconds, rate=24_000):
     return (0.3 * np.sin(2 * np.pi * 220 * np.arange(int(seconds * rate)) / rate)).astype("float32")
-
-
-def costs(keys):
-    """Speed, memory and sizes, the same for every arm."""
-    length = [
-        LengthCost(seconds=s, positions=1, step_ms=1 + s, state_bytes=1000 * s, held_bytes=1)
-        for s in (0.0, 10.0)
-    ]
-    sizes = {str(s): 10 for s in (1, 10, 60)}
-    budget = Budget(
-        backbone="x", parameters=10, parameters_backbone=5, parameters_head=1,
-        parameters_tables=1, parameters_decoder=3, flops_per_second=sizes, state_bytes=sizes,
-        dtype="float32", trained_parameters=None, training_minutes=None, training_hours=None,
-        training_codes=None, training_steps=4, training_positions=None, held_out_loss=None,
-    )  # fmt: skip
-    return Costs(
-        length=dict.fromkeys(keys, length), memory=dict.fromkeys(keys, Memory()),
-        budget=dict.fromkeys(keys, budget), unmatched="", sample_rate={},
-        machine=Machine(processor="p", cores=2, threads=1, load=0.1, system="s", gpu=""),
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -73,26 +40,13 @@ def finished(tmp_path):
                 "seconds": 1.0, "token_rate": 90.0,
             }  # fmt: skip
             items.add(arm, prompt.key, 0, told)
-    keys = [arm.key for arm in given.arms]
-    result = Result(
-        schema=1, name="test", about="", quick=False, factors={}, varied=[], confounded=[],
-        arms=[
-            ArmFacts(key=arm.key, system=arm.system, config=dict(arm.config), levels={},
-                     checkpoints=[arm.key])
-            for arm in given.arms
-        ],
+    scripts = [
+        Prompt(p.key, f"<script>alert({i})</script> words") for i, p in enumerate(given.prompts)
+    ]
+    result = replace(
+        ab_results.result(given, items),
         differences=[Difference("backbone.name", {"old": "a", "new": None}, True)],
-        prompts=[
-            Prompt(p.key, f"<script>alert({i})</script> words")
-            for i, p in enumerate(given.prompts)
-        ],
-        seeds=1, metrics={key: metrics.facts(m) for key, m in given.metrics.items()},
-        signatures={"wer": "wer|test"}, costs=costs(keys), analysis=analyse(items, given),
-        raw=Raw(values={}, words=[]), reference={}, reference_folder="",
-        provenance=Provenance(
-            command=["wishbone"], began="now", ended="then", python="3",
-            distributions={"torch": "2"}, git="", seed=1, weights={}, trained={},
-        ),
+        prompts=scripts, signatures={"wer": "wer|test"},
     )  # fmt: skip
     return result, items, tmp_path
 

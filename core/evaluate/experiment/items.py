@@ -42,7 +42,7 @@ class Item:
     seconds: float = 0.0
     """Length of the audio."""
     transcript: str = ""
-    """What a recogniser understood (``heard`` in the file)."""
+    """Words that a recogniser understood (``heard`` in the file)."""
     judged: Mapping[str, str] = field(default_factory=dict)
     """Metric -> the signature that it judged the recording with."""
     row: Row = field(default_factory=dict)
@@ -70,8 +70,12 @@ class Item:
 
     @property
     def key(self) -> Key:
-        """Its names."""
+        """Checkpoint, prompt and repeat."""
         return self.arm, self.prompt, self.repeat
+
+    def unjudged(self, signatures: Mapping[str, str]) -> list[str]:
+        """Keys of the metrics that have not judged it yet, or not with the same signature."""
+        return [key for key, line in signatures.items() if self.judged.get(key) != line]
 
 
 class Items:

@@ -1,4 +1,4 @@
-"""Measures what it costs to store a state in fewer bits: ``wishbone evaluate state-precision``.
+"""The price of storing a state in fewer bits: ``wishbone evaluate state-precision``.
 
 Utterances go through the language model one position at a time, as in decoding, with what they
 really said fed back. After each step the named parts of the state are rounded, and the loss is
@@ -59,18 +59,19 @@ def losses(
     model: SpeechLM, batch: Batch, size: int, narrow: Mapping[str, torch.dtype]
 ) -> np.ndarray:
     """Mean cross entropy of each utterance's codes in nats, [B], stepped with a rounded state."""
-    vectors = model.embed(batch.table, batch.ids)
-    spoken = (batch.targets >= 0) & (batch.targets < size) & batch.mask[..., None]
+    vectors = model.embed(batch.table, batch.ids)  # [B, T, D]
+    spoken = (batch.targets >= 0) & (batch.targets < size) & batch.mask[..., None]  # [B, T, Q]
     state = model.backbone.init_state(len(vectors))
-    sums = torch.zeros(len(vectors), dtype=torch.float64)
+    sums = torch.zeros(len(vectors), dtype=torch.float64)  # [B]
     for position in range(vectors.shape[1]):
-        hidden = model.backbone.step_(vectors[:, position : position + 1], state)[:, 0]
+        hidden = model.backbone.step_(vectors[:, position : position + 1], state)[:, 0]  # [B, D]
         round_(state, narrow)
-        here = spoken[:, position]
-        rows = here.any(dim=1).nonzero()[:, 0]
+        counted = spoken[:, position]  # [B, Q]
+        rows = counted.any(dim=1).nonzero()[:, 0]  # [N]
         if len(rows):
-            sums[rows] += _entropy(model, hidden[rows], batch.targets[rows, position], here[rows])
-    return (sums / spoken.sum(dim=(1, 2)).clamp_min(1)).numpy()
+            targets = batch.targets[rows, position]  # [N, Q]
+            sums[rows] += _entropy(model, hidden[rows], targets, counted[rows])  # [N]
+    return (sums / spoken.sum(dim=(1, 2)).clamp_min(1)).numpy()  # [B]
 
 
 def round_(state: State, narrow: Mapping[str, torch.dtype]) -> None:
@@ -81,9 +82,9 @@ def round_(state: State, narrow: Mapping[str, torch.dtype]) -> None:
                 state[name] = part.to(kind).to(part.dtype)
 
 
-def _entropy(model: SpeechLM, hidden: Tensor, targets: Tensor, here: Tensor) -> Tensor:
-    """hidden [N, D], targets and here [N, Q] -> sums over codebooks [N]."""
-    logits = model.head(hidden).float().flatten(0, 1)
-    wanted = targets.clamp_min(0).flatten()
-    each = F.cross_entropy(logits, wanted, reduction="none").view_as(targets)
-    return (each * here).sum(dim=1).double()
+def _entropy(model: SpeechLM, hidden: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+    """hidden [N, D], targets and counted [N, Q] -> sums over codebooks [N]."""
+    logits = model.head(hidden).float().flatten(0, 1)  # [N * Q, V]
+    classes = targets.clamp_min(0).flatten()  # [N * Q]
+    entropies = F.cross_entropy(logits, classes, reduction="none").view_as(targets)  # [N, Q]
+    return (entropies * counted).sum(dim=1).double()  # [N]
