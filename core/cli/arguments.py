@@ -204,9 +204,8 @@ def _description(options: type) -> str:
 
 
 def _options_from(options: type[Options], namespace: argparse.Namespace) -> Options:
-    """An instance of ``options``, with copies of lists, which argparse would share."""
-    values = {f.name: getattr(namespace, f.name) for f in dataclasses.fields(options)}
-    return options(**{k: list(v) if isinstance(v, list) else v for k, v in values.items()})
+    names = [field.name for field in dataclasses.fields(options)]
+    return options(**{name: getattr(namespace, name) for name in names})
 
 
 def _add_fields(parser: argparse.ArgumentParser, options: type) -> None:

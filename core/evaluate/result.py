@@ -126,7 +126,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where times were taken."""
+    """The machine that times were taken on."""
 
     processor: str
     cores: int

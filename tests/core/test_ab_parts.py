@@ -58,7 +58,9 @@ def test_a_difference_beyond_what_is_varied_is_refused_unless_allowed():
     with pytest.raises(ConfigError, match="decoder.width") as caught:
         config_diff.refuse_confounds(found, allow=False)
     assert "--allow" in caught.value.do
-    assert [each.key for each in config_diff.refuse_confounds(found, allow=True)] == ["decoder.width"]
+    assert [each.key for each in config_diff.refuse_confounds(found, allow=True)] == [
+        "decoder.width"
+    ]
 
 
 def test_equal_arms_that_differ_in_the_backbone_alone_pass():

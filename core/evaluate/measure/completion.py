@@ -1,4 +1,4 @@
-"""Does every sentence begin and end? Many sentences, several draws of each, nobody listening.
+"""Count sentences that do not begin or end, over many sentences and several draws of each.
 
 An empty answer or one that never stops is rare in a trained model, so it takes thousands of
 utterances to say how rare; they are spoken as a batch and judged by their length and level alone.
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from wishbone.core.contract.metric import Row
 from wishbone.core.evaluate.experiment import generate
-
-if TYPE_CHECKING:
-    from wishbone.core.system.system import System
+from wishbone.core.evaluate.record import record_json
+from wishbone.core.speak.server import Server
+from wishbone.core.system.system import System
 
 RULE_OF_THREE = 3.0
 """None seen in n makes a rate of 3 / n the 95 % upper limit (Hanley & Lippman-Hand 1983)."""
@@ -27,23 +28,22 @@ def endings(
 
     A text that cannot be said is a row like any other, with its error.
     """
-    from wishbone.core.speak.server import Server
-
     server = Server(system, slots)
 
-    def said(request: tuple[int, str]) -> dict[str, Any]:
+    def speak(request: tuple[int, str]) -> dict[str, Any]:
         seed, text = request
         patience = slots * generate.PATIENCE
-        return {"text": text, **generate.speak(system, text, seed, voice, patience, server)[0]}
+        generation, _ = generate.speak(system, text, seed, voice, patience, server)
+        return {"text": text, **record_json(generation)}
 
     threads = ThreadPoolExecutor(slots, "wishbone-endings")
     try:
-        yield from threads.map(said, [(seed, text) for seed in range(seeds) for text in texts])
+        yield from threads.map(speak, [(seed, text) for seed in range(seeds) for text in texts])
     finally:
         threads.shutdown(cancel_futures=True)
 
 
-def summary(rows: Iterable[dict[str, Any]]) -> list[str]:
+def summary(rows: Iterable[Row]) -> list[str]:
     """Lines for people."""
     rows = list(rows)
     bad = Counter(row["failure"] for row in rows if row["failure"])

@@ -1,4 +1,4 @@
-"""Does a long text stay good? The last minute of speech against the first one.
+"""Quality of a long text: the last minute of speech against the first one.
 
 Where a minute ends lies inside a word, and nobody says in which. So the first minute's transcript
 is held against the beginning of the text that fits it best, and the last minute's against the end
@@ -29,7 +29,7 @@ QUIET = 0.1
 
 @dataclass(frozen=True)
 class Stretch:
-    """What was measured of one end of a recording."""
+    """Measurements of one end of a recording."""
 
     errors: int
     """Words missed, changed and added."""
@@ -41,17 +41,17 @@ class Stretch:
     heard: str
 
 
-def errors_at_start(text: Sequence[str], heard: Sequence[str]) -> tuple[int, int]:
-    """Least edits from any beginning of ``text`` to ``heard``, and the words of that beginning.
+def errors_at_start(text: Sequence[str], transcript: Sequence[str]) -> tuple[int, int]:
+    """Least edits from any beginning of ``text`` to ``transcript``, and the words of that beginning.
 
     Of several beginnings the longest counts, so that a word cut off at the end is not held against
     the speaker twice.
     """
-    row = np.arange(len(heard) + 1)
+    row = np.arange(len(transcript) + 1)
     best = (int(row[-1]), 0)
     for number, word in enumerate(text, start=1):
-        same = np.array([word != other for other in heard], int)
-        above = np.minimum(row[:-1] + same, row[1:] + 1)
+        changed = np.array([word != other for other in transcript], int)
+        above = np.minimum(row[:-1] + changed, row[1:] + 1)
         row = np.concatenate([[number], above])
         # insertions run along the row: a running minimum of what is left after counting places
         places = np.arange(len(row))
@@ -77,10 +77,10 @@ def stretch(scorer: Scorer, audio: np.ndarray, text: str, last: bool) -> Stretch
     """Measure audio [S] at 16 kHz that is the beginning of ``text`` or, with ``last``, its end."""
     pieces = [Clip("piece", "", piece, RATE) for piece in cut(audio, RATE)]
     transcript = " ".join(str(scorer.measure("wer", piece)["heard"]) for piece in pieces)
-    words, found = normalize(text).split(), normalize(transcript).split()
+    words, recognised = normalize(text).split(), normalize(transcript).split()
     if last:
-        words, found = words[::-1], found[::-1]
-    errors, count = errors_at_start(words, found)
+        words, recognised = words[::-1], recognised[::-1]
+    errors, count = errors_at_start(words, recognised)
     quality = float(scorer.measure("dnsmos", Clip("stretch", text, audio, RATE))["dnsmos"])
     return Stretch(errors, count, 100 * errors / max(1, count), quality, transcript)
 
@@ -117,10 +117,11 @@ def read_aloud(
     """
     text, rate = _text(lines, minutes), system.decoder.sample_rate
     # half of real time on a busy machine, and a minute for the first sentence
-    row, audio = generate.speak(system, text, SEED, voice, 60 + 120 * minutes)
-    if row["failure"]:
+    generation, audio = generate.speak(system, text, SEED, voice, 60 + 120 * minutes)
+    if generation.failure:
         raise GateFailed(
-            f"The text was not spoken to its end: {row['failure']} {row['error']}".strip() + ".",
+            f"The text was not spoken to its end: {generation.failure} {generation.error}".strip()
+            + ".",
             "wishbone evaluate drift",
             "Listen to what there is with --out, or give a shorter text.",
         )
@@ -132,10 +133,10 @@ def read_aloud(
 def _text(lines: Sequence[str], minutes: float) -> str:
     """So many lines, from the beginning again if need be, as take about so long to read."""
     # 15 characters a second, as the bundled sentences are read
-    wanted, text = minutes * 60 * 15, ""
-    while len(text) < wanted:
+    length, text = minutes * 60 * 15, ""
+    while len(text) < length:
         for line in lines:
             text = f"{text} {line}".strip()
-            if len(text) >= wanted:
+            if len(text) >= length:
                 break
     return text

@@ -1,4 +1,4 @@
-"""The price of storing a state in fewer bits: ``wishbone evaluate state-precision``.
+"""Measures what it costs to store a state in fewer bits: ``wishbone evaluate state-precision``.
 
 Utterances go through the language model one position at a time, as in decoding, with what they
 really said fed back. After each step the named parts of the state are rounded, and the loss is
