@@ -22,6 +22,7 @@ cosyvoice/llm/llm.py); the third is this project's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from random import Random
 
 import torch
@@ -102,6 +103,12 @@ class CosyVoice2(Layout):
         self.instruct_alone = config.instruct == "alone"
         self.conditions = ("text", "instruct", "prompt_text", "prompt_audio")
         self.tables = {"speech": codes.size + self.extra, "text": text.vocabulary, "marks": 2}
+
+    @classmethod
+    def spoken_forms(cls, config: CosyVoice2Config) -> Sequence[CosyVoice2Config]:
+        """Return ``config``, and the same with the other form."""
+        other = "unistream" if config.form == "bistream" else "bistream"
+        return config, replace(config, form=other)
 
     def train(self, sample: Sample, random: Random) -> Positions:
         """Lay one utterance out; ``random`` chooses between unistream and bistream.

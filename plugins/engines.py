@@ -1,4 +1,4 @@
-"""Choosing an engine: what the built-in backbones and heads share of ``accelerate``."""
+"""Choosing an engine: the part of ``accelerate`` that the built-in backbones and heads share."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import State
-from wishbone.core.contract.engines import ENGINES, WEIGHTS, unavailable
-from wishbone.kernels.linear import NativeMissing, compiler_missing, forget_failures
+from wishbone.core.contract.engines import ENGINES, WEIGHTS, refuse_retired, unavailable
+from wishbone.kernels.linear import NativeMissing, forget_failures
 
 
 class Engine(Protocol):
     """One way to compute a step of one backbone. Several threads may step states of their own."""
 
     narrow: bool
-    """Whether it takes recurrent parts in bfloat16; see ``Backbone.steps_narrow_state``."""
+    """True where it takes recurrent parts in bfloat16; see ``Backbone.steps_narrow_state``."""
 
     def takes(self, x: Tensor, state: State) -> bool:
-        """Whether it can do this step; plain PyTorch does the others."""
+        """Return whether it can do this step; plain PyTorch does the others."""
 
     def step_(self, x: Tensor, state: State) -> Tensor:
         """As ``Backbone.step_``."""
@@ -35,15 +35,15 @@ Maker = Callable[[Any, str], Any]
 
 
 def choose(part: nn.Module, engine: str, weights: str, makers: dict[str, Maker]) -> tuple[Any, str]:
-    """An engine for ``part``, or None for plain PyTorch, and its name.
+    """Return an engine for ``part``, or None for plain PyTorch, and its name.
 
-    ``makers`` says how to make "native", "compiled" and "graph". "auto" takes the C++ engine,
+    ``makers`` makes each engine by its name, "native" and "graph". "auto" takes the C++ engine,
     which the first use builds, and plain PyTorch with a note on standard error where it cannot be
-    built; where narrow weights are asked for, it also compiles. Raises ``CapabilityError`` with
-    the reason for what cannot be had.
+    built. Raises ``CapabilityError`` with the reason for what cannot be had.
     """
     name = type(part).__name__
     _watch(part)
+    refuse_retired(engine, f"accelerate('{engine}', '{weights}')")
     if engine not in ENGINES or weights not in WEIGHTS:
         raise unavailable(name, engine, weights, "there is no such name")
     device = next(part.parameters()).device.type
@@ -61,12 +61,10 @@ def choose(part: nn.Module, engine: str, weights: str, makers: dict[str, Maker])
         raise unavailable(name, engine, weights, f"'{foreign}' does more than its weight says")
     if engine not in makers:
         raise unavailable(name, engine, weights, "this part has no such engine")
-    wanted = "cuda" if engine == "graph" else "cpu"
-    if device != wanted:
-        raise unavailable(name, engine, weights, f"it is for {wanted}, the weights are on {device}")
+    place = "cuda" if engine == "graph" else "cpu"
+    if device != place:
+        raise unavailable(name, engine, weights, f"it is for {place}, the weights are on {device}")
     try:
-        if engine == "compiled" and (reason := compiler_missing()):
-            raise NativeMissing(reason)
         if engine == "native":
             forget_failures()
         return makers[engine](part, weights), engine
@@ -93,13 +91,16 @@ def _not_plain(part: nn.Module) -> str:
     """
     ends = tuple(f".{end}" for end in getattr(getattr(part, "caps", None), "peft_targets", ()))
     for name, module in part.named_modules():
-        whole = type(module) is nn.Linear or getattr(module, "whole_weight", False)
-        if not whole and f".{name}".endswith(ends):
+        plain = type(module) is nn.Linear or getattr(module, "whole_weight", False)
+        if not plain and f".{name}".endswith(ends):
             return name
     return ""
 
 
-def _automatic(part: nn.Module, weights: str, makers: dict[str, Maker], device: str) -> Any:
+def _automatic(
+    part: nn.Module, weights: str, makers: dict[str, Maker], device: str
+) -> tuple[Any, str]:
+    """The engine that "auto" means and its name; see ``choose``."""
     narrow, reason = weights != "float32", "only the CPU has an engine for them"
     small = sum(p.numel() for p in part.parameters()) <= LARGEST_UNASKED
     if device == "cpu" and "native" in makers and (narrow or small):
@@ -111,8 +112,6 @@ def _automatic(part: nn.Module, weights: str, makers: dict[str, Maker], device: 
                 note_once(reason)
         except ValueError as error:
             reason = str(error)
-        if narrow and "compiled" in makers and not compiler_missing():
-            return makers["compiled"](part, weights), "compiled"
     if narrow:
         raise unavailable(type(part).__name__, "auto", weights, reason)
     return None, "eager"
@@ -120,7 +119,7 @@ def _automatic(part: nn.Module, weights: str, makers: dict[str, Maker], device: 
 
 @cache
 def note_once(reason: str) -> None:
-    """Say once in a process why steps are not as fast as they could be."""
+    """Print once in a process why steps are not as fast as they could be."""
     print(
         f"note: steps run as plain PyTorch, several times slower than in C++: {reason}",
         file=sys.stderr,

@@ -1,12 +1,19 @@
-"""Asks every folder of ``wishbone.kernels`` what runs on this machine."""
+"""Lists the kernels and engines that run on this machine, for ``wishbone doctor``."""
 
 from __future__ import annotations
 
 from importlib import import_module, resources
 
+import torch
+
+from wishbone.kernels.linear.build import compiler, obstacle, state
+from wishbone.kernels.linear.native import SOURCE as LINEAR
+from wishbone.plugins.rwkv7.engines.native import SOURCE as RWKV7
+from wishbone.plugins.transformer.engines.native import SOURCE as TRANSFORMER
+
 
 def kernel_report() -> list[tuple[str, bool, str]]:
-    """One line per form of each kernel: (name, whether it runs here, why or why not).
+    """Return a line per form of each kernel: (name, true where it runs here, why or why not).
 
     A kernel package answers through ``available() -> dict[form, reason]``; an empty reason means
     that the form runs here.
@@ -26,17 +33,10 @@ def kernel_report() -> list[tuple[str, bool, str]]:
 
 
 def engine_report() -> list[tuple[str, bool, str]]:
-    """One line per engine that steps a built-in backbone, as ``kernel_report``.
+    """Return a line per engine that steps a built-in backbone, as ``kernel_report``.
 
     The C++ steps are fine where they are built or can be, by the first use.
     """
-    import torch
-
-    from wishbone.kernels.linear.build import compiler, compiler_missing, obstacle, state
-    from wishbone.kernels.linear.native import SOURCE as LINEAR
-    from wishbone.plugins.rwkv7.engines.native import SOURCE as RWKV7
-    from wishbone.plugins.transformer.engines.native import SOURCE as TRANSFORMER
-
     lines = []
     for name, source in (("linear", LINEAR), ("rwkv7", RWKV7), ("transformer", TRANSFORMER)):
         missing = state(name, source)
@@ -45,7 +45,5 @@ def engine_report() -> list[tuple[str, bool, str]]:
         lines.append((f"C++ steps/{name}", not reason, reason or how))
     graph = "" if torch.cuda.is_available() else "CUDA graphs need a CUDA device"
     for name in ("rwkv7", "transformer"):
-        reasons = {"compiled": compiler_missing(), "graph": graph}
-        for engine, reason in reasons.items():
-            lines.append((f"{name}/{engine}", not reason, reason or "ready"))
+        lines.append((f"{name}/graph", not graph, graph or "ready"))
     return lines

@@ -36,7 +36,7 @@ FOREVER = 1 << 60
 FILE = "model.safetensors"
 TABLES = {"table.weight": "tables.embedding", "output.weight": "tables.head"}
 """Tensor of the plain head -> its name in the file of weights."""
-FASTEST = ("graph", "native", "compiled", "auto")
+FASTEST = ("graph", "native", "auto")
 """Engines in the order in which "best" asks for them. Unlike "auto" it waits for a compiler."""
 
 

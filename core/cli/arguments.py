@@ -283,6 +283,6 @@ class EngineOptions:
         group=COMPUTING,
         help="how decoding steps are computed: auto is the fastest that this machine can have"
         " (C++, built once on first use); eager is plain PyTorch and gives the same samples from"
-        " the same seed everywhere; native, compiled and graph ask for one of them, with float32,"
+        " the same seed everywhere; native and graph ask for one of them, with float32,"
         " bfloat16 or int8 weights, such as native:int8",
     )

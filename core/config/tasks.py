@@ -3,9 +3,9 @@
 A text system is a configuration with ``task: text`` and three slots::
 
     task: text
-    tokenizer: {name: characters}
-    backbone: {name: rwkv7, width: 192, layers: 6}
-    head: {name: linear}       # the table of text, in both directions
+    tokenizer: {name: KEY}
+    backbone: {name: KEY, width: 192, layers: 6}
+    head: {name: KEY}       # the table of text, in both directions
 """
 
 from __future__ import annotations

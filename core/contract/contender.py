@@ -14,25 +14,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Times = dict[str, list[float]]
-"""Measure -> one number a repetition, in the measure's own unit; ``seconds`` is the usual one."""
+"""Measure -> the measured values, in the measure's own unit; ``seconds`` is the usual one."""
 
 
 @dataclass
 class Job:
-    """A suite's settings, the same for all its contenders."""
+    """The work that a suite gives to all its contenders."""
 
     model: dict[str, Any]
     """The suite's ``model``: sizes, seed."""
     device: str = "cpu"
-    """Of PyTorch."""
     threads: int = 1
-    """CPU threads that it may use."""
     weights: str = ""
     """Folder with the files of weights, where the suite has them."""
 
 
 class Contender(Part):
-    """One side of a comparison. ``Config`` is the schema of an entry of ``contenders``."""
+    """One side of a comparison. Subclasses carry a dataclass ``Config``, as every part does."""
+
+    Config: ClassVar[type]
+    distributions: ClassVar[tuple[str, ...]] = ()
+    """Installed packages that it computes with; their versions stand in the result."""
 
     distributions: ClassVar[tuple[str, ...]] = ()
     """Installed packages that it computes with; their versions stand in the result."""
@@ -43,7 +45,7 @@ class Contender(Part):
 
     @classmethod
     def missing(cls, config: Any, job: Job) -> str:
-        """Return why it cannot run here and the remedy, or "". Imports nothing large."""
+        """Say why it cannot run here and what to do; empty where it can. Imports nothing large."""
         return ""
 
     @classmethod
@@ -56,7 +58,7 @@ class Contender(Part):
 
     @classmethod
     def files(cls, config: Any) -> tuple[str, ...]:
-        """Return names of the files of weights that it reads from ``Job.weights``."""
+        """Return the names of the files of weights that it reads from ``Job.weights``."""
         return ()
 
     @classmethod
@@ -72,20 +74,17 @@ class Contender(Part):
         raise NotImplementedError(f"{cls.__name__} reads {path.name} and cannot write it")
 
     def load(self) -> dict[str, Any]:
-        """Load the model -> facts for the result: ``engine``, ``version``, ``step_bytes``."""
+        """Make ready to run -> facts worth keeping: ``engine``, ``version``, ``step_bytes``."""
         raise NotImplementedError
 
     def prepare(self, case: str) -> dict[str, Any]:
-        """Prepare one case, untimed -> facts of it: ``state_bytes``, ``resident_bytes``."""
+        """Make one case ready -> facts of it: ``state_bytes``, ``resident_bytes``."""
         return {}
 
     def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Compute flat tensors, by name, on which every contender of a suite must agree.
-
-        ``what`` is the suite's section ``check``. Raises ``NotImplementedError`` without any.
-        """
+        """Return tensors by name, flat, on which every contender of a suite must agree."""
         raise NotImplementedError
 
     def run(self, case: str, count: int) -> Times:
-        """Run one round: ``count`` repetitions of ``case``, each timed."""
+        """Time ``count`` repetitions of ``case``: one round."""
         raise NotImplementedError

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from wishbone.core.contract.errors import CapabilityError, UsageError
 
-ENGINES = ("auto", "eager", "compiled", "native", "graph")
-"""The fastest on this CPU that needs no ``torch.compile``; plain PyTorch; ``torch.compile``; a C++
-extension for the CPU; a CUDA graph."""
+ENGINES = ("auto", "eager", "native", "graph")
+"""The fastest that every machine like this one has; plain PyTorch; a C++ extension for the CPU; a
+CUDA graph."""
+
+RETIRED = {"compiled": "native"}
+"""Names that earlier versions took -> the engine that took their place."""
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 """Types in which a step reads its matrices; "float32" means as they are, int8 has a scale a row."""
 
 
 def parse_engine(text: str, where: str = "--engine") -> tuple[str, str]:
-    """Read "NAME" or "NAME:WEIGHTS" -> both. Raises ``UsageError`` for unknown names."""
+    """Read "NAME" or "NAME:WEIGHTS" -> both.
+
+    Raises ``UsageError`` for unknown names, ``CapabilityError`` for those of earlier versions.
+    """
     engine, _, weights = text.partition(":")
     weights = weights or "float32"
+    refuse_retired(engine, where)
     if engine not in ENGINES or weights not in WEIGHTS:
         raise UsageError(
             f"'{text}' is not an engine.",
@@ -24,6 +31,16 @@ def parse_engine(text: str, where: str = "--engine") -> tuple[str, str]:
             f"weights: {', '.join(WEIGHTS)}.",
         )
     return engine, weights
+
+
+def refuse_retired(engine: str, where: str) -> None:
+    """Raise ``CapabilityError`` for an engine of earlier versions, naming the one to use."""
+    if engine in RETIRED:
+        raise CapabilityError(
+            f"There is no engine '{engine}' any more: '{RETIRED[engine]}' took its place.",
+            where,
+            f"Use '{RETIRED[engine]}', which reads the same kinds of weights.",
+        )
 
 
 def eager_only(part: str, engine: str, weights: str) -> str:

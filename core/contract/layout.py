@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -103,6 +103,14 @@ class Layout(Part, ABC):
     def small_codes(cls) -> CodeSpace | None:
         """Return a codec to run the contract suite with; None leaves it to the suite."""
         return None
+
+    @classmethod
+    def spoken_forms(cls, config: Any) -> Sequence[Any]:
+        """Return configs of the forms that training holds side by side, ``config`` first.
+
+        The contract suite speaks each training sample in one of them. By default one form.
+        """
+        return (config,)
 
     @abstractmethod
     def train(self, sample: Sample, random: Random) -> Positions:

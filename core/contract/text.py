@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 from wishbone.core.contract.part import Part
 from wishbone.core.contract.sentences import speakable
@@ -41,6 +40,13 @@ class Tokenizer(Part, ABC):
         """Return the ids of words with their pronunciation; None where ids do not depend on it."""
         return None
 
+    def words(self, text: str) -> list[Word] | None:
+        """Return the words of ``text`` with their phonemes, for teachers and aligners.
+
+        None from a tokenizer that knows no pronunciations, whatever the text.
+        """
+        return None
+
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Return a readable form of ``ids`` for logs; not always the text they came from."""
@@ -66,12 +72,3 @@ class Tokenizer(Part, ABC):
         Begins with the characters that ``settled`` counted before.
         """
         return self.prepare(sentence)
-
-
-@runtime_checkable
-class FrontEnd(Protocol):
-    """A tokenizer that gives pronunciations, which a teacher speaks."""
-
-    def words(self, text: str) -> list[Word]:
-        """Return the words of ``text`` with their phonemes."""
-        ...

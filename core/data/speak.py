@@ -17,7 +17,6 @@ from wishbone.core.config.compose import Config
 from wishbone.core.config.schema import parse_slot
 from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
 from wishbone.core.contract.teacher import Spoken, Teacher, Word
-from wishbone.core.contract.text import FrontEnd
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.tokens import arrow, write_table
 from wishbone.core.registry.loader import blame
@@ -195,7 +194,7 @@ def _parts(teacher: str, tokenizer: str, overrides: tuple[str, ...]) -> tuple[An
     fields = dict(OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides))))
     config = Config({"teacher": {"name": teacher, **fields}, "tokenizer": {"name": tokenizer}})
     front_end = parse_slot(config, "tokenizer").build()
-    if not isinstance(front_end, FrontEnd):
+    if front_end.words("") is None:
         raise ConfigError(
             f"The tokenizer '{tokenizer}' cannot say how words are spoken (it has no 'words').",
             "the front end of a teacher",

@@ -31,11 +31,11 @@ def splits(cls: Any, config: Any, module: str | None) -> str:
             (LENGTH, [17, 1, 16, 3]),
             (150, [61, 70, 19]),
         ):
-            x = case.x(length=length)
-            expected, after = case.model(x, start)
+            x = case.x(length=length)  # [B, T, D]
+            expected, after = case.model(x, start)  # [B, T, D]
             state, parts = start, []
             for piece in x.split(pieces, dim=1):
-                y, state = case.model(piece, state)
+                y, state = case.model(piece, state)  # [B, piece, D]
                 parts.append(y)
             what = f"{length} positions as {len(pieces)} calls"
             what += "" if start is None else " from a warm state"
@@ -49,12 +49,12 @@ def causality(cls: Any, config: Any, module: str | None) -> str:
     """Changing x at t leaves every output before t as it was, to the last bit."""
     case = Case(cls, config)
     for start in (None, case.warm()):
-        before, _ = case.model(case.x(), start)
+        before, _ = case.model(case.x(), start)  # [B, T, D]
         for t in (1, 16, LENGTH - 1):
-            x = case.x()
+            x = case.x()  # [B, T, D]
             x[:, t:] = 3 * case.x(seed=2)[:, t:] + 1
-            after, _ = case.model(x, start)
-            changed = (after[:, :t] != before[:, :t]).any(2).any(0).nonzero()
+            after, _ = case.model(x, start)  # [B, T, D]
+            changed = (after[:, :t] != before[:, :t]).any(2).any(0).nonzero()  # [positions, 1]
             require(
                 not len(changed), f"changing position {t} changed the output of {changed[:3, 0]}"
             )
@@ -65,7 +65,7 @@ def causality(cls: Any, config: Any, module: str | None) -> str:
 
 
 def _masks(side: str) -> Tensor:
-    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
+    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)  # [B, T]
     generator = torch.Generator().manual_seed(3)
     for b, count in enumerate(LENGTHS):
         if side == "right":
@@ -85,17 +85,17 @@ def _masked(side: str) -> Any:
             raise Skipped("caps.varlen is false")
         worst, mask, more = 0.0, _masks(side), case.x(length=4, seed=5)
         for start in (None, case.warm()):
-            x = case.x().masked_fill(~mask[..., None], 7.0)
-            y, after = case.model(x, start, mask=mask)
-            then, _ = case.model(more, after)
+            x = case.x().masked_fill(~mask[..., None], 7.0)  # [B, T, D]
+            y, after = case.model(x, start, mask=mask)  # [B, T, D]
+            then, _ = case.model(more, after)  # [B, 4, D]
             for b in range(BATCH):
                 what = f"{side} padding, row of {LENGTHS[b]}"
                 state = None if start is None else row(start, b)
-                alone, state_alone = case.model(x[b : b + 1, mask[b]], state)
-                real = y[b : b + 1, mask[b]]
+                alone, state_alone = case.model(x[b : b + 1, mask[b]], state)  # [1, real, D]
+                real = y[b : b + 1, mask[b]]  # [1, real, D]
                 worst = max(worst, near(real, alone, case.tolerance, what))
                 worst = max(worst, same_state(row(after, b), state_alone, case.tolerance, what))
-                next_alone, _ = case.model(more[b : b + 1], state_alone)
+                next_alone, _ = case.model(more[b : b + 1], state_alone)  # [1, 4, D]
                 what += ", continued"
                 worst = max(worst, near(then[b : b + 1], next_alone, case.tolerance, what))
         return f"largest difference {worst:.1e}"
@@ -110,8 +110,8 @@ def masked_entirely(cls: Any, config: Any, module: str | None) -> str:
     if not cls.caps.varlen:
         raise Skipped("caps.varlen is false")
     start = case.warm()
-    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
-    y, after = case.model(case.x(), start, mask=mask)
+    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)  # [B, T]
+    y, after = case.model(case.x(), start, mask=mask)  # [B, T, D]
     require(bool(y.isfinite().all()), "outputs of masked positions are not finite")
     same_state(after, start, 0.0, "a call with nothing real")
     return "state unchanged"
@@ -121,17 +121,17 @@ def gradient(cls: Any, config: Any, module: str | None) -> str:
     """The gradient reaches x and the first state and agrees with finite differences."""
     case = Case(cls, config)
     step, tolerance = (1e-6, 1e-5) if case.tolerance < 1e-6 else (1e-2, 3e-2)
-    x = case.x(2, 19).requires_grad_()
+    x = case.x(2, 19).requires_grad_()  # [2, 19, D]
     with torch.no_grad():
         start = {name: t.clone() for name, t in case.warm(2).items()}
     names = [name for name, t in start.items() if t.is_floating_point() and t.numel()]
     leaves = {name: start[name].clone().requires_grad_() for name in names}
-    weights = case.x(2, 19, seed=9)
+    weights = case.x(2, 19, seed=9)  # [2, 19, D]
 
     def loss(x: Tensor, state: State) -> Tensor:
-        y, after = case.model(x, {**start, **state})
+        y, after = case.model(x, {**start, **state})  # [2, 19, D]
         sums = (t.double().square().mean() for t in after.values() if t.is_floating_point())
-        return (y * weights).sum().double() + sum(sums)
+        return (y * weights).sum().double() + sum(sums)  # []
 
     tensors = [x, *leaves.values()]
     slopes = torch.autograd.grad(loss(x, leaves), tensors, allow_unused=True)
@@ -143,7 +143,7 @@ def gradient(cls: Any, config: Any, module: str | None) -> str:
             raise Violation(f"no gradient reaches {name}")
         generator = torch.Generator().manual_seed(index)
         way = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-        way = (way / way.norm()).to(tensor)
+        way = (way / way.norm()).to(tensor)  # direction of length 1, shape of tensor
         sides = []
         for sign in (1, -1):
             with torch.no_grad():
@@ -234,17 +234,17 @@ def low_precision(cls: Any, config: Any, module: str | None) -> str:
     full = build(cls, config, torch.float32)
     half = copy.deepcopy(full).to(torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 64, full.width, generator=generator).bfloat16()
-    exact, _ = full(x.float())
-    y, after = half(x)
+    x = torch.randn(2, 64, full.width, generator=generator).bfloat16()  # [2, 64, D]
+    exact, _ = full(x.float())  # [2, 64, D]
+    y, after = half(x)  # [2, 64, D]
     steps, state = [], half.init_state(2)
     for position in x.split(1, dim=1):
-        out, state = half(position, state)
+        out, state = half(position, state)  # [2, 1, D]
         steps.append(out)
     require(y.dtype == torch.bfloat16, f"a bfloat16 model answers in {y.dtype}")
     worst = 0.0
     for what, output in (("one call", y), ("steps", torch.cat(steps, 1))):
-        error = (output.double() - exact.double()).norm() / exact.double().norm()
+        error = (output.double() - exact.double()).norm() / exact.double().norm()  # []
         # Rounding to 8 bits gives 0.2 % a step of the way; a few layers add up to a few percent.
         require(bool(error < 0.05), f"{what}: relative error {error:.3f} against float32")
         worst = max(worst, error.item())

@@ -26,23 +26,23 @@ def _build(cls: Any, config: Any) -> Any:
 def _codes(decoder: Decoder, frames: int = FRAMES, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape = (frames, decoder.codes.codebooks)
-    return torch.randint(0, decoder.codes.size, shape, generator=generator)
+    return torch.randint(0, decoder.codes.size, shape, generator=generator)  # [T, Q]
 
 
 def _speak(stream: DecoderStream, codes: Tensor, pieces: list[int]) -> Tensor:
-    parts = [stream.push(piece) for piece in codes.split(pieces)]
-    return torch.cat([*parts, stream.finish()])
+    parts = [stream.push(piece) for piece in codes.split(pieces)]  # [S of each piece]
+    return torch.cat([*parts, stream.finish()])  # [S]
 
 
 @torch.no_grad()
 def pieces(cls: Any, config: Any, module: str | None) -> str:
     """Codes pushed in pieces of any size give the samples they give when pushed at once."""
     decoder = _build(cls, config)
-    codes = _codes(decoder)
-    expected = _speak(decoder.start(seed=1), codes, [FRAMES])
+    codes = _codes(decoder)  # [T, Q]
+    expected = _speak(decoder.start(seed=1), codes, [FRAMES])  # [S]
     worst = 0.0
     for sizes in ([1] * FRAMES, [2, 9, 1, 11], [0, 20, 0, 3]):
-        samples = _speak(decoder.start(seed=1), codes, sizes)
+        samples = _speak(decoder.start(seed=1), codes, sizes)  # [S]
         worst = max(worst, near(samples, expected, TOLERANCE, f"pieces of {sizes[:4]} frames"))
     return f"largest difference {worst:.1e}"
 
@@ -54,10 +54,10 @@ def counts(cls: Any, config: Any, module: str | None) -> str:
     hop = decoder.sample_rate / decoder.codes.rate
     require(hop == int(hop), f"a code frame lasts {hop} samples, not a whole number")
     for frames in (1, 2, FRAMES):
-        codes = _codes(decoder, frames)
+        codes = _codes(decoder, frames)  # [T, Q]
         stream, count = decoder.start(seed=1), 0
         for t in range(frames):
-            part = stream.push(codes[t : t + 1])
+            part = stream.push(codes[t : t + 1])  # [S]
             require(part.ndim == 1, f"push returns {part.ndim} dimensions, not 1")
             count += len(part)
             final = max(0, t + 1 - decoder.lookahead) * hop
@@ -88,16 +88,16 @@ def streams(cls: Any, config: Any, module: str | None) -> str:
 def seeds(cls: Any, config: Any, module: str | None) -> str:
     """The same seed gives the same samples, whatever else drew random numbers before."""
     decoder = _build(cls, config)
-    codes = _codes(decoder)
-    first = _speak(decoder.start(seed=3), codes, [FRAMES])
+    codes = _codes(decoder)  # [T, Q]
+    first = _speak(decoder.start(seed=3), codes, [FRAMES])  # [S]
     with seeded(9):
         torch.rand(5)
         before = torch.get_rng_state()
-        second = _speak(decoder.start(seed=3), codes, [FRAMES])
+        second = _speak(decoder.start(seed=3), codes, [FRAMES])  # [S]
         untouched = bool((torch.get_rng_state() == before).all())
     near(second, first, 0.0, "the same seed twice")
     require(untouched, "the global random generator was used")
-    other = _speak(decoder.start(seed=3), _codes(decoder, seed=1), [FRAMES])
+    other = _speak(decoder.start(seed=3), _codes(decoder, seed=1), [FRAMES])  # [S]
     require(not torch.equal(first, other), "the samples do not depend on the codes")
     return "bit-equal"
 
@@ -106,7 +106,7 @@ def seeds(cls: Any, config: Any, module: str | None) -> str:
 def audible(cls: Any, config: Any, module: str | None) -> str:
     """Every code makes finite samples in -1..1."""
     decoder = _build(cls, config)
-    samples = _speak(decoder.start(seed=0), _codes(decoder, 60), [60])
+    samples = _speak(decoder.start(seed=0), _codes(decoder, 60), [60])  # [S]
     require(samples.is_floating_point(), f"samples are {samples.dtype}")
     require(bool(samples.isfinite().all()), "a sample is not finite")
     loudest = samples.abs().max().item()
@@ -119,7 +119,7 @@ def prompt_tensors(cls: Any, config: Any, module: str | None) -> str:
     """``hear`` gives the same tensors every time; a stream that starts with them makes samples."""
     decoder = _build(cls, config)
     samples = round(FRAMES * decoder.sample_rate / decoder.codes.rate)
-    audio = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
+    audio = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))  # [S]
     codes, before = _codes(decoder), (audio.clone(), _codes(decoder))
     prompt, again = decoder.hear(audio, codes), decoder.hear(audio, codes)
     unchanged = torch.equal(audio, before[0]) and torch.equal(codes, before[1])
@@ -134,7 +134,7 @@ def prompt_tensors(cls: Any, config: Any, module: str | None) -> str:
         require(count >= 0, f"wants() gives {count} code frames")
         parts.append(stream.push(codes[at : at + (count or 1)]))
         at += count or 1
-    speech = torch.cat([*parts, stream.finish()])
+    speech = torch.cat([*parts, stream.finish()])  # [S]
     require(bool(speech.isfinite().all()), "a sample after a prompt is not finite")
     return ", ".join(prompt) or "nothing"
 
@@ -146,7 +146,7 @@ def code_range(cls: Any, config: Any, module: str | None) -> str:
     space, generator = tokenizer.codes, torch.Generator().manual_seed(0)
     for seconds in (0.3, 1.0, 1.37):
         samples = int(seconds * tokenizer.sample_rate)
-        codes = tokenizer.encode(0.1 * torch.randn(samples, generator=generator))
+        codes = tokenizer.encode(0.1 * torch.randn(samples, generator=generator))  # [T, Q]
         require(codes.dtype == torch.int64, f"codes are {codes.dtype}, not int64")
         frames = seconds * space.rate
         fits = codes.ndim == 2 and codes.shape[1] == space.codebooks
@@ -164,12 +164,12 @@ def same_codes(cls: Any, config: Any, module: str | None) -> str:
     """The same audio gives the same codes, and silence is no special case."""
     tokenizer: SpeechTokenizer = _build(cls, config)
     generator = torch.Generator().manual_seed(0)
-    audio = 0.1 * torch.randn(tokenizer.sample_rate, generator=generator)
+    audio = 0.1 * torch.randn(tokenizer.sample_rate, generator=generator)  # [S]
     before = audio.clone()
-    first, second = tokenizer.encode(audio), tokenizer.encode(audio)
+    first, second = tokenizer.encode(audio), tokenizer.encode(audio)  # [T, Q] each
     require(torch.equal(first, second), "the same audio twice gives other codes")
     require(torch.equal(audio, before), "encode changes its input")
-    silent = tokenizer.encode(torch.zeros(tokenizer.sample_rate // 2))
+    silent = tokenizer.encode(torch.zeros(tokenizer.sample_rate // 2))  # [T, Q]
     require(bool((silent >= 0).all()), "silence gives a negative code")
     return f"{len(first)} frames"
 

@@ -21,8 +21,6 @@ from wishbone.core.testing.common import Check, Violation, require
 
 SPACE = TextSpace(vocabulary=40, word_ends=frozenset({38, 39}), specials={"<|endofprompt|>": 37})
 CODES = CodeSpace(size=27, rate=25.0, levels=(3, 3, 3))
-FORMS = {"form": ("unistream", "bistream")}
-"""Fields that choose how a request is spoken: training may hold every form side by side."""
 ACTIONS = 20_000
 """More than this for 30 ids of text is called endless; speech of them takes about 500."""
 SEEDS = 12
@@ -123,15 +121,13 @@ def consistent(cls: Any, config: Any, module: str | None) -> str:
 
 
 def _forms(cls: Any, config: Any) -> list[Layout]:
-    """Layouts that speak, this config's own first."""
+    """Build the layouts that may speak a training sample, that of ``config`` first."""
     layouts = [_build(cls, config)]
-    for name, values in FORMS.items():
-        for value in values:
-            if getattr(config, name, value) != value:
-                try:
-                    layouts.append(_build(cls, dataclasses.replace(config, **{name: value})))
-                except WishboneError:
-                    continue
+    for other in cls.spoken_forms(config)[1:]:
+        try:
+            layouts.append(_build(cls, other))
+        except WishboneError:  # the other fields of the config do not allow this form
+            continue
     return layouts
 
 

@@ -37,21 +37,21 @@ def _norm_add(x, branch, scale, eps, out, width, ADD: tl.constexpr, COLUMNS: tl.
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, COLUMNS)
     real = column < width
-    here = row * width + column
-    value = tl.load(x + here, real, 0.0).to(tl.float32)
+    offset = row * width + column
+    value = tl.load(x + offset, real, 0.0).to(tl.float32)
     if ADD:
-        value += tl.load(branch + here, real, 0.0).to(tl.float32)
-        tl.store(x + here, value.to(x.dtype.element_ty), real)
+        value += tl.load(branch + offset, real, 0.0).to(tl.float32)
+        tl.store(x + offset, value.to(x.dtype.element_ty), real)
     h = _rms(value[None, :], tl.load(scale + column, real, 0.0), width, eps)
-    tl.store(out + here, tl.reshape(h, (COLUMNS,)).to(out.dtype.element_ty), real)
+    tl.store(out + offset, tl.reshape(h, (COLUMNS,)).to(out.dtype.element_ty), real)
 
 
 @triton.jit
 def _product(h, weight, bias, row, width, outputs, BIAS: tl.constexpr):
     """h [P, C] times rows of weight [O, width] -> [P, ROWS]."""
     column = tl.arange(0, h.shape[1])
-    kept = (row < outputs)[:, None] & (column < width)[None, :]
-    matrix = tl.load(weight + row[:, None].to(tl.int64) * width + column[None, :], kept, 0.0)
+    valid = (row < outputs)[:, None] & (column < width)[None, :]
+    matrix = tl.load(weight + row[:, None].to(tl.int64) * width + column[None, :], valid, 0.0)
     out = tl.sum(matrix.to(tl.float32)[None, :, :] * h[:, None, :], 2)
     if BIAS:
         out += tl.load(bias + row, row < outputs, 0.0).to(tl.float32)[None, :]
@@ -77,9 +77,9 @@ def _norm_product(
         other = weight + outputs.to(tl.int64) * width
         result *= tl.sigmoid(result)
         result *= _product(h, other, bias + outputs, row, width, outputs, BIAS)
-    kept = (sequence < batch)[:, None] & (row < outputs)[None, :]
+    valid = (sequence < batch)[:, None] & (row < outputs)[None, :]
     place = sequence[:, None] * outputs + row[None, :]
-    tl.store(out + place, result.to(out.dtype.element_ty), kept)
+    tl.store(out + place, result.to(out.dtype.element_ty), valid)
 
 
 @triton.jit
@@ -137,11 +137,11 @@ def _attend(
     mixed = tl.zeros((SHARE, SIZE), tl.float32)
     for first in range(begin, end, BLOCK):
         slot = first + tl.arange(0, BLOCK)
-        here = cache + slot[:, None] * SIZE + one[None, :]
+        offset = cache + slot[:, None] * SIZE + one[None, :]
         old = (slot < place)[:, None]
         newest = (slot == place)[:, None]
-        keys = tl.where(newest, new_key, tl.load(key + here, old, 0.0))
-        values = tl.where(newest, new_value, tl.load(value + here, old, 0.0))
+        keys = tl.where(newest, new_key, tl.load(key + offset, old, 0.0))
+        values = tl.where(newest, new_value, tl.load(value + offset, old, 0.0))
         scores = dot(q, tl.trans(keys), PRECISION) * scale
         scores = tl.where((slot <= place)[None, :], scores, float("-inf"))
         higher = tl.maximum(most, tl.max(scores, 1))
@@ -230,14 +230,14 @@ def attend(
     value: Tensor,
     length: Tensor,
     angles: tuple[Tensor, Tensor],
-    seen: int,
+    limit: int,
     dtype: torch.dtype,
 ) -> Tensor:
     """As ``step.attend``, for heads of 16, 32, 64 or 128."""
     batch, groups, room, size = key.shape
     share = qkv.shape[1] // size // groups - 2
     padded = max(16, triton.next_power_of_2(share))
-    pieces = triton.cdiv(seen, SPLIT)
+    pieces = triton.cdiv(limit, SPLIT)
     part = qkv.new_empty(batch * groups, pieces, padded, size, dtype=torch.float32)
     peak, total = part.new_empty(2, batch * groups, pieces, padded)
     out = torch.empty(batch, groups * share * size, dtype=dtype, device=qkv.device)

@@ -21,7 +21,7 @@ SIZES = (16, 32, 64, 128, 256)
 
 
 def fused(x: Tensor, size: int = 16) -> bool:
-    """Whether the kernels work on x, with ``size`` numbers per head."""
+    """True where the kernels work on x, with ``size`` numbers per head."""
     return x.is_cuda and x.dtype != torch.float64 and size in SIZES and not triton_missing()
 
 
@@ -82,5 +82,5 @@ def squared_relu(x: Tensor) -> Tensor:
 
 
 def available() -> dict[str, str]:
-    """Form -> why it cannot run on this machine; an empty string where it can."""
+    """Return form -> why it cannot run on this machine; an empty string where it can."""
     return {"reference": "", "triton": triton_missing()}

@@ -104,14 +104,14 @@ def prepare(
     heads: int, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """``prepare_reference``."""
-    made = _fake_prepare(k, low_w, low_a, w0, a0, k_k, k_a, heads, dtype)
+    outputs = _fake_prepare(k, low_w, low_a, w0, a0, k_k, k_a, heads, dtype)
     total, size = k.shape[0] * k.shape[1], k.shape[2] // heads
     inputs = [x.contiguous() for x in (k, low_w, low_a, w0, a0, k_k, k_a)]
     with torch.cuda.device_of(k):
         prepare_kernel[triton.cdiv(total, ROWS), heads](
-            *inputs, *made, total, heads, DECAY, N=size, ROWS=ROWS
+            *inputs, *outputs, total, heads, DECAY, N=size, ROWS=ROWS
         )
-    return made
+    return outputs
 
 
 @prepare.register_fake

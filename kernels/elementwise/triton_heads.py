@@ -1,4 +1,4 @@
-"""What comes between the projections and WKV-7, and after it, as Triton kernels.
+"""The formulas between the projections and WKV-7, and after it, as Triton kernels.
 
 A tile is [ROWS, N]: some positions of one head, so that norms over a head stay inside. Backward
 kernels walk ``blocks`` tiles and add up what concerns the vectors; ``dvectors`` takes each group's

@@ -9,7 +9,7 @@ from wishbone.kernels.linear.build import (
     state,
 )
 from wishbone.kernels.linear.native import SOURCE, Native, Pack, threads
-from wishbone.kernels.linear.product import KINDS, dequantized, multiply_sum, narrowed, reference
+from wishbone.kernels.linear.product import KINDS, dequantized, narrowed, reference
 
 __all__ = [
     "KINDS",
@@ -20,7 +20,6 @@ __all__ = [
     "compiler_missing",
     "dequantized",
     "forget_failures",
-    "multiply_sum",
     "narrowed",
     "reference",
     "threads",
@@ -28,5 +27,5 @@ __all__ = [
 
 
 def available() -> dict[str, str]:
-    """Form -> why it cannot run on this machine; an empty string where it can."""
-    return {"reference": "", "compiled": compiler_missing(), "native": state("linear", SOURCE)}
+    """Return form -> why it cannot run on this machine; an empty string where it can."""
+    return {"reference": "", "native": state("linear", SOURCE)}

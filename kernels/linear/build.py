@@ -30,9 +30,9 @@ FLAGS = (
     "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-shared", "-fPIC",
 )  # fmt: skip
 TRIES = (("-march=native", "-fopenmp"), ("-mcpu=native",), ("-march=native",), ())
-"""What is added, the best first: Apple's compiler has no OpenMP, some have no ``native``."""
+"""Flags that are added, the best first: Apple's compiler has no OpenMP, some have no ``native``."""
 SECONDS = 120
-"""How long a compiler may take; it needs two or three."""
+"""Seconds that a compiler may take; it needs two or three."""
 USUAL = 10
 """Seconds that all libraries of a model take together on a machine with other work to do."""
 TRIAL = """
@@ -60,16 +60,16 @@ class NativeMissing(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: ``WISHBONE_CACHE``, else the user's cache folder."""
-    own = os.environ.get("WISHBONE_CACHE")
-    if own:
-        return Path(own) / "native"
+    """Return the folder of built libraries: ``WISHBONE_CACHE``, else the user's cache folder."""
+    override = os.environ.get("WISHBONE_CACHE")
+    if override:
+        return Path(override) / "native"
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "wishbone" / "native"
 
 
 def library(name: str, source: Path, *, build: bool) -> ctypes.CDLL:
-    """The library made from ``source``; compiled now if it never was and ``build`` allows it.
+    """Return the library of ``source``; compiled now if it never was and ``build`` allows it.
 
     Raises ``NativeMissing`` where it is not built, cannot be built or cannot be trusted. A build
     that failed is not tried again by the same compiler until ``forget_failures``.
@@ -85,7 +85,7 @@ def library(name: str, source: Path, *, build: bool) -> ctypes.CDLL:
 
 
 def library_path(name: str, source: Path) -> Path:
-    """Where the library of ``source`` is or will be."""
+    """Return the path at which the library of ``source`` is or will be."""
     digest = hashlib.sha256(repr((FLAGS, TRIES, _processor())).encode())
     for path in (source, *sorted(HERE.glob("*.h"))):
         digest.update(path.read_bytes())
@@ -93,19 +93,19 @@ def library_path(name: str, source: Path) -> Path:
 
 
 def state(name: str, source: Path) -> str:
-    """Why ``library`` would not answer without building; empty when it would."""
+    """Return why ``library`` would have to build or would fail; empty where it is built."""
     if library_path(name, source).exists():
         return ""
     return obstacle(name, source) or f"not built yet; the first use builds it, about {USUAL} s"
 
 
 def obstacle(name: str, source: Path) -> str:
-    """Why a library that is not built cannot be built either; empty where it can."""
+    """Return why a library that is not built cannot be built either; empty where it can."""
     return failure(name, source) or compiler_missing()
 
 
 def failure(name: str, source: Path) -> str:
-    """Why this compiler failed on ``source`` before, on this machine; empty if it never did."""
+    """Return why this compiler failed on ``source`` before, here; empty if it never did."""
     try:
         record = json.loads(_failure_path(library_path(name, source)).read_text(encoding="utf-8"))
         return str(record["reason"]) if record["compiler"] == _compiler_identity() else ""
@@ -120,26 +120,26 @@ def forget_failures() -> None:
 
 
 def compiler_missing() -> str:
-    """Why nothing can be compiled here; empty where it can."""
+    """Return why nothing can be compiled here; empty where there is a compiler."""
     return "" if compiler() else "no C++ compiler found (looked for CXX, c++, g++, clang++)"
 
 
 def compiler() -> str | None:
-    """A C++ compiler, or None."""
+    """Return the path of a C++ compiler, or None."""
     chosen = os.environ.get("CXX")
     return next(filter(None, map(shutil.which, filter(None, (chosen, *COMPILERS)))), None)
 
 
 @cache
 def _processor() -> str:
-    """What ``native`` means here: two machines with the same answer run the same instructions."""
+    """Name the processor; two machines of the same name run the same ``native`` instructions."""
     words = [platform.machine(), sys.platform]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return repr((*words, platform.processor()))
-    wanted = ("flags", "Features", "model name", "CPU part")
-    return repr((*words, *(next((x for x in lines if x.startswith(w)), "") for w in wanted)))
+    fields = ("flags", "Features", "model name", "CPU part")
+    return repr((*words, *(next((x for x in lines if x.startswith(w)), "") for w in fields)))
 
 
 def _failure_path(target: Path) -> Path:
@@ -147,7 +147,7 @@ def _failure_path(target: Path) -> Path:
 
 
 def _compiler_identity() -> str:
-    """Changes with another compiler, or another version of it in the same place."""
+    """Return a string that changes with the compiler and with its version in the same place."""
     program = compiler()
     if program is None:
         return ""
@@ -201,7 +201,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @cache
 def _announce() -> None:
-    """Say once in a process that it will take a while."""
+    """Print once in a process that building takes a while."""
     print(f"building the C++ decoding steps, once, about {USUAL} s", file=sys.stderr, flush=True)
 
 
@@ -217,20 +217,20 @@ def _try_out(path: Path) -> None:
         raise NativeMissing(f"what was built does not run here: {reason}")
 
 
-def _run(program: str, source: Path, made: Path) -> None:
-    said = ""
+def _run(program: str, source: Path, target: Path) -> None:
+    reason = ""
     for extra in TRIES:
         command: Sequence[str] = (
-            program, *FLAGS, *extra, f"-I{HERE}", str(source), "-o", str(made),
+            program, *FLAGS, *extra, f"-I{HERE}", str(source), "-o", str(target),
         )  # fmt: skip
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired as error:
             raise NativeMissing(f"{program} took more than {SECONDS} s") from error
-        if done.returncode == 0:
+        if result.returncode == 0:
             return
-        said = said or (done.stderr.strip().splitlines() or ["no reason given"])[0]
-    raise NativeMissing(f"{program} failed: {said}")
+        reason = reason or (result.stderr.strip().splitlines() or ["no reason given"])[0]
+    raise NativeMissing(f"{program} failed: {reason}")
 
 
 def _load(target: Path) -> ctypes.CDLL:

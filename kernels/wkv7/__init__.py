@@ -25,7 +25,7 @@ def wkv7(
     mask: Tensor | None = None,
     offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The fastest form for these shapes; arguments and results as in ``wkv7_reference``.
+    """Compute WKV-7 by the fastest form for these shapes, as ``wkv7_reference`` describes it.
 
     With ``offsets`` [S + 1] the batch is one row of S sequences, one after another, from
     offsets[i] up to offsets[i + 1]; state is then [S, H, V, K], and there is no mask.
@@ -45,7 +45,7 @@ def wkv7(
 
 @cache
 def triton_missing() -> str:
-    """Why the Triton kernels cannot run on this machine; empty where they can."""
+    """Return why the Triton kernels cannot run on this machine; empty where they can."""
     if not torch.cuda.is_available():
         return "no CUDA device"
     try:
@@ -60,5 +60,5 @@ triton_missing._dynamo_marked_constant = True
 
 
 def available() -> dict[str, str]:
-    """Form -> why it cannot run on this machine; an empty string where it can."""
+    """Return form -> why it cannot run on this machine; an empty string where it can."""
     return {"reference": "", "chunked": "", "triton": triton_missing()}

@@ -1,6 +1,7 @@
 """WKV-7 in chunks: everything inside a chunk is matrix products, only the state is sequential.
 
-The mathematics, with the same symbols, is in README.md beside this file.
+The mathematics, with the same symbols, is in README.md beside this file. Checked against
+``wkv7_reference``, outputs and every gradient, by ``tests/kernels/test_wkv7.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wishbone.kernels.wkv7.reference import compute_dtype
-from wishbone.kernels.wkv7.rows import Kept, Rows, scan, scan_backward
+from wishbone.kernels.wkv7.rows import Residuals, Rows, scan, scan_backward
 
 CHUNK = 32
 """Positions per chunk; the fastest on a CPU for heads of 64 (``measure``)."""
@@ -35,7 +36,7 @@ def wkv7_chunked(
     mask: Tensor | None = None,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor]:
-    """The same function as ``wkv7_reference``, with its own backward pass.
+    """Compute the same function as ``wkv7_reference``, with its own backward pass.
 
     Shapes as there. ``chunk`` is 4, 8, 16, 32 or 64. Needs ``-0.7 <= g <= 0``, which RWKV-7's
     decay always satisfies: a chunk divides by the decay of all its positions together.
@@ -46,14 +47,14 @@ def wkv7_chunked(
     batch, length, heads, keys = k.shape
     chunk = shorter(chunk, length)
     if mask is not None:
-        hole = ~mask[:, :, None, None]
-        g, k, b = (x.masked_fill(hole, 0) for x in (g, k, b))
+        hole = ~mask[:, :, None, None]  # [B, T, 1, 1]
+        g, k, b = (x.masked_fill(hole, 0) for x in (g, k, b))  # [B, T, H, K] each
     if state is None:
         kind = compute_dtype(r, g, k, v, a, b)
         state = torch.zeros(batch, heads, v.shape[-1], keys, dtype=kind, device=k.device)
     if not length:
         return torch.zeros_like(v), state
-    y, after = _Chunked.apply(r, g, k, v, a, b, state, chunk)
+    y, after = _Chunked.apply(r, g, k, v, a, b, state, chunk)  # [B, T, H, V], [B, H, V, K]
     return y, after
 
 
@@ -63,15 +64,15 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, r, g, k, v, a, b, state: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
         kind = compute_dtype(r, g, k, v, a, b, state)
-        y = torch.empty(v.shape, dtype=r.dtype, device=v.device)
-        after = torch.empty(state.shape, dtype=kind, device=state.device)
+        y = torch.empty(v.shape, dtype=r.dtype, device=v.device)  # [B, T, H, V]
+        after = torch.empty(state.shape, dtype=kind, device=state.device)  # [B, H, V, K]
         saved: list[Tensor] = []
         for part in slices(k):
             inputs = [x[part] for x in (r, g, k, v, a, b)]
             rows = Rows(len(inputs[0]), k.shape[1], k.shape[2], chunk)
             with torch.autocast(k.device.type, enabled=False):
-                kept = _forward(rows, inputs, state[part].to(kind), y[part], after[part])
-            saved += kept.tensors() if any(ctx.needs_input_grad) else []
+                residuals = _forward(rows, inputs, state[part].to(kind), y[part], after[part])
+            saved += residuals.tensors() if any(ctx.needs_input_grad) else []
         ctx.save_for_backward(*saved)
         ctx.chunk = chunk
         ctx.shapes = [x.shape for x in (r, g, k, v, a, b, state)]
@@ -88,54 +89,59 @@ class _Chunked(torch.autograd.Function):
         parts = slices(grads[2])
         # Checkpointing hands the tensors out once.
         saved = ctx.saved_tensors
-        each = len(saved) // len(parts)
+        per_slice = len(saved) // len(parts)
         for index, part in enumerate(parts):
-            kept = Kept(*saved[index * each : (index + 1) * each])
+            residuals = Residuals(*saved[index * per_slice : (index + 1) * per_slice])
             rows = Rows(len(dy[part]), dy.shape[1], dy.shape[2], ctx.chunk)
             with torch.autocast(dy.device.type, enabled=False):
-                _backward(rows, kept, dy[part], dafter[part], [x[part] for x in grads])
+                _backward(rows, residuals, dy[part], dafter[part], [x[part] for x in grads])
         return (*grads, None)
 
 
 def shorter(chunk: int, length: int) -> int:
-    """A chunk no longer than ``length`` positions fill."""
+    """Return a chunk no longer than ``length`` positions fill."""
     while chunk > 4 and chunk // 2 >= length:
         chunk //= 2
     return chunk
 
 
 def slices(x: Tensor) -> list[slice]:
-    """Parts of the batch of x [B, ...] with about ``SLICE`` numbers each; one part on a GPU."""
+    """Cut the batch of x [B, ...] into parts of about ``SLICE`` numbers; one part on a GPU."""
     step = len(x) if x.is_cuda else max(1, SLICE // max(1, x[0].numel()))
     return [slice(start, start + step) for start in range(0, len(x), step)]
 
 
-def _forward(rows: Rows, inputs: list[Tensor], state: Tensor, y: Tensor, after: Tensor) -> Kept:
-    """One slice of the batch: writes y and the final state."""
-    r, g, k, v, a, b = inputs
+def _forward(
+    rows: Rows, inputs: list[Tensor], state: Tensor, y: Tensor, after: Tensor
+) -> Residuals:
+    """Compute one slice of the batch: writes y [B, T, H, V] and the final state [B, H, V, K]."""
+    r, g, k, v, a, b = inputs  # [B, T, H, K] each, v [B, T, H, V]
     size, keys = rows.chunk, k.shape[-1]
-    g_rows = rows.new(after, 1, keys)
-    reads, writes = rows.new(after, 2, keys), rows.new(after, 2, keys)
-    carried = rows.new(after, 2, v.shape[-1])
+    g_rows = rows.new(after, 1, keys)  # [n, L, K]
+    reads, writes = rows.new(after, 2, keys), rows.new(after, 2, keys)  # [n, 2 L, K] each
+    carried = rows.new(after, 2, v.shape[-1])  # [n, 2 L, V]
     rows.split(g, g_rows)
     rows.split(a, reads[:, :size])
     rows.split(r, reads[:, size:])
     rows.split(k, writes[:, :size])
     rows.split(b, writes[:, size:])
     rows.split(v, carried[:, :size])
-    out, kept = scan(rows, g_rows, reads, writes, carried, state.mT.flatten(0, 1).contiguous())
+    start = state.mT.flatten(0, 1).contiguous()  # [B H, K, V]
+    out, residuals = scan(rows, g_rows, reads, writes, carried, start)  # [n, L, V]
     rows.join(out, y)
-    after.copy_(kept.after.mT.unflatten(0, (rows.batch, rows.heads)))
-    return kept
+    after.copy_(residuals.after.mT.unflatten(0, (rows.batch, rows.heads)))
+    return residuals
 
 
-def _backward(rows: Rows, kept: Kept, dy: Tensor, dafter: Tensor, grads: list[Tensor]) -> None:
-    """One slice of the batch: writes the gradients of r, g, k, v, a, b and the state."""
+def _backward(
+    rows: Rows, residuals: Residuals, dy: Tensor, dafter: Tensor, grads: list[Tensor]
+) -> None:
+    """Compute one slice of the batch: writes the gradients of r, g, k, v, a, b and the state."""
     size = rows.chunk
-    dread = rows.new(kept.decay, 2, dy.shape[-1])
+    dread = rows.new(residuals.decay, 2, dy.shape[-1])  # [n, 2 L, V]
     rows.split(dy, dread[:, size:])
-    after = dafter.mT.flatten(0, 1).to(kept.decay.dtype)
-    grad = scan_backward(rows, kept, dread, after.contiguous())
+    after = dafter.mT.flatten(0, 1).to(residuals.decay.dtype)  # [B H, K, V]
+    grad = scan_backward(rows, residuals, dread, after.contiguous())
     dr, dg, dk, dv, da, db, dstate = grads
     rows.join(grad.reads[:, size:], dr)
     rows.join(grad.g, dg)

@@ -52,8 +52,8 @@ def draw(batch: int, length: int, heads: int, size: int) -> list[Tensor]:
     shape = (batch, length, heads, size)
     r, g, k, v, direction, rate = (torch.randn(shape, generator=random) for _ in range(6))
     direction = F.normalize(direction, dim=-1)
-    made = [r, -0.6065 * torch.sigmoid(g), k, v, -direction, direction * torch.sigmoid(rate)]
-    return [x.requires_grad_() for x in made]
+    tensors = [r, -0.6065 * torch.sigmoid(g), k, v, -direction, direction * torch.sigmoid(rate)]
+    return [x.requires_grad_() for x in tensors]
 
 
 def measure(inputs: list[Tensor], backward: bool, turns: int) -> list[float]:

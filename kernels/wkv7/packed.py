@@ -21,8 +21,8 @@ def packed(
     bounds = offsets.tolist()
     outputs, states = [], []
     for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
-        given = None if state is None else state[number : number + 1]
-        y, after = form(*(x[:, begin:end] for x in inputs), given)
+        before = None if state is None else state[number : number + 1]
+        y, after = form(*(x[:, begin:end] for x in inputs), before)
         outputs.append(y)
         states.append(after)
     return torch.cat(outputs, 1), torch.cat(states)

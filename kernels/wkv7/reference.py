@@ -30,25 +30,25 @@ def wkv7_reference(
     """
     kind = compute_dtype(r, g, k, v, a, b)
     out_dtype = r.dtype
-    r, g, k, v, a, b = (x.to(kind) for x in (r, g, k, v, a, b))
+    r, g, k, v, a, b = (x.to(kind) for x in (r, g, k, v, a, b))  # [B, T, H, K], v [B, T, H, V]
     batch, length, heads, keys = k.shape
     if state is None:
-        state = k.new_zeros(batch, heads, v.shape[-1], keys)
-    state = state.to(kind)
+        state = k.new_zeros(batch, heads, v.shape[-1], keys)  # [B, H, V, K]
+    state = state.to(kind)  # [B, H, V, K]
     outputs = []
     for t in range(length):
         removed = (state @ a[:, t, :, :, None]) * b[:, t, :, None, :]  # [B, H, V, K]
         written = v[:, t, :, :, None] * k[:, t, :, None, :]  # [B, H, V, K]
-        after = state * g[:, t, :, None, :].exp() + removed + written
+        after = state * g[:, t, :, None, :].exp() + removed + written  # [B, H, V, K]
         if mask is not None:
-            after = torch.where(mask[:, t, None, None, None], after, state)
+            after = torch.where(mask[:, t, None, None, None], after, state)  # [B, H, V, K]
         state = after
-        outputs.append((state @ r[:, t, :, :, None]).squeeze(-1))
-    y = torch.stack(outputs, 1) if outputs else torch.zeros_like(v)
+        outputs.append((state @ r[:, t, :, :, None]).squeeze(-1))  # [B, H, V]
+    y = torch.stack(outputs, 1) if outputs else torch.zeros_like(v)  # [B, T, H, V]
     return y.to(out_dtype), state
 
 
 def compute_dtype(*inputs: Tensor) -> torch.dtype:
-    """float64 if any input is, else float32: the state must not be rounded to half precision."""
+    """Return float64 if any input is, else float32: half precision would ruin the state."""
     double = any(x.dtype == torch.float64 for x in inputs)
     return torch.float64 if double else torch.float32

@@ -27,7 +27,7 @@ OPERANDS = ("bf16", "tf32", "tf32x3", "ieee")
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the kernels run for one head size; ``tests/gpu/test_gpu_wkv7.py`` measures others."""
+    """The launch settings for one head size; ``tests/gpu/test_gpu_wkv7.py`` measures others."""
 
     forward_warps: int
     backward_warps: int
@@ -83,7 +83,7 @@ def wkv7_triton(
     operands: str = "",
     segment: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """The same function as ``wkv7_reference``, K = V one of ``SIZES``, ``-0.7 <= g <= 0``.
+    """Compute the same function as ``wkv7_reference``, K = V one of ``SIZES``, ``-0.7 <= g <= 0``.
 
     Shapes as there; with ``offsets`` [S + 1] the batch is one row of S sequences after another and
     state is [S, H, V, K]. ``operands`` is one of ``OPERANDS``; by default bf16 where an input is
@@ -106,7 +106,7 @@ def wkv7_triton(
 
 
 def unfit(r: Tensor, g: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> str:
-    """Why the kernels cannot work on these; empty where they can."""
+    """Return why the kernels cannot work on these tensors; empty where they can."""
     if k.shape != v.shape:
         return f"keys {tuple(k.shape)} and values {tuple(v.shape)}: the sizes must be equal"
     if k.shape[-1] not in SIZES:
@@ -119,7 +119,7 @@ def unfit(r: Tensor, g: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> s
 
 
 def why_not() -> str:
-    """Why the kernels cannot run on this machine; empty where they can."""
+    """Return why the kernels cannot run on this machine; empty where they can."""
     if not torch.cuda.is_available():
         return "no CUDA device"
     major, minor = torch.cuda.get_device_capability()
@@ -190,7 +190,7 @@ class _Plan:
         }
 
     def shares(self, grads: list[Tensor]) -> list[Tensor]:
-        """Where the backward kernel writes: every program of a head its share, except of v."""
+        """Allocate what the backward kernel writes: a share for each program of a head, v whole."""
         programs = self.size // self.values
         if programs == 1:
             return grads
@@ -223,7 +223,7 @@ class _Plan:
 
 
 def _tuning(device: torch.device, size: int, operands: str) -> Tuning:
-    """What suits this device."""
+    """Return the launch settings that suit this device."""
     kind = size, operands == "bf16"
     if device.type == "cuda" and kind in SMALLER:
         shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin

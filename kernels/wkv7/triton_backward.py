@@ -40,9 +40,9 @@ def backward_kernel(
     stop = tl.minimum(first + segment, end)
     chunks = tl.cdiv(tl.maximum(stop - first, 0), L).to(tl.int32)
     columns = tl.arange(0, N)
-    own = tl.program_id(1) % (N // V) * V + tl.arange(0, V)
-    block = columns[:, None] * N + own[None, :]
-    turned = columns[:, None] + own[None, :] * N
+    value_columns = tl.program_id(1) % (N // V) * V + tl.arange(0, V)
+    block = columns[:, None] * N + value_columns[None, :]
+    turned = columns[:, None] + value_columns[None, :] * N
     shares = tl.program_id(1).to(tl.int64) % (N // V) * share
     matrix = N * N
     slot = begin // L + number + part * (segment // L)
@@ -52,7 +52,7 @@ def backward_kernel(
         if part == 0:
             chunks = 0
         if which == 1:
-            dnow = tl.where(columns[:, None] == own[None, :], 1.0, 0.0)
+            dnow = tl.where(columns[:, None] == value_columns[None, :], 1.0, 0.0)
     elif END:
         dnow = tl.load(dend + (lane * heads + head).to(tl.int64) * matrix + turned)
         dnow = dnow.to(tl.float32)
@@ -61,23 +61,23 @@ def backward_kernel(
         chunk = chunks - 1 - step
         rows = first + chunk * L + tl.arange(0, L)
         places = (rows[:, None] * heads + head) * N + columns[None, :]
-        own_places = (rows[:, None] * heads + head) * N + own[None, :]
+        value_places = (rows[:, None] * heads + head) * N + value_columns[None, :]
         real = rows < stop
         if MASKED:
-            kept = real & (tl.load(mask + rows, mask=real, other=0) != 0)
+            valid = real & (tl.load(mask + rows, mask=real, other=0) != 0)
         else:
-            kept = real
+            valid = real
 
-        decay = load_rows(g, places, kept)
+        decay = load_rows(g, places, valid)
         total = tl.cumsum(decay, 0)
         last = tl.exp(tl.sum(decay, 0))
         grown = tl.exp(-total)
         shrunk = tl.exp(total - decay)
-        a_read = operand(load_rows(a, places, kept) * shrunk, PRECISION)
+        a_read = operand(load_rows(a, places, valid) * shrunk, PRECISION)
         r_read = operand(load_rows(r, places, real) * tl.exp(total), PRECISION)
-        b_write = operand(load_rows(b, places, kept) * grown, PRECISION)
+        b_write = operand(load_rows(b, places, valid) * grown, PRECISION)
         if DY:
-            dout = load_rows(dy, own_places, real)
+            dout = load_rows(dy, value_places, real)
             if MAP:
                 dout = tl.where(which == 0, dout, 0.0)
         else:
@@ -92,28 +92,28 @@ def backward_kernel(
         # The state and what each position found in it: dZ is the gradient of a H + A_ak V.
         scaled = dnow * last[:, None]
         dscaled = operand(scaled, PRECISION)
-        dfound = dot(tl.trans(r_b), dout, PRECISION) + dot(b_write, dscaled, PRECISION)
-        dz = operand(dot(tl.trans(solve), dfound, PRECISION), PRECISION)
+        du = dot(tl.trans(r_b), dout, PRECISION) + dot(b_write, dscaled, PRECISION)
+        dz = operand(dot(tl.trans(solve), du, PRECISION), PRECISION)
         dnow = scaled + dot(tl.trans(r_read), dout, PRECISION)
         dnow += dot(tl.trans(a_read), dz, PRECISION)
 
         if not MAP:
             at = ((slot + chunk) * heads + head).to(tl.int64) * matrix
             state = operand(tl.load(before + at + block), PRECISION)
-            values = operand(load_rows(v, own_places, kept), PRECISION)
-            k_write = operand(load_rows(k, places, kept) * grown, PRECISION)
+            values = operand(load_rows(v, value_places, valid), PRECISION)
+            k_write = operand(load_rows(k, places, valid) * grown, PRECISION)
             k_turned = tl.trans(k_write)
             a_k = operand(lower(dot(a_read, k_turned, PRECISION), L, False), PRECISION)
             r_k = operand(lower(dot(r_read, k_turned, PRECISION), L, True), PRECISION)
-            found = dot(a_read, state, PRECISION) + dot(a_k, values, PRECISION)
-            found = operand(dot(solve, found, PRECISION), PRECISION)
+            u = dot(a_read, state, PRECISION) + dot(a_k, values, PRECISION)
+            u = operand(dot(solve, u, PRECISION), PRECISION)
 
             dvalues = dot(tl.trans(r_k), dout, PRECISION) + dot(k_write, dscaled, PRECISION)
             dvalues += dot(tl.trans(a_k), dz, PRECISION)
-            tl.store(dv + own_places, dvalues.to(dv.dtype.element_ty), mask=real[:, None])
+            tl.store(dv + value_places, dvalues.to(dv.dtype.element_ty), mask=real[:, None])
 
             v_turned = tl.trans(values)
-            u_turned = tl.trans(found)
+            u_turned = tl.trans(u)
             d_rk = operand(lower(dot(dout, v_turned, PRECISION), L, True), PRECISION)
             d_rb = operand(lower(dot(dout, u_turned, PRECISION), L, True), PRECISION)
             d_ak = operand(lower(dot(dz, v_turned, PRECISION), L, False), PRECISION)
@@ -122,18 +122,18 @@ def backward_kernel(
             # Rows that write. Their decay to the chunk's end also moves the last sum of g.
             e_turned = tl.trans(dscaled)
             d_k = dot(values, e_turned, PRECISION)
-            d_b = dot(found, e_turned, PRECISION)
+            d_b = dot(u, e_turned, PRECISION)
             dlast = tl.sum(scaled * state.to(tl.float32), 1)
             dlast += tl.sum(k_write.to(tl.float32) * d_k + b_write.to(tl.float32) * d_b, 0)
             d_k += dot(tl.trans(d_rk), r_read, PRECISION) + dot(tl.trans(d_ak), a_read, PRECISION)
             d_b += dot(tl.trans(d_rb), r_read, PRECISION) + dot(tl.trans(d_ab), a_read, PRECISION)
             # At a masked position k, b and g were zeros of ours, not the caller's.
-            d_k = tl.where(kept[:, None], d_k * grown, 0.0)
-            d_b = tl.where(kept[:, None], d_b * grown, 0.0)
+            d_k = tl.where(valid[:, None], d_k * grown, 0.0)
+            d_b = tl.where(valid[:, None], d_b * grown, 0.0)
             tl.store(dk + shares + places, d_k.to(dk.dtype.element_ty), mask=real[:, None])
             tl.store(db + shares + places, d_b.to(db.dtype.element_ty), mask=real[:, None])
             # Read once more rather than held: registers are what this kernel runs out of.
-            lost = load_rows(k, places, kept) * d_k + load_rows(b, places, kept) * d_b
+            lost = load_rows(k, places, valid) * d_k + load_rows(b, places, valid) * d_b
 
             # Rows that read.
             s_turned = tl.trans(state)
@@ -144,14 +144,14 @@ def backward_kernel(
             d_a = dot(dz, s_turned, PRECISION) + dot(d_ak, k_write, PRECISION)
             d_a += dot(d_ab, b_write, PRECISION)
             d_a *= shrunk
-            d_a = tl.where(kept[:, None], d_a, 0.0)
+            d_a = tl.where(valid[:, None], d_a, 0.0)
             tl.store(da + shares + places, d_a.to(da.dtype.element_ty), mask=real[:, None])
 
             # A factor exp(sum of g) hands its gradient to every g in the sum.
-            early = load_rows(a, places, kept) * d_a
+            early = load_rows(a, places, valid) * d_a
             sums = load_rows(r, places, real) * d_r - lost + early
             d_g = tl.cumsum(sums, 0, reverse=True) - early + dlast[None, :]
-            d_g = tl.where(kept[:, None], d_g, 0.0)
+            d_g = tl.where(valid[:, None], d_g, 0.0)
             tl.store(dg + shares + places, d_g.to(dg.dtype.element_ty), mask=real[:, None])
 
     if MAP:

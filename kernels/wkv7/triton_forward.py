@@ -40,9 +40,9 @@ def forward_kernel(
     stop = tl.minimum(first + segment, end)
     chunks = tl.cdiv(tl.maximum(stop - first, 0), L).to(tl.int32)
     columns = tl.arange(0, N)
-    own = tl.program_id(1) % (N // V) * V + tl.arange(0, V)
-    block = columns[:, None] * N + own[None, :]
-    turned = columns[:, None] + own[None, :] * N
+    value_columns = tl.program_id(1) % (N // V) * V + tl.arange(0, V)
+    block = columns[:, None] * N + value_columns[None, :]
+    turned = columns[:, None] + value_columns[None, :] * N
     matrix = N * N
     # Sequences begin at a chunk of their own: floor(begin / L) + number never overlaps.
     slot = begin // L + number + part * (segment // L)
@@ -53,30 +53,30 @@ def forward_kernel(
             # No segment follows that would want to know what this one does.
             chunks = 0
         if which == 1:
-            state = tl.where(columns[:, None] == own[None, :], 1.0, 0.0)
+            state = tl.where(columns[:, None] == value_columns[None, :], 1.0, 0.0)
     elif START:
         state = tl.load(start + (lane * heads + head).to(tl.int64) * matrix + turned)
 
     for chunk in range(chunks):
         rows = first + chunk * L + tl.arange(0, L)
         places = (rows[:, None] * heads + head) * N + columns[None, :]
-        own_places = (rows[:, None] * heads + head) * N + own[None, :]
+        value_places = (rows[:, None] * heads + head) * N + value_columns[None, :]
         real = rows < stop
         if MASKED:
-            kept = real & (tl.load(mask + rows, mask=real, other=0) != 0)
+            valid = real & (tl.load(mask + rows, mask=real, other=0) != 0)
         else:
-            kept = real
+            valid = real
         if KEEP:
             at = ((slot + chunk) * heads + head).to(tl.int64) * matrix
             tl.store(before + at + block, state.to(before.dtype.element_ty))
 
-        decay = load_rows(g, places, kept)
+        decay = load_rows(g, places, valid)
         total = tl.cumsum(decay, 0)
         grown = tl.exp(-total)
-        a_read = operand(load_rows(a, places, kept) * tl.exp(total - decay), PRECISION)
-        k_write = operand(load_rows(k, places, kept) * grown, PRECISION)
-        b_write = operand(load_rows(b, places, kept) * grown, PRECISION)
-        values = load_rows(v, own_places, kept)
+        a_read = operand(load_rows(a, places, valid) * tl.exp(total - decay), PRECISION)
+        k_write = operand(load_rows(k, places, valid) * grown, PRECISION)
+        b_write = operand(load_rows(b, places, valid) * grown, PRECISION)
+        values = load_rows(v, value_places, valid)
         if MAP:
             values = tl.where(which == 0, values, 0.0)
         values = operand(values, PRECISION)
@@ -86,24 +86,24 @@ def forward_kernel(
         b_turned = tl.trans(b_write)
         solve = inverse(lower(dot(a_read, b_turned, PRECISION), L, False), L, LEVELS, SOLVE)
         a_k = lower(dot(a_read, k_turned, PRECISION), L, False)
-        held = operand(state, PRECISION)
-        found = dot(a_read, held, PRECISION) + dot(a_k, values, PRECISION)
-        found = operand(dot(solve, found, PRECISION), PRECISION)
+        state_operand = operand(state, PRECISION)
+        u = dot(a_read, state_operand, PRECISION) + dot(a_k, values, PRECISION)
+        u = operand(dot(solve, u, PRECISION), PRECISION)
         if not MAP:
             r_read = operand(load_rows(r, places, real) * tl.exp(total), PRECISION)
             r_k = lower(dot(r_read, k_turned, PRECISION), L, True)
             r_b = lower(dot(r_read, b_turned, PRECISION), L, True)
-            out = dot(r_read, held, PRECISION)
-            out += dot(r_k, values, PRECISION) + dot(r_b, found, PRECISION)
-            tl.store(y + own_places, out.to(y.dtype.element_ty), mask=real[:, None])
-        state += dot(k_turned, values, PRECISION) + dot(b_turned, found, PRECISION)
+            out = dot(r_read, state_operand, PRECISION)
+            out += dot(r_k, values, PRECISION) + dot(r_b, u, PRECISION)
+            tl.store(y + value_places, out.to(y.dtype.element_ty), mask=real[:, None])
+        state += dot(k_turned, values, PRECISION) + dot(b_turned, u, PRECISION)
         state *= last[:, None]
 
     if MAP:
         at = ((lane * heads + head).to(tl.int64) * 2 + which) * matrix
         tl.store(maps + at + block, state)
     else:
-        ends_here = (first + segment >= end) & ((first < end) | (part == 0))
-        if ends_here:
+        is_last = (first + segment >= end) & ((first < end) | (part == 0))
+        if is_last:
             at = (number * heads + head).to(tl.int64) * matrix
             tl.store(after + at + turned, state)

@@ -1,4 +1,4 @@
-"""What the Triton kernels of WKV-7 share; the symbols are those of README.md.
+"""Functions that the Triton kernels of WKV-7 share; the symbols are those of README.md.
 
 A tile is [L, N]: L positions of one head. The kernels use the scaled rows: ``reads`` a and r times
 the decay since the chunk began, ``writes`` k and b times its inverse.
@@ -11,7 +11,7 @@ import triton.language as tl
 from triton import knobs
 
 INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
-"""Whether the kernels run on Triton's CPU interpreter, whose bfloat16 products are wrong."""
+"""True where the kernels run on Triton's CPU interpreter, whose bfloat16 products are wrong."""
 
 
 @triton.jit
@@ -45,10 +45,10 @@ def lower(x, L: tl.constexpr, DIAGONAL: tl.constexpr):
     row = tl.arange(0, L)[:, None]
     column = tl.arange(0, L)[None, :]
     if DIAGONAL:
-        kept = row >= column
+        valid = row >= column
     else:
-        kept = row > column
-    return tl.where(kept, x, 0.0)
+        valid = row > column
+    return tl.where(valid, x, 0.0)
 
 
 @triton.jit
@@ -82,6 +82,6 @@ def sequence(offsets, number, length, PACKED: tl.constexpr):
 
 
 @triton.jit
-def load_rows(pointer, places, kept):
-    """A tile in float32, zeros at rows that are not ``kept``; those are not even read."""
-    return tl.load(pointer + places, mask=kept[:, None], other=0.0).to(tl.float32)
+def load_rows(pointer, places, valid):
+    """A tile in float32, zeros at rows that are not ``valid``; those are not even read."""
+    return tl.load(pointer + places, mask=valid[:, None], other=0.0).to(tl.float32)

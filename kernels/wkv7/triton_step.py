@@ -47,20 +47,20 @@ def _norm_mix(
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, COLUMNS)
     real = column < width
-    here = row * width + column
-    value = tl.load(x + here, real, 0.0).to(tl.float32)
+    offset = row * width + column
+    value = tl.load(x + offset, real, 0.0).to(tl.float32)
     if ADD:
-        value += tl.load(branch + here, real, 0.0).to(tl.float32)
-        tl.store(x + here, value.to(x.dtype.element_ty), real)
+        value += tl.load(branch + offset, real, 0.0).to(tl.float32)
+        tl.store(x + offset, value.to(x.dtype.element_ty), real)
     weight = tl.load(norm + column, real, 0.0)
     bias = tl.load(norm + width + column, real, 0.0)
     h = tl.reshape(_normed(value[None, :], weight, bias, real, width, eps), (COLUMNS,))
-    before = tl.load(shift + here, real, 0.0).to(tl.float32)
-    tl.store(shift + here, h.to(shift.dtype.element_ty), real)
+    before = tl.load(shift + offset, real, 0.0).to(tl.float32)
+    tl.store(shift + offset, h.to(shift.dtype.element_ty), real)
     for number in tl.static_range(MIXES):
         share = tl.load(mix + number * width + column, real, 0.0)
         mixed = h + (before - h) * share
-        tl.store(out + number * batch * width + here, mixed.to(out.dtype.element_ty), real)
+        tl.store(out + number * batch * width + offset, mixed.to(out.dtype.element_ty), real)
 
 
 @triton.jit
@@ -73,13 +73,13 @@ def _mixed_product(
     sequence = tl.arange(0, BATCH)
     column = tl.arange(0, COLUMNS)
     real = column < width
-    here = sequence[:, None] * width + column[None, :]
+    offset = sequence[:, None] * width + column[None, :]
     inside = (sequence < batch)[:, None] & real[None, :]
-    value = tl.load(x + here, inside, 0.0).to(tl.float32)
+    value = tl.load(x + offset, inside, 0.0).to(tl.float32)
     scale = tl.load(norm + column, real, 0.0)
     bias = tl.load(norm + width + column, real, 0.0)
     h = _normed(value, scale, bias, real, width, eps)
-    before = tl.load(shift + here, inside, 0.0).to(tl.float32)
+    before = tl.load(shift + offset, inside, 0.0).to(tl.float32)
     begin = block * ROWS
     number = 0
     if MIXES > 1:
@@ -96,12 +96,12 @@ def _mixed_product(
     if SQUARED_RELU:
         product = tl.maximum(product, 0.0)
         product = product * product
-    kept = (sequence < batch)[:, None] & (row < outputs)[None, :]
+    valid = (sequence < batch)[:, None] & (row < outputs)[None, :]
     tl.store(
-        out + sequence[:, None] * outputs + row[None, :], product.to(out.dtype.element_ty), kept
+        out + sequence[:, None] * outputs + row[None, :], product.to(out.dtype.element_ty), valid
     )
     if block == 0:
-        tl.store(h_out + here, h.to(h_out.dtype.element_ty), inside)
+        tl.store(h_out + offset, h.to(h_out.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -117,16 +117,16 @@ def _product_add(
         real = column < inner
         place = row[:, None].to(tl.int64) * inner + column[None, :]
         matrix = tl.load(weight + place, (row < width)[:, None] & real[None, :], 0.0)
-        here = sequence[:, None] * inner + column[None, :]
-        value = tl.load(y + here, (sequence < batch)[:, None] & real[None, :], 0.0)
+        offset = sequence[:, None] * inner + column[None, :]
+        value = tl.load(y + offset, (sequence < batch)[:, None] & real[None, :], 0.0)
         total += tl.sum(matrix.to(tl.float32)[None, :, :] * value.to(tl.float32)[:, None, :], 2)
     inside = (sequence < batch)[:, None] & (row < width)[None, :]
-    here = sequence[:, None] * width + row[None, :]
-    before = tl.load(x + here, inside, 0.0).to(tl.float32)
-    tl.store(x + here, (before + total).to(x.dtype.element_ty), inside)
+    offset = sequence[:, None] * width + row[None, :]
+    before = tl.load(x + offset, inside, 0.0).to(tl.float32)
+    tl.store(x + offset, (before + total).to(x.dtype.element_ty), inside)
     if SHIFT:
-        normed = tl.load(h + here, inside, 0.0)
-        tl.store(shift + here, normed.to(shift.dtype.element_ty), inside)
+        normed = tl.load(h + offset, inside, 0.0)
+        tl.store(shift + offset, normed.to(shift.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -162,7 +162,7 @@ def _recur(
     width = heads * SIZE
     one = tl.arange(0, SIZE)
     channel = head * SIZE + one
-    here = sequence * width + channel
+    offset = sequence * width + channel
     start = rkv + sequence * rkv_row + channel
     r = tl.load(start).to(tl.float32)
     k = tl.load(start + rkv_number).to(tl.float32)
@@ -173,11 +173,11 @@ def _recur(
     decay = tl.exp(tl.sigmoid(low_w + tl.load(vectors + channel)) * -DECAY_)
     a = tl.sigmoid(low_a + tl.load(vectors + width + channel))
     if LEADING:
-        tl.store(first + here, v.to(first.dtype.element_ty))
+        tl.store(first + offset, v.to(first.dtype.element_ty))
     else:
         low_v = _low(low, up, 2, sequence, channel, rank, width, low_number, low_row, UP, RANK)
         share = tl.sigmoid(low_v + tl.load(vectors + 2 * width + channel))
-        v += (tl.load(first + here).to(tl.float32) - v) * share
+        v += (tl.load(first + offset).to(tl.float32) - v) * share
     direction = k * tl.load(vectors + 3 * width + channel)
     direction /= tl.maximum(tl.sqrt(tl.sum(direction * direction, 0)), 1e-12)
     k *= 1 + (a - 1) * tl.load(vectors + 4 * width + channel)
@@ -193,9 +193,9 @@ def _recur(
     y = y * tl.load(vectors + 6 * width + channel) + tl.load(vectors + 7 * width + channel)
     bonus = tl.sum(r * k * tl.load(vectors + 5 * width + channel), 0)
     y = (y + bonus * v) * gate
-    tl.store(out + here, y.to(out.dtype.element_ty))
+    tl.store(out + offset, y.to(out.dtype.element_ty))
     if SHIFT:
-        tl.store(shift + here, tl.load(h + here).to(shift.dtype.element_ty))
+        tl.store(shift + offset, tl.load(h + offset).to(shift.dtype.element_ty))
 
 
 @triton.jit
@@ -265,10 +265,10 @@ def product_add(
     batch, inner = y.shape
     size, columns = triton.next_power_of_2(batch), min(1024, triton.next_power_of_2(inner))
     rows = min(16, max(1, TILE // (columns * size)))
-    given = h is not None and shift is not None
+    with_shift = h is not None and shift is not None
     _product_add[(triton.cdiv(len(weight), rows),)](
-        y, weight, x, h if given else x, shift if given else x, batch, inner, len(weight),
-        SHIFT=given, BATCH=size, ROWS=rows, COLUMNS=columns,
+        y, weight, x, h if with_shift else x, shift if with_shift else x, batch, inner, len(weight),
+        SHIFT=with_shift, BATCH=size, ROWS=rows, COLUMNS=columns,
     )  # fmt: skip
 
 
@@ -299,13 +299,13 @@ def recur(
     """As ``step.recur``, for heads of 16, 32, 64 or 128; rkv and low are dense in their last."""
     batch, heads, size, _ = state.shape
     rank = low.shape[-1] if up is None else up.shape[-1]
-    given = h is not None and shift is not None
+    with_shift = h is not None and shift is not None
     out = torch.empty(batch, heads * size, dtype=dtype, device=rkv.device)
     _recur[(batch * heads,)](
         rkv, low, vectors, first, state, low if up is None else up,
-        h if given else out, shift if given else out, out, eps, heads, rank,
+        h if with_shift else out, shift if with_shift else out, out, eps, heads, rank,
         rkv.stride(0), rkv.stride(1), low.stride(0), low.stride(1),
-        LEADING=leading, UP=up is not None, SHIFT=given,
+        LEADING=leading, UP=up is not None, SHIFT=with_shift,
         SIZE=size, RANK=triton.next_power_of_2(rank), num_warps=8 if size > 64 else 4,
     )  # fmt: skip
     return out

@@ -15,12 +15,10 @@ from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import Backbone, Caps, State
 from wishbone.core.contract.errors import ConfigError
-from wishbone.kernels.wkv7 import triton_missing
-from wishbone.plugins.rwkv7.init import initialise_time
-from wishbone.plugins.rwkv7.layers import Steps, TimeMix
-from wishbone.plugins.rwkv7.shape import Shape
-from wishbone.plugins.rwkv7.step import time_step
-from wishbone.plugins.transformer.backbone import Attention, FeedForward, Transformer
+from wishbone.plugins.rwkv7.backbone import flops_per_position, parameter_groups, scan_form
+from wishbone.plugins.rwkv7.layers import Shape, TimeMix, TokenShift
+from wishbone.plugins.transformer.backbone import Transformer
+from wishbone.plugins.transformer.layers import Attention, FeedForward
 
 RESIDUAL = 5
 """A matrix begins with normal weights of variance 2 / (RESIDUAL width), as in the Transformer."""
@@ -66,12 +64,17 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, first: Tensor | None, wkv: Tensor, carry: Tensor, steps: Steps
+        self, x: Tensor, v_first: Tensor | None, wkv: Tensor, shift: Tensor, order: TokenShift
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x [B, T, D]; ``first`` is v of block 0, or None in it. -> y, first, wkv, carry."""
-        branch, first, wkv, carry = self.time_mix(self.norm_attention(x), first, wkv, carry, steps)
-        x = x + self.dropout(branch)
-        return x + self.dropout(self.ffn(self.norm_ffn(x))), first, wkv, carry
+        """x [B, T, D] -> y [B, T, D], v_first, wkv, shift.
+
+        v_first [B, T, D] is v of block 0, or None in it; wkv [B, H, V, K], shift [B, D].
+        """
+        h = self.norm_attention(x)  # [B, T, D]
+        out, v_first, wkv, shift = self.time_mix(h, v_first, wkv, shift, order)
+        x = x + self.dropout(out)  # [B, T, D]
+        x = x + self.dropout(self.ffn(self.norm_ffn(x)))  # [B, T, D]
+        return x, v_first, wkv, shift
 
 
 class ARWKV(Backbone):
@@ -105,12 +108,12 @@ class ARWKV(Backbone):
         """Time mixing as RWKV-LM starts it, the feed-forward part as the Transformer does."""
         spread = (2 / (RESIDUAL * self.width)) ** 0.5
         for i, block in enumerate(self.blocks):
-            initialise_time(block.time_mix, self.shape, i)
+            block.time_mix.reset_parameters(self.shape, i)
             nn.init.normal_(block.ffn.gate_up.weight, std=spread)
             nn.init.normal_(block.ffn.down.weight, std=spread / (2 * len(self.blocks)) ** 0.5)
 
     def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
-        """Zeros. The shifts take ``dtype``, by default the model's."""
+        """Return zeros. The shifts take ``dtype``, by default the model's."""
         weight = self.norm_out.weight
         device = weight.device if device is None else device
         dtype = weight.dtype if dtype is None else dtype
@@ -118,8 +121,8 @@ class ARWKV(Backbone):
         heads, size = self.shape.heads, self.shape.head_size
         state: State = {}
         for i in range(len(self.blocks)):
-            wkv = torch.zeros(batch, heads, size, size, device=device, dtype=kind)
-            shift = torch.zeros(batch, self.width, device=device, dtype=dtype)
+            wkv = torch.zeros(batch, heads, size, size, device=device, dtype=kind)  # [B, H, V, K]
+            shift = torch.zeros(batch, self.width, device=device, dtype=dtype)  # [B, D]
             state |= {f"blocks.{i}.wkv": wkv, f"blocks.{i}.time_shift": shift}
         return state
 
@@ -130,15 +133,15 @@ class ARWKV(Backbone):
         state = self.init_state(len(x), device=x.device) if state is None else state
         if not x.shape[1]:
             return x, dict(state)
-        steps = Steps(mask, x)
-        if steps.mask is not None:
-            x = x.masked_fill(~steps.mask[..., None], 0)
+        order = TokenShift(mask, x)
+        if order.mask is not None:
+            x = x.masked_fill(~order.mask[..., None], 0)  # [B, T, D]
         after: State = {}
-        first = None
+        v_first = None
         for i, block in enumerate(self.blocks):
-            wkv, shift = f"blocks.{i}.wkv", f"blocks.{i}.time_shift"
-            x, first, after[wkv], carry = block(x, first, state[wkv], state[shift], steps)
-            after[shift] = carry.to(state[shift].dtype)
+            wkv, time = f"blocks.{i}.wkv", f"blocks.{i}.time_shift"
+            x, v_first, after[wkv], shift = block(x, v_first, state[wkv], state[time], order)
+            after[time] = shift.to(state[time].dtype)  # [B, D]
         return self.norm_out(x), after
 
     @torch.no_grad()
@@ -146,14 +149,14 @@ class ARWKV(Backbone):
         """As in ``Backbone``, without gradient; plain steps put new tensors into ``state``."""
         if torch.is_autocast_enabled(x.device.type):
             return super().step_(x, state)
-        x, first = x[:, 0], None
+        x, v_first = x[:, 0], None  # [B, D]
         for i, block in enumerate(self.blocks):
-            wkv, shift = f"blocks.{i}.wkv", f"blocks.{i}.time_shift"
-            h = block.norm_attention(x)
-            out, first, state[wkv] = time_step(block.time_mix, h, first, state[wkv], state[shift])
-            state[shift] = h.to(state[shift].dtype)
-            x = x + block.dropout(out)
-            x = x + block.dropout(block.ffn(block.norm_ffn(x)))
+            wkv, time = f"blocks.{i}.wkv", f"blocks.{i}.time_shift"
+            h = block.norm_attention(x)  # [B, D]
+            out, v_first, state[wkv] = block.time_mix.step(h, v_first, state[wkv], state[time])
+            state[time] = h.to(state[time].dtype)  # [B, D]
+            x = x + block.dropout(out)  # [B, D]
+            x = x + block.dropout(block.ffn(block.norm_ffn(x)))  # [B, D]
         return self.norm_out(x)[:, None]
 
     def inherit(self, other: Backbone) -> None:
@@ -164,9 +167,9 @@ class ARWKV(Backbone):
         biases have no counterpart. Raises ``ConfigError`` where the stacks differ in shape.
         """
         if isinstance(other, Transformer):
-            _check(self.config, other)
-            for mine, theirs in zip(self.blocks, other.blocks, strict=True):
-                _start(mine.time_mix, theirs.attention)
+            _check_same_shape(self.config, other)
+            for block, source in zip(self.blocks, other.blocks, strict=True):
+                _start(block.time_mix, source.attention)
         super().inherit(other)
 
     def mixers(self) -> list[nn.Module]:
@@ -178,53 +181,39 @@ class ARWKV(Backbone):
         return list(self.blocks)
 
     def training_form(self) -> str:
-        """The scan's form, and why it is not the Triton kernels where they do not run."""
-        missing = triton_missing()
-        if self.norm_out.weight.is_cuda and not missing:
-            return "WKV-7 in Triton kernels"
-        return f"WKV-7 in chunks, PyTorch ({missing or 'not on the GPU'})"
+        """Name the scan's form, and why it is not the Triton kernels where they do not run."""
+        return scan_form(self.norm_out.weight)
 
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
-        """The same for every ``length``: one matrix per head and one vector per block."""
+        """Count one matrix per head and one vector per block; the same for every ``length``."""
         matrix_bytes = 8 if dtype == torch.float64 else 4
         matrices = self.shape.heads * self.shape.head_size**2
         return len(self.blocks) * (matrix_bytes * matrices + self.width * dtype.itemsize)
 
     @classmethod
     def count_parameters(cls, config: ARWKVConfig) -> int:
-        """Time mixing of all blocks, their feed-forward parts, two norms each, and the last one."""
+        """Count time mixing and feed-forward part of all blocks, two norms each, the last norm."""
         shape = Shape.of(config)
-        rest = 3 * shape.width * shape.ffn_width + 2 * shape.width
-        return shape.time_parameters() + shape.layers * rest + shape.width
+        others = 3 * shape.width * shape.ffn_width + 2 * shape.width
+        return shape.time_parameters() + shape.layers * others + shape.width
 
     def flops_per_position(self, context: int = 0) -> int:
-        """Matrices once each, and nine operations per number of the WKV state."""
-        matrices = sum(
-            p.numel()
-            for name, p in self.named_parameters()
-            if p.ndim > 1 and not name.endswith((".mix", ".r_k"))
-        )
-        state = len(self.blocks) * self.shape.heads * self.shape.head_size**2
-        return 2 * matrices + 9 * state
+        """Count every matrix once, and nine operations per number of the WKV state."""
+        return flops_per_position(self, self.shape)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """RWKV-LM's: decay for ``.weight`` matrices alone, twice the rate for ``w0``."""
-        fast, decayed, plain = [], [], []
-        for name, parameter in self.named_parameters():
-            matrix = parameter.ndim > 1 and name.endswith(".weight")
-            (fast if name.endswith(".w0") else decayed if matrix else plain).append(parameter)
-        return [
-            {"params": decayed, "lr": learning_rate, "weight_decay": weight_decay},
-            {"params": plain, "lr": learning_rate, "weight_decay": 0.0},
-            {"params": fast, "lr": 2 * learning_rate, "weight_decay": 0.0},
-        ]
+        return parameter_groups(self, learning_rate, weight_decay)
 
 
-def _check(config: ARWKVConfig, other: Transformer) -> None:
+def _check_same_shape(config: ARWKVConfig, other: Transformer) -> None:
     fields = ("width", "layers", "ffn_width", "norm_eps")
     pairs = [(name, getattr(config, name), getattr(other.config, name)) for name in fields]
-    differ = [f"{name} {mine}, the Transformer's {theirs}" for name, mine, theirs in pairs
-              if mine != theirs]  # fmt: skip
+    differ = [
+        f"{name} {value}, the Transformer's {other_value}"
+        for name, value, other_value in pairs
+        if value != other_value
+    ]
     if differ:
         raise ConfigError(
             f"The arwkv backbone has {'; '.join(differ)}, so its blocks cannot be taken over.",
@@ -235,10 +224,13 @@ def _check(config: ARWKVConfig, other: Transformer) -> None:
 
 @torch.no_grad()
 def _start(time: TimeMix, attention: Attention) -> None:
+    """Copy an attention's projections; keys and values that heads share are repeated."""
     heads, kv_heads, size = attention.heads, attention.kv_heads, attention.size
-    rows = attention.qkv.weight.split((heads * size, kv_heads * size, kv_heads * size))
-    time.receptance.weight.copy_(rows[0])
-    for into, shared in ((time.key, rows[1]), (time.value, rows[2])):
-        each = shared.unflatten(0, (kv_heads, size)).repeat_interleave(heads // kv_heads, 0)
-        into.weight.copy_(each.flatten(0, 1))
+    sizes = (heads * size, kv_heads * size, kv_heads * size)
+    queries, keys, values = attention.qkv.weight.split(sizes)  # [H K, D], [G K, D], [G K, D]
+    time.receptance.weight.copy_(queries)
+    for target, shared in ((time.key, keys), (time.value, values)):
+        per_group = shared.unflatten(0, (kv_heads, size))  # [G, K, D]
+        per_head = per_group.repeat_interleave(heads // kv_heads, 0)  # [H, K, D]
+        target.weight.copy_(per_head.flatten(0, 1))
     time.output.weight.copy_(attention.output.weight)

@@ -1,4 +1,4 @@
-"""Stage 1: each mixer of the student learns to answer as the teacher's mixer in its place does."""
+"""Stage 1: each mixer of the student learns the outputs of the teacher's mixer in its place."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.layout import IGNORE
 from wishbone.core.contract.objective import Objective
 from wishbone.core.model.speech_lm import SpeechLM
-from wishbone.plugins.distil.listen import answers, heard
-from wishbone.plugins.distil.teacher import WHERE, Learned, TeacherFields
+from wishbone.plugins.distil.capture import capture_mixers, run_mixers
+from wishbone.plugins.distil.teacher import WHERE, TeacherFields, TeacherModel
 
 MEASURES = ("distance", "relative")
 TINY = 1e-6
-"""Least length of a teacher's answer as "relative" sees it: it never divides by nothing."""
+"""Least length of a teacher's output that "relative" divides by, so that it is never zero."""
 
 
 class Align(Objective):
-    """Distance between the mixers' answers, the teacher's hidden vectors being asked of both.
+    """Distance between the outputs of both models' mixers on the teacher's hidden vectors.
 
-    For answers a_l and b_l of student and teacher in layer l of L, D wide, one position's share is
+    For outputs a_l and b_l of student and teacher in layer l of L, D wide, one position's share is
     ``1/L sum_l |b_l - a_l| / sqrt(D)`` (ARWKV, arXiv 2501.15570; the attention wrapper of
-    RWKVInside), or with ``measure: relative`` divided by ``|b_l|`` instead, so that 1 is what a
-    silent mixer scores. Every layer hears what the teacher's heard, so layers learn apart.
+    RWKVInside), or with ``measure: relative`` divided by ``|b_l|`` instead, so that a mixer whose
+    output is zero scores 1. Every layer gets the teacher's input, so layers learn apart.
     """
 
     @dataclass
     class Config(TeacherFields):
-        """Whom to learn from, and how the distance is measured."""
+        """The teacher, and the measure of distance."""
 
         measure: str = "distance"
-        """"distance" as published; "relative" to the length of the teacher's answer."""
+        """"distance" as published; "relative" to the length of the teacher's output."""
         inherit: bool = True
         """Begin with everything of the teacher that fits, its tables and head included."""
 
@@ -47,8 +47,8 @@ class Align(Objective):
             raise ConfigError(
                 f"There is no measure '{config.measure}'.", WHERE, "Write distance or relative."
             )
-        self.teacher = Learned(config, system)
-        _check(self.teacher.name, self.teacher.model.backbone, model.backbone)
+        self.teacher = TeacherModel(config, system)
+        _check_mixer_pairs(self.teacher.name, self.teacher.model.backbone, model.backbone)
         if config.inherit:
             inherit(model, self.teacher.model)
         train_mixers_only(model)
@@ -61,64 +61,65 @@ class Align(Objective):
         with torch.no_grad():
             teacher = self.teacher.on(table)
             x = teacher.embed(table, ids)
-            inputs, wanted = heard(teacher.backbone, x, mask)
-        given = answers(self.model.backbone, x, mask, inputs)
+            inputs, teacher_outputs = capture_mixers(teacher.backbone, x, mask)  # [B, T, D] each
+        outputs = run_mixers(self.model.backbone, x, mask, inputs)  # [B, T, D] each
         total = torch.zeros((), dtype=torch.float32, device=table.device)
-        for mine, theirs in zip(given, wanted, strict=True):
-            total = total + (self._distance(mine, theirs) * counted).sum()
-        return total / len(wanted), counted.sum()
+        for output, target in zip(outputs, teacher_outputs, strict=True):
+            total = total + (self._distance(output, target) * counted).sum()
+        return total / len(outputs), counted.sum()
 
     def count(self, targets: Tensor, mask: Tensor) -> Tensor:
-        """Real positions of sequences that predict anything."""
+        """Count the real positions of sequences that predict anything."""
         return self._counted(targets, mask).sum()
 
     def shardable(self) -> Sequence[nn.Module]:
-        """None apart: no gradient passes through a layer's own output, which would gather it."""
+        """Return none: no gradient passes through a layer's own output, which would gather it."""
         return ()
 
     def about(self) -> dict[str, Any]:
-        """Of the teacher."""
+        """Return the teacher's name and the hash of its weights."""
         return self.teacher.about()
 
     def _counted(self, targets: Tensor, mask: Tensor) -> Tensor:
+        """targets [B, T, Q], mask [B, T] -> true [B, T] at positions that are compared."""
         return mask & (targets != IGNORE).flatten(1).any(1)[:, None]
 
-    def _distance(self, mine: Tensor, theirs: Tensor) -> Tensor:
-        """mine and theirs [B, T, D] -> [B, T]."""
-        theirs = theirs.float()
-        distance = torch.linalg.vector_norm(mine.float() - theirs, dim=-1)
+    def _distance(self, output: Tensor, target: Tensor) -> Tensor:
+        """Outputs [B, T, D] of student and teacher -> their distance [B, T]."""
+        target = target.float()  # [B, T, D]
+        distance = torch.linalg.vector_norm(output.float() - target, dim=-1)  # [B, T]
         if self.config.measure == "distance":
-            return distance * theirs.shape[-1] ** -0.5
-        return distance / torch.linalg.vector_norm(theirs, dim=-1).clamp_min(TINY)
+            return distance * target.shape[-1] ** -0.5
+        return distance / torch.linalg.vector_norm(target, dim=-1).clamp_min(TINY)
 
 
 @torch.no_grad()
 def inherit(student: SpeechLM, teacher: SpeechLM) -> None:
-    """Give the student's backbone, head and tables what fits of the teacher's."""
+    """Copy the tensors of the teacher's backbone, head and tables that fit into the student."""
     student.backbone.inherit(teacher.backbone)
     for name in ("head", "tables"):
-        mine, theirs = getattr(student, name).state_dict(), getattr(teacher, name).state_dict()
-        for key in mine.keys() & theirs.keys():
-            if mine[key].shape == theirs[key].shape:
-                mine[key].copy_(theirs[key])
+        target, source = getattr(student, name).state_dict(), getattr(teacher, name).state_dict()
+        for key in target.keys() & source.keys():
+            if target[key].shape == source[key].shape:
+                target[key].copy_(source[key])
 
 
 def train_mixers_only(model: SpeechLM) -> None:
-    """Freeze whatever lies in no mixer. What was frozen before stays so."""
+    """Freeze the parameters outside of mixers. Those frozen before stay so."""
     inside = {id(p) for mixer in model.backbone.mixers() for p in mixer.parameters()}
     for parameter in model.parameters():
         if id(parameter) not in inside:
             parameter.requires_grad_(False)
 
 
-def _check(name: str, teacher: Backbone, student: Backbone) -> None:
-    def refuse(what: str, do: str) -> None:
-        raise ConfigError(what, WHERE, do)
+def _check_mixer_pairs(name: str, teacher: Backbone, student: Backbone) -> None:
+    def refuse(problem: str, do: str) -> None:
+        raise ConfigError(problem, WHERE, do)
 
-    for whose, backbone in ((f"teacher '{name}'", teacher), ("student", student)):
+    for owner, backbone in ((f"teacher '{name}'", teacher), ("student", student)):
         if not backbone.mixers():
             refuse(
-                f"The {whose} is a {type(backbone).__name__}, which names no mixers to compare.",
+                f"The {owner} is a {type(backbone).__name__}, which names no mixers to compare.",
                 "Take a backbone that does, or 'objective: {name: logits}', which needs none.",
             )
     if teacher.width != student.width:
@@ -126,9 +127,9 @@ def _check(name: str, teacher: Backbone, student: Backbone) -> None:
             f"The student is {student.width} wide, the teacher '{name}' {teacher.width}.",
             "Give the student the teacher's width, or take 'objective: {name: logits}'.",
         )
-    mine, theirs = len(student.mixers()), len(teacher.mixers())
-    if mine != theirs:
+    student_mixers, teacher_mixers = len(student.mixers()), len(teacher.mixers())
+    if student_mixers != teacher_mixers:
         refuse(
-            f"The student has {mine} mixers, the teacher '{name}' {theirs}.",
+            f"The student has {student_mixers} mixers, the teacher '{name}' {teacher_mixers}.",
             "Give the student as many layers, or take 'objective: {name: logits}'.",
         )

@@ -15,7 +15,7 @@ from wishbone.core.contract.layout import IGNORE
 from wishbone.core.contract.objective import Objective
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.plugins.distil.align import inherit, train_mixers_only
-from wishbone.plugins.distil.teacher import WHERE, Learned, TeacherFields
+from wishbone.plugins.distil.teacher import WHERE, TeacherFields, TeacherModel
 
 TRAINED = ("all", "mixers")
 
@@ -32,24 +32,24 @@ class Logits(Objective):
 
     @dataclass
     class Config(TeacherFields):
-        """Whom to learn from, and what."""
+        """The teacher, the two losses and the parameters to train."""
 
         temperature: float = 1.0
         """tau: above 1, codes that the teacher finds unlikely count for more."""
         kl_weight: float = 1.0
-        """Of the divergence."""
+        """Weight of the divergence."""
         ce_weight: float = 0.0
-        """Of the cross entropy with the code that was really spoken."""
+        """Weight of the cross entropy with the code that was really spoken."""
         train: str = "all"
-        """"all" that is not frozen, or "mixers", which leaves what was inherited as it was."""
+        """"all" that is not frozen, or "mixers", which leaves everything else as inherited."""
         inherit: bool = False
-        """Begin with what of the teacher fits; leave it out after stage 1, which did it."""
+        """Begin with the teacher's tensors that fit; leave it out after stage 1, which did it."""
 
     def __init__(self, config: Config, model: SpeechLM, system: Mapping[str, Any]) -> None:
         """Raises ``ConfigError`` for values that mean nothing."""
         super().__init__(config, model, system)
-        _check(config, model)
-        self.teacher = Learned(config, system)
+        _check_fields(config, model)
+        self.teacher = TeacherModel(config, system)
         if config.inherit:
             inherit(model, self.teacher.model)
         if config.train == "mixers":
@@ -59,47 +59,47 @@ class Logits(Objective):
         self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum over targets in nats, and their number."""
-        targets = targets.masked_fill(~mask[..., None], IGNORE)
-        wanted = (targets != IGNORE).any(dim=-1)
+        targets = targets.masked_fill(~mask[..., None], IGNORE)  # [B, T, Q]
+        predicting = (targets != IGNORE).any(dim=-1)  # [B, T]
         with torch.no_grad():
-            theirs = _logits(self.teacher.on(table), table, ids, mask, wanted)
-        mine = _logits(self.model, table, ids, mask, wanted)
-        config, real = self.config, targets[wanted] != IGNORE
-        total = config.kl_weight * divergence(mine, theirs, config.temperature)[real].sum()
+            teacher = _logits(self.teacher.on(table), table, ids, mask, predicting)  # [N, Q, X]
+        student = _logits(self.model, table, ids, mask, predicting)  # [N, Q, X]
+        config, real = self.config, targets[predicting] != IGNORE  # [N, Q]
+        total = config.kl_weight * divergence(student, teacher, config.temperature)[real].sum()
         if config.ce_weight:
-            answers = targets[wanted].flatten()
+            codes = targets[predicting].flatten()  # [N Q]
             entropy = F.cross_entropy(
-                mine.flatten(0, 1), answers, ignore_index=IGNORE, reduction="sum"
+                student.flatten(0, 1), codes, ignore_index=IGNORE, reduction="sum"
             )
             total = total + config.ce_weight * entropy
         return total, real.sum()
 
     def about(self) -> dict[str, Any]:
-        """Of the teacher."""
+        """Return the teacher's name and the hash of its weights."""
         return self.teacher.about()
 
 
-def divergence(mine: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Logits [..., X] of student and teacher -> tau^2 KL(teacher || student) in nats, [...].
 
-    A code that the teacher never says contributes nothing, whatever the student thinks of it.
+    A code that the teacher never says contributes nothing, however likely the student finds it.
     """
-    log_p = (theirs / temperature).log_softmax(-1)
-    log_q = (mine / temperature).log_softmax(-1)
-    p = log_p.exp()
-    # what neither can say has the logit -inf in both, and no difference
+    log_p = (teacher / temperature).log_softmax(-1)  # [..., X]
+    log_q = (student / temperature).log_softmax(-1)  # [..., X]
+    p = log_p.exp()  # [..., X]
+    # A code that neither can say has the logit -inf in both, whose difference is not a number.
     return temperature**2 * (p * (log_p - log_q)).masked_fill(p == 0, 0).sum(-1)
 
 
-def _logits(model: SpeechLM, table: Tensor, ids: Tensor, mask: Tensor, wanted: Tensor) -> Tensor:
-    """Logits [N, Q, X] in float32 at the positions that are ``wanted`` [B, T]."""
-    hidden, _ = model(table, ids, mask=mask)
-    return model.head(hidden[wanted]).float()
+def _logits(model: SpeechLM, table: Tensor, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """Logits [N, Q, X] in float32 at the N positions where ``positions`` [B, T] is true."""
+    hidden, _ = model(table, ids, mask=mask)  # [B, T, D]
+    return model.head(hidden[positions]).float()
 
 
-def _check(config: Logits.Config, model: SpeechLM) -> None:
-    def refuse(what: str, do: str) -> None:
-        raise ConfigError(what, WHERE, do)
+def _check_fields(config: Logits.Config, model: SpeechLM) -> None:
+    def refuse(problem: str, do: str) -> None:
+        raise ConfigError(problem, WHERE, do)
 
     if config.train not in TRAINED:
         refuse(f"There is no way to train '{config.train}'.", "Write all or mixers.")

@@ -16,27 +16,30 @@ from wishbone.core.system.spec import resolve
 from wishbone.core.weights.provenance import hash_files
 
 WHERE = "the objective of the training recipe"
+_WEIGHTS = (".safetensors", ".pt")
+"""Endings of files that hold weights."""
 
 
 @dataclass
 class TeacherFields:
-    """What every objective with a teacher says of it."""
+    """The fields of an objective's configuration that name its teacher."""
 
     teacher: str = ""
     """Name, file or folder of the system to learn from, such as quickstart-transformer."""
     teacher_weights: str | None = None
     """Folder of its weights where the system names none, such as a release's."""
     other_layout: bool = False
-    """Whether the teacher may be one of another layout, as long as it has the same tables."""
+    """True lets the teacher's layout have other fields, as long as its tables are the same."""
 
 
-class Learned:
+class TeacherModel:
     """A trained language model in evaluation, its weights frozen; no module, so no parameters."""
 
     def __init__(self, fields: TeacherFields, system: Mapping[str, Any]) -> None:
-        """Read it, and make sure that positions mean the same to it as to the student's ``system``.
+        """Load it, and check that it reads the same positions as the student's ``system``.
 
-        Raises ``ConfigError`` for one without weights or for other tokens, ``CheckpointError``.
+        Raises ``ConfigError`` for a teacher without weights or of other tokens,
+        ``CheckpointError`` for weights that cannot be read.
         """
         if not fields.teacher:
             raise ConfigError(
@@ -54,25 +57,22 @@ class Learned:
                 WHERE,
                 "Give 'teacher_weights: FOLDER', or name an exported system.",
             )
-        _check(self.name, config, system, fields.other_layout)
+        _check_same_positions(self.name, config, system, fields.other_layout)
         self.model = build_model(config).eval().requires_grad_(False)
 
     def on(self, tensor: Tensor) -> SpeechLM:
-        """The model, where ``tensor`` is."""
+        """Return the model, moved to the device of ``tensor``."""
         if self.model.device != tensor.device:
             self.model.to(tensor.device)
         return self.model
 
     def about(self) -> dict[str, Any]:
-        """Which system, and a hash of the files its weights are in."""
+        """Return the name of the system, and a hash of the files its weights are in."""
         files = sorted(p for p in weights_folder(self.weights).glob("*") if p.suffix in _WEIGHTS)
         return {"teacher": self.name, "teacher_weights": hash_files(files)}
 
 
-_WEIGHTS = (".safetensors", ".pt")
-
-
-def _check(
+def _check_same_positions(
     name: str, config: Mapping[str, Any], system: Mapping[str, Any], other_layout: bool
 ) -> None:
     slots = ("tokenizer", "speech_tokenizer", "layout")
@@ -93,14 +93,18 @@ def _check(
 
 
 def _tables(config: Mapping[str, Any], system: Mapping[str, Any]) -> list[str]:
-    theirs, mine = (dict(build_layout(each)[1].tables) for each in (config, system))
-    return [] if theirs == mine else [f"its tables have the rows {theirs}, the student's {mine}"]
+    """Name the difference between the tables of teacher and student; empty where there is none."""
+    teacher, student = (dict(build_layout(spec)[1].tables) for spec in (config, system))
+    if teacher == student:
+        return []
+    return [f"its tables have the rows {teacher}, the student's {student}"]
 
 
 def _fields(config: Mapping[str, Any], system: Mapping[str, Any]) -> list[str]:
-    theirs, mine = config["layout"], system["layout"]
+    """Name the fields of the layouts of teacher and student that differ."""
+    teacher, student = config["layout"], system["layout"]
     return [
-        f"its layout has {key} {theirs.get(key)}, the student's {mine.get(key)}"
-        for key in sorted({*theirs, *mine})
-        if theirs.get(key) != mine.get(key)
+        f"its layout has {key} {teacher.get(key)}, the student's {student.get(key)}"
+        for key in sorted({*teacher, *student})
+        if teacher.get(key) != student.get(key)
     ]

@@ -1,4 +1,4 @@
-"""A head for codebooks that run behind each other: one of its ids says nothing."""
+"""A head for codebooks that start one after another: one of its ids stands for silence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ChannelsHeadConfig(LinearHeadConfig):
     """A table for each of several channels."""
 
     bias: bool = True
-    """Whether every id has an offset in the logits; RWKVTTS's XY has one."""
+    """True gives every id an offset in the logits, as RWKVTTS's XY has."""
 
 
 class ChannelsHead(LinearHead):
@@ -38,6 +38,7 @@ class ChannelsHead(LinearHead):
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids [..., Q] -> [..., D]."""
-        first = self.size * torch.arange(ids.shape[-1], device=ids.device)
-        silent = (ids == self.size - 1)[..., None]
-        return self.dropout(self.table(ids + first).masked_fill(silent, 0).sum(-2))
+        first = self.size * torch.arange(ids.shape[-1], device=ids.device)  # [Q]
+        silent = (ids == self.size - 1)[..., None]  # [..., Q, 1]
+        vectors = self.table(ids + first).masked_fill(silent, 0)  # [..., Q, D]
+        return self.dropout(vectors.sum(-2))

@@ -1,4 +1,7 @@
-"""Heads at decoding: the product with the table of codes, by C++ or by ``torch.compile``."""
+"""The engine "native" of heads: the product with the table of codes in C++.
+
+Checked against the head in float64 by ``tests/plugins/test_heads.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.kernels.linear import Native, multiply_sum, narrowed, threads
+from wishbone.kernels.linear import Native, threads
 
 MOST = 16
 """Vectors at once; beyond, PyTorch's matrix product reads the table fewer times."""
@@ -16,7 +19,7 @@ MOST = 16
 Product = Callable[[Tensor], Tensor]
 """x [B, C] float32 -> x W^T [B, R]."""
 Layer = tuple[Tensor, Tensor | None, str]
-"""A weight [R, C], a bias [R] or None, and how to keep the weight."""
+"""A weight [R, C], a bias [R] or None, and the type to keep the weight in."""
 
 
 class FastLayers:
@@ -33,7 +36,7 @@ class FastLayers:
         """A copy of the head has weights of its own, so it begins as plain PyTorch."""
 
     def takes(self, hidden: Tensor) -> bool:
-        """Whether it can do this call; plain PyTorch does the others."""
+        """Return whether it can do this call; plain PyTorch does the others."""
         return (
             hidden.device.type == "cpu"
             and hidden.dtype in (torch.float32, torch.bfloat16)
@@ -44,31 +47,20 @@ class FastLayers:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """hidden [..., D] -> [..., R] in the type of hidden."""
-        x = hidden.reshape(-1, self.width).float()
+        x = hidden.reshape(-1, self.width).float()  # [B, D]
         for product, bias in self.steps:
-            x = product(x)
+            x = product(x)  # [B, R]
             if bias is not None:
-                x = x + bias
+                x = x + bias  # [B, R]
         return x.reshape(*hidden.shape[:-1], -1).to(hidden.dtype)
 
 
 def native_layers(layers: list[Layer]) -> FastLayers:
-    """Through C++. Raises ``NativeMissing``."""
+    """Pack the layers for C++. Raises ``NativeMissing``."""
     native, team = Native(build=True), threads()
 
     def product(weight: Tensor, kind: str) -> Product:
         packed = native.pack(weight, kind)
         return lambda x: native.times(packed, x, team)
-
-    return FastLayers(layers, product)
-
-
-def compiled_layers(layers: list[Layer]) -> FastLayers:
-    """Through ``torch.compile``, which works at the first call."""
-    compiled = torch.compile(multiply_sum, dynamic=False)
-
-    def product(weight: Tensor, kind: str) -> Product:
-        matrix, scale = narrowed(weight, kind)
-        return lambda x: compiled(x, matrix, scale)
 
     return FastLayers(layers, product)

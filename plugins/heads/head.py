@@ -15,8 +15,10 @@ from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.head import Head
 from wishbone.plugins.engines import choose
-from wishbone.plugins.heads.engine import FastLayers, Layer, compiled_layers, native_layers
+from wishbone.plugins.heads.engine import FastLayers, Layer, native_layers
 
+ENGINES = {"native": lambda head, weights: native_layers(head.layers(weights))}
+"""The way to compute logits faster than plain PyTorch, in C++."""
 TABLE_STD = 0.02
 """Standard deviation of a new code's vector; as the other tables of a ``SpeechLM``."""
 
@@ -27,12 +29,12 @@ class _TableHead(Head):
     _engine: FastLayers | None = None
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
-        """As in ``Head``: "native" and "compiled" are for few positions on the CPU."""
-        self._engine, used = choose(self, engine, weights, _ENGINES)
+        """As in ``Head``; "native" is for few positions on the CPU."""
+        self._engine, used = choose(self, engine, weights, ENGINES)
         return used
 
     def layers(self, weights: str) -> list[Layer]:
-        """The layers from hidden vectors to logits [Q * X], matrices to be kept as ``weights``."""
+        """Return the layers from hidden vectors to logits [Q * X], stored as ``weights``."""
         raise NotImplementedError
 
     def _fast(self, hidden: Tensor) -> Tensor | None:
@@ -43,23 +45,12 @@ class _TableHead(Head):
         return engine(hidden).unflatten(-1, (self.codebooks, self.size))
 
 
-def _native(head: _TableHead, weights: str) -> FastLayers:
-    return native_layers(head.layers(weights))
-
-
-def _compiled(head: _TableHead, weights: str) -> FastLayers:
-    return compiled_layers(head.layers(weights))
-
-
-_ENGINES = {"native": _native, "compiled": _compiled}
-
-
 @dataclass
 class LinearHeadConfig:
     """The plain head."""
 
     bias: bool = False
-    """Whether every id has an offset in the logits; CosyVoice2 has one."""
+    """True gives every id an offset in the logits, as CosyVoice2 has."""
     dropout: float = 0.0
     """Probability of dropping a number of a code's vector in training."""
 
@@ -96,7 +87,7 @@ class LinearHead(_TableHead):
         return self.output(hidden).unflatten(-1, (self.codebooks, self.size))
 
     def layers(self, weights: str) -> list[Layer]:
-        """The table itself."""
+        """Return the output table."""
         return [(self.output.weight, self.output.bias, weights)]
 
 
@@ -111,11 +102,11 @@ class FSQHeadConfig:
 
 
 class FSQHead(_TableHead):
-    """A code is its digits plus a little of its own.
+    """A code is its digits plus a small part that no other code shares.
 
     In an FSQ codec (arXiv:2309.15505) a code is a number written in digits, and codes that share
     digits sound alike. So an id's features are P numbers: one mark per digit value (the value it
-    has), one mark per extra id (itself), and ``rank`` learned numbers of its own that start at
+    has), one mark per extra id (itself), and ``rank`` learned numbers of this id alone, at first
     zero. A vector is features x [P, D]; the logits are scores [P] x features. A code seen once in
     training thus starts from what thousands of others taught its digits.
     """
@@ -124,7 +115,7 @@ class FSQHead(_TableHead):
 
     def __init__(self, config: FSQHeadConfig, *, width: int, codes: CodeSpace, extra: int) -> None:
         super().__init__()
-        _check(codes)
+        _check_levels(codes)
         self.config = config
         self.levels, self.codebooks = tuple(codes.levels), codes.codebooks
         self.codes, self.size = codes.size, codes.size + extra
@@ -139,7 +130,7 @@ class FSQHead(_TableHead):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Sums of digits as wide as a row of the plain table; nothing of one's own yet."""
+        """Draw sums of digits as wide as a row of the plain table; parts of single ids are 0."""
         shared = TABLE_STD / math.sqrt(len(self.levels))
         free = 1 / math.sqrt(self.output.in_features)
         digits = sum(self.levels)
@@ -154,8 +145,8 @@ class FSQHead(_TableHead):
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids [..., Q] -> [..., D]."""
-        own = self.own(_offset(ids, self.size))
-        features = torch.cat((self._marked(own)[ids], own), dim=-1)
+        free = self.own(_offset(ids, self.size))  # [..., Q, rank]
+        features = torch.cat((self._digit_marks(free)[ids], free), dim=-1)  # [..., Q, P]
         return self.dropout(features.flatten(-2) @ self.table.weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -163,35 +154,33 @@ class FSQHead(_TableHead):
         fast = self._fast(hidden)
         if fast is not None:
             return fast
-        scores = self.output(hidden).unflatten(-1, (self.codebooks, -1))
-        own = self.output_own.weight.unflatten(0, (self.codebooks, self.size))
-        marks = self._marked(own)
-        logits = [
-            F.linear(scores[..., q, :], torch.cat((marks, own[q]), dim=-1))
-            for q in range(self.codebooks)
-        ]
+        scores = self.output(hidden).unflatten(-1, (self.codebooks, -1))  # [..., Q, P]
+        logits = [F.linear(scores[..., q, :], x) for q, x in enumerate(self._features())]
         return logits[0].unsqueeze(-2) if self.codebooks == 1 else torch.stack(logits, dim=-2)
 
     def layers(self, weights: str) -> list[Layer]:
-        """Scores of features, then codes from features; the latter stay fine, being small."""
-        own = self.output_own.weight.unflatten(0, (self.codebooks, self.size))
-        marks = self._marked(own)
-        features = [torch.cat((marks, own[q]), dim=-1) for q in range(self.codebooks)]
+        """Return scores of features, then codes from features, which are few and stay fine."""
         fine = "float32" if weights == "float32" else "bfloat16"
         return [
             (self.output.weight, self.output.bias, weights),
-            (torch.block_diag(*features), None, fine),
+            (torch.block_diag(*self._features()), None, fine),
         ]
 
-    def _marked(self, like: Tensor) -> Tensor:
-        """[X, marks] of ones and zeros. Kept, yet no buffer: a meta build must not lose it."""
-        kept = self._marks
-        if kept is None or kept.device != like.device or kept.dtype != like.dtype:
-            kept = self._marks = self._mark(like)
-        return kept
+    def _features(self) -> list[Tensor]:
+        """Features of every id on the way out, [X, P] for each codebook."""
+        free = self.output_own.weight.unflatten(0, (self.codebooks, self.size))  # [Q, X, rank]
+        marks = self._digit_marks(free)  # [X, marks]
+        return [torch.cat((marks, free[q]), dim=-1) for q in range(self.codebooks)]
 
-    def _mark(self, like: Tensor) -> Tensor:
-        marks = like.new_zeros(self.size, self.marks, requires_grad=False)
+    def _digit_marks(self, like: Tensor) -> Tensor:
+        """[X, marks] of ones and zeros. Cached, yet no buffer: a meta build must not lose it."""
+        marks = self._marks
+        if marks is None or marks.device != like.device or marks.dtype != like.dtype:
+            marks = self._marks = self._make_marks(like)
+        return marks
+
+    def _make_marks(self, like: Tensor) -> Tensor:
+        marks = like.new_zeros(self.size, self.marks, requires_grad=False)  # [X, marks]
         ids = torch.arange(self.codes, device=like.device)
         start, stride = 0, 1
         for levels in self.levels:
@@ -207,7 +196,7 @@ def _offset(ids: Tensor, size: int) -> Tensor:
     return ids + size * torch.arange(ids.shape[-1], device=ids.device)
 
 
-def _check(codes: CodeSpace) -> None:
+def _check_levels(codes: CodeSpace) -> None:
     combinations = list(accumulate(codes.levels, mul))[-1:]
     if combinations != [codes.size]:
         raise ConfigError(

@@ -1,6 +1,13 @@
 """RWKV-7 "Goose" (x070): arXiv 2503.14456, and RWKV-LM for what the paper leaves open.
 
+    x = norm_in(x)
+    for every block:                              its equations are in layers.py
+        x = x + time_mix(norm_time(x))            reads and writes the state of earlier positions
+        x = x + channel_mix(norm_channel(x))      sees one position back
+    y = norm_out(x)
+
 Vectors go in and come out; the tables of text and speech are the layout's and the head's.
+``forward`` computes many positions, ``step_`` one; engines compute the same step faster.
 """
 
 from __future__ import annotations
@@ -15,11 +22,12 @@ from torch.nn import functional as F
 from wishbone.core.contract.backbone import Backbone, Caps, State
 from wishbone.kernels.wkv7 import triton_missing
 from wishbone.plugins.engines import Engine, choose
-from wishbone.plugins.rwkv7.init import initialise
-from wishbone.plugins.rwkv7.layers import Block, Steps
-from wishbone.plugins.rwkv7.shape import Shape
-from wishbone.plugins.rwkv7.step import channel_step, time_step
+from wishbone.plugins.rwkv7.engines.cuda_graph import attach
+from wishbone.plugins.rwkv7.engines.native import NativeRWKV7
+from wishbone.plugins.rwkv7.layers import Block, Shape, TokenShift
 
+ENGINES = {"native": NativeRWKV7, "graph": attach}
+"""Ways to compute a step faster than plain PyTorch: in C++, and as a CUDA graph."""
 PIECE = 4096
 """Positions of all sequences together that go through the blocks at once without gradient: the
 memory a long text needs does not grow with it, and the state it leaves is the same."""
@@ -78,7 +86,8 @@ class RWKV7(Backbone):
         self.drop = nn.Dropout(config.dropout)
         self._engine: Engine | None = None
         for i, block in enumerate(self.blocks):
-            initialise(block, self.shape, i)
+            block.time_mix.reset_parameters(self.shape, i)
+            block.channel_mix.reset_parameters(self.shape, i)
 
     @classmethod
     def small_config(cls) -> Config:
@@ -86,7 +95,7 @@ class RWKV7(Backbone):
         return cls.Config(width=48, layers=3, head_size=16, ffn_width=112)
 
     def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
-        """Zeros. The shifts take ``dtype``, by default the model's."""
+        """Return zeros. The shifts take ``dtype``, by default the model's."""
         weight = self.norm_in.weight
         device = weight.device if device is None else device
         dtype = weight.dtype if dtype is None else dtype
@@ -94,10 +103,10 @@ class RWKV7(Backbone):
         heads, size = self.shape.heads, self.shape.head_size
         state: State = {}
         for i in range(len(self.blocks)):
-            wkv = torch.zeros(batch, heads, size, size, device=device, dtype=kind)
+            wkv = torch.zeros(batch, heads, size, size, device=device, dtype=kind)  # [B, H, V, K]
             state[f"blocks.{i}.wkv"] = wkv
             for name in ("time_shift", "channel_shift"):
-                shift = torch.zeros(batch, self.width, device=device, dtype=dtype)
+                shift = torch.zeros(batch, self.width, device=device, dtype=dtype)  # [B, D]
                 state[f"blocks.{i}.{name}"] = shift
         return state
 
@@ -112,28 +121,27 @@ class RWKV7(Backbone):
             fast = self._prefill(x, state, mask)
             if fast is not None:
                 return fast
-        steps = Steps(mask, x)
-        if steps.mask is not None:
-            x = x.masked_fill(~steps.mask[..., None], 0)
+        order = TokenShift(mask, x)
+        if order.mask is not None:
+            x = x.masked_fill(~order.mask[..., None], 0)  # [B, T, D]
         after: State = {}
-        x, first = _norm(self.norm_in, x), None
+        x, v_first = _norm(self.norm_in, x), None  # [B, T, D]
         for i, block in enumerate(self.blocks):
-            at = f"blocks.{i}."
-            branch, first, wkv, shift = block.time_mix(
-                _norm(block.norm_time, x), first, state[at + "wkv"], state[at + "time_shift"], steps
-            )
-            after[at + "wkv"] = wkv
-            after[at + "time_shift"] = shift.to(state[at + "time_shift"].dtype)
-            x = x + self.drop(branch)
-            branch, shift = block.channel_mix(
-                _norm(block.norm_channel, x), state[at + "channel_shift"], steps
-            )
-            after[at + "channel_shift"] = shift.to(state[at + "channel_shift"].dtype)
-            x = x + self.drop(branch)
+            wkv, time, channel = _names(i)
+            h = _norm(block.norm_time, x)  # [B, T, D]
+            out, v_first, after[wkv], shift = block.time_mix(
+                h, v_first, state[wkv], state[time], order
+            )  # [B, T, D], [B, T, D], [B, H, V, K], [B, D]
+            after[time] = shift.to(state[time].dtype)  # [B, D]
+            x = x + self.drop(out)  # [B, T, D]
+            h = _norm(block.norm_channel, x)  # [B, T, D]
+            out, shift = block.channel_mix(h, state[channel], order)  # [B, T, D], [B, D]
+            after[channel] = shift.to(state[channel].dtype)  # [B, D]
+            x = x + self.drop(out)  # [B, T, D]
         return _norm(self.norm_out, x), after
 
     def _prefill(self, x: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State] | None:
-        """Through the engine where it can, else in pieces where memory would grow, else None."""
+        """Compute by the engine or, where memory would grow, in pieces; return None elsewhere."""
         engine = self._engine
         many = getattr(engine, "takes_many", None)
         if mask is None and many is not None and many(x, state):
@@ -143,9 +151,9 @@ class RWKV7(Backbone):
             return None
         parts = []
         for start in range(0, x.shape[1], piece):
-            here = slice(start, start + piece)
-            part = None if mask is None else mask[:, here]
-            y, state = self(x[:, here], state, mask=part)
+            positions = slice(start, start + piece)
+            part = None if mask is None else mask[:, positions]  # [B, P]
+            y, state = self(x[:, positions], state, mask=part)  # [B, P, D]
             parts.append(y)
         return torch.cat(parts, 1), state
 
@@ -157,31 +165,29 @@ class RWKV7(Backbone):
             return engine.step_(x, state)
         if torch.is_autocast_enabled(x.device.type):
             return super().step_(x, state)
-        x, first = _norm(self.norm_in, x[:, 0]), None
+        x, v_first = _norm(self.norm_in, x[:, 0]), None  # [B, D]
         for i, block in enumerate(self.blocks):
-            at = f"blocks.{i}."
-            h = _norm(block.norm_time, x)
-            out, first, state[at + "wkv"] = time_step(
-                block.time_mix, h, first, state[at + "wkv"], state[at + "time_shift"]
-            )
-            state[at + "time_shift"] = h.to(state[at + "time_shift"].dtype)
-            x = x + self.drop(out)
-            h = _norm(block.norm_channel, x)
-            x = x + self.drop(channel_step(block.channel_mix, h, state[at + "channel_shift"]))
-            state[at + "channel_shift"] = h.to(state[at + "channel_shift"].dtype)
+            wkv, time, channel = _names(i)
+            h = _norm(block.norm_time, x)  # [B, D]
+            out, v_first, state[wkv] = block.time_mix.step(h, v_first, state[wkv], state[time])
+            state[time] = h.to(state[time].dtype)  # [B, D]
+            x = x + self.drop(out)  # [B, D]
+            h = _norm(block.norm_channel, x)  # [B, D]
+            x = x + self.drop(block.channel_mix.step(h, state[channel]))  # [B, D]
+            state[channel] = h.to(state[channel].dtype)  # [B, D]
         return _norm(self.norm_out, x)[:, None]
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
-        """As in ``Backbone``: "native" is engine.py, "compiled" compiled.py, "graph" graph.py."""
-        self._engine, used = choose(self, engine, weights, _ENGINES)
+        """As in ``Backbone``; ``ENGINES`` are the names beside "auto" and "eager"."""
+        self._engine, used = choose(self, engine, weights, ENGINES)
         return used
 
     def steps_narrow_state(self) -> bool:
-        """As in ``Backbone``: the engine knows."""
+        """As in ``Backbone``: an attribute of the engine."""
         return self._engine is not None and self._engine.narrow
 
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
-        """The same for every ``length``: one matrix per head and two vectors per block."""
+        """Count one matrix per head and two vectors per block; the same for every ``length``."""
         matrices = self.shape.heads * self.shape.head_size**2
         matrix_bytes = 8 if dtype == torch.float64 else 4
         vector_bytes = 2 * self.width * dtype.itemsize
@@ -189,15 +195,12 @@ class RWKV7(Backbone):
 
     @classmethod
     def count_parameters(cls, config: Config) -> int:
-        """From the shape alone; block 0 has no v0, v1, v2."""
+        """Count from the shape alone; block 0 has no v0, v1, v2."""
         return Shape.of(config).parameters()
 
     def training_form(self) -> str:
-        """The scan's form, and why it is not the Triton kernels where they do not run."""
-        missing = triton_missing()
-        if self.norm_in.weight.is_cuda and not missing:
-            return "WKV-7 in Triton kernels"
-        return f"WKV-7 in chunks, PyTorch ({missing or 'not on the GPU'})"
+        """Name the scan's form, and why it is not the Triton kernels where they do not run."""
+        return scan_form(self.norm_in.weight)
 
     def shardable(self) -> list[nn.Module]:
         """Both halves of every block: ``forward`` calls these, and never a block as a whole."""
@@ -208,51 +211,55 @@ class RWKV7(Backbone):
         return [block.time_mix for block in self.blocks]
 
     def flops_per_position(self, context: int = 0) -> int:
-        """Matrices once each, and nine operations per number of the WKV state."""
-        matrices = sum(p.numel() for n, p in self.named_parameters() if _is_matrix(n, p))
-        state = len(self.blocks) * self.shape.heads * self.shape.head_size**2
-        return 2 * matrices + 9 * state
+        """Count every matrix once, and nine operations per number of the WKV state."""
+        return flops_per_position(self, self.shape)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """RWKV-LM's: decay for ``.weight`` matrices alone, twice the rate for ``w0``."""
-        fast, decayed, plain = [], [], []
-        for name, parameter in self.named_parameters():
-            if name.endswith(".w0"):
-                fast.append(parameter)
-            elif parameter.ndim > 1 and name.endswith(".weight"):
-                decayed.append(parameter)
-            else:
-                plain.append(parameter)
-        return [
-            {"params": decayed, "lr": learning_rate, "weight_decay": weight_decay},
-            {"params": plain, "lr": learning_rate, "weight_decay": 0.0},
-            {"params": fast, "lr": 2 * learning_rate, "weight_decay": 0.0},
-        ]
+        return parameter_groups(self, learning_rate, weight_decay)
 
 
-def _native(backbone: RWKV7, weights: str) -> Engine:
-    from wishbone.plugins.rwkv7.engines.native import NativeRWKV7
-
-    return NativeRWKV7(backbone, weights)
-
-
-def _compiled(backbone: RWKV7, weights: str) -> Engine:
-    from wishbone.plugins.rwkv7.engines.compiled import CompiledRWKV7
-
-    return CompiledRWKV7(backbone, weights)
+def scan_form(weight: Tensor) -> str:
+    """Name the form of WKV-7 that trains on the device of ``weight``, and the reason for it."""
+    missing = triton_missing()
+    if weight.is_cuda and not missing:
+        return "WKV-7 in Triton kernels"
+    return f"WKV-7 in chunks, PyTorch ({missing or 'not on the GPU'})"
 
 
-def _graph(backbone: RWKV7, weights: str) -> Engine:
-    from wishbone.plugins.rwkv7.engines.cuda_graph import attach
+def flops_per_position(backbone: nn.Module, shape: Shape) -> int:
+    """Count two operations per number of every matrix, and nine per number of the WKV state."""
+    matrices = sum(
+        parameter.numel()
+        for name, parameter in backbone.named_parameters()
+        if parameter.ndim > 1 and not name.endswith((".mix", ".r_k"))
+    )
+    state = shape.layers * shape.heads * shape.head_size**2
+    return 2 * matrices + 9 * state
 
-    return attach(backbone, weights)
+
+def parameter_groups(
+    backbone: nn.Module, learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """RWKV-LM's groups for AdamW: decay for ``.weight`` matrices, twice the rate for ``w0``."""
+    fast, decayed, plain = [], [], []
+    for name, parameter in backbone.named_parameters():
+        if name.endswith(".w0"):
+            fast.append(parameter)
+        elif parameter.ndim > 1 and name.endswith(".weight"):
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    return [
+        {"params": decayed, "lr": learning_rate, "weight_decay": weight_decay},
+        {"params": plain, "lr": learning_rate, "weight_decay": 0.0},
+        {"params": fast, "lr": 2 * learning_rate, "weight_decay": 0.0},
+    ]
 
 
-_ENGINES = {"native": _native, "compiled": _compiled, "graph": _graph}
-
-
-def _is_matrix(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim > 1 and not name.endswith((".mix", ".r_k"))
+def _names(i: int) -> tuple[str, str, str]:
+    """Names of the state of block i: WKV, and the two token shifts."""
+    return f"blocks.{i}.wkv", f"blocks.{i}.time_shift", f"blocks.{i}.channel_shift"
 
 
 def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:

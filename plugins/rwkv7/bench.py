@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from wishbone.core.bench.contenders import version_of
 from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.kernels.elementwise import DECAY
 from wishbone.kernels.wkv7 import available, wkv7, wkv7_chunked, wkv7_reference
-from wishbone.plugins.rwkv7.formula import DECAY
 
 NAMES = ("r", "g", "k", "v", "a", "b")
 FORMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
@@ -24,19 +24,19 @@ FORMS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "loop": wkv7_reference,
 }
 STEADY = 0.02
-"""How much keys differ from one another in the input "steady": silence, or a held vowel."""
+"""Difference of keys from one another in the input "steady": silence, or a held vowel."""
 CHECKED = 2
 """Sequences and heads in the check: more than one, as a wrong stride shows only then."""
 
 
 @dataclass
 class WKVConfig:
-    """Which form, on numbers of which type."""
+    """The form, and the type of its numbers."""
 
     form: str = "best"
     """best (what a model would use), chunked, loop, or fla for flash-linear-attention."""
     dtype: str = "float32"
-    """Of everything but the state, which is float32 or wider."""
+    """Type of everything but the state, which is float32 or wider."""
     safe_gate: bool = True
     """For fla: let it rely on the decay's bound, which its tensor cores need."""
 
@@ -73,9 +73,9 @@ class WKV(Contender):
         """Make the inputs; compile and allocate."""
         self.inputs = getattr(self, "inputs", {})
         length = int(case.partition(" ")[2])
-        made = self._draw("random", length)
-        grown = torch.randn(made[0].shape, generator=torch.Generator().manual_seed(1))
-        self.inputs[case] = made, grown.to(made[0])
+        tensors = self._draw("random", length)
+        grown = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(1))
+        self.inputs[case] = tensors, grown.to(tensors[0])
         self.run(case, 1)
         return {}
 
@@ -84,10 +84,10 @@ class WKV(Contender):
         inputs = self._draw(what["way"], len(what["ids"]), CHECKED)
         y, state = self.form(*inputs)
         gradients = torch.autograd.grad((y * y).sum() + (state * state).sum(), inputs)
-        named = {"y": y, "state": state} | {
+        outputs = {"y": y, "state": state} | {
             f"d{name}": gradient for name, gradient in zip(NAMES, gradients, strict=True)
         }
-        return {name: tensor.double().flatten().tolist() for name, tensor in named.items()}
+        return {name: tensor.double().flatten().tolist() for name, tensor in outputs.items()}
 
     def run(self, case: str, count: int) -> Times:
         """Seconds of ``count`` forwards and backwards."""
@@ -125,11 +125,11 @@ class WKV(Contender):
         elif way != "random":
             raise ValueError(f"there is no input '{way}': random, steady")
         direction = F.normalize(direction, dim=-1)
-        made = [r, g, k, v, -direction, direction * torch.sigmoid(rate)]
+        tensors = [r, g, k, v, -direction, direction * torch.sigmoid(rate)]
         # rounded first, so that the exact form sees the numbers that the others see
         rounded = getattr(torch, model.get("inputs", "float32"))
         kind = getattr(torch, self.config.dtype)
-        return [x.to(rounded).to(self.job.device, kind).requires_grad_() for x in made]
+        return [x.to(rounded).to(self.job.device, kind).requires_grad_() for x in tensors]
 
     def _fla(self) -> Callable[..., tuple[Tensor, Tensor]]:
         from fla.ops.rwkv7 import chunk_rwkv7

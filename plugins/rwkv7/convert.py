@@ -25,7 +25,7 @@ from wishbone.plugins.rwkv7.backbone import RWKV7
 MIXES = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")
 """Rows of ``time_mix.mix``, in this order."""
 SAME, VECTOR, FLAT, TURNED = "same", "[1, 1, C]", "[C]", "transposed"
-"""How a tensor lies in their file; ours are [C] and [in, rank]."""
+"""Forms of a tensor in the other file; ours are [C] and [in, rank]."""
 
 Rule = tuple[str, str, str, str, str]
 
@@ -78,62 +78,62 @@ UNUSED = re.compile(r"blocks\.0\.time_mix\.v[012]")
 
 
 class _Converter(Converter):
-    """What the two kinds of file have in common."""
+    """The part that the two kinds of file have in common."""
 
     slot = "backbone"
     column: int
-    """Of their name in ``RULES``."""
+    """Index of the foreign name in ``RULES``."""
 
     @classmethod
     def ours(cls, tensors: Mapping[str, Tensor], where: str = "") -> Converted:
-        """Their tensors as ours, every name accounted for. Raises ``CheckpointError``."""
-        named: dict[str, Tensor] = {}
+        """Translate foreign tensors, every name accounted for. Raises ``CheckpointError``."""
+        renamed: dict[str, Tensor] = {}
         account: dict[str, str] = {}
         unknown = []
         patterns = [(_pattern(rule[cls.column]), rule) for rule in RULES]
         for name, tensor in tensors.items():
             plain = name.removeprefix("_forward_module.")
-            found = next(((m, r) for p, r in patterns if (m := p.fullmatch(plain))), None)
-            if found is None:
+            hit = next(((m, r) for p, r in patterns if (m := p.fullmatch(plain))), None)
+            if hit is None:
                 unknown.append(name)
                 continue
-            match, rule = found
+            match, rule = hit
             target = rule[0].format(*match.groups())
             if UNUSED.fullmatch(target):
                 account[name] = "left out: block 0 never reads it"
                 continue
             account[name] = target
-            named[target] = _from(rule[cls.column + 1], tensor)
+            renamed[target] = _from(rule[cls.column + 1], tensor)
         if unknown:
             raise CheckpointError(
                 f"These names are not RWKV-7's: {', '.join(sorted(unknown))}.",
                 where,
                 "Check that the file is an RWKV-7 of the kind this converter is for.",
             )
-        _complete(named, where)
-        config = _config(named, where)
-        tables = {k: named.pop(k) for k in ("tables.embedding", "tables.head") if k in named}
-        stacked = _stacked(named, where)
+        _complete(renamed, where)
+        config = _config(renamed, where)
+        tables = {k: renamed.pop(k) for k in ("tables.embedding", "tables.head") if k in renamed}
+        stacked = _stacked(renamed, where)
         with torch.device("meta"):
             check(RWKV7(config), stacked, where)
         return Converted(cls.slot, {"name": "rwkv7", **asdict(config)}, stacked, tables, account)
 
     @classmethod
     def theirs(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our tensors as theirs, the tables of a vocabulary too where there are any."""
-        made = {}
+        """Translate our tensors back, the tables of a vocabulary too where there are any."""
+        result = {}
         patterns = [(_pattern(rule[0]), rule) for rule in RULES]
         for name, tensor in _unstacked(tensors).items():
-            found = next(((m, r) for p, r in patterns if (m := p.fullmatch(name))), None)
-            if found is None:
+            hit = next(((m, r) for p, r in patterns if (m := p.fullmatch(name))), None)
+            if hit is None:
                 raise CheckpointError(
                     f"'{name}' is not a tensor of the rwkv7 backbone.",
                     "the weights to convert",
                     "Give the checkpoint of a backbone alone.",
                 )
-            match, rule = found
-            made[rule[cls.column].format(*match.groups())] = _to(rule[cls.column + 1], tensor)
-        return made
+            match, rule = hit
+            result[rule[cls.column].format(*match.groups())] = _to(rule[cls.column + 1], tensor)
+        return result
 
 
 class RWKVLM(_Converter):
@@ -153,11 +153,11 @@ class RWKVLM(_Converter):
                 "group_norm_eps of the backbone",
                 "Convert to fla, whose config.json can say so when it is head_size * 1e-5.",
             )
-        named = self.theirs(tensors)
+        renamed = self.theirs(tensors)
         if to.suffix == ".safetensors":
-            write_tensors(to, named)
+            write_tensors(to, renamed)
             return
-        write_pickle(to, named)
+        write_pickle(to, renamed)
 
 
 class FLA(_Converter):
@@ -179,10 +179,10 @@ class FLA(_Converter):
     def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, object], to: Path) -> None:
         """A new folder. Raises ``CheckpointError`` where fla would norm heads differently."""
         self.check_eps(config)
-        named = self.theirs(tensors)
+        renamed = self.theirs(tensors)
         with new_folder(to) as folder:
-            write_tensors(folder / "model.safetensors", named)
-            text = json.dumps(fla_config(config, named), indent=2)
+            write_tensors(folder / "model.safetensors", renamed)
+            text = json.dumps(fla_config(config, renamed), indent=2)
             (folder / "config.json").write_text(text + "\n")
 
     @staticmethod
@@ -198,15 +198,15 @@ class FLA(_Converter):
             )
 
 
-def fla_config(config: Mapping[str, object], named: Mapping[str, Tensor]) -> dict[str, object]:
+def fla_config(config: Mapping[str, object], renamed: Mapping[str, Tensor]) -> dict[str, object]:
     """``config.json``; sizes come from the tensors, which cannot be wrong."""
     width, layers = config["width"], config["layers"]
     ranks = {}
     for long, short, layer in (("decay", "w", 0), ("a", "a", 0), ("gate", "g", 0), ("v", "v", 1)):
-        factor = named.get(f"model.layers.{layer}.attn.{short}_lora.lora.0.weight")
+        factor = renamed.get(f"model.layers.{layer}.attn.{short}_lora.lora.0.weight")
         if factor is not None:
             ranks[f"{long}_low_rank_dim"] = factor.shape[0]
-    embedding = named.get("model.embeddings.weight")
+    embedding = renamed.get("model.embeddings.weight")
     return {
         "model_type": "rwkv7",
         "architectures": ["RWKV7ForCausalLM"],
@@ -214,7 +214,7 @@ def fla_config(config: Mapping[str, object], named: Mapping[str, Tensor]) -> dic
         "num_hidden_layers": layers,
         "head_dim": config["head_size"],
         "num_heads": int(str(width)) // int(str(config["head_size"])),
-        "intermediate_size": named["model.layers.0.ffn.key.weight"].shape[0],
+        "intermediate_size": renamed["model.layers.0.ffn.key.weight"].shape[0],
         "hidden_act": "sqrelu",
         "norm_eps": 1e-5,
         "norm_bias": True,
@@ -228,53 +228,54 @@ def fla_config(config: Mapping[str, object], named: Mapping[str, Tensor]) -> dic
 
 def modern(tensors: Mapping[str, Tensor], where: str = "") -> dict[str, Tensor]:
     """fla's names of today: its first version kept the six rows of a token shift together."""
-    named = dict(tensors)
-    for name in [n for n in named if n.endswith(".attn.x_x")]:
-        rows = named.pop(name)
+    renamed = dict(tensors)
+    for name in [n for n in renamed if n.endswith(".attn.x_x")]:
+        rows = renamed.pop(name)
         if not len(rows) == len(MIXES) == rows.numel() // max(1, rows.shape[-1]):
             raise CheckpointError(
                 f"{name} has the shape {list(rows.shape)}, not six rows.", where, BROKEN
             )
         for letter, row in zip(MIXES, rows.reshape(len(MIXES), 1, 1, -1), strict=True):
-            named[name.removesuffix("x_x") + letter] = row
-    return named
+            renamed[name.removesuffix("x_x") + letter] = row
+    return renamed
 
 
-def _config(named: Mapping[str, Tensor], where: str) -> RWKV7.Config:
+def _config(renamed: Mapping[str, Tensor], where: str) -> RWKV7.Config:
     """The sizes, read from the tensors: no rule for ranks holds for every release."""
     time = "blocks.{}.time_mix."
-    layers = 1 + max(int(n.split(".")[1]) for n in named if n.startswith("blocks."))
-    flat = [n for n in named if n.endswith(("r_k", "w1", "a1", "v1", "g1")) and named[n].ndim != 2]
+    layers = 1 + max(int(n.split(".")[1]) for n in renamed if n.startswith("blocks."))
+    matrices = [n for n in renamed if n.endswith(("r_k", "w1", "a1", "v1", "g1"))]
+    flat = [n for n in matrices if renamed[n].ndim != 2]
     if flat:
         raise CheckpointError(
-            f"{flat[0]} has the shape {list(named[flat[0]].shape)}, and should be a matrix.",
+            f"{flat[0]} has the shape {list(renamed[flat[0]].shape)}, and should be a matrix.",
             where,
             BROKEN,
         )
-    heads, size = named[time.format(0) + "r_k"].shape
-    value = named.get(time.format(1) + "v1")
+    heads, size = renamed[time.format(0) + "r_k"].shape
+    value = renamed.get(time.format(1) + "v1")
     return RWKV7.Config(
         width=heads * size,
         layers=layers,
         head_size=size,
-        ffn_width=named["blocks.0.channel_mix.key.weight"].shape[0],
-        decay_rank=named[time.format(0) + "w1"].shape[1],
-        rate_rank=named[time.format(0) + "a1"].shape[1],
+        ffn_width=renamed["blocks.0.channel_mix.key.weight"].shape[0],
+        decay_rank=renamed[time.format(0) + "w1"].shape[1],
+        rate_rank=renamed[time.format(0) + "a1"].shape[1],
         value_rank=0 if value is None else value.shape[1],
-        gate_rank=named[time.format(0) + "g1"].shape[1],
+        gate_rank=renamed[time.format(0) + "g1"].shape[1],
     )
 
 
-def _complete(named: Mapping[str, Tensor], where: str) -> None:
-    """Raises ``CheckpointError`` that lists every tensor a block lacks."""
-    blocks = {int(n.split(".")[1]) for n in named if n.startswith("blocks.")}
-    wanted = {
+def _complete(renamed: Mapping[str, Tensor], where: str) -> None:
+    """Raise ``CheckpointError`` that lists every tensor a block lacks."""
+    blocks = {int(n.split(".")[1]) for n in renamed if n.startswith("blocks.")}
+    expected = {
         rule[0].format(block)
         for rule in RULES
         for block in range(max(blocks, default=0) + 1)
         if not rule[0].startswith("tables.")
     }
-    missing = sorted(n for n in wanted - named.keys() if not UNUSED.fullmatch(n))
+    missing = sorted(n for n in expected - renamed.keys() if not UNUSED.fullmatch(n))
     if missing:
         raise CheckpointError(
             f"{len(missing)} tensors are missing: {', '.join(missing[:8])}"
@@ -284,30 +285,30 @@ def _complete(named: Mapping[str, Tensor], where: str) -> None:
         )
 
 
-def _stacked(named: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def _stacked(renamed: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """The rows x_r ... x_g as ``mix`` [6, C], and channel mixing's x_k as ``mix`` [1, C]."""
-    made = {n: t for n, t in named.items() if not n.rpartition(".")[2].startswith("x_")}
-    for block in sorted({n.split(".")[1] for n in named if n.startswith("blocks.")}, key=int):
+    result = {n: t for n, t in renamed.items() if not n.rpartition(".")[2].startswith("x_")}
+    for block in sorted({n.split(".")[1] for n in renamed if n.startswith("blocks.")}, key=int):
         time, channel = f"blocks.{block}.time_mix.", f"blocks.{block}.channel_mix."
-        rows = [named[time + name] for name in MIXES]
+        rows = [renamed[time + name] for name in MIXES]
         if len({row.shape for row in rows}) > 1:
             lengths = ", ".join(str(len(row)) for row in rows)
             raise CheckpointError(f"{time}x_* have the lengths {lengths}.", where, BROKEN)
-        made[time + "mix"] = torch.stack(rows)
-        made[channel + "mix"] = named[channel + "x_k"][None]
-    return made
+        result[time + "mix"] = torch.stack(rows)
+        result[channel + "mix"] = renamed[channel + "x_k"][None]
+    return result
 
 
 def _unstacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    made = {}
+    result = {}
     for name, tensor in tensors.items():
         stem, _, last = name.rpartition(".")
         if last != "mix":
-            made[name] = tensor
+            result[name] = tensor
             continue
         rows = MIXES if stem.endswith("time_mix") else ("x_k",)
-        made |= {f"{stem}.{row}": part for row, part in zip(rows, tensor, strict=True)}
-    return made
+        result |= {f"{stem}.{row}": part for row, part in zip(rows, tensor, strict=True)}
+    return result
 
 
 def _from(form: str, tensor: Tensor) -> Tensor:

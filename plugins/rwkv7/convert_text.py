@@ -26,25 +26,25 @@ class Text(Converter):
 
     def read(self, source: Path) -> Converted:
         """One file. Raises ``CheckpointError`` where it has no tables."""
-        found = RWKVLM().read(source)
-        lost = sorted(TABLES.keys() - found.tables.keys())
+        converted = RWKVLM().read(source)
+        lost = sorted(TABLES.keys() - converted.tables.keys())
         if lost:
             raise CheckpointError(
                 f"The file has a backbone without {', '.join(lost)}.",
                 str(source),
                 "Convert it with 'rwkv-lm', which takes a backbone alone.",
             )
-        tensors = {PREFIX + name: tensor for name, tensor in found.tensors.items()}
-        tensors |= {TABLES[name]: tensor for name, tensor in found.tables.items()}
+        tensors = {PREFIX + name: tensor for name, tensor in converted.tensors.items()}
+        tensors |= {TABLES[name]: tensor for name, tensor in converted.tables.items()}
         account = {
-            theirs: TABLES.get(ours, ours if ours.startswith("left out") else PREFIX + ours)
-            for theirs, ours in found.account.items()
+            foreign: TABLES.get(ours, ours if ours.startswith("left out") else PREFIX + ours)
+            for foreign, ours in converted.account.items()
         }
-        rows = len(found.tables["tables.embedding"])
+        rows = len(converted.tables["tables.embedding"])
         config = {
             "task": "text",
             "tokenizer": {"name": "rwkv-world", "rows": rows, "marks": False},
-            "backbone": found.config,
+            "backbone": converted.config,
             "head": {"name": "linear"},
             "end": END,
         }
@@ -52,8 +52,8 @@ class Text(Converter):
 
     def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
         """One ``.pth``, or ``.safetensors`` by its ending; needs a linear head without bias."""
-        back = {ours: theirs for theirs, ours in TABLES.items()}
-        named = {
+        back = {ours: foreign for foreign, ours in TABLES.items()}
+        renamed = {
             back.get(name, name.removeprefix(PREFIX)): tensor for name, tensor in tensors.items()
         }
-        RWKVLM().write(named, config["backbone"], to)
+        RWKVLM().write(renamed, config["backbone"], to)

@@ -31,15 +31,17 @@ def _by_rows(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Query heads that share keys are rows of one product, so keys are never repeated."""
     batch, heads, length, size = queries.shape
     share = heads // keys.shape[1]
-    queries = (queries * size**-0.5).reshape(-1, share, length, size)
-    keys, values = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
+    queries = (queries * size**-0.5).reshape(-1, share, length, size)  # [B G, H/G, T, K]
+    keys = keys.flatten(0, 1).transpose(1, 2)  # [B G, K, T]
+    values = values.flatten(0, 1)  # [B G, T, K]
     rows = max(FEWEST, ROWS // share)
-    ahead = queries.new_full((min(rows, length), length), float("-inf"))
+    ahead = queries.new_full((min(rows, length), length), float("-inf"))  # [R, T]
     outputs = []
     for start in range(0, length, rows):
         end = min(start + rows, length)
-        bias = ahead[: end - start, :end].triu(start + 1).repeat(share, 1)
-        scores = torch.baddbmm(bias, queries[:, :, start:end].flatten(1, 2), keys[:, :, :end])
-        mixed = scores.softmax(-1) @ values[:, :end]
+        bias = ahead[: end - start, :end].triu(start + 1).repeat(share, 1)  # [H/G R, S]
+        block = queries[:, :, start:end].flatten(1, 2)  # [B G, H/G R, K]
+        scores = torch.baddbmm(bias, block, keys[:, :, :end])  # [B G, H/G R, S]
+        mixed = scores.softmax(-1) @ values[:, :end]  # [B G, H/G R, K]
         outputs.append(mixed.unflatten(1, (share, end - start)))
     return torch.cat(outputs, dim=2).view(batch, heads, length, size)

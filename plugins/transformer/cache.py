@@ -1,4 +1,7 @@
-"""How the attention cache grows: packed rows, mixed lengths, and appending without copying."""
+"""The cache of keys and values: packed rows, mixed lengths, and appending without copying.
+
+Shapes: B sequences, G heads of K numbers, S positions of the longest row, C slots of memory.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ Angles = Callable[[Tensor, torch.dtype], tuple[Tensor, Tensor]]
 
 @dataclass
 class Past:
-    """What all blocks of one call share: where new positions go and what they may see."""
+    """The plan that all blocks of one call share: where new positions go, what they may see."""
 
     angles: tuple[Tensor, Tensor]
     """Cosines and sines [1 or B, T, K/2] of the new positions."""
@@ -28,7 +31,7 @@ class Past:
     causal: bool = False
     """The new positions see themselves and those before, and there is no cache."""
     bias: Tensor | None = None
-    """What a position sees where ``causal`` does not say it: true, [T, S] or [B, 1, T, S]."""
+    """True where a position sees a slot, [T, S] or [B, 1, T, S]; None where ``causal`` says it."""
     source: Tensor | None = None
     """[B, 1, S, 1] slot of (old, new) joined that goes to each slot, where rows differ."""
     alive: Tensor | None = None
@@ -38,7 +41,7 @@ class Past:
         """old [B, G, S', K] and new [B, G, T, K] -> [B, G, S, K], rows packed."""
         if old is None or self.used == 0:
             return new.contiguous() if old is None else new.to(old.dtype).contiguous()
-        joined = torch.cat((old[:, :, : self.used], new.to(old.dtype)), dim=2)
+        joined = torch.cat((old[:, :, : self.used], new.to(old.dtype)), dim=2)  # [B, G, S, K]
         if self.source is None:
             return joined
         return joined.gather(2, self.source.expand(-1, joined.shape[1], -1, joined.shape[3]))
@@ -53,22 +56,22 @@ class Past:
 def plan_past(x: Tensor, state: State | None, count: Tensor | None, angles: Angles) -> Past:
     """Plan a call of T positions x [B, T, D], of which row b keeps the first ``count[b]``."""
     batch, length, _ = x.shape
-    new = torch.arange(length, device=x.device)
+    new = torch.arange(length, device=x.device)  # [T]
     before = x.new_zeros(batch, dtype=torch.int64) if state is None else state["length"]
-    after = before + (length if count is None else count)
+    after = before + (length if count is None else count)  # [B]
     used, even = _extent(before, state)
     if even:
         past = Past(angles((used + new)[None], x.dtype), used, None, after)
         past.causal = used == 0
         if used and length > 1:
-            slots = torch.arange(used + length, device=x.device)
-            past.bias = slots <= (used + new)[:, None]
+            slots = torch.arange(used + length, device=x.device)  # [S]
+            past.bias = slots <= (used + new)[:, None]  # [T, S]
     else:
-        positions = before[:, None] + new
+        positions = before[:, None] + new  # [B, T]
         past = _mixed(positions, used, before, after, angles(positions, x.dtype))
     if count is not None or not even:
-        slots = torch.arange(int(after.max()), device=x.device)
-        past.alive = (slots < after[:, None])[:, None, :, None]
+        slots = torch.arange(int(after.max()), device=x.device)  # [S]
+        past.alive = (slots < after[:, None])[:, None, :, None]  # [B, 1, S, 1]
     return past
 
 
@@ -77,11 +80,11 @@ def plan_step(x: Tensor, state: State, angles: Angles) -> Past:
     before = state["length"]
     used, even = _extent(before, state)
     if even:
-        position = torch.full((1, 1), used, device=x.device)
+        position = torch.full((1, 1), used, device=x.device)  # [1, 1]
         return Past(angles(position, x.dtype), used, None, before + 1)
     past = Past(angles(before[:, None], x.dtype), used, before, before + 1)
-    slots = torch.arange(used + 1, device=x.device)
-    past.bias = (slots <= before[:, None])[:, None, None]
+    slots = torch.arange(used + 1, device=x.device)  # [S]
+    past.bias = (slots <= before[:, None])[:, None, None]  # [B, 1, 1, S]
     return past
 
 
@@ -99,11 +102,11 @@ def append_(cache: Tensor, new: Tensor, past: Past) -> Tensor:
     if past.length is None:
         spare.memory[:, :, past.used] = new[:, :, 0]
     else:
-        rows = torch.arange(cache.shape[0], device=cache.device)
+        rows = torch.arange(cache.shape[0], device=cache.device)  # [B]
         spare.memory[:, :, past.used] = 0
         spare.memory[rows, :, past.length] = new[:, :, 0].to(cache.dtype)
     spare.written = slots
-    longer = spare.memory[:, :, :slots]
+    longer = spare.memory[:, :, :slots]  # [B, G, S + 1, K]
     longer.spare = spare
     return longer
 
@@ -120,7 +123,7 @@ def room_(cache: Tensor, used: int, even: bool) -> tuple[Tensor, Tensor]:
     if not even:
         spare.memory[:, :, used] = 0
     spare.written = used + 1
-    longer = spare.memory[:, :, : used + 1]
+    longer = spare.memory[:, :, : used + 1]  # [B, G, S + 1, K]
     longer.spare = spare
     return spare.memory, longer
 
@@ -138,7 +141,7 @@ class Spare:
     def holding(cls, cache: Tensor) -> Spare:
         """Copy cache [B, G, S, K] into memory with room for half as much again, 64 at least."""
         batch, groups, slots, size = cache.shape
-        memory = cache.new_zeros(batch, groups, slots + max(64, slots // 2), size)
+        memory = cache.new_zeros(batch, groups, slots + max(64, slots // 2), size)  # [B, G, C, K]
         memory[:, :, :slots] = cache
         return cls(memory, slots)
 
@@ -156,10 +159,10 @@ def _mixed(
 ) -> Past:
     """Rows of different lengths: new positions go behind the end of their own row."""
     new = positions.shape[1]
-    slots = torch.arange(used + new, device=positions.device)
-    behind = slots - before[:, None]
-    source = torch.where(behind < 0, slots, used + behind.clamp(0, new - 1))
+    slots = torch.arange(used + new, device=positions.device)  # [S]
+    behind = slots - before[:, None]  # [B, S]
+    source = torch.where(behind < 0, slots, used + behind.clamp(0, new - 1))  # [B, S]
     past = Past(angles, used, before, after)
-    past.source = source[:, None, :, None]
-    past.bias = (slots <= positions[..., None])[:, None]
+    past.source = source[:, None, :, None]  # [B, 1, S, 1]
+    past.bias = (slots <= positions[..., None])[:, None]  # [B, 1, T, S]
     return past

@@ -42,13 +42,13 @@ COSYVOICE2 = {
     "llm_decoder.weight": "head.output.weight",
     "llm_decoder.bias": "head.output.bias",
 }
-"""What surrounds the Qwen2 in CosyVoice2's ``llm.pt`` -> a ``SpeechLM`` with the linear head."""
+"""The tables around the Qwen2 in CosyVoice2's ``llm.pt`` -> a ``SpeechLM`` with the linear head."""
 
 
 UNREAD = "llm.model.lm_head.weight"
 """Qwen2's head inside ``llm.pt``: the table of text again, and never read."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-"""What a Qwen2 has beside its body."""
+"""The tables of a Qwen2 beside its body."""
 FIELDS = frozenset(TransformerConfig.__dataclass_fields__)
 
 
@@ -56,7 +56,7 @@ SIZES = (
     "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
     "intermediate_size", "rms_norm_eps",
 )  # fmt: skip
-"""What a Qwen2's config.json must state."""
+"""Fields that a Qwen2's config.json must state."""
 
 
 def config_from_qwen2(source: Mapping[str, Any]) -> TransformerConfig:
@@ -112,8 +112,8 @@ def from_qwen2(
     any other name the backbone does not have, or lacks, raises ``CheckpointError``.
     """
     biased = any(name.endswith("q_proj.bias") for name in tensors)
-    named = translate(tensors, _table(prefix, biased), where)
-    return _fuse(named, where)
+    renamed = translate(tensors, _table(prefix, biased), where)
+    return _fuse(renamed, where)
 
 
 def to_qwen2(
@@ -137,7 +137,7 @@ def to_qwen2(
             split[f"{stem}.{index}.{kind}"] = piece.clone()
     biased = any(name.endswith("attention.qkv.bias") for name in tensors)
     # One rule a name both ways, except for what never comes back.
-    back = {ours: theirs for theirs, ours in _table(prefix, biased).items() if ours is not None}
+    back = {ours: foreign for foreign, ours in _table(prefix, biased).items() if ours is not None}
     return translate(split, back)
 
 
@@ -147,9 +147,9 @@ def from_cosyvoice2(tensors: Mapping[str, Any], *, where: str = "") -> dict[str,
     That head needs ``bias: true``. The whole numbers ``epoch`` and ``step`` that training leaves
     in the file are dropped. Raises ``CheckpointError`` for names that are missing or unknown.
     """
-    held = {name: t for name, t in tensors.items() if name not in ("epoch", "step")}
-    around = {name: held.pop(name) for name in COSYVOICE2 if name in held}
-    backbone = from_qwen2(held, prefix="llm.model.model.", where=where)
+    remaining = {name: t for name, t in tensors.items() if name not in ("epoch", "step")}
+    around = {name: remaining.pop(name) for name in COSYVOICE2 if name in remaining}
+    backbone = from_qwen2(remaining, prefix="llm.model.model.", where=where)
     renamed = translate(around, dict(COSYVOICE2), where)
     return renamed | {f"backbone.{name}": tensor for name, tensor in backbone.items()}
 
@@ -168,10 +168,10 @@ def to_cosyvoice2(tensors: Mapping[str, Tensor], config: TransformerConfig) -> d
         )
     inside = "backbone."
     body = {n.removeprefix(inside): t for n, t in tensors.items() if n.startswith(inside)}
-    named = {theirs: tensors[ours] for theirs, ours in COSYVOICE2.items()}
-    named |= to_qwen2(body, config, prefix="llm.model.model.")
-    text = named["llm.model.model.embed_tokens.weight"]
-    return named | {UNREAD: tensors.get(UNREAD, text)}
+    renamed = {foreign: tensors[ours] for foreign, ours in COSYVOICE2.items()}
+    renamed |= to_qwen2(body, config, prefix="llm.model.model.")
+    text = renamed["llm.model.model.embed_tokens.weight"]
+    return renamed | {UNREAD: tensors.get(UNREAD, text)}
 
 
 class Qwen2(Converter):
@@ -183,14 +183,14 @@ class Qwen2(Converter):
         """A folder with config.json. The table of text and the head are kept beside the part."""
         config = config_from_qwen2(_json(source / "config.json"))
         tensors = read_folder(source)
-        named = from_qwen2(tensors, where=str(source))
+        renamed = from_qwen2(tensors, where=str(source))
         with torch.device("meta"):
-            check(Transformer(config), named, str(source))
+            check(Transformer(config), renamed, str(source))
         tables = {n: t for n, t in tensors.items() if n in (EMBEDDING, HEAD)}
         account = {name: "the backbone" for name in tensors if name not in tables}
         account |= {name: "kept beside it" for name in tables}
         return Converted(
-            self.slot, {"name": "transformer", **asdict(config)}, named, tables, account
+            self.slot, {"name": "transformer", **asdict(config)}, renamed, tables, account
         )
 
     def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
@@ -198,9 +198,9 @@ class Qwen2(Converter):
         tables = {n: t for n, t in tensors.items() if n in (EMBEDDING, HEAD)}
         shape = _shape(config)
         body = {n: t for n, t in tensors.items() if n not in tables}
-        named = to_qwen2(body, shape) | tables
+        renamed = to_qwen2(body, shape) | tables
         with new_folder(to) as folder:
-            write_tensors(folder / "model.safetensors", named)
+            write_tensors(folder / "model.safetensors", renamed)
             text = json.dumps(_qwen2_config(shape, tables), indent=2)
             (folder / "config.json").write_text(text + "\n")
 
@@ -218,13 +218,13 @@ class CosyVoice2(Converter):
         path = source / files.LANGUAGE_MODEL if source.is_dir() else source
         config = config_from_qwen2(_json(folder / files.TEXT / "config.json"))
         tensors = files.load_tensors(path, "language model")
-        named = from_cosyvoice2(tensors, where=str(path))
+        renamed = from_cosyvoice2(tensors, where=str(path))
         inside = "backbone."
-        body = {n.removeprefix(inside): t for n, t in named.items() if n.startswith(inside)}
+        body = {n.removeprefix(inside): t for n, t in renamed.items() if n.startswith(inside)}
         with torch.device("meta"):
             check(Transformer(config), body, str(path))
         unread = tensors.get(UNREAD)
-        same = unread is None or unread.equal(named["tables.text.weight"])
+        same = unread is None or unread.equal(renamed["tables.text.weight"])
         layout = {"name": "cosyvoice2"}
         backbone = {"name": "transformer", **asdict(config)}
         account = {name: COSYVOICE2.get(name, "the backbone") for name in tensors}
@@ -233,7 +233,7 @@ class CosyVoice2(Converter):
         return Converted(
             self.slot,
             {"layout": layout, "backbone": backbone, "head": {"name": "linear", "bias": True}},
-            named,
+            renamed,
             {} if same else {UNREAD: unread},
             account,
         )
@@ -288,36 +288,36 @@ def _table(prefix: str, biased: bool) -> dict[str, str | None]:
     """Theirs -> ours for ``translate``; parts of a fused matrix get their place in it."""
     table: dict[str, str | None] = {f"{prefix}norm.weight": "norm_out.weight"}
     layer = prefix + LAYER
-    for theirs, ours in PLAIN.items():
-        table[layer + theirs] = f"blocks.{{}}.{ours}"
+    for foreign, ours in PLAIN.items():
+        table[layer + foreign] = f"blocks.{{}}.{ours}"
     for ours, parts in FUSED.items():
-        for index, theirs in enumerate(parts):
-            table[f"{layer}{theirs}.weight"] = f"blocks.{{}}.{ours}.{index}.weight"
+        for index, foreign in enumerate(parts):
+            table[f"{layer}{foreign}.weight"] = f"blocks.{{}}.{ours}.{index}.weight"
             if biased and ours == "attention.qkv":
-                table[f"{layer}{theirs}.bias"] = f"blocks.{{}}.{ours}.{index}.bias"
+                table[f"{layer}{foreign}.bias"] = f"blocks.{{}}.{ours}.{index}.bias"
     parent = prefix.removesuffix("model.")
-    left_out = (f"{prefix}embed_tokens.weight", f"{parent}lm_head.weight")
+    unread = (f"{prefix}embed_tokens.weight", f"{parent}lm_head.weight")
     rotary = (f"{layer}self_attn.rotary_emb.inv_freq", f"{prefix}rotary_emb.inv_freq")
-    return table | dict.fromkeys((*left_out, *rotary))
+    return table | dict.fromkeys((*unread, *rotary))
 
 
-def _fuse(named: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def _fuse(renamed: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     fused: dict[str, Tensor] = {}
     parts: dict[str, dict[int, Tensor]] = {}
-    for name, tensor in named.items():
+    for name, tensor in renamed.items():
         stem, _, kind = name.rpartition(".")
-        whole, _, index = stem.rpartition(".")
-        if any(whole.endswith(part) for part in FUSED):
-            parts.setdefault(f"{whole}.{kind}", {})[int(index)] = tensor
+        matrix, _, index = stem.rpartition(".")
+        if any(matrix.endswith(part) for part in FUSED):
+            parts.setdefault(f"{matrix}.{kind}", {})[int(index)] = tensor
         else:
             fused[name] = tensor
-    for name, found in parts.items():
-        count = next(len(theirs) for ours, theirs in FUSED.items() if ours in name)
-        if len(found) != count:
+    for name, pieces in parts.items():
+        count = next(len(foreign) for ours, foreign in FUSED.items() if ours in name)
+        if len(pieces) != count:
             raise CheckpointError(
-                f"Of the {count} parts of {name}, {len(found)} are here.",
+                f"Of the {count} parts of {name}, {len(pieces)} are here.",
                 where,
                 "Use a complete file.",
             )
-        fused[name] = torch.cat([found[index] for index in range(count)])
+        fused[name] = torch.cat([pieces[index] for index in range(count)])
     return fused

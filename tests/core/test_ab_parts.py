@@ -313,7 +313,7 @@ class Fast:
 
 
 def test_all_arms_get_the_best_engine_that_all_can_have():
-    one, other = Fast("native", "eager"), Fast("native", "compiled", "eager")
+    one, other = Fast("native", "eager"), Fast("native", "graph", "eager")
     choice = accelerate_alike({"one": one, "other": other}, "auto")
     assert choice.used == {"one": "native", "other": "native"} and choice.note == ""
     slow = Fast("eager, head native", "eager")

@@ -1,4 +1,4 @@
-"""What every test here shares: the skip where there is no GPU, and one file of figures.
+"""Fixtures of every test here: the skip where there is no GPU, and one file of figures.
 
 ``python -m pytest tests/gpu`` runs everything that waits for a GPU. With
 ``WISHBONE_GPU_RESULTS=FILE`` the figures of all tests are written there as JSON, with the device,
@@ -29,18 +29,18 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def figures():
     """Name -> number (or anything JSON holds) that a test wants in the file of results."""
-    found = {}
-    yield found
+    record = {}
+    yield record
     target = os.environ.get("WISHBONE_GPU_RESULTS")
-    if target and found:
-        text = json.dumps({**about(), "figures": found}, indent=1)
+    if target and record:
+        text = json.dumps({**about(), "figures": record}, indent=1)
         partial = Path(target + ".part")
         partial.write_text(text + "\n", encoding="utf-8")
         partial.replace(target)
 
 
 def about() -> dict[str, str]:
-    """Where the figures come from."""
+    """Describe the machine that the figures come from."""
     try:
         import triton
 

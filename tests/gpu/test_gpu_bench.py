@@ -11,9 +11,9 @@ from wishbone.core.cli.bench import main
 def test_a_suite_runs_to_its_end(suite, tmp_path, capsys):
     assert main([suite, "--quick", "--out", str(tmp_path / "out")]) == 0
     result = json.loads((tmp_path / "out" / "bench.json").read_text())
-    (found,) = result["suites"]
-    assert found["stopped"] == ""
-    ours = {key: c for key, c in found["contenders"].items() if not key.startswith("fla")}
+    (figures,) = result["suites"]
+    assert figures["stopped"] == ""
+    ours = {key: c for key, c in figures["contenders"].items() if not key.startswith("fla")}
     assert {key: c["status"] for key, c in ours.items()} == dict.fromkeys(ours, "measured")
     assert result["machine"]["gpu"]
     assert capsys.readouterr().out.splitlines()[-1].startswith("verdict: none")

@@ -31,12 +31,12 @@ def test_flow_and_vocoder_give_the_numbers_of_the_cpu(exact, figures):
     generator = torch.Generator().manual_seed(2)
     codes = torch.randint(0, 6561, (23, 1), generator=generator)
     prompt = {"codes": codes[:9], "mel": torch.randn(18, 80, generator=generator)}
-    found = []
+    actual = []
     for device in ("cpu", "cuda"):
         stream = decoder.to(device).start(seed=3, speaker=torch.ones(8), prompt=prompt)
         parts = [stream.push(part) for part in codes.to(device).split(6)]
-        found.append(torch.cat([*parts, stream.finish()]).cpu())
-    error = float((found[0] - found[1]).abs().max())
+        actual.append(torch.cat([*parts, stream.finish()]).cpu())
+    error = float((actual[0] - actual[1]).abs().max())
     figures["cosyvoice2_decoder_difference"] = error
     assert error < 1e-3
 

@@ -17,11 +17,11 @@ def build():
             for narrow in block.narrow:
                 narrow.convolution.weight *= 0.2
     vocoder.pitch.out.bias += 120.0
-    heard = []
-    hook = vocoder.exit.register_forward_hook(lambda module, given, made: heard.append(made.std()))
+    audio = []
+    hook = vocoder.exit.register_forward_hook(lambda module, x, y: audio.append(y.std()))
     vocoder(torch.randn(1, 80, 5, generator=seeded()) - 4.0, generator=seeded())
     hook.remove()
-    vocoder.exit.convolution.weight *= 0.5 / heard[0]
+    vocoder.exit.convolution.weight *= 0.5 / audio[0]
     vocoder.exit.convolution.bias[:9] -= 2.0
     return vocoder
 
@@ -41,12 +41,12 @@ def test_vocoder_gives_the_samples_of_the_cpu(figures):
     vocoder.cuda()
     # convolutions round their inputs to 10 bits otherwise
     with torch.backends.cudnn.flags(allow_tf32=False):
-        found = vocoder(mel.cuda(), generator=seeded())
+        actual = vocoder(mel.cuda(), generator=seeded())
         stream = vocoder.start(seeded())
         pieces = [stream.push(x) for x in mel[0].cuda().split([25, 1, 34], dim=1)]
         streamed = torch.cat([*pieces, stream.finish()])
-    figures["cosyvoice2_vocoder"] = relative(found, expected)
-    figures["cosyvoice2_vocoder_stream"] = relative(streamed, found[0])
+    figures["cosyvoice2_vocoder"] = relative(actual, expected)
+    figures["cosyvoice2_vocoder_stream"] = relative(streamed, actual[0])
     assert 0.01 < expected.abs().max() < 0.99
     assert figures["cosyvoice2_vocoder"] < 1e-3 and figures["cosyvoice2_vocoder_stream"] < 1e-4
 

@@ -30,9 +30,9 @@ CONTEXT = 500
 """Positions behind a stream of the Transformer: twenty seconds of CosyVoice2's codes."""
 
 
-def error(ours, theirs):
-    ours, theirs = ours.double(), theirs.double()
-    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+def error(ours, reference):
+    ours, reference = ours.double(), reference.double()
+    return float((ours - reference).square().mean().sqrt() / reference.square().mean().sqrt())
 
 
 def small(cls):
@@ -69,9 +69,9 @@ def test_a_replay_is_the_plain_step(cls, batch):
     more = torch.randn(batch, 4, model.width, device="cuda")
     y, _ = model(more, state)
     plain = small(cls)
-    theirs = plain.init_state(batch)
-    steps(plain, x, theirs)
-    assert error(y, plain(more, theirs)[0]) < 1e-4
+    reference = plain.init_state(batch)
+    steps(plain, x, reference)
+    assert error(y, plain(more, reference)[0]) < 1e-4
 
 
 @pytest.mark.parametrize("batch", [2, 9])
@@ -93,15 +93,15 @@ def test_a_pool_of_replayed_streams(cls):
     model.accelerate("graph")
     x = torch.randn(60, 4, model.width, device="cuda")
     expected = [steps(plain, x[:, n : n + 1], plain.init_state(1))[:, 0] for n in range(4)]
-    pool, slots, seen = Pool(model, 6), {}, {n: [] for n in range(4)}
+    pool, slots, outputs = Pool(model, 6), {}, {n: [] for n in range(4)}
     for tick in range(60):
         if tick % 12 == 0 and len(slots) < 4:
             slots[len(slots)] = pool.join()
-        here = [n for n in slots if (tick + n) % 5] or list(slots)
-        rows = torch.stack([x[len(seen[n]), n] for n in here])
-        for n, y in zip(here, pool.step([slots[n] for n in here], rows), strict=True):
-            seen[n].append(y)
-    for n, ys in seen.items():
+        active = [n for n in slots if (tick + n) % 5] or list(slots)
+        rows = torch.stack([x[len(outputs[n]), n] for n in active])
+        for n, y in zip(active, pool.step([slots[n] for n in active], rows), strict=True):
+            outputs[n].append(y)
+    for n, ys in outputs.items():
         assert error(torch.stack(ys), expected[n][: len(ys)]) < 1e-4
 
 
@@ -134,8 +134,8 @@ def test_a_server_says_what_the_pipeline_says(arm, figures):
         alone.append([u.codes for u in record])
     system.model.backbone.accelerate("graph")
     together = [None] * len(lines)
-    for said in Server(system, 4).say(Request(line, seed=n) for n, line in enumerate(lines)):
-        together[said.number] = [u.codes for u in said.utterances]
+    for reason in Server(system, 4).say(Request(line, seed=n) for n, line in enumerate(lines)):
+        together[reason.number] = [u.codes for u in reason.utterances]
     same = sum(a == b for a, b in zip(alone, together, strict=True))
     figures[f"server_{arm}_same_utterances_of_6"] = same
     assert same >= 4
@@ -151,7 +151,7 @@ def copy_bandwidth():
 def timed(action, count, rounds=5):
     """Milliseconds of one ``action``, the median of some rounds of ``count``."""
     action()
-    found = []
+    actual = []
     for _ in range(rounds):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
@@ -160,8 +160,8 @@ def timed(action, count, rounds=5):
             action()
         end.record()
         torch.cuda.synchronize()
-        found.append(begin.elapsed_time(end) / count)
-    return statistics.median(found)
+        actual.append(begin.elapsed_time(end) / count)
+    return statistics.median(actual)
 
 
 def measure(model, batch, state):

@@ -28,7 +28,7 @@ def batch(device):
 def test_a_stage_has_the_loss_and_the_gradient_of_the_cpu(name, figures):
     config = read("quickstart-transformer", STUDENT)
     fields = {"name": name, "teacher": "quickstart-transformer", "inherit": True}
-    found = []
+    actual = []
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         objective = build_objective(fields, build_model(config), config).eval()
@@ -37,8 +37,8 @@ def test_a_stage_has_the_loss_and_the_gradient_of_the_cpu(name, figures):
         (total / count).backward()
         assert objective.teacher.model.device.type == device
         slopes = [p.grad.double().cpu() for p in objective.parameters() if p.grad is not None]
-        found.append((float(total.detach() / count), torch.cat([s.flatten() for s in slopes])))
-    (loss, slope), (on_gpu, slope_on_gpu) = found
+        actual.append((float(total.detach() / count), torch.cat([s.flatten() for s in slopes])))
+    (loss, slope), (on_gpu, slope_on_gpu) = actual
     error = float((slope_on_gpu - slope).norm() / slope.norm())
     figures[f"distil_{name}"] = {"loss": on_gpu, "cpu": loss, "gradient_error": error}
     # the Triton kernels of a GPU round differently in their order of sums

@@ -37,8 +37,8 @@ def test_adapters_give_the_numbers_of_the_cpu(arm, method, kind, figures):
         grads = [p.grad.cpu().clone() for p in model.parameters() if p.grad is not None]
         results.append([y.detach().cpu(), *grads])
     errors = [
-        ((ours - theirs).norm() / theirs.norm().clamp_min(1e-12)).item()
-        for theirs, ours in zip(*results, strict=True)
+        ((ours - reference).norm() / reference.norm().clamp_min(1e-12)).item()
+        for reference, ours in zip(*results, strict=True)
     ]
     figures[f"peft_{arm}_{method}_{kind}"] = max(errors)
     assert max(errors) < 1e-2

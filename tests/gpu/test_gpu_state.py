@@ -27,8 +27,8 @@ def read(backbone, x, weights, size):
     held, total = None, 0.0
     for begin in range(0, x.shape[1], size):
         piece = x[:, begin : begin + size]
-        fresh = torch.full((len(x),), begin == 0, device=x.device)
-        y, after = backbone(piece, before(backbone, fresh, held))
+        restarted = torch.full((len(x),), begin == 0, device=x.device)
+        y, after = backbone(piece, before(backbone, restarted, held))
         total = total + (y * weights[:, begin : begin + size]).sum()
         held = detached(after)
     total.backward()
@@ -42,9 +42,9 @@ def test_state_gradient_and_carried_loss_are_those_of_the_cpu():
     on_cpu, on_gpu = tuned(), tuned().cuda()
     in_pieces = copy.deepcopy(on_gpu)
     loss, gradient = read(on_cpu, x, weights, 300)
-    found, state = read(on_gpu, x.cuda(), weights.cuda(), 300)
-    assert abs(found - loss) < 1e-3 * weights.norm()
+    actual, state = read(on_gpu, x.cuda(), weights.cuda(), 300)
+    assert abs(actual - loss) < 1e-3 * weights.norm()
     assert (state - gradient).norm() < 1e-3 * gradient.norm()
     cut, _ = read(in_pieces, x.cuda(), weights.cuda(), 64)
-    assert abs(cut - found) < 1e-4 * weights.norm()
+    assert abs(cut - actual) < 1e-4 * weights.norm()
     assert {p.dtype for p in in_pieces.init_state(1).values()} == {torch.float32}

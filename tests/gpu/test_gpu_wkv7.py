@@ -32,8 +32,8 @@ def inputs(shape, sequences=0, dtype=torch.float32, seed=0, steady=False):
     random = torch.Generator(DEVICE).manual_seed(seed)
     batch, _, heads, size = shape
 
-    def draw(*wanted):
-        return torch.randn(wanted, generator=random, device=DEVICE)
+    def draw(*shape):
+        return torch.randn(shape, generator=random, device=DEVICE)
 
     r, g, k, v, direction, rate = (draw(*shape) for _ in range(6))
     g, rate = -0.60653 * torch.sigmoid(4 * g), torch.sigmoid(rate)
@@ -42,15 +42,15 @@ def inputs(shape, sequences=0, dtype=torch.float32, seed=0, steady=False):
         g, rate = torch.full_like(g, -1e-5), torch.full_like(rate, 0.98)
         k = F.normalize(direction, dim=-1)
     direction = F.normalize(direction, dim=-1)
-    made = [x.to(dtype) for x in (r, g, k, v, -direction, direction * rate)]
-    made.append(draw(sequences or batch, heads, size, size))
-    return [x.requires_grad_() for x in made]
+    tensors = [x.to(dtype) for x in (r, g, k, v, -direction, direction * rate)]
+    tensors.append(draw(sequences or batch, heads, size, size))
+    return [x.requires_grad_() for x in tensors]
 
 
-def relative(found, wanted):
+def relative(actual, expected):
     """Root mean square of the difference over that of ``wanted``."""
-    wanted = wanted.double()
-    return ((found.double() - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
+    expected = expected.double()
+    return ((actual.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
 
 
 def results(form, arguments):
@@ -66,13 +66,13 @@ def results(form, arguments):
 def errors(form, arguments, mask=None, offsets=None):
     """Name -> relative rms against the recurrence in float64."""
 
-    def wanted(*x):
+    def expected(*x):
         if offsets is not None:
             return packed(wkv7_reference, x[:6], x[6], offsets)
         return wkv7_reference(*x, mask)
 
     exact = [x.detach().double().requires_grad_() for x in arguments]
-    pairs = zip(results(form, arguments), results(wanted, exact), strict=True)
+    pairs = zip(results(form, arguments), results(expected, exact), strict=True)
     names = ("y", "after", *(f"d{name}" for name in NAMES))
     return {name: relative(*pair) for name, pair in zip(names, pairs, strict=True)}
 
@@ -83,8 +83,8 @@ def scan(mask=None, offsets=None, **options):
     return lambda *x: wkv7_triton(*x, mask, offsets, **options)
 
 
-def below(found, limit):
-    for name, error in found.items():
+def below(actual, limit):
+    for name, error in actual.items():
         assert error < limit, f"{name}: {error:.2e}"
 
 
@@ -92,9 +92,9 @@ def below(found, limit):
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
 @pytest.mark.parametrize("length", [1, 100, 257])
 def test_every_gradient_equals_float64(figures, size, length, dtype):
-    found = errors(scan(), inputs((2, length, 3, size), dtype=dtype))
-    figures[f"wkv7 error {size} {length} {dtype}"] = found
-    below(found, LIMITS[dtype])
+    actual = errors(scan(), inputs((2, length, 3, size), dtype=dtype))
+    figures[f"wkv7 error {size} {length} {dtype}"] = actual
+    below(actual, LIMITS[dtype])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -126,8 +126,8 @@ def test_masked_rows_are_not_read_and_nothing_else_is_written(monkeypatch):
         return room[4096:-4096].view(x.shape)
 
     for name in ("_fake_forward", "_fake_backward"):
-        made = getattr(launcher, name)
-        monkeypatch.setattr(launcher, name, lambda *x, made=made: tuple(map(fence, made(*x))))
+        fake = getattr(launcher, name)
+        monkeypatch.setattr(launcher, name, lambda *x, fake=fake: tuple(map(fence, fake(*x))))
     again = results(scan(mask), [x.requires_grad_() for x in poisoned])
     for name, x, y in zip(("y", "after", *NAMES), plain, again, strict=True):
         assert torch.equal(x, y), name
@@ -138,7 +138,7 @@ def test_masked_rows_are_not_read_and_nothing_else_is_written(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_keys_that_hardly_change(figures, dtype):
-    """Where other implementations lose digits; in bfloat16 no worse than fla on the same inputs."""
+    """Inputs that cost other forms digits; in bfloat16 no worse than fla on the same."""
     arguments = inputs((1, 512, 4, 64), dtype=dtype, steady=True)
     ours = errors(scan(), arguments)
     figures[f"wkv7 steady keys {dtype}"] = ours
@@ -147,11 +147,11 @@ def test_keys_that_hardly_change(figures, dtype):
         # fla's kernels warn that they are not for it.
         return
     pytest.importorskip("fla", reason="to compare: pip install flash-linear-attention")
-    theirs = errors(fla_scan(), arguments)
-    figures[f"wkv7 steady keys {dtype} fla"] = theirs
+    peer = errors(fla_scan(), arguments)
+    figures[f"wkv7 steady keys {dtype} fla"] = peer
     for name, error in ours.items():
         # Both round their results to the input's type, which is all of some errors.
-        assert error < 1.2 * theirs[name], f"{name}: {error:.2e}, fla {theirs[name]:.2e}"
+        assert error < 1.2 * peer[name], f"{name}: {error:.2e}, fla {peer[name]:.2e}"
 
 
 def fla_scan():
@@ -214,11 +214,11 @@ def test_time_against_fla(figures):
     # Six gradients and y belong to the caller; the mark for what comes on top is 0.6 GB.
     assert ours["bytes"] - 7 * tensor < 0.6e9
     fla = pytest.importorskip("fla", reason="to compare: pip install flash-linear-attention")
-    theirs = measure(fla_scan(), SHAPE)
-    theirs["version"] = fla.__version__
-    figures["wkv7 B8 T4096 H32 D64 bfloat16 fla"] = theirs
-    figures["wkv7 speed over fla"] = theirs["both"] / ours["both"]
-    assert theirs["both"] / ours["both"] >= 1.3
+    peer = measure(fla_scan(), SHAPE)
+    peer["version"] = fla.__version__
+    figures["wkv7 B8 T4096 H32 D64 bfloat16 fla"] = peer
+    figures["wkv7 speed over fla"] = peer["both"] / ours["both"]
+    assert peer["both"] / ours["both"] >= 1.3
 
 
 def test_few_heads_are_cut_into_segments(figures):
@@ -227,9 +227,9 @@ def test_few_heads_are_cut_into_segments(figures):
     batch, length, heads, _ = LONG
     segment = _segment(torch.device(DEVICE), batch * heads, length)
     assert 0 < segment < length
-    cut, whole = measure(scan(), LONG), measure(scan(segment=length), LONG)
-    figures["wkv7 B1 T32768 H16 D64 bfloat16"] = {"cut": cut, "whole": whole, "segment": segment}
-    assert cut["both"] < whole["both"]
+    cut, complete = measure(scan(), LONG), measure(scan(segment=length), LONG)
+    figures["wkv7 B1 T32768 H16 D64 bfloat16"] = {"cut": cut, "whole": complete, "segment": segment}
+    assert cut["both"] < complete["both"]
 
 
 @pytest.mark.parametrize(("size", "half"), [(64, True), (128, True), (64, False)])
@@ -237,7 +237,7 @@ def test_tunings(figures, monkeypatch, size, half):
     """Times of other settings than ``TUNING``'s: change the table if one is faster."""
     from wishbone.kernels.wkv7 import triton as launcher
 
-    found, shape = {}, (*SHAPE[:2], SHAPE[2] * SHAPE[3] // size, size)
+    actual, shape = {}, (*SHAPE[:2], SHAPE[2] * SHAPE[3] // size, size)
     parts = (0,) if size == 64 and half else (0, size // 2)
     for warps, stages, chunk, values in itertools.product((4, 8), (1, 2), (16, 32), parts):
         tuning = launcher.Tuning(warps, warps, values, stages, chunk)
@@ -245,12 +245,12 @@ def test_tunings(figures, monkeypatch, size, half):
         name = f"{warps} warps, {stages} stages, chunk {chunk}, values {values or size}"
         try:
             # A tuning is for a type of operands; the inputs stay bfloat16.
-            taken = measure(scan(operands="bf16" if half else "tf32x3"), shape)
-            found[name] = [taken["forward"], taken["both"]]
+            seconds = measure(scan(operands="bf16" if half else "tf32x3"), shape)
+            actual[name] = [seconds["forward"], seconds["both"]]
         except Exception as error:
-            found[name] = type(error).__name__
-    figures[f"wkv7 tunings, ms forward and both, {size} {'bf16' if half else 'tf32x3'}"] = found
-    assert any(isinstance(taken, list) for taken in found.values())
+            actual[name] = type(error).__name__
+    figures[f"wkv7 tunings, ms forward and both, {size} {'bf16' if half else 'tf32x3'}"] = actual
+    assert any(isinstance(seconds, list) for seconds in actual.values())
 
 
 def test_compilation_and_checkpointing_pass_through():
@@ -324,18 +324,18 @@ def test_work_around_the_scan_equals_its_formula(figures, name, dtype):
     pairs = zip(
         forward_and_backward(form, arguments), forward_and_backward(formula, exact), strict=True
     )
-    found = {str(number): relative(*pair) for number, pair in enumerate(pairs)}
-    figures[f"elementwise error {name} {dtype}"] = max(found.values())
-    below(found, {torch.float32: 2e-6, torch.bfloat16: 8e-3}[dtype])
+    actual = {str(number): relative(*pair) for number, pair in enumerate(pairs)}
+    figures[f"elementwise error {name} {dtype}"] = max(actual.values())
+    below(actual, {torch.float32: 2e-6, torch.bfloat16: 8e-3}[dtype])
 
 
 @pytest.mark.parametrize("name", ["mix", "prepare", "finish", "squared_relu"])
 def test_work_around_the_scan_takes_less_time_than_its_formula(figures, name):
     form, formula, arguments = around(torch.bfloat16, *SHAPE[:2])[name]
     ours = milliseconds(lambda: forward_and_backward(form, arguments))
-    theirs = milliseconds(lambda: forward_and_backward(formula, arguments))
-    figures[f"elementwise {name}, ms kernel and formula"] = [ours, theirs]
-    assert ours < theirs
+    peer = milliseconds(lambda: forward_and_backward(formula, arguments))
+    figures[f"elementwise {name}, ms kernel and formula"] = [ours, peer]
+    assert ours < peer
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -358,6 +358,6 @@ def test_a_backbone_learns_the_same_as_on_a_cpu(figures, masked):
         y, _ = model(x.to(device), mask=None if mask is None else mask.to(device))
         (y * weight.to(device)).sum().backward()
         both.append({name: p.grad.cpu().clone() for name, p in model.named_parameters()})
-    found = {name: relative(both[1][name], true) for name, true in both[0].items()}
-    figures[f"rwkv7 gradients against a CPU, masked {masked}"] = max(found.values())
-    below(found, 1e-3)
+    actual = {name: relative(both[1][name], true) for name, true in both[0].items()}
+    figures[f"rwkv7 gradients against a CPU, masked {masked}"] = max(actual.values())
+    below(actual, 1e-3)

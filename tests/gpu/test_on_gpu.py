@@ -9,10 +9,10 @@ from wishbone.core.registry.loader import registry
 from wishbone.core.system.spec import read
 
 
-def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+def relative(ours: torch.Tensor, peer: torch.Tensor) -> float:
     """Root mean square of the difference over that of ``theirs``."""
-    ours, theirs = ours.double().cpu(), theirs.double().cpu()
-    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+    ours, peer = ours.double().cpu(), peer.double().cpu()
+    return float((ours - peer).square().mean().sqrt() / peer.square().mean().sqrt())
 
 
 @pytest.mark.parametrize("length", [1, 33, 200])
@@ -31,7 +31,7 @@ def test_chunked_scan_equals_the_reference(length, figures):
         y, state = scan(*leaves)
         (y.square().sum() + state.sum()).backward()
         outputs.append([y.detach(), state.detach(), *(x.grad for x in leaves)])
-    errors = [relative(ours, theirs) for theirs, ours in zip(*outputs, strict=True)]
+    errors = [relative(ours, peer) for peer, ours in zip(*outputs, strict=True)]
     figures[f"wkv7_chunked_{length}"] = max(errors)
     assert max(errors) < 1e-4
 

@@ -11,6 +11,6 @@ def interpret(file: str) -> None:
     path = str(Path(__file__).with_name(file))
     call = [sys.executable, "-m", "pytest", "-x", "--show-capture=no", path]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=570)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "passed" in done.stdout and "skipped" not in done.stdout, done.stdout[-500:]
+    process = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=570)
+    assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-2000:]
+    assert "passed" in process.stdout and "skipped" not in process.stdout, process.stdout[-500:]

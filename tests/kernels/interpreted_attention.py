@@ -25,19 +25,19 @@ def make(*shape, scale=1.0, dtype=torch.float32):
     return (torch.randn(shape) * scale).to(dtype)
 
 
-def error(ours, theirs):
-    ours, theirs = ours.double(), theirs.double()
+def error(ours, reference):
+    ours, reference = ours.double(), reference.double()
     assert torch.isfinite(ours).all()
-    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+    return float((ours - reference).square().mean().sqrt() / reference.square().mean().sqrt())
 
 
 @pytest.mark.parametrize("add", [False, True])
 def test_norm(add):
     x, branch, scale = make(3, 48), make(3, 48) if add else None, make(48)
-    ours, theirs = x.clone(), x.clone()
+    ours, reference = x.clone(), x.clone()
     y = triton_step.norm_add(ours, branch, scale, 1e-6, torch.float32)
-    assert error(y, step.norm_add(theirs, branch, scale, 1e-6, torch.float32)) < 1e-6
-    assert torch.equal(ours, theirs) and torch.equal(ours, x) != add
+    assert error(y, step.norm_add(reference, branch, scale, 1e-6, torch.float32)) < 1e-6
+    assert torch.equal(ours, reference) and torch.equal(ours, x) != add
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -71,15 +71,15 @@ def setting(lengths, heads=4, groups=2, size=16, room=96, dtype=torch.float32):
     ]
 
 
-def both(arguments, seen, dtype=torch.float32):
+def both(arguments, limit, dtype=torch.float32):
     """Outputs of the reference and the kernel, and their caches."""
-    found = []
+    actual = []
     for module in (step, triton_step):
         qkv, key, value, length, angles = arguments
         key, value = key.clone(), value.clone()
-        y = module.attend(qkv, key, value, length, angles, seen, dtype)
-        found.append((y, key, value))
-    return zip(*found, strict=True)
+        y = module.attend(qkv, key, value, length, angles, limit, dtype)
+        actual.append((y, key, value))
+    return zip(*actual, strict=True)
 
 
 @pytest.mark.parametrize("lengths", [[0], [1, 63], [64, 5, 90]])
@@ -134,8 +134,8 @@ def test_a_whole_step_of_the_backbone(batch):
     x = torch.randn(batch, 5, backbone.width)
     mask = torch.arange(4) < torch.tensor([4, 1, 0, 3, 4])[:batch, None]
     _, ours = backbone(x[:, :4], mask=mask)
-    theirs = {name: part.clone() for name, part in ours.items()}
-    expected = backbone.step_(x[:, 4:], theirs)
+    reference = {name: part.clone() for name, part in ours.items()}
+    expected = backbone.step_(x[:, 4:], reference)
     replay = Replay(StaticTransformer(backbone, kernels=triton_step), record=False)
     assert error(replay.step_(x[:, 4:], ours), expected) < 2e-6
-    assert error(ours["blocks.1.key"][:, :, :5], theirs["blocks.1.key"]) < 1e-5
+    assert error(ours["blocks.1.key"][:, :, :5], reference["blocks.1.key"]) < 1e-5

@@ -23,26 +23,26 @@ def draw(*shapes, dtype=torch.float32):
     return [torch.randn(s, generator=random).to(dtype).requires_grad_() for s in shapes]
 
 
-def relative(found, wanted):
+def relative(actual, expected):
     """Root mean square of the difference over that of ``wanted``."""
-    wanted = wanted.double()
-    return ((found.double() - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
+    expected = expected.double()
+    return ((actual.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
 
 
-def check(form, wanted, arguments, limit=1e-6):
+def check(form, expected, arguments, limit=1e-6):
     """Results and gradients of ``form``, which takes the tensors alone, tensor by tensor."""
     exact = [x.detach().double().requires_grad_() for x in arguments]
     both = []
-    for function, given in ((form, arguments), (wanted, exact)):
-        out = function(*given)
+    for function, values in ((form, arguments), (expected, exact)):
+        out = function(*values)
         outs = [out] if isinstance(out, torch.Tensor) else list(out)
         random = torch.Generator().manual_seed(1)
         weights = [torch.randn(x.shape, generator=random).to(x.dtype) for x in outs]
-        both.append([*outs, *torch.autograd.grad(outs, given, weights)])
+        both.append([*outs, *torch.autograd.grad(outs, values, weights)])
     for number, (ours, true) in enumerate(zip(*both, strict=True)):
         assert relative(ours, true) < limit, f"tensor {number}"
-    for grad, given in zip(both[0][-len(arguments) :], arguments, strict=True):
-        assert (grad.dtype, grad.shape) == (given.dtype, given.shape)
+    for grad, values in zip(both[0][-len(arguments) :], arguments, strict=True):
+        assert (grad.dtype, grad.shape) == (values.dtype, values.shape)
 
 
 @pytest.mark.parametrize("before", [(3, 200), (3, 7, 200)], ids=["carry", "given"])
@@ -67,10 +67,10 @@ def prepare_inputs(dtype=torch.float32):
 
 def test_prepare(monkeypatch):
     monkeypatch.setattr(operators, "GROUPS", 2)
-    wanted = prepared(reference.prepare_reference, torch.float64)
-    check(prepared(prepare, torch.float32), wanted, prepare_inputs())
+    expected = prepared(reference.prepare_reference, torch.float64)
+    check(prepared(prepare, torch.float32), expected, prepare_inputs())
     # The interpreter cuts bfloat16 off where a GPU rounds.
-    check(prepared(prepare, torch.bfloat16), wanted, prepare_inputs(torch.bfloat16), 2e-2)
+    check(prepared(prepare, torch.bfloat16), expected, prepare_inputs(torch.bfloat16), 2e-2)
 
 
 def finish_inputs(dtype=torch.float32):
@@ -83,11 +83,11 @@ def finish_inputs(dtype=torch.float32):
 def test_finish(monkeypatch):
     monkeypatch.setattr(operators, "GROUPS", 2)
 
-    def wanted(*x):
+    def expected(*x):
         return reference.finish_reference(*x, 64e-5)
 
-    check(lambda *x: finish(*x, 64e-5), wanted, finish_inputs())
-    check(lambda *x: finish(*x, 64e-5), wanted, finish_inputs(torch.bfloat16), 2e-2)
+    check(lambda *x: finish(*x, 64e-5), expected, finish_inputs())
+    check(lambda *x: finish(*x, 64e-5), expected, finish_inputs(torch.bfloat16), 2e-2)
 
 
 def test_squared_relu():
@@ -98,9 +98,9 @@ def test_a_key_of_zeros_gives_no_nan():
     arguments = prepare_inputs()
     with torch.no_grad():
         arguments[0].zero_()
-    made = prepare(*arguments, HEADS, torch.float32)
-    grads = torch.autograd.grad(sum(x.sum() for x in made), arguments)
-    assert all(torch.isfinite(x).all() for x in (*made, *grads))
+    tensors = prepare(*arguments, HEADS, torch.float32)
+    grads = torch.autograd.grad(sum(x.sum() for x in tensors), arguments)
+    assert all(torch.isfinite(x).all() for x in (*tensors, *grads))
 
 
 def test_the_operators_are_what_pytorch_expects():
@@ -112,21 +112,21 @@ def test_the_operators_are_what_pytorch_expects():
         ("finish", (*finish_inputs(), 1e-5)),
         ("squared_relu", tuple(draw((4, 8)))),
     ):
-        whole = getattr(torch.ops.wishbone, operator).default
-        torch.library.opcheck(whole, arguments, test_utils=ways)
+        complete = getattr(torch.ops.wishbone, operator).default
+        torch.library.opcheck(complete, arguments, test_utils=ways)
 
 
-def block(h, carry, rows, *rest):
+def block(h, carry, rows, *remaining):
     """All operators in a row, as a block of a model has them."""
     r, k = mix(h, carry, rows, torch.float32)
-    g, key, removing, adding = prepare(k, r, h, *rest[:4], HEADS, torch.float32)
+    g, key, removing, adding = prepare(k, r, h, *remaining[:4], HEADS, torch.float32)
     y = g + removing + adding
-    return squared_relu(finish(y, r, key, k, h, *rest[4:], 1e-5))
+    return squared_relu(finish(y, r, key, k, h, *remaining[4:], 1e-5))
 
 
 def test_compilation_passes_through():
-    rest = draw(*4 * [(WIDTH,)], (HEADS, SIZE), (WIDTH,), (WIDTH,))
-    arguments = [*draw((2, 5, WIDTH), (2, WIDTH), (2, WIDTH)), *rest]
+    remaining = draw(*4 * [(WIDTH,)], (HEADS, SIZE), (WIDTH,), (WIDTH,))
+    arguments = [*draw((2, 5, WIDTH), (2, WIDTH), (2, WIDTH)), *remaining]
     both = []
     for form in (block, torch.compile(block, fullgraph=True, backend="aot_eager")):
         out = form(*arguments)

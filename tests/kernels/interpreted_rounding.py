@@ -23,13 +23,13 @@ DROPPED = {"bf16": 16, "tf32": 13}
 
 def rounded(x, bits):
     """x to the nearest number whose last ``bits`` bits are zero, ties to even."""
-    whole = x.to(tl.uint32, bitcast=True)
-    whole += ((whole >> bits) & 1) + ((1 << (bits - 1)) - 1)
-    return ((whole >> bits) << bits).to(tl.float32, bitcast=True)
+    mantissa = x.to(tl.uint32, bitcast=True)
+    mantissa += ((mantissa >> bits) & 1) + ((1 << (bits - 1)) - 1)
+    return ((mantissa >> bits) << bits).to(tl.float32, bitcast=True)
 
 
 def dot(x, y, PRECISION):
-    """What ``triton_parts.dot`` is on a tensor core."""
+    """Compute ``triton_parts.dot`` as a tensor core does."""
     x, y = x.to(tl.float32), y.to(tl.float32)
     if PRECISION in DROPPED:
         bits = DROPPED[PRECISION]
@@ -42,7 +42,7 @@ def dot(x, y, PRECISION):
 
 
 def operand(x, PRECISION):
-    """What ``triton_parts.operand`` is, held in float32."""
+    """Compute ``triton_parts.operand``, held in float32."""
     x = x.to(tl.float32)
     return rounded(x, 16) if PRECISION == "bf16" else x
 

@@ -41,10 +41,10 @@ def untouched(around):
     return bool((around[:64] == poison).all() and (around[-64:] == poison).all())
 
 
-def error(ours, theirs):
-    ours, theirs = ours.double(), theirs.double()
+def error(ours, peer):
+    ours, peer = ours.double(), peer.double()
     assert torch.isfinite(ours).all()
-    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+    return float((ours - peer).square().mean().sqrt() / peer.square().mean().sqrt())
 
 
 def both(name, arguments, changed, limit, **options):
@@ -52,14 +52,14 @@ def both(name, arguments, changed, limit, **options):
     results = []
     for module in (step, triton_step):
         inside, around = zip(*(map(guarded, (a.clone() for a in arguments.values()))), strict=True)
-        given = dict(zip(arguments, inside, strict=True))
-        out = getattr(module, name)(**given, **options)
+        values = dict(zip(arguments, inside, strict=True))
+        out = getattr(module, name)(**values, **options)
         out = out if isinstance(out, tuple) else () if out is None else (out,)
         assert all(map(untouched, around))
-        for key, value in given.items():
+        for key, value in values.items():
             assert key in changed or torch.equal(value, arguments[key]), f"{key} was changed"
-        results.append([*out, *(given[key] for key in changed)])
-    errors = [error(ours, theirs) for theirs, ours in zip(*results, strict=True)]
+        results.append([*out, *(values[key] for key in changed)])
+    errors = [error(ours, peer) for peer, ours in zip(*results, strict=True)]
     assert max(errors) <= limit, errors
     return results[0]
 
@@ -132,10 +132,10 @@ def test_recurrence_with_the_low_rank_products_and_the_shift(leading):
 def test_projections_may_lie_in_one_row():
     """The small form hands over views of [B, 3 D + 4 R]."""
     inputs = recurrence(3, 2, 16, rank=32)
-    whole = torch.cat([*inputs["rkv"], *inputs["low"]], dim=-1)
+    complete = torch.cat([*inputs["rkv"], *inputs["low"]], dim=-1)
     lying = {
-        "rkv": whole[:, : 3 * 32].view(3, 3, 32).transpose(0, 1),
-        "low": whole[:, 3 * 32 :].view(3, 4, 32).transpose(0, 1),
+        "rkv": complete[:, : 3 * 32].view(3, 3, 32).transpose(0, 1),
+        "low": complete[:, 3 * 32 :].view(3, 4, 32).transpose(0, 1),
     }
     states = inputs.pop("state")
     one, other = states.clone(), states.clone()
@@ -207,8 +207,8 @@ def test_the_comparison_sees_a_wrong_kernel(monkeypatch):
     arguments = recurrence(1, 1, 16)
     plain = triton_step.recur
 
-    def slower(rkv, low, **rest):
-        return plain(rkv, low * torch.tensor([1.05, 1, 1, 1]).view(4, 1, 1), **rest)
+    def slower(rkv, low, **remaining):
+        return plain(rkv, low * torch.tensor([1.05, 1, 1, 1]).view(4, 1, 1), **remaining)
 
     monkeypatch.setattr(triton_step, "recur", slower)
     with pytest.raises(AssertionError):
@@ -230,8 +230,8 @@ def test_a_whole_step_of_the_backbone(batch):
     backbone = trained_looking_(RWKV7(RWKV7.small_config()), 0).eval()
     x = torch.randn(batch, 4, backbone.width)
     _, ours = backbone(x[:, :3])
-    theirs = dict(ours)
-    expected = backbone.step_(x[:, 3:], theirs)
+    peer = dict(ours)
+    expected = backbone.step_(x[:, 3:], peer)
     replay = Replay(StaticRWKV7(backbone, kernels=triton_step), record=False)
     assert error(replay.step_(x[:, 3:], ours), expected) < 2e-6
-    assert all(error(ours[name], theirs[name]) < 1e-5 for name in theirs)
+    assert all(error(ours[name], peer[name]) < 1e-5 for name in peer)

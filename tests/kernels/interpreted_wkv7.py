@@ -36,14 +36,14 @@ def inputs(batch=1, length=37, heads=1, size=16, sequences=0, dtype=torch.float3
     r, g, k, v, direction, rate = (torch.randn(shape, generator=random) for _ in range(6))
     direction = F.normalize(direction, dim=-1)
     state = torch.randn(sequences or batch, heads, size, size, generator=random)
-    made = [r, -0.60653 * torch.sigmoid(4 * g), k, v, -direction, direction * rate.sigmoid()]
-    return [x.to(dtype).requires_grad_() for x in made] + [state.requires_grad_()]
+    tensors = [r, -0.60653 * torch.sigmoid(4 * g), k, v, -direction, direction * rate.sigmoid()]
+    return [x.to(dtype).requires_grad_() for x in tensors] + [state.requires_grad_()]
 
 
-def relative(found, wanted):
+def relative(actual, expected):
     """Root mean square of the difference over that of ``wanted``."""
-    wanted = wanted.double()
-    return ((found.double() - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
+    expected = expected.double()
+    return ((actual.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
 
 
 def results(form, arguments, rows=None):
@@ -61,15 +61,17 @@ def check(arguments, limit, mask=None, offsets=None, **options):
     """The kernels against the recurrence in float64, tensor by tensor."""
     exact = [x.detach().double().requires_grad_() for x in arguments]
 
-    def wanted(*x):
+    def expected(*x):
         if offsets is not None:
             return packed(wkv7_reference, x[:6], x[6], offsets)
         return wkv7_reference(*x, mask)
 
-    found = results(lambda *x: wkv7_triton(*x, mask, offsets, **options), arguments)
-    for name, ours, true in zip(("y", "after", *NAMES), found, results(wanted, exact), strict=True):
+    actual = results(lambda *x: wkv7_triton(*x, mask, offsets, **options), arguments)
+    for name, ours, true in zip(
+        ("y", "after", *NAMES), actual, results(expected, exact), strict=True
+    ):
         assert relative(ours, true) < limit, name
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
@@ -105,13 +107,13 @@ def test_sequences_packed_in_one_row(segment):
 def test_masked_positions_change_nothing_and_are_not_read(segment):
     arguments = inputs(batch=2, length=80)
     mask = torch.rand(2, 80, generator=torch.Generator().manual_seed(3)) > 0.4
-    found = check(arguments, EXACT, mask=mask, segment=segment)
+    actual = check(arguments, EXACT, mask=mask, segment=segment)
     poisoned = [x.detach().clone() for x in arguments]
     for x in poisoned[1:6]:
         x[~mask] = float("nan")
     poisoned = [x.requires_grad_() for x in poisoned]
     again = results(lambda *x: wkv7_triton(*x, mask, segment=segment), poisoned)
-    for name, x, y in zip(("y", "after", *NAMES), again, found, strict=True):
+    for name, x, y in zip(("y", "after", *NAMES), again, actual, strict=True):
         assert torch.equal(x, y), name
 
 
@@ -138,8 +140,8 @@ def steady(length=96, size=16):
     keys = F.normalize(common + 0.02 * torch.randn(shape, generator=random), dim=-1)
     r, v = (torch.randn(shape, generator=random) for _ in range(2))
     state = torch.randn(1, 1, size, size, generator=random)
-    made = [r, torch.full(shape, -1e-5), keys, v, -keys, 0.98 * keys, state]
-    return [x.requires_grad_() for x in made]
+    tensors = [r, torch.full(shape, -1e-5), keys, v, -keys, 0.98 * keys, state]
+    return [x.requires_grad_() for x in tensors]
 
 
 @pytest.mark.parametrize("chunk", [16, 32])
@@ -164,8 +166,8 @@ def test_only_one_of_the_results_may_be_used():
 def test_without_a_state_there_is_none_to_differentiate():
     *steps, _ = inputs(length=20)
     y, after = wkv7_triton(*steps)
-    wanted, end = wkv7_reference(*(x.double() for x in steps))
-    assert relative(y, wanted) < EXACT
+    expected, end = wkv7_reference(*(x.double() for x in steps))
+    assert relative(y, expected) < EXACT
     assert relative(after, end) < EXACT
     torch.autograd.grad(y.sum(), steps)
 
@@ -174,9 +176,9 @@ def test_nothing_is_written_beside_the_results(monkeypatch):
     """Every result lies in the middle of a buffer whose ends must stay as they were."""
     guards = []
 
-    def guarded(made):
+    def guarded(tensors):
         def build(*arguments):
-            return tuple(fence(x) for x in made(*arguments))
+            return tuple(fence(x) for x in tensors(*arguments))
 
         return build
 
@@ -203,8 +205,8 @@ def test_the_operators_are_what_pytorch_expects():
     mask = torch.ones(1, 18, dtype=torch.bool)
     mask[:, 4] = False
     for state in (None, arguments[6]):
-        whole = (*arguments[:6], state, mask, None, "ieee", 0, True)
-        torch.library.opcheck(torch.ops.wishbone.wkv7.default, whole)
+        complete = (*arguments[:6], state, mask, None, "ieee", 0, True)
+        torch.library.opcheck(torch.ops.wishbone.wkv7.default, complete)
 
 
 def test_compilation_and_checkpointing_pass_through():

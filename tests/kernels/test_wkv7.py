@@ -23,8 +23,8 @@ def inputs(batch=2, length=37, heads=3, keys=8, values=12, dtype=torch.float64, 
     direction = F.normalize(draw(*shape), dim=-1)
     rate = torch.sigmoid(draw(*shape))
     v, state = draw(*shape[:3], values), draw(batch, heads, values, keys)
-    made = (draw(*shape), g, draw(*shape), v, -direction, direction * rate, state)
-    return [x.to(dtype).requires_grad_() for x in made]
+    tensors = (draw(*shape), g, draw(*shape), v, -direction, direction * rate, state)
+    return [x.to(dtype).requires_grad_() for x in tensors]
 
 
 def steady(length=128, size=64, dtype=torch.float32):
@@ -38,10 +38,10 @@ def steady(length=128, size=64, dtype=torch.float32):
     return [x.to(dtype) for x in (r, g, keys, v, -keys, 0.98 * keys)]
 
 
-def relative(found, wanted):
+def relative(actual, expected):
     """Root mean square of the difference over that of ``wanted``."""
-    wanted = wanted.double()
-    return ((found.double() - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
+    expected = expected.double()
+    return ((actual.double() - expected).norm() / expected.norm().clamp_min(1e-30)).item()
 
 
 def both(arguments, mask, chunk):
@@ -66,8 +66,8 @@ def both(arguments, mask, chunk):
 @pytest.mark.parametrize("length", [1, 3, 32, 37])
 @pytest.mark.parametrize("chunk", [4, 16, 32])
 def test_chunks_equal_the_recurrence_in_float64(chunk, length):
-    for name, (found, wanted) in both(inputs(length=length), None, chunk).items():
-        assert relative(found, wanted) < 1e-13, name
+    for name, (actual, expected) in both(inputs(length=length), None, chunk).items():
+        assert relative(actual, expected) < 1e-13, name
 
 
 @pytest.mark.parametrize("side", ["left", "right", "mixed"])
@@ -79,8 +79,8 @@ def test_masked_positions_change_nothing(side):
         "right": at[None] < torch.tensor([[5], [37], [0]]),
         "mixed": torch.rand(3, 37, generator=torch.Generator().manual_seed(3)) > 0.4,
     }[side]
-    for name, (found, wanted) in both(arguments, mask, 16).items():
-        assert relative(found, wanted) < 1e-13, name
+    for name, (actual, expected) in both(arguments, mask, 16).items():
+        assert relative(actual, expected) < 1e-13, name
     *steps, state = [x.detach() for x in arguments]
     y, after = wkv7_chunked(*steps, state, mask)
     for row in range(3):
@@ -92,34 +92,34 @@ def test_masked_positions_change_nothing(side):
 
 def test_a_state_carries_over_between_calls():
     *steps, state = [x.detach() for x in inputs(length=50)]
-    whole, end = wkv7_chunked(*steps, state)
+    complete, end = wkv7_chunked(*steps, state)
     first, middle = wkv7_chunked(*(x[:, :19] for x in steps), state)
     second, after = wkv7(*(x[:, 19:] for x in steps), middle)
-    assert torch.allclose(torch.cat([first, second], 1), whole, atol=1e-12)
+    assert torch.allclose(torch.cat([first, second], 1), complete, atol=1e-12)
     assert torch.allclose(after, end, atol=1e-12)
 
 
 def test_slices_of_the_batch_do_not_show(monkeypatch):
     arguments = inputs(batch=5, length=20)
     monkeypatch.setattr(package.chunked, "SLICE", 2 * arguments[0][0].numel())
-    for name, (found, wanted) in both(arguments, None, 16).items():
-        assert relative(found, wanted) < 1e-13, name
+    for name, (actual, expected) in both(arguments, None, 16).items():
+        assert relative(actual, expected) < 1e-13, name
 
 
 def test_float32_is_as_good_as_the_recurrence_in_float32():
     exact = inputs(length=96, keys=64, values=64, heads=1)
     rounded = [x.detach().float().requires_grad_() for x in exact]
     true = both(exact, None, 32)
-    for name, (found, _) in both(rounded, None, 32).items():
-        wanted = true[name][1]
-        assert relative(found, wanted) < 5e-6, name
+    for name, (actual, _) in both(rounded, None, 32).items():
+        expected = true[name][1]
+        assert relative(actual, expected) < 5e-6, name
 
 
 def test_keys_that_hardly_change_lose_no_digits():
     steps = steady()
-    wanted, _ = wkv7_reference(*(x.double() for x in steps))
-    assert relative(wkv7_chunked(*steps)[0], wanted) < 2e-6
-    assert relative(wkv7_chunked(*steps, chunk=64)[0], wanted) < 4e-6
+    expected, _ = wkv7_reference(*(x.double() for x in steps))
+    assert relative(wkv7_chunked(*steps)[0], expected) < 2e-6
+    assert relative(wkv7_chunked(*steps, chunk=64)[0], expected) < 4e-6
 
 
 def doubled(a):
@@ -136,9 +136,9 @@ def test_the_power_series_does_lose_them(monkeypatch):
     tame = torch.randn(1, 32, 32, generator=random, dtype=torch.float64).tril(-1) * 0.1
     assert torch.allclose(doubled(tame), rows.invert(tame), atol=1e-12)
     steps = steady()
-    wanted, _ = wkv7_reference(*(x.double() for x in steps))
+    expected, _ = wkv7_reference(*(x.double() for x in steps))
     monkeypatch.setattr(rows, "invert", doubled)
-    assert relative(wkv7_chunked(*steps)[0], wanted) > 1e-4
+    assert relative(wkv7_chunked(*steps)[0], expected) > 1e-4
 
 
 @pytest.mark.parametrize("size", [4, 8, 32, 64])
@@ -146,8 +146,8 @@ def test_the_inverse_is_one(size):
     random = torch.Generator().manual_seed(5)
     a = torch.randn(3, size, size, generator=random, dtype=torch.float64).tril(-1)
     one = torch.eye(size, dtype=torch.float64).expand(3, -1, -1)
-    wanted = torch.linalg.solve_triangular(one - a, one, upper=False, unitriangular=True)
-    assert relative(rows.invert(a), wanted) < 1e-13
+    expected = torch.linalg.solve_triangular(one - a, one, upper=False, unitriangular=True)
+    assert relative(rows.invert(a), expected) < 1e-13
 
 
 def test_half_precision_inputs_meet_a_float32_state():
@@ -156,15 +156,15 @@ def test_half_precision_inputs_meet_a_float32_state():
     assert (y.dtype, state.dtype) == (torch.bfloat16, torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside, _ = wkv7_chunked(*(x.float() for x in steps))
-    wanted, _ = wkv7_reference(*(x.double() for x in steps))
-    assert relative(inside, wanted) < 1e-6
-    assert relative(y, wanted) < 4e-3
+    expected, _ = wkv7_reference(*(x.double() for x in steps))
+    assert relative(inside, expected) < 1e-6
+    assert relative(y, expected) < 4e-3
 
 
 def test_a_transposed_state_would_be_noticed():
     *steps, state = [x.detach() for x in inputs(keys=8, values=8)]
-    wanted, _ = wkv7_reference(*steps, state)
-    assert relative(wkv7_chunked(*steps, state.mT)[0], wanted) > 0.1
+    expected, _ = wkv7_reference(*steps, state)
+    assert relative(wkv7_chunked(*steps, state.mT)[0], expected) > 0.1
 
 
 def test_no_position_is_no_change():
@@ -180,9 +180,9 @@ def test_checkpointing_passes_through():
         y, after = form(*arguments)
         grads = torch.autograd.grad(y.sum() + after.sum(), arguments)
         if form is wkv7_chunked:
-            wanted = grads
-    for name, found, true in zip(NAMES, grads, wanted, strict=True):
-        assert torch.equal(found, true), name
+            expected = grads
+    for name, actual, true in zip(NAMES, grads, expected, strict=True):
+        assert torch.equal(actual, true), name
 
 
 def test_sequences_packed_in_one_row_do_not_see_each_other():

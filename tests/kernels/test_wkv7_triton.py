@@ -83,8 +83,8 @@ def test_the_kernels_of_the_segments_compile_for_a_gpu():
     ):
         assert built(kernel, 32, True, {**unused, **constants}).metadata.shared <= SHARED_LIMIT
     constants = {"COLUMNS": 16, "EDGE": True, "REVERSE": True, "PACKED": True}
-    made = built(join_kernel, 32, True, {**constants, "PRECISION": "tf32x3"})
-    assert made.metadata.shared <= SHARED_LIMIT
+    compiled = built(join_kernel, 32, True, {**constants, "PRECISION": "tf32x3"})
+    assert compiled.metadata.shared <= SHARED_LIMIT
 
 
 def test_a_kernel_too_large_for_a_gpu_would_be_noticed(monkeypatch):

@@ -9,7 +9,7 @@ STEPS = 60
 
 
 def same_from_many_threads(backbone, batch=1, steps=STEPS, threads=THREADS):
-    """Whether every thread gets, bit for bit, what it would get alone; each has a state."""
+    """Return whether every thread gets, bit for bit, its result alone; each has a state."""
     streams = [
         torch.randn(steps, batch, 1, backbone.width, generator=torch.Generator().manual_seed(n))
         for n in range(threads)
@@ -25,6 +25,6 @@ def same_from_many_threads(backbone, batch=1, steps=STEPS, threads=THREADS):
     with ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(outputs, streams))
     return all(
-        torch.equal(y, wanted) and all(torch.equal(state[name], after[name]) for name in after)
-        for (y, state), (wanted, after) in zip(results, expected, strict=True)
+        torch.equal(y, alone) and all(torch.equal(state[name], after[name]) for name in after)
+        for (y, state), (alone, after) in zip(results, expected, strict=True)
     )

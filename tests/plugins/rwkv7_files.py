@@ -27,30 +27,30 @@ def trained_looking(
             f"{name}.bias": normal(width, spread=0.1),
         }
 
-    made = {"emb.weight": normal(vocabulary, width), "head.weight": matrix(vocabulary, width)}
-    made |= norm("ln_out") | norm("blocks.0.ln0")
+    entries = {"emb.weight": normal(vocabulary, width), "head.weight": matrix(vocabulary, width)}
+    entries |= norm("ln_out") | norm("blocks.0.ln0")
     for i in range(layers):
         att, ffn = f"blocks.{i}.att.", f"blocks.{i}.ffn."
-        made |= norm(f"blocks.{i}.ln1") | norm(f"blocks.{i}.ln2") | norm(f"{att}ln_x")
+        entries |= norm(f"blocks.{i}.ln1") | norm(f"blocks.{i}.ln2") | norm(f"{att}ln_x")
         for name in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g"):
-            made[att + name] = torch.rand(1, 1, width, generator=random)
+            entries[att + name] = torch.rand(1, 1, width, generator=random)
         for letter, rank in zip("wavg", ranks, strict=True):
             if letter == "v" and i == 0:
                 continue
             if letter != "g":
                 spread, middle = (2.0, -1.0) if letter == "w" else (0.5, 0.0)
-                made[f"{att}{letter}0"] = vector(spread, middle)
-            made[f"{att}{letter}1"] = normal(width, rank, spread=width**-0.5)
-            made[f"{att}{letter}2"] = normal(rank, width, spread=0.3)
-        made[att + "k_k"] = vector(0.1, 0.8)
-        made[att + "k_a"] = vector(0.1, 1.0)
-        made[att + "r_k"] = normal(width // head_size, head_size, spread=0.1)
+                entries[f"{att}{letter}0"] = vector(spread, middle)
+            entries[f"{att}{letter}1"] = normal(width, rank, spread=width**-0.5)
+            entries[f"{att}{letter}2"] = normal(rank, width, spread=0.3)
+        entries[att + "k_k"] = vector(0.1, 0.8)
+        entries[att + "k_a"] = vector(0.1, 1.0)
+        entries[att + "r_k"] = normal(width // head_size, head_size, spread=0.1)
         for name in ("receptance", "key", "value", "output"):
-            made[f"{att}{name}.weight"] = matrix(width, width)
-        made[ffn + "x_k"] = torch.rand(1, 1, width, generator=random)
-        made[ffn + "key.weight"] = matrix(ffn_width, width)
-        made[ffn + "value.weight"] = matrix(width, ffn_width)
-    return made
+            entries[f"{att}{name}.weight"] = matrix(width, width)
+        entries[ffn + "x_k"] = torch.rand(1, 1, width, generator=random)
+        entries[ffn + "key.weight"] = matrix(ffn_width, width)
+        entries[ffn + "value.weight"] = matrix(width, ffn_width)
+    return entries
 
 
 def squeezed(tensors):

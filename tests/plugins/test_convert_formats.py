@@ -29,7 +29,7 @@ def table(*shape, seed=0):
 
 def qwen2(prefix="model."):
     """A Qwen2 by the names of transformers, rows of the table of text included."""
-    made = {
+    tensors = {
         f"{prefix}embed_tokens.weight": table(90, 48),
         f"{prefix}norm.weight": table(48, seed=1),
     }
@@ -40,38 +40,38 @@ def qwen2(prefix="model."):
              ("self_attn.v_proj", 16, 48), ("self_attn.o_proj", 48, 48),
              ("mlp.gate_proj", 80, 48), ("mlp.up_proj", 80, 48), ("mlp.down_proj", 48, 80))
         ):  # fmt: skip
-            made[f"{layer}{name}.weight"] = table(rows, columns, seed=10 * i + n)
+            tensors[f"{layer}{name}.weight"] = table(rows, columns, seed=10 * i + n)
             if n < 3:
-                made[f"{layer}{name}.bias"] = table(rows, seed=10 * i + n + 50)
+                tensors[f"{layer}{name}.bias"] = table(rows, seed=10 * i + n + 50)
         for name in ("input_layernorm", "post_attention_layernorm"):
-            made[f"{layer}{name}.weight"] = table(48, seed=i + 99)
-    return made
+            tensors[f"{layer}{name}.weight"] = table(48, seed=i + 99)
+    return tensors
 
 
 def cosyvoice2(folder, rows=6564):
     """A folder with CosyVoice2's language model; its unread head shares the table of text."""
-    made = qwen2("llm.model.model.")
-    made |= {
+    tensors = qwen2("llm.model.model.")
+    tensors |= {
         "llm_embedding.weight": table(2, 48, seed=3), "speech_embedding.weight": table(rows, 48),
         "llm_decoder.weight": table(rows, 48, seed=4), "llm_decoder.bias": table(rows, seed=5),
-        "llm.model.lm_head.weight": made["llm.model.model.embed_tokens.weight"],
+        "llm.model.lm_head.weight": tensors["llm.model.model.embed_tokens.weight"],
     }  # fmt: skip
     (folder / "CosyVoice-BlankEN").mkdir(parents=True)
     (folder / "CosyVoice-BlankEN" / "config.json").write_text(json.dumps(QWEN2))
-    torch.save(made, folder / "llm.pt")
-    return made
+    torch.save(tensors, folder / "llm.pt")
+    return tensors
 
 
-def same(found, expected):
-    assert found.keys() == expected.keys()
+def same(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, row in expected.items():
-        assert found[name].dtype == row.dtype and torch.equal(found[name], row), name
+        assert actual[name].dtype == row.dtype and torch.equal(actual[name], row), name
 
 
-def there_and_back(form, theirs, folder, ending):
+def there_and_back(form, exported, folder, ending):
     """Through our folder and out again, by the command."""
     ours, back = folder / "ours", folder / f"back{ending}"
-    assert main.main(["convert", form, str(theirs), str(ours)]) == 0
+    assert main.main(["convert", form, str(exported), str(ours)]) == 0
     assert main.main(["convert", form, str(ours), str(back), "--out"]) == 0
     return ours, back
 
@@ -79,9 +79,9 @@ def there_and_back(form, theirs, folder, ending):
 def test_cosyvoice2_comes_and_goes(tmp_path):
     expected = cosyvoice2(tmp_path / "release")
     ours, back = there_and_back("cosyvoice2", tmp_path / "release", tmp_path, ".pt")
-    found = torch.load(back, weights_only=True)
-    same(found, expected)
-    tied = found["llm.model.lm_head.weight"], found["llm.model.model.embed_tokens.weight"]
+    actual = torch.load(back, weights_only=True)
+    same(actual, expected)
+    tied = actual["llm.model.lm_head.weight"], actual["llm.model.model.embed_tokens.weight"]
     assert tied[0].data_ptr() == tied[1].data_ptr()
     assert compose(ours)["backbone"]["heads"] == 6 and compose(ours)["weights"] == str(ours)
 
@@ -110,9 +110,9 @@ def test_qwen2_comes_and_goes(tied, tmp_path):
     torch.save(expected, source / "pytorch_model.bin")
     _, back = there_and_back("qwen2", source, tmp_path, "")
     same(read_folder(back), expected)
-    said = json.loads((back / "config.json").read_text())
-    assert {key: said[key] for key in QWEN2} == QWEN2
-    assert said["tie_word_embeddings"] is tied and said["vocab_size"] == 90
+    config = json.loads((back / "config.json").read_text())
+    assert {key: config[key] for key in QWEN2} == QWEN2
+    assert config["tie_word_embeddings"] is tied and config["vocab_size"] == 90
 
 
 @pytest.mark.parametrize("form", ["raw", "old", "converted", "sharded"])
@@ -128,9 +128,9 @@ def test_rwkvtts_comes_and_goes_as_a_folder(tmp_path):
     source = files.write(tmp_path / "release", "alone", stale)
     ours, back = there_and_back("rwkvtts-hf", source, tmp_path, "")
     same(read_folder(back), files.converted(stale))
-    said = json.loads((back / "config.json").read_text())
-    assert said["architectures"] == ["RWKV7ForSpeech"] and said["speech_token_size"] == 6561
-    assert said["vocab_size"] == files.TEXT_ROWS and said["hidden_size"] == files.WIDTH
+    config = json.loads((back / "config.json").read_text())
+    assert config["architectures"] == ["RWKV7ForSpeech"] and config["speech_token_size"] == 6561
+    assert config["vocab_size"] == files.TEXT_ROWS and config["hidden_size"] == files.WIDTH
     assert release.Release().holds(back)
     config = compose(ours)
     assert config["layout"]["fill"] is False
@@ -159,15 +159,15 @@ def test_from_one_format_to_another(tmp_path):
 
 
 def test_a_public_sized_head_goes_to_rwkv_lm_and_back(tmp_path):
-    whole = trained_looking(width=128, layers=2, head_size=64, ffn_width=96)
-    torch.save(whole, tmp_path / "a.pth")
+    tensors = trained_looking(width=128, layers=2, head_size=64, ffn_width=96)
+    torch.save(tensors, tmp_path / "a.pth")
     assert main.main(["convert", "rwkv-lm", str(tmp_path / "a.pth"), str(tmp_path / "f"), "--to",
                      "fla"]) == 0  # fmt: skip
     assert main.main(["convert", "fla", str(tmp_path / "f"), str(tmp_path / "b.pth"), "--to",
                      "rwkv-lm"]) == 0  # fmt: skip
-    same(read_tensors(tmp_path / "b.pth"), whole)
+    same(read_tensors(tmp_path / "b.pth"), tensors)
     same(RWKVLM.theirs(FLA.ours(read_folder(tmp_path / "f")).tensors),
-         {n: t for n, t in whole.items() if not n.startswith(("emb", "head"))})  # fmt: skip
+         {n: t for n, t in tensors.items() if not n.startswith(("emb", "head"))})  # fmt: skip
 
 
 def test_the_backbone_of_a_model_goes_out_alone(tmp_path):
@@ -179,7 +179,7 @@ def test_the_backbone_of_a_model_goes_out_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["rwkvtt", "{}", "{}/new"], 2, "Did you mean 'rwkvtts'"),
         (["rwkvtts", "{}", "{}/new", "--to", "fal"], 2, "Did you mean 'fla'"),
@@ -193,7 +193,7 @@ def test_the_backbone_of_a_model_goes_out_alone(tmp_path):
         (["fla", "{}/fla", "{}/new", "--to", "rwkvtts"], 2, "a backbone, 'rwkvtts' a whole"),
     ],
 )
-def test_what_goes_wrong_is_said_in_three_lines(words, code, said, tmp_path, capsys):
+def test_what_goes_wrong_is_said_in_three_lines(words, code, message, tmp_path, capsys):
     folder = files.write(tmp_path / "release")
     path = folder / "CosyVoice-BlankEN" / "config.json"
     path.write_text(json.dumps(QWEN2 | {"hidden_act": "gelu"}))
@@ -203,16 +203,16 @@ def test_what_goes_wrong_is_said_in_three_lines(words, code, said, tmp_path, cap
     capsys.readouterr()
     assert main.main(["convert", *(word.format(folder) for word in words)]) == code
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 3 and said in "\n".join(lines), lines
+    assert len(lines) == 3 and message in "\n".join(lines), lines
     assert {p for p in folder.rglob("*")} == before
 
 
 def test_help_lists_every_format(capsys):
     with pytest.raises(SystemExit):
         main.main(["convert", "--help"])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for form in ("cosyvoice2", "fla", "qwen2", "rwkv-lm", "rwkvtts", "rwkvtts-hf"):
-        assert f"\n  {form} " in said
+        assert f"\n  {form} " in output
 
 
 def test_a_converted_model_is_one_that_loads(tmp_path):

@@ -13,8 +13,10 @@ from wishbone.core.system.spec import resolve
 from wishbone.core.testing import trained_looking_
 from wishbone.core.train.objectives import build_objective
 from wishbone.core.weights.checkpoint import save
-from wishbone.plugins.distil.listen import answers, heard
+from wishbone.plugins.distil.capture import capture_mixers, run_mixers
 from wishbone.plugins.distil.logits import divergence
+from wishbone.plugins.rwkv7.layers import TokenShift
+from wishbone.plugins.transformer.cache import plan_past
 
 TRANSFORMER = {"name": "transformer", "width": 32, "layers": 2, "heads": 4, "kv_heads": 2,
                "ffn_width": 48}  # fmt: skip
@@ -87,21 +89,22 @@ def test_the_distance_is_that_of_the_formula(teacher, batch):
     with torch.no_grad():
         x = model.embed(*batch[:2])
         expected = 0.0
-        # by hand, layer by layer: what attention hears, and what both make of it
+        # by hand, layer by layer: the input of attention, and the outputs of both on it
         past, state = model.backbone, objective.model.backbone.init_state(2)
-        from wishbone.plugins.rwkv7.layers import Steps
-        from wishbone.plugins.transformer.cache import plan_past
-
         plan, first = plan_past(x, None, None, past._angles), None
         for i, block in enumerate(past.blocks):
             h = block.norm_attention(x)
-            wanted, _, _ = block.attention(h, plan, None, None)
-            mine, first, *_ = objective.model.backbone.blocks[i].time_mix(
-                h, first, state[f"blocks.{i}.wkv"], state[f"blocks.{i}.time_shift"], Steps(None, h)
+            target, _, _ = block.attention(h, plan, None, None)
+            output, first, *_ = objective.model.backbone.blocks[i].time_mix(
+                h,
+                first,
+                state[f"blocks.{i}.wkv"],
+                state[f"blocks.{i}.time_shift"],
+                TokenShift(None, h),
             )
-            each = ((wanted - mine) ** 2).sum(-1).sqrt() / 32**0.5
-            expected += float(each[batch[3]].sum()) / 2
-            x = x + wanted
+            distance = ((target - output) ** 2).sum(-1).sqrt() / 32**0.5
+            expected += float(distance[batch[3]].sum()) / 2
+            x = x + target
             x = x + block.ffn(block.norm_ffn(x))
     assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
 
@@ -128,9 +131,9 @@ def test_the_teacher_as_its_own_student_has_nothing_to_learn(teacher, batch, mea
 def test_alignment_changes_nothing_but_the_students_mixers(teacher, batch):
     objective = student("align", teacher)
     touched = gradients(objective, batch)
-    own = {n for n, _ in objective.model.named_parameters() if ".time_mix." in n}
-    assert touched == own
-    assert {n for n, p in objective.model.named_parameters() if p.requires_grad} == own
+    mixers = {n for n, _ in objective.model.named_parameters() if ".time_mix." in n}
+    assert touched == mixers
+    assert {n for n, p in objective.model.named_parameters() if p.requires_grad} == mixers
 
 
 def test_alignment_leaves_frozen_what_the_recipe_froze(teacher, batch):
@@ -144,23 +147,23 @@ def test_alignment_leaves_frozen_what_the_recipe_froze(teacher, batch):
 
 
 def test_layers_learn_apart(teacher, batch):
-    """What layer 1 is taught depends on no gradient of layer 0, nor on what it answers."""
+    """The training of layer 1 depends on no gradient of layer 0, nor on what it answers."""
     objective = student("align", teacher)
     backbone, model = objective.model.backbone, objective.teacher.model
     x = model.embed(*batch[:2]).detach()
-    inputs, wanted = heard(model.backbone, x, batch[3])
-    before = answers(backbone, x, batch[3], inputs)
-    (before[1] - wanted[1]).square().sum().backward()
+    inputs, targets = capture_mixers(model.backbone, x, batch[3])
+    before = run_mixers(backbone, x, batch[3], inputs)
+    (before[1] - targets[1]).square().sum().backward()
     assert all(p.grad is None for p in backbone.blocks[0].parameters())
     with torch.no_grad():
         backbone.blocks[0].time_mix.output.weight.mul_(3)
-    after = answers(backbone, x, batch[3], inputs)
+    after = run_mixers(backbone, x, batch[3], inputs)
     assert torch.equal(after[1], before[1]) and not torch.equal(after[0], before[0])
     # in an ordinary call it does depend
-    plain = heard(backbone, x, batch[3])[1][1]
+    plain = capture_mixers(backbone, x, batch[3])[1][1]
     with torch.no_grad():
         backbone.blocks[0].time_mix.output.weight.mul_(3)
-    assert not torch.equal(heard(backbone, x, batch[3])[1][1], plain)
+    assert not torch.equal(capture_mixers(backbone, x, batch[3])[1][1], plain)
 
 
 def test_no_hook_is_left_behind(teacher, batch):
@@ -198,28 +201,28 @@ def test_a_batch_without_targets_teaches_nothing_and_reaches_every_weight(teache
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_divergence_is_that_of_the_formula_and_of_torch(temperature):
     random = torch.Generator().manual_seed(3)
-    mine, theirs = torch.randn(2, 5, 11, generator=random, dtype=torch.float64)
-    found = divergence(mine, theirs, temperature)
-    p, q = (torch.exp(x / temperature) for x in (theirs, mine))
+    q_logits, p_logits = torch.randn(2, 5, 11, generator=random, dtype=torch.float64)
+    actual = divergence(q_logits, p_logits, temperature)
+    p, q = (torch.exp(x / temperature) for x in (p_logits, q_logits))
     p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
-    torch.testing.assert_close(found, temperature**2 * (p * (p / q).log()).sum(-1))
+    torch.testing.assert_close(actual, temperature**2 * (p * (p / q).log()).sum(-1))
     ours = F.kl_div(q.log(), p, reduction="none").sum(-1)
-    torch.testing.assert_close(found, temperature**2 * ours)
-    assert (found > 0.01).all()
+    torch.testing.assert_close(actual, temperature**2 * ours)
+    assert (actual > 0.01).all()
     # the other way round it is another number
-    assert not torch.allclose(found, divergence(theirs, mine, temperature))
+    assert not torch.allclose(actual, divergence(p_logits, q_logits, temperature))
 
 
 def test_the_divergence_has_the_gradient_of_the_formula():
     """Finite differences; with one code that neither says and one that only the student says."""
     random = torch.Generator().manual_seed(3)
-    mine, theirs = torch.randn(2, 3, 6, generator=random, dtype=torch.float64)
-    theirs[:, 4] = float("-inf")
-    mine.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: divergence(x, theirs, 1.7), mine)
-    never = torch.where(torch.arange(6) == 5, float("-inf"), mine)
-    both = torch.where(torch.arange(6) == 5, float("-inf"), theirs)
-    slope = torch.autograd.grad(divergence(never, both, 1.0).sum(), mine)[0]
+    q_logits, p_logits = torch.randn(2, 3, 6, generator=random, dtype=torch.float64)
+    p_logits[:, 4] = float("-inf")
+    q_logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: divergence(x, p_logits, 1.7), q_logits)
+    never = torch.where(torch.arange(6) == 5, float("-inf"), q_logits)
+    both = torch.where(torch.arange(6) == 5, float("-inf"), p_logits)
+    slope = torch.autograd.grad(divergence(never, both, 1.0).sum(), q_logits)[0]
     assert slope.isfinite().all() and slope.any()
 
 
@@ -281,21 +284,21 @@ def test_the_teacher_is_only_read(teacher, batch, name):
     assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
     assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
     # it is no part of what a checkpoint, an optimiser or another device would take
-    theirs = {id(p) for p in model.parameters()}
-    assert theirs.isdisjoint(map(id, objective.parameters()))
+    teacher_parameters = {id(p) for p in model.parameters()}
+    assert teacher_parameters.isdisjoint(map(id, objective.parameters()))
     assert any(not torch.equal(p, moved[n]) for n, p in objective.model.named_parameters())
 
 
 def test_what_fits_of_the_teacher_is_inherited(teacher):
     objective = student("align", teacher)
-    mine, theirs = objective.model.state_dict(), objective.teacher.model.state_dict()
-    mixers = {n for n in mine if ".time_mix." in n}
-    assert all(torch.equal(mine[n], theirs[n]) for n in mine.keys() - mixers)
-    mine = student("align", teacher, inherit=False).model.state_dict()
-    assert not any(torch.equal(mine[n], theirs[n]) for n in mine.keys() - mixers)
+    weights, source = objective.model.state_dict(), objective.teacher.model.state_dict()
+    mixers = {n for n in weights if ".time_mix." in n}
+    assert all(torch.equal(weights[n], source[n]) for n in weights.keys() - mixers)
+    weights = student("align", teacher, inherit=False).model.state_dict()
+    assert not any(torch.equal(weights[n], source[n]) for n in weights.keys() - mixers)
     # another width: nothing of backbone and tables fits, of the head what has no width
-    mine = student("logits", teacher, RWKV7, inherit=True).model.state_dict()
-    same = {n for n in mine.keys() & theirs.keys() if torch.equal(mine[n], theirs[n])}
+    weights = student("logits", teacher, RWKV7, inherit=True).model.state_dict()
+    same = {n for n in weights.keys() & source.keys() if torch.equal(weights[n], source[n])}
     assert same == {"head.own.weight", "head.output.bias", "head.output_own.weight"}
 
 
@@ -312,9 +315,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "backbone", "fields", "said"), REFUSED)
-def test_what_cannot_work_is_refused_in_three_lines(teacher, name, backbone, fields, said):
-    with pytest.raises(ConfigError, match=said) as caught:
+@pytest.mark.parametrize(("name", "backbone", "fields", "message"), REFUSED)
+def test_what_cannot_work_is_refused_in_three_lines(teacher, name, backbone, fields, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         student(name, teacher, backbone, **fields)
     assert caught.value.where and caught.value.do
 
@@ -329,13 +332,13 @@ def test_a_teacher_without_weights_or_with_other_tokens_is_refused(teacher, tmp_
         student("logits", "quickstart-transfromer")
     assert "quickstart-transformer" in caught.value.do
     fields = {"name": "logits", "teacher": str(teacher)}
-    for slots, said in (
+    for slots, message in (
         ({"tokenizer": {"name": "characters"}}, "its tokenizer is phonemes, .* characters"),
         ({"layout": {"name": "cosyvoice2", "fill": False}}, "layout has fill True"),
         ({"layout": {"name": "cosyvoice2", "pace": "ratio"}}, "pace words, the student's ratio"),
     ):
         config = system(**slots)
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             build_objective(fields, build_model(config, "meta"), config)
     # the same tables: allowed when it is meant, unlike other tables
     build_objective(fields | {"other_layout": True}, build_model(config), config)

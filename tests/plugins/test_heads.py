@@ -98,10 +98,10 @@ def test_an_engine_gives_the_logits(cls, weights, limit):
     assert head.accelerate("native", weights) == "native"
     for shape in ((48,), (1, 48), (2, 3, 48), (40, 48)):
         hidden = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        wanted = exact(hidden.double())
-        found = head(hidden)
-        assert found.shape == wanted.shape
-        assert ((found - wanted).norm() / wanted.norm()) < limit
+        expected = exact(hidden.double())
+        actual = head(hidden)
+        assert actual.shape == expected.shape
+        assert ((actual - expected).norm() / expected.norm()) < limit
     vectors = [torch.randn(1, 48, generator=torch.Generator().manual_seed(n)) for n in range(4)]
     alone = [head(x) for x in vectors]
 

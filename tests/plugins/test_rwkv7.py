@@ -9,9 +9,8 @@ from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.wkv7 import chunked
 from wishbone.plugins.rwkv7.backbone import RWKV7
-from wishbone.plugins.rwkv7.engines.fused_backward import attend_fused
-from wishbone.plugins.rwkv7.formula import Weights, attend
-from wishbone.plugins.rwkv7.shape import rank
+from wishbone.plugins.rwkv7.engines.fused_backward import Vectors, attend_fused
+from wishbone.plugins.rwkv7.layers import attend, rank
 
 
 def model(seed=0, **changes):
@@ -22,8 +21,8 @@ def model(seed=0, **changes):
     return RWKV7(config)
 
 
-def relative(found, wanted):
-    return ((found - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
+def relative(actual, expected):
+    return ((actual - expected).norm() / expected.norm().clamp_min(1e-30)).item()
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -48,14 +47,14 @@ def test_the_written_out_backward_is_that_of_the_formula(monkeypatch, length, pa
         weights = weights * mask[..., None]
     results = []
     for form in (attend_fused, attend):
-        y, after = form(tuple(projected), Weights(*vectors), state, mask, 64e-5)
+        y, after = form(tuple(projected), Vectors(*vectors), state, mask, 64e-5)
         y = y if mask is None else y * mask[..., None]
         inputs = [*projected, *vectors, state]
         grads = torch.autograd.grad((y, after), inputs, (weights, torch.ones_like(after)))
         results.append((y, after, *grads))
-    names = ["y", "after", "r", "k", "v", "low_w", "low_a", "gate", *Weights._fields, "state"]
-    for name, found, wanted in zip(names, *results, strict=True):
-        assert relative(found, wanted) < 1e-12, name
+    names = ["y", "after", "r", "k", "v", "low_w", "low_a", "gate", *Vectors._fields, "state"]
+    for name, actual, expected in zip(names, *results, strict=True):
+        assert relative(actual, expected) < 1e-12, name
 
 
 def test_autocast_trains_close_to_float32():
@@ -70,8 +69,8 @@ def test_autocast_trains_close_to_float32():
         (y * mask[..., None]).square().mean().backward()
         grads.append({name: p.grad.clone() for name, p in backbone.named_parameters()})
         assert state["blocks.0.wkv"].dtype == torch.float32
-    for name, wanted in grads[0].items():
-        assert relative(grads[1][name], wanted) < 0.1, name
+    for name, expected in grads[0].items():
+        assert relative(grads[1][name], expected) < 0.1, name
 
 
 @pytest.mark.parametrize("width", [64, 192])
@@ -123,8 +122,8 @@ def test_ranks_follow_the_official_rule(width, decay, value, gate):
 @pytest.mark.parametrize("changes", [{}, {"layers": 1}, {"value_rank": 5, "gate_rank": 7}])
 def test_the_formula_counts_what_is_there(changes):
     backbone = model(**changes)
-    there = sum(p.numel() for p in backbone.parameters())
-    assert RWKV7.count_parameters(backbone.config) == there
+    count = sum(p.numel() for p in backbone.parameters())
+    assert RWKV7.count_parameters(backbone.config) == count
 
 
 def test_a_published_size():
@@ -152,9 +151,9 @@ def test_bytes_are_those_of_the_state():
     backbone = model()
     for dtype in (torch.float32, torch.bfloat16):
         state = backbone.init_state(1, dtype=dtype)
-        there = sum(t.numel() * t.itemsize for t in state.values())
+        count = sum(t.numel() * t.itemsize for t in state.values())
         assert backbone.state_bytes(1, dtype=dtype) == backbone.state_bytes(9000, dtype=dtype)
-        assert there == backbone.state_bytes(1, dtype=dtype)
+        assert count == backbone.state_bytes(1, dtype=dtype)
 
 
 def test_a_step_leaves_copies_of_the_dictionary_alone():
@@ -162,9 +161,9 @@ def test_a_step_leaves_copies_of_the_dictionary_alone():
     state = backbone.init_state(2)
     backbone.step_(torch.randn(2, 1, 48), state)
     fork = dict(state)
-    kept = {name: tensor.clone() for name, tensor in state.items()}
+    saved = {name: tensor.clone() for name, tensor in state.items()}
     backbone.step_(torch.randn(2, 1, 48), state)
-    assert all(torch.equal(fork[name], kept[name]) for name in kept)
+    assert all(torch.equal(fork[name], saved[name]) for name in saved)
 
 
 def test_dropout_is_for_training_only():
@@ -179,10 +178,10 @@ def test_nothing_in_the_padding_gets_out():
     backbone = trained_looking_(model(), 5)
     x = torch.randn(2, 9, 48)
     mask = torch.tensor([[False] * 4 + [True] * 5, [True] * 6 + [False] * 3])
-    wanted = backbone(x.masked_fill(~mask[..., None], 0), mask=mask)
-    found = backbone(x.masked_fill(~mask[..., None], math.nan), mask=mask)
-    assert torch.equal(found[0][mask], wanted[0][mask])
-    assert all(torch.equal(found[1][name], wanted[1][name]) for name in wanted[1])
+    expected = backbone(x.masked_fill(~mask[..., None], 0), mask=mask)
+    actual = backbone(x.masked_fill(~mask[..., None], math.nan), mask=mask)
+    assert torch.equal(actual[0][mask], expected[0][mask])
+    assert all(torch.equal(actual[1][name], expected[1][name]) for name in expected[1])
 
 
 def test_heads_must_fill_the_width():
@@ -191,5 +190,5 @@ def test_heads_must_fill_the_width():
 
 
 def test_it_says_how_it_trains():
-    said = RWKV7(RWKV7.small_config()).training_form()
-    assert "in chunks" in said and ("CUDA" in said or "GPU" in said or "triton" in said)
+    text = RWKV7(RWKV7.small_config()).training_form()
+    assert "in chunks" in text and ("CUDA" in text or "GPU" in text or "triton" in text)

@@ -14,13 +14,13 @@ from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.convert import FLA, RULES, RWKVLM
 
 
-def same(found, wanted):
+def same(actual, expected):
     """Names, shapes, types and bits."""
-    assert found.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        assert found[name].shape == tensor.shape, name
-        assert found[name].dtype == tensor.dtype, name
-        assert torch.equal(found[name], tensor), name
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert actual[name].shape == tensor.shape, name
+        assert actual[name].dtype == tensor.dtype, name
+        assert torch.equal(actual[name], tensor), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -64,9 +64,9 @@ def test_sizes_come_from_the_tensors():
 
 def test_squeezed_and_prefixed_files_are_the_same_model():
     source = trained_looking()
-    wanted = RWKVLM.ours(source).tensors
-    same(RWKVLM.ours(squeezed(source)).tensors, wanted)
-    same(RWKVLM.ours({f"_forward_module.{n}": t for n, t in source.items()}).tensors, wanted)
+    expected = RWKVLM.ours(source).tensors
+    same(RWKVLM.ours(squeezed(source)).tensors, expected)
+    same(RWKVLM.ours({f"_forward_module.{n}": t for n, t in source.items()}).tensors, expected)
 
 
 def test_fla_shapes_are_those_of_fla():

@@ -2,19 +2,18 @@
 
 import copy
 import ctypes
-import os
 
 import pytest
 import torch
 from engine_threads import same_from_many_threads
 
+from wishbone.core.contract.engines import parse_engine
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.testing import check_class, trained_looking_
 from wishbone.kernels.linear import build, compiler_missing, dequantized, narrowed
 from wishbone.plugins import engines
 from wishbone.plugins.rwkv7 import backbone as module
 from wishbone.plugins.rwkv7.backbone import RWKV7
-from wishbone.plugins.rwkv7.engines import compiled
 
 if compiler_missing():
     pytest.skip("needs a C++ compiler: install g++ or clang++", allow_module_level=True)
@@ -25,13 +24,6 @@ CONFIGS = [
     RWKV7.Config(width=128, layers=2, head_size=64),
     RWKV7.Config(width=96, layers=1, head_size=32, ffn_width=100, gate_rank=40, decay_rank=8),
 ]
-ENGINES = ("native", "compiled")
-
-
-@pytest.fixture(autouse=True)
-def not_compiled(monkeypatch):
-    """The function that would be compiled, as it is: compiling takes a minute."""
-    monkeypatch.setattr(compiled, "compiled_layer", lambda: compiled.layer)
 
 
 def model(config=None, seed=0):
@@ -53,8 +45,8 @@ def as_kept(backbone, weights):
     return exact
 
 
-def error(found, wanted):
-    return ((found.double() - wanted).norm() / wanted.norm()).item()
+def error(actual, exact_y):
+    return ((actual.double() - exact_y).norm() / exact_y.norm()).item()
 
 
 def steps(backbone, x, state):
@@ -64,23 +56,22 @@ def steps(backbone, x, state):
 def compare(backbone, exact, batch, length=24):
     """Relative error of outputs and of the worst state after ``length`` steps."""
     x = torch.randn(length, batch, 1, backbone.width)
-    state, wanted_state = backbone.init_state(batch), exact.init_state(batch)
-    wanted = steps(exact, x.double(), wanted_state)
-    found = steps(backbone, x, state)
-    worst = max(error(state[name], wanted_state[name]) for name in wanted_state)
-    return max(error(found, wanted), worst)
+    state, exact_state = backbone.init_state(batch), exact.init_state(batch)
+    exact_y = steps(exact, x.double(), exact_state)
+    actual = steps(backbone, x, state)
+    worst = max(error(state[name], exact_state[name]) for name in exact_state)
+    return max(error(actual, exact_y), worst)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.width}x{c.layers}")
-def test_against_float64_with_the_same_weights(engine, weights, config):
+def test_against_float64_with_the_same_weights(weights, config):
     backbone = model(config)
-    assert backbone.accelerate(engine, weights) == engine
+    assert backbone.accelerate("native", weights) == "native"
     exact = as_kept(backbone, weights)
     # int8 through C++ has vectors of sixteen bits
-    limit = 3e-4 if (engine, weights) == ("native", "int8") else 3e-6
+    limit = 3e-4 if weights == "int8" else 3e-6
     for batch in (1, 2, 5):
         assert compare(backbone, exact, batch) < limit
 
@@ -105,15 +96,14 @@ def test_a_wrong_scale_is_seen():
     assert compare(backbone, exact, 1) > 1e-3
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_contract_holds(engine):
+def test_the_contract_holds():
     class Fast(RWKV7):
         """Refuses float64, which the suite would choose and no engine computes in."""
 
         def eval(self):
             super().eval()
             if self.norm_in.weight.dtype == torch.float32:
-                assert self.accelerate(engine) == engine
+                assert self.accelerate("native") == "native"
             return self
 
         def forward(self, x, state=None, *, mask=None):
@@ -131,37 +121,36 @@ def test_the_contract_holds(engine):
 def test_the_engine_may_change_in_the_middle():
     backbone, x = model(), torch.randn(12, 2, 1, 48)
     exact = copy.deepcopy(backbone).double()
-    wanted = steps(exact, x.double(), exact.init_state(2))
-    state, found = backbone.init_state(2), []
-    for position, engine in zip(x, ("native", "eager", "compiled") * 4, strict=True):
+    exact_y = steps(exact, x.double(), exact.init_state(2))
+    state, actual = backbone.init_state(2), []
+    for position, engine in zip(x, ("native", "eager", "native") * 4, strict=True):
         backbone.accelerate(engine)
-        found.append(backbone.step_(position, state))
-    assert error(torch.stack(found), wanted) < 3e-6
+        actual.append(backbone.step_(position, state))
+    assert error(torch.stack(actual), exact_y) < 3e-6
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("engine", ENGINES)
-def test_copies_of_the_dictionary_stay_what_they_were(engine):
+def test_copies_of_the_dictionary_stay_what_they_were():
     backbone = model()
-    backbone.accelerate(engine)
+    backbone.accelerate("native")
     state = backbone.init_state(2)
     backbone.step_(torch.randn(2, 1, 48), state)
-    fork, kept = dict(state), {name: tensor.clone() for name, tensor in state.items()}
+    fork, saved = dict(state), {name: tensor.clone() for name, tensor in state.items()}
     backbone.step_(torch.randn(2, 1, 48), state)
-    assert all(torch.equal(fork[name], kept[name]) for name in kept)
-    assert not torch.equal(state["blocks.0.wkv"], kept["blocks.0.wkv"])
+    assert all(torch.equal(fork[name], saved[name]) for name in saved)
+    assert not torch.equal(state["blocks.0.wkv"], saved["blocks.0.wkv"])
 
 
 @torch.no_grad()
 def test_states_that_do_not_lie_in_order():
     backbone, x = model(), torch.randn(3, 1, 48)
     state = backbone(torch.randn(3, 5, 48))[1]
-    wanted = {name: tensor.clone() for name, tensor in state.items()}
-    expected = backbone.step_(x, wanted)
+    exact_y = {name: tensor.clone() for name, tensor in state.items()}
+    expected = backbone.step_(x, exact_y)
     backbone.accelerate("native")
     turned = {n: t.transpose(0, -1).contiguous().transpose(0, -1) for n, t in state.items()}
     assert torch.allclose(backbone.step_(x, turned), expected, atol=1e-5)
-    assert torch.allclose(turned["blocks.2.wkv"], wanted["blocks.2.wkv"], atol=1e-5)
+    assert torch.allclose(turned["blocks.2.wkv"], exact_y["blocks.2.wkv"], atol=1e-5)
 
 
 @torch.no_grad()
@@ -171,10 +160,10 @@ def test_a_bfloat16_model_keeps_its_types():
     backbone.accelerate("native", "bfloat16")
     x, state = torch.randn(6, 1, 1, 48).bfloat16(), backbone.init_state(1)
     kinds = {name: tensor.dtype for name, tensor in state.items()}
-    found = steps(backbone, x, state)
-    assert found.dtype == torch.bfloat16
+    actual = steps(backbone, x, state)
+    assert actual.dtype == torch.bfloat16
     assert {name: tensor.dtype for name, tensor in state.items()} == kinds
-    assert error(found, steps(exact, x.double(), exact.init_state(1))) < 2e-2
+    assert error(actual, steps(exact, x.double(), exact.init_state(1))) < 2e-2
 
 
 @torch.no_grad()
@@ -185,26 +174,26 @@ def test_many_positions_at_once(monkeypatch, weights, limit, config):
     backbone = model(config)
     exact = copy.deepcopy(backbone).double()
     backbone.accelerate("native", weights)
-    monkeypatch.setattr(module, "Steps", lambda *a: pytest.fail("went the plain way"))
+    monkeypatch.setattr(module, "TokenShift", lambda *a: pytest.fail("went the plain way"))
     x = torch.randn(2, 150, config.width)
-    found, middle = backbone(x[:, :83])
-    rest, after = backbone(x[:, 83:], middle)
+    actual, middle = backbone(x[:, :83])
+    remaining, after = backbone(x[:, 83:], middle)
     monkeypatch.undo()
-    wanted, wanted_after = exact(x.double())
-    assert error(torch.cat((found, rest), 1), wanted) < limit
-    assert max(error(after[name], wanted_after[name]) for name in after) < limit
+    exact_y, exact_after = exact(x.double())
+    assert error(torch.cat((actual, remaining), 1), exact_y) < limit
+    assert max(error(after[name], exact_after[name]) for name in after) < limit
 
 
 @torch.no_grad()
 def test_a_long_text_goes_in_pieces_without_an_engine(monkeypatch):
     backbone, x = model().double(), torch.randn(2, 300, 48, dtype=torch.float64)
     mask = torch.rand(2, 300) < 0.8
-    whole = [backbone(x), backbone(x, mask=mask)]
+    complete = [backbone(x), backbone(x, mask=mask)]
     monkeypatch.setattr(module, "PIECE", 256)
-    for (y, after), how in zip(whole, (None, mask), strict=True):
-        found, state = backbone(x, mask=how)
-        kept = slice(None) if how is None else how
-        assert torch.allclose(found[kept], y[kept], atol=1e-10)
+    for (y, after), how in zip(complete, (None, mask), strict=True):
+        actual, state = backbone(x, mask=how)
+        saved = slice(None) if how is None else how
+        assert torch.allclose(actual[saved], y[saved], atol=1e-10)
         assert all(torch.allclose(state[name], after[name], atol=1e-6) for name in after)
 
 
@@ -218,31 +207,37 @@ def test_gradients_do_not_go_through_an_engine():
 
 
 @pytest.mark.parametrize(
-    ("engine", "weights", "said"),
+    ("engine", "weights", "message"),
     [
         ("fast", "float32", "no such name"),
         ("native", "int4", "no such name"),
         ("eager", "int8", "reads the weights as they are"),
         ("graph", "float32", "for cuda"),
+        ("compiled", "float32", "'native' took its place"),
     ],
 )
-def test_what_cannot_be_had_is_refused(engine, weights, said):
+def test_what_cannot_be_had_is_refused(engine, weights, message):
     backbone = model()
-    with pytest.raises(CapabilityError, match=said):
+    with pytest.raises(CapabilityError, match=message):
         backbone.accelerate(engine, weights)
+
+
+def test_an_engine_of_earlier_versions_names_the_one_in_its_place():
+    with pytest.raises(CapabilityError, match="'native' took its place"):
+        parse_engine("compiled:int8")
 
 
 @torch.no_grad()
 def test_two_threads_give_what_one_gives(monkeypatch):
     backbone, x = model(), torch.randn(9, 3, 1, 48)
-    found = []
+    actual = []
     for number in ("1", "2"):
         monkeypatch.setenv("WISHBONE_THREADS", number)
         backbone.accelerate("native", "bfloat16")
         assert backbone._engine.threads == int(number)
         state = backbone.init_state(3)
-        found.append(torch.stack([backbone.step_(position, state) for position in x]))
-    assert torch.equal(*found)
+        actual.append(torch.stack([backbone.step_(position, state) for position in x]))
+    assert torch.equal(*actual)
 
 
 def test_odd_heads_and_float64_are_refused_with_a_reason():
@@ -286,7 +281,7 @@ def test_auto_is_eager_with_one_note_where_nothing_can_be_built(
         backbone.accelerate("native")
 
 
-@pytest.mark.parametrize("engine", ["eager", *ENGINES])
+@pytest.mark.parametrize("engine", ["eager", "native"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_threads_step_states_of_their_own(engine, batch):
     backbone = model(CONFIGS[1])
@@ -308,16 +303,3 @@ def test_a_copy_begins_as_plain_pytorch():
     backbone = model()
     backbone.accelerate("native")
     assert copy.deepcopy(backbone)._engine is None
-
-
-@torch.no_grad()
-@pytest.mark.skipif(
-    not os.environ.get("WISHBONE_COMPILE_TESTS"),
-    reason="takes minutes: set WISHBONE_COMPILE_TESTS=1 to run what torch.compile makes",
-)
-def test_what_torch_compile_makes(monkeypatch):
-    monkeypatch.undo()
-    backbone = model()
-    exact = copy.deepcopy(backbone).double()
-    backbone.accelerate("compiled")
-    assert compare(backbone, exact, 1) < 3e-6

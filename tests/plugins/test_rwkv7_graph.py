@@ -15,8 +15,8 @@ from wishbone.plugins.rwkv7.engines.cuda_graph import StaticRWKV7, attach
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(0)
-    made = trained_looking_(RWKV7(RWKV7.small_config()), 0).eval()
-    return made.requires_grad_(False)
+    model = trained_looking_(RWKV7(RWKV7.small_config()), 0).eval()
+    return model.requires_grad_(False)
 
 
 def steps(step_, x, state):
@@ -24,8 +24,8 @@ def steps(step_, x, state):
     return torch.stack([step_(row[:, None], state)[:, 0] for row in x])
 
 
-def error(ours, theirs):
-    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+def error(ours, peer):
+    return float((ours - peer).square().mean().sqrt() / peer.square().mean().sqrt())
 
 
 def replay_of(backbone, weights="float32", **options):
@@ -66,22 +66,22 @@ def test_two_states_take_turns_and_a_shared_one_is_refused(backbone):
     x = torch.randn(6, 2, 1, backbone.width)
     replay = replay_of(backbone)
     ours = [backbone.init_state(1) for _ in range(2)]
-    theirs = [backbone.init_state(1) for _ in range(2)]
+    peer = [backbone.init_state(1) for _ in range(2)]
     for row in x:
-        for one, other, vector in zip(ours, theirs, row, strict=True):
+        for one, other, vector in zip(ours, peer, row, strict=True):
             expected = backbone.step_(vector[:, None], other)
             assert error(replay.step_(vector[:, None], one), expected) < 2e-6
     shared = dict(ours[1])
     with pytest.raises(WishboneError, match="Two dictionaries hold the same state"):
         replay.step_(x[0, :1], shared)
     copied = {name: part.clone() for name, part in ours[1].items()}
-    expected = backbone.step_(x[0, :1], theirs[1])
+    expected = backbone.step_(x[0, :1], peer[1])
     assert error(replay.step_(x[0, :1], copied), expected) < 2e-6
     assert error(replay.step_(x[0, :1], ours[1]), expected) < 2e-6
 
 
 def test_memory_stays_where_it_is(backbone):
-    """What a graph needs: no step moves the state or the input."""
+    """Check what a graph needs: no step moves the state or the input."""
     replay, state = replay_of(backbone), backbone.init_state(3)
     x = torch.randn(4, 3, backbone.width)
     places = []

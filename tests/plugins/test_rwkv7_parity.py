@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import inspect
 import os
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from rwkv7_files import squeezed, trained_looking
 from torch.nn import functional as F
 
 from wishbone.kernels.elementwise import reference
-from wishbone.plugins.rwkv7 import formula, layers
+from wishbone.plugins.rwkv7 import layers
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.convert import FLA, RWKVLM
 
@@ -95,7 +96,7 @@ def case(name):
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory):
-    """What the official package says: {case: {"whole": logits, "after": [3 L states], ...}}."""
+    """Results of the official package: {case: {"whole": logits, "after": [3 L states], ...}}."""
     if importlib.util.find_spec("rwkv") is None:
         pytest.skip("compares with the official runtime: pip install rwkv")
     folder = tmp_path_factory.mktemp("official")
@@ -134,10 +135,10 @@ class Ours:
         return F.linear(y[0, 0], self.tables["tables.head"])
 
 
-def apart(found, wanted):
+def apart(actual, expected):
     """Largest difference as a share of the tolerance for logits of this spread."""
-    spread = max(1.0, wanted.std().item())
-    return ((found - wanted).abs().max() / (2e-5 * spread)).item()
+    spread = max(1.0, expected.std().item())
+    return ((actual - expected).abs().max() / (2e-5 * spread)).item()
 
 
 def ours(name):
@@ -149,40 +150,40 @@ def states_apart(state, official_list):
     worst = 0.0
     for i in range(len(official_list) // 3):
         names = ("time_shift", "wkv", "channel_shift")
-        for name, wanted in zip(names, official_list[3 * i : 3 * i + 3], strict=True):
-            found = state[f"blocks.{i}.{name}"][0]
-            assert found.shape == wanted.shape, (i, name)
-            worst = max(worst, (found - wanted).abs().max().item())
+        for name, expected in zip(names, official_list[3 * i : 3 * i + 3], strict=True):
+            actual = state[f"blocks.{i}.{name}"][0]
+            assert actual.shape == expected.shape, (i, name)
+            worst = max(worst, (actual - expected).abs().max().item())
     return worst
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits_and_states_are_the_official_ones(official, name):
-    theirs, model = official[name], ours(name)
+    peer, model = official[name], ours(name)
     logits, after = model(TOKENS)
-    assert apart(logits, theirs["whole"]) < 1
-    assert states_apart(after, theirs["after"]) < 5e-5
+    assert apart(logits, peer["whole"]) < 1
+    assert states_apart(after, peer["after"]) < 5e-5
 
 
 @pytest.mark.parametrize("name", ["head64", "narrow"])
 def test_in_pieces_and_step_by_step(official, name):
-    theirs, model = official[name], ours(name)
+    peer, model = official[name], ours(name)
     first, middle = model(TOKENS[:SPLIT])
     second, after = model(TOKENS[SPLIT:], middle)
-    assert apart(torch.cat([first, second]), theirs["split"]) < 1
-    assert states_apart(middle, theirs["middle"]) < 5e-5
-    assert states_apart(after, theirs["after"]) < 5e-5
+    assert apart(torch.cat([first, second]), peer["split"]) < 1
+    assert states_apart(middle, peer["middle"]) < 5e-5
+    assert states_apart(after, peer["after"]) < 5e-5
     state = model.backbone.init_state(1)
     steps = torch.stack([model.step(token, state) for token in TOKENS])
-    assert apart(steps, theirs["steps"]) < 1
-    assert states_apart(state, theirs["after"]) < 5e-5
+    assert apart(steps, peer["steps"]) < 1
+    assert states_apart(state, peer["after"]) < 5e-5
 
 
-def restored(theirs, turned=False):
+def restored(peer, turned=False):
     """The official state before the split, as ours."""
     state = {}
-    for i in range(len(theirs["middle"]) // 3):
-        time, wkv, channel = theirs["middle"][3 * i : 3 * i + 3]
+    for i in range(len(peer["middle"]) // 3):
+        time, wkv, channel = peer["middle"][3 * i : 3 * i + 3]
         state[f"blocks.{i}.time_shift"] = time[None]
         state[f"blocks.{i}.wkv"] = (wkv.mT if turned else wkv)[None].contiguous()
         state[f"blocks.{i}.channel_shift"] = channel[None]
@@ -190,15 +191,15 @@ def restored(theirs, turned=False):
 
 
 def test_an_official_state_can_be_taken_up(official):
-    theirs = official["narrow"]
-    logits, _ = ours("narrow")(TOKENS[SPLIT:], restored(theirs))
-    assert apart(logits, theirs["whole"][SPLIT:]) < 1
+    peer = official["narrow"]
+    logits, _ = ours("narrow")(TOKENS[SPLIT:], restored(peer))
+    assert apart(logits, peer["whole"][SPLIT:]) < 1
 
 
 def test_a_transposed_state_does_not_agree(official):
-    theirs = official["narrow"]
-    logits, _ = ours("narrow")(TOKENS[SPLIT:], restored(theirs, turned=True))
-    assert apart(logits, theirs["whole"][SPLIT:]) > 100
+    peer = official["narrow"]
+    logits, _ = ours("narrow")(TOKENS[SPLIT:], restored(peer, turned=True))
+    assert apart(logits, peer["whole"][SPLIT:]) > 100
 
 
 DIRECTION = "direction = F.normalize(k * k_k, dim=-1, eps=1e-12)"
@@ -216,7 +217,7 @@ MISTAKES = {
     "nothing is wrong": ("prepare", "-DECAY", "-DECAY"),
 }  # fmt: skip
 PLACES = {
-    "attend": (formula, formula.attend),
+    "attend": (layers, layers.attend),
     "prepare": (reference, reference.prepare_reference),
     "finish": (reference, reference.finish_reference),
 }
@@ -226,12 +227,12 @@ PLACES = {
 def test_mistakes_in_the_formula_would_be_seen(official, monkeypatch, mistake):
     name, before, after = MISTAKES[mistake]
     module, function = PLACES[name]
-    source = inspect.getsource(function)
+    source = re.sub(r"  # \[.*", "", inspect.getsource(function))  # without the shapes
     assert before in source
     space = dict(vars(module))
     exec(compile(source.replace(before, after), mistake, "exec"), space)
-    monkeypatch.setattr(formula, name, space[function.__name__])
-    monkeypatch.setattr(layers, "attend_fused", formula.attend)
+    monkeypatch.setattr(layers, name, space[function.__name__])
+    monkeypatch.setattr(layers, "attend_fused", layers.attend)
     logits, _ = ours("narrow")(TOKENS)
     difference = apart(logits, official["narrow"]["whole"])
     assert difference < 1 if mistake == "nothing is wrong" else difference > 100
@@ -245,25 +246,25 @@ def swapped():
 
 
 def test_mistakes_around_it_would_be_seen(official, monkeypatch):
-    wanted, model = official["narrow"]["whole"], ours("narrow")
+    expected, model = official["narrow"]["whole"], ours("narrow")
     with monkeypatch.context() as patch:
         patch.setattr(layers, "torch", swapped())
-        assert apart(model(TOKENS)[0], wanted) > 100
+        assert apart(model(TOKENS)[0], expected) > 100
     mixed = layers._mixed
     with monkeypatch.context() as patch:
         patch.setattr(
-            layers, "_mixed", lambda h, carry, rows, *rest: mixed(h, carry, 1 - rows, *rest)
+            layers, "_mixed", lambda h, shift, rows, order: mixed(h, shift, 1 - rows, order)
         )
-        assert apart(model(TOKENS)[0], wanted) > 100
+        assert apart(model(TOKENS)[0], expected) > 100
     forward = layers.TimeMix.forward
     with monkeypatch.context() as patch:
         patch.setattr(
-            layers.TimeMix, "forward", lambda self, h, first, *rest: forward(self, h, None, *rest)
+            layers.TimeMix, "forward", lambda self, h, _, *others: forward(self, h, None, *others)
         )
-        assert apart(model(TOKENS)[0], wanted) > 100
+        assert apart(model(TOKENS)[0], expected) > 100
     for block in model.backbone.blocks:
         block.time_mix.eps = 1e-5
-    assert apart(model(TOKENS)[0], wanted) > 2
+    assert apart(model(TOKENS)[0], expected) > 2
 
 
 @pytest.fixture(scope="module")
@@ -282,8 +283,8 @@ def hf_states_apart(state, cache):
     worst = 0.0
     for i, wkv in enumerate(cache.recurrent_state):
         worst = max(worst, (state[f"blocks.{i}.wkv"] - wkv.mT).abs().max().item())
-        for name, theirs in (("time", cache.attention_shift), ("channel", cache.ffn_shift)):
-            shift = theirs[i].reshape(1, -1)
+        for name, peer in (("time", cache.attention_shift), ("channel", cache.ffn_shift)):
+            shift = peer[i].reshape(1, -1)
             worst = max(worst, (state[f"blocks.{i}.{name}_shift"] - shift).abs().max().item())
     return worst
 
@@ -299,14 +300,16 @@ def test_rwkv7_hf_reads_what_its_own_converter_makes_and_so_do_we(hf, tmp_path):
             vocab_file=None, adapter_layout="reference",
         )
     )  # fmt: skip
-    found = FLA().read(tmp_path / "hf")
-    wanted = RWKVLM.ours(case("head64"))
-    assert found.tensors.keys() == wanted.tensors.keys()
-    assert all(torch.equal(found.tensors[name], wanted.tensors[name]) for name in wanted.tensors)
-    theirs = hf_says(hf, tmp_path / "hf")
-    logits, state = Ours(found)(TOKENS)
-    assert apart(logits, theirs.logits[0]) < 1
-    assert hf_states_apart(state, theirs.past_key_values) < 5e-5
+    actual = FLA().read(tmp_path / "hf")
+    expected = RWKVLM.ours(case("head64"))
+    assert actual.tensors.keys() == expected.tensors.keys()
+    assert all(
+        torch.equal(actual.tensors[name], expected.tensors[name]) for name in expected.tensors
+    )
+    peer = hf_says(hf, tmp_path / "hf")
+    logits, state = Ours(actual)(TOKENS)
+    assert apart(logits, peer.logits[0]) < 1
+    assert hf_states_apart(state, peer.past_key_values) < 5e-5
 
 
 def test_rwkv7_hf_reads_what_we_write(hf, tmp_path):
@@ -314,9 +317,9 @@ def test_rwkv7_hf_reads_what_we_write(hf, tmp_path):
     converted = RWKVLM.ours(case("narrow"))
     converted.config["group_norm_eps"] = 32 * 1e-5
     FLA().write(converted.tensors | converted.tables, converted.config, tmp_path / "fla")
-    theirs = hf_says(hf, tmp_path / "fla")
+    peer = hf_says(hf, tmp_path / "fla")
     logits, state = Ours(converted)(TOKENS)
-    assert apart(logits, theirs.logits[0]) < 1
-    assert hf_states_apart(state, theirs.past_key_values) < 5e-5
+    assert apart(logits, peer.logits[0]) < 1
+    assert hf_states_apart(state, peer.past_key_values) < 5e-5
     turned = {name: tensor.mT if name.endswith("wkv") else tensor for name, tensor in state.items()}
-    assert hf_states_apart(turned, theirs.past_key_values) > 1e-2
+    assert hf_states_apart(turned, peer.past_key_values) > 1e-2

@@ -62,13 +62,13 @@ def test_logits_are_those_of_the_official_package(tmp_path, monkeypatch):
     assert main(["rwkv-lm-text", str(tmp_path / "world.pth"), str(tmp_path / "ours")]) == 0
     vocabulary = write_world(tmp_path / "vocabulary")
     config = text_system.read(tmp_path / "ours", [f"tokenizer.release={vocabulary}"])
-    found = text_system.build(config).logits(["ab a ba"])[0]
-    theirs = RWKV(model=str(tmp_path / "world"), strategy="cpu fp32")
+    converted = text_system.build(config).logits(["ab a ba"])[0]
+    foreign = RWKV(model=str(tmp_path / "world"), strategy="cpu fp32")
     expected, state = [], None
     for row in [0, *text_system.build(config).tokenizer.encode("ab a ba")]:
-        logits, state = theirs.forward([row], state)
+        logits, state = foreign.forward([row], state)
         expected.append(logits)
-    assert (found - torch.stack(expected)).abs().max() < 1e-4
+    assert (converted - torch.stack(expected)).abs().max() < 1e-4
 
 
 def test_a_backbone_alone_is_no_text_model(tmp_path):

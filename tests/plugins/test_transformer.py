@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.transformer.attention import ROWS, causal_attention
-from wishbone.plugins.transformer.backbone import Transformer, rotary, rotate
+from wishbone.plugins.transformer.backbone import Transformer
+from wishbone.plugins.transformer.layers import rotary, rotate
 
 
 def model(**changes):

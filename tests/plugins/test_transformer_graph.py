@@ -17,8 +17,8 @@ from wishbone.plugins.transformer.engines.cuda_graph import StaticTransformer, a
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(0)
-    made = trained_looking_(Transformer(Transformer.small_config()), 0).eval()
-    return made.requires_grad_(False)
+    model = trained_looking_(Transformer(Transformer.small_config()), 0).eval()
+    return model.requires_grad_(False)
 
 
 def replay_of(backbone, weights="float32"):
@@ -30,8 +30,8 @@ def steps(step_, x, state):
     return torch.stack([step_(row[:, None], state)[:, 0] for row in x])
 
 
-def error(ours, theirs):
-    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+def error(ours, peer):
+    return float((ours - peer).square().mean().sqrt() / peer.square().mean().sqrt())
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -51,13 +51,13 @@ def test_rows_of_different_lengths(backbone):
     more = torch.randn(5, 3, backbone.width)
     expected = []
     for row, count in enumerate((9, 0, 4)):
-        whole = torch.cat([x[row, :count], more[:, row]])[None]
-        expected.append(backbone(whole)[0][0, count:])
+        complete = torch.cat([x[row, :count], more[:, row]])[None]
+        expected.append(backbone(complete)[0][0, count:])
     y = steps(replay_of(backbone).step_, more, state)
     assert error(y, torch.stack(expected, 1)) < 2e-6
     again, _ = backbone(more[:1].transpose(0, 1), state)
-    theirs = backbone(torch.cat([x[2, :4], more[:, 2], more[0, 2:]])[None])[0][0, -1]
-    assert error(again[2, 0], theirs) < 2e-6
+    peer = backbone(torch.cat([x[2, :4], more[:, 2], more[0, 2:]])[None])[0][0, -1]
+    assert error(again[2, 0], peer) < 2e-6
 
 
 def test_room_grows_and_a_step_looks_no_further_than_it_must(backbone, monkeypatch):
@@ -66,11 +66,11 @@ def test_room_grows_and_a_step_looks_no_further_than_it_must(backbone, monkeypat
     expected = steps(backbone.step_, x, backbone.init_state(2))
     static, looks = StaticTransformer(backbone), []
     plain = static.step
-    static.step = lambda x, state, seen: looks.append(seen) or plain(x, state, seen)
+    static.step = lambda x, state, limit: looks.append(limit) or plain(x, state, limit)
     replay, state = Replay(static, record=False), backbone.init_state(2)
     rooms = []
-    for row, theirs in zip(x, expected, strict=True):
-        assert error(replay.step_(row[:, None], state)[:, 0], theirs) < 2e-6
+    for row, peer in zip(x, expected, strict=True):
+        assert error(replay.step_(row[:, None], state)[:, 0], peer) < 2e-6
         rooms.append(state["blocks.0.key"].shape[2])
     assert looks == [8 * (1 + n // 8) for n in range(40)]
     assert rooms == [8] * 8 + [16] * 8 + [32] * 16 + [64] * 8
@@ -136,8 +136,8 @@ def test_the_comparison_sees_a_step_that_looks_beyond_a_row(backbone, monkeypatc
     """Negative control: where a row is thought one slot longer, its output is wrong."""
     plain = step.attend
 
-    def careless(qkv, key, value, length, *rest):
-        return plain(qkv, key, value, length + 1, *rest)
+    def careless(qkv, key, value, length, *remaining):
+        return plain(qkv, key, value, length + 1, *remaining)
 
     monkeypatch.setattr(step, "attend", careless)
     x = torch.randn(3, 2, backbone.width)

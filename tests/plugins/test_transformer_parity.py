@@ -20,7 +20,7 @@ LENGTH = 140
 
 
 @pytest.fixture(scope="module")
-def theirs():
+def peer():
     config = transformers.Qwen2Config(
         vocab_size=8,
         hidden_size=64,
@@ -36,12 +36,12 @@ def theirs():
 
 
 @pytest.fixture(scope="module")
-def state(theirs):
-    return {f"model.{name}": tensor for name, tensor in theirs.state_dict().items()}
+def state(peer):
+    return {f"model.{name}": tensor for name, tensor in peer.state_dict().items()}
 
 
-def build(theirs, state, **changes):
-    config = config_from_qwen2(theirs.config.to_dict())
+def build(peer, state, **changes):
+    config = config_from_qwen2(peer.config.to_dict())
     for name, value in changes.items():
         setattr(config, name, value)
     ours = Transformer(config).double().eval()
@@ -50,8 +50,8 @@ def build(theirs, state, **changes):
 
 
 @pytest.fixture(scope="module")
-def ours(theirs, state):
-    return build(theirs, state)
+def ours(peer, state):
+    return build(peer, state)
 
 
 def vectors(batch=2, length=LENGTH):
@@ -64,34 +64,34 @@ def error(a, b):
 
 
 @torch.no_grad()
-def test_prefill(theirs, ours):
+def test_prefill(peer, ours):
     x = vectors()
-    assert error(ours(x)[0], theirs(inputs_embeds=x).last_hidden_state) < 1e-6
+    assert error(ours(x)[0], peer(inputs_embeds=x).last_hidden_state) < 1e-6
 
 
 @torch.no_grad()
-def test_prefill_then_steps(theirs, ours):
+def test_prefill_then_steps(peer, ours):
     x = vectors()
-    first = theirs(inputs_embeds=x[:, :120], use_cache=True)
-    cache, found, expected = first.past_key_values, [], [first.last_hidden_state]
+    first = peer(inputs_embeds=x[:, :120], use_cache=True)
+    cache, actual, expected = first.past_key_values, [], [first.last_hidden_state]
     y, state = ours(x[:, :120])
-    found.append(y)
+    actual.append(y)
     for position in x[:, 120:].split(1, dim=1):
-        found.append(ours.step_(position, state))
-        after = theirs(inputs_embeds=position, past_key_values=cache, use_cache=True)
+        actual.append(ours.step_(position, state))
+        after = peer(inputs_embeds=position, past_key_values=cache, use_cache=True)
         cache = after.past_key_values
         expected.append(after.last_hidden_state)
-    assert error(torch.cat(found, 1), torch.cat(expected, 1)) < 1e-6
+    assert error(torch.cat(actual, 1), torch.cat(expected, 1)) < 1e-6
 
 
 @torch.no_grad()
-def test_left_padding(theirs, ours):
+def test_left_padding(peer, ours):
     x = vectors(3, 20)
     mask = torch.arange(20) >= torch.tensor([[0], [7], [15]])
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    expected = theirs(inputs_embeds=x, attention_mask=mask.long(), position_ids=positions)
-    found, _ = ours(x, mask=mask)
-    assert error(found[mask], expected.last_hidden_state[mask]) < 1e-6
+    expected = peer(inputs_embeds=x, attention_mask=mask.long(), position_ids=positions)
+    actual, _ = ours(x, mask=mask)
+    assert error(actual[mask], expected.last_hidden_state[mask]) < 1e-6
 
 
 @torch.no_grad()
@@ -105,31 +105,31 @@ def test_left_padding(theirs, ours):
     ],
     ids=str,
 )
-def test_the_comparison_notices(theirs, state, change):
+def test_the_comparison_notices(peer, state, change):
     if "heads" in change:
         with pytest.raises(RuntimeError, match="size mismatch"):
-            build(theirs, state, **change)
+            build(peer, state, **change)
         return
     x = vectors()
-    found, _ = build(theirs, state, **change)(x)
-    assert error(found, theirs(inputs_embeds=x).last_hidden_state) > 1e-3
+    actual, _ = build(peer, state, **change)(x)
+    assert error(actual, peer(inputs_embeds=x).last_hidden_state) > 1e-3
 
 
 @torch.no_grad()
-def test_the_comparison_notices_swapped_parts(theirs, state):
+def test_the_comparison_notices_swapped_parts(peer, state):
     swapped = dict(state)
     gate, up = (f"model.layers.1.mlp.{part}_proj.weight" for part in ("gate", "up"))
     swapped[gate], swapped[up] = state[up], state[gate]
     x = vectors()
-    found, _ = build(theirs, swapped)(x)
-    assert error(found, theirs(inputs_embeds=x).last_hidden_state) > 1e-3
+    actual, _ = build(peer, swapped)(x)
+    assert error(actual, peer(inputs_embeds=x).last_hidden_state) > 1e-3
 
 
 def test_round_trip_is_exact(ours, state):
     back = to_qwen2(ours.state_dict(), ours.config)
-    wanted = {name: t for name, t in state.items() if "embed_tokens" not in name}
-    assert back.keys() == wanted.keys()
-    assert all(torch.equal(back[name], wanted[name]) for name in wanted)
+    exact = {name: t for name, t in state.items() if "embed_tokens" not in name}
+    assert back.keys() == exact.keys()
+    assert all(torch.equal(back[name], exact[name]) for name in exact)
     again = from_qwen2(back)
     assert all(torch.equal(again[name], t) for name, t in ours.state_dict().items())
 
@@ -147,8 +147,8 @@ def test_every_name_is_accounted_for(ours, state):
         to_qwen2(ours.state_dict() | {"extra.weight": torch.ones(1)}, ours.config)
 
 
-def test_a_model_of_another_architecture_is_refused(theirs):
-    plain = theirs.config.to_dict()
+def test_a_model_of_another_architecture_is_refused(peer):
+    plain = peer.config.to_dict()
     for change in ({"hidden_act": "gelu"}, {"use_sliding_window": True}, {"head_dim": 32}):
         with pytest.raises(CheckpointError):
             config_from_qwen2(plain | change)
@@ -162,10 +162,10 @@ def test_the_cosyvoice2_release_fits():
             TransformerConfig(896, 24, 14, 2, 4864, rope_theta=1e6, norm_eps=1e-6)
         ).state_dict()
     assert len(tensors) == 295
-    found = from_cosyvoice2(tensors | {"epoch": 3, "step": 10})
-    body = {n.removeprefix("backbone."): t.shape for n, t in found.items() if "backbone." in n}
+    actual = from_cosyvoice2(tensors | {"epoch": 3, "step": 10})
+    body = {n.removeprefix("backbone."): t.shape for n, t in actual.items() if "backbone." in n}
     assert body == {name: tensor.shape for name, tensor in ours.items()}
-    assert {name: tuple(t.shape) for name, t in found.items() if "backbone." not in name} == {
+    assert {name: tuple(t.shape) for name, t in actual.items() if "backbone." not in name} == {
         "tables.marks.weight": (2, 896),
         "tables.text.weight": (151936, 896),
         "head.table.weight": (6564, 896),

@@ -25,13 +25,13 @@ LONGEST = 65536
 
 
 def threads() -> int:
-    """Threads of one step: 1, or what ``WISHBONE_THREADS`` says.
+    """Return the threads of one step: 1, or the number in ``WISHBONE_THREADS``.
 
     One core reads nearly as fast as its memory gives; others wait for it at every phase, for long
     where they have to share their core.
     """
-    asked = os.environ.get("WISHBONE_THREADS", "1")
-    return max(1, int(asked)) if asked.isdecimal() else 1
+    setting = os.environ.get("WISHBONE_THREADS", "1")
+    return max(1, int(setting)) if setting.isdecimal() else 1
 
 
 class Matrix(ctypes.Structure):
@@ -57,21 +57,21 @@ class Pack:
         self._parts: list[tuple[Tensor, ctypes.Structure | None, str]] = []
         self.memory: Tensor | None = None
 
-    def matrix(self, weight: Tensor, kind: str, made: Matrix) -> None:
-        """A weight [R, C] kept as ``kind``, described in ``made``; padded with zeros."""
+    def matrix(self, weight: Tensor, kind: str, description: Matrix) -> None:
+        """Add a weight [R, C], stored as ``kind``, padded with zeros; fill in ``description``."""
         rows, columns = (size + -size % LANES for size in weight.shape)
         if kind == "int8" and columns > LONGEST:
             raise ValueError(f"int8 rows of {columns} numbers; {LONGEST} is the most")
         padded = weight.new_zeros(rows, columns)
         padded[: weight.shape[0], : weight.shape[1]] = weight.detach()
         values, scale = narrowed(padded.cpu(), kind)
-        made.rows, made.columns, made.kind = rows, columns, KINDS.index(kind)
-        self._parts.append((interleaved(values), made, "data"))
+        description.rows, description.columns, description.kind = rows, columns, KINDS.index(kind)
+        self._parts.append((interleaved(values), description, "data"))
         if scale is not None:
-            self._parts.append((scale, made, "scale"))
+            self._parts.append((scale, description, "scale"))
 
     def vector(self, values: Tensor, into: ctypes.Structure, field: str) -> None:
-        """Numbers as float32; ``into.field`` is where they will be."""
+        """Add numbers as float32; ``into.field`` gets their address."""
         self._parts.append((values.detach().float().cpu().contiguous().flatten(), into, field))
 
     def close(self, large_pages: ctypes._CFuncPtr | None = None) -> None:
@@ -93,17 +93,17 @@ class Pack:
 def interleaved(values: Tensor) -> Tensor:
     """A matrix [R, C] in the order of matvec.h: 16 rows in lanes, columns that fill a word."""
     rows, columns = values.shape
-    each = QUAD // values.itemsize
+    group = QUAD // values.itemsize
     if values.dtype == torch.int8:
         values = (values.to(torch.int16) + 128).to(torch.uint8)
-    return values.view(rows // LANES, LANES, columns // each, each).transpose(1, 2).contiguous()
+    return values.view(rows // LANES, LANES, columns // group, group).transpose(1, 2).contiguous()
 
 
 class Native:
     """The library of linear.cpp: products with packed matrices, and what other libraries need."""
 
     def __init__(self, *, build: bool) -> None:
-        """Raises ``NativeMissing`` where there is none and none may or can be built."""
+        """Load the library. Raises ``NativeMissing`` where none is built and none may or can be."""
         self.library = library("linear", SOURCE, build=build)
         self.large_pages = self.library.wishbone_large_pages
         self.large_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
@@ -115,15 +115,15 @@ class Native:
 
     @property
     def vnni(self) -> bool:
-        """Whether int8 products run on the processor's own instruction for them."""
+        """True where int8 products run on the processor's own instruction for them."""
         return bool(self.library.wishbone_vnni())
 
     def pack(self, weight: Tensor, kind: str) -> Packed:
-        """A weight [R, C] ready for ``times``."""
+        """Pack a weight [R, C] for ``times``."""
         return Packed(self, weight, kind)
 
     def times(self, packed: Packed, x: Tensor, threads: int = 1) -> Tensor:
-        """x [B, C] float32 -> x W^T [B, R]."""
+        """Multiply x [B, C] float32 -> x W^T [B, R]."""
         matrix = packed.matrix
         x = x.to(torch.float32)
         if x.shape[1] != matrix.columns:
@@ -131,8 +131,8 @@ class Native:
         x = x.contiguous()
         out = torch.empty(len(x), matrix.rows)
         # of this call alone: threads share this object
-        whole = torch.empty(8 * matrix.columns * threads, dtype=torch.int8)
-        self._matvec(matrix, len(x), x.data_ptr(), out.data_ptr(), whole.data_ptr(), threads)
+        scratch = torch.empty(8 * matrix.columns * threads, dtype=torch.int8)
+        self._matvec(matrix, len(x), x.data_ptr(), out.data_ptr(), scratch.data_ptr(), threads)
         return out[:, : packed.rows]
 
 
@@ -149,5 +149,5 @@ class Packed:
 
 
 def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    """Where tensors are, as an array of pointers."""
+    """Return the addresses of tensors as an array of pointers."""
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

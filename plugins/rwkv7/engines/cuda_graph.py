@@ -1,8 +1,10 @@
-"""RWKV-7's decoding step in fixed memory, for a CUDA graph to replay.
+"""The engine "graph": RWKV-7's decoding step in fixed memory, for a CUDA graph to replay.
 
 Matrices that are multiplied one after another lie beside each other, so that a block is five
 kernels for a few sequences and eleven for many (``wishbone.kernels.wkv7.triton_step``). On a CPU
-the same step runs on the PyTorch twins of these kernels, which is how it is tested.
+the same step runs on the PyTorch twins of these kernels, which is how it is checked against the
+step of plain PyTorch by ``tests/plugins/test_rwkv7_graph.py``; on a GPU by
+``tests/gpu/test_gpu_decode.py``.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from torch.nn import functional as F
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.model.cuda_graph import Replay
+from wishbone.kernels.wkv7 import step
 from wishbone.kernels.wkv7.step import SMALL
-from wishbone.plugins.rwkv7.backbone import RWKV7
-from wishbone.plugins.rwkv7.layers import Block, TimeMix
+from wishbone.plugins.rwkv7.layers import Block, Stack, TimeMix
 
 SIZES = (16, 32, 64, 128)
 """Head sizes the kernels hold in registers."""
@@ -28,7 +30,7 @@ WEIGHTS = {"float32": None, "bfloat16": torch.bfloat16}
 """Types matrices can be read in; None leaves them as they are."""
 
 
-def attach(backbone: RWKV7, weights: str = "float32") -> Replay:
+def attach(backbone: Stack, weights: str = "float32") -> Replay:
     """Let ``backbone.step_`` replay graphs from now on, and return the engine that does.
 
     It copies the weights. The recurrent state may be float32 or bfloat16; sums are float32.
@@ -81,7 +83,7 @@ class StaticRWKV7:
     narrow = True
 
     def __init__(
-        self, backbone: RWKV7, weights: str = "float32", kernels: ModuleType | None = None
+        self, backbone: Stack, weights: str = "float32", kernels: ModuleType | None = None
     ) -> None:
         """``kernels`` is ``triton_step`` or its twin ``step``; by default what the device runs."""
         parameter = backbone.norm_in.weight
@@ -96,7 +98,7 @@ class StaticRWKV7:
             self.blocks = [_pack(block, self.kind) for block in backbone.blocks]
 
     def takes(self, x: Tensor, state: State) -> bool:
-        """Float32 and bfloat16, on the device of the weights."""
+        """True for float32 and bfloat16, on the device of the weights."""
         kinds = (torch.float32, torch.bfloat16)
         fits = x.dtype in kinds and state["blocks.0.wkv"].dtype in kinds
         return fits and x.device == self.device and len(x) > 0
@@ -108,64 +110,65 @@ class StaticRWKV7:
             for name, part in like.items()
         }
 
-    def step(self, x: Tensor, state: State, seen: int) -> Tensor:
+    def step(self, x: Tensor, state: State, limit: int) -> Tensor:
         """As ``Static.step``; the residual stream is float32."""
-        x = F.layer_norm(x.float(), (self.width,), *self.norm_in, self.eps)
-        first = torch.empty_like(x)
+        x = F.layer_norm(x.float(), (self.width,), *self.norm_in, self.eps)  # [B, D]
+        v_first = torch.empty_like(x)  # [B, D]
         walk = self._few if len(x) <= SMALL else self._many
-        x = walk(x, first, state)
+        x = walk(x, v_first, state)
         return F.layer_norm(x, (self.width,), *self.norm_out, self.eps)
 
-    def _few(self, x: Tensor, first: Tensor, state: State) -> Tensor:
+    def _few(self, x: Tensor, v_first: Tensor, state: State) -> Tensor:
         """Five kernels a block; every matrix is read once for all sequences."""
         kernels, batch, width = self.kernels, *x.shape
         for i, block in enumerate(self.blocks):
             wkv, time_shift, channel_shift = _parts(state, i)
             out, h = kernels.mixed_product(
                 x, time_shift, block.time_norm, self.eps, block.mix, block.read, width
-            )
-            rkv = out[:, : 3 * width].view(batch, 3, width).transpose(0, 1)
-            low = out[:, 3 * width :].view(batch, 4, -1).transpose(0, 1)
+            )  # [B, 3 D + 4 R], [B, D]
+            rkv = out[:, : 3 * width].view(batch, 3, width).transpose(0, 1)  # [3, B, D]
+            low = out[:, 3 * width :].view(batch, 4, -1).transpose(0, 1)  # [4, B, R]
             y = kernels.recur(
-                rkv, low, block.vectors, first, wkv, self.head_eps, i == 0,
+                rkv, low, block.vectors, v_first, wkv, self.head_eps, i == 0,
                 up=block.up, h=h, shift=time_shift, dtype=self.kind,
-            )  # fmt: skip
+            )  # [B, D]  # fmt: skip
             kernels.product_add(y, block.output, x)
             inner, h = kernels.mixed_product(
                 x, channel_shift, block.channel_norm, self.eps, block.channel_mix, block.key,
                 width, squared_relu=True,
-            )  # fmt: skip
+            )  # [B, F], [B, D]  # fmt: skip
             kernels.product_add(inner, block.value, x, h, channel_shift)
         return x
 
-    def _many(self, x: Tensor, first: Tensor, state: State) -> Tensor:
+    def _many(self, x: Tensor, v_first: Tensor, state: State) -> Tensor:
         """The products are the library's, which read their inputs from memory."""
         kernels, width, branch = self.kernels, x.shape[1], None
         for i, block in enumerate(self.blocks):
             wkv, time_shift, channel_shift = _parts(state, i)
             mixed = kernels.norm_mix(
                 x, branch, time_shift, block.time_norm, self.eps, block.mix, self.kind
-            )
-            read = block.read[: 3 * width].view(3, width, width)
-            rkv = torch.bmm(mixed[:3], read.mT)
-            low = torch.bmm(mixed[3:], block.read[3 * width :].view(4, -1, width).mT)
+            )  # [7, B, D]
+            read = block.read[: 3 * width].view(3, width, width)  # [3, D, D]
+            rkv = torch.bmm(mixed[:3], read.mT)  # [3, B, D]
+            down = block.read[3 * width :].view(4, -1, width)  # [4, R, D]
+            low = torch.bmm(mixed[3:], down.mT)  # [4, B, R]
             kernels.squeeze_low(low)
-            low = torch.bmm(low, block.up.mT)
+            low = torch.bmm(low, block.up.mT)  # [4, B, D]
             y = kernels.recur(
-                rkv, low, block.vectors, first, wkv, self.head_eps, i == 0, dtype=self.kind
+                rkv, low, block.vectors, v_first, wkv, self.head_eps, i == 0, dtype=self.kind
             )
-            branch = F.linear(y, block.output)
+            branch = F.linear(y, block.output)  # [B, D]
             (mixed,) = kernels.norm_mix(
                 x, branch, channel_shift, block.channel_norm, self.eps, block.channel_mix,
                 self.kind,
             )  # fmt: skip
-            inner = F.linear(mixed, block.key)
+            inner = F.linear(mixed, block.key)  # [B, F]
             kernels.squared_relu(inner)
-            branch = F.linear(inner, block.value)
+            branch = F.linear(inner, block.value)  # [B, D]
         return x + branch
 
     def bytes_per_step(self, batch: int, state: State) -> int:
-        """What a step must read and write: every matrix once, every state in and out."""
+        """Bytes a step must read and write: every matrix once, every state in and out."""
         weights = sum(
             tensor.numel() * tensor.element_size()
             for block in self.blocks
@@ -176,13 +179,12 @@ class StaticRWKV7:
 
 
 def _kernels(device: torch.device) -> ModuleType:
-    if device.type == "cuda":
-        from wishbone.kernels.wkv7 import triton_step
+    """Triton on a GPU, their PyTorch twins elsewhere."""
+    if device.type != "cuda":
+        return step
+    from wishbone.kernels.wkv7 import triton_step  # imports triton, which only GPUs need
 
-        return triton_step
-    from wishbone.kernels.wkv7 import step
-
-    return step
+    return triton_step
 
 
 def _parts(state: State, i: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,7 +204,7 @@ def _pack(block: Block, kind: torch.dtype) -> _Packed:
     mix_r, mix_w, mix_k, mix_v, mix_a, mix_g = time.mix.float()
     read = [time.receptance.weight, time.key.weight, time.value.weight]
     read += [F.pad(down, (0, rank - down.shape[1])).mT for down, _ in low]
-    zero = torch.zeros_like(time.w0)
+    zero = torch.zeros_like(time.w0)  # [D]
     vectors = [time.w0, time.a0, getattr(time, "v0", zero), time.k_k, time.k_a]
     vectors += [time.r_k.flatten(), time.ln_x.weight, time.ln_x.bias]
     return _Packed(

@@ -1,4 +1,7 @@
-"""``attend`` of layers.py with its backward written out, for CPUs.
+"""``attend`` of layers.py with its backward written out, for training on CPUs.
+
+Checked against ``layers.attend`` and its autograd, in float64 to 1e-12, by
+``tests/plugins/test_rwkv7.py::test_the_written_out_backward_is_that_of_the_formula``.
 
 Between the projections there are some thirty elementwise operations. One after another over a
 whole batch, each waits for memory; here a slice of the batch goes through all of them, and
@@ -8,45 +11,57 @@ through WKV, while it is in the cache. The backward pass computes them again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from wishbone.kernels.elementwise import DECAY
 from wishbone.kernels.wkv7.chunked import CHUNK, shorter, slices
 from wishbone.kernels.wkv7.reference import compute_dtype
-from wishbone.kernels.wkv7.rows import Kept, Rows, scan, scan_backward
-from wishbone.plugins.rwkv7.formula import DECAY, Weights
+from wishbone.kernels.wkv7.rows import Residuals, Rows, scan, scan_backward
+
+
+class Vectors(NamedTuple):
+    """The vectors of time mixing, each [D], heads one after another; r_k is [H, K]."""
+
+    w0: Tensor
+    a0: Tensor
+    k_k: Tensor
+    k_a: Tensor
+    r_k: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
 
 
 def attend_fused(
-    projected: tuple[Tensor, ...], weights: Weights, wkv: Tensor, mask: Tensor | None, eps: float
+    projected: tuple[Tensor, ...], vectors: Vectors, wkv: Tensor, mask: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """The same function as ``formula.attend``, for any T > 0."""
-    y, after = _Attend.apply(*projected, *weights, wkv, mask, eps)
+    """Compute the same function as ``layers.attend``, for any T > 0."""
+    y, after = _Attend.apply(*projected, *vectors, wkv, mask, eps)
     return y, after
 
 
 class _Attend(torch.autograd.Function):
-    """Tensors in the order r, k, v, low_w, low_a, gate, then ``Weights``, then the state."""
+    """Tensors in the order r, k, v, low_w, low_a, gate, then ``Vectors``, then the state."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        projected, weights = arguments[:6], Weights(*arguments[6:13])
+        projected, vectors = arguments[:6], Vectors(*arguments[6:13])
         wkv, mask, eps = arguments[13:]
         chunk = shorter(CHUNK, projected[0].shape[1])
         kind = compute_dtype(*projected, wkv)
         out = torch.empty_like(projected[0], memory_format=torch.contiguous_format)
         after = torch.empty(wkv.shape, dtype=kind, device=wkv.device)
-        full = Weights(*(x.to(kind) for x in weights))
+        full = Vectors(*(x.to(kind) for x in vectors))
         saved: list[Tensor] = []
         for part in slices(projected[0]):
             piece = _Slice(projected, full, mask, part, chunk, kind)
             with torch.autocast(out.device.type, enabled=False):
-                y, kept = piece.forward(wkv[part].to(kind), eps, out[part], after[part])
-            saved += [y, *kept.tensors()] if any(ctx.needs_input_grad) else []
-        ctx.save_for_backward(*projected, *weights, mask, *saved)
+                y, residuals = piece.forward(wkv[part].to(kind), eps, out[part], after[part])
+            saved += [y, *residuals.tensors()] if any(ctx.needs_input_grad) else []
+        ctx.save_for_backward(*projected, *vectors, mask, *saved)
         ctx.chunk, ctx.eps, ctx.wkv_dtype = chunk, eps, wkv.dtype
         return out, after
 
@@ -55,29 +70,29 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor, dafter: Tensor) -> tuple[Tensor | None, ...]:
         # Checkpointing hands the tensors out once.
         tensors = ctx.saved_tensors
-        projected, weights = tensors[:6], Weights(*tensors[6:13])
+        projected, vectors = tensors[:6], Vectors(*tensors[6:13])
         mask, saved = tensors[13], tensors[14:]
         kind = dafter.dtype
-        full = Weights(*(x.to(kind) for x in weights))
+        full = Vectors(*(x.to(kind) for x in vectors))
         grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in projected]
-        total = Weights(*(torch.zeros_like(x) for x in full))
+        total = Vectors(*(torch.zeros_like(x) for x in full))
         dwkv = torch.empty_like(dafter)
         parts = slices(projected[0])
-        each = len(saved) // len(parts)
+        per_slice = len(saved) // len(parts)
         for index, part in enumerate(parts):
-            y, *kept = saved[index * each : (index + 1) * each]
+            y, *residuals = saved[index * per_slice : (index + 1) * per_slice]
             piece = _Slice(projected, full, mask, part, ctx.chunk, kind)
             with torch.autocast(dout.device.type, enabled=False):
                 dwkv[part] = piece.backward(
-                    y, Kept(*kept), dout[part], dafter[part], ctx.eps, grads, total
+                    y, Residuals(*residuals), dout[part], dafter[part], ctx.eps, grads, total
                 )
-        dweights = [x.to(w.dtype) for x, w in zip(total, weights, strict=True)]
-        return (*grads, *dweights, dwkv.to(ctx.wkv_dtype), None, None)
+        dvectors = [x.to(w.dtype) for x, w in zip(total, vectors, strict=True)]
+        return (*grads, *dvectors, dwkv.to(ctx.wkv_dtype), None, None)
 
 
 @dataclass
 class _Prepared:
-    """What WKV is made of, rows [chunks, B, H, L, N]."""
+    """The inputs of WKV, rows [chunks, B, H, L, N]."""
 
     k0: Tensor
     """The key before a changed it."""
@@ -89,7 +104,7 @@ class _Prepared:
     direction: Tensor
     """k0 * k_k at length 1."""
     factor: Tensor
-    """What turns k0 into the key that is written."""
+    """k0 times this is the key that is written."""
 
 
 class _Slice:
@@ -98,20 +113,20 @@ class _Slice:
     def __init__(
         self,
         projected: tuple[Tensor, ...],
-        weights: Weights,
+        vectors: Vectors,
         mask: Tensor | None,
         part: slice,
         chunk: int,
         kind: torch.dtype,
     ) -> None:
-        heads = weights.r_k.shape[0]
+        heads = vectors.r_k.shape[0]
         self.part, self.kind = part, kind
         self.inputs = [x[part].unflatten(-1, (heads, -1)) for x in projected]
         batch, length, heads, self.size = self.inputs[0].shape
         self.rows = Rows(batch, length, heads, chunk)
         self.device = projected[0].device
         # [H, 1, N] goes with rows [chunks, B, H, L, N].
-        self.weights = Weights(*(x.view(heads, 1, self.size) for x in weights))
+        self.vectors = Vectors(*(x.view(heads, 1, self.size) for x in vectors))
         # Rows beyond the end have a decay too, unless they are told that nothing is there.
         self.real: Tensor | None = None
         if mask is None and length % chunk:
@@ -125,20 +140,20 @@ class _Slice:
             self.real = real.view(self.rows.count, batch, 1, chunk, 1)
 
     def cut(self, x: Tensor) -> Tensor:
-        """x [B, T, H, N] as rows [chunks, B, H, L, N] in the type of the state."""
+        """Cut x [B, T, H, N] into rows [chunks, B, H, L, N] in the type of the state."""
         shape = (self.rows.total, self.rows.chunk, self.size)
         rows = torch.empty(shape, dtype=self.kind, device=self.device)
         self.rows.split(x, rows)
         return self.rows.unflat(rows)
 
     def masked_(self, x: Tensor) -> Tensor:
-        """In place: zeros at masked rows."""
+        """Put zeros at masked rows, in place."""
         return x if self.real is None else x.mul_(self.real)
 
     def prepare(self) -> _Prepared:
-        """Everything that needs no other position."""
+        """Compute everything that needs no other position."""
         _, k, _, low_w, low_a, _ = self.inputs
-        w = self.weights
+        w = self.vectors
         k0 = self.cut(k)
         share = self.cut(low_w).add_(w.w0).sigmoid_()
         a = self.cut(low_a).add_(w.a0).sigmoid_()
@@ -148,8 +163,10 @@ class _Slice:
         factor = torch.addcmul(1 - w.k_a, a, w.k_a)
         return _Prepared(k0, share, a, scale, direction.mul_(scale), factor)
 
-    def forward(self, wkv: Tensor, eps: float, out: Tensor, after: Tensor) -> tuple[Tensor, Kept]:
-        """Writes the output and the state; returns WKV's rows y [n, L, V] and its leavings."""
+    def forward(
+        self, wkv: Tensor, eps: float, out: Tensor, after: Tensor
+    ) -> tuple[Tensor, Residuals]:
+        """Write the output and the state; return WKV's rows y [n, L, V] and its residuals."""
         r, _, v, _, _, gate = self.inputs
         rows, chunk = self.rows, self.rows.chunk
         p = self.prepare()
@@ -163,31 +180,31 @@ class _Slice:
         self.masked_(torch.mul(p.k0, p.factor, out=k_rows))
         self.masked_(torch.mul(p.direction, p.a, out=b_rows))
         log_decay = self.masked_(p.share.mul_(-DECAY)).flatten(0, 2)
-        bonus = (r_rows * k_rows).mul_(self.weights.r_k).sum(-1, keepdim=True)
+        bonus = (r_rows * k_rows).mul_(self.vectors.r_k).sum(-1, keepdim=True)
         start = wkv.mT.flatten(0, 1).contiguous()
-        y, kept = scan(rows, log_decay, reads, writes, carried, start)
-        after.copy_(kept.after.mT.unflatten(0, (rows.batch, rows.heads)))
+        y, residuals = scan(rows, log_decay, reads, writes, carried, start)
+        after.copy_(residuals.after.mT.unflatten(0, (rows.batch, rows.heads)))
         mixed = torch.layer_norm(rows.unflat(y), (self.size,), eps=eps)
-        mixed = torch.addcmul(self.weights.norm_bias, mixed, self.weights.norm_weight)
+        mixed = torch.addcmul(self.vectors.norm_bias, mixed, self.vectors.norm_weight)
         mixed.addcmul_(bonus, rows.unflat(carried[:, :chunk])).mul_(self.cut(gate))
         rows.join(mixed.flatten(0, 2), out.unflatten(-1, (rows.heads, -1)))
-        return y, kept
+        return y, residuals
 
     def backward(
         self,
         y: Tensor,
-        kept: Kept,
+        residuals: Residuals,
         dout: Tensor,
         dafter: Tensor,
         eps: float,
         grads: list[Tensor],
-        total: Weights,
+        total: Vectors,
     ) -> Tensor:
-        """Writes the slice's ``grads``, adds to ``total``; returns the state's [B, H, V, K]."""
-        rows, chunk, w = self.rows, self.rows.chunk, self.weights
+        """Write the slice's ``grads``, add to ``total``; return the state's [B, H, V, K]."""
+        rows, chunk, w = self.rows, self.rows.chunk, self.vectors
         p = self.prepare()
         r, gate = self.cut(self.inputs[0]), self.cut(self.inputs[5])
-        v = rows.unflat(kept.carried[:, :chunk])
+        v = rows.unflat(residuals.carried[:, :chunk])
         k = self.masked_(p.k0 * p.factor)
         both = r * k
         bonus = (both * w.r_k).sum(-1, keepdim=True)
@@ -208,7 +225,7 @@ class _Slice:
         dread = rows.new(y, 2, self.size)
         dread[:, chunk:] = dy.flatten(0, 2)
         end = dafter.mT.flatten(0, 1).contiguous()
-        grad = scan_backward(rows, kept, dread, end)
+        grad = scan_backward(rows, residuals, dread, end)
 
         # Bonus: sum(r * k * r_k) * v.
         dbonus = (dmixed * v).sum(-1, keepdim=True)
@@ -234,12 +251,12 @@ class _Slice:
         dlow_w = rows.unflat(grad.g).mul_(p.share).mul_(1 - p.share).mul_(-DECAY)
         _add(total.a0, dlow_a)
         _add(total.w0, self.masked_(dlow_w))
-        for rows_of, whole in zip((dr, dk0, dv, dlow_w, dlow_a, dgate), grads, strict=True):
-            into = whole[self.part].unflatten(-1, (rows.heads, -1))
+        for rows_of, gradient in zip((dr, dk0, dv, dlow_w, dlow_a, dgate), grads, strict=True):
+            into = gradient[self.part].unflatten(-1, (rows.heads, -1))
             rows.join(rows_of.flatten(0, 2), into)
         return grad.state.mT.unflatten(0, (rows.batch, rows.heads))
 
 
 def _add(total: Tensor, rows: Tensor) -> None:
-    """Adds the sum of rows [chunks, B, H, L, N] over all positions to total, of H * N numbers."""
+    """Add the sum of rows [chunks, B, H, L, N] over all positions to total, of H * N numbers."""
     total += rows.sum((0, 1, 3)).view_as(total)

@@ -1,5 +1,5 @@
-// One position through all blocks of an RWKV-7. Names and order are those of step.py, which is the
-// readable form; equations in formula.py. Every phase ends where the next needs what others made.
+// One position through all blocks of an RWKV-7. Names and order are those of TimeMix.step and
+// ChannelMix.step in layers.py, the readable form. Every phase ends where the next needs what others made.
 #include "matvec.h"
 
 using namespace wishbone;

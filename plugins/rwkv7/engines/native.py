@@ -1,13 +1,15 @@
-"""Steps of an RWKV-7 on a CPU through C++: the whole stack of blocks in one call.
+"""The engine "native": a step of the whole RWKV-7 on a CPU in one C++ call.
 
-``native.cpp`` computes; here weights are packed for it, once, in the order it reads them.
+``native.cpp`` computes; here weights are packed for it, once, in the order it reads them. Checked
+against the step of plain PyTorch in float64 with the same weights by
+``tests/plugins/test_rwkv7_engine.py::test_against_float64_with_the_same_weights``.
 """
 
 from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +18,7 @@ from wishbone.core.contract.backbone import State
 from wishbone.kernels.linear.build import library
 from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack, addresses, threads
 from wishbone.plugins.rwkv7.engines.native_prefill import Prefill
-
-if TYPE_CHECKING:
-    from wishbone.plugins.rwkv7.backbone import RWKV7
-    from wishbone.plugins.rwkv7.layers import Block
+from wishbone.plugins.rwkv7.layers import Block, Stack
 
 SOURCE = Path(__file__).parent / "native.cpp"
 LARGEST = 256
@@ -62,8 +61,8 @@ class NativeRWKV7:
     narrow = False
     """States in bfloat16 are not taken."""
 
-    def __init__(self, backbone: RWKV7, weights: str) -> None:
-        """Packs the weights. Raises ``NativeMissing``, and ``ValueError`` for odd shapes."""
+    def __init__(self, backbone: Stack, weights: str) -> None:
+        """Pack the weights. Raises ``NativeMissing``, and ``ValueError`` for odd shapes."""
         shape = backbone.shape
         if shape.head_size % LANES or shape.head_size > LARGEST:
             raise ValueError(f"heads of {shape.head_size}, where it has multiples of 16 up to 256")
@@ -100,7 +99,7 @@ class NativeRWKV7:
     def __deepcopy__(self, memo: Any) -> None:
         """A copy of the backbone has weights of its own, so it begins as plain PyTorch."""
 
-    def _fill(self, backbone: RWKV7, weights: str) -> None:
+    def _fill(self, backbone: Stack, weights: str) -> None:
         """Add everything in the order in which a step reads it."""
         self.pack.vector(backbone.norm_in.weight, self.model, "norm_in_weight")
         self.pack.vector(backbone.norm_in.bias, self.model, "norm_in_bias")
@@ -110,13 +109,13 @@ class NativeRWKV7:
         self.pack.vector(backbone.norm_out.bias, self.model, "norm_out_bias")
 
     def takes(self, x: Tensor, state: State) -> bool:
-        """A few sequences on the CPU, in types that fit into float32."""
+        """True for a few sequences on the CPU, in types that fit into float32."""
         narrow = x.dtype != torch.float64 and state["blocks.0.wkv"].dtype == torch.float32
         narrow = narrow and not torch.is_autocast_enabled("cpu")
         return narrow and x.device.type == "cpu" and 0 < len(x) <= MOST
 
     def takes_many(self, x: Tensor, state: State) -> bool:
-        """Whether ``prefill`` can do this call; the caller sees to mask and gradient."""
+        """Return whether ``prefill`` can do this call; the caller sees to mask and gradient."""
         narrow = x.dtype != torch.float64 and state["blocks.0.wkv"].dtype == torch.float32
         low = torch.get_autocast_dtype("cpu") in (torch.bfloat16, torch.float32)
         return narrow and x.device.type == "cpu" and x.shape[1] > 1 and low
@@ -128,10 +127,10 @@ class NativeRWKV7:
         before = [state[name] for name in self.names]
         if x.dtype != torch.float32 or kind != torch.float32 or not _plain(before):
             before = [tensor.to(torch.float32).contiguous() for tensor in before]
-        vectors = x.detach().to(torch.float32).contiguous()
-        y = torch.empty(batch, 1, self.width)
+        vectors = x.detach().to(torch.float32).contiguous()  # [B, 1, D]
+        y = torch.empty(batch, 1, self.width)  # [B, 1, D]
         matrices = torch.empty(self.layers, batch, self.heads, self.size, self.size)
-        shifts = torch.empty(2, self.layers, batch, self.width)
+        shifts = torch.empty(2, self.layers, batch, self.width)  # [2, L, B, D]
         # of this call alone: threads share this object
         scratch = torch.empty(self._memory(self.model, batch, self.threads) // 4 + LANES)
         self._step(

@@ -1,23 +1,22 @@
-"""Many positions at once beside the C++ engine: PyTorch multiplies matrices, C++ does the rest.
+"""Many positions at once beside the engine "native": PyTorch multiplies, C++ does the rest.
 
 A matrix product of hundreds of rows is as fast as the processor; what lies between two of them
 waits for memory when it is thirty operations, and does not when it is one. WKV itself runs one
 position after another with the state of a head in the nearest cache, exactly as in decoding.
+Checked against ``RWKV7.forward`` in float64 by
+``tests/plugins/test_rwkv7_engine.py::test_many_positions_at_once``.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
-
-if TYPE_CHECKING:
-    from wishbone.plugins.rwkv7.backbone import RWKV7
+from wishbone.plugins.rwkv7.layers import Block, Stack
 
 PIECE = 512
 """Positions that go through the blocks together: enough for the matrix products, few enough for
@@ -34,7 +33,9 @@ class _Projected(ctypes.Structure):
 class Prefill:
     """``forward`` of one backbone without mask or gradient; ``engine`` holds its vectors."""
 
-    def __init__(self, backbone: RWKV7, weights: str, model: ctypes.Structure, library: Any):
+    def __init__(
+        self, backbone: Stack, weights: str, model: ctypes.Structure, library: ctypes.CDLL
+    ) -> None:
         self.backbone = [backbone]  # in a list, so that it is no child of its own child
         self.model, self.width = model, backbone.width
         self.heads, self.size = backbone.shape.heads, backbone.shape.head_size
@@ -63,14 +64,14 @@ class Prefill:
             x.float(), (width,), backbone.norm_in.weight.float(), backbone.norm_in.bias.float(),
             backbone.norm_in.eps,
         ).view(-1, width)  # fmt: skip
-        first = torch.empty_like(x)
+        v_first = torch.empty_like(x)  # [B T, D]
         after: State = {}
         for i in range(len(backbone.blocks)):
             at = f"blocks.{i}."
             weights = self.copies[i] if self.copies else _matrices(backbone.blocks[i], narrow)
             carry = state[at + "time_shift"]
-            mixed, last = self._mixed(i, True, batch, x, carry, narrow)
-            y, wkv = self._time(i, batch, mixed, weights, first, state[at + "wkv"])
+            mixed, last = self._mixed(i, True, batch, x, carry, narrow)  # [6, B T, D], [B, D]
+            y, wkv = self._time(i, batch, mixed, weights, v_first, state[at + "wkv"])
             x += F.linear(y, weights["output"])
             after[at + "wkv"] = wkv
             after[at + "time_shift"] = last.to(carry.dtype)
@@ -98,10 +99,11 @@ class Prefill:
         return out, last
 
     def _time(
-        self, i: int, batch: int, mixed: Tensor, w: dict[str, Tensor], first: Tensor, wkv: Tensor
+        self, i: int, batch: int, mixed: Tensor, w: dict[str, Tensor], v_first: Tensor, wkv: Tensor
     ) -> tuple[Tensor, Tensor]:
-        x_r, x_w, x_k, x_v, x_a, x_g = mixed
-        made = {
+        """mixed [6, B T, D], v_first [B T, D], wkv [B, H, V, K] -> y [B T, D], the next wkv."""
+        x_r, x_w, x_k, x_v, x_a, x_g = mixed  # [B T, D] each
+        projected = {
             "r": F.linear(x_r, w["receptance"]),
             "k": F.linear(x_k, w["key"]),
             "v": F.linear(x_v, w["value"]),
@@ -110,29 +112,30 @@ class Prefill:
             "gate": torch.sigmoid_(x_g @ w["g1"]) @ w["g2"],
         }
         if i:
-            made["raw_v"] = (x_v @ w["v1"]) @ w["v2"]
-        held = _Projected(first=first.data_ptr(), **{n: t.data_ptr() for n, t in made.items()})
-        wkv, after = wkv.float().contiguous(), torch.empty(wkv.shape)
-        y, room = torch.empty_like(x_r), torch.empty(self.size**2)
+            projected["raw_v"] = (x_v @ w["v1"]) @ w["v2"]
+        addresses = {name: tensor.data_ptr() for name, tensor in projected.items()}
+        inputs = _Projected(first=v_first.data_ptr(), **addresses)
+        wkv, after = wkv.float().contiguous(), torch.empty(wkv.shape)  # [B, H, V, K] each
+        y, room = torch.empty_like(x_r), torch.empty(self.size**2)  # [B T, D], [V K]
         self.scan(
             ctypes.addressof(self.model), i, batch, len(x_r) // batch,
-            x_r.dtype == torch.bfloat16, ctypes.addressof(held), wkv.data_ptr(),
+            x_r.dtype == torch.bfloat16, ctypes.addressof(inputs), wkv.data_ptr(),
             after.data_ptr(), y.data_ptr(), room.data_ptr(),
         )  # fmt: skip
         return y, after
 
 
-def _matrices(block: Any, narrow: bool) -> dict[str, Tensor]:
+def _matrices(block: Block, narrow: bool) -> dict[str, Tensor]:
     """The block's matrices as they are or in bfloat16; ``.weight`` is [out, in], w1 [in, rank]."""
     time, channel = block.time_mix, block.channel_mix
-    made = {n: getattr(time, n).weight for n in ("receptance", "key", "value", "output")}
-    made |= {"channel_key": channel.key.weight, "channel_value": channel.value.weight}
+    matrices = {n: getattr(time, n).weight for n in ("receptance", "key", "value", "output")}
+    matrices |= {"channel_key": channel.key.weight, "channel_value": channel.value.weight}
     for name in ("w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2"):
         if hasattr(time, name):
-            made[name] = getattr(time, name)
+            matrices[name] = getattr(time, name)
     kind = torch.bfloat16 if narrow else torch.float32
-    return {name: tensor.detach().to(kind) for name, tensor in made.items()}
+    return {name: tensor.detach().to(kind) for name, tensor in matrices.items()}
 
 
-def _narrow(block: Any) -> dict[str, Tensor]:
+def _narrow(block: Block) -> dict[str, Tensor]:
     return _matrices(block, True)

@@ -1,4 +1,4 @@
-// One position through all blocks of the Transformer. Names and order are those of backbone.py,
+// One position through all blocks of the Transformer. Names and order are those of layers.py,
 // which is the readable form. Keys and values are read once for all the query heads they serve.
 #include "matvec.h"
 

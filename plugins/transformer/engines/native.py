@@ -1,13 +1,15 @@
-"""Steps of the Transformer on a CPU through C++: the whole stack of blocks in one call.
+"""The engine "native": a step of the whole Transformer on a CPU in one C++ call.
 
 ``native.cpp`` computes and writes the new keys and values into memory that cache.py keeps spare.
+Checked against the step of plain PyTorch in float64 with the same weights by
+``tests/plugins/test_transformer_engine.py::test_against_float64_with_the_same_weights``.
 """
 
 from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +18,7 @@ from wishbone.core.contract.backbone import State
 from wishbone.kernels.linear.build import library
 from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack, threads
 from wishbone.plugins.transformer.cache import room_
-
-if TYPE_CHECKING:
-    from wishbone.plugins.transformer.backbone import Block, Transformer
+from wishbone.plugins.transformer.layers import Block, Stack, rotary
 
 SOURCE = Path(__file__).parent / "native.cpp"
 MOST = 16
@@ -56,8 +56,8 @@ class NativeTransformer:
     narrow = False
     """States in bfloat16 are not taken."""
 
-    def __init__(self, backbone: Transformer, weights: str) -> None:
-        """Packs the weights. Raises ``NativeMissing``, and ``ValueError`` for odd shapes."""
+    def __init__(self, backbone: Stack, weights: str) -> None:
+        """Pack the weights. Raises ``NativeMissing``, and ``ValueError`` for odd shapes."""
         config = backbone.config
         self.size = config.width // config.heads
         if self.size % LANES or config.width % LANES:
@@ -67,7 +67,7 @@ class NativeTransformer:
         native = Native(build=True)
         self.library = library("transformer", SOURCE, build=True)
         self.threads = threads()
-        self.angles = backbone._angles
+        self.theta = config.rope_theta
         self.width, self.layers = config.width, config.layers
         self.names = [(f"blocks.{i}.key", f"blocks.{i}.value") for i in range(config.layers)]
         self.blocks = (_Block * self.layers)()
@@ -95,7 +95,7 @@ class NativeTransformer:
         """A copy of the backbone has weights of its own, so it begins as plain PyTorch."""
 
     def takes(self, x: Tensor, state: State) -> bool:
-        """A few sequences on the CPU, in float32."""
+        """True for a few sequences on the CPU, in float32."""
         narrow = x.dtype == state["blocks.0.key"].dtype == torch.float32
         autocast = torch.is_autocast_enabled("cpu")
         return narrow and not autocast and x.device.type == "cpu" and 0 < len(x) <= MOST
@@ -129,11 +129,12 @@ class NativeTransformer:
         return y
 
     def _turned(self, used: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [positions, K/2] of positions up to ``used`` and more."""
+        """Return cosines and sines [positions, K/2] of positions up to ``used`` and more."""
         turns = self._turns
         if turns is None or len(turns[0]) <= used:
             # another thread may put a shorter table there meanwhile: this one is returned
-            turns = self._turns = self.angles(torch.arange(2 * used + 64), torch.float32)
+            positions = torch.arange(2 * used + 64)
+            turns = self._turns = rotary(positions, self.size, self.theta, torch.float32)
         return turns
 
 
