@@ -29,7 +29,7 @@ class CharacterTokenizer(Tokenizer):
     class Config:
         """The alphabet is fixed, because trained tables depend on it; marks follow it."""
 
-        tags: list[str] = field(default_factory=list)
+        marks: list[str] = field(default_factory=list)
         """Events and dialects with ids of their own, such as "[laughter]" and "<|dialect:us|>".
         Append; never move."""
 
