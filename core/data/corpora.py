@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,40 @@ def read_corpus(sources: str | Path | Iterable[str | Path], system: Config) -> T
     if own or not parts:
         parts.insert(0, read_tokens(own))
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def require_same_parts(
+    corpus: TokenCorpus, system: Mapping[str, Any], tables: Mapping[str, int], codes: CodeSpace
+) -> None:
+    """Raise ``DataError`` unless the corpus was made with the system's tokenizer and codec.
+
+    A part that the files do not name is not compared; the ids themselves must exist in the tables.
+    """
+    system_parts = {
+        "tokenizer": system["tokenizer"]["name"],
+        "codec": system.get("speech_tokenizer", {"name": "text"})["name"],
+        "codebooks": codes.codebooks,
+        "rate": codes.rate,
+    }
+    problems = [
+        f"its {key} is {corpus.about[key]}, the system's {value}"
+        for key, value in system_parts.items()
+        if key in corpus.about and corpus.about[key] != value
+    ]
+    # files that do not say their number of codebooks have one
+    if "codebooks" not in corpus.about and codes.codebooks != 1:
+        problems.append(f"it has one codebook, the codec {codes.codebooks}")
+    if len(corpus.codes.values) and int(corpus.codes.values.max()) >= codes.size:
+        problems.append(f"its highest code is {int(corpus.codes.values.max())}, of {codes.size}")
+    rows = tables.get("text", 0)
+    if rows and len(corpus.text.values) and int(corpus.text.values.max()) >= rows:
+        problems.append(f"its highest text id is {int(corpus.text.values.max())}, of {rows}")
+    if problems:
+        raise DataError(
+            f"The corpus was not made for this system: {'; '.join(problems)}.",
+            str(corpus.files[0].parent if corpus.files else "the corpus"),
+            "Tokenise it with this system: 'wishbone data tokenize'.",
+        )
 
 
 def _read_foreign(path: Path, files: Sequence[Path], system: Config) -> TokenCorpus:
