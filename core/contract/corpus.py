@@ -24,6 +24,9 @@ class CorpusFormat(ABC):
     """A file that has one of these is of this kind; where two kinds claim it, Wishbone's is."""
     most_text: ClassVar[int] = 2047
     """Ids of text above which an utterance is left out."""
+    unread: ClassVar[Sequence[str]] = ()
+    """Columns of Parquet files that ``utterances`` has no use for, such as the recordings: they are
+    not read."""
     seconds: ClassVar[tuple[float, float]] = (0.0, 81.9)
     """Shortest and longest utterance that is taken."""
 
