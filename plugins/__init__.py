@@ -106,6 +106,8 @@ PARTS = (
      "RWKVTTS: an RWKV-7 in CosyVoice2's or Spark-TTS's place, raw or converted"),
     ("release", "cosyvoice2", "cosyvoice2.release.reader:Release",
      "CosyVoice2-0.5B: llm.pt, flow.pt, hift.pt and what stands beside them"),
+    ("command", "data.align", "aligner.command:main",
+     "recordings of people and their text to audio data"),
     ("corpus", "cosyvoice", "corpora.readers:CosyVoice", "CosyVoice's Parquet"),
     ("corpus", "rwkvtts", "corpora.readers:RWKVTTS", "RWKVTTS's JSONL, with prompts"),
     ("corpus", "respark", "corpora.readers:ReSpark", "ReSpark's JSONL, with codes of the voice"),

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from wishbone.core.cli.arguments import Parser
+from wishbone.core.cli.main import run_command, subcommands
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
 
@@ -15,7 +16,10 @@ folder at once. 'wishbone data report FOLDER' says what was kept, what was dropp
 
 
 def main(argv: list[str]) -> int:
-    """Run one subcommand."""
+    """Run one subcommand; those of plug-ins are commands with a key such as ``data.align``."""
+    added = subcommands("data")
+    if argv and argv[0] in added:
+        return run_command(added[argv[0]], argv[1:])
     options = _parser().parse_args(argv)
     return options.run(options)
 
@@ -24,7 +28,6 @@ def _parser() -> Parser:
     parser = Parser("wishbone data", description="Make and look at corpora.", epilog=EPILOGUE)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_speak(commands)
-    _add_align(commands)
     _add_tokenize(commands)
     _add_text(commands)
     joining = commands.add_parser("join", help="several utterances of token data as one")
@@ -50,6 +53,9 @@ def _parser() -> Parser:
         "--out", type=Path, help="file for all of it as JSON, with each dropped utterance"
     )
     report.set_defaults(run=_report)
+    for name, entry in subcommands("data").items():
+        # listed by --help; main hands its words on before they are parsed here
+        commands.add_parser(name, help=entry.summary, add_help=False)
     return parser
 
 
@@ -67,28 +73,6 @@ def _add_speak(commands: argparse._SubParsersAction) -> None:
     speak.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the teacher")
     _add_set(speak, "the same, e.g. --set noise=0.5; may be repeated")
     speak.set_defaults(run=_speak)
-
-
-def _add_align(commands: argparse._SubParsersAction) -> None:
-    align = commands.add_parser("align", help="recordings of people and their text to audio data")
-    align.add_argument(
-        "sources", nargs="+", help="folders with metadata.tsv, or audio data to align anew"
-    )
-    align.add_argument("--out", required=True, help="folder for the audio data")
-    align.add_argument(
-        "--like", nargs="+", default=[], help="audio data whose phoneme ends are known"
-    )
-    align.add_argument("--learned", default="", help="aligner.safetensors of an earlier call")
-    align.add_argument("--like-hours", type=float, default=0.5, help="to learn from, of each")
-    align.add_argument("--steps", type=int, default=300, help="of learning, for every round")
-    align.add_argument("--rounds", type=int, default=1, help="of learning from the sources too")
-    align.add_argument("--least", type=float, default=-2.0, help="drop what scores below this")
-    align.add_argument("--hold-out", type=float, default=0.0, help="share of the texts kept apart")
-    align.add_argument("--held-out", default="", help="folder for these")
-    align.add_argument("--tokenizer", default="phonemes", help="front end that makes the words")
-    align.add_argument("--speaker", default="", help="name where the source gives none")
-    align.add_argument("--seed", type=int, default=1)
-    align.set_defaults(run=_align)
 
 
 def _add_tokenize(commands: argparse._SubParsersAction) -> None:
@@ -140,39 +124,6 @@ def _speak(options: argparse.Namespace) -> int:
         shard=options.shard,
         workers=options.workers,
         speaker=options.speaker,
-    )
-    return 0
-
-
-def _align(options: argparse.Namespace) -> int:
-    from wishbone.plugins.aligner.align import align
-
-    if bool(options.hold_out) != bool(options.held_out):
-        raise UsageError(
-            "What is held out needs a share and a folder.",
-            "--hold-out, --held-out",
-            "Give both, or neither.",
-        )
-    if bool(options.like) == bool(options.learned):
-        raise UsageError(
-            "There is nothing to learn from, or nothing left to learn.",
-            "--like, --learned",
-            "Give one of them.",
-        )
-    align(
-        options.sources,
-        options.out,
-        options.like,
-        like_hours=options.like_hours,
-        steps=options.steps,
-        rounds=options.rounds,
-        least=options.least,
-        hold_out=options.hold_out,
-        held_out=options.held_out,
-        tokenizer=options.tokenizer,
-        speaker=options.speaker,
-        seed=options.seed,
-        learned=options.learned,
     )
     return 0
 

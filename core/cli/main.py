@@ -14,7 +14,7 @@ from collections.abc import Callable
 from wishbone.core.contract.command import Command
 from wishbone.core.contract.errors import WishboneError
 from wishbone.core.registry.loader import blame, guarded, own_version, registry
-from wishbone.core.registry.registry import HOME, import_target
+from wishbone.core.registry.registry import HOME, Entry, import_target
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,15 +53,27 @@ def _run(words: list[str]) -> int:
     if words[0] in ("-V", "--version"):
         print(f"wishbone {own_version()}")
         return 0
-    entry = registry().entry("command", words[0])
+    return run_command(registry().entry("command", words[0]), words[1:])
+
+
+def run_command(entry: Entry, words: list[str]) -> int:
+    """Import a registered command and run it with the words after its name -> the exit code."""
     command: Command = import_target(entry)
     with guarded(entry, passing=(SystemExit,)):
-        return int(command(words[1:]) or 0)
+        return int(command(words) or 0)
+
+
+def subcommands(name: str) -> dict[str, Entry]:
+    """Subcommands of the command ``name`` that plug-ins bring, as commands with a key NAME.SUB."""
+    entries = registry().of("command")
+    prefix = f"{name}."
+    return {e.key.removeprefix(prefix): e for e in entries if e.key.startswith(prefix)}
 
 
 def _help() -> str:
     lines = ["usage: wishbone COMMAND ...", "", "Text to speech with exchangeable parts.", ""]
-    entries = registry().of("command")
+    # a key with a dot is a subcommand, which its command lists
+    entries = [entry for entry in registry().of("command") if "." not in entry.key]
     lines += [f"  {e.key:<10}{e.summary}" for e in entries if e.distribution == HOME]
     others = [e for e in entries if e.distribution != HOME]
     if others:

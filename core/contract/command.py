@@ -10,7 +10,8 @@ class Command(Protocol):
     """The contract of a command: the function that a plug-in registers as kind ``command``.
 
     ``wishbone KEY WORDS...`` calls it. Its module is imported only then; ``wishbone --help`` shows
-    the summary it is registered with.
+    the summary it is registered with. A key with a dot is a subcommand: ``data.align`` is called by
+    ``wishbone data align``.
     """
 
     def __call__(self, argv: Sequence[str]) -> int | None:

@@ -39,6 +39,13 @@ class Tokenizer(Part, ABC):
         """Ids of words as they were spoken; None where ids say nothing of the pronunciation."""
         return None
 
+    def words(self, text: str) -> list[Word] | None:
+        """The words of ``text`` with their phonemes, for teachers and aligners.
+
+        None from a tokenizer that knows no pronunciations, whatever the text.
+        """
+        return None
+
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """A readable form of ``ids``; for logs, not always the text they came from."""

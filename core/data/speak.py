@@ -17,6 +17,7 @@ from wishbone.core.config.compose import Config
 from wishbone.core.config.schema import parse_slot
 from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
 from wishbone.core.contract.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.tokens import arrow, write_table
 from wishbone.core.registry.loader import blame
@@ -97,14 +98,14 @@ def speak_lines(
 
 
 def _row(
-    identity: str, text: str, earlier: int, front_end: Any, teacher: Teacher
+    identity: str, text: str, earlier: int, front_end: Tokenizer, teacher: Teacher
 ) -> dict[str, Any]:
     """One row of audio data. Raises ``DataError`` with the reason to leave a sentence out."""
     if not text.strip():
         raise DataError("empty line")
     if earlier >= 0:
         raise DataError(f"same sentence as an earlier line: {earlier}")
-    words: list[Word] = front_end.words(text)
+    words = front_end.words(text)
     if not words:
         raise DataError("nothing to say in the text")
     try:
@@ -117,7 +118,7 @@ def _row(
         # the sentence is left out, and the report names the plug-in whose code it was
         raise DataError(f"the teacher failed: {_cause(error)}") from error
     audio = sound.resample(sound.Audio(spoken.audio, spoken.sample_rate), SAMPLE_RATE)
-    check_audio(audio)
+    require_usable(audio)
     return audio_row(identity, text, words, spoken, audio)
 
 
@@ -146,7 +147,7 @@ def _ends(spoken: Spoken) -> dict[str, list[float]]:
     return {"ends": list(spoken.word_ends), "phoneme_ends": list(spoken.phoneme_ends)}
 
 
-def check_audio(audio: sound.Audio) -> None:
+def require_usable(audio: sound.Audio) -> None:
     """Raise ``DataError`` for audio that is of no use: not finite, too short, too long, silent."""
     if not torch.isfinite(audio.samples).all():
         raise DataError("the audio is not finite")
@@ -189,20 +190,25 @@ def write_audio(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 @cache
-def _parts(teacher: str, tokenizer: str, overrides: tuple[str, ...]) -> tuple[Any, Any]:
+def _parts(teacher: str, tokenizer: str, overrides: tuple[str, ...]) -> tuple[Tokenizer, Teacher]:
     """The front end and the teacher, made once in a process."""
     from omegaconf import OmegaConf
 
     fields = dict(OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides))))
-    config = Config({"teacher": {"name": teacher, **fields}, "tokenizer": {"name": tokenizer}})
-    front_end = parse_slot(config, "tokenizer").build()
-    if not hasattr(front_end, "words"):
+    config = Config({"teacher": {"name": teacher, **fields}})
+    return build_front_end(tokenizer), parse_slot(config, "teacher").build()
+
+
+def build_front_end(name: str) -> Tokenizer:
+    """The tokenizer ``name``. Raises ``ConfigError`` for one that knows no pronunciations."""
+    front_end = parse_slot({"tokenizer": {"name": name}}, "tokenizer").build()
+    if front_end.words("") is None:
         raise ConfigError(
-            f"The tokenizer '{tokenizer}' cannot say how words are spoken (it has no 'words').",
-            "the front end of a teacher",
+            f"The tokenizer '{name}' does not know how words are spoken (its 'words' is None).",
+            "--tokenizer",
             "Use --tokenizer phonemes.",
         )
-    return front_end, parse_slot(config, "teacher").build()
+    return front_end
 
 
 def _read_lines(path: str | Path) -> list[Line]:
