@@ -203,8 +203,8 @@ def test_a_killed_run_drops_what_it_would_have_dropped(tmp_path, monkeypatch):
 
 def test_the_comparison_sees_dropping_that_does_not_follow_from_the_seed(tmp_path, monkeypatch):
     path, loose = recipe(tmp_path), Random(0)
-    whole = Drop.chosen
-    monkeypatch.setattr(Drop, "chosen", lambda self, random: whole(self, loose))
+    whole = Drop.draw
+    monkeypatch.setattr(Drop, "draw", lambda self, random: whole(self, loose))
     main([path, f"out={tmp_path}/whole", *DROPS])
     heal = kill_before(monkeypatch, 5)
     with pytest.raises(Killed):
