@@ -15,7 +15,7 @@ from wishbone.core.registry.loader import guarded, registry
 
 
 class Codes(Objective):
-    """Cross entropy of the next code: how a speech model is ordinarily trained."""
+    """Cross entropy of the next code, the ordinary objective of a speech model."""
 
     @dataclass
     class Config:

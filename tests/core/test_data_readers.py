@@ -19,8 +19,8 @@ from wishbone.core.contract.errors import DataError  # noqa: E402
 from wishbone.core.contract.text import TextSpace, Tokenizer  # noqa: E402
 from wishbone.core.data import corpora
 from wishbone.core.data.corpora import read_corpus  # noqa: E402
+from wishbone.core.data.corpus_files import is_token_data  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
-from wishbone.plugins.corpora import readers  # noqa: E402
 from wishbone.plugins.rwkvtts.properties import marks  # noqa: E402
 
 
@@ -266,7 +266,7 @@ def test_a_folder_without_a_corpus(codec, tmp_path):
     with pytest.raises(DataError, match="gone.tar is not here"):
         read_corpus(tmp_path / "data.list", SYSTEM)
     (tmp_path / "a.tar").write_bytes(b"a real archive")
-    assert readers.is_token_data(tmp_path / "a.tar") is False
+    assert is_token_data(tmp_path / "a.tar") is False
 
 
 def test_a_training_reads_both_as_they_are(tmp_path, capsys):
