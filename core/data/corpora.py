@@ -1,4 +1,4 @@
-"""Any corpus a training can name, as token data: ours, or another project's, its text encoded."""
+"""The corpora that a recipe names, as token data: Wishbone's own, or other formats, encoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wishbone.core.system.build import build_layout
 
 
 def read_corpus(sources: str | Path | Iterable[str | Path], system: Config) -> TokenCorpus:
-    """Load corpora for ``system``: token data as it is, others with the system's tokenizer.
+    """Load corpora for ``system``: token data as it is, other formats with its tokenizer.
 
     Prints to stderr the rows of the others that were left out and why. Raises ``DataError`` when
     nothing is left, when a file is of no known format, and as ``read_tokens``.
@@ -74,6 +74,7 @@ def require_same_parts(
 
 
 def _read_foreign(path: Path, files: Sequence[Path], system: Config) -> TokenCorpus:
+    """A corpus of another format, its text encoded by the system's tokenizer."""
     tokenizer, _, codes = build_layout(system)
     account = Account()
     rows = list(_rows(files, tokenizer, codes, account))

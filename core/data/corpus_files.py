@@ -23,7 +23,7 @@ FORMATS = "Give a folder of token data, or of a format that 'wishbone plugins li
 
 @dataclass
 class Account:
-    """Counts of the rows of a corpus: read, kept and dropped."""
+    """Counts of a corpus: rows read, usable utterances, and reasons to drop the others."""
 
     read: int = 0
     usable: int = 0
@@ -31,7 +31,7 @@ class Account:
     """Reason -> number of rows."""
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{count} {why}" for why, count in self.dropped.most_common())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
         return f"{self.usable} utterances from {self.read} rows" + (
             f"; left out: {reasons}" if reasons else "; none left out"
         )

@@ -35,8 +35,8 @@ def speak(
     sentences: str | Path,
     out: str | Path,
     *,
-    teacher: str = "piper",
-    tokenizer: str = "phonemes",
+    teacher: str,
+    tokenizer: str,
     overrides: Sequence[str] = (),
     start: int = 0,
     count: int = 0,
@@ -206,7 +206,7 @@ def build_front_end(name: str) -> Tokenizer:
         raise ConfigError(
             f"The tokenizer '{name}' does not know how words are spoken (its 'words' is None).",
             "--tokenizer",
-            "Use --tokenizer phonemes.",
+            "Leave --tokenizer out, or name one that 'wishbone data speak' can use.",
         )
     return front_end
 
