@@ -1,4 +1,8 @@
-"""The CosyVoice2 layout: where text and speech stand in one sequence, and what is predicted.
+"""The CosyVoice2 layout: positions of text and speech in one sequence, and their targets.
+
+``train`` lays an utterance out for training; ``start`` begins a request, whose session in
+``cosyvoice2_session`` feeds the same sequence position by position. Both take the fields, the ids
+and the words from ``cosyvoice2_rules``. Read this page first, then the session, then the rules.
 
 Three forms share one class.
 
@@ -22,6 +26,7 @@ cosyvoice/llm/llm.py); the third is this project's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from random import Random
 
 import torch
@@ -34,7 +39,7 @@ from wishbone.adapters.cosyvoice2_rules import (
     TEXT,
     CosyVoice2Config,
     SequenceRules,
-    check,
+    check_config,
 )
 from wishbone.adapters.cosyvoice2_session import CosyVoice2Session
 from wishbone.core.contract.codec import CodeSpace
@@ -68,18 +73,21 @@ class Line:
             self.expect(code)
             self.put(SPEECH, (code,))
 
-    def hush(self, count: int, codes: int) -> None:
-        """Predict nothing in front of the code that follows the first ``count`` codes."""
-        spoken = [at for at, target in enumerate(self.targets) if 0 <= target < codes]
-        end = spoken[count] if count < len(spoken) else len(self.targets)
+    def ignore_prompt(self, count: int, size: int) -> None:
+        """Remove the targets in front of the code after the first ``count`` codes, the prompt's.
+
+        A target below ``size`` is a code, any other an id of the layout.
+        """
+        code_places = [at for at, target in enumerate(self.targets) if 0 <= target < size]
+        end = code_places[count] if count < len(code_places) else len(self.targets)
         self.targets[:end] = [IGNORE] * end
 
     def positions(self) -> Positions:
         """The sequence as tensors [T], [T, 1], [T, 1]."""
         return Positions(
-            table=torch.tensor(self.table),
-            ids=torch.tensor(self.ids)[:, None],
-            targets=torch.tensor(self.targets)[:, None],
+            table=torch.tensor(self.table),  # [T]
+            ids=torch.tensor(self.ids)[:, None],  # [T, 1]
+            targets=torch.tensor(self.targets)[:, None],  # [T, 1]
         )
 
 
@@ -93,7 +101,7 @@ class CosyVoice2(Layout):
     Config = CosyVoice2Config
 
     def __init__(self, config: CosyVoice2Config, *, text: TextSpace, codes: CodeSpace) -> None:
-        check(config, text, codes)
+        check_config(config, text, codes)
         self.config = config
         self.codes = codes
         self.rules = SequenceRules(config, text, codes)
@@ -102,6 +110,12 @@ class CosyVoice2(Layout):
         self.instruct_alone = config.instruct == "alone"
         self.conditions = ("text", "instruct", "prompt_text", "prompt_audio")
         self.tables = {"speech": codes.size + self.extra, "text": text.vocabulary, "marks": 2}
+
+    @classmethod
+    def spoken_forms(cls, config: CosyVoice2Config) -> Sequence[CosyVoice2Config]:
+        """Return ``config``, and the same with the other form."""
+        other = "unistream" if config.form == "bistream" else "bistream"
+        return config, replace(config, form=other)
 
     def train(self, sample: Sample, random: Random) -> Positions:
         """Lay one utterance out; ``random`` chooses between unistream and bistream.
@@ -125,11 +139,11 @@ class CosyVoice2(Layout):
         else:
             self._close(line, text, speech)
         if prompt.text or prompt_codes:
-            line.hush(len(prompt_codes), self.codes.size)
+            line.ignore_prompt(len(prompt_codes), self.codes.size)
         return line.positions()
 
     def start(self, prompt: Prompt) -> LayoutSession:
-        """Begin a request in the form the config names.
+        """Begin a request in the form the config names; its session feeds what ``train`` lays out.
 
         Raises ``CapabilityError`` when an instruction is given and the tokenizer lacks
         ``<|endofprompt|>``.
@@ -137,19 +151,20 @@ class CosyVoice2(Layout):
         return CosyVoice2Session(self.rules, prompt)
 
     def _close(self, line: Line, text: Iterable[int], speech: Iterable[int]) -> None:
-        """The last block of every form: what is left of the text, TASK, what is left to say."""
+        """The last block of every form: the remaining text, TASK, the remaining codes, EOS."""
         line.put(TEXT, text)
         line.put(MARKS, (TASK,))
         line.speak(speech)
         line.expect(self.rules.eos)
 
     def _block(self, line: Line, text: Iterable[int], speech: Iterable[int]) -> None:
-        """A block in front of the last: some text, the codes that may be said, a call for more."""
+        """A block in front of the last: some text, the codes it allows, FILL for more text."""
         line.put(TEXT, text)
         line.speak(speech)
         line.expect(self.rules.fill)
 
     def _alternate_ratio(self, line: Line, text: Sequence[int], speech: Sequence[int]) -> None:
+        """Blocks of ``mix``; the session has them in ``_ratio``."""
         n, m = self.config.mix
         blocks = len(text) // n
         for j in range(blocks):
@@ -159,6 +174,7 @@ class CosyVoice2(Layout):
     def _alternate_words(
         self, line: Line, sample: Sample, prompt: Prompt, speech: Sequence[int]
     ) -> None:
+        """One block a word; the session has them in ``_words``."""
         prompt_frames, words = len(prompt.speech), self.rules.words(prompt.text)
         ends = self.rules.word_ends(words, prompt_frames, prompt.word_ends)
         sample_words = self.rules.words(sample.text)
@@ -168,8 +184,8 @@ class CosyVoice2(Layout):
             for end in self.rules.word_ends(sample_words, len(sample.speech), sample.word_ends)
         ]
         if not prompt.text:
-            # nobody knows which words these are, so they come before all words; predicted by
-            # ``speak`` and hushed with the rest of the prompt
+            # the words of these codes are unknown, so they come before all words; ``speak`` makes
+            # them targets, which ``ignore_prompt`` removes with the others of the prompt
             line.speak(speech[:prompt_frames])
         first = self.config.lookahead_words + 1
         text = [token for word in words[:first] for token in word]

@@ -1,4 +1,7 @@
-"""Fields, ids and words of the cosyvoice2 layout, for training and speaking alike."""
+"""Fields, ids and words of the cosyvoice2 layout, for training and speaking alike.
+
+``adapters/cosyvoice2.py`` is the page to read first: it draws the sequences.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +55,12 @@ class CosyVoice2Config:
     """Place of an instruction: "alone" in the place of what a voice's recording says, as in
     CosyVoice2, or "beside" it, as in RWKVTTS."""
     parity: str = "right"
-    """"right" as in training; "upstream" repeats what the public code does, with its flaws."""
+    """"right" as in training; "upstream" repeats the public code with its flaws."""
 
 
 @dataclass(frozen=True)
 class SequenceRules:
-    """The layout's own ids behind the codes, and what counts as a word and as an instruction."""
+    """The layout's own ids behind the codes, and its rules for words and instructions."""
 
     config: CosyVoice2Config
     text: TextSpace
@@ -118,7 +121,7 @@ class SequenceRules:
 
 
 def split_words(ids: Sequence[int], closing: frozenset[int]) -> list[tuple[int, ...]]:
-    """Cut ids after every id that closes a word; what follows the last of them is a word too."""
+    """Cut ids after every id that closes a word; the ids after the last cut are a word, too."""
     words, begin = [], 0
     for index, token in enumerate(ids, start=1):
         if token in closing:
@@ -130,7 +133,7 @@ def split_words(ids: Sequence[int], closing: frozenset[int]) -> list[tuple[int, 
 
 
 def share_frames(words: Sequence[Sequence[int]], frames: int) -> list[int]:
-    """Ends of words in code frames when nobody measured them: each id takes equally long."""
+    """Estimate ends of words in code frames where none were measured: ids take equally long."""
     total = sum(len(word) for word in words)
     ends, count = [], 0
     for word in words:
@@ -139,7 +142,7 @@ def share_frames(words: Sequence[Sequence[int]], frames: int) -> list[int]:
     return ends
 
 
-def check(config: CosyVoice2Config, text: TextSpace, codes: CodeSpace) -> None:
+def check_config(config: CosyVoice2Config, text: TextSpace, codes: CodeSpace) -> None:
     """Raise ``ConfigError`` for the first contradiction."""
 
     def refuse(what: str, key: str, do: str) -> None:

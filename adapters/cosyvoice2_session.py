@@ -1,7 +1,9 @@
-"""One request's way through the cosyvoice2 layout: what to feed, what may be drawn, when to stop.
+"""One request of the cosyvoice2 layout: positions to feed, ids that may be drawn, the end.
 
-Each form is a generator of actions that reads like the sequence it makes. Rules of the public code
-are those of cosyvoice/llm/llm.py (``inference``, ``inference_bistream``).
+``adapters/cosyvoice2.py`` draws the sequences and is the page to read first. Each form here is a
+generator of actions that reads like the sequence it makes: ``_unistream``, ``_ratio`` and
+``_words`` beside the methods of training. Rules of the public code are those of
+cosyvoice/llm/llm.py (``inference``, ``inference_bistream``).
 """
 
 from __future__ import annotations
@@ -63,13 +65,16 @@ class CosyVoice2Session(SteppedSession):
         return self._ratio()
 
     def _code(self, *banned: int, forced: int | None = None) -> Generator[Action, None, int]:
+        """Draw one id."""
         return (yield from self._draw(Draw(banned, forced)))[0]
 
     def _say(self, code: int) -> Steps:
+        """Hand a code to the decoder and feed it back."""
         yield Emit((code,))
         yield Feed(speech((code,)))
 
     def _unistream(self) -> Steps:
+        """All text, TASK, then all codes, as ``CosyVoice2._close`` lays them out."""
         yield Feed([START, *text(self._instruct), *text(self._prompt_text)])
         yield from self._wait_for_the_end()
         if not self._text:
@@ -79,15 +84,15 @@ class CosyVoice2Session(SteppedSession):
         yield from self._finish(*self._code_bounds())
 
     def _code_bounds(self) -> tuple[int, int]:
-        """Fewest and most codes for the text given; the prompt's text does not count."""
+        """Fewest and most codes for the request's text; the prompt's does not count."""
         count = len(self._text)
         return int(self._config.min_code_ratio * count), int(self._config.max_code_ratio * count)
 
     def _finish(self, fewest: int, most: int) -> Steps:
         """Everything after TASK: codes until the end is drawn, within bounds."""
         rules = self._rules
-        every = self._config.parity == "upstream" or not self._config.fill
-        never = () if every else (rules.unused, rules.fill)
+        ends_by_any = self._config.parity == "upstream" or not self._config.fill
+        never = () if ends_by_any else (rules.unused, rules.fill)
         for spoken in range(most):
             early = (rules.eos,) if spoken < fewest else ()
             code = yield from self._code(*never, *early)
@@ -127,7 +132,7 @@ class CosyVoice2Session(SteppedSession):
         yield from self._finish(fewest - spoken, max(most - spoken, 1))
 
     def _block(self, ids: Sequence[int], count: int) -> Generator[Action, None, int]:
-        """``count`` codes after some text, the prompt's first; how many of them were drawn."""
+        """``count`` codes after some text, the prompt's first -> number of those drawn."""
         rules = self._rules
         prompt_codes, self._prompt = self._prompt[:count], self._prompt[count:]
         yield Feed([*text(ids), *speech(prompt_codes)])
@@ -140,13 +145,13 @@ class CosyVoice2Session(SteppedSession):
         return missing
 
     def _words(self) -> Steps:
-        """One block a word, as in training; the model says when it wants the next word."""
+        """One block a word, as in training; the model draws FILL for the next word."""
         rules, ahead = self._rules, self._config.lookahead_words
         prompt_words = rules.words(self._prompt_text)
         ends = rules.word_ends(prompt_words, len(self._prompt), self._prompt_ends)
         yield Feed([START, *text(self._instruct)])
         if self._prompt and not prompt_words:
-            # speech of which no word is known comes before all words
+            # codes whose words are unknown come before all words
             yield Feed(speech(self._prompt))
             self._prompt = []
         word = fed = spoken = 0
@@ -158,7 +163,7 @@ class CosyVoice2Session(SteppedSession):
                 words = prompt_words + rules.words(self._text)
             if len(words) <= count:
                 break
-            ids = [row for one in words[fed:count] for row in one]
+            ids = [row for ids_of_word in words[fed:count] for row in ids_of_word]
             prompt_codes = self._prompt[spoken : ends[word]] if word < len(ends) else []
             yield Feed([*text(ids), *speech(prompt_codes)])
             if word >= len(ends):
@@ -167,16 +172,18 @@ class CosyVoice2Session(SteppedSession):
         if not self._text:
             yield Stop("end")
             return
-        ids = [row for one in words[fed:] for row in one]
+        ids = [row for ids_of_word in words[fed:] for row in ids_of_word]
         yield Feed([*text(ids), BEGIN_SPEECH, *speech(self._prompt[spoken:])])
-        left = words[max(word, len(prompt_words)) :]
-        fewest = self._config.min_codes_per_word * len(left)
-        yield from self._finish(fewest, sum(self._most_codes(one) for one in left))
+        remaining = words[max(word, len(prompt_words)) :]
+        fewest = self._config.min_codes_per_word * len(remaining)
+        yield from self._finish(fewest, sum(self._most_codes(ids) for ids in remaining))
 
     def _most_codes(self, word: Sequence[int]) -> int:
+        """Number of codes after which a word is cut."""
         return self._config.word_base + self._config.word_per_id * len(word)
 
     def _say_word(self, word: Sequence[int]) -> Steps:
+        """Codes of one word, until FILL is drawn or the word is cut."""
         rules = self._rules
         for spoken in range(self._most_codes(word)):
             early = (rules.fill,) if spoken < self._config.min_codes_per_word else ()
@@ -187,7 +194,7 @@ class CosyVoice2Session(SteppedSession):
         yield from self._draw(Draw(forced=rules.fill, cut=True))
 
     def _ratio_upstream(self) -> Steps:
-        """The public code's bistream, id by id, with what differs from training left in.
+        """The public code's bistream, id by id, with its differences from training.
 
         The last code is fed twice when text runs out after FILL; prompt codes that text did not
         reach are dropped; a prompt of whole blocks is followed by a block without text; nothing
@@ -236,6 +243,7 @@ class CosyVoice2Session(SteppedSession):
         yield Stop("end")
 
     def _refuse_extra(self, code: int) -> None:
+        """Raise ``DataError`` for an id that is no code."""
         if code >= self._rules.codes.size:
             raise DataError(
                 f"The model drew id {code}, which is no code, where it cannot be understood.",

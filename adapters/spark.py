@@ -72,7 +72,7 @@ class Spark(Layout):
     @dataclass
     class Config:
         form: str = "respark"
-        """Whose marks are used and where: "respark" or "spark"."""
+        """Sequence of marks: "respark" or "spark"."""
         voice_probability: float = 0.5
         """Share of training samples in which the voice is predicted, after its properties where
         they are known; in the others it is given. RWKVTTS lays every sample out both ways."""
@@ -152,7 +152,7 @@ class Spark(Layout):
         return [(MARKS, (CONTROL if instruct else TTS, CONTENT))]
 
     def after(self, text: Sequence[int], instruct: Sequence[int]) -> list[Part]:
-        """The text, and what stands between it and the global codes."""
+        """The text, and the marks and properties between it and the global codes."""
         if self.config.form == "respark":
             return [(TEXT, text), (MARKS, (TAG_GLOBAL,))]
         style: list[Part] = [(MARKS, (STYLE,)), (TEXT, instruct), (MARKS, (END_STYLE,))]
@@ -197,6 +197,7 @@ class SparkSession(SteppedSession):
         yield from self._speak()
 
     def _draw_voice(self, voice: list[int]) -> Steps:
+        """Draw the global codes and append them to ``voice``."""
         codes = self._layout.codes
         never = tuple(range(codes.global_size, codes.size + 1))
         for _ in range(codes.global_count):
@@ -205,6 +206,7 @@ class SparkSession(SteppedSession):
             yield Feed([(GLOBAL, (code,))])
 
     def _speak(self) -> Steps:
+        """Codes in time until the end is drawn, within bounds."""
         config, end = self._layout.config, self._layout.end
         fewest, most = (
             int(ratio * len(self._text)) for ratio in (config.min_code_ratio, config.max_code_ratio)

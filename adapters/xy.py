@@ -100,10 +100,14 @@ class XY(Layout):
         predicted = [*prompt_rows, *sample.speech]
         targets += [self.row(predicted, t, IGNORE, end=self.nothing) for t in range(steps)]
         table = [MARKS] * len(speaker) + [TEXT] * len(text) + [MARKS, *[SPEECH] * (steps - 1)]
-        return Positions(torch.tensor(table), torch.tensor(rows), torch.tensor(targets))
+        return Positions(
+            table=torch.tensor(table),  # [T]
+            ids=torch.tensor(rows),  # [T, Q]
+            targets=torch.tensor(targets),  # [T, Q]
+        )
 
     def speaker(self, anonymous: bool) -> tuple[int, ...]:
-        """Rows of the marks that say who speaks."""
+        """Rows of the marks that name the speaker."""
         return () if anonymous else (1 + self.config.speaker,)
 
     def row(self, speech: Sequence[Frame], t: int, blank: int, end: int | None = None) -> list[int]:
@@ -150,19 +154,19 @@ class XYSession(SteppedSession):
         yield from self._speak(frames)
 
     def _speak(self, frames: list[list[int]]) -> Steps:
-        """Row after row; ``frames`` are those of the prompt and grow by what is drawn."""
+        """Row after row; ``frames`` are those of the prompt, and drawn ones are appended."""
         layout, books, prompt_count = self._layout, self._layout.codes.codebooks, len(frames)
         ratios = (layout.config.min_code_ratio, layout.config.max_code_ratio)
         fewest, most = (prompt_count + int(ratio * len(self._text)) for ratio in ratios)
         total, reason, t = -1, "end", prompt_count
         while total < 0 or t < total + books - 1:
-            wishes = [self._wish(frames, t, book, prompt_count, total) for book in range(books)]
+            rules = [self._rule(frames, t, book, prompt_count, total) for book in range(books)]
             if total < 0:
                 cut = t >= most
                 reason = "length" if cut else "end"
                 early = (layout.nothing,) if t < fewest else ()
-                wishes[0] = Draw(forced=layout.nothing) if cut else Draw(early)
-            row = yield from self._draw(Draw(per_codebook=tuple(wishes)))
+                rules[0] = Draw(forced=layout.nothing) if cut else Draw(early)
+            row = yield from self._draw(Draw(per_codebook=tuple(rules)))
             if total < 0 and row[0] == layout.nothing:
                 total = t
             if total < 0:
@@ -181,7 +185,7 @@ class XYSession(SteppedSession):
             yield from self._draw(Draw(forced=layout.nothing))
         yield Stop(reason)
 
-    def _wish(
+    def _rule(
         self, frames: list[list[int]], t: int, book: int, prompt_count: int, total: int
     ) -> Draw:
         """Rule for channel ``book`` in row t: nothing, the prompt's code, or any code."""

@@ -4,6 +4,7 @@
 transformers library looks for one of this name) finds our folder instead of nothing.
 """
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,6 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def link_tree():
+    """Make ``build/types`` for type checkers and editors."""
+    runpy.run_path(str(ROOT / "tests/house/link_tree.py"))["make_link_tree"]()
 
 
 @pytest.fixture(scope="session", autouse=True)

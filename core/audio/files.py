@@ -32,7 +32,7 @@ class Audio:
 
     @property
     def seconds(self) -> float:
-        """How long it sounds."""
+        """Duration in seconds."""
         return len(self.samples) / self.sample_rate
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
@@ -72,7 +72,7 @@ class Writer:
         return self
 
     def write(self, samples: Tensor) -> None:
-        """Append samples [S]; what is beyond -1..1 is clipped."""
+        """Append samples [S], clipped to -1..1."""
         # libsndfile's Vorbis encoder overflows its stack on very long blocks
         for part in samples.detach().cpu().float().clamp(-1, 1).split(1 << 16):
             self._file.write(part.numpy())
@@ -94,7 +94,7 @@ class Writer:
 
 
 def check_target(path: str | Path, overwrite: bool = False) -> Path:
-    """``path`` if audio can be written there; raises ``UsageError`` before any work is done."""
+    """Return ``path`` if audio can be written there; ``UsageError`` before any work is done."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise UsageError(
@@ -116,7 +116,7 @@ def check_target(path: str | Path, overwrite: bool = False) -> Path:
 
 
 def read(path: str | Path) -> Audio:
-    """A file of any format that libsndfile knows, its channels averaged to one.
+    """Read a file of any format that libsndfile knows, its channels averaged to one.
 
     Raises ``UsageError`` when there is no such file and ``DataError`` when it is no audio, or none
     of finite numbers.
@@ -137,7 +137,7 @@ def read(path: str | Path) -> Audio:
         ) from error
     if not len(samples):
         raise DataError("The file holds no sound.", where=str(path), do="Record it again.")
-    mixed = torch.from_numpy(samples).mean(dim=1)
+    mixed = torch.from_numpy(samples).mean(dim=1)  # [S, channels] -> [S]
     check_finite(mixed, str(path))
     return Audio(mixed, rate)
 
@@ -153,7 +153,7 @@ def check_finite(samples: Tensor, where: str) -> None:
 
 
 def resample(audio: Audio, sample_rate: int) -> Audio:
-    """The same sound at another rate, by windowed sinc interpolation."""
+    """Convert to another sample rate by windowed sinc interpolation."""
     if audio.sample_rate == sample_rate:
         return audio
     functional = require_torchaudio()
@@ -162,22 +162,23 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
 
 
 def log_mel(audio: Audio, mels: int = 80, window: int = 1024, hop: int = 256) -> Tensor:
-    """Natural logarithm of a mel spectrogram [mels, frames], for looking at and comparing.
+    """Compute the logarithm of a mel spectrogram [mels, frames], to look at and compare.
 
     Hann window of ``window`` samples every ``hop``, magnitudes, Slaney's mel scale up to half the
     sample rate, floor of 1e-5. The codecs have spectrograms of their own.
     """
     spectrum = torch.stft(
         audio.samples, window, hop, window=torch.hann_window(window), return_complex=True
-    ).abs()
-    filters = mel_filters(window // 2 + 1, audio.sample_rate, mels, audio.sample_rate / 2)
-    return (filters @ spectrum).clamp(min=1e-5).log()
+    ).abs()  # [bins, frames]
+    bins = window // 2 + 1
+    filters = mel_filters(bins, audio.sample_rate, mels, audio.sample_rate / 2)  # [mels, bins]
+    return (filters @ spectrum).clamp(min=1e-5).log()  # [mels, frames]
 
 
 def mel_filters(
     bins: int, sample_rate: int, mels: int, top_hz: float, scale: str = "slaney"
 ) -> Tensor:
-    """Triangles [mels, bins] from 0 Hz to ``top_hz``; raises ``MissingExtra`` without torchaudio.
+    """Make triangles [mels, bins] from 0 Hz to ``top_hz``; ``MissingExtra`` without torchaudio.
 
     On the scale "slaney" (linear to 1 kHz, logarithmic above) each has an area of one in Hz, as
     librosa's have; on "htk" each has a peak of one. Bins are those of a Fourier transform of

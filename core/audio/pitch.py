@@ -1,8 +1,7 @@
 """The pitch of a recording, from its autocorrelation (Boersma 1993, the method of Praat).
 
 A tracker that looks for the fundamental itself finds the octave above in a voice whose fundamental
-is weak: pyworld's ``dio`` did so in nine of ten frames of the bundled teacher. What repeats in the
-waveform is the period, whatever its harmonics weigh.
+is weak. The autocorrelation shows the period of the waveform, whatever its harmonics weigh.
 
 A recogniser and a predictor of quality hardly mind a voice that is an octave too high, so a copy's
 pitch is measured beside them.
@@ -24,7 +23,7 @@ TOGETHER = 2000  # frames worked on at a time, for about 100 MB
 
 
 def track(audio: np.ndarray, rate: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
-    """audio [S] -> pitch [S / hop] in Hz at the end of each hop, and whether it is voiced there.
+    """audio [S] -> pitch [S / hop] in Hz at the end of each hop, and a mask of the voiced ones.
 
     Through unvoiced parts the pitch goes in a line; a recording without a voice has 120 Hz.
     """
@@ -37,25 +36,26 @@ def track(audio: np.ndarray, rate: int, hop: int) -> tuple[np.ndarray, np.ndarra
     ]
     if not parts:
         return np.zeros(0, np.float32), np.zeros(0, bool)
-    hertz, strength = (np.concatenate(each) for each in zip(*parts, strict=True))
-    found = hertz[np.arange(frames), _best_path(hertz, strength)]
-    voiced = found > 0
+    hertz, strength = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))  # [n, C]
+    path = hertz[np.arange(frames), _best_path(hertz, strength)]  # [n]
+    voiced = path > 0  # [n]
     if not voiced.any():
         return np.full(frames, 120.0, np.float32), voiced
-    pitch = np.interp(np.arange(frames), np.flatnonzero(voiced), found[voiced])
+    pitch = np.interp(np.arange(frames), np.flatnonzero(voiced), path[voiced])  # [n]
     return pitch.astype(np.float32), voiced
 
 
 def semitones_off(copy: np.ndarray, original: np.ndarray, rate: int) -> np.ndarray:
-    """How far a copy's pitch is from the original's [n], in semitones and without a sign.
+    """Distance [n] of a copy's pitch from the original's, in semitones without a sign.
 
     Both are [S]; there is a number for every 10 ms in which both are voiced, so n may be 0.
     """
     hop = round(HOP_SECONDS * rate)
-    made, wanted = track(copy, rate, hop), track(original, rate, hop)
-    frames = min(len(made[0]), len(wanted[0]))
-    both = made[1][:frames] & wanted[1][:frames]
-    return 12.0 * np.abs(np.log2(made[0][:frames][both] / wanted[0][:frames][both]))
+    pitch, voiced = track(copy, rate, hop)
+    original_pitch, original_voiced = track(original, rate, hop)
+    frames = min(len(pitch), len(original_pitch))
+    both = voiced[:frames] & original_voiced[:frames]  # [frames]
+    return 12.0 * np.abs(np.log2(pitch[:frames][both] / original_pitch[:frames][both]))  # [n]
 
 
 def _candidates(
@@ -79,17 +79,17 @@ def _candidates(
 
     # the window's own decay taken out, a periodic frame has 1 at its period
     r = autocorrelation(pieces * window) / autocorrelation(window)
-    before, here, after = r[:, shortest - 1 : -2], r[:, shortest:-1], r[:, shortest + 1 :]
-    peak = (here > before) & (here >= after)
-    best = np.argsort(np.where(peak, -here, np.inf), axis=1)[:, :CANDIDATES]
-    before, here, after, peak = (
-        np.take_along_axis(each, best, 1) for each in (before, here, after, peak)
-    )
+    before, center, after = r[:, shortest - 1 : -2], r[:, shortest:-1], r[:, shortest + 1 :]
+    peak = (center > before) & (center >= after)  # [n, lags]
+    best = np.argsort(np.where(peak, -center, np.inf), axis=1)[:, :CANDIDATES]  # [n, CANDIDATES]
+    before, center, after, peak = (
+        np.take_along_axis(values, best, 1) for values in (before, center, after, peak)
+    )  # [n, CANDIDATES]
     # the top of the parabola through three lags
-    bend = np.minimum(before - 2 * here + after, -1e-9)
+    bend = np.minimum(before - 2 * center + after, -1e-9)
     shift = np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
     pitch = rate / (best + shortest + shift)
-    height = np.minimum(here - 0.25 * (before - after) * shift, 1.0)
+    height = np.minimum(center - 0.25 * (before - after) * shift, 1.0)
     likely = np.where(peak, height + OCTAVE_COST * np.log2(pitch / LOW), -np.inf)
     loud = np.abs(pieces).max(axis=1) / loudest
     none = VOICING + np.maximum(0.0, 2.0 - loud * (1.0 + VOICING) / SILENCE)
@@ -101,14 +101,14 @@ def _best_path(hertz: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Viterbi: of each frame the candidate [n] on the path of most strength and least change."""
     octaves = np.log2(np.maximum(hertz, 1.0))
     voiced = hertz > 0
-    total, came = strength[0], []
+    total, origins = strength[0], []
     for at in range(1, len(hertz)):
         jump = JUMP_COST * np.abs(octaves[at - 1][:, None] - octaves[at])
         switch = voiced[at - 1][:, None] != voiced[at]
         score = total[:, None] - np.where(switch, SWITCH_COST, jump)
-        came.append(score.argmax(axis=0))
+        origins.append(score.argmax(axis=0))
         total = score.max(axis=0) + strength[at]
     path = [int(total.argmax())]
-    for step in reversed(came):
-        path.append(int(step[path[-1]]))
+    for origin in reversed(origins):
+        path.append(int(origin[path[-1]]))
     return np.array(path[::-1])

@@ -7,31 +7,20 @@ by order statistics: it assumes nothing about how the times are distributed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 from statistics import median
-from typing import Any
 
 import numpy as np
+
+from wishbone.core.bench.records import RatioResult, Spread, SuiteResult
+from wishbone.core.bench.suite import RatioConfig
 
 SURE = 0.95
 """Wanted coverage of an interval; six rounds are the fewest that reach it."""
 FEWEST = 3
 """Rounds without which no ratio is formed."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Some numbers in five."""
-
-    median: float
-    low: float
-    """Lower quartile."""
-    high: float
-    """Upper quartile."""
-    least: float
-    most: float
 
 
 @dataclass(frozen=True)
@@ -47,13 +36,13 @@ class Ratio:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least one number; quartiles by linear interpolation."""
+    """Summarize at least one number; quartiles by linear interpolation."""
     least, low, middle, high, most = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
-    return Spread(middle, low, high, least, most)
+    return Spread(median=middle, low=low, high=high, least=least, most=most)
 
 
 def paired_ratio(above: Sequence[float | None], below: Sequence[float | None]) -> Ratio | None:
-    """above[i] / below[i] over the rounds that have both; None where fewer than ``FEWEST`` do."""
+    """Divide above[i] / below[i] in the rounds that have both; None for fewer than ``FEWEST``."""
     pairs = zip(above, below, strict=False)
     ratios = sorted(a / b for a, b in pairs if a is not None and b)
     if len(ratios) < FEWEST:
@@ -61,62 +50,52 @@ def paired_ratio(above: Sequence[float | None], below: Sequence[float | None]) -
     cut = 0
     while 2 * (cut + 1) < len(ratios) and _coverage(len(ratios), cut + 1) >= SURE:
         cut += 1
-    return Ratio(
-        median(ratios),
-        ratios[cut],
-        ratios[-1 - cut],
-        _coverage(len(ratios), cut),
-        len(ratios),
-    )
+    coverage = _coverage(len(ratios), cut)
+    return Ratio(median(ratios), ratios[cut], ratios[-1 - cut], coverage, len(ratios))
 
 
 def _coverage(count: int, cut: int) -> float:
-    """Probability that the median lies within what is left of ``count`` after ``cut`` each end."""
+    """Probability that the median lies within ``count`` numbers less ``cut`` at each end."""
     outside = sum(comb(count, k) for k in range(cut + 1))
     return 1 - 2 * outside / 2**count
 
 
-def judge(ratio: Ratio | None, claim: Mapping[str, Any]) -> dict[str, Any]:
-    """``status`` of a claim (fields of ``RatioConfig``), and the numbers it rests on.
-
-    met, missed, reported (nothing was asked) or not measured; ``sure`` says whether the whole
-    interval is on the same side as the median, ``stretch`` whether that mark was reached too.
-    """
-    found: dict[str, Any] = {**claim, "status": "not measured", "sure": False, "reached": False}
+def judge(ratio: Ratio | None, claim: RatioConfig, why: str = "") -> RatioResult:
+    """Hold a ratio against its claim; ``why`` says why there is none."""
+    fields = asdict(claim)
     if ratio is None:
-        return found
-    found |= asdict(ratio)
-    least, most = claim.get("at_least"), claim.get("at_most")
-    if least is None and most is None:
-        return found | {"status": "reported"}
-    if least is not None:
-        met, ends = ratio.value >= least, (ratio.low >= least, ratio.high >= least)
-    else:
-        met, ends = ratio.value <= most, (ratio.low <= most, ratio.high <= most)
-    found |= {"status": "met" if met else "missed", "sure": ends[0] == ends[1] == met}
-    stretch = claim.get("stretch")
-    if stretch is not None:
-        found["reached"] = ratio.value >= stretch if least is not None else ratio.value <= stretch
-    return found
+        return RatioResult(**fields, status="not measured", why=why)
+    fields |= asdict(ratio)
+    if claim.at_least is None and claim.at_most is None:
+        return RatioResult(**fields, status="reported")
+
+    def reaches(value: float, bound: float) -> bool:
+        return value >= bound if claim.at_least is not None else value <= bound
+
+    bound = claim.at_least if claim.at_least is not None else claim.at_most
+    met = reaches(ratio.value, bound)
+    return RatioResult(
+        **fields,
+        status="met" if met else "missed",
+        sure=reaches(ratio.low, bound) == reaches(ratio.high, bound) == met,
+        reached=claim.stretch is not None and reaches(ratio.value, claim.stretch),
+    )
 
 
-def overall(suites: Sequence[Mapping[str, Any]], quick: bool) -> str:
-    """met, missed, incomplete or none: the word that the whole run comes to."""
+def overall(suites: Sequence[SuiteResult], quick: bool) -> str:
+    """Reduce the whole run to a word: met, missed, incomplete or none."""
     if quick:
         return "none"
-    claims = [c for suite in suites for c in suite["ratios"] if c["status"] != "reported"]
-    if any(suite.get("stopped") for suite in suites) or any(
-        claim["status"] == "missed" for claim in claims
-    ):
+    statuses = {ratio.status for suite in suites for ratio in suite.ratios} - {"reported"}
+    if any(suite.stopped for suite in suites) or "missed" in statuses:
         return "missed"
-    if any(claim["status"] == "not measured" for claim in claims):
+    if "not measured" in statuses:
         return "incomplete"
-    return "met" if claims else "none"
+    return "met" if statuses else "none"
 
 
-def verdict(suites: Sequence[Mapping[str, Any]], quick: bool) -> str:
-    """One line: the word, then every claim with its ratio, its interval and what it had to be."""
-    word = overall(suites, quick)
+def verdict(suites: Sequence[SuiteResult], quick: bool) -> str:
+    """Write one line: the word, then every claim with its ratio, interval and requirement."""
     if quick:
         return (
             "verdict: none. This was a sanity run (--quick) with tiny sizes;"
@@ -124,23 +103,15 @@ def verdict(suites: Sequence[Mapping[str, Any]], quick: bool) -> str:
         )
     parts = []
     for suite in suites:
-        if suite.get("stopped"):
-            parts.append(f"{suite['name']}: stopped, {suite['stopped']}")
-        parts += [f"{suite['name']}: {_claim(claim)}" for claim in suite["ratios"]]
-    return f"verdict: {word}. " + ("; ".join(parts) if parts else "No ratio was asked for.")
+        if suite.stopped:
+            parts.append(f"{suite.name}: stopped, {suite.stopped}")
+        parts += [f"{suite.name}: {_claim(ratio)}" for ratio in suite.ratios]
+    claims = "; ".join(parts) if parts else "No ratio was asked for."
+    return f"verdict: {overall(suites, quick)}. {claims}"
 
 
-def _claim(claim: Mapping[str, Any]) -> str:
-    if claim["status"] == "not measured":
-        return f"{claim['title']} not measured"
-    text = f"{claim['title']} {claim['value']:.2f}x [{claim['low']:.2f}, {claim['high']:.2f}]"
-    return text + (f" ({asked(claim)}) {claim['status']}" if asked(claim) else "")
-
-
-def asked(claim: Mapping[str, Any]) -> str:
-    """What a claim had to be, in words; empty where nothing was asked."""
-    if claim.get("at_least") is not None:
-        return f"must be at least {claim['at_least']:g}x"
-    if claim.get("at_most") is not None:
-        return f"must be at most {claim['at_most']:g}x"
-    return ""
+def _claim(ratio: RatioResult) -> str:
+    if ratio.status == "not measured":
+        return f"{ratio.title} not measured"
+    text = f"{ratio.title} {ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return text + (f" ({ratio.requirement}) {ratio.status}" if ratio.requirement else "")

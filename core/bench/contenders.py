@@ -15,7 +15,7 @@ INSTALL = 'pip install "wishbone-tts[bench]"'
 
 
 def contender_entry(name: str, where: str) -> Entry:
-    """The registered contender of that name.
+    """Return the registered contender of that name.
 
     Raises ``UnknownName`` saying which there are, ``PluginError`` for one that a plug-in broke.
     """
@@ -26,7 +26,7 @@ def contender_entry(name: str, where: str) -> Entry:
 
 
 def version_of(distribution: str) -> str:
-    """Of an installed distribution, or an empty string."""
+    """Return the version of an installed distribution, or an empty string."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -34,17 +34,17 @@ def version_of(distribution: str) -> str:
 
 
 def resident_bytes() -> int:
-    """Memory of this process now, 0 where that cannot be read."""
+    """Return the memory of this process now, 0 where that cannot be read."""
     return _kibibytes("/proc/self/status", "VmRSS")
 
 
 def peak_bytes() -> int:
-    """Most memory this process ever held, 0 where that cannot be read."""
+    """Return the most memory this process ever held, 0 where that cannot be read."""
     return _kibibytes("/proc/self/status", "VmHWM")
 
 
 def available_bytes() -> int:
-    """Memory that the system could still give, 0 where that cannot be read."""
+    """Return the memory that the system could still give, 0 where that cannot be read."""
     return _kibibytes("/proc/meminfo", "MemAvailable")
 
 

@@ -1,4 +1,4 @@
-"""How fast this machine's memory can be read and copied: the limit of every decoding step."""
+"""The speed at which memory is read and copied: the limit of every decoding step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wishbone.core.evaluate.measure.speed import clocked
 
 @dataclass
 class MemoryConfig:
-    """What is read and copied."""
+    """The block that is read and copied."""
 
     megabytes: int = 512
     """Size of the block in 2^20 bytes; well beyond the last cache."""
@@ -27,12 +27,12 @@ class Memory(Contender):
 
     @classmethod
     def small_config(cls) -> MemoryConfig:
-        """One megabyte, to see that it runs."""
+        """Return one megabyte, to see that it runs."""
         return MemoryConfig(megabytes=1)
 
     @classmethod
     def small_job(cls) -> tuple[Job, str]:
-        """Reading that megabyte."""
+        """Return the case of reading that megabyte."""
         return Job({}), "read"
 
     def load(self) -> dict[str, Any]:
@@ -53,6 +53,6 @@ class Memory(Contender):
         return {"engine": best, "case_bytes": {"read": size, "copy": 2 * size}}
 
     def run(self, case: str, count: int) -> Times:
-        """Seconds of ``count`` passes over the block."""
+        """Time ``count`` passes over the block."""
         way = self.read if case == "read" else lambda: self.target.copy_(self.source)
         return {"seconds": [clocked(way, self.job.device) for _ in range(count)]}

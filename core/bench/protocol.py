@@ -14,10 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from wishbone.core.contract.contender import Job
+from wishbone.core.contract.contender import Job, Times
 from wishbone.core.registry.registry import Entry
 
 LOADING = 1800.0
@@ -25,7 +25,20 @@ LOADING = 1800.0
 ANSWERING = 900.0
 """Seconds any other answer may take."""
 TAIL = 1500
-"""Characters of what a lost contender printed that are kept."""
+"""Characters of a lost contender's last output that its message quotes."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Times of one round, and what disturbed it."""
+
+    measured: Times
+    wall: float
+    """Seconds by the clock."""
+    busy: float
+    """Share of a processor that the contender had."""
+    switches: int
+    """Times that the system took the processor away."""
 
 
 class ContenderLost(Exception):
@@ -72,12 +85,12 @@ class Worker:
         return self._ask({"do": "prepare", "case": case}, LOADING)
 
     def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
-        """The tensors all contenders must agree on. Raises ``ContenderLost``."""
+        """Return the tensors all contenders must agree on. Raises ``ContenderLost``."""
         return self._ask({"do": "check", "what": dict(what)}, ANSWERING)
 
-    def run(self, case: str, count: int) -> dict[str, Any]:
-        """One round of ``count`` -> ``measured``, ``wall``, ``busy``, ``switches``."""
-        return self._ask({"do": "run", "case": case, "count": count}, ANSWERING)
+    def run(self, case: str, count: int) -> Round:
+        """Time one round of ``count`` repetitions. Raises ``ContenderLost``."""
+        return Round(**self._ask({"do": "run", "case": case, "count": count}, ANSWERING))
 
     def close(self) -> None:
         """End the process: politely, then not."""
@@ -106,33 +119,33 @@ class Worker:
 
     def _line(self, limit: float) -> bytes:
         pipe, until = self._process.stdout, time.monotonic() + limit
-        with selectors.DefaultSelector() as waiting:
-            waiting.register(pipe, selectors.EVENT_READ)
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
             while b"\n" not in self._pending:
-                if not waiting.select(max(0.0, until - time.monotonic())):
+                if not selector.select(max(0.0, until - time.monotonic())):
                     self._process.kill()
                     raise ContenderLost(f"gave no answer for {limit:.0f} s; {self._end()}")
-                read = os.read(pipe.fileno(), 1 << 16)
-                if not read:
+                received = os.read(pipe.fileno(), 1 << 16)
+                if not received:
                     raise ContenderLost(self._end())
-                self._pending += read
+                self._pending += received
         line, _, self._pending = self._pending.partition(b"\n")
         return line
 
     def _end(self) -> str:
-        """How the process ended and the last it printed."""
+        """Describe the end of the process and quote the last it printed."""
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
             code = None
         size = self._printed.seek(0, os.SEEK_END)
         self._printed.seek(max(0, size - TAIL))
-        said = " ".join(self._printed.read().decode(errors="replace").split())
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return f"its process ended ({how})" + (f": ... {said}" if said else "")
+        output = " ".join(self._printed.read().decode(errors="replace").split())
+        status = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        return f"its process ended ({status})" + (f": ... {output}" if output else "")
 
 
 def _threads(count: int) -> dict[str, str]:
-    """One count for every pool of threads, none of which spins while others work."""
+    """Set one count for every pool of threads, none of which spins while others work."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return dict.fromkeys(names, str(count)) | {"OMP_WAIT_POLICY": "PASSIVE"}

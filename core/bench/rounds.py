@@ -17,18 +17,18 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from wishbone.core.bench.plan import Entry, Plan
-from wishbone.core.bench.protocol import ContenderLost, ContenderRefused, Worker
+from wishbone.core.bench.models import random_weights
+from wishbone.core.bench.protocol import ContenderLost, ContenderRefused, Round, Worker
+from wishbone.core.bench.suite import Entry, Plan
 from wishbone.core.contract.contender import Job
 from wishbone.core.registry.loader import guarded
-from wishbone.core.registry.registry import import_target
 
 Say = Callable[[str], None]
 
 
 @dataclass
 class Standing:
-    """What is known of one contender."""
+    """One contender in a run: its status, facts and times."""
 
     entry: Entry
     status: str = "measured"
@@ -37,8 +37,8 @@ class Standing:
     facts: dict[str, Any] = field(default_factory=dict)
     cases: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Case -> facts of it."""
-    rounds: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
-    """Case -> one answer a round; None where there is none."""
+    rounds: dict[str, list[Round | None]] = field(default_factory=dict)
+    """Case -> its rounds; None where a round is missing."""
     difference: dict[str, float] = field(default_factory=dict)
     """Way of the check -> largest relative rms difference of a tensor from the first contender."""
     worker: Worker | None = None
@@ -51,39 +51,22 @@ class Standing:
             self.worker = None
 
     def medians(self, case: str, measure: str) -> list[float | None]:
-        """One value a round."""
+        """Return one value for each round."""
         return [
-            median(answer["measured"][measure])
-            if answer and answer["measured"].get(measure)
-            else None
-            for answer in self.rounds.get(case, [])
+            median(turn.measured[measure]) if turn and turn.measured.get(measure) else None
+            for turn in self.rounds.get(case, [])
         ]
-
-    def as_data(self) -> dict[str, Any]:
-        """For the file."""
-        return {
-            "title": self.entry.title,
-            "name": self.entry.name,
-            "config": asdict(self.entry.config),
-            "status": self.status,
-            "why": self.why,
-            "facts": self.facts,
-            "cases": self.cases,
-            "difference": self.difference,
-            "tolerance": self.entry.tolerance,
-            "rounds": self.rounds,
-        }
 
 
 @dataclass
 class Outcome:
-    """What a suite's run left."""
+    """The standings at the end of a suite."""
 
     standings: dict[str, Standing]
     loads: list[float] = field(default_factory=list)
     """Load average of the machine at the begin of every round that counts."""
     stopped: str = ""
-    """Why nothing was timed, if so."""
+    """Reason why nothing was timed, or empty."""
 
 
 def run(plan: Plan, say: Say) -> Outcome:
@@ -97,7 +80,7 @@ def run(plan: Plan, say: Say) -> Outcome:
             job.weights = folder
             _write_weights(Path(folder), plan, outcome)
         with _opened(outcome, job, say):
-            outcome.stopped = _check(plan, outcome, say)
+            outcome.stopped = _differing(plan, outcome, say)
             if not outcome.stopped:
                 _prepare(outcome, say)
                 _take_turns(plan, outcome, say)
@@ -111,21 +94,21 @@ def _note_missing(outcome: Outcome) -> None:
 
 
 def _write_weights(folder: Path, plan: Plan, outcome: Outcome) -> None:
-    from wishbone.plugins.bench_peers.checkpoints import write_checkpoints
-
-    files = set()
+    """Write the files that the contenders read, each in the words of the first that names it."""
+    tensors, config = random_weights(plan.suite.model)
     for standing in outcome.standings.values():
-        if standing.status == "measured":
-            part = standing.entry.part
-            kind = import_target(part)
-            with guarded(part):
-                files |= set(kind.files(standing.entry.config))
-    write_checkpoints(folder, plan.suite.model, files)
+        if standing.status != "measured":
+            continue
+        entry = standing.entry
+        with guarded(entry.part):
+            for name in entry.contender.files(entry.config):
+                if not (folder / name).exists():
+                    entry.contender.write_file(folder / name, tensors, config)
 
 
 @contextmanager
 def _opened(outcome: Outcome, job: Job, say: Say) -> Iterator[None]:
-    """Every process that can be started, loaded one after the other."""
+    """Start every process that can be started, one after the other."""
     try:
         for key, standing in outcome.standings.items():
             if standing.status != "measured":
@@ -148,11 +131,11 @@ def _opened(outcome: Outcome, job: Job, say: Say) -> Iterator[None]:
 
 
 def _running(outcome: Outcome) -> list[Standing]:
-    return [s for s in outcome.standings.values() if s.worker is not None]
+    return [standing for standing in outcome.standings.values() if standing.worker is not None]
 
 
-def _check(plan: Plan, outcome: Outcome, say: Say) -> str:
-    """Compare what all contenders of the suite's own cases compute; why to stop, or nothing."""
+def _differing(plan: Plan, outcome: Outcome, say: Say) -> str:
+    """Compare the tensors of all contenders of the suite's own cases -> why to stop, or nothing."""
     check = plan.suite.check
     if not check.positions:
         return ""
@@ -174,10 +157,10 @@ def _check(plan: Plan, outcome: Outcome, say: Say) -> str:
             worst, off = differences(numbers, reference)
             standing.difference[way] = off
             allowed = standing.entry.tolerance
-            found = f"{way}: {worst} differ by {off:.1e} (allowed {allowed:.0e})"
-            say(f"{standing.entry.key}: {found}")
+            comparison = f"{way}: {worst} differ by {off:.1e} (allowed {allowed:.0e})"
+            say(f"{standing.entry.key}: {comparison}")
             if not off <= allowed:
-                standing.status, standing.why = "differs", found
+                standing.status, standing.why = "differs", comparison
                 differing.append(f"{standing.entry.title} in {worst} by {off:.1e}")
     return f"results differ: {', '.join(differing)}" if differing else ""
 
@@ -185,7 +168,7 @@ def _check(plan: Plan, outcome: Outcome, say: Say) -> str:
 def differences(
     tensors: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]
 ) -> tuple[str, float]:
-    """The tensor that differs most, and its relative rms difference; infinite where not finite."""
+    """Find the tensor that differs most -> its relative rms difference, infinite if not finite."""
     if tensors.keys() != reference.keys():
         return "names", float("inf")
     off = {name: relative_rms(numbers, reference[name]) for name, numbers in tensors.items()}
@@ -194,7 +177,7 @@ def differences(
 
 
 def relative_rms(numbers: Sequence[float], reference: Sequence[float]) -> float:
-    """Root of the mean square of the difference, over that of the reference."""
+    """Return the root of the mean square of the difference, over that of the reference."""
     if len(numbers) != len(reference):
         return float("inf")
     off = sum((a - b) ** 2 for a, b in zip(numbers, reference, strict=True))
@@ -202,7 +185,7 @@ def relative_rms(numbers: Sequence[float], reference: Sequence[float]) -> float:
 
 
 def _prepare(outcome: Outcome, say: Say) -> None:
-    """Every case of every contender once, untimed. A case that one refuses is left out for it."""
+    """Prepare every case once, untimed. A case that a contender refuses is left out for it."""
     for standing in _running(outcome):
         for case in list(standing.entry.cases):
             try:
@@ -231,13 +214,13 @@ def _take_turns(plan: Plan, outcome: Outcome, say: Say) -> None:
             for key in [*keys[turn:], *keys[:turn]]:
                 standing = outcome.standings[key]
                 if case in standing.entry.cases:
-                    answer = _one_turn(standing, case, plan.suite.count, say)
+                    times = _one_turn(standing, case, plan.suite.count, say)
                     if counts:
-                        standing.rounds.setdefault(case, []).append(answer)
+                        standing.rounds.setdefault(case, []).append(times)
         say(f"{plan.name}: round {number} of {plan.suite.rounds}" if counts else "warmed up")
 
 
-def _one_turn(standing: Standing, case: str, count: int, say: Say) -> Mapping[str, Any] | None:
+def _one_turn(standing: Standing, case: str, count: int, say: Say) -> Round | None:
     if standing.worker is None:
         return None
     try:
@@ -249,13 +232,11 @@ def _one_turn(standing: Standing, case: str, count: int, say: Say) -> Mapping[st
 
 
 def _ordered_cases(outcome: Outcome) -> list[str]:
-    """Every case once, in the order in which the contenders name them."""
-    found: dict[str, None] = {}
-    for standing in outcome.standings.values():
-        found |= dict.fromkeys(standing.entry.cases)
-    return list(found)
+    """List every case once, in the order in which the contenders name them."""
+    entries = [standing.entry for standing in outcome.standings.values()]
+    return list(dict.fromkeys(case for entry in entries for case in entry.cases))
 
 
 def load_average() -> float:
-    """Of the last minute; -1 where the system does not tell."""
+    """Return the load of the last minute; -1 where the system does not tell."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else -1.0

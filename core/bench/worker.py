@@ -11,8 +11,10 @@ import os
 import resource
 import sys
 import time
+from dataclasses import asdict
 from typing import IO, Any
 
+from wishbone.core.bench.protocol import Round
 from wishbone.core.contract.contender import Contender, Job
 from wishbone.core.registry.loader import guarded
 from wishbone.core.registry.registry import Entry, import_target
@@ -68,22 +70,22 @@ def _answer(contender: Contender, question: dict[str, Any]) -> Any:
     if question["do"] == "check":
         return contender.check(question["what"])
     if question["do"] == "run":
-        return _timed_run(contender, question["case"], question["count"])
+        return asdict(timed_round(contender, question["case"], question["count"]))
     raise RuntimeError(f"'{question['do']}' is nothing a contender does")
 
 
-def _timed_run(contender: Contender, case: str, count: int) -> dict[str, Any]:
-    """One round and what disturbed it: processor time beside the clock, and forced switches."""
+def timed_round(contender: Contender, case: str, count: int) -> Round:
+    """Run one round and note its disturbances: processor time and forced switches."""
     begin, worked = time.perf_counter(), time.process_time()
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     measured = contender.run(case, count)
     wall = time.perf_counter() - begin
-    return {
-        "measured": measured,
-        "wall": wall,
-        "busy": (time.process_time() - worked) / wall if wall else 0.0,
-        "switches": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches,
-    }
+    return Round(
+        measured=measured,
+        wall=wall,
+        busy=(time.process_time() - worked) / wall if wall else 0.0,
+        switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches,
+    )
 
 
 if __name__ == "__main__":

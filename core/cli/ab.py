@@ -3,17 +3,82 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from wishbone.core.cli.arguments import Parser, add_engine
+from wishbone.core.cli.arguments import COMPUTING, argument, option, parse
+from wishbone.core.cli.bundled import listing
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.evaluate.ab import TRAININGS, run
-from wishbone.core.evaluate.experiment.plan import read_plan
+
+EXAMPLES = (
+    "examples:",
+    "  wishbone ab quickstart --quick",
+    "  wishbone ab quickstart seeds=3 --out ab-three-seeds",
+    "  wishbone ab mine.yaml --train && wishbone ab mine.yaml",
+    "  wishbone ab --page ab-quickstart/ab.json",
+)
+TRAINING = "training"
 
 
-def main(argv: list[str] | None = None) -> int:
+@dataclass(frozen=True, kw_only=True)
+class ABOptions:
+    """Compare systems that differ in one part, and write a report with a verdict.
+
+    Every arm speaks the same sentences; word errors, quality, likeness of the voice and speed are
+    compared sentence by sentence. A comparison that was stopped goes on where it was.
+    """
+
+    name: str | None = argument(None, help="a comparison: a bundled one's name, or a YAML file")
+    set: list[str] = argument(
+        [], metavar="key=value", help="changes to that file, such as limit=10 or seeds=3"
+    )
+    out: Path | None = option(
+        None,
+        metavar="FOLDER",
+        default_text="ab-NAME",
+        help="where recordings and report are written",
+    )
+    prompts: int | None = option(
+        None,
+        metavar="N",
+        default_text="the file's 'limit'",
+        help="speak only the first N sentences",
+    )
+    seeds: int | None = option(
+        None, metavar="N", default_text="the file's 'seeds'", help="speak each sentence N times"
+    )
+    quick: bool = option(
+        False, help="a smoke test: a few sentences, to see that all works, without a verdict"
+    )
+    allow: bool = option(
+        False, help="go on although the arms differ in more than the file's 'vary' names"
+    )
+    page: Path | None = option(
+        None, metavar="JSON",
+        help="only write a page of tables and plots, from the ab.json of a comparison",
+    )  # fmt: skip
+    train: bool = option(
+        False, group=TRAINING, help="train the arms that the file describes, and stop then"
+    )
+    only: str = option(
+        "", metavar="PATTERN", group=TRAINING, default_text="all of them",
+        help="with --train: which arms to train, such as 'rwkv7-*'",
+    )  # fmt: skip
+    engine: str | None = option(
+        None, metavar="NAME[:WEIGHTS]", group=COMPUTING, default_text="the file's, else auto",
+        help="how decoding steps are computed, in every arm: auto is the fastest that this machine"
+        " can have, eager is plain PyTorch; 'wishbone say --help' names them all",
+    )  # fmt: skip
+    threads: int = option(
+        2, metavar="N", group=COMPUTING, help="recordings that are judged side by side"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run ``wishbone ab``; returns the exit code."""
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = parse(ABOptions, words, "wishbone ab", _epilogue)
     if options.page:
         from wishbone.core.evaluate.report.markdown import write_page
 
@@ -22,9 +87,17 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if not options.name:
         raise UsageError("No A/B is named.", "wishbone ab", "Try 'wishbone ab quickstart'.")
-    out = options.out or Path(f"ab-{Path(options.name).stem}")
+    return _compare(options, options.name, words)
+
+
+def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
+    from wishbone.core.evaluate.ab import TRAININGS, run
+    from wishbone.core.evaluate.experiment.plan import read_plan
+    from wishbone.core.evaluate.experiment.sweep import train
+
+    out = options.out or Path(f"ab-{Path(name).stem}")
     plan = read_plan(
-        options.name,
+        name,
         options.set,
         prompts=options.prompts,
         seeds=options.seeds,
@@ -33,28 +106,11 @@ def main(argv: list[str] | None = None) -> int:
         engine=options.engine,
     )
     if options.train:
-        from wishbone.core.evaluate.experiment.sweep import train
-
         return 0 if train(plan.trainings, options.only) else 1
-    words = ["wishbone", "ab", *(sys.argv[2:] if argv is None else argv)]
-    run(plan, out, allow=options.allow, threads=options.threads, command=words)
+    command = ["wishbone", "ab", *words]
+    run(plan, out, allow=options.allow, threads=options.threads, command=command)
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="wishbone ab", description=__doc__.splitlines()[0])
-    parser.add_argument("name", nargs="?", help="'quickstart', or a YAML file with 'arms:'")
-    parser.add_argument("set", nargs="*", metavar="key=value", help="replaces a key of that file")
-    parser.add_argument("--out", type=Path, help="folder of the result (default: ab-NAME)")
-    parser.add_argument("--prompts", type=int, help="only the first so many sentences")
-    parser.add_argument("--seeds", type=int, help="how often each sentence is spoken")
-    add_engine(parser, default=None)
-    parser.add_argument("--quick", action="store_true", help="a smoke test without a verdict")
-    parser.add_argument("--allow", action="store_true", help="go on although more differs")
-    parser.add_argument("--train", action="store_true", help="train the arms first, and stop then")
-    parser.add_argument("--only", default="", help="with --train: names to train, like 'rwkv7-*'")
-    parser.add_argument(
-        "--page", type=Path, metavar="JSON", help="only write tables and plots of a result"
-    )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads for judging (2)")
-    return parser
+def _epilogue() -> str:
+    return listing("bundled comparisons", "ab", ["", *EXAMPLES])

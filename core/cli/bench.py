@@ -1,41 +1,60 @@
-"""``wishbone bench SUITE...``: speed, memory and latency beside peers, as ratios in one run.
-
-Bundled suites: decode, growth, prefill, kernel, speech. ``key=value`` changes a suite
-(``rounds=15``); ``decode.rounds=15`` changes only the suite of that name. The last line printed is
-the verdict; the exit code is 4 when a ratio missed what it had to be.
-"""
+"""``wishbone bench SUITE...``: speed, memory and latency beside peers, as ratios in one run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wishbone.core.cli.arguments import Parser
+from wishbone.core.cli.arguments import argument, option, parse
+from wishbone.core.cli.bundled import listing
 from wishbone.core.contract.errors import GATE, UsageError
 
 if TYPE_CHECKING:
-    from wishbone.core.bench.plan import Plan
+    from wishbone.core.bench.records import BenchResult
 
 
-def main(argv: list[str]) -> int:
-    """Run the command; 4 when a ratio was missed or results differ, else 0."""
-    parser = Parser("wishbone bench", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "suites", nargs="+", metavar="SUITE",
-        help="decode, growth, prefill, kernel, speech or a YAML file; key=value changes them",
-    )  # fmt: skip
-    parser.add_argument("--out", type=Path, help="new folder for bench.json and bench.html")
-    parser.add_argument("--rounds", type=int, help="turns of every contender that count")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes, to see that all works; no verdict"
+EXAMPLES = (
+    "examples:",
+    "  wishbone bench decode --quick",
+    "  wishbone bench decode prefill --out bench-today",
+    "  wishbone bench decode speech rounds=15 decode.count=30",
+    "",
+    "key=value changes every suite that is named, and decode.key=value only 'decode'. The last",
+    "line printed is the verdict; the exit code is 4 when a ratio missed its target.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """Measure speed, memory and latency beside other projects, as ratios within one run."""
+
+    suites: list[str] = argument(
+        metavar="SUITE", help="the suites to run: bundled ones, or YAML files; and key=value"
     )
-    options = parser.parse_args(argv)
+    out: Path | None = option(
+        None, metavar="FOLDER", help="write bench.json and bench.html into this new folder"
+    )
+    rounds: int | None = option(
+        None, metavar="N", default_text="the suite's 'rounds'",
+        help="how often every contender has its turn; more makes the intervals narrower",
+    )  # fmt: skip
+    quick: bool = option(
+        False, help="a smoke test: tiny sizes, to see that all works, without a verdict"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; 4 when a ratio was missed or results differ, else 0."""
+    options = parse(BenchOptions, argv, "wishbone bench", _epilogue)
     names = [word for word in options.suites if "=" not in word]
     overrides = [word for word in options.suites if "=" in word]
-    _check(names, options.out)
+    _require_suites_and_new_folder(names, options.out)
     # after parsing, so that --help and mistakes need no torch
-    from wishbone.core.bench.plan import read_plan
+    from wishbone.core.bench.analysis import bench
+    from wishbone.core.bench.suite import read_plan
+    from wishbone.core.bench.summary import show
 
     plans = [
         read_plan(name, own_overrides(name, names, overrides), options.quick, options.rounds)
@@ -43,50 +62,41 @@ def main(argv: list[str]) -> int:
     ]
     result = bench(plans, argv, options.quick)
     if options.out is not None:
-        keep(result, options.out)
-    from wishbone.core.bench.terminal import show
-
+        write_report(result, options.out)
     show(result)
-    return GATE if result["outcome"] == "missed" else 0
+    return GATE if result.outcome == "missed" else 0
 
 
-def bench(plans: Sequence[Plan], words: Sequence[str], quick: bool) -> dict[str, Any]:
-    """Run every suite -> the content of ``bench.json``."""
-    from wishbone.core.bench.result import now, suite_result, whole_result
-    from wishbone.core.bench.rounds import run
-    from wishbone.core.bench.terminal import progress
-
-    began = now()
-    suites = [suite_result(plan, run(plan, progress)) for plan in plans]
-    return whole_result(suites, began, words, quick)
-
-
-def keep(result: dict[str, Any], folder: Path) -> None:
-    """Write ``bench.json`` and ``bench.html`` into a new folder, and say so."""
+def write_report(result: BenchResult, folder: Path) -> None:
+    """Write ``bench.json`` and ``bench.html`` into a new folder, and tell where."""
     from wishbone.core.bench.page import write_page
-    from wishbone.core.bench.result import write_json
-    from wishbone.core.bench.terminal import progress
+    from wishbone.core.bench.records import write_result
+    from wishbone.core.report.progress import say
 
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (write_json(result, folder), write_page(result, folder)):
-        progress(f"wrote {path}")
+    for path in (write_result(result, folder), write_page(result, folder)):
+        say(f"wrote {path}")
 
 
 def own_overrides(name: str, names: Sequence[str], words: Sequence[str]) -> list[str]:
-    """The words that concern the suite ``name``, without its name."""
+    """Return the words that concern the suite ``name``, without its name."""
     stem = Path(name).stem
     stems = {Path(other).stem for other in names}
-    own = []
+    overrides = []
     for word in words:
-        first, dot, rest = word.partition(".")
+        first, dot, remaining = word.partition(".")
         if not dot or first not in stems or "=" in first:
-            own.append(word)
+            overrides.append(word)
         elif first == stem:
-            own.append(rest)
-    return own
+            overrides.append(remaining)
+    return overrides
 
 
-def _check(names: Sequence[str], out: Path | None) -> None:
+def _epilogue() -> str:
+    return listing("bundled suites", "bench", ["", *EXAMPLES])
+
+
+def _require_suites_and_new_folder(names: Sequence[str], out: Path | None) -> None:
     if not names:
         raise UsageError(
             "No suite is named.", "wishbone bench", "Name one, such as 'wishbone bench decode'."

@@ -2,131 +2,167 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from wishbone.core.cli.arguments import Parser
+from wishbone.core.cli.arguments import argument, option, parse_subcommand
+from wishbone.core.cli.main import run_command
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.registry.loader import registry
 
-EPILOGUE = """Every subcommand goes on where it was stopped; several may write other parts of one
-folder at once. 'wishbone data report FOLDER' says what was kept, what was dropped, and why."""
+EXAMPLES = """examples, from sentences to what a training reads:
+  wishbone data speak sentences.txt --out data/audio --workers 2
+  wishbone data tokenize data/audio --out data/tokens
+  wishbone data inspect data/tokens
+  wishbone train quickstart-rwkv7 data=data/tokens
+
+and from recordings of people, in folders with a metadata.tsv:
+  wishbone data align recordings --like data/audio --out data/aligned
+  wishbone data tokenize data/aligned --out data/tokens --speaker anna
+
+and more:
+  wishbone data text sentences.txt --out data/text --count 100000
+  wishbone data join data/tokens --out data/pairs --prompt
+  wishbone data report data/tokens --out dropped.json
+
+Every subcommand goes on where it was stopped; several may write other parts of one folder at once.
+'wishbone data report FOLDER' shows how much was used, how much was dropped, and why."""
+PART = "which part of the file"
+ALIGN = "align"
+"""A command of its own, which a plug-in brings; shown among the subcommands too."""
 
 
-def main(argv: list[str]) -> int:
-    """Run one subcommand."""
-    options = _parser().parse_args(argv)
-    return options.run(options)
+@dataclass(frozen=True, kw_only=True)
+class SpeakOptions:
+    """Let a teacher speak sentences: text to audio data."""
 
-
-def _parser() -> Parser:
-    parser = Parser("wishbone data", description="Make and look at corpora.", epilog=EPILOGUE)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_speak(commands)
-    _add_align(commands)
-    _add_tokenize(commands)
-    _add_text(commands)
-    joining = commands.add_parser("join", help="several utterances of token data as one")
-    joining.add_argument("source", help="folder of token data")
-    joining.add_argument("--out", required=True, help="folder for the pairs")
-    joining.add_argument("--pairs", type=int, default=40, help="how many from each file")
-    joining.add_argument(
-        "--utterances", type=int, default=2, metavar="N",
-        help="in each of them; more than 2 are of one speaker",
+    sentences: str = argument(help="a text file, one sentence a line")
+    overrides: list[str] = argument(
+        [], metavar="key=value", help="changes to the teacher's configuration, such as noise=0.5"
+    )
+    out: str = option(metavar="FOLDER", help="folder that the audio data is written to")
+    teacher: str = option("piper", metavar="NAME", help="the teacher, a part of kind teacher")
+    tokenizer: str = option(
+        "phonemes", metavar="NAME", help="the text front end that makes the words of the data"
+    )
+    speaker: str = option(
+        "", metavar="NAME", help="name of the voice, which is written into every row"
+    )
+    set: list[str] = option(
+        [], metavar="key=value", repeat=True,
+        help="a change to the teacher's configuration; may be given several times",
     )  # fmt: skip
-    joining.add_argument("--in-order", action="store_true", help="as they stand in the file")
-    joining.add_argument("--seed", type=int, default=0)
-    joining.add_argument(
-        "--prompt", action="store_true", help="the first of a pair is heard, the second is said"
+    workers: int = option(1, metavar="N", help="processes that speak at the same time")
+    shard: int = option(250, metavar="N", help="sentences in each file of the data")
+    start: int = option(0, metavar="N", group=PART, help="first line to speak, counted from 0")
+    count: int = option(0, metavar="N", group=PART, help="lines to speak; 0 means all of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeOptions:
+    """Turn audio into codes: audio data or recordings to token data, which training reads."""
+
+    sources: list[str] = argument(
+        metavar="SOURCE",
+        help="audio data (files or folders), or folders of recordings with a metadata.tsv",
     )
-    joining.set_defaults(run=_join)
-    looking = commands.add_parser("inspect", help="figures of token data or audio data")
-    looking.add_argument("folder")
-    looking.set_defaults(run=_inspect)
-    report = commands.add_parser("report", help="what was kept and dropped while it was made")
-    report.add_argument("folder", help="folder that another subcommand wrote")
-    report.add_argument(
-        "--out", type=Path, help="file for all of it as JSON, with each dropped utterance"
+    out: str = option(metavar="FOLDER", help="folder that the token data is written to")
+    system: str = option(
+        "quickstart", metavar="NAME", help="the system whose text tokenizer and codec are used"
     )
-    report.set_defaults(run=_report)
-    return parser
-
-
-def _add_speak(commands: argparse._SubParsersAction) -> None:
-    speak = commands.add_parser("speak", help="a teacher speaks sentences: text to audio data")
-    speak.add_argument("sentences", help="text file, one sentence a line")
-    speak.add_argument("--out", required=True, help="folder for the audio data")
-    speak.add_argument("--teacher", default="piper", help="name of a registered teacher")
-    speak.add_argument("--tokenizer", default="phonemes", help="front end that makes the words")
-    speak.add_argument("--start", type=int, default=0, help="first line, counted from 0")
-    speak.add_argument("--count", type=int, default=0, help="lines to speak; 0 means all")
-    speak.add_argument("--shard", type=int, default=250, help="lines of one file")
-    speak.add_argument("--workers", type=int, default=1, help="processes")
-    speak.add_argument("--speaker", default="", help="name of the voice, kept in every row")
-    speak.add_argument("overrides", nargs="*", metavar="key=value", help="fields of the teacher")
-    _add_set(speak, "the same, e.g. --set noise=0.5; may be repeated")
-    speak.set_defaults(run=_speak)
-
-
-def _add_align(commands: argparse._SubParsersAction) -> None:
-    align = commands.add_parser("align", help="recordings of people and their text to audio data")
-    align.add_argument(
-        "sources", nargs="+", help="folders with metadata.tsv, or audio data to align anew"
+    set: list[str] = option(
+        [], metavar="key=value", repeat=True,
+        help="a change to the system's configuration; may be given several times",
+    )  # fmt: skip
+    speaker: str = option("", metavar="NAME", help="name of the voice where the source gives none")
+    exclude: Path | None = option(
+        None, metavar="FILE", help="text file of sentences to leave out, one a line"
     )
-    align.add_argument("--out", required=True, help="folder for the audio data")
-    align.add_argument(
-        "--like", nargs="+", default=[], help="audio data whose phoneme ends are known"
+    mark: str = option(
+        "", metavar="MARK", help="put this in front of every text, such as '<|dialect:us|>'"
     )
-    align.add_argument("--learned", default="", help="aligner.safetensors of an earlier call")
-    align.add_argument("--like-hours", type=float, default=0.5, help="to learn from, of each")
-    align.add_argument("--steps", type=int, default=300, help="of learning, for every round")
-    align.add_argument("--rounds", type=int, default=1, help="of learning from the sources too")
-    align.add_argument("--least", type=float, default=-2.0, help="drop what scores below this")
-    align.add_argument("--hold-out", type=float, default=0.0, help="share of the texts kept apart")
-    align.add_argument("--held-out", default="", help="folder for these")
-    align.add_argument("--tokenizer", default="phonemes", help="front end that makes the words")
-    align.add_argument("--speaker", default="", help="name where the source gives none")
-    align.add_argument("--seed", type=int, default=1)
-    align.set_defaults(run=_align)
+    workers: int = option(1, metavar="N", help="processes that work at the same time")
 
 
-def _add_tokenize(commands: argparse._SubParsersAction) -> None:
-    tokens = commands.add_parser("tokenize", help="audio to token data")
-    tokens.add_argument(
-        "sources", nargs="+", help="audio data (files or folders), folders with metadata.tsv"
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """Turn sentences into token data for a language model of text."""
+
+    sentences: str = argument(help="a text file, one sentence a line")
+    out: str = option(metavar="FOLDER", help="folder that the token data is written to")
+    system: str = option(
+        "text-rwkv7", metavar="NAME", help="the text system whose tokenizer is used"
     )
-    tokens.add_argument("--out", required=True, help="folder for the token data")
-    tokens.add_argument("--system", default="quickstart", help="whose tokenizer and codec")
-    _add_set(tokens, "changes to the system; may be repeated")
-    tokens.add_argument("--speaker", default="", help="name where the source gives none")
-    tokens.add_argument("--exclude", type=Path, help="file of sentences to leave out, one a line")
-    tokens.add_argument(
-        "--mark", default="", help="in front of every text, such as '<|dialect:us|>'"
+    set: list[str] = option(
+        [], metavar="key=value", repeat=True,
+        help="a change to the system's configuration; may be given several times",
+    )  # fmt: skip
+    exclude: list[str] = option(
+        [], metavar="PATH", help="text files or token data with sentences to leave out"
     )
-    tokens.add_argument("--workers", type=int, default=1, help="processes")
-    tokens.set_defaults(run=_tokenize)
+    start: int = option(0, metavar="N", group=PART, help="first line to take, counted from 0")
+    count: int = option(0, metavar="N", group=PART, help="lines to take; 0 means all of them")
 
 
-def _add_text(commands: argparse._SubParsersAction) -> None:
-    text = commands.add_parser("text", help="sentences to token data for a model of text")
-    text.add_argument("sentences", help="text file, one sentence a line")
-    text.add_argument("--out", required=True, help="folder for the token data")
-    text.add_argument("--system", default="text-rwkv7", help="whose tokenizer")
-    _add_set(text, "changes to the system; may be repeated")
-    text.add_argument("--start", type=int, default=0, help="first line, counted from 0")
-    text.add_argument("--count", type=int, default=0, help="lines to take; 0 means all")
-    text.add_argument(
-        "--exclude", nargs="+", default=[], help="files of sentences or token data to leave out"
+@dataclass(frozen=True, kw_only=True)
+class JoinOptions:
+    """Join several utterances of token data into one, for longer speech or with a prompt."""
+
+    source: str = argument(help="folder of token data")
+    out: str = option(metavar="FOLDER", help="folder that the joined token data is written to")
+    pairs: int = option(40, metavar="N", help="how many to make from each file")
+    utterances: int = option(
+        2, metavar="N", help="utterances in each of them; more than 2 are of one speaker"
     )
-    text.set_defaults(run=_text)
+    in_order: bool = option(False, help="take utterances as they follow in the file, not by chance")
+    seed: int = option(0, metavar="N", help="start of the random numbers")
+    prompt: bool = option(
+        False, help="the first of a pair is a prompt that is heard, only the second is learned"
+    )
 
 
-def _add_set(parser: argparse.ArgumentParser, about: str) -> None:
-    parser.add_argument("--set", action="append", default=[], metavar="key=value", help=about)
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """Print figures of token data or audio data: hours, texts, lengths and the like."""
+
+    folder: str = argument(help="folder of token data or audio data")
 
 
-def _speak(options: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Print how much was used and dropped while data was made, and why."""
+
+    folder: str = argument(help="folder that another subcommand wrote")
+    out: Path | None = option(
+        None, metavar="FILE", help="write all of it as JSON, with each dropped utterance"
+    )
+
+
+SUBCOMMANDS = {
+    "speak": SpeakOptions,
+    "tokenize": TokenizeOptions,
+    "text": TextOptions,
+    "join": JoinOptions,
+    "inspect": InspectOptions,
+    "report": ReportOptions,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one subcommand; returns the exit code."""
+    if argv[:1] == [ALIGN]:
+        return run_command(ALIGN, argv[1:])
+    summaries = {e.key: e.summary for e in registry().of("command") if e.key == ALIGN}
+    description = "Make the data that a training reads, and look at it."
+    options = parse_subcommand(argv, "wishbone data", description, SUBCOMMANDS, EXAMPLES, summaries)
+    return RUN[type(options)](options)
+
+
+def _speak(options: SpeakOptions) -> int:
     from wishbone.core.data.speak import speak
 
     speak(
@@ -144,40 +180,7 @@ def _speak(options: argparse.Namespace) -> int:
     return 0
 
 
-def _align(options: argparse.Namespace) -> int:
-    from wishbone.plugins.aligner.align import align
-
-    if bool(options.hold_out) != bool(options.held_out):
-        raise UsageError(
-            "What is held out needs a share and a folder.",
-            "--hold-out, --held-out",
-            "Give both, or neither.",
-        )
-    if bool(options.like) == bool(options.learned):
-        raise UsageError(
-            "There is nothing to learn from, or nothing left to learn.",
-            "--like, --learned",
-            "Give one of them.",
-        )
-    align(
-        options.sources,
-        options.out,
-        options.like,
-        like_hours=options.like_hours,
-        steps=options.steps,
-        rounds=options.rounds,
-        least=options.least,
-        hold_out=options.hold_out,
-        held_out=options.held_out,
-        tokenizer=options.tokenizer,
-        speaker=options.speaker,
-        seed=options.seed,
-        learned=options.learned,
-    )
-    return 0
-
-
-def _tokenize(options: argparse.Namespace) -> int:
+def _tokenize(options: TokenizeOptions) -> int:
     from wishbone.core.data.tokenize import tokenize
 
     # what follows --set a=b may be another change; a file of such a name is still a source
@@ -200,7 +203,7 @@ def _tokenize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _text(options: argparse.Namespace) -> int:
+def _text(options: TextOptions) -> int:
     from wishbone.core.data.text import write
 
     report = write(
@@ -216,7 +219,7 @@ def _text(options: argparse.Namespace) -> int:
     return 0
 
 
-def _join(options: argparse.Namespace) -> int:
+def _join(options: JoinOptions) -> int:
     from wishbone.core.data.join import join
 
     join(
@@ -231,7 +234,7 @@ def _join(options: argparse.Namespace) -> int:
     return 0
 
 
-def _inspect(options: argparse.Namespace) -> int:
+def _inspect(options: InspectOptions) -> int:
     from wishbone.core.data.inspect import inspect
 
     for name, value in inspect(options.folder).items():
@@ -239,7 +242,7 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(options: ReportOptions) -> int:
     from wishbone.core.data.shards import gathered
 
     report = gathered(options.folder)
@@ -252,3 +255,13 @@ def _report(options: argparse.Namespace) -> int:
     if options.out is not None:
         write_text(options.out, json.dumps(report.as_data(), indent=1, ensure_ascii=False) + "\n")
     return 0
+
+
+RUN: dict[type, Callable[[Any], int]] = {
+    SpeakOptions: _speak,
+    TokenizeOptions: _tokenize,
+    TextOptions: _text,
+    JoinOptions: _join,
+    InspectOptions: _inspect,
+    ReportOptions: _report,
+}

@@ -8,9 +8,10 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata, util
 
-from wishbone.core.cli.arguments import Parser
+from wishbone.core.cli.arguments import option, parse
 from wishbone.core.registry.loader import guarded, loaded
 from wishbone.core.registry.registry import HOME
 
@@ -18,11 +19,27 @@ Check = tuple[str, bool, str]
 """(name, whether it is fine, one sentence)."""
 
 
+EXAMPLES = """examples:
+  wishbone doctor
+  wishbone doctor --json | jq '."plug-ins"'
+
+A line begins with ok, or with -- where something is absent or broken; it ends with what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Tell what is installed, what runs on this machine, and what is broken.
+
+    The exit code is 3 if a required package is missing or a plug-in is broken. A missing extra or
+    GPU costs nothing.
+    """
+
+    json: bool = option(False, help="print the same as JSON, for programs")
+
+
 def main(argv: Sequence[str]) -> int:
     """Print the report; 3 if a required package is missing or a plug-in is broken, else 0."""
-    parser = Parser(prog="wishbone doctor", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="for programs")
-    options = parser.parse_args(argv)
+    options = parse(DoctorOptions, argv, "wishbone doctor", EXAMPLES)
     sections = report()
     if options.json:
         print(json.dumps(sections, indent=2))
@@ -38,9 +55,9 @@ def main(argv: Sequence[str]) -> int:
 def report() -> dict[str, list[Check]]:
     """Title -> checks. What is optional and absent is not fine, but costs nothing."""
     needed = requirements()
-    answers, failures = _doctors()
+    answers, failures = _plugin_reports()
     return {
-        "wishbone": _here(),
+        "wishbone": _installation(),
         "packages": [_package(name) for name in needed.pop("", [])],
         "devices": _devices(),
         "kernels and parts": answers,
@@ -64,13 +81,12 @@ def requirements() -> dict[str, list[str]]:
     return needed
 
 
-def _here() -> list[Check]:
-    import wishbone
-
+def _installation() -> list[Check]:
+    package = util.find_spec("wishbone")
     return [
         (HOME, _version(HOME) != "", _version(HOME) or "not installed; run 'pip install -e .'"),
         # an editable install belongs to one checkout, even when run from another
-        ("folder", True, os.path.dirname(wishbone.__file__ or "")),
+        ("folder", True, os.path.dirname((package and package.origin) or "")),
         ("python", True, f"{platform.python_version()} at {sys.executable}"),
         ("system", True, platform.platform()),
     ]
@@ -82,7 +98,7 @@ def _package(name: str) -> Check:
 
 
 def _devices() -> list[Check]:
-    """The processors torch can use, and why not the others."""
+    """List the processors torch can use, and why it cannot use the others."""
     try:
         import torch
     except ImportError as error:
@@ -103,8 +119,8 @@ def _devices() -> list[Check]:
     return checks
 
 
-def _doctors() -> tuple[list[Check], list[Check]]:
-    """What the plug-ins say about themselves, and a failed check for each hook that raises."""
+def _plugin_reports() -> tuple[list[Check], list[Check]]:
+    """Collect the plug-ins' reports on themselves, and a failed check for each that raises."""
     answers: list[Check] = []
     failures: list[Check] = []
     for plugin in loaded().plugins:
@@ -120,7 +136,7 @@ def _doctors() -> tuple[list[Check], list[Check]]:
 
 
 def _cause(error: Exception) -> str:
-    """What was raised, not what ``guarded`` made of it."""
+    """Name the error that was raised, not the one that ``guarded`` made of it."""
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {cause}"
 

@@ -2,215 +2,52 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from wishbone.core.cli.arguments import Parser, add_engine
-from wishbone.core.contract.errors import UsageError
-from wishbone.core.contract.metric import Clip
-from wishbone.core.evaluate.measure import completion, long_text, speaker_identity
-from wishbone.core.evaluate.measure.clips import read_audio, read_folder, read_lines
-from wishbone.core.evaluate.measure.output import _speed, keep, report
-from wishbone.core.evaluate.measure.score import Panel
-from wishbone.core.evaluate.report.terminal import progress
+from wishbone.core.cli.arguments import parse_subcommand
+from wishbone.core.cli.evaluate_options import (
+    AudioOptions,
+    BindingOptions,
+    CodecOptions,
+    DriftOptions,
+    EndingsOptions,
+    SpeechOptions,
+    StatePrecisionOptions,
+    VoicesOptions,
+)
+from wishbone.core.cli.main import run_command
 
-SEED = 1
-"""Base seed of what a system says."""
-NONE = Path("none")
-"""What ``--reference`` says for none at all."""
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run ``wishbone evaluate``; returns the exit code."""
-    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-    return options.run(options)
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="wishbone evaluate", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="WHAT")
-    audio = commands.add_parser("audio", help="a folder of recordings against lines of text")
-    audio.add_argument("folder", type=Path)
-    audio.add_argument("--text", type=Path, required=True, help="one sentence a line")
-    audio.add_argument("--voice", type=Path, help="a recording of the voice to compare with")
-    _common(audio, _audio)
-    speech = commands.add_parser("speech", help="a system, or a folder, beside its teacher")
-    speech.add_argument("system", help="a system's name or file, or a folder of recordings")
-    speech.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to the system's configuration"
-    )
-    speech.add_argument("--voice", help="voice the system speaks with")
-    add_engine(speech)
-    speech.add_argument("--out", type=Path, help="keep the recordings here")
-    _beside(speech)
-    _common(speech, _speech)
-    codec = commands.add_parser("codec", help="recordings through a codec, beside the originals")
-    codec.add_argument("system", help="a system's name or file; only its codec is used")
-    codec.add_argument("--out", type=Path, help="keep the recordings here")
-    codec.add_argument("--peers", action="store_true", help="Opus and Codec 2 on the same audio")
-    _beside(codec)
-    _common(codec, _codec)
-    speaker_identity.add_parser(commands, _common)
-    long_text.add_parser(commands, _common)
-    completion.add_parser(commands, _common)
-    binding = commands.add_parser("binding", help="loss with another sentence's text minus own")
-    binding.add_argument("system", help="a system's name or file, or a trained folder")
-    binding.add_argument("data", type=Path, nargs="+", help="folders of token data")
-    binding.add_argument("--limit", type=int, default=200, help="utterances (200)")
-    binding.set_defaults(run=_binding)
-    return parser
+EXAMPLES = """examples:
+  wishbone evaluate speech quickstart-rwkv7 --limit 20
+  wishbone evaluate speech runs/mine/export --errors-above 2 --json figures.json
+  wishbone evaluate codec quickstart --peers
+  wishbone evaluate audio recordings --text sentences.txt --voice me.wav
+  wishbone evaluate voices mine.yaml anna=data/anna ben=data/ben --right-least 0.95
+  wishbone evaluate drift quickstart-rwkv7 --minutes 10 --out long.flac
+  wishbone evaluate endings quickstart-rwkv7 --seeds 20 --failures-most 0
+  wishbone evaluate binding quickstart-rwkv7 data/tokens
+  wishbone evaluate state-precision quickstart-rwkv7 data/tokens"""
+SUBCOMMANDS = {
+    "speech": SpeechOptions,
+    "codec": CodecOptions,
+    "audio": AudioOptions,
+    "voices": VoicesOptions,
+    "drift": DriftOptions,
+    "endings": EndingsOptions,
+    "binding": BindingOptions,
+    "state-precision": StatePrecisionOptions,
+}
 
 
-def _common(parser: argparse.ArgumentParser, run: Any) -> None:
-    parser.add_argument("--limit", type=int, help="only the first so many")
-    parser.add_argument("--threads", type=int, default=2, help="clips judged side by side (2)")
-    parser.add_argument("--json", type=Path, help="write every clip's numbers here")
-    parser.add_argument("--items", action="store_true", help="print every clip's line")
-    parser.set_defaults(run=run)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    description = "Measure recordings, a system's speech, a codec, or how a model minds its text."
+    options = parse_subcommand(words, "wishbone evaluate", description, SUBCOMMANDS, EXAMPLES)
+    if isinstance(options, CodecOptions) and options.peers:
+        return run_command("codec-peers", [word for word in words[1:] if word != "--peers"])
+    # after parsing, so that --help and mistakes need no torch
+    from wishbone.core.cli.evaluations import RUN
 
-
-def _beside(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", type=Path, help="one sentence a line (the bundled prompts)")
-    parser.add_argument(
-        "--reference", type=Path, help="recordings of these lines (the teacher's), or 'none'"
-    )
-    parser.add_argument("--errors-above", type=float, help="fail beyond so many points of error")
-    parser.add_argument("--quality-least", type=float, help="fail below this mean DNSMOS")
-    parser.add_argument("--failures-most", type=int, help="fail beyond so many failed clips")
-
-
-def _audio(options: argparse.Namespace) -> int:
-    clips = read_folder(options.folder, read_lines(options.text), options.limit)
-    panel = Panel(options.threads)
-    if options.voice:
-        audio, rate = read_audio(options.voice)
-        panel.set_reference([Clip("voice", "", audio, rate)])
-    judged = panel.map(lambda scorer, clip: scorer.score(clip), clips)
-    rows = [row for _, row in zip(progress(clips, "listening"), judged, strict=True)]
-    report(str(options.folder), rows, options.items)
-    keep(options.json, panel, {"items": rows})
-    return 0
-
-
-def _speech(options: argparse.Namespace) -> int:
-    from wishbone.core.evaluate.experiment.plan import Prompt
-    from wishbone.core.evaluate.measure import speech
-
-    lines = read_lines(options.text or speech.own_prompts())
-    made: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as aside:
-        if Path(options.system).is_dir() and not (Path(options.system) / "config.yaml").exists():
-            clips = read_folder(Path(options.system), lines, options.limit)
-        else:
-            prompts = [Prompt(f"{i:03d}", line) for i, line in enumerate(lines[: options.limit])]
-            out = options.out or Path(aside)
-            clips, made = speech.speak_all(
-                options.system, prompts, out, options.voice, SEED, options.overrides,
-                options.engine,
-            )  # fmt: skip
-        failures = [row["failure"] for row in made] or None
-        return _judge_beside(options, clips, lines, failures, made)
-
-
-def _codec(options: argparse.Namespace) -> int:
-    from wishbone.core.evaluate.experiment import generate
-    from wishbone.core.evaluate.measure import speech
-
-    lines = read_lines(options.text or speech.own_prompts())
-    if options.reference == NONE:
-        raise UsageError(
-            "There is nothing to put through the codec.",
-            "--reference none",
-            "Name a folder of recordings, or leave it out for the bundled ones.",
-        )
-    originals = read_folder(options.reference or speech.own_reference(), lines, options.limit)
-    codec = speech.codec_of(options.system)
-    copies, used = speech.resynthesise(codec, originals)
-    if options.peers:
-        return _peers(options, codec, originals, copies)
-    for copy in copies if options.out else ():
-        generate.write(options.out / f"{copy.key}.flac", copy.audio, copy.rate)
-    status = _judge_beside(options, copies, lines, None, [])
-    pitch = speech.pitch_beside(copies, originals)
-    print(
-        f"pitch: {pitch['semitones']:.1f} semitones off (median), more than half an octave in"
-        f" {100 * pitch['octave']:.1f} % of frames"
-    )
-    print(f"codes: {len(used)} used, {len(set(used))} different, {speech.entropy(used):.2f} nats")
-    return status
-
-
-def _peers(options: argparse.Namespace, codec: Any, originals: list[Clip], own: list[Clip]) -> int:
-    """The codec among other codecs: the same recordings through all of them."""
-    from wishbone.plugins.reference_codecs import peers
-
-    made, absent = peers.copies(originals)
-    whole = {options.system: (own, peers.bits_of(codec.speech_tokenizer.codes)), **made}
-    listening = peers.Listening(Panel(options.threads), options.json)
-    reference = listening.judge("original", originals)
-    judged = {
-        name: (listening.judge(name, clips, bits), bits) for name, (clips, bits) in whole.items()
-    }
-    for line in peers.table(judged, reference, absent):
-        print(line)
-    return 0
-
-
-def _judge_beside(
-    options: argparse.Namespace,
-    clips: list[Clip],
-    lines: list[str],
-    failures: list[str] | None,
-    made: list[dict[str, Any]],
-) -> int:
-    """Judge clips and the reference's, print both, and hold them against the limits."""
-    from wishbone.core.evaluate.measure import speech
-
-    folder = options.reference or (speech.own_reference() if not options.text else None)
-    if options.reference == NONE:
-        folder = None
-    panel = Panel(options.threads)
-    reference = speech.matching(folder, clips, lines) if folder else []
-    if reference:
-        panel.set_reference(reference)
-    theirs = speech.judge(panel, reference, "listening to the reference") if reference else []
-    rows = speech.judge(panel, clips, "listening", failures)
-    if theirs:
-        report("reference", theirs)
-    report(options.system, rows, options.items)
-    if made:
-        print(_speed(made))
-    for line in speech.beside(rows, theirs) if theirs else ():
-        print(line)
-    keep(options.json, panel, {"items": rows, "reference": theirs, "made": made})
-    speech.gate(
-        rows,
-        theirs,
-        {
-            "errors": options.errors_above,
-            "quality": options.quality_least,
-            "failures": options.failures_most,
-        },
-    )
-    return 0
-
-
-def _binding(options: argparse.Namespace) -> int:
-    from wishbone.core.data.tokens import read_tokens
-    from wishbone.core.evaluate.measure.text_binding import binding
-    from wishbone.core.system.spec import read
-
-    found = binding(read(options.system), read_tokens(options.data), options.limit)
-    print(
-        f"{options.system}: own text {found.own:.3f}, another's {found.other:.3f} nats per code;"
-        f" binding gap {found.gap.estimate:+.3f} (95 %: {found.gap.low:+.3f} to"
-        f" {found.gap.high:+.3f}), {found.utterances} utterances"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return RUN[type(options)](options)

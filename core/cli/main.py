@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from wishbone.core.contract.command import Command
 from wishbone.core.contract.errors import WishboneError
 from wishbone.core.registry.loader import blame, guarded, own_version, registry
-from wishbone.core.registry.registry import HOME, import_target
+from wishbone.core.registry.registry import HOME, Entry, import_target
+
+CORE = "wishbone.core."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,12 +27,12 @@ def main(argv: list[str] | None = None) -> int:
 def in_three_lines(run: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int:
     """Run a command that raises: its error becomes three lines, and the exit code is returned."""
     words = list(sys.argv[1:] if argv is None else argv)
-    whole = "--traceback" in words
+    with_traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     try:
         return int(run(words) or 0)
     except WishboneError as error:
-        if whole:
+        if with_traceback:
             traceback.print_exc()
         return _report(error)
     except KeyboardInterrupt:
@@ -41,7 +43,7 @@ def in_three_lines(run: Callable[[list[str]], int | None], argv: list[str] | Non
         sys.stdout = None
         return 0
     except Exception as error:
-        if whole:
+        if with_traceback:
             traceback.print_exc()
         return _report(blame(error) or _unexpected(error))
 
@@ -53,26 +55,42 @@ def _run(words: list[str]) -> int:
     if words[0] in ("-V", "--version"):
         print(f"wishbone {own_version()}")
         return 0
-    entry = registry().entry("command", words[0])
+    return run_command(words[0], words[1:])
+
+
+def run_command(key: str, words: Sequence[str]) -> int:
+    """Run the command that is registered as ``key`` -> exit code. Raises what the registry does."""
+    entry = registry().entry("command", key)
     command: Command = import_target(entry)
     with guarded(entry, passing=(SystemExit,)):
-        return int(command(words[1:]) or 0)
+        return int(command(words) or 0)
 
 
 def _help() -> str:
-    lines = ["usage: wishbone COMMAND ...", "", "Text to speech with exchangeable parts.", ""]
     entries = registry().of("command")
-    lines += [f"  {e.key:<10}{e.summary}" for e in entries if e.distribution == HOME]
-    others = [e for e in entries if e.distribution != HOME]
-    if others:
-        width = max(len(e.key) for e in others) + 2
-        lines += ["", "from plug-ins:"]
-        lines += [f"  {e.key:<{width}}{e.summary} ({e.source})" for e in others]
+    sections = {
+        "": [e for e in entries if e.target.startswith(CORE)],
+        "for single parts:": [
+            e for e in entries if e.distribution == HOME and not e.target.startswith(CORE)
+        ],
+        "from plug-ins:": [e for e in entries if e.distribution != HOME],
+    }
+    width = max(len(e.key) for e in entries) + 2
+    lines = ["usage: wishbone COMMAND ...", "", "Text to speech with exchangeable parts."]
+    for title, commands in sections.items():
+        if commands:
+            lines += ["", title] if title else [""]
+            lines += [f"  {e.key:<{width}}{e.summary}{_source(e)}" for e in commands]
     lines += [
         "",
-        "'wishbone COMMAND --help' says more; --traceback shows where an error came from.",
+        "'wishbone COMMAND --help' shows options and examples. With any command, --traceback shows",
+        'where an error came from. To begin with: wishbone say "Hello there." -o hello.wav',
     ]
     return "\n".join(lines)
+
+
+def _source(entry: Entry) -> str:
+    return "" if entry.distribution == HOME else f" ({entry.source})"
 
 
 def _report(error: WishboneError) -> int:
@@ -81,7 +99,7 @@ def _report(error: WishboneError) -> int:
 
 
 def _unexpected(error: Exception) -> WishboneError:
-    """An error nobody meant to raise, in the same three lines."""
+    """Make an error that nobody meant to raise one of three lines."""
     frames = traceback.extract_tb(error.__traceback__)
     last = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
     return WishboneError(

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from wishbone.core.cli.arguments import Parser
-from wishbone.core.evaluate.experiment.match_size import match
+from wishbone.core.cli.arguments import argument, option, parse
+
+EXAMPLES = """examples:
+  wishbone match quickstart-transformer mine.yaml
+  wishbone match a.yaml b.yaml --tolerance 0.002"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions:
+    """Find the width and depth of B's backbone at which A and B have equally many parameters.
+
+    Prints the line to put into B's file. Nothing is written.
+    """
+
+    a: str = argument(metavar="A", help="the system whose size is kept: a name or a YAML file")
+    b: str = argument(metavar="B", help="the system whose backbone is sized: a name or a YAML file")
+    tolerance: float = option(
+        0.01, metavar="SHARE", help="how far from A's size is near enough, as a share; 0.01 is 1 %"
+    )
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse and run; returns the exit code."""
-    parser = Parser(prog="wishbone match", description=__doc__)
-    parser.add_argument("a", help="the system whose size is kept: a name or a YAML file")
-    parser.add_argument("b", help="the system whose backbone is sized")
-    parser.add_argument("--tolerance", type=float, default=0.01, help="share of A; 0.01 is 1 %%")
-    options = parser.parse_args(argv)
+    options = parse(MatchOptions, argv, "wishbone match", EXAMPLES)
+    from wishbone.core.evaluate.experiment.match_size import match
     from wishbone.core.system.spec import read
 
     a, b = read(options.a), read(options.b)
-    found = match(a, b, options.tolerance)
+    size = match(a, b, options.tolerance)
     name = b["backbone"]["name"]
-    print(f"A  {a['backbone']['name']:<14}{found.target:>12,} parameters  ({options.a})")
-    print(f"B  {name:<14}{found.parameters:>12,} parameters  ({options.b})")
-    print(f"B is {100 * found.difference:+.2f} % of A in size" if found.difference else "equal")
-    changed = ", ".join(f"{key}: {value}" for key, value in found.fields.items())
+    print(f"A  {a['backbone']['name']:<14}{size.target:>12,} parameters  ({options.a})")
+    print(f"B  {name:<14}{size.parameters:>12,} parameters  ({options.b})")
+    print(f"B is {100 * size.difference:+.2f} % of A in size" if size.difference else "equal")
+    changed = ", ".join(f"{key}: {value}" for key, value in size.fields.items())
     print(f"\nput this into {options.b}:\n\nbackbone: {{name: {name}, {changed}}}")
     return 0

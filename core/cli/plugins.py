@@ -2,53 +2,86 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.cli.arguments import Parser
+from wishbone.core.cli.arguments import argument, option, parse_subcommand
 from wishbone.core.contract.errors import GateFailed, UnknownName, did_you_mean
 from wishbone.core.registry.loader import Loaded, PluginStatus, loaded
 from wishbone.core.registry.registry import KINDS, Entry, Registry
 
+EXAMPLES = """examples:
+  wishbone plugins list --kind backbone
+  wishbone plugins info rwkv7
+  wishbone plugins new acme/gru --kind backbone && pip install -e wishbone-acme-gru
+  wishbone plugins check acme/gru"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """List every part, and every plug-in with how it loaded."""
+
+    kind: str | None = option(
+        None, metavar="KIND", choices=KINDS, help=f"only parts of this kind: {', '.join(KINDS)}"
+    )
+    json: bool = option(False, help="print the same as JSON, for programs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """Show where a part comes from, and every field of its configuration."""
+
+    key: str = argument(help="the part's key, such as rwkv7")
+    kind: str | None = option(
+        None,
+        metavar="KIND",
+        choices=KINDS,
+        default_text="every kind with such a key",
+        help="the part's kind, such as backbone",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(InfoOptions):
+    """Run the contract's tests on a part; the exit code is 4 if one fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewOptions:
+    """Write a package with a working part of your own, to change step by step."""
+
+    name: str = argument(help="the part's key, as vendor/name; a bare name becomes my/name")
+    kind: str = option(
+        "backbone", metavar="KIND", choices=KINDS, help=f"what to write: {', '.join(KINDS)}"
+    )
+    out: Path = option(
+        Path(),
+        metavar="FOLDER",
+        default_text="the current folder",
+        help="where the package's own folder is made",
+    )
+
+
+SUBCOMMANDS = {
+    "list": ListOptions,
+    "info": InfoOptions,
+    "check": CheckOptions,
+    "new": NewOptions,
+}
+
 
 def main(argv: Sequence[str]) -> int:
-    """Parse and run; returns the exit code."""
-    options = _parser().parse_args(argv)
-    return options.run(options)
+    """Run one subcommand; returns the exit code."""
+    description = "See which parts are here and from where, check one, or write your own."
+    options = parse_subcommand(argv, "wishbone plugins", description, SUBCOMMANDS, EXAMPLES)
+    return RUN[type(options)](options)
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="wishbone plugins", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    listing = commands.add_parser("list", help="every part, and how every plug-in fared")
-    listing.add_argument("--kind", choices=KINDS, help="only parts of this kind")
-    listing.add_argument("--json", action="store_true", help="for programs")
-    listing.set_defaults(run=_list)
-
-    info = commands.add_parser("info", help="where a part comes from, and its configuration")
-    info.add_argument("key")
-    info.add_argument("--kind", choices=KINDS)
-    info.set_defaults(run=_info)
-
-    check = commands.add_parser("check", help="run the contract suite; exit code 4 if it fails")
-    check.add_argument("key")
-    check.add_argument("--kind", choices=KINDS)
-    check.set_defaults(run=_check)
-
-    new = commands.add_parser("new", help="write a working package with a part of your own")
-    new.add_argument("name", help="the key, as vendor/name")
-    new.add_argument("--kind", default="backbone", choices=KINDS)
-    new.add_argument("--out", type=Path, default=Path(), help="where to put the package's folder")
-    new.set_defaults(run=_new)
-    return parser
-
-
-def _list(options: argparse.Namespace) -> int:
-    """A table of parts, then one of plug-ins."""
+def _list(options: ListOptions) -> int:
+    """Print a table of parts, then one of plug-ins."""
     everything = loaded()
     entries = [e for e in everything.registry.entries() if options.kind in (None, e.kind)]
     if options.json:
@@ -69,8 +102,8 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _info(options: argparse.Namespace) -> int:
-    """Everything known about one key, without building it."""
+def _info(options: InfoOptions) -> int:
+    """Print everything about one key, without building the part."""
     for entry in _find(options.key, options.kind):
         cls = loaded().registry.get(entry.kind, entry.key)
         print(f"{entry.kind} '{entry.key}': {entry.summary}")
@@ -88,8 +121,8 @@ def _info(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> int:
-    """The contract suite with its verdict, one line per check."""
+def _check(options: CheckOptions) -> int:
+    """Run the contract suite and print its verdict, one line per check."""
     entries = _find(options.key, options.kind)
     for entry in entries:
         loaded().registry.get(entry.kind, entry.key)
@@ -117,7 +150,7 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _new(options: argparse.Namespace) -> int:
+def _new(options: NewOptions) -> int:
     from wishbone.core.registry.scaffold import write_package
 
     folder = write_package(options.name, options.kind, options.out)
@@ -127,8 +160,16 @@ def _new(options: argparse.Namespace) -> int:
     return 0
 
 
+RUN: dict[type, Callable[[Any], int]] = {
+    ListOptions: _list,
+    InfoOptions: _info,
+    CheckOptions: _check,
+    NewOptions: _new,
+}
+
+
 def _find(key: str, kind: str | None) -> list[Entry]:
-    """Every entry with this key. Raises what the registry raises for a key that is not there."""
+    """Return every entry with this key. Raises the registry's error where there is none."""
     registry = loaded().registry
     kinds = [kind] if kind else [k for k in KINDS if key in registry.names(k)]
     if not kinds:
@@ -137,17 +178,17 @@ def _find(key: str, kind: str | None) -> list[Entry]:
 
 
 def _raise_missing(key: str, registry: Registry) -> None:
-    """The error of the plug-in that should have brought ``key``, or that nobody has it."""
+    """Raise the error of the plug-in that should have brought ``key``, or that nobody has it."""
     for kind in KINDS:
         try:
             registry.entry(kind, key)
         except UnknownName:
             continue
-    known = sorted({entry.key for entry in registry.entries()})
+    keys = sorted({entry.key for entry in registry.entries()})
     raise UnknownName(
         f"No part is named '{key}'.",
-        f"the registry, which knows: {', '.join(known)}",
-        did_you_mean(key, known) or "Run 'wishbone plugins list' to see every name and plug-in.",
+        f"the registry, which knows: {', '.join(keys)}",
+        did_you_mean(key, keys) or "Run 'wishbone plugins list' to see every name and plug-in.",
     )
 
 

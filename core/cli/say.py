@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 import warnings
@@ -10,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wishbone.core.cli.arguments import Parser, add_engine
+from wishbone.core.cli.arguments import parse
 from wishbone.core.cli.speaking import (
+    SayOptions,
     load_system,
     load_voice,
     read_text,
@@ -27,17 +27,14 @@ if TYPE_CHECKING:
     from wishbone.core.speak.voice import Voice
     from wishbone.core.system.system import System
 
-SYSTEM = "quickstart-rwkv7"
-"""What speaks when nobody says."""
-
 EXAMPLES = """examples:
   wishbone say "Hello there." -o hello.wav
   wishbone say --file book.txt -o book.ogg --system quickstart-transformer
   wishbone say --lines sentences.txt -o said.wav
   wishbone say "Hello." -o hello.flac --voice me.wav --transcript "What I say in it."
-  wishbone say "Hello." -o hello.wav --system cosyvoice2 weights=CosyVoice2-0.5B \\
+  wishbone say "Hello." -o hello.wav --system NAME weights=FOLDER \\
       --voice me.wav --instruct "in a whisper"
-  wishbone say --revoice you.wav -o me.wav --system cosyvoice2 weights=... --voice me.wav
+  wishbone say --revoice you.wav -o me.wav --system NAME weights=FOLDER --voice me.wav
   wishbone say "Hello." -o hello.wav --seed 7 sampling.temperature=0.8
   tail -f log.txt | wishbone say - --stream -o - | aplay -f S16_LE -r 24000"""
 
@@ -53,12 +50,13 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    options = _parser().parse_args(argv)
+    options = parse(SayOptions, argv, "wishbone say", EXAMPLES)
     words = [] if options.text is None else [options.text]
-    if (options.file or options.revoice or options.lines) and words:
+    overrides = options.overrides
+    if options.file or options.revoice or options.lines:
         # without a text the first override takes its place
-        options.overrides.insert(0, words.pop())
-    overrides = _check_overrides(options.overrides)
+        words, overrides = [], [*words, *overrides]
+    _require_overrides(overrides)
     if options.lines:
         from wishbone.core.cli.say_lines import speak_lines
 
@@ -82,68 +80,7 @@ def _main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="wishbone say",
-        description="Speak a text of any length.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("text", nargs="?", help="what to say; - reads it from standard input")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to the system's configuration"
-    )
-    parser.add_argument("-f", "--file", metavar="FILE", help="read the text from a UTF-8 file")
-    parser.add_argument(
-        "--lines", metavar="FILE",
-        help="speak every line of a file by itself, many at once: -o a.wav makes a-0001.wav, ...",
-    )  # fmt: skip
-    parser.add_argument(
-        "--together", type=int, default=8, metavar="N", help="lines spoken at once (default: 8)"
-    )
-    parser.add_argument(
-        "-o", "--out", required=True, metavar="FILE",
-        help=".wav, .flac or .ogg; - writes 16-bit samples to standard output",
-    )  # fmt: skip
-    parser.add_argument("--system", default=SYSTEM, help=f"name or YAML file (default: {SYSTEM})")
-    parser.add_argument("--voice", help="a voice by name or file, or a recording of one")
-    parser.add_argument("--transcript", help="what the recording given to --voice says")
-    parser.add_argument(
-        "--adapter", default="", metavar="NAME",
-        help="which of the system's adapters speaks; base is none (default: its own)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--instruct", default="", metavar="TEXT",
-        help="how to speak, in words, where the system can be told",
-    )  # fmt: skip
-    parser.add_argument(
-        "--save-voice", metavar="FILE",
-        help="write the voice, .yaml, with all that a later start would have to compute",
-    )  # fmt: skip
-    parser.add_argument(
-        "--revoice", metavar="FILE",
-        help="no text: say what this recording says, in the voice (voice conversion)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--guidance", type=float, metavar="S",
-        help="exaggerate what a condition changes, beyond 1; needs a model that was trained for it"
-        " (default: the system's sampling.guidance, 1 unless changed)",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same speech (default: 0)")
-    parser.add_argument(
-        "--stream",
-        action="store_true",
-        help="write each chunk as soon as it is spoken: a player can follow the file",
-    )
-    parser.add_argument(
-        "--force", "--overwrite", action="store_true", help="replace a file that exists already"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps, ... (default: cpu)")
-    add_engine(parser)
-    return parser
-
-
-def _check_overrides(words: Sequence[str]) -> list[str]:
+def _require_overrides(words: Sequence[str]) -> None:
     for word in words:
         if "=" not in word:
             raise UsageError(
@@ -151,11 +88,10 @@ def _check_overrides(words: Sequence[str]) -> list[str]:
                 "wishbone say",
                 "Put quotation marks around the whole text.",
             )
-    return list(words)
 
 
-def _check_target(options: argparse.Namespace) -> Path | None:
-    """Where the file goes, known to be possible before any work is done; None is stdout."""
+def _check_target(options: SayOptions) -> Path | None:
+    """Return the file to write, checked before any work is done; None is standard output."""
     from wishbone.core.audio.files import check_target
 
     return None if options.out == "-" else check_target(options.out, options.force)
@@ -169,7 +105,7 @@ class _Spoken:
         system: System,
         text: str | Iterator[str],
         voice: Voice | None,
-        options: argparse.Namespace,
+        options: SayOptions,
     ) -> None:
         self.system, self.text, self.voice = system, text, voice
         self.seed, self.source = options.seed, options.revoice
@@ -181,11 +117,11 @@ class _Spoken:
         self.seconds = 0.0
 
     def __iter__(self) -> Iterator[Tensor]:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         for chunk in self._chunks():
             if not len(chunk):
                 continue
-            self.seconds = time.perf_counter() - begin
+            self.seconds = time.perf_counter() - start
             if self.first is None:
                 self.first = self.seconds
                 warn_untrained(self.system)
@@ -213,11 +149,11 @@ class _Spoken:
 
     def _progress(self) -> None:
         if sys.stderr.isatty():
-            done = f"{self.samples / self.rate:7.1f} s spoken, {len(self.record)} pieces"
-            print(f"\r{done}", end="", file=sys.stderr, flush=True)
+            progress = f"{self.samples / self.rate:7.1f} s spoken, {len(self.record)} pieces"
+            print(f"\r{progress}", end="", file=sys.stderr, flush=True)
 
     def report(self, target: str) -> None:
-        """What was written and how fast, on standard error where samples go to standard output."""
+        """Print the length and speed, on standard error where samples go to standard output."""
         if sys.stderr.isatty():
             print("\r", end="", file=sys.stderr)
         length = self.samples / self.rate
@@ -239,8 +175,10 @@ class _Spoken:
                 f"note: {words} words inside the pieces were ended by the length rule",
                 file=sys.stderr,
             )
-        said = self.voice.transcript if self.voice and not self.voice.instruct else ""
-        short = [utterance for utterance in self.record if 2 * len(utterance.text) < len(said)]
+        transcript = self.voice.transcript if self.voice and not self.voice.instruct else ""
+        short = [
+            utterance for utterance in self.record if 2 * len(utterance.text) < len(transcript)
+        ]
         if short and not self.system.layout.alternates:
             print(
                 f"note: {len(short)} of {len(self.record)} pieces are less than half as long as the"

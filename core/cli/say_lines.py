@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wishbone.core.cli import speaking
+from wishbone.core.cli.speaking import SayOptions
 from wishbone.core.contract.errors import UsageError
 
 if TYPE_CHECKING:
     from wishbone.core.system.system import System
 
 
-def speak_lines(options: argparse.Namespace, overrides: list[str]) -> int:
+def speak_lines(options: SayOptions, overrides: list[str]) -> int:
     """Run the command; raises ``WishboneError`` for whatever cannot be done.
 
     Line n of the file becomes file n, whatever lines are left out, and each is what ``say`` makes
     of that line alone with the same seed.
     """
-    from wishbone.core.cli import speaking
-
     _check_options(options)
     text = speaking.read_text([], options.lines, stream=False)
     lines = {n: line for n, line in enumerate(text.splitlines(), start=1) if line.strip()}
@@ -38,17 +37,17 @@ def speak_lines(options: argparse.Namespace, overrides: list[str]) -> int:
     together = min(options.together, len(lines))
     # a guided line takes two slots
     server = Server(system, together if scale == 1 else 2 * together)
-    begin, seconds, cut = time.perf_counter(), 0.0, []
+    start, seconds, cut = time.perf_counter(), 0.0, []
     numbers = list(lines)
     requests = (Request(line, voice, options.seed, options.guidance) for line in lines.values())
-    for said in server.say(requests):
-        number = numbers[said.number]
-        said.audio.save(targets[number], overwrite=True)
-        seconds += said.audio.seconds
-        if any(utterance.reason == "length" for utterance in said.utterances):
+    for spoken in server.say(requests):
+        number = numbers[spoken.number]
+        spoken.audio.save(targets[number], overwrite=True)
+        seconds += spoken.audio.seconds
+        if any(utterance.reason == "length" for utterance in spoken.utterances):
             cut.append(number)
-        print(f"{targets[number]}: {said.audio.seconds:.2f} s of speech")
-    spent = time.perf_counter() - begin
+        print(f"{targets[number]}: {spoken.audio.seconds:.2f} s of speech")
+    spent = time.perf_counter() - start
     print(
         f"{len(lines)} lines, {seconds:.2f} s of speech in {spent:.2f} s"
         f" ({spent / max(seconds, 1e-9):.2f} of real time), up to {together} at once"
@@ -62,7 +61,7 @@ def speak_lines(options: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
-def _check_options(options: argparse.Namespace) -> None:
+def _check_options(options: SayOptions) -> None:
     for name in ("file", "revoice", "stream"):
         if getattr(options, name):
             raise UsageError(
@@ -89,16 +88,16 @@ def _targets(pattern: Path, lines: dict[int, str], force: bool) -> dict[int, Pat
 
 
 def _speakable(system: System, lines: dict[int, str]) -> dict[int, str]:
-    """The lines in which there is anything to say; the others are named on standard error."""
+    """Select the lines with anything to say; name the others on standard error."""
 
     def something(line: str) -> bool:
         return next(iter(system.tokenizer.pieces(line)), None) is not None
 
-    kept = {n: line for n, line in lines.items() if something(line)}
-    for n in lines.keys() - kept.keys():
+    speakable = {n: line for n, line in lines.items() if something(line)}
+    for n in lines.keys() - speakable.keys():
         print(f"note: nothing in line {n} can be spoken: {lines[n][:60]}", file=sys.stderr)
-    if not kept:
+    if not speakable:
         raise UsageError(
             "No line holds anything that can be spoken.", "--lines", "Give at least one word."
         )
-    return kept
+    return speakable

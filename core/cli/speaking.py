@@ -1,23 +1,99 @@
-"""Options and warnings that every command that speaks shares."""
+"""The options of ``wishbone say``, and what speaking a text and speaking lines do with them."""
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wishbone.core.cli.arguments import COMPUTING, REQUIRED, EngineOptions, argument, option
 from wishbone.core.contract.errors import UsageError
 
 if TYPE_CHECKING:
     from wishbone.core.speak.voice import Voice
     from wishbone.core.system.system import System
 
+SYSTEM = "quickstart-rwkv7"
+"""The system that speaks where none is named."""
+TEXT = "what is spoken"
+FILES = "where it goes"
+VOICE = "whose voice, and how it speaks"
+MODEL = "which model, and how it draws"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SayOptions(EngineOptions):
+    """Speak a text of any length, into a file or as sound that can be played at once."""
+
+    text: str | None = argument(None, help="what to say; - reads it from standard input")
+    overrides: list[str] = argument(
+        [], metavar="key=value",
+        help="changes to the system's configuration, such as sampling.temperature=0.8",
+    )  # fmt: skip
+    file: str | None = option(
+        None, "-f", metavar="FILE", group=TEXT, help="read the text from this UTF-8 file"
+    )
+    lines: str | None = option(
+        None, metavar="FILE", group=TEXT,
+        help="speak every line of this file into a file of its own: -o a.wav makes a-0001.wav, ...",
+    )  # fmt: skip
+    together: int = option(
+        8, metavar="N", group=TEXT, help="with --lines: how many lines are spoken at once"
+    )
+    revoice: str | None = option(
+        None, metavar="FILE", group=TEXT,
+        help="instead of a text: say what this recording says, in the voice (voice conversion)",
+    )  # fmt: skip
+    out: str = option(
+        REQUIRED, "-o", metavar="FILE", group=FILES,
+        help="the file to write, .wav, .flac or .ogg; - writes 16-bit samples to standard output",
+    )  # fmt: skip
+    stream: bool = option(
+        False, group=FILES,
+        help="write each chunk as soon as it is spoken, so that a player can follow the file",
+    )  # fmt: skip
+    force: bool = option(False, "--overwrite", group=FILES, help="replace files that exist already")
+    voice: str | None = option(
+        None, metavar="NAME", group=VOICE, default_text="the system's own",
+        help="a voice by name, a voice's .yaml file, or a recording of somebody",
+    )  # fmt: skip
+    transcript: str | None = option(
+        None, metavar="TEXT", group=VOICE,
+        help="what the recording given to --voice says; many systems copy a voice better with it",
+    )  # fmt: skip
+    instruct: str = option(
+        "", metavar="TEXT", group=VOICE,
+        help="how to speak, in words, for systems that were trained to follow such a text",
+    )  # fmt: skip
+    adapter: str = option(
+        "", metavar="NAME", group=VOICE, default_text="the system's own",
+        help="which of the system's adapters speaks; base means none of them",
+    )  # fmt: skip
+    save_voice: str | None = option(
+        None, metavar="FILE", group=VOICE,
+        help="write the voice to this .yaml file, with all that a later start would compute again",
+    )  # fmt: skip
+    system: str = option(
+        SYSTEM, metavar="NAME", group=MODEL,
+        help="a bundled system's name, a YAML file, or a folder that a training exported",
+    )  # fmt: skip
+    seed: int = option(
+        0, metavar="N", group=MODEL, help="start of the random numbers: same seed, same speech"
+    )
+    guidance: float | None = option(
+        None, metavar="SCALE", group=MODEL, default_text="the system's, usually 1",
+        help="exaggerate what the text or the voice changes, beyond 1; for models trained for it",
+    )  # fmt: skip
+    device: str = option(
+        "cpu", metavar="NAME", group=COMPUTING, help="where it is computed: cpu, cuda, mps, ..."
+    )
+
 
 def read_text(words: list[str], file: str | None, stream: bool) -> str | Iterator[str]:
-    """The text to speak; standard input is handed on as it comes when streaming."""
+    """Read the text to speak; standard input is handed on as it comes when streaming."""
     text = words[0] if words else None
     if file is not None:
         try:
@@ -31,7 +107,7 @@ def read_text(words: list[str], file: str | None, stream: bool) -> str | Iterato
                 "The text is not UTF-8.", file, "Convert it, for example with iconv."
             ) from error
     elif text == "-":
-        text = _arriving() if stream else sys.stdin.read()
+        text = _standard_input() if stream else sys.stdin.read()
     if text is None or (isinstance(text, str) and not text.strip()):
         raise UsageError(
             "There is no text to speak.",
@@ -41,20 +117,20 @@ def read_text(words: list[str], file: str | None, stream: bool) -> str | Iterato
     return text
 
 
-def _arriving() -> Iterator[str]:
-    """Standard input, each piece as soon as whoever writes it lets go of it."""
+def _standard_input() -> Iterator[str]:
+    """Yield standard input, each part of it as soon as the program that writes it sends it."""
     pipe = getattr(sys.stdin, "buffer", None)
     if pipe is None:
         yield from iter(sys.stdin.readline, "")
         return
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-    while piece := pipe.read1(1 << 16):
-        yield decoder.decode(piece)
+    while chunk := pipe.read1(1 << 16):
+        yield decoder.decode(chunk)
     yield decoder.decode(b"", final=True)
 
 
-def load_system(options: argparse.Namespace, overrides: list[str]) -> System:
-    """The system that shall speak, with the engine asked for."""
+def load_system(options: SayOptions, overrides: Sequence[str]) -> System:
+    """Load the system that speaks, on the device and with the engine of the options."""
     from wishbone.core.speak.speaker import load
     from wishbone.core.system.spec import read, require
 
@@ -63,8 +139,8 @@ def load_system(options: argparse.Namespace, overrides: list[str]) -> System:
     return load(options.system, overrides, options.device, options.engine)
 
 
-def load_voice(system: System, options: argparse.Namespace) -> Voice | None:
-    """Who shall speak; None leaves it to the system."""
+def load_voice(system: System, options: SayOptions) -> Voice | None:
+    """Load or make the voice that speaks; None leaves it to the system."""
     from wishbone.core.speak.voice import RECORDINGS, Voice, find
 
     voice, transcript = options.voice, options.transcript
@@ -78,19 +154,19 @@ def load_voice(system: System, options: argparse.Namespace) -> Voice | None:
     if not (options.instruct or options.adapter or options.save_voice or voice is not None):
         return None
     if recording:
-        found = Voice.from_audio(system, voice, transcript or "", name=Path(voice).stem)
+        speaker = Voice.from_audio(system, voice, transcript or "", name=Path(voice).stem)
     else:
-        found = find(voice or system.config.get("voice"), system)
-    found = found.instructed(options.instruct) if options.instruct else found
-    found = found.adapted(options.adapter) if options.adapter else found
+        speaker = find(voice or system.config.get("voice"), system)
+    speaker = speaker.instructed(options.instruct) if options.instruct else speaker
+    speaker = speaker.adapted(options.adapter) if options.adapter else speaker
     if options.save_voice:
-        found = found.with_state(system)
-        found.save(options.save_voice, overwrite=options.force)
-    return found
+        speaker = speaker.with_state(system)
+        speaker.save(options.save_voice, overwrite=options.force)
+    return speaker
 
 
 def warn_untrained(system: System) -> None:
-    """Say on standard error what a listener should know of the weights."""
+    """Warn on standard error of weights that are missing or known to be weak."""
     for note in system.notes:
         print(f"warning: {note}", file=sys.stderr)
     if not system.config.get("weights") and not system.config.get("backbone", {}).get("weights"):
@@ -101,7 +177,7 @@ def warn_untrained(system: System) -> None:
 
 
 def warn_unlearned(system: System, guidance: float | None) -> None:
-    """Say on standard error where a guide is asked for that the weights may know nothing of."""
+    """Warn on standard error of guidance by a condition that training never left out."""
     from wishbone.core.speak.guidance import unlearned
 
     names = unlearned(system, guidance)

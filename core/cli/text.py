@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wishbone.core.cli.arguments import Parser, add_engine
+from wishbone.core.cli.arguments import REQUIRED, EngineOptions, argument, option, parse
 from wishbone.core.contract.engines import parse_engine
 from wishbone.core.contract.errors import CapabilityError, GateFailed
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wishbone.core.system.system import System
     from wishbone.core.system.text_system import TextSystem
 
+DRAWING = "how it draws"
 EXAMPLES = """examples:
   wishbone text "Once upon a time" --system runs/text-rwkv7/export
   wishbone text "Once upon a time" --system runs/text-rwkv7/export --inside runs/pissa/export
@@ -30,9 +31,46 @@ EXAMPLES = """examples:
 copy of the weights then serves both. --check compares every logit with those of --system alone."""
 
 
-def main(argv: list[str]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(EngineOptions):
+    """Continue a text, by a language model of text or by the one inside a speech system."""
+
+    text: str = argument(help="how the text begins")
+    system: str = option(
+        REQUIRED, metavar="NAME",
+        help="the text system: a bundled one's name, a YAML file, or a training's export folder",
+    )  # fmt: skip
+    set: list[str] = option(
+        [], metavar="key=value", repeat=True,
+        help="a change to the system's configuration; may be given several times",
+    )  # fmt: skip
+    inside: str | None = option(
+        None, metavar="SYSTEM",
+        help="take the backbone out of this speech system, so that one copy of it serves both",
+    )  # fmt: skip
+    check: bool = option(
+        False, help="with --inside: compare every logit with those of --system alone"
+    )
+    speak: str | None = option(
+        None, metavar="FILE", help="with --inside: let the speech system say the text, into a file"
+    )
+    count: int = option(120, metavar="N", group=DRAWING, help="tokens to add, at most")
+    seed: int = option(
+        0, metavar="N", group=DRAWING, help="start of the random numbers: same seed, same text"
+    )
+    temperature: float = option(
+        0.7, metavar="T", group=DRAWING,
+        help="how adventurous: 0 always takes the likeliest token, 1 the model's own odds",
+    )  # fmt: skip
+    top_p: float = option(
+        0.95, metavar="P", group=DRAWING,
+        help="draw among the likeliest tokens that together have this probability; 1 is off",
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str]) -> int:
     """Run the command; raises ``GateFailed`` where ``--check`` finds a logit that differs."""
-    options = _parser().parse_args(argv)
+    options = parse(TextOptions, argv, "wishbone text", EXAMPLES)
     import torch
 
     from wishbone.core.model.sampling import Sampling
@@ -55,43 +93,22 @@ def main(argv: list[str]) -> int:
     ids = list(system.continued(options.text, options.count, sampling, options.seed))
     # a tokenizer of letters writes no space behind a mark
     more = re.sub(r"([,.?!])(?=\w)", r"\1 ", system.tokenizer.decode(ids))
-    said = f"{options.text.rstrip()}{more}"
-    print(said)
+    whole_text = f"{options.text.rstrip()}{more}"
+    print(whole_text)
     if speech:
         report_memory(speech, system)
     if options.check:
         alone = text_system.build(config)
-        check(alone, system, [options.text, said])
+        compare_logits(alone, system, [options.text, whole_text])
     if speech and options.speak:
         from wishbone.core.speak import pipeline
 
-        pipeline.say(speech, said, seed=options.seed).save(options.speak, overwrite=False)
+        pipeline.say(speech, whole_text, seed=options.seed).save(options.speak, overwrite=False)
         print(f"wrote {options.speak}", file=sys.stderr)
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="wishbone text",
-        description="Continue a text.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("text", help="how it begins")
-    parser.add_argument("--system", required=True, help="a text system: name, file or folder")
-    parser.add_argument("--set", action="append", default=[], metavar="key=value", help="changes")
-    parser.add_argument("--inside", metavar="SYSTEM", help="a speech system around its backbone")
-    parser.add_argument("--check", action="store_true", help="compare logits with --system alone")
-    parser.add_argument("--speak", metavar="FILE", help="let --inside speak the text, into a file")
-    parser.add_argument("--count", type=int, default=120, help="ids at most (default: 120)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same text (default: 0)")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest")
-    parser.add_argument("--top-p", type=float, default=0.95, help="1 is off (default: 0.95)")
-    add_engine(parser)
-    return parser
-
-
-def check(alone: TextSystem, within: TextSystem, texts: Sequence[str]) -> int:
+def compare_logits(alone: TextSystem, within: TextSystem, texts: Sequence[str]) -> int:
     """Compare every logit of two text systems over ``texts`` -> how many there are.
 
     Prints a digest of the bits of both. Raises ``GateFailed`` unless all are the same.
@@ -118,17 +135,17 @@ def check(alone: TextSystem, within: TextSystem, texts: Sequence[str]) -> int:
 
 def report_memory(speech: System, text: TextSystem) -> dict[str, int]:
     """Bytes of the language models' tensors: both on one backbone, and each on its own."""
-    shared = held([speech.model, text.model])
+    shared = tensor_bytes([speech.model, text.model])
     # a speech model of its own has its difference multiplied in, a text model its own base
     plain = _plain_bytes(speech.model.backbone)
-    apart = held([speech.model]) - held([speech.model.backbone]) + plain
-    apart += held([text.model.head]) + plain
-    found = {"shared": shared, "apart": apart}
+    apart = tensor_bytes([speech.model]) - tensor_bytes([speech.model.backbone]) + plain
+    apart += tensor_bytes([text.model.head]) + plain
+    sizes = {"shared": shared, "apart": apart}
     print(
         f"tensors of both language models: {shared:,} B on one backbone, {apart:,} B as two models",
         file=sys.stderr,
     )
-    return found
+    return sizes
 
 
 def _plain_bytes(backbone: Backbone) -> int:
@@ -136,16 +153,16 @@ def _plain_bytes(backbone: Backbone) -> int:
     from wishbone.core.model.wrapper import Wrapper
 
     while isinstance(backbone, Wrapper):
-        own = set(backbone.own_names())
+        added = set(backbone.own_names())
         state = backbone.state_dict()
-        kept = [t for n, t in state.items() if n not in own]
+        plain = [t for n, t in state.items() if n not in added]
         if not isinstance(backbone.base, Wrapper):
-            return sum(t.numel() * t.element_size() for t in kept)
+            return sum(t.numel() * t.element_size() for t in plain)
         backbone = backbone.base
-    return held([backbone])
+    return tensor_bytes([backbone])
 
 
-def held(modules: Sequence[nn.Module]) -> int:
+def tensor_bytes(modules: Sequence[nn.Module]) -> int:
     """Bytes of the memory behind all parameters and buffers, what is shared counted once."""
     tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
     memory = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}

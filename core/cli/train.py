@@ -6,19 +6,48 @@ budget of ``batch_positions`` each makes the same batches as one process with N 
 
 from __future__ import annotations
 
-from wishbone.core.cli.arguments import Parser
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wishbone.core.cli.arguments import argument, option, parse
+from wishbone.core.cli.bundled import listing
+
+EXAMPLES = (
+    "examples:",
+    "  wishbone train quickstart-rwkv7",
+    "  wishbone train quickstart-rwkv7 steps=500 out=runs/short learning_rate=5e-4",
+    "  wishbone train my.yaml data=data/tokens system.layout.form=unistream",
+    "  torchrun --nproc-per-node 4 -m wishbone train quickstart-rwkv7 shard=full",
+    "",
+    "'wishbone evaluate' and 'wishbone say --system runs/NAME/export' try what was trained. Every",
+    "key of a recipe, with its default, stands in core/train/recipe.py.",
+)
 
 
-def main(argv: list[str]) -> int:
-    """Run the command; 0 also when it was told to stop and left a checkpoint."""
-    parser = Parser("wishbone train", description=__doc__.splitlines()[0])
-    parser.add_argument("config", help="a training YAML, or the name of a bundled one")
-    parser.add_argument("overrides", nargs="*", help="key=value, e.g. steps=500 system.layout.mix=")
-    parser.add_argument(
-        "--change", action="store_true", help="go on with a run whose recipe differs from this one"
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train a model by a recipe, a YAML file, or go on with the run in its folder.
+
+    Stopping it by Ctrl-C leaves a checkpoint, and the same command goes on from there.
+    """
+
+    config: str = argument(help="a recipe: the name of a bundled one, or a YAML file")
+    overrides: list[str] = argument(
+        [], metavar="key=value", help="changes to the recipe, such as steps=500 or data=FOLDER"
     )
-    options = parser.parse_args(argv)
+    change: bool = option(
+        False, help="go on with a run although its recipe was another one than this"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; 0 also when it was told to stop and left a checkpoint."""
+    options = parse(TrainOptions, argv, "wishbone train", _epilogue)
     # after parsing, so that --help and mistakes need no torch
     from wishbone.core.train.run import run
 
     return run(options.config, options.overrides, options.change)
+
+
+def _epilogue() -> str:
+    return listing("bundled recipes", "train", ["", *EXAMPLES])

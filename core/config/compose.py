@@ -1,4 +1,4 @@
-"""YAML files to one dictionary: finding them, ``base:``, and ``key=value`` overrides.
+"""YAML files to one dictionary, with ``base:`` and ``key=value`` overrides.
 
 A configuration is data. It cannot run code, import anything or read the environment.
 """
@@ -9,18 +9,18 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from wishbone.core.contract.errors import ConfigError, UnknownName, did_you_mean
 
 _RESOLVER = re.compile(r"\$\{[^{}]*:")
 BELOW = "below"
-"""What a part says in its ``base`` to wrap the part that it is laid over."""
+"""Value of ``base`` for a part that wraps the part of the file below."""
 _OVERRIDE = re.compile(r"[A-Za-z_][\w]*(\.[\w-]+)*")
 
 
 class Config(dict[str, Any]):
-    """A configuration, and where each of its keys was written."""
+    """A configuration, and the place of each of its keys."""
 
     def __init__(
         self,
@@ -30,12 +30,12 @@ class Config(dict[str, Any]):
     ) -> None:
         super().__init__(values)
         self.path = path
-        """The file that was asked for, if there is one."""
+        """The file that it was read from, if there is one."""
         self.places = dict(places or {})
         """Dotted key -> ``file:line`` or ``the command line``."""
 
     def place(self, key: str) -> str:
-        """Where ``key``, or the nearest key around it, was written."""
+        """Return file and line of ``key``, or of the nearest key around it."""
         while key:
             if key in self.places:
                 return self.places[key]
@@ -44,7 +44,7 @@ class Config(dict[str, Any]):
 
 
 def bundled() -> Path:
-    """The folder of everything that ships with Wishbone."""
+    """Return the folder of the configurations and weights that ship with Wishbone."""
     return Path(str(resources.files("wishbone.configs")))
 
 
@@ -79,11 +79,11 @@ def find(
     folder: Path | None = None,
     asking: Path | None = None,
 ) -> Path:
-    """The YAML file meant by a path, a folder with a ``config.yaml``, or a bundled name.
+    """Return the YAML file for a path, a folder with a ``config.yaml``, or a bundled name.
 
-    ``folder`` is looked in first (the current one if None); ``asking`` is the file that names this
+    ``folder`` is searched first (the current one if None); ``asking`` is the file that names this
     one as its base, so that a file may share the name of the bundled one it is based on. Raises
-    ``UnknownName`` naming what there is.
+    ``UnknownName`` with the names that exist.
     """
     text = str(name_or_path)
     file = text if text.endswith((".yaml", ".yml")) else f"{text}.yaml"
@@ -95,26 +95,26 @@ def find(
     for place in places:
         if (place / text / "config.yaml").is_file():
             return place / text / "config.yaml"
-    known = sorted(p.stem for p in (bundled() / kind).glob("*.yaml"))
+    choices = sorted(p.stem for p in (bundled() / kind).glob("*.yaml"))
     raise UnknownName(
         f"There is no {kind} configuration '{text}'.",
-        f"{folder or Path.cwd()} and the bundled names: {', '.join(known) or 'none'}",
-        did_you_mean(text, known) or "Give a path to a YAML file, or one of the bundled names.",
+        f"{folder or Path.cwd()} and the bundled names: {', '.join(choices) or 'none'}",
+        did_you_mean(text, choices) or "Give a path to a YAML file, or one of the bundled names.",
     )
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` laid on top, mappings merged key by key unless ``name`` changes.
+    """Merge ``over`` into ``base`` key by key; a mapping of another ``name`` replaces the old.
 
-    A part that wraps the one it replaces says ``base: below`` instead of repeating its fields.
+    ``base: below`` in a part of ``over`` makes it wrap the part of ``base``.
     """
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping) and value.get("base") == BELOW:
             wraps = not _same_part(below, value)
-            rest = {name: inner for name, inner in value.items() if name != "base"}
-            value = {**rest, "base": below} if wraps else rest
+            remaining = {name: inner for name, inner in value.items() if name != "base"}
+            value = {**remaining, "base": below} if wraps else remaining
         if isinstance(value, Mapping) and isinstance(below, Mapping) and _same_part(below, value):
             merged[key] = merge(below, value)
         else:
@@ -123,7 +123,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """The YAML text of a resolved configuration."""
+    """Return the YAML text of a resolved configuration."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
@@ -133,27 +133,29 @@ def _same_part(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
     return "name" not in over or "name" not in below or over["name"] == below["name"]
 
 
-def _read(path: Path, kind: str, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """One file with its bases below it, and the place of every key."""
+def _read(
+    path: Path, kind: str, dependents: tuple[Path, ...]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read one file with its bases below it, and the place of every key."""
     path = path.resolve()
-    if path in seen:
-        chain = " -> ".join(p.name for p in (*seen, path))
+    if path in dependents:
+        chain = " -> ".join(p.name for p in (*dependents, path))
         raise ConfigError(f"These files are based on each other: {chain}.", str(path), "Cut one.")
-    own, lines = parse(path)
-    bases = own.pop("base", None) or []
+    file_values, lines = parse(path)
+    bases = file_values.pop("base", None) or []
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for name in [bases] if isinstance(bases, str) else bases:
-        below, origin = _read(find(str(name), kind, path.parent, path), kind, (*seen, path))
+        below, origin = _read(find(str(name), kind, path.parent, path), kind, (*dependents, path))
         places = _forget(places, values, below) | origin
         values = merge(values, below)
-    _resolve_weights(own, path.parent)
+    _resolve_weights(file_values, path.parent)
     origin = {key: f"{path}:{line}" for key, line in lines.items()}
-    return merge(values, own), _forget(places, values, own) | origin
+    return merge(values, file_values), _forget(places, values, file_values) | origin
 
 
 def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The mapping in one YAML file, and the line of each dotted key. Raises ``ConfigError``."""
+    """Read one YAML file -> its mapping, the line of each dotted key. Raises ``ConfigError``."""
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -195,7 +197,7 @@ def _note_lines(node: Any, prefix: str, lines: dict[str, int]) -> None:
 
 
 def _refuse_resolvers(value: Any, key: str, where: Any) -> None:
-    """``${other.key}`` is allowed; ``${oc.env:HOME}`` and its like reach outside the file."""
+    """Raise ``ConfigError`` for ``${oc.env:HOME}`` and its like, which reach outside the file."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             _refuse_resolvers(inner, f"{key}.{name}".lstrip("."), where)
@@ -211,7 +213,7 @@ def _refuse_resolvers(value: Any, key: str, where: Any) -> None:
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:
-    """``["backbone.width=256"]`` to a nested dictionary."""
+    """Parse ``["backbone.width=256"]`` to a nested dictionary. Raises ``ConfigError``."""
     from omegaconf import OmegaConf
 
     for word in words:
@@ -226,25 +228,26 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
         why = str(error).splitlines()[0]
         raise ConfigError(f"{why}.", "the command line", "Check the values after '='.") from error
     _refuse_resolvers(values, "", lambda key: "the command line")
-    return dict(values)
+    return cast(dict[str, Any], values)
 
 
 def _interpolate(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Replace ``${other.key}`` by what stands there."""
+    """Replace ``${other.key}`` by the value of that key."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+        resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0], str(path), "Check that key.") from error
+    return cast(dict[str, Any], resolved)
 
 
 def _resolve_weights(values: Any, folder: Path) -> None:
     """Turn every ``weights:`` into a path below the bundled folder, or an absolute one.
 
-    Looked for beside the file first, then among what ships with Wishbone. What is found nowhere
-    stays as it was written: a configuration may be read before its weights exist.
+    A path beside the file comes first, then a bundled one. A path that does not exist stays as it
+    is written: a configuration may be read before its weights exist.
     """
     if isinstance(values, list):
         for inner in values:
@@ -267,7 +270,7 @@ def _weights_path(value: str, folder: Path) -> str:
 
 
 def weights_folder(value: str) -> Path:
-    """The folder that a resolved ``weights:`` means; it may not exist."""
+    """Return the folder of a resolved ``weights:``; it may not exist."""
     path = Path(value)
     return path if path.is_absolute() or not (bundled() / path).exists() else bundled() / path
 
@@ -284,12 +287,12 @@ def _keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
 def _forget(
     places: Mapping[str, str], values: Mapping[str, Any], over: Mapping[str, Any]
 ) -> dict[str, str]:
-    """``places`` without the keys that ``over`` replaces as a whole."""
-    gone = [
+    """Drop from ``places`` the keys that ``over`` replaces as a whole."""
+    replaced = [
         f"{key}."
         for key, value in over.items()
         if not isinstance(value, Mapping)
         or not isinstance(values.get(key), Mapping)
         or not _same_part(values[key], value)
     ]
-    return {key: place for key, place in places.items() if not key.startswith(tuple(gone))}
+    return {key: place for key, place in places.items() if not key.startswith(tuple(replaced))}

@@ -1,4 +1,4 @@
-"""Sections of a configuration to typed fields: each slot is parsed here, once.
+"""Parsing of slots: sections of a configuration to typed fields, each once.
 
 The schema of a slot is the dataclass ``Config`` nested in the class that the slot names. A field
 of it may hold a slot of its own, as a wrapper's ``base`` does; ``nested`` marks such a field.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from wishbone.core.config.compose import Config
 from wishbone.core.contract.errors import ConfigError, WishboneError
 from wishbone.core.registry.loader import registry
 
 KIND = "wishbone.kind"
-"""Key in the metadata of a field that holds a slot: the registry's kind of what is in it."""
+"""Key in the metadata of a field that holds a slot; its value is the kind of the part in it."""
 HEADER = ("name", "weights")
 """Keys of a section that are not fields of the class it names."""
 
@@ -48,7 +48,7 @@ class SlotSpec:
         return self.values.get("weights") or None
 
     def build(self, facts: Mapping[str, object] | None = None) -> Any:
-        """Construct the part on the default device; ``facts`` are what other slots tell it.
+        """Construct the part on the default device; ``facts`` of other slots are keyword arguments.
 
         Raises ``ConfigError`` where the class refuses its values with a ``ValueError``.
         """
@@ -67,7 +67,7 @@ class Section(dict[str, Any]):
 
 
 def nested(kind: str) -> Any:
-    """Field of a ``Config`` that holds a slot: ``{name: KEY, ...}`` of that kind."""
+    """Make a field of a ``Config`` that holds a slot: ``{name: KEY, ...}`` of that kind."""
     return field(default_factory=dict, metadata={KIND: kind})
 
 
@@ -82,14 +82,14 @@ def parse_slot(config: Mapping[str, Any], slot: str, kind: str = "") -> SlotSpec
 
 
 def parse_nested(values: Mapping[str, Any], kind: str, key: str = "base") -> SlotSpec:
-    """The slot in a field that ``nested`` marks; one that was parsed before is not parsed again."""
+    """Parse the slot in a field that ``nested`` marks, if that was not done before."""
     if isinstance(values, Section) and values.slot is not None:
         return values.slot
     return _parse(values, key, kind, Config({}), "wrap")
 
 
 def innermost(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The section of the backbone that wraps none: ``values`` itself, or its base's base ..."""
+    """Return the section of the innermost backbone: ``values`` itself, or its base's base ..."""
     while isinstance(values.get("base"), Mapping) and values["base"]:
         values = values["base"]
     return values
@@ -105,7 +105,8 @@ def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: C
 
     try:
         section = OmegaConf.create({key: OmegaConf.structured(schema)})
-        return OmegaConf.to_object(OmegaConf.merge(section, {key: dict(values)}))[key]
+        merged = OmegaConf.merge(section, {key: dict(values)})
+        return cast(dict[str, Any], OmegaConf.to_object(merged))[key]
     except OmegaConfBaseException as error:
         full = str(error.full_key or key)
         what = (error.msg or str(error)).splitlines()[0]
@@ -133,8 +134,8 @@ def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use")
             " keys.",
         )
     cls = registry().get(kind, section["name"])
-    own = {name: value for name, value in section.items() if name not in HEADER}
-    parsed = structured(cls.Config, own, key, config)
+    field_values = {name: value for name, value in section.items() if name not in HEADER}
+    parsed = structured(cls.Config, field_values, key, config)
     values = {name: section[name] for name in HEADER if name in section} | asdict(parsed)
     base = None
     for name, inner_kind in _nested_fields(parsed):
@@ -150,5 +151,5 @@ def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use")
 
 
 def _nested_fields(parsed: Any) -> list[tuple[str, str]]:
-    """Names of the fields that hold slots, and the kinds of those."""
+    """List the fields that hold slots: (name, kind)."""
     return [(part.name, part.metadata[KIND]) for part in fields(parsed) if KIND in part.metadata]

@@ -1,4 +1,8 @@
-"""The contract of a backbone, the part this library exists to exchange."""
+"""The contract of a backbone: vectors to vectors, left to right, with a state.
+
+Four methods are abstract; the other ones have a default that holds for every backbone. A feature
+that needs more than the contract asks for a promise of ``Caps`` by ``require_caps``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.part import Part
 
 State = dict[str, Tensor]
-"""Memory of a backbone: flat names, batch first, plain tensors, so a file can hold it."""
+"""Memory of a backbone: flat names to plain tensors [B, ...], so a file can hold it."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,11 @@ class Caps:
     """Promises of a backbone. A feature checks the promise before any weight is read."""
 
     streaming: bool = True
-    """Gives the same numbers position by position as in one call."""
+    """Position by position gives the same numbers as one call."""
     constant_state: bool = False
-    """Its state does not grow with the number of positions."""
+    """The state does not grow with the number of positions."""
     varlen: bool = True
-    """Honours ``mask``: a masked position changes nothing."""
+    """``mask`` is honoured: a masked position changes nothing."""
     peft_targets: tuple[str, ...] = ()
     """Name endings of the linear layers that adapters may wrap; empty means none."""
 
@@ -35,16 +39,28 @@ class Caps:
 class Backbone(Part, nn.Module):
     """Vectors to vectors, left to right: the part this library exists to exchange.
 
-    ``tests/contract`` runs ``wishbone.core.testing`` on every registered name.
+    ``wishbone match`` finds sizes at which two backbones cost the same; it changes those of the
+    fields ``width``, ``layers`` or ``depth``, ``heads``, ``head_size`` and ``ffn_width`` that
+    ``Config`` has.
     """
 
     caps: ClassVar[Caps] = Caps()
     width: int
-    """D of what goes in and of what comes out."""
+    """D of the vectors that go in and come out."""
 
     @abstractmethod
-    def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
-        """The state before the first position. Recurrent parts are float32 whatever ``dtype``."""
+    def init_state(
+        self,
+        batch: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> State:
+        """Make the state before the first position, of ``batch`` rows.
+
+        ``device`` and ``dtype`` are those of the weights by default. Recurrent parts are float32
+        whatever ``dtype``, or float64.
+        """
 
     @abstractmethod
     def forward(
@@ -61,9 +77,9 @@ class Backbone(Part, nn.Module):
 
         The numbers are those of ``forward`` with one position. The tensors in ``state`` are the
         step's to use: it may write into them or put others in their place, so read the entries
-        again after every step, and copy the tensors of a state that shall be continued twice. What
-        is written into the entries between two steps counts, as ``core/model/state_batch.py`` does with
-        rows. No gradient is promised.
+        again after every step, and copy the tensors of a state that shall be continued twice.
+        Rows may be written into the entries between two steps; the next step goes on from them.
+        No gradient is promised.
         """
         y, after = self(x, state)
         state.clear()
@@ -71,16 +87,18 @@ class Backbone(Part, nn.Module):
         return y
 
     def plain(self) -> Backbone:
-        """The backbone without what was wrapped around it, on the same memory; by default itself.
+        """Return the backbone inside its adapters, on the same memory; itself without any.
 
-        Raises ``CapabilityError`` where it cannot be told apart any more.
+        A text model speaks through it beside the speech model. Raises ``CapabilityError`` where
+        adapters were merged into its weights.
         """
         return self
 
     def choose_adapter(self, state: State, adapter: str) -> State:
-        """``state`` of sequences that go on with the adapter of that name, one of several.
+        """Return ``state`` for sequences that go on with one of several adapters.
 
-        Raises ``CapabilityError`` where there are none to choose from, ``UnknownName``.
+        A voice names the adapter. Raises ``CapabilityError`` where the backbone has none to choose
+        from, ``UnknownName`` where it has no ``adapter``.
         """
         raise CapabilityError(
             f"There is an adapter '{adapter}' to be chosen, and {type(self).__name__} has none.",
@@ -91,43 +109,46 @@ class Backbone(Part, nn.Module):
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """Choose how ``step_`` computes from now on -> the engine used.
 
-        Names are in ``wishbone.core.contract.engines``. "auto" takes the fastest that this machine can have:
-        a C++ engine is built on the first use, once for a machine, with a line on standard error;
-        where that cannot be, it takes "eager" and says why, and raises nothing. Every engine keeps
-        the contract of ``step_``, takes any other's state, also in the middle of a sequence, and
-        may be called by several threads at once, each with a state of its own. Weights are read
-        now: call again after changing or moving them. "eager" undoes it. Raises
+        Names are in ``wishbone.core.contract.engines``. "auto" takes the fastest that this machine
+        can have: a C++ engine is built on the first use, once for a machine, with a line on
+        standard error; where that cannot be, it takes "eager" and says why, and raises nothing.
+        Every engine keeps the contract of ``step_``, takes any other's state, also in the middle
+        of a sequence, and may be called by several threads at once, each with a state of its own.
+        Weights are read now: call again after changing or moving them. "eager" undoes it. Raises
         ``CapabilityError`` with the reason for a named engine that cannot be had here.
         """
         return eager_only(type(self).__name__, engine, weights)
 
     def steps_narrow_state(self) -> bool:
-        """True where ``step_``, as ``accelerate`` chose it, takes recurrent parts in bfloat16.
+        """Return True where ``step_``, as ``accelerate`` chose it, takes a state in bfloat16.
 
-        It reads and writes them in that type and computes in float32 all the same. Elsewhere,
-        whoever stores them so widens them before a step.
+        Recurrent parts are then read and written in that type and computed in float32 all the
+        same. Otherwise a batch that stores them in bfloat16 widens them before a step.
         """
         return False
 
     @abstractmethod
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
-        """Exact bytes of one sequence's state after ``length`` positions, model of ``dtype``."""
+        """Return the exact bytes of a state of one row after ``length`` positions.
+
+        ``dtype`` is that of the model.
+        """
 
     @classmethod
     @abstractmethod
     def count_parameters(cls, config: Any) -> int:
-        """Parameters of a backbone built from ``config``, from a formula, building nothing."""
+        """Count the parameters of a backbone of ``config`` by a formula, building nothing."""
 
     def flops_per_position(self, context: int = 0) -> int:
-        """Multiplications and additions of one decoding step after ``context`` positions."""
+        """Count multiplications and additions of one decoding step after ``context`` positions."""
         return 2 * sum(p.numel() for p in self.parameters() if p.ndim > 1)
 
     def training_form(self) -> str:
-        """Name the form of ``forward`` in training on this device; empty if there is one only."""
+        """Name the form of ``forward`` in training on this device, for the log; "" for one form."""
         return ""
 
     def shardable(self) -> Sequence[nn.Module]:
-        """Modules whose parameters are gathered one module at a time when processes share them out.
+        """Return the modules that processes which share parameters out gather one at a time.
 
         None lies inside another, and ``forward`` calls each as a module, because that is when its
         parameters are gathered. The default is the whole backbone in one; a stack names its layers.
@@ -135,25 +156,25 @@ class Backbone(Part, nn.Module):
         return [self]
 
     def mixers(self) -> Sequence[nn.Module]:
-        """The modules through which positions see each other, one a layer, in order; () for none.
+        """Return the token mixers, one a layer, in order; () where none can be told apart.
 
-        ``forward`` calls each once, as a module, with x [B, T, D] first; y [B, T, D] is what it
-        returns, or the first of what it returns. Distillation listens there and nothing else does.
+        ``forward`` calls each once, as a module, with x [B, T, D] first; it returns y [B, T, D],
+        or a tuple whose first item is y. Distillation compares them between two backbones.
         """
         return ()
 
     def inherit(self, other: Backbone) -> None:
-        """Take over what ``other``, trained, has in common with this one before a training.
+        """Copy from ``other``, which is trained, the weights to begin a distillation with.
 
-        By default tensors of the same name and shape; a backbone made to take another's place
-        knows better.
+        By default tensors of the same name and shape; a backbone that is made to take another's
+        place maps names and shapes itself.
         """
         other_state, state = other.state_dict(), self.state_dict()
         common = {n: t for n, t in other_state.items() if n in state and state[n].shape == t.shape}
         self.load_state_dict(common, strict=False)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for AdamW. The default decays matrices and leaves vectors alone."""
+        """Return parameter groups for AdamW. The default decays matrices and no vectors."""
         matrices = [p for p in self.parameters() if p.ndim > 1]
         vectors = [p for p in self.parameters() if p.ndim <= 1]
         return [
@@ -171,9 +192,10 @@ def require_caps(
 ) -> None:
     """Check the promises a feature relies on: the one way in which features ask for them.
 
-    ``wishbone.core.system.spec.require`` asks the class that a configuration names, before anything is
-    built. ``feature``, ``key``, the backbone's name, and ``do`` are for the error. Raises
-    ``CapabilityError`` for the first of ``capabilities``, fields of ``Caps``, that is not promised.
+    ``wishbone.core.system.spec.require`` asks the class that a configuration names, before anything
+    is built. ``feature``, ``key`` (the backbone's registry key) and ``do`` are for the error.
+    Raises ``CapabilityError`` for the first of ``capabilities``, fields of ``Caps``, that is not
+    promised.
     """
     cls = backbone if isinstance(backbone, type) else type(backbone)
     for capability in capabilities:

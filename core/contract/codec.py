@@ -15,14 +15,14 @@ from wishbone.core.contract.part import Part
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """Facts about a codec that a layout and a head need."""
+    """Facts of a codec that a layout and a head need."""
 
     size: int
-    """Codes per codebook, X without the layout's own extra ids."""
+    """Codes of one codebook: X without the layout's own extra ids."""
     rate: float
     """Code frames per second of audio."""
     codebooks: int = 1
-    """Q."""
+    """Codebooks Q of one frame."""
     levels: tuple[int, ...] = ()
     """Levels of each FSQ digit, least significant first; empty where codes have no digits."""
     global_size: int = 0
@@ -35,65 +35,69 @@ class SpeechTokenizer(Part, nn.Module):
     """Audio to codes."""
 
     sample_rate: int
-    """Of the audio it wants, in samples per second."""
+    """Samples per second of the audio that ``encode`` takes."""
     codes: CodeSpace
+    """Facts of the codes that it makes."""
 
     @abstractmethod
     def encode(self, audio: Tensor) -> Tensor:
-        """audio [S] in -1..1 at ``sample_rate`` -> codes [T, Q] int64."""
+        """audio [S] in -1..1 at ``sample_rate`` -> codes [T, Q] int64, ``codes.rate`` a second."""
 
     def encode_batch(self, audios: Sequence[Tensor]) -> list[Tensor]:
-        """Codes [T, Q] of each of ``audios`` [S].
+        """Encode recordings [S] of any lengths -> codes [T, Q] of each.
 
         A codec that takes several at once may differ from ``encode`` in the last few frames.
         """
         return [self.encode(audio) for audio in audios]
 
     def encode_global(self, audio: Tensor) -> Tensor:
-        """The codes that describe all of ``audio``, [G] int64; G is 0 where a codec has none."""
-        return torch.zeros(0, dtype=torch.int64, device=audio.device)
+        """audio [S] -> codes of the utterance as a whole [G] int64; G is 0 without any."""
+        return torch.zeros(0, dtype=torch.int64, device=audio.device)  # [0]
 
 
 class DecoderStream(ABC):
-    """One utterance's way through a decoder; owns all of its state."""
+    """One utterance on its way through a decoder; owns all of its state."""
 
     def wants(self) -> int:
-        """Code frames that ``push`` needs before it can go on; 0 where any number does."""
+        """Return the code frames that ``push`` needs to make samples; 0 where any number does."""
         return 0
 
     @abstractmethod
     def push(self, codes: Tensor) -> Tensor:
-        """codes [T, Q] -> samples [S] that are final now; S may be 0 while looking ahead."""
+        """codes [T, Q] -> samples [S] in -1..1 that are final now; S is 0 while looking ahead."""
 
     @abstractmethod
     def finish(self) -> Tensor:
-        """The samples [S] still held back. The stream cannot be used afterwards."""
+        """Return the samples [S] still held back. The stream cannot be used afterwards."""
 
 
 class Decoder(Part, nn.Module):
     """Codes to audio."""
 
     sample_rate: int
-    """Samples per second of what it makes."""
+    """Samples per second of the audio that it makes."""
     codes: CodeSpace
+    """Facts of the codes that it takes."""
     samples_per_frame: int | None = None
     """Samples that each code frame makes, where a decoder states it; ``codes`` must agree."""
     lookahead: int
-    """Code frames it must see beyond a frame before that frame's samples are final."""
+    """Code frames behind a frame that must arrive before that frame's samples are final."""
 
     @abstractmethod
     def start(
         self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
     ) -> DecoderStream:
-        """A new stream with its own random generator.
+        """Begin an utterance: a new stream with its own random generator.
 
-        ``speaker`` [E] where the codec wants one; ``prompt`` is what ``hear`` made of the voice's
-        recording. A decoder takes no notice of what it has no use for.
+        ``speaker`` is a speaker embedding [E], or the codes [G] of the utterance as a whole, where
+        the codec uses one; ``prompt`` is what ``hear`` returned for the voice's recording. A
+        decoder ignores what it has no use for.
         """
 
     def hear(self, audio: Tensor, codes: Tensor) -> State:
-        """Analyse a voice's recording for ``start``: named tensors, {} for nothing.
+        """audio [S], codes [T, Q] of a voice's recording -> the ``prompt`` of ``start``.
 
-        audio [S] in -1..1 at this decoder's ``sample_rate``, codes [T, Q] of the same recording.
+        The audio is in -1..1 at this decoder's ``sample_rate``. Returns named tensors, which are
+        stored with the voice; {} where the decoder uses none.
         """
         return {}

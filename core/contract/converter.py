@@ -1,4 +1,4 @@
-"""The contract of a converter: weights of another project in, and out again."""
+"""The contract of a converter: weights of another project to our names, and back."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch import Tensor
 from wishbone.core.contract.errors import UsageError
 
 TABLES = "tables.safetensors"
-"""What a file brings beside the part: tables of a vocabulary this library has no slot for."""
+"""File for ``Converted.tables``: tables of a vocabulary, which no slot of a system holds."""
 
 
 @dataclass
 class Converted:
-    """A foreign file in our terms."""
+    """A foreign file by our names."""
 
     slot: str
     """Kind of part the tensors belong to, or "model"."""
     config: dict[str, Any]
     """The slot's section of a system's configuration; for a model, layout, backbone and head."""
     tensors: dict[str, Tensor]
-    """Of the part, by our names."""
+    """Weights of the part, by our names."""
     tables: dict[str, Tensor] = field(default_factory=dict)
-    """Everything else worth keeping."""
+    """Other tensors to store beside the part."""
     account: dict[str, str] = field(default_factory=dict)
-    """Their name -> ours, or why it is left out; every name of the file."""
+    """Every name in the foreign file -> our name, or the reason why it is left out."""
 
 
 class Converter(ABC):
-    """The contract of a format: files of another project to our terms, and back where it can.
+    """The contract of a format: files of another project to our names, and back where it can.
 
     Made without arguments. Tensors keep their bits in both directions.
     """
@@ -43,12 +43,13 @@ class Converter(ABC):
 
     @abstractmethod
     def read(self, source: Path) -> Converted:
-        """Read their file or folder. Raises ``CheckpointError`` where it is not of this format."""
+        """Read a foreign file or folder. Raises ``CheckpointError`` for another format."""
 
     def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
-        """Write a part by our names, tables included, as theirs to ``to``, which does not exist.
+        """Write ``tensors``, by our names and with tables, to the new file or folder ``to``.
 
-        ``config`` is the slot's section. Left out by a format that converts in one direction only.
+        ``config`` is the slot's section. A format of one direction does not override this, which
+        raises ``UsageError``.
         """
         raise UsageError(
             f"{type(self).__name__} converts in one direction only.",
@@ -59,6 +60,6 @@ class Converter(ABC):
     def write_example(self, to: Path) -> bool:
         """Write a small file or folder of this format to ``to`` for the contract suite.
 
-        Returns whether it did; a format that can offer none writes nothing.
+        Returns True where it did; a format without an example writes nothing.
         """
         return False

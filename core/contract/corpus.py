@@ -9,46 +9,53 @@ from typing import Any, ClassVar
 
 
 class Unusable(Exception):
-    """A row cannot be used; the message completes "left out: 12 ..." and is counted."""
+    """Raised for a row that cannot be used; the message completes "left out: 12 ..."."""
 
 
 class CorpusFormat(ABC):
-    """The contract of a kind of corpus: rows of Parquet files, or of JSON lines, to utterances.
+    """The contract of a corpus format: rows of Parquet files, or of JSON lines, to utterances.
 
     Made without arguments.
     """
 
     name: ClassVar[str]
-    """For people."""
+    """Name of the format, for people."""
     columns: ClassVar[Sequence[str]]
-    """A file that has one of these is of this kind; where two kinds claim it, Wishbone's is."""
+    """A file with one of these columns is of this format; Wishbone's formats are asked first."""
     most_text: ClassVar[int] = 2047
-    """Ids of text above which an utterance is left out."""
+    """Most ids of text of an utterance; longer ones are left out."""
     seconds: ClassVar[tuple[float, float]] = (0.0, 81.9)
-    """Shortest and longest utterance that is taken."""
+    """Shortest and longest utterance that is not left out."""
 
     @abstractmethod
     def utterances(self, row: Mapping[str, Any], name: str) -> Iterator[Utterance]:
-        """What can be used of one row, in order. Raises ``Unusable`` with the reason, nothing else.
+        """Yield the utterances of one row, in order. Raises ``Unusable`` with the reason only.
 
-        Values may be missing, None or of any type. ``name`` is a name for a row without one.
+        Values may be missing, None or of any type. ``name`` identifies a row without a name.
         """
 
     def example(self) -> Mapping[str, Any] | None:
-        """A small row that can be used, for the contract suite; None where none is offered."""
+        """Return a small usable row for the contract suite, None without one."""
         return None
 
 
 @dataclass
 class Utterance:
-    """One row in our terms, its text not yet ids."""
+    """One utterance of a corpus: a transcript, not yet ids, and codes."""
 
     kind: CorpusFormat
+    """The format that it was read by."""
     id: str
+    """Name, unique in the corpus where the corpus has names."""
     text: str
+    """Transcript."""
     frames: list[tuple[int, ...]]
     """Codes [T][Q]."""
     global_codes: Sequence[int] = ()
+    """Codes [G] of the utterance as a whole, where the codec has them."""
     instruct: str = ""
+    """Instruction under which it was spoken."""
     prompt_text: str = ""
+    """Transcript of speech in front of it, of the same speaker."""
     speaker: str = ""
+    """Name of the speaker; "" where it is not known."""

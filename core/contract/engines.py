@@ -1,4 +1,4 @@
-"""How a decoding step can be computed: the names that ``accelerate`` of a part takes."""
+"""Names of engines, which compute a decoding step; ``accelerate`` of a part takes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RETIRED = {"compiled": "native"}
 """Names that earlier versions took -> the engine that took their place."""
 
 WEIGHTS = ("float32", "bfloat16", "int8")
-"""How a step reads its matrices; int8 has one scale for every row. "float32" means as they are."""
+"""Types in which a step reads its matrices; "float32" means as they are, int8 has a scale a row."""
 
 
 def parse_engine(text: str, where: str = "--engine") -> tuple[str, str]:
@@ -44,7 +44,7 @@ def refuse_retired(engine: str, where: str) -> None:
 
 
 def eager_only(part: str, engine: str, weights: str) -> str:
-    """What a part without engines of its own answers; ``part`` is the name of its class.
+    """Return "eager", for a part without engines of its own; ``part`` is its class's name.
 
     Raises ``CapabilityError`` for anything but plain PyTorch on the weights as they are.
     """
@@ -54,10 +54,10 @@ def eager_only(part: str, engine: str, weights: str) -> str:
 
 
 def unavailable(part: str, engine: str, weights: str, reason: str) -> CapabilityError:
-    """The error for an engine that cannot be had; ``reason`` completes the first sentence."""
-    known = f"Engines: {', '.join(ENGINES)}; weights: {', '.join(WEIGHTS)}."
+    """Make the error for an engine that cannot run; ``reason`` completes the first sentence."""
+    choices = f"Engines: {', '.join(ENGINES)}; weights: {', '.join(WEIGHTS)}."
     return CapabilityError(
         f"{part} cannot use the engine '{engine}' with {weights} weights here: {reason}.",
         f"accelerate('{engine}', '{weights}')",
-        f"Use 'auto', or 'eager' with float32 weights. {known}",
+        f"Use 'auto', or 'eager' with float32 weights. {choices}",
     )

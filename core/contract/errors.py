@@ -1,4 +1,4 @@
-"""What a person is told when something is wrong: what happened, where, and what to do.
+"""Errors for people: what happened, where, and what to do.
 
 Every error Wishbone raises on purpose is a ``WishboneError`` of three sentences; the command line
 prints exactly these three lines and leaves with the error's exit code.
@@ -14,9 +14,13 @@ USAGE, PLUGIN, GATE, RUNTIME = 2, 3, 4, 5
 
 
 class WishboneError(Exception):
-    """Something is wrong, said in three sentences."""
+    """Base of all errors that Wishbone raises on purpose: three sentences.
+
+    ``what`` happened, ``where`` (a file and line, a key, a command), and what to ``do``.
+    """
 
     exit_code = RUNTIME
+    """Exit code of a command that ends by it."""
 
     def __init__(self, what: str, where: str = "", do: str = "") -> None:
         # all three go to Exception, so that the error survives the way back from a worker process
@@ -29,7 +33,7 @@ class WishboneError(Exception):
         return " | ".join(part for part in (self.what, self.where, self.do) if part)
 
     def lines(self) -> list[str]:
-        """The three lines the command line prints."""
+        """Return the three lines that the command line prints."""
         return [
             f"error: {_one_line(self.what)}",
             f"where: {_one_line(self.where) or 'this command'}",
@@ -38,66 +42,66 @@ class WishboneError(Exception):
 
 
 class UsageError(WishboneError):
-    """A command was called in a way it cannot follow."""
+    """Raised for wrong arguments of a command."""
 
     exit_code = USAGE
 
 
 class ConfigError(WishboneError):
-    """A configuration says something that cannot be built."""
+    """Raised for a configuration that cannot be built."""
 
     exit_code = USAGE
 
 
 class UnknownName(ConfigError):
-    """Nothing has this name."""
+    """Raised for a name that nothing has: a registry key, a file, a voice."""
 
 
 class CapabilityError(WishboneError):
-    """A feature needs a promise that the chosen backbone does not make."""
+    """Raised where a feature needs a promise that the chosen part does not make."""
 
     exit_code = USAGE
 
 
 class PluginError(WishboneError):
-    """A plug-in cannot be used."""
+    """Raised where a plug-in cannot be used."""
 
     exit_code = PLUGIN
 
 
 class PluginBroken(PluginError):
-    """A plug-in, or the part it registered, fails to import."""
+    """Raised where a plug-in, or a part it registered, fails to import or to run."""
 
 
 class PluginIncompatible(PluginError):
-    """A plug-in was written for another version of the plug-in interface."""
+    """Raised for a plug-in that was written for another version of the plug-in interface."""
 
 
 class PluginConflict(PluginError):
-    """Two distributions claim the same name, so neither has it."""
+    """Raised for a key that two distributions claim, so that neither has it."""
 
 
 class MissingExtra(PluginError):
-    """A part needs an optional package that is not installed."""
+    """Raised where an optional package is needed that is not installed."""
 
 
 class GateFailed(WishboneError):
-    """A check ran to its end and said no."""
+    """Raised by a check that ran to its end and was not passed."""
 
     exit_code = GATE
 
 
 class CheckpointError(WishboneError):
-    """A file of weights does not hold what it should."""
+    """Raised for a file of weights that cannot be used."""
 
 
 class DataError(WishboneError):
-    """A corpus, a recording or a token file cannot be used."""
+    """Raised for a corpus, a recording or a token file that cannot be used."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``"Did you mean 'x'?"``, or an empty string when no known name is near."""
-    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return "Did you mean 'x'?" for the nearest choice, or "" where none is near."""
+    near = get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f"Did you mean '{near[0]}'?" if near else ""
 
 

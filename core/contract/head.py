@@ -1,4 +1,4 @@
-"""The contract of a head: the table of codes, read in both directions."""
+"""The contract of a head: codes to vectors, and hidden vectors to logits over codes."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Head(Part, nn.Module):
         """hidden [..., D] -> logits [..., Q, X]."""
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
-        """As ``Backbone.accelerate``, for the call on one position without gradient."""
+        """Choose an engine as ``Backbone.accelerate`` does, for one position without gradient."""
         return eager_only(type(self).__name__, engine, weights)
 
     @property
     def independent(self) -> bool:
-        """True where ``forward`` gives the logits of all codebooks at once, as ``sample`` here."""
+        """True where the logits of all codebooks come from one ``forward``, as ``sample`` here."""
         return type(self).sample is Head.sample
 
     def sample(self, hidden: Tensor, pick: Callable[[Tensor, int], int]) -> tuple[int, ...]:
-        """hidden [D] -> one id per codebook; ``pick(logits [X], codebook)`` chooses each.
+        """hidden [D] -> one id for each codebook, chosen by ``pick(logits [X], codebook)``.
 
         A head whose codebooks depend on each other (a depth transformer) overrides this.
         """

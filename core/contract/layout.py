@@ -1,16 +1,7 @@
-"""The contracts: what a part must be so that any other part can stand beside it.
+"""The contract of a layout: the order of text and codes in one sequence.
 
-A system is six parts in a row, and one text goes through them from top to bottom::
-
-    Tokenizer        text -> ids
-    SpeechTokenizer  prompt audio -> codes
-    Layout           ids, codes -> positions          (which table, which row, what to predict)
-    Backbone         vectors -> hidden vectors, state
-    Head             codes -> vectors, hidden vectors -> logits over codes
-    Decoder          codes -> audio
-
-Every part carries a nested dataclass ``Config``: the schema of its slot in the YAML file.
-Letters (B, T, D, Q, X, S) are defined in ``wishbone.core``.
+In training a layout puts a whole utterance into positions; for a request it starts a session
+(``wishbone.core.contract.session``), which must make the same positions one after another.
 """
 
 from __future__ import annotations
@@ -19,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -47,9 +38,9 @@ class Sample:
     instruct: Sequence[int] = ()
     """Ids of an instruction or of properties under which it was spoken; may be empty."""
     prompt: Prompt | None = None
-    """The speech before it: given, as at a request's start, and never predicted."""
+    """Speech in front of it, as at the start of a request: fed, never predicted."""
     anonymous: bool = False
-    """Nothing says who speaks: codes of the whole utterance and marks of speakers stay away."""
+    """True to leave out who speaks: codes of the whole utterance and marks of speakers."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +52,12 @@ class Positions:
     ids: Tensor
     """[T, Q] int64 row in that table (text and marker positions repeat one row)."""
     targets: Tensor
-    """[T, Q] int64 what the head must say here, or ``IGNORE``."""
+    """[T, Q] int64 id that the head is to predict here, or ``IGNORE``."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Conditioning in front of the text to speak. All of it may be empty."""
+    """Conditioning of a request, in front of the text to speak. All of it may be empty."""
 
     text: Sequence[int] = ()
     """Ids of what the prompt audio says."""
@@ -79,18 +70,19 @@ class Prompt:
     global_codes: Sequence[int] = ()
     """As in ``Sample``, for the prompt; where they are missing, a model that can draws them."""
     anonymous: bool = False
-    """As in ``Sample``; then nobody is drawn either."""
+    """As in ``Sample``; a session then draws no speaker either."""
     adapter: str = ""
     """Name of the adapter that the backbone speaks with, where it has several."""
     start: State | None = field(default=None, compare=False)
-    """Parts of a state, batch 1, to begin with in place of the backbone's own, where a voice has
-    learned them; what is left out stays as ``init_state`` makes it."""
+    """Entries of a backbone's state, batch 1, learned for a voice; they take the place of those
+    that ``init_state`` makes."""
 
 
 class Layout(Part, ABC):
     """Order of text and codes in one sequence.
 
-    Holds no parameter, so it is tested against written-out token sequences without a model.
+    Built as ``Layout(config, text=TextSpace, codes=CodeSpace)``. Holds no parameter, so it is
+    tested against written-out token sequences without a model.
     """
 
     SPEECH: ClassVar[int] = 0
@@ -100,22 +92,37 @@ class Layout(Part, ABC):
     extra: int
     """Ids beyond the codebook that the head must know (end, fill, ...)."""
     alternates: bool = False
-    """True where it speaks before all of the text is known."""
+    """True where speech begins before all of the text has arrived."""
     conditions: Sequence[str] = ("text", "instruct")
-    """What ``wishbone.core.speak.guidance`` may leave out here, names of its ``CONDITIONS``."""
+    """Conditions that guidance may leave out here, names of ``wishbone.core.speak.guidance``."""
     instruct_alone: bool = False
-    """True where an instruction replaces what a voice's recording says, in codes and
-    text; the decoder hears the recording all the same."""
+    """True where an instruction replaces text and codes of a voice's recording; the decoder is
+    conditioned on the recording all the same."""
 
     @classmethod
     def small_codes(cls) -> CodeSpace | None:
-        """A codec to run the contract suite with; None leaves it to the suite."""
+        """Return a codec to run the contract suite with; None leaves it to the suite."""
         return None
+
+    @classmethod
+    def spoken_forms(cls, config: Any) -> Sequence[Any]:
+        """Return configs of the forms that training holds side by side, ``config`` first.
+
+        The contract suite speaks each training sample in one of them. By default one form.
+        """
+        return (config,)
 
     @abstractmethod
     def train(self, sample: Sample, random: Random) -> Positions:
-        """Lay one utterance out for training; ``random`` decides whatever the layout varies."""
+        """Lay one utterance out for training -> T positions with Q ids each.
+
+        ``random`` decides whatever the layout varies. Raises ``CapabilityError`` for conditioning
+        that the layout has no place for.
+        """
 
     @abstractmethod
     def start(self, prompt: Prompt) -> LayoutSession:
-        """Begin a request. The session is given text afterwards, at once or as it arrives."""
+        """Begin a request. The session is given text afterwards, at once or as it arrives.
+
+        Raises ``CapabilityError`` for conditioning that the layout has no place for.
+        """

@@ -1,11 +1,11 @@
-"""Metrics of an A/B as parts that can be exchanged; registered as kind ``metric``.
+"""The contract of a metric of an A/B; registered as kind ``metric``.
 
 A metric states its facts once (``info``: unit, direction, margin, value of a failure) and gives
 values in one of three ways, by its base class:
 
 - ``AudioMetric`` judges recordings: ``wer``, ``dnsmos``, ``similarity``. Values belong to items, an
   item being one arm that speaks one prompt once.
-- ``GenerationMetric`` reads what was noted while an item was spoken: ``rtf``, ``first_audio``.
+- ``GenerationMetric`` reads the times and counts of speaking an item: ``rtf``, ``first_audio``.
 - ``ModelMetric`` judges a language model on held-out token data, without speech: ``loss``,
   ``binding``. Values belong to utterances.
 
@@ -28,9 +28,9 @@ from wishbone.core.contract.layout import Layout, Sample
 from wishbone.core.contract.part import Part
 
 Value = float | int | str
-"""What a row of ``items.jsonl`` may hold."""
+"""Type of a value in a row of ``items.jsonl``."""
 Row = Mapping[str, Any]
-"""An item: everything that was noted about it, by name."""
+"""All facts and values of an item, by name."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Clip:
 
     @property
     def seconds(self) -> float:
-        """Length."""
+        """Length of the audio."""
         return len(self.audio) / self.rate
 
     def at(self, rate: int) -> np.ndarray:
@@ -101,7 +101,7 @@ class Clip:
 
 
 def resample(audio: np.ndarray, old: int, new: int) -> np.ndarray:
-    """audio [S] from ``old`` to ``new`` samples per second; needs scipy."""
+    """Resample audio [S] from ``old`` to ``new`` samples per second with scipy -> float32."""
     if old == new:
         return np.asarray(audio, np.float32)
     from scipy import signal
@@ -203,23 +203,23 @@ class SpeakerMetric(AudioMetric):
         self._reference, self._vectors = tuple(clips), None
 
     def score(self, clip: Clip) -> Mapping[str, Value]:
-        """Cosine with the mean embedding of the reference, without ``clip`` where it is in it."""
+        """Return the cosine with the mean embedding of the reference, ``clip`` itself left out."""
         if self._vectors is None:
-            self._vectors = np.stack([self.embed(each) for each in self._reference])
-        same = np.array([each is clip for each in self._reference])
-        vector = self._vectors[same][0] if same.any() else self.embed(clip)
-        others = self._vectors[~same] if not same.all() else self._vectors
+            self._vectors = np.stack([self.embed(other) for other in self._reference])  # [N, E]
+        same = np.array([other is clip for other in self._reference])  # [N]
+        vector = self._vectors[same][0] if same.any() else self.embed(clip)  # [E]
+        others = self._vectors if same.all() else self._vectors[~same]  # [N or N - 1, E]
         return {self.info.key: float(vector @ unit_mean(others))}
 
 
 def unit_mean(vectors: np.ndarray) -> np.ndarray:
-    """Mean of vectors [N, E], of length 1 (or zeros)."""
-    mean = vectors.mean(0)
+    """vectors [N, E] -> their mean [E], of length 1 (or zeros)."""
+    mean = vectors.mean(0)  # [E]
     return mean / max(float(np.linalg.norm(mean)), 1e-8)
 
 
 class GenerationMetric(ItemMetric):
-    """Reads what was noted while an item was spoken; nothing is judged afterwards.
+    """Reads the times and counts of speaking an item; no recording is judged.
 
     Facts in the row: ``made`` (seconds of computing), ``seconds`` (of audio), ``codes`` (frames),
     ``cut_words`` (ended by the length rule), ``rtf`` (made / seconds), ``first_audio`` (ms),
@@ -234,9 +234,9 @@ class UtteranceLosses:
     """Cross entropies of held-out utterances, teacher forced, in nats per code."""
 
     codes: Sequence[float]
-    """Of the codes."""
+    """Of the codes, one for each utterance."""
     with_marks: Sequence[float]
-    """Of everything that is predicted, the layout's marks too, divided by the number of codes."""
+    """Of all that is predicted, marks of the layout included, divided by the number of codes."""
     other_text: Sequence[float]
     """Of the codes, with the text of another sentence in place of the utterance's."""
 
@@ -248,7 +248,9 @@ class HeldOut:
     model: nn.Module
     """The ``SpeechLM``."""
     layout: Layout
+    """Its layout, which puts a sample into positions."""
     samples: Sequence[Sample]
+    """The utterances."""
     samples_other: Sequence[Sample]
     """The same, each with the text of another sentence of as many words."""
     losses: UtteranceLosses
@@ -258,6 +260,11 @@ class ModelMetric(Metric):
     """Judges a language model on held-out token data (``held_out:`` of an A/B file)."""
 
     source = "model"
+
+    @classmethod
+    def small_held_out(cls) -> HeldOut | None:
+        """Return a tiny model and utterances for the contract suite; None: losses are enough."""
+        return None
 
     @abstractmethod
     def measure(self, held_out: HeldOut) -> Sequence[float]:

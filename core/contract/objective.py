@@ -1,13 +1,13 @@
-"""What a training makes small, as a part that can be exchanged; registered as kind ``objective``.
+"""The contract of an objective: the loss of a training, a part that can be exchanged.
 
-A recipe names one: ``objective: {name: KEY, ...fields}``. The loop knows nothing of it but a sum
-and what to divide it by, so every objective resumes, accumulates and runs in many processes.
+A recipe names one: ``objective: {name: KEY, ...fields}``. The loop sees a sum and a number to
+divide it by, so every objective resumes, accumulates and runs in many processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from wishbone.core.contract.part import Part
 
 
 class LanguageModel(Protocol):
-    """What an objective may use of the model that is trained, a ``SpeechLM``."""
+    """The part of the trained ``SpeechLM`` that an objective may use."""
 
     backbone: Backbone
     head: Head
@@ -27,22 +27,25 @@ class LanguageModel(Protocol):
         self, table: Tensor, ids: Tensor, *, mask: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """table [B, T], ids [B, T, Q], mask [B, T] -> hidden [B, T, D] and the state."""
+        ...
 
     def loss(
         self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Sum of the cross entropy in nats, and the number of targets it is the sum of."""
+        """table [B, T], ids [B, T, Q], targets [B, T, Q], mask [B, T] -> two numbers.
+
+        They are the sum of the cross entropy in nats, and the count of its targets.
+        """
+        ...
 
 
 class Objective(Part, nn.Module):
     """A sum over the positions of a batch, around the model that is trained.
 
-    ``model`` is its only submodule: what it compares the model with is held apart from the
-    parameters. The constructor may freeze parameters (``requires_grad``) and give weights their
-    first values; a checkpoint is read after it.
+    ``model`` is its only submodule: a model to compare with is kept outside of the parameters. The
+    constructor may freeze parameters (``requires_grad``) and give weights their first values; a
+    checkpoint is read after it.
     """
-
-    Config: ClassVar[type]
 
     def __init__(self, config: Any, model: LanguageModel, system: Mapping[str, Any]) -> None:
         """``system`` is the resolved configuration that ``model`` was built from."""
@@ -53,21 +56,21 @@ class Objective(Part, nn.Module):
     def forward(
         self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The sum to make small, and the number to divide it by, that of ``count``.
+        """table [B, T], ids [B, T, Q], targets [B, T, Q], mask [B, T] -> sum and count.
 
-        Shapes as in ``SpeechLM.loss``. Without any target both are 0, and the sum still reaches
-        every trained parameter.
+        The sum is minimised; it is divided by the count, that of ``count``. Without any target
+        both are 0, and the gradient of the sum still reaches every trained parameter.
         """
         raise NotImplementedError
 
     def count(self, targets: Tensor, mask: Tensor) -> Tensor:
-        """What ``forward`` will divide by: targets [B, T, Q] of real positions, by default."""
-        return ((targets != IGNORE) & mask[..., None]).sum()
+        """targets [B, T, Q], mask [B, T] -> the count of ``forward``: real targets by default."""
+        return ((targets != IGNORE) & mask[..., None]).sum()  # []
 
     def shardable(self) -> Sequence[nn.Module]:
-        """What is gathered one after another where processes share weights out: the layers."""
+        """Return the modules to gather one at a time, as ``Backbone.shardable`` does."""
         return self.model.backbone.shardable()
 
     def about(self) -> dict[str, Any]:
-        """What the weights it makes should remember of it, beside its fields."""
+        """Return facts to record with the trained weights, beside the objective's fields."""
         return {}

@@ -1,4 +1,4 @@
-"""What the classes of all slots share."""
+"""Base of all parts that are configured: a schema, and a small config to test with."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 
 class Part:
-    """Base of the classes of all slots."""
+    """Base of all parts that are configured: those of slots, and others that a file names."""
 
     Config: ClassVar[type]
-    """Dataclass: the schema of the slot in the YAML file."""
+    """Dataclass: the schema of the part's section in the YAML file."""
 
     @classmethod
     def small_config(cls) -> Any:
-        """A config to run the contract suite on; None lets the suite make ``Config()`` small."""
+        """Return a config for the contract suite; None lets the suite make ``Config()`` small."""
         return None

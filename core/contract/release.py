@@ -1,44 +1,44 @@
-"""The contract of a release: a folder that another project published."""
+"""The contracts of reading a release: a folder that another project published."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 
 @dataclass
 class Found:
-    """What a release has for a language model."""
+    """Weights that a release has for a language model."""
 
     tensors: dict[str, Tensor]
     """By the names of the model at hand, all of them."""
     note: str = ""
-    """What a person should know, such as which part the release could not give."""
+    """A sentence for people, such as which part is missing from the release; "" for none."""
 
 
 class ReleaseReader(ABC):
-    """The contract of a kind of folder: whether one is of it, and what it has for our parts.
+    """The contract of a kind of folder: recognise one, and read a language model from it.
 
     Made without arguments.
     """
 
     @abstractmethod
     def holds(self, folder: Path) -> bool:
-        """Tell whether ``folder`` is of this kind, from names and small files; reads no weights.
+        """Return True for a folder of this kind, from names and small files; reads no weights.
 
         Asked of every folder that has no weights of ours, so it is never to raise.
         """
 
     @abstractmethod
     def language_model(self, folder: Path, model: nn.Module) -> Found:
-        """Tensors for the model at hand, by its names. Raises ``CheckpointError``."""
+        """Read tensors for ``model``, by its names. Raises ``CheckpointError`` for torn files."""
 
     def voices(self, folder: Path) -> dict[str, Any]:
-        """Voices that such a folder has, by name."""
+        """Read the voices of such a folder: name -> ``wishbone.core.speak.voice.Voice``."""
         return {}
 
     def write_example(self, to: Path, model: nn.Module) -> bool:
@@ -48,3 +48,12 @@ class ReleaseReader(ABC):
         none writes nothing.
         """
         return False
+
+
+@runtime_checkable
+class ReleasePart(Protocol):
+    """A part that reads its own files from a release, such as a decoder with its vocoder."""
+
+    def load_release(self, folder: Path) -> None:
+        """Fill the part with the weights in ``folder``. Raises ``CheckpointError``."""
+        ...

@@ -1,18 +1,14 @@
-"""Text of any length to pieces that can be spoken one after another."""
+"""Cutting a text of any length into pieces to speak one after another."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from wishbone.core.contract.tags import MARK
 
-if TYPE_CHECKING:
-    pass
-
 MOST_IDS = 160
-"""Ids in one piece: about ten seconds of speech, the length the bundled voices learned from."""
+"""Ids in one piece: about ten seconds of speech, the length the bundled voices trained on."""
 
 MOST_CHARACTERS = 2 * MOST_IDS
 """A piece longer than this is cut before it is encoded; few texts need over two letters an id."""
@@ -30,22 +26,22 @@ TITLES = frozenset(
     "mr mrs ms dr prof st capt col gen lt sgt maj cmdr rev hon messrs mme mlle mt ft".split()
     + ["e.g", "i.e", "vs", "cf"]
 )
-"""What their full stop never ends a sentence after."""
+"""Abbreviations: their full stop ends no sentence."""
 
 BEFORE_NUMBERS = frozenset("no nos p pp vol ch fig sec art".split())
-"""What a number follows: "No. 5" goes on, "He said no. Then" does not."""
+"""Abbreviations in front of a number: "No. 5" goes on, "He said no. Then" does not."""
 
 LAST_WORD = re.compile(r"[^\s\"'“‘«(\[—–]+$")
 
-# where a long sentence is best cut, best first
+# places to cut a long sentence at, best first
 BREAKS = (re.compile(r"[;:—–…]\s*|\.\s+"), re.compile(r"[,，、)]\s*"), re.compile(r"\s+"))
 
 
 def sentences(text: str | Iterable[str]) -> Iterator[str]:
-    """Sentences of a text, or of pieces of text as they arrive.
+    """Yield the sentences of a text, which may arrive in parts.
 
-    A sentence is given out as soon as the first character after it is known, and the way the text
-    was cut into pieces changes nothing.
+    A sentence is yielded as soon as the first character after it has arrived; sentences do not
+    depend on the way the text is split into parts.
     """
     waiting = ""
     for piece in [text] if isinstance(text, str) else text:
@@ -64,9 +60,9 @@ def sentences(text: str | Iterable[str]) -> Iterator[str]:
 def speakable(
     text: str | Iterable[str], encode: Callable[[str], list[int]], most: int = MOST_IDS
 ) -> Iterator[tuple[str, list[int]]]:
-    """Pieces of a text, each with its ids: sentences, and parts of those that have too many ids.
+    """Yield pieces of a text with their ids: sentences, and parts of those with too many ids.
 
-    What cannot be spoken at all is left out.
+    ``most`` is the number of ids above which a sentence is cut. Pieces without ids are left out.
     """
     for sentence in sentences(text):
         yield from _fit(sentence, encode, most)
@@ -82,8 +78,8 @@ def _ends_sentence(text: str, boundary: re.Match[str]) -> bool:
         return False
     if boundary["stop"] != ".":
         return True
-    found = LAST_WORD.search(text, 0, boundary.start())
-    word = found[0] if found else ""
+    match = LAST_WORD.search(text, 0, boundary.start())
+    word = match[0] if match else ""
     if word.lower() in TITLES:
         return False
     if word.lower() in BEFORE_NUMBERS:
@@ -107,12 +103,12 @@ def _fit(
 
 
 def best_cut(text: str) -> int:
-    """Where to cut a text in two: a break in its middle half, the best kind there is."""
+    """Return the index at which to cut a text in two: the best break in its middle half."""
     middle = len(text) / 2
-    marks = [found.span() for found in MARK.finditer(text)]
+    tags = [match.span() for match in MARK.finditer(text)]
     for breaks in BREAKS:
-        places = [found.end() for found in breaks.finditer(text)]
-        places = [at for at in places if not any(a < at < b for a, b in marks)]
+        places = [match.end() for match in breaks.finditer(text)]
+        places = [place for place in places if not any(a < place < b for a, b in tags)]
         inside = [place for place in places if abs(place - middle) <= middle / 2]
         if inside:
             return min(inside, key=lambda place: abs(place - middle))

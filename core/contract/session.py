@@ -1,4 +1,4 @@
-"""A layout's side of one request: the actions it asks for, and the session that yields them.
+"""The contract of a layout session: one request as a row of actions.
 
 ``wishbone.core.speak.pipeline.frames`` is the loop that carries the actions out.
 """
@@ -15,14 +15,14 @@ Position = tuple[int, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Feed:
-    """Put these positions through the backbone."""
+    """Prefill or decode: put these positions through the backbone."""
 
     positions: Sequence[Position]
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Draw the next ids from the last hidden vector and hand them to ``LayoutSession.drawn``."""
+    """Sample the next ids from the last hidden vector and give them to ``LayoutSession.drawn``."""
 
     banned: tuple[int, ...] = ()
     """Ids that must not be drawn."""
@@ -31,9 +31,9 @@ class Draw:
     per_codebook: tuple[Draw, ...] = ()
     """One for every codebook, instead of the two fields above, where codebooks differ."""
     utterance_level: bool = False
-    """The code describes the utterance as a whole, so repetition is neither judged nor counted."""
+    """True for a code of the utterance as a whole: repetition is neither penalised nor counted."""
     cut: bool = False
-    """The length rule, not the model, ends a word here; counted in ``Utterance.cut_words``."""
+    """True where the length rule, not the model, ends a word; counted as ``cut_words``."""
 
     def of(self, codebook: int) -> Draw:
         """Return the rules of one codebook."""
@@ -42,26 +42,28 @@ class Draw:
 
 @dataclass(frozen=True)
 class Emit:
-    """A code frame is ready for the decoder."""
+    """Hand a code frame to the decoder."""
 
     code: tuple[int, ...]
+    """Codes of the Q codebooks."""
 
 
 @dataclass(frozen=True)
 class SetSpeaker:
-    """The codes of the utterance as a whole are known; the decoder gets them as its speaker."""
+    """Hand the codes of the utterance as a whole to the decoder, as its speaker."""
 
     global_codes: tuple[int, ...]
+    """[G]."""
 
 
 @dataclass(frozen=True)
 class NeedText:
-    """More text is needed: call ``give_text`` or ``end_text``."""
+    """Wait for text: ``give_text`` or ``end_text`` must be called."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The utterance is over."""
+    """End the utterance."""
 
     reason: str
     """"end" when the model ended it, "length" when the length rule did."""
@@ -77,15 +79,15 @@ NextText = Callable[[], None]
 
 
 class LayoutSession(ABC):
-    """One request's way through a layout: a state machine without parameters or tensors."""
+    """One request on its way through a layout: a state machine without parameters or tensors."""
 
     @abstractmethod
     def give_text(self, ids: Sequence[int]) -> None:
-        """Take in more text."""
+        """Take more text: ids of the tokenizer."""
 
     @abstractmethod
     def end_text(self) -> None:
-        """Take in that no more text will arrive."""
+        """Mark the text as complete."""
 
     @abstractmethod
     def next(self) -> Action:
@@ -93,16 +95,16 @@ class LayoutSession(ABC):
 
     @abstractmethod
     def drawn(self, ids: tuple[int, ...]) -> None:
-        """Take in the ids that the sampler drew, one for each codebook."""
+        """Take the ids that were sampled for the last ``Draw``, one for each codebook."""
 
 
 class SteppedSession(LayoutSession):
     """A session written as a generator, so that it reads like the sequence it makes.
 
     Its actions are what ``_run`` yields, from its first position to its last. ``_run`` reads
-    ``_text``, all ids that have arrived, and ``_ended``, whether more may come; it draws by
-    ``ids = yield from self._draw(Draw(...))``. It begins with the first ``next``. What it yields
-    before the first ``NeedText`` must follow from the prompt alone, so that a voice can keep it.
+    ``_text``, all ids that have arrived, and ``_ended``, True when no more will come; it draws by
+    ``ids = yield from self._draw(Draw(...))``. It begins with the first ``next``. Actions before
+    the first ``NeedText`` must depend on the prompt alone, so that a voice can store their state.
     """
 
     def __init__(self) -> None:
@@ -117,11 +119,11 @@ class SteppedSession(LayoutSession):
         """Yield the actions of the request; the last is a ``Stop``."""
 
     def give_text(self, ids: Sequence[int]) -> None:
-        """Take in more text."""
+        """Take more text: ids of the tokenizer."""
         self._text.extend(ids)
 
     def end_text(self) -> None:
-        """Take in that no more text will arrive."""
+        """Mark the text as complete."""
         self._ended = True
 
     def next(self) -> Action:
@@ -134,18 +136,18 @@ class SteppedSession(LayoutSession):
         return action
 
     def drawn(self, ids: tuple[int, ...]) -> None:
-        """Take in the ids that the sampler drew."""
+        """Take the ids that were sampled for the last ``Draw``."""
         self._drawn = ids
 
     def _draw(self, draw: Draw) -> Generator[Action, None, tuple[int, ...]]:
-        """Ask for a draw; returns one id for each codebook."""
+        """Yield ``draw`` and return its ids, one for each codebook."""
         self._drawn = None
         yield draw
         if self._drawn is None:
-            raise RuntimeError("a session asked for a draw and was not told what was drawn")
+            raise RuntimeError("no ids were given to a session after its Draw")
         return self._drawn
 
     def _wait_for_the_end(self) -> Steps:
-        """Take in text until no more will come."""
+        """Yield ``NeedText`` until the text is complete."""
         while not self._ended:
             yield NeedText()

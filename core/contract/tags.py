@@ -1,7 +1,7 @@
-"""Marks in a text: ``[laughter]``, ``<strong>``, ``<|dialect:us|>`` tell how to speak, unspoken.
+"""Tags in a text for events and dialects, such as ``[laughter]`` and ``<|dialect:us|>``.
 
-Every front end agrees here on what looks like a mark. Which marks a model knows is its tokenizer's
-affair; one that it does not know is read as the words in it, with a warning.
+All front ends share the form of a tag; configurations call them ``marks``. Each tokenizer lists the
+tags that its model learned; any other tag is spoken as the words in it, with a warning.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from collections.abc import Collection, Iterator, Sequence
 from wishbone.core.contract.errors import ConfigError
 
 MARK = re.compile(r"<\|[^<>|]*\|>|</?[a-z]+>|\[[a-z][a-z_-]*\]")
-"""What tells how to speak; no normaliser touches it and no cut goes through it."""
+"""Form of a tag; no normaliser changes a tag and no cut goes through it."""
 
 
-def split(text: str, known: Collection[str]) -> Iterator[tuple[str, bool]]:
-    """What is between known marks, and the marks, in order: (piece, whether it is one).
+def split(text: str, tags: Collection[str]) -> Iterator[tuple[str, bool]]:
+    """Split a text at ``tags`` -> (piece, True for a tag), in order.
 
-    Warns of what looks like a mark and is none.
+    Warns of a tag that is not one of ``tags``.
     """
     begin = 0
-    for found in MARK.finditer(text):
-        if found[0] in known:
-            yield text[begin : found.start()], False
-            yield found[0], True
-            begin = found.end()
+    for match in MARK.finditer(text):
+        if match[0] in tags:
+            yield text[begin : match.start()], False
+            yield match[0], True
+            begin = match.end()
         else:
             warnings.warn(
-                f"'{found[0]}' is no mark of this tokenizer, so the words in it are spoken",
+                f"'{match[0]}' is no mark of this tokenizer, so the words in it are spoken",
                 stacklevel=2,
             )
     yield text[begin:], False
 
 
 def joined(words: Sequence[Sequence[int]], marks: Sequence[tuple[int, str, int]]) -> list[int]:
-    """Ids of words, each closed by one separator, with marks among them.
+    """Join the ids of words, each of which ends in a separator, and of the tags between them.
 
-    A mark is (how many words stand before it, its text, its id). It belongs to the word behind it;
-    the last one, and one that closes as ``</strong>`` does, to the word in front.
+    A tag in ``marks`` is (number of words before it, its text, its id). It belongs to the next
+    word; a tag at the end of the text, and a closing one such as ``</strong>``, to the last word.
     """
     behind: dict[int, list[int]] = {}
     front: dict[int, list[int]] = {}
@@ -53,13 +53,13 @@ def joined(words: Sequence[Sequence[int]], marks: Sequence[tuple[int, str, int]]
     return ids if words else [row for _, _, row in marks]
 
 
-def check(marks: Sequence[str], taken: Collection[str], where: str) -> None:
-    """Raise ``ConfigError`` for what does not look like a mark, is there twice or is taken."""
+def check(marks: Sequence[str], symbols: Collection[str], where: str) -> None:
+    """Raise ``ConfigError`` for a tag of another form, a repeated one, and one in ``symbols``."""
     for index, mark in enumerate(marks):
         why = ""
         if not MARK.fullmatch(mark):
             why = "does not look like one"
-        elif mark in taken:
+        elif mark in symbols:
             why = "has an id already"
         elif mark in marks[:index]:
             why = "is there twice"

@@ -1,11 +1,10 @@
-"""The contract of a teacher: a voice that exists already and speaks training data."""
+"""The contract of a teacher: another synthesiser that speaks training data."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from wishbone.core.contract.part import Part
 
 @dataclass(frozen=True)
 class Word:
-    """A word and how it is spoken."""
+    """A word and its pronunciation."""
 
     spelling: str
     phonemes: tuple[str, ...]
@@ -27,23 +26,21 @@ class Spoken:
     """Speech of a teacher."""
 
     audio: Tensor
-    """[S] in -1..1."""
+    """[S] in -1..1, float."""
     sample_rate: int
     word_ends: Sequence[float] = ()
-    """Second at which each word ends; empty where the teacher cannot tell."""
+    """Second at which each word ends; empty where the teacher does not know."""
     phoneme_ends: Sequence[float] = ()
     """The same for each phoneme of all words in a row."""
 
 
 class Teacher(Part, ABC):
-    """A voice that exists already and speaks training data."""
-
-    Config: ClassVar[type]
+    """A voice of another synthesiser that speaks training data."""
 
     @abstractmethod
     def speak(self, words: Sequence[Word]) -> Spoken:
-        """Speak the words with exactly the phonemes given."""
+        """Speak ``words`` by their phonemes alone."""
 
     @abstractmethod
     def read(self, text: str) -> Spoken:
-        """Read text its own way, with its own front end: the yardstick in an evaluation."""
+        """Speak a text with the teacher's own front end: the reference in an evaluation."""

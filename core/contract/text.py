@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wishbone.core.contract.part import Part
+from wishbone.core.contract.sentences import speakable
 from wishbone.core.contract.teacher import Word
 
 
 @dataclass(frozen=True)
 class TextSpace:
-    """Facts about a tokenizer that a layout needs."""
+    """Facts of a tokenizer that a layout needs."""
 
     vocabulary: int
     """Number of ids; every id is below it."""
@@ -29,41 +30,45 @@ class Tokenizer(Part, ABC):
 
     space: TextSpace
     ready: bool = True
-    """False where it was given no files and has only its sizes: ``encode`` raises then."""
+    """False where no files are named and only sizes are known: ``encode`` then raises."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``; an empty list when nothing in it can be spoken."""
+        """Return the ids of ``text``; none where nothing in it can be spoken."""
 
     def encode_words(self, words: Sequence[Word]) -> list[int] | None:
-        """Ids of words as they were spoken; None where ids say nothing of the pronunciation."""
+        """Return the ids of words with their pronunciation; None where ids do not depend on it."""
+        return None
+
+    def words(self, text: str) -> list[Word] | None:
+        """Return the words of ``text`` with their phonemes, for teachers and aligners.
+
+        None from a tokenizer that knows no pronunciations, whatever the text.
+        """
         return None
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """A readable form of ``ids``; for logs, not always the text they came from."""
+        """Return a readable form of ``ids`` for logs; not always the text they came from."""
 
     def prepare(self, text: str) -> str:
-        """``text`` as it is spoken, such as with its numbers in words, ready for ``encode``."""
+        """Normalise ``text`` for ``encode``, such as numbers to words."""
         return text
 
     def pieces(self, text: str | Iterable[str]) -> Iterator[tuple[str, list[int]]]:
-        """Pieces of a text, or of one that arrives, to speak one after another, with their ids."""
-        from wishbone.core.contract.sentences import speakable
-
+        """Cut a text, which may arrive in parts, into pieces to speak in turn -> (piece, ids)."""
         return speakable(text, self.encode)
 
     def settled(self, text: str) -> int:
-        """Count the characters in front of ``text`` whose ids nothing after them changes.
+        """Count the characters at the start of ``text`` whose ids do not depend on what follows.
 
-        0 where only whole sentences are certain. Where ``prepare`` changes something, what it
-        leaves as it is whatever follows.
+        0 where only whole sentences are certain. ``prepare`` leaves these characters as they are.
         """
         return 0
 
     def closed(self, sentence: str) -> str:
-        """A sentence that arrived, now that it is whole, as it is spoken.
+        """Normalise a sentence of which all has arrived.
 
-        It begins with all that was settled of it.
+        Begins with the characters that ``settled`` counted before.
         """
         return self.prepare(sentence)

@@ -194,7 +194,7 @@ def _parts(teacher: str, tokenizer: str, overrides: tuple[str, ...]) -> tuple[An
     fields = dict(OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides))))
     config = Config({"teacher": {"name": teacher, **fields}, "tokenizer": {"name": tokenizer}})
     front_end = parse_slot(config, "tokenizer").build()
-    if not hasattr(front_end, "words"):
+    if front_end.words("") is None:
         raise ConfigError(
             f"The tokenizer '{tokenizer}' cannot say how words are spoken (it has no 'words').",
             "the front end of a teacher",

@@ -30,21 +30,24 @@ class Static(Protocol):
 
     width: int
     counter: str
-    """The part of the state that says how long each row is; empty where no part grows."""
+    """Name of the part of the state that holds each row's length; empty where no part grows."""
     narrow: bool
-    """Whether it takes recurrent parts that are stored in bfloat16."""
+    """True where it takes recurrent parts that are stored in bfloat16."""
 
     def takes(self, x: Tensor, state: State) -> bool:
-        """Whether it can do this step; plain PyTorch does the others."""
+        """Tell whether it can do this step; plain PyTorch does the others."""
+        ...
 
     def allocate(self, batch: int, room: int, like: State) -> State:
-        """Zeros in the types of ``like``, for ``batch`` rows of up to ``room`` positions."""
+        """Make zeros in the dtypes of ``like``, for ``batch`` rows of up to ``room`` positions."""
+        ...
 
-    def step(self, x: Tensor, state: State, seen: int) -> Tensor:
-        """x [B, D] -> y [B, D], ``state`` in place; no row is longer than ``seen`` - 1 before.
+    def step(self, x: Tensor, state: State, limit: int, /) -> Tensor:
+        """x [B, D] -> y [B, D], ``state`` in place; no row holds ``limit`` positions or more.
 
         Reads no number on the host and depends on no shape but those of its arguments.
         """
+        ...
 
 
 class Replay:
@@ -52,11 +55,11 @@ class Replay:
 
     The entries of a state that is stepped become views of this engine's memory. Where another
     dictionary of the same batch size is stepped next, the first one gets copies of its own: right,
-    but slow when two take turns, for which ``wishbone.core.model.state_batch.Pool`` is made. A copy of a
-    dictionary shares its tensors, so stepping both raises ``WishboneError``: copy the tensors.
+    but slow when two take turns, for which ``wishbone.core.model.state_batch.Pool`` is made. A copy
+    of a dictionary shares its tensors, so stepping both raises ``WishboneError``: copy the tensors.
 
-    Threads step one after another, each in memory of its own: what a state's entries are views of
-    is not overwritten while another thread reads them.
+    Thread safety: a lock lets threads step one after another, and each thread's states lie in
+    memory of their own, so their entries are not overwritten while another thread reads them.
     """
 
     def __init__(self, static: Static, *, record: bool = True) -> None:
@@ -72,7 +75,7 @@ class Replay:
         """A copy of the backbone has weights of its own, so it begins as plain PyTorch."""
 
     def takes(self, x: Tensor, state: State) -> bool:
-        """Whether it can do this step; plain PyTorch does the others."""
+        """Tell whether it can do this step; plain PyTorch does the others."""
         return not torch.is_autocast_enabled(x.device.type) and self.static.takes(x, state)
 
     @torch.no_grad()
@@ -81,9 +84,9 @@ class Replay:
         rows = len(x)
         with self._lock:
             lane = self._lane(x, state)
-            lane.x[:rows].copy_(x[:, 0])
-            y = lane.run(self)
-            return y[:rows, None].to(x.dtype, copy=True)
+            lane.x[:rows].copy_(x[:, 0])  # [B, D]
+            y = lane.run(self)  # [batch, D], batch >= B
+            return y[:rows, None].to(x.dtype, copy=True)  # [B, 1, D]
 
     def _lane(self, x: Tensor, state: State) -> _Lane:
         """Memory that holds ``state`` and has room for one more position of it."""
@@ -105,6 +108,7 @@ class Replay:
         return lane
 
     def _fitting(self, key: _Key, lane: _Lane | None, state: State) -> _Lane:
+        """``lane`` where it has room for one more position of ``state``, else a larger one."""
         needed = 0
         if self.static.counter:
             needed = int(state[self.static.counter].max()) + 1
@@ -118,6 +122,7 @@ class Replay:
         return lane
 
     def _refuse_shared(self, state: State) -> None:
+        """Raise ``WishboneError`` where another dictionary has the tensors of ``state``."""
         name = next(iter(state))
         for lane in self._lanes.values():
             if lane.owner is not state and lane.lent.get(name) is state[name]:
@@ -153,7 +158,7 @@ class _Lane:
         self.like = {}
 
     def has(self, state: State) -> bool:
-        """Whether this memory is where ``state`` lives."""
+        """Tell whether the entries of ``state`` are views of this memory."""
         return self.owner is state and all(state[name] is part for name, part in self.lent.items())
 
     def take(self, state: State, rows: int) -> None:
@@ -185,21 +190,21 @@ class _Lane:
     def run(self, replay: Replay) -> Tensor:
         """One step of ``x`` -> y [batch, D], valid until the next."""
         longest = self.count()
-        seen = -(-(longest + 1) // BLOCK) * BLOCK if longest >= 0 else 0
+        limit = -(-(longest + 1) // BLOCK) * BLOCK if longest >= 0 else 0
         if not replay.record:
-            y = self.static.step(self.x, self.state, seen)
+            y = self.static.step(self.x, self.state, limit)  # [batch, D]
         else:
-            if seen not in self.graphs:
-                self.graphs[seen] = self._record(replay, seen)
-            graph, y = self.graphs[seen]
+            if limit not in self.graphs:
+                self.graphs[limit] = self._record(replay, limit)
+            graph, y = self.graphs[limit]
             graph.replay()
         if self.static.counter:
             self._longest, self._version = longest + 1, self.lent[self.static.counter]._version
         return y
 
-    def _record(self, replay: Replay, seen: int) -> tuple[Any, Tensor]:
-        """A graph of one step. The steps it takes to get there leave the state as it was."""
-        kept = {name: part.clone() for name, part in self.state.items()}
+    def _record(self, replay: Replay, limit: int) -> tuple[Any, Tensor]:
+        """Record a graph of one step. The steps that warm it up leave the state as it was."""
+        before = {name: part.clone() for name, part in self.state.items()}
         if replay._memory is None:
             replay._memory = torch.cuda.graph_pool_handle()
         device = self.x.device
@@ -208,12 +213,12 @@ class _Lane:
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP):
-                    self.static.step(self.x, self.state, seen)
+                    self.static.step(self.x, self.state, limit)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=replay._memory, capture_error_mode="thread_local"):
-                y = self.static.step(self.x, self.state, seen)
-        for name, part in kept.items():
+                y = self.static.step(self.x, self.state, limit)
+        for name, part in before.items():
             self.state[name].copy_(part)
         return graph, y
 

@@ -25,7 +25,7 @@ Pick = Callable[[Tensor, int], int]
 
 @dataclass
 class Sampling:
-    """Rules by which ids are drawn. The defaults are those of CosyVoice2.
+    """Rules by which ids are drawn.
 
     Raises ``ConfigError`` when a number is outside its range.
     """
@@ -45,13 +45,13 @@ class Sampling:
     repetition_threshold: float = 0.1
     """A draw that fills at least this share of the window is drawn again without filters."""
     repetition_masked: bool = True
-    """The second draw cannot repeat the first. CosyVoice2 before February 2026 allowed it."""
+    """The second draw cannot repeat the first; some published models were made to allow it."""
     guidance: float = 1.0
     """Scale of what the conditions change: 1 is plain decoding, 0 does without them,
-    more exaggerates. Anything but 1 costs a second stream; see ``wishbone.core.speak.guidance``."""
+    more exaggerates. Anything but 1 costs a second row; see ``wishbone.core.speak.guidance``."""
     guidance_drops: list[str] = field(default_factory=list)
-    """The conditions that the second stream does without; none means those that the weights learned
-    to do without."""
+    """Conditions that the second row does without; none means those that were left out now and
+    then in the training of the weights."""
 
     def __post_init__(self) -> None:
         legal = {
@@ -68,7 +68,7 @@ class Sampling:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}, which is outside its range.",
                     where=f"sampling.{name}",
-                    do="See the fields of wishbone.core.model.sampling.Sampling for what is possible.",
+                    do="See the fields of wishbone.core.model.sampling.Sampling for their ranges.",
                 )
 
 
@@ -83,13 +83,13 @@ def choose(
     """Draw one id from ``logits`` [X]; ``history`` holds the last ids, newest last.
 
     Order: banned ids leave, the temperature divides, softmax; then top-k, top-p and min-p each
-    look at this one distribution (none at what another left), and what all three keep is
-    renormalised. The likeliest id is always kept. The second draw of repetition-aware sampling
+    look at this one distribution (none at the choice of another), and the ids that all three keep
+    are renormalised. The likeliest id is always kept. The second draw of repetition-aware sampling
     (VALL-E 2, arXiv 2406.05370 section 3.2) uses the same temperature and no filter.
 
     Raises ``WishboneError`` when the logits are not numbers or every id is banned.
     """
-    logits = logits.detach().to("cpu", torch.float32, copy=True)
+    logits = logits.detach().to("cpu", torch.float32, copy=True)  # [X]
     if banned:
         logits[list(banned)] = OFF
     greedy = sampling.greedy or sampling.temperature == 0
@@ -108,8 +108,8 @@ def choose(
     window = sampling.repetition_window
     if not window:
         return drawn
-    seen = sum(past == drawn for past in history[-window:])
-    if seen < window * sampling.repetition_threshold or not seen:
+    repetitions = sum(past == drawn for past in history[-window:])
+    if repetitions < window * sampling.repetition_threshold or not repetitions:
         return drawn
     if sampling.repetition_masked:
         logits[drawn] = OFF
@@ -121,21 +121,21 @@ def choose(
 def _draw_filtered(chances: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     """Draw from probabilities [X] through top-k, top-p and min-p."""
     if 0 < sampling.top_k < len(chances):
-        chances, ids = chances.topk(sampling.top_k)
+        chances, ids = chances.topk(sampling.top_k)  # [K], [K]
     elif sampling.top_p < 1 or sampling.min_p > 0:
-        chances, ids = chances.sort(descending=True, stable=True)
+        chances, ids = chances.sort(descending=True, stable=True)  # [X], [X]
     else:
         ids = None
     if ids is not None:
-        keep = torch.ones_like(chances, dtype=torch.bool)
+        keep = torch.ones_like(chances, dtype=torch.bool)  # [K]
         # top_p of 1 is skipped, not compared: sums of thousands of float32 numbers miss 1
         if sampling.top_p < 1:
-            keep &= chances.cumsum(dim=0) - chances < sampling.top_p
+            keep &= chances.cumsum(dim=0) - chances < sampling.top_p  # [K]
         if sampling.min_p > 0:
-            keep &= chances >= sampling.min_p * chances[0]
+            keep &= chances >= sampling.min_p * chances[0]  # [K]
         keep[0] = True
-        chances = chances * keep
-    index = torch.multinomial(chances, 1, generator=generator)
+        chances = chances * keep  # [K]
+    index = torch.multinomial(chances, 1, generator=generator)  # [1]
     return int(index if ids is None else ids[index])
 
 

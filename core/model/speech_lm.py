@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class SpeechLM(nn.Module):
             nn.init.normal_(table.weight, std=TABLE_STD)
             self.tables[name] = table
         self.engine = "eager"
-        """The engine that computes steps, in words; ``accelerate`` returned it last."""
+        """The engine that computes steps, in words, as ``accelerate`` returned it."""
 
     @property
     def device(self) -> torch.device:
@@ -74,11 +74,12 @@ class SpeechLM(nn.Module):
         if len(positions) == 1:
             index, ids = positions[0]
             if index == Layout.SPEECH:
-                return self.head.embed(torch.tensor([[ids]], device=self.device))
-            return self.tables[self.names[index]].weight[ids[0]].view(1, 1, -1)
-        table = torch.tensor([[index for index, _ in positions]], device=self.device)
-        ids = torch.tensor([[ids for _, ids in positions]], device=self.device)
-        return self.embed(table, ids)
+                return self.head.embed(torch.tensor([[ids]], device=self.device))  # [1, 1, D]
+            rows = cast(Tensor, self.tables[self.names[index]].weight)  # [N, D]
+            return rows[ids[0]].view(1, 1, -1)  # [1, 1, D]
+        table = torch.tensor([[index for index, _ in positions]], device=self.device)  # [1, T]
+        ids = torch.tensor([[ids for _, ids in positions]], device=self.device)  # [1, T, Q]
+        return self.embed(table, ids)  # [1, T, D]
 
     @torch.inference_mode()
     def advance(self, positions: Sequence[Position], state: State) -> tuple[Tensor, State]:
@@ -86,11 +87,11 @@ class SpeechLM(nn.Module):
 
         One position is a decoding step, which may change ``state`` in place: use what comes back.
         """
-        vectors = self.embed_positions(positions)
+        x = self.embed_positions(positions)  # [1, T, D]
         if len(positions) == 1:
-            return self.backbone.step_(vectors, state)[0, 0], state
-        hidden, state = self.backbone(vectors, state)
-        return hidden[0, -1], state
+            return self.backbone.step_(x, state)[0, 0], state
+        y, state = self.backbone(x, state)  # [1, T, D]
+        return y[0, -1], state
 
     def rows(self, states: Sequence[State]) -> BatchRows:
         """Decode sequences that go on from ``states``, batch 1 each, as rows of one batch.
@@ -100,10 +101,10 @@ class SpeechLM(nn.Module):
         return BatchRows(self, states)
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
-        """Choose how steps of backbone and head are computed; says which engine it is.
+        """Choose the engine that computes steps of backbone and head -> its name, in words.
 
-        Names as in ``wishbone.core.contract.engines``. A head that has not what the backbone has stays
-        plain PyTorch. Raises ``CapabilityError`` where the backbone cannot.
+        Names as in ``wishbone.core.contract.engines``. A head without the backbone's engine stays
+        plain PyTorch. Raises ``CapabilityError`` where the backbone cannot have it.
         """
         used = self.backbone.accelerate(engine, weights)
         try:
@@ -131,23 +132,23 @@ class SpeechLM(nn.Module):
         table [B, T], ids and targets [B, T, Q], mask [B, T] true at real positions. Only positions
         with a target pass through the head: it is the widest layer of a small model.
         """
-        hidden, _ = self(table, ids, mask=mask)
+        hidden, _ = self(table, ids, mask=mask)  # [B, T, D]
         return self._entropies(hidden, targets, mask)
 
     def continued(
         self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor, state: State
     ) -> tuple[Tensor, Tensor, State]:
-        """``loss`` of sequences that began earlier, and the state after these positions.
+        """Compute ``loss`` of sequences that began earlier, and the state after these positions.
 
-        ``state`` is that before the first of them, of every row its own.
+        ``state`` is the state before the first of them, with a row for each sequence.
         """
-        hidden, after = self(table, ids, state, mask)
+        hidden, after = self(table, ids, state, mask)  # [B, T, D]
         count = ((targets != IGNORE) & mask[..., None]).sum()
         return self._entropies(hidden, targets, mask).sum(), count, after
 
     def _entropies(self, hidden: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """hidden [B, T, D] -> cross entropies [B, T, Q] of the targets, 0 where there is none."""
-        targets = targets.masked_fill(~mask[..., None], IGNORE)
+        targets = targets.masked_fill(~mask[..., None], IGNORE)  # [B, T, Q]
         predicted = (targets != IGNORE).any(dim=-1)  # [B, T]
         logits = self.head(hidden[predicted]).float()  # [N, Q, X]
         answers = targets[predicted]  # [N, Q]
@@ -161,7 +162,7 @@ class SpeechLM(nn.Module):
     def loss(
         self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Sum of the cross entropy in nats, and the number of targets it is the sum of.
+        """Compute the sum of the cross entropy in nats, and the number of targets in that sum.
 
         Shapes as in ``losses``. The sum and the count are apart so that batches of any size, on any
         number of machines, can be averaged exactly.
@@ -175,13 +176,13 @@ class SpeechLM(nn.Module):
         Rows of a table are not decayed: a row that a batch does not use would shrink for nothing.
         """
         tables = list(self.tables.parameters())
-        seen = {id(p) for p in tables}
+        table_ids = {id(p) for p in tables}
         for module in self.head.modules():
             if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-                embeddings = [p for p in module.parameters() if id(p) not in seen]
-                seen.update(map(id, embeddings))
+                embeddings = [p for p in module.parameters() if id(p) not in table_ids]
+                table_ids.update(map(id, embeddings))
                 tables.extend(embeddings)
-        layers = [p for p in self.head.parameters() if id(p) not in seen]
+        layers = [p for p in self.head.parameters() if id(p) not in table_ids]
         matrices = [p for p in layers if p.ndim > 1]
         plain = tables + [p for p in layers if p.ndim <= 1]
         head_groups = [
@@ -238,7 +239,7 @@ class BatchRows:
     def sample(self, pick: Callable[[Tensor, int], int]) -> tuple[int, ...]:
         """Draw the first row's next ids, as ``Head.sample`` does."""
         assert self._hidden is not None
-        return self._model.head.sample(self._hidden[0], pick)
+        return self._model.head.sample(self._hidden[0], pick)  # of [D]
 
     @torch.inference_mode()
     def logits(self) -> Tensor:

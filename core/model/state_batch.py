@@ -1,7 +1,7 @@
 """States of several sequences as the rows of one batch: join, split, pick, pad, read and write.
 
 Where a part grows with its sequence (a cache of keys and values), shorter rows have zeros behind,
-and a part of whole numbers [B] says how long each row is; that is what ``Transformer`` has.
+and a part of whole numbers [B], a counter, holds the length of each row.
 ``Pool`` holds many sequences that come and go; ``wishbone.core.speak.server`` speaks many requests
 on top of it.
 """
@@ -55,7 +55,7 @@ def pick(state: State, rows: Tensor) -> State:
 def write_rows(state: State, rows: Sequence[int], values: State) -> None:
     """Overwrite ``rows`` in place with ``values``, in the types of ``state``.
 
-    A part becomes a longer tensor where they need it.
+    A part becomes a longer tensor where ``values`` are longer.
     """
     for name, new in values.items():
         part = state[name]
@@ -65,7 +65,7 @@ def write_rows(state: State, rows: Sequence[int], values: State) -> None:
 
 
 def counters(state: State) -> tuple[str, ...]:
-    """Name the parts of whole numbers, which say how long each row is."""
+    """Name the parts of whole numbers, which hold the length of each row."""
     return tuple(name for name, part in state.items() if not part.is_floating_point())
 
 
@@ -89,14 +89,17 @@ def check_masked_rows(backbone: Backbone) -> None:
 class Pool:
     """A fixed number of slots, each the state of one sequence, for any backbone.
 
+    ``join`` takes a slot and ``leave`` gives it back; ``forward`` is a prefill of one slot,
+    ``step`` a decoding step of several; ``read`` and ``write`` move a state out and in.
+
     A decoding step costs little more than reading the weights once, whether it serves one sequence
     or thirty. Every step runs the whole batch, free slots too, so with a state of constant size the
-    numbers of a slot depend on how many slots there are and never on who else is there. Sums over
+    numbers of a slot depend on the number of slots and never on the other sequences. Sums over
     a longer padded row may differ in their last bit. A backbone whose rows cannot differ in length
     raises ``CapabilityError``.
 
     The tensors in ``state`` belong to the backbone's ``step_``, which may replace them; rows of
-    them are overwritten in place, and nothing else may hold them.
+    them are overwritten in place, and nothing else may hold them. Not thread-safe: callers lock.
     """
 
     def __init__(
@@ -104,8 +107,8 @@ class Pool:
     ) -> None:
         """``narrow`` stores parts whose name ends so in another type between steps.
 
-        ``{".wkv": torch.bfloat16}`` halves what RWKV-7 remembers of a stream; see its README for
-        what that costs. Raises ``CapabilityError``.
+        ``{".wkv": torch.bfloat16}`` halves the memory of parts such as ``layers.0.wkv``; the README
+        of the backbone has the costs. Raises ``CapabilityError``.
         """
         if slots < 1:
             raise WishboneError(
@@ -136,7 +139,7 @@ class Pool:
 
     @property
     def free(self) -> int:
-        """Number of slots that nobody has."""
+        """Number of slots that no sequence has."""
         return self.slots - len(self._used)
 
     def join(self, state: State | None = None) -> int:
@@ -155,19 +158,19 @@ class Pool:
 
     def leave(self, slot: int) -> None:
         """Give a slot back."""
-        self._check(slot)
+        self._check_taken(slot)
         self._used.remove(slot)
         self._reset_free()
 
     def fork(self, slot: int) -> int:
         """Take a new slot with a copy of this one, as for several continuations of one prompt."""
-        self._check(slot)
+        self._check_taken(slot)
         return self.join(self.read(slot))
 
     @torch.inference_mode()
     def read(self, slot: int) -> State:
         """Copy one slot's state, batch 1, as ``forward`` takes it."""
-        self._check(slot)
+        self._check_taken(slot)
         return {
             name: part[slot : slot + 1].to(self._empty[name].dtype, copy=True)
             for name, part in self.state.items()
@@ -176,7 +179,7 @@ class Pool:
     @torch.inference_mode()
     def write(self, slot: int, state: State) -> None:
         """Overwrite one slot with a state of batch 1. Raises ``CapabilityError`` if it is none."""
-        self._check(slot)
+        self._check_taken(slot)
         if state.keys() != self._empty.keys() or any(len(part) != 1 for part in state.values()):
             raise CapabilityError(
                 "This is not the state of one sequence of this backbone.",
@@ -200,10 +203,11 @@ class Pool:
         slot that is left out of many steps is better given back and written again later.
         """
         for slot in slots:
-            self._check(slot)
+            self._check_taken(slot)
         rows = self._index(slots, x.device)  # [N]
         batch = x.new_zeros(self.slots, 1, x.shape[-1])  # [B, 1, D]
         batch[rows, 0] = x  # [N, D]
+        # ``step_`` changes every row: those that do not take part are put back afterwards
         resting = sorted(self._used - set(slots))
         before = {name: part[resting] for name, part in self.state.items()} if resting else {}
         y = self._advance(batch)  # [B, 1, D]
@@ -223,7 +227,7 @@ class Pool:
 
     @torch.inference_mode()
     def _reset_free(self) -> None:
-        """Free slots stay of length 0, or they would make everyone's state longer."""
+        """Set free slots to length 0, or they would make the state of all rows longer."""
         free = [slot for slot in range(self.slots) if slot not in self._used]
         if free:
             for name in self._counters:
@@ -231,7 +235,7 @@ class Pool:
                 part[self._index(free, part.device)] = self._empty[name]
 
     def _index(self, slots: Sequence[int], device: torch.device) -> Tensor:
-        """``slots`` as a tensor [N]; kept, because copying one to a GPU makes the host wait."""
+        """``slots`` as a tensor [N]; cached, because copying one to a GPU makes the host wait."""
         key = tuple(slots)
         index = self._indices.get(key)
         if index is None or index.device != device:
@@ -240,7 +244,7 @@ class Pool:
             index = self._indices[key] = torch.tensor(key, dtype=torch.int64, device=device)
         return index
 
-    def _check(self, slot: int) -> None:
+    def _check_taken(self, slot: int) -> None:
         if slot not in self._used:
             raise WishboneError(
                 f"Slot {slot} belongs to nobody.", "Pool", "Use a slot that join returned."
@@ -250,4 +254,4 @@ class Pool:
 def _join_parts(parts: Sequence[Tensor]) -> Tensor:
     """Parts [B_i, ...] -> [sum of B_i, ...], shorter ones with zeros behind."""
     shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-    return torch.cat([padded(part, shape) for part in parts])
+    return torch.cat([padded(part, shape) for part in parts])  # [sum of B_i, *shape]

@@ -1,10 +1,10 @@
-"""A backbone around a backbone: what every way of adapting one shares.
+"""A backbone around a backbone: the common part of all adapters.
 
 ::
 
     backbone:
-      name: pissa                                     # the wrapper
-      base: {name: rwkv7, width: 192, layers: 6}      # what it wraps, a slot like any other
+      name: ADAPTER                                    # the wrapper
+      base: {name: BACKBONE, width: 192, layers: 6}    # the wrapped one, a slot like any other
 
 A wrapped backbone is a backbone, so systems, trainings, comparisons and servers need nothing new.
 Its tensors are the base's, under ``base.``, and its own. Weights of the plain system load into it:
@@ -31,9 +31,9 @@ BASE = "base."
 class Wrapper(Backbone):
     """A backbone that holds another one, ``base``, frozen; by itself it changes nothing.
 
-    A subclass adds parameters of its own and overrides what they change. ``caps`` of an instance
-    are the base's; those of the class promise only what every base keeps. Where the adapter
-    renames the base's tensors, ``base_names`` is overridden, too.
+    A subclass adds parameters of its own and overrides the methods they change. ``caps`` of an
+    instance are the base's; those of the class promise only what every base keeps. Where the
+    adapter renames the base's tensors, ``base_names`` is overridden, too.
     """
 
     @dataclass
@@ -53,7 +53,7 @@ class Wrapper(Backbone):
         self.config = config
         self.base = build_base(config.base).requires_grad_(False)
         self.width = self.base.width
-        self.caps: Caps = self.base.caps
+        self.caps: Caps = self.base.caps  # pyright: ignore[reportIncompatibleVariableOverride]
         self.base_weights = str(config.base.get("weights") or "")
         """Folder of the base's weights, where the configuration names one."""
         self._plain = tuple(self.base.state_dict())
@@ -82,7 +82,7 @@ class Wrapper(Backbone):
             raise CapabilityError(
                 f"{type(self).__name__} does not tell its base's own weights apart.",
                 "Wrapper.plain",
-                "Use the base's folder of weights, or a wrapper with modes, such as pissa.",
+                "Use the base's folder of weights, or a wrapper that changes no layer for good.",
             )
         return self.base
 
@@ -150,7 +150,9 @@ class Wrapper(Backbone):
 
 
 def build_base(values: Mapping[str, Any]) -> Backbone:
-    """The registered backbone that ``{name: KEY, ...fields}`` describes, on the default device.
+    """Build the registered backbone that ``{name: KEY, ...fields}`` describes.
+
+    It is on the default device.
 
     Checked as a slot of a system is, with the same errors. ``weights`` in it is not read here.
     """
@@ -158,7 +160,7 @@ def build_base(values: Mapping[str, Any]) -> Backbone:
 
 
 def count_base(values: Mapping[str, Any]) -> int:
-    """Parameters of the backbone that ``values`` describe, building nothing."""
+    """Count the parameters of the backbone that ``values`` describe, building nothing."""
     base = parse_nested(values, "backbone")
     return base.cls.count_parameters(base.config)
 
@@ -172,7 +174,7 @@ def trainable(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def wrappers(module: nn.Module) -> Iterator[tuple[str, Wrapper]]:
-    """Every wrapper in ``module`` that lies in no other, and what its tensors begin with."""
+    """Every wrapper in ``module`` that lies in no other, after the prefix of its tensors' names."""
     inside: set[int] = set()
     for name, part in module.named_modules():
         if isinstance(part, Wrapper) and id(part) not in inside:

@@ -1,4 +1,4 @@
-"""The parts that core itself brings: commands and what they offer, by the door of every plug-in."""
+"""Parts of core itself, registered as those of any plug-in: commands, contenders, an objective."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ WISHBONE_API = "1.1"
 
 @hookimpl
 def wishbone_register(registry: Registry) -> None:
-    """Every part, by kind and key."""
+    """Register every part of ``PARTS``."""
     for kind, key, target, summary in PARTS:
         registry.add(kind, key, f"wishbone.core.{target}", summary)
 
 
 PARTS = (
+    # in the order in which somebody new needs them, which is that of 'wishbone --help'
     ("command", "say", "cli.say:main", "Speak a text into a file."),
-    ("command", "text", "cli.text:main", "Continue a text with a language model."),
+    ("command", "doctor", "cli.doctor:main",
+     "Show what works on this machine, and why the rest does not."),
     ("command", "ab", "cli.ab:main",
      "Compare systems that differ in one part, and write a report."),
-    ("command", "train", "cli.train:main", "Train a model from a YAML file, or resume it."),
-    ("command", "data", "cli.data:main", "Make audio with a teacher, and tokens from audio."),
-    ("command", "evaluate", "cli.evaluate:main", "Measure a system or a codec."),
-    ("command", "plugins", "cli.plugins:main", "List, check and write plug-ins."),
-    ("command", "bench", "cli.bench:main", "Measure speed and memory beside other projects."),
+    ("command", "train", "cli.train:main", "Train a model by a recipe, or go on with a run."),
+    ("command", "evaluate", "cli.evaluate:main",
+     "Judge a system's speech, a codec or recordings."),
+    ("command", "data", "cli.data:main",
+     "Make training data: sentences to audio, audio to tokens."),
+    ("command", "plugins", "cli.plugins:main", "List and check parts, and write your own."),
     ("command", "match", "cli.match:main", "Find the size at which two backbones cost the same."),
+    ("command", "bench", "cli.bench:main", "Measure speed and memory beside other projects."),
     ("command", "convert", "cli.convert:main", "Bring weights in from other projects, and out."),
-    ("command", "doctor", "cli.doctor:main",
-     "Say what works on this machine, and why the rest does not."),
+    ("command", "text", "cli.text:main", "Continue a text with a language model."),
     ("objective", "codes", "train.objectives:Codes",
      "cross entropy of the next code, the ordinary one"),
     ("contender", "memory", "bench.memory:Memory", "how fast this machine's memory is read"),
     ("contender", "wishbone", "bench.models:Wishbone", "a backbone and a head of Wishbone"),
-    ("contender", "system", "bench.speech:SpeakingSystem", "a whole system, from text to sound"),
+    ("contender", "system", "bench.speaking_system:SpeakingSystem",
+     "a whole system, from text to sound"),
 )  # fmt: skip

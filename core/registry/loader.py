@@ -1,4 +1,4 @@
-"""Finding plug-ins, each alone, so that a broken one costs nobody but its own users.
+"""Loading of plug-ins, each alone, so that a broken one harms only its own users.
 
 A plug-in is one entry point in the group ``wishbone.plugins`` that names a light module (no torch)
 with ``WISHBONE_API = "1.1"`` and a ``@hookimpl def wishbone_register(registry)``. pluggy checks the
@@ -41,7 +41,7 @@ hookimpl = pluggy.HookimplMarker("wishbone")
 
 
 class Hooks:
-    """Everything a plug-in may implement. New arguments and hooks are only ever added."""
+    """Hooks that a plug-in may implement. New arguments and hooks are only ever added."""
 
     @hookspec
     def wishbone_register(self, registry: Registry) -> None:
@@ -49,12 +49,13 @@ class Hooks:
 
     @hookspec
     def wishbone_doctor(self) -> list[tuple[str, bool, str]]:
-        """Checks for ``wishbone doctor``: (name, whether it is fine here, one sentence)."""
+        """Return checks for ``wishbone doctor``: (name, True where it is fine, one sentence)."""
+        return []
 
 
 @dataclass
 class PluginStatus:
-    """What became of one entry point."""
+    """Outcome of loading one entry point."""
 
     name: str
     module: str
@@ -63,10 +64,10 @@ class PluginStatus:
     status: str = "ok"
     """ok, broken, incompatible, conflict or disabled."""
     detail: str = ""
-    """Why it is not ok."""
+    """Reason for a status other than ok."""
     api: str = ""
     seconds: float = 0.0
-    """Spent on importing and registering."""
+    """Time of importing and registering."""
     entries: list[Entry] = field(default_factory=list)
     error: PluginError | None = None
     doctor: Callable[[], Any] | None = None
@@ -85,7 +86,7 @@ class PluginStatus:
 
 @dataclass
 class Loaded:
-    """The registry and how every plug-in fared."""
+    """The registry, and the outcome of every plug-in."""
 
     registry: Registry
     plugins: list[PluginStatus]
@@ -120,13 +121,13 @@ def names(kind: str) -> list[str]:
 
 @contextmanager
 def guarded(
-    owner: Entry | PluginStatus, passing: tuple[type[BaseException], ...] = ()
+    owner: Entry | PluginStatus, passing: tuple[type[BaseException], ...] = (), *, doing: str = ""
 ) -> Iterator[None]:
-    """Run code of ``owner``: whatever it raises is named with its distribution, version and cause.
+    """Run code of ``owner``; an error of it names its distribution, version and cause.
 
-    A ``WishboneError`` is an answer and passes as it is, and so do ``passing`` and what stops the
-    whole process. Raises ``PluginBroken`` for anything else; a part of Wishbone itself raises on,
-    because there is nobody else to blame.
+    A ``WishboneError`` is an answer and passes as it is, and so do the types in ``passing`` and
+    what stops the whole process. Raises ``PluginBroken`` for any other error, with ``doing``
+    ("being built") if it is given. Errors of Wishbone's own parts pass: no plug-in is at fault.
     """
     try:
         yield
@@ -135,11 +136,11 @@ def guarded(
     except BaseException as error:
         if owner.distribution == HOME:
             raise
-        raise _failed(owner, error) from error
+        raise _failed(owner, error, doing) from error
 
 
 def blame(error: BaseException) -> PluginBroken | None:
-    """The error of the plug-in in whose code ``error`` arose; None where that is Wishbone's own.
+    """Make the error of the plug-in in whose code ``error`` arose; None for Wishbone's own code.
 
     For parts that run everywhere, such as a backbone: the innermost frame that belongs to a
     plug-in or to Wishbone decides.
@@ -160,7 +161,7 @@ def blame(error: BaseException) -> PluginBroken | None:
 
 
 def create(entry: Entry) -> Any:
-    """An instance of a part that is made without arguments. Raises ``PluginError``."""
+    """Make an instance of a part that takes no arguments. Raises ``PluginError``."""
     cls = import_target(entry)
     with guarded(entry):
         return cls()
@@ -171,15 +172,18 @@ class Search:
     """The result of asking all parts of a kind whether they know something."""
 
     entry: Entry | None
-    """The first that does, None if nobody does."""
+    """The first part that does; None without one."""
     part: Any
     """An instance of it."""
     failed: list[PluginError]
-    """Why others could not be asked. They matter only where nobody knows it."""
+    """Errors of parts that could not be asked; they matter only where ``entry`` is None."""
 
 
 def search(kind: str, claims: Callable[[Any], bool]) -> Search:
-    """Ask the parts of ``kind``, Wishbone's own first; one that raises is passed over."""
+    """Find the first part of ``kind`` for which ``claims`` is true, Wishbone's own first.
+
+    A part that raises is skipped, and its error is in ``Search.failed``.
+    """
     failed: list[PluginError] = []
     for entry in registry().of(kind):
         try:
@@ -200,18 +204,18 @@ def load(points: Iterable[Point]) -> Loaded:
     for point in points:
         status = PluginStatus(point.name, point.module, point.distribution, point.version)
         result.plugins.append(status)
-        fresh = Registry(point.distribution, point.version)
+        plugin_registry = Registry(point.distribution, point.version)
         started = time.perf_counter()
         try:
             _refuse_disabled(point)
-            _register(point, status, fresh, manager)
+            _register(point, status, plugin_registry, manager)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            _fail(result, status, fresh, error)
+            _fail(result, status, plugin_registry, error)
         else:
-            status.entries = fresh.entries()
-            result.registry.absorb(fresh)
+            status.entries = plugin_registry.entries()
+            result.registry.absorb(plugin_registry)
         status.seconds = time.perf_counter() - started
     _mark_conflicts(result)
     return result
@@ -228,17 +232,17 @@ def built_in_points() -> list[Point]:
 def installed_points() -> list[Point]:
     """Entry points of every other distribution; one seen twice on the path counts once."""
     points: dict[tuple[str, str], Point] = {}
-    for found in metadata.entry_points(group=GROUP):
-        owner = found.dist.name if found.dist else "unknown"
-        version = found.dist.version if found.dist else ""
-        if found.value not in BUILT_IN:
-            point = Point(found.name, found.value, owner, version, found.load)
-            points.setdefault((owner, found.name), point)
+    for entry in metadata.entry_points(group=GROUP):
+        distribution = entry.dist.name if entry.dist else "unknown"
+        version = entry.dist.version if entry.dist else ""
+        if entry.value not in BUILT_IN:
+            point = Point(entry.name, entry.value, distribution, version, entry.load)
+            points.setdefault((distribution, entry.name), point)
     return [points[at] for at in sorted(points)]
 
 
 def _register(
-    point: Point, status: PluginStatus, fresh: Registry, manager: pluggy.PluginManager
+    point: Point, status: PluginStatus, plugin_registry: Registry, manager: pluggy.PluginManager
 ) -> None:
     """Import one plug-in, negotiate the version, check its hooks and let it fill ``fresh``."""
     plugin = point.load()
@@ -254,7 +258,7 @@ def _register(
         # called alone, not through the manager, so that it can only fail for itself
         implementation = getattr(plugin, "wishbone_register", None)
         if implementation is not None:
-            implementation(registry=fresh)
+            implementation(registry=plugin_registry)
         status.doctor = getattr(plugin, "wishbone_doctor", None)
     except BaseException:
         manager.unregister(name=name)
@@ -266,8 +270,8 @@ def _negotiate(point: Point, api: str) -> None:
     try:
         major, minor = (int(part) for part in api.split("."))
     except ValueError:
-        said = f"it says WISHBONE_API = {api!r}, not a version" if api else "it names none"
-        raise _incompatible(point, f"{said}; this Wishbone speaks {API[0]}.{API[1]}") from None
+        reason = f"it says WISHBONE_API = {api!r}, not a version" if api else "it names none"
+        raise _incompatible(point, f"{reason}; this Wishbone speaks {API[0]}.{API[1]}") from None
     if major != API[0] or minor > API[1]:
         raise _incompatible(
             point, f"it needs plug-in interface {api}; this Wishbone speaks {API[0]}.{API[1]}"
@@ -303,8 +307,10 @@ class _Disabled(Exception):
     pass
 
 
-def _fail(result: Loaded, status: PluginStatus, fresh: Registry, error: BaseException) -> None:
-    """Note why a plug-in is out, under every name somebody may ask for it by."""
+def _fail(
+    result: Loaded, status: PluginStatus, plugin_registry: Registry, error: BaseException
+) -> None:
+    """Record the error of a plug-in under every name by which its parts may be requested."""
     what = f"Plug-in '{status.name}' cannot be used: {type(error).__name__}: {error}"
     repair = f"Repair or update it (pip install --upgrade {status.distribution}), or uninstall it."
     if isinstance(error, _Disabled):
@@ -321,27 +327,29 @@ def _fail(result: Loaded, status: PluginStatus, fresh: Registry, error: BaseExce
         status.status, status.detail = "broken", f"{type(error).__name__}: {error}"
         status.error = PluginBroken(what, status.source, repair)
     status.error.__cause__ = error if error is not status.error else None
-    for name in _names_of(status, fresh):
+    for name in _names_of(status, plugin_registry):
         result.registry.failed.setdefault(name, status.error)
     if os.environ.get("WISHBONE_STRICT_PLUGINS") == "1" and status.status != "disabled":
         raise status.error
 
 
-def _failed(owner: Entry | PluginStatus, error: BaseException) -> PluginBroken:
+def _failed(owner: Entry | PluginStatus, error: BaseException, doing: str = "") -> PluginBroken:
     frames = traceback.extract_tb(error.__traceback__)
     place = f", at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     other = f", or choose another {owner.kind}" if isinstance(owner, Entry) else ""
     return PluginBroken(
-        f"{owner.title} failed: {type(error).__name__}: {error}",
+        f"{owner.title} failed{doing and f' while {doing}'}: {type(error).__name__}: {error}",
         f"{owner.source}{place}",
         f"Repair or update it (pip install --upgrade {owner.distribution}){other}.",
     )
 
 
-def _names_of(status: PluginStatus, fresh: Registry) -> list[str]:
-    """Vendor names and keys that point at this plug-in."""
-    keys = [f"{entry.kind}:{entry.key}" for entry in fresh.entries()]
-    vendors = {entry.key.partition("/")[0] for entry in fresh.entries() if "/" in entry.key}
+def _names_of(status: PluginStatus, plugin_registry: Registry) -> list[str]:
+    """Vendor names and keys that point to this plug-in."""
+    keys = [f"{entry.kind}:{entry.key}" for entry in plugin_registry.entries()]
+    vendors = {
+        entry.key.partition("/")[0] for entry in plugin_registry.entries() if "/" in entry.key
+    }
     package = status.module.partition(":")[0].partition(".")[0]
     for name in (status.name, status.distribution, package):
         short = name.lower().removeprefix("wishbone").strip("-_")
@@ -350,7 +358,7 @@ def _names_of(status: PluginStatus, fresh: Registry) -> list[str]:
 
 
 def _mark_conflicts(result: Loaded) -> None:
-    """Say at both plug-ins which keys nobody has."""
+    """Mark plug-ins that claim the same key, which neither of them has."""
     for (kind, key), claims in result.registry.conflicts.items():
         for status in result.plugins:
             if any(entry in status.entries for entry in claims):
@@ -372,7 +380,7 @@ def _listed(text: str) -> set[str]:
 
 
 def own_version() -> str:
-    """Of the installed Wishbone."""
+    """Version of the installed Wishbone."""
     try:
         return metadata.version(HOME)
     except metadata.PackageNotFoundError:

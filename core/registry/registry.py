@@ -1,4 +1,4 @@
-"""Names of parts, and where each comes from. Holds strings until a class is asked for."""
+"""Names of parts and their origin. Holds strings until a class is requested."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class Entry:
-    """One name, the class behind it, and who says so."""
+    """One registered name: the target behind it, and the distribution that registered it."""
 
     kind: str
     key: str
@@ -64,14 +64,14 @@ class Entry:
 
 
 class Registry:
-    """Kind and key to class. A plug-in fills a fresh one, which is then absorbed as a whole."""
+    """Kind and key to class. A plug-in fills an empty one, which is then absorbed as a whole."""
 
     def __init__(self, distribution: str = HOME, version: str = "") -> None:
         self.distribution = distribution
         self.version = version
         self.conflicts: dict[tuple[str, str], list[Entry]] = {}
         self.failed: dict[str, PluginError] = {}
-        """Vendor, plug-in or ``kind:key`` name -> why nothing it brings can be used."""
+        """Vendor, plug-in or ``kind:key`` name -> the error of the plug-in that failed."""
         self._entries: dict[tuple[str, str], Entry] = {}
 
     def add(self, kind: str, key: str, target: str, summary: str = "") -> None:
@@ -92,17 +92,17 @@ class Registry:
         self._entries[kind, key] = entry
 
     def absorb(self, other: Registry) -> list[Entry]:
-        """Take over all entries of ``other``; return those somebody else claims too.
+        """Take over all entries of ``other``; return those that another distribution claims too.
 
         A key claimed by two distributions belongs to neither.
         """
         disputed = []
         for at, entry in other._entries.items():
-            mine = self._entries.get(at)
+            before = self._entries.get(at)
             if at in self.conflicts:
                 self.conflicts[at].append(entry)
                 disputed.append(entry)
-            elif mine is not None and mine.distribution != entry.distribution:
+            elif before is not None and before.distribution != entry.distribution:
                 self.conflicts[at] = [self._entries.pop(at), entry]
                 disputed.append(entry)
             else:
@@ -122,13 +122,13 @@ class Registry:
         return [entry for entry in self._entries.values() if entry.kind == kind]
 
     def entry(self, kind: str, key: str) -> Entry:
-        """What ``key`` stands for.
+        """Return the entry of ``key``.
 
         Raises ``UnknownName``, or the ``PluginError`` of the plug-in that should have brought it.
         """
-        found = self._entries.get((kind, key))
-        if found is not None:
-            return found
+        entry = self._entries.get((kind, key))
+        if entry is not None:
+            return entry
         if (kind, key) in self.conflicts:
             raise _conflict(kind, key, self.conflicts[kind, key])
         for name in (f"{kind}:{key}", key.partition("/")[0] if "/" in key else ""):
@@ -157,7 +157,7 @@ class Registry:
 
 
 def import_target(entry: Entry) -> Any:
-    """Import what an entry names: a class, or the function of a command.
+    """Import the target of an entry: a class, or the function of a command.
 
     Raises ``MissingExtra`` when a built-in part lacks an optional package, ``PluginBroken`` when
     the module of a plug-in fails, in whatever way.
@@ -180,7 +180,7 @@ def import_target(entry: Entry) -> Any:
 
 
 def _check(entry: Entry) -> None:
-    """Raise ``PluginError`` when an entry is malformed or takes a name it may not."""
+    """Raise ``PluginError`` for a malformed entry, or one with a reserved name."""
     where = f"wishbone_register of {entry.source}"
     if entry.kind not in KINDS:
         raise PluginError(

@@ -1,4 +1,4 @@
-"""Writes a third-party package that works: ``wishbone plugins new``."""
+"""Writing of a complete third-party package: ``wishbone plugins new``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 
 def kinds() -> list[str]:
-    """Kinds of part there is a template for."""
+    """Kinds of parts that have a template."""
     return sorted(p.name for p in TEMPLATES.iterdir() if p.is_dir() and p.name != "common")
 
 
@@ -46,7 +46,7 @@ def write_package(name: str, kind: str, out: str | Path = ".") -> Path:
 
 
 def _fill(source: Path, target: Path, values: dict[str, str]) -> None:
-    """Every template below ``source`` with its ``$$names`` replaced."""
+    """Write every template below ``source`` to ``target`` with its ``$names`` replaced."""
     for template in sorted(source.rglob("*.template")):
         if template.name == "README.more.template":
             continue
@@ -57,7 +57,7 @@ def _fill(source: Path, target: Path, values: dict[str, str]) -> None:
 
 
 def _names(name: str, kind: str) -> dict[str, str]:
-    """Every name the templates use, from ``vendor/name``; without a vendor it is yours: ``my``."""
+    """Names in the templates, from ``vendor/name``; the vendor is ``my`` where there is none."""
     vendor, _, short = name.rpartition("/")
     vendor = vendor or "my"
     if not _NAME.fullmatch(vendor) or not _NAME.fullmatch(short):

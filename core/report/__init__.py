@@ -1,1 +1,1 @@
-"""Charts and pictures that every report shares."""
+"""Reports of every command: charts, tables, HTML pages, JSON files and progress."""

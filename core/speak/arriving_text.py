@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from wishbone.core.contract.text import Tokenizer
 
 from wishbone.core.contract.sentences import (
     BOUNDARY,
@@ -15,23 +11,23 @@ from wishbone.core.contract.sentences import (
     _ends_sentence,
     _tidy,
 )
+from wishbone.core.contract.text import Tokenizer
 
 
-class Arriving:
+class ArrivingSentence:
     """One sentence of a text that still arrives: iterate for its ids, as soon as they are certain.
 
     ``encode`` and ``settled`` are a tokenizer's; concatenated, the ids are those of the whole
-    sentence.
+    sentence. True where there is anything to speak in it.
     """
 
-    def __init__(self, source: Source, tokenizer: Tokenizer, most: int) -> None:
+    def __init__(self, source: TextSource, tokenizer: Tokenizer, most: int) -> None:
         self.text = ""
         self.ids: list[int] = []
         self._steps = self._read(source, tokenizer, most)
         self._first = next(self._steps, None)
 
     def __bool__(self) -> bool:
-        """Whether there is anything to say."""
         return self._first is not None
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -40,50 +36,50 @@ class Arriving:
             yield ids
             self._first = next(self._steps, None)
 
-    def _read(self, source: Source, tokenizer: Tokenizer, most: int) -> Iterator[list[int]]:
-        """Ids of one sentence; nothing at all if there is nothing to say in it."""
-        given = 0
+    def _read(self, source: TextSource, tokenizer: Tokenizer, most: int) -> Iterator[list[int]]:
+        """Ids of one sentence; none where nothing in it can be spoken."""
+        done = 0  # characters of the sentence whose ids were yielded
         while True:
             end = source.boundary()
-            over = end is not None or source.closed
-            said = _tidy(source.waiting[:end])
-            if not over and len(said) - given > MOST_CHARACTERS:
+            complete = end is not None or source.closed
+            sentence = _tidy(source.waiting[:end])
+            if not complete and len(sentence) - done > MOST_CHARACTERS:
                 # nothing is certain of so much text: it ends at a blank for want of a stop
                 last = source.waiting.rstrip().rfind(" ")
-                end, over = (last, True) if last > given else (end, over)
-                said = _tidy(source.waiting[:end])
-            if over:
-                ready = self._closed(said, given, tokenizer)
+                end, complete = (last, True) if last > done else (end, complete)
+                sentence = _tidy(source.waiting[:end])
+            if complete:
+                ready = self._closed(sentence, done, tokenizer)
             else:
-                ready = said[: tokenizer.settled(said)]
-            if len(ready) > given and any(map(str.isalnum, ready)):
-                ids = tokenizer.encode(ready[given:])
-                self.text, self.ids, given = ready, [*self.ids, *ids], len(ready)
+                ready = sentence[: tokenizer.settled(sentence)]
+            if len(ready) > done and any(map(str.isalnum, ready)):
+                ids = tokenizer.encode(ready[done:])
+                self.text, self.ids, done = ready, [*self.ids, *ids], len(ready)
                 if ids:
                     yield ids
-            if over:
+            if complete:
                 source.waiting = source.waiting[end:] if end is not None else ""
                 return
             if len(self.ids) >= most:
                 blank = " " * source.waiting[-1:].isspace()
-                source.waiting = said[given:].lstrip() + blank
+                source.waiting = sentence[done:].lstrip() + blank
                 return
             source.pull()
 
     @staticmethod
-    def _closed(said: str, given: int, tokenizer: Tokenizer) -> str:
-        """The whole sentence as it is spoken, behind the characters that were given out."""
-        spoken = tokenizer.closed(said)
-        if spoken.startswith(said[:given]):
+    def _closed(sentence: str, done: int, tokenizer: Tokenizer) -> str:
+        """The whole sentence as it is spoken, unchanged in its first ``done`` characters."""
+        spoken = tokenizer.closed(sentence)
+        if spoken.startswith(sentence[:done]):
             return spoken
-        # a tokenizer that is not true to its word: what was given out cannot be taken back
-        rest = said[given:]
-        blank = " " * rest[:1].isspace()
-        return said[:given] + blank + tokenizer.prepare(rest)
+        # a tokenizer that broke its promise: ids that were yielded cannot be taken back
+        remaining = sentence[done:]
+        blank = " " * remaining[:1].isspace()
+        return sentence[:done] + blank + tokenizer.prepare(remaining)
 
 
-class Source:
-    """Text as it comes in: what waits to be read, and where its first sentence ends."""
+class TextSource:
+    """Text as it comes in: the part that waits to be read, and the end of its first sentence."""
 
     def __init__(self, pieces: Iterable[str]) -> None:
         self.waiting = ""
@@ -97,21 +93,21 @@ class Source:
         self.closed = piece is None
 
     def boundary(self) -> int | None:
-        """Where the first sentence ends, once something stands after it."""
-        found = BOUNDARY.finditer(self.waiting)
-        return next((b.end() for b in found if _ends_sentence(self.waiting, b)), None)
+        """Position behind the first sentence, once something stands after it."""
+        matches = BOUNDARY.finditer(self.waiting)
+        return next((m.end() for m in matches if _ends_sentence(self.waiting, m)), None)
 
 
 def arriving(
     pieces: Iterable[str], tokenizer: Tokenizer, most: int = MOST_IDS
-) -> Iterator[Arriving]:
+) -> Iterator[ArrivingSentence]:
     """Sentences of a text that arrives, each before it is complete; read one before the next.
 
     A sentence of more than ``most`` ids goes on as another.
     """
-    source = Source(pieces)
+    source = TextSource(pieces)
     while not source.closed or source.waiting:
-        sentence = Arriving(source, tokenizer, most)
+        sentence = ArrivingSentence(source, tokenizer, most)
         if sentence:
             yield sentence
             for _ in sentence:

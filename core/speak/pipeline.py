@@ -1,6 +1,7 @@
 """THE path of a token: text goes in at the top, samples come out at the bottom.
 
-Speaking a whole text is the stream, drained, so both give the same samples.
+``stream`` is the request, ``frames`` the loop in which codes are drawn, ``decode`` their way to
+samples. Speaking a whole text is the stream, drained, so both give the same samples.
 """
 
 from __future__ import annotations
@@ -16,20 +17,11 @@ from wishbone.core.audio.files import Audio
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.layout import Prompt
-from wishbone.core.contract.session import (
-    Draw,
-    Emit,
-    Feed,
-    NeedText,
-    NextText,
-    Position,
-    SetSpeaker,
-    Stop,
-)
+from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SetSpeaker, Stop
 from wishbone.core.model.sampling import Sampler
-from wishbone.core.model.speech_lm import SpeechLM
-from wishbone.core.speak.guidance import Follower, Guide
+from wishbone.core.speak.guidance import Guide
 from wishbone.core.speak.prompt import begin_session, prefix
+from wishbone.core.speak.request_rows import PlainRow
 from wishbone.core.speak.utterance import Text, Utterance, utterances
 from wishbone.core.speak.voice import Voice, find
 from wishbone.core.system.system import System
@@ -39,9 +31,7 @@ GROUPS = (4, 8, 16, 25)
 comes early, and later calls are large enough to be cheap."""
 
 PAUSE = 0.15
-"""Seconds of silence between two pieces of text, beside what the voice itself leaves."""
-
-Record = list[Utterance] | None
+"""Seconds of silence between two utterances, beside what the voice itself leaves."""
 
 
 def say(
@@ -49,7 +39,7 @@ def say(
     text: Text,
     voice: Voice | str | None = None,
     seed: int = 0,
-    record: Record = None,
+    record: list[Utterance] | None = None,
     instruct: str = "",
     guidance: float | None = None,
 ) -> Audio:
@@ -63,82 +53,66 @@ def stream(
     text: Text,
     voice: Voice | str | None = None,
     seed: int = 0,
-    record: Record = None,
+    record: list[Utterance] | None = None,
     instruct: str = "",
     guidance: float | None = None,
 ) -> Iterator[Tensor]:
     """Speak ``text`` as it arrives: samples [S] on the CPU, each chunk as soon as it is final.
 
-    Every sentence starts from the voice's own state, so a long text does not drift. ``voice`` is a
-    voice, its name or its file; None means the one the configuration names. ``record`` receives an
-    ``Utterance`` for each piece. ``instruct`` says how to speak, where the layout can be told;
-    ``guidance`` takes the place of ``sampling.guidance``. Raises ``UsageError`` when nothing in the
-    text can be spoken, ``CapabilityError`` for an instruction or a guide that no part understands.
+    ``voice`` is a voice, its name or its file; None means the one the configuration names.
+    ``record`` receives an ``Utterance`` for each piece of text. ``instruct`` says how to speak;
+    ``guidance`` takes the place of ``sampling.guidance``. Raises ``UsageError`` for a text without
+    words, ``CapabilityError`` for an instruction or a guide that no part understands.
     """
     sampling = system.sampling if guidance is None else replace(system.sampling, guidance=guidance)
     guide = Guide.of(system, sampling)
     voice = find(voice or system.config.get("voice"), system)
     voice = voice.instructed(instruct) if instruct else voice
     prompt = voice.prompt(system)
-    begin = voice.state_for(system) or prefix(system.model, system.layout, prompt)
+    prompt_state = voice.state_for(system) or prefix(system.model, system.layout, prompt)
     sampler = Sampler(sampling, system.decoder.codes, seed)
-    spoken = False
-    for utterance, pieces in utterances(system, text):
-        if spoken:
-            yield torch.zeros(round(PAUSE * system.decoder.sample_rate))
-        spoken = True
+    first = True
+    # every utterance begins with the state after the prompt, so a long text does not drift
+    for utterance, text_ids in utterances(system, text):
+        if not first:
+            yield torch.zeros(round(PAUSE * system.decoder.sample_rate))  # [S]
+        first = False
         if record is not None:
             record.append(utterance)
-        acts = guide if guide and guide.differs(prompt) else None
-        codes = frames(system, pieces, prompt, sampler, begin, utterance, acts)
+        active_guide = guide if guide and guide.differs(prompt) else None
+        codes = frames(system, text_ids, prompt, sampler, prompt_state, utterance, active_guide)
         yield from decode(system, codes, seed, voice, utterance)
         if utterance.global_codes and not prompt.global_codes:
-            # whoever was drawn for the first sentence speaks the others, too
+            # the speaker that was drawn for the first utterance speaks the others, too
             prompt = replace(prompt, global_codes=utterance.global_codes)
-            begin = prefix(system.model, system.layout, prompt)
-    if not spoken:
+            prompt_state = prefix(system.model, system.layout, prompt)
+    if first:
         what = "Nothing in the text can be spoken."
         raise UsageError(what, "the text given", "Give at least one word or number.")
 
 
-class PlainRow:
-    """The batch row of a request that nothing guides, and the positions that wait to be fed."""
-
-    followers: Sequence[Follower] = ()
-
-    def __init__(self, model: SpeechLM, begin: State) -> None:
-        self._batch = model.rows([begin])
-        self._waiting: list[Position] = []
-
-    def feed(self, positions: Sequence[Position]) -> None:
-        """Keep positions until an id has to be drawn."""
-        self._waiting.extend(positions)
-
-    def draw(self, action: Draw, sampler: Sampler, next_text: NextText) -> tuple[int, ...]:
-        """Feed what waits, unless the id is forced, and draw."""
-        if self._waiting and action.forced is None:
-            self._batch.advance([self._waiting])
-            self._waiting = []
-        return sampler.draw(action, self._batch.sample)
-
-
 def frames(
     system: System,
-    pieces: Iterable[Sequence[int]],
+    text_ids: Iterable[Sequence[int]],
     prompt: Prompt,
     sampler: Sampler,
-    begin: State,
+    prompt_state: State,
     utterance: Utterance,
     guide: Guide | None = None,
 ) -> Iterator[tuple[int, ...]]:
-    """One utterance's code frames; ``pieces`` of ids are taken when the layout wants more text.
+    """Draw the code frames of one utterance; each is the codes of Q codebooks.
 
-    ``begin`` is the state after ``prompt``; it is not changed. A ``guide`` puts a second row beside
-    the request's own, and raises ``CapabilityError`` where that cannot keep up.
+    ``text_ids`` arrive in pieces, taken when the layout needs more text. ``prompt_state`` is the
+    state after ``prompt``; it is not changed. A ``guide`` puts a second batch row beside the
+    request's own, and raises ``CapabilityError`` where that row cannot keep up.
     """
-    session, _, action = begin_session(system.layout, prompt)  # begin is the state after the prompt
-    row = guide.rows(system, prompt, begin) if guide else PlainRow(system.model, begin)
-    pieces = iter(pieces)
+    # the prompt's positions are in the state already: the session goes on behind them
+    session, _, action = begin_session(system.layout, prompt)
+    if guide:
+        row = guide.rows(system, prompt, prompt_state)
+    else:
+        row = PlainRow(system.model, prompt_state)
+    pieces = iter(text_ids)
     sampler.forget()
 
     def next_text() -> None:
@@ -148,9 +122,9 @@ def frames(
 
     while not isinstance(action, Stop):
         match action:
-            case Feed(positions):
+            case Feed(positions):  # conditioning, text, or the code that was drawn last
                 row.feed(positions)
-            case Draw():
+            case Draw():  # backbone, head, sampler
                 session.drawn(row.draw(action, sampler, next_text))
                 utterance.cut_words += action.cut
             case Emit(code):
@@ -172,15 +146,16 @@ def decode(
     voice: Voice,
     utterance: Utterance,
 ) -> Iterator[Tensor]:
-    """Code frames to samples [S], in groups of the size the decoder wants, else of ``GROUPS``."""
-    codes, sizes, speaker = iter(codes), chain(GROUPS, repeat(GROUPS[-1])), voice.speaker
-    # by its first code the layout has told what it knows of the whole utterance
-    first = list(islice(codes, 1))
+    """Turn code frames into samples [S], in groups as the decoder wants, else of ``GROUPS``."""
+    device, speaker = system.model.device, voice.speaker
+    codes, sizes = iter(codes), chain(GROUPS, repeat(GROUPS[-1]))
+    # with its first code a layout has set the speaker, if it sets one at all
+    head = list(islice(codes, 1))
     if utterance.global_codes:
-        speaker = torch.tensor(utterance.global_codes, device=system.model.device)
-    recording = {name: part.to(system.model.device) for name, part in (voice.heard or {}).items()}
+        speaker = torch.tensor(utterance.global_codes, device=device)  # [G]
+    recording = {name: part.to(device) for name, part in (voice.heard or {}).items()}
     decoder = system.decoder.start(seed=seed, speaker=speaker, prompt=recording or None)
-    codes = chain(first, codes)
+    codes = chain(head, codes)
     while group := list(islice(codes, decoder.wants() or next(sizes))):
-        yield decoder.push(torch.tensor(group, device=system.model.device)).cpu()
-    yield decoder.finish().cpu()
+        yield decoder.push(torch.tensor(group, device=device)).cpu()  # [T, Q] -> [S]
+    yield decoder.finish().cpu()  # [S]

@@ -18,7 +18,7 @@ def begin_session(layout: Layout, prompt: Prompt) -> tuple[LayoutSession, list[P
 
 
 def prefix(model: SpeechLM, layout: Layout, prompt: Prompt) -> State:
-    """Compute the state after what ``prompt`` alone puts into the sequence, before any text."""
+    """Compute the state after the positions that follow from ``prompt`` alone, before any text."""
     _, positions, _ = begin_session(layout, prompt)
     state = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
     # copies, because a step may write into the state handed to it

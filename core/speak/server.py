@@ -1,9 +1,15 @@
-"""Many requests at once: each goes its own way through the pipeline, all share every step.
+"""Many requests at once: each runs the pipeline in a thread of its own, all share every step.
 
-A request runs ``wishbone.core.speak.pipeline.stream`` unchanged, in the thread that asks for it, with its
-own generator, layout session and decoder. Only the model is stood in for: where the pipeline asks
-for a step, the thread waits until every request that is not busy elsewhere asks too, and the last
-to ask takes one step for all.
+A request runs ``wishbone.core.speak.pipeline.stream`` unchanged, in the thread that asks for it,
+with its own generator, layout session and decoder. Only its model is replaced, by a ``_SlotModel``:
+a decoding step waits until every active request has submitted its position, and the last thread to
+submit takes one step of the whole batch.
+
+Thread safety: ``Server._lock`` guards the pool, the submitted positions and the number of active
+requests; a docstring says "the lock is held" where the caller must have it. The model itself runs
+under the lock, too. A waiting thread releases it in its condition variable. A request that works
+outside the model (its decoder, a reader of its chunks, a source of its text) is not active
+meanwhile, so nobody waits for it.
 """
 
 from __future__ import annotations
@@ -14,7 +20,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,11 +31,9 @@ from wishbone.core.contract.session import Position
 from wishbone.core.model.sampling import Pick
 from wishbone.core.model.state_batch import Pool, copied
 from wishbone.core.speak import pipeline
-from wishbone.core.speak.pipeline import Text, Utterance
-
-if TYPE_CHECKING:
-    from wishbone.core.speak.voice import Voice
-    from wishbone.core.system.system import System
+from wishbone.core.speak.utterance import Text, Utterance
+from wishbone.core.speak.voice import Voice
+from wishbone.core.system.system import System
 
 TOGETHER = 16
 """Positions of one request that are taken one a step with everyone; more go through at once, alone,
@@ -48,8 +51,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Said:
-    """A request that is done."""
+class SpokenRequest:
+    """The result of a request."""
 
     number: int
     """Its place among the requests, from 0."""
@@ -61,9 +64,9 @@ class Server:
     """A system that speaks up to ``slots`` requests as one batch.
 
     A request draws the codes it draws alone with the same seed: nothing random and no state is
-    shared, and a row of the batch is computed the same whoever else is there. A system without a
-    server computes one row by itself, whose float32 numbers differ in the last bits; the drawn
-    codes then differ only where two candidates are as close as that.
+    shared, and a row of the batch is computed the same whatever the other rows hold. A system
+    without a server computes one row by itself, whose float32 numbers differ in the last bits; the
+    drawn codes then differ only where two candidates are as close as that.
 
     Methods may be called from any thread.
     """
@@ -77,9 +80,11 @@ class Server:
         self.steps = 0
         """Batched steps so far."""
         self._lock = threading.RLock()
-        self._door = _Door(slots)
-        self._asking: list[_Seat] = []
-        self._present = 0
+        self._queue = _SlotQueue(slots)
+        self._submitted: list[_SlotModel] = []
+        """Rows whose positions wait for the next step."""
+        self._active = 0
+        """Number of rows that the next step waits for."""
 
     def stream(
         self,
@@ -89,31 +94,31 @@ class Server:
         record: list[Utterance] | None = None,
         guidance: float | None = None,
     ) -> Iterator[Tensor]:
-        """``wishbone.core.speak.pipeline.stream`` together with whoever else is streaming.
+        """Speak as ``wishbone.core.speak.pipeline.stream``, in steps shared with other streams.
 
         Waits for a free slot first, a guided request for two, which raises ``CapabilityError``
         where there is only one. Between two chunks a stream holds nobody up, nor while it waits
         for text. One thread for each stream: two streams pulled in turn by one thread never meet.
         """
         scale = self.system.sampling.guidance if guidance is None else guidance
-        with self._door.places(1 if scale == 1 else 2):
-            seat = _Seat(self)
+        with self._queue.slots(1 if scale == 1 else 2):
+            model = _SlotModel(self)
             try:
                 chunks = pipeline.stream(
-                    replace(self.system, model=seat),
-                    seat.reading(text),
+                    replace(self.system, model=model),
+                    model.without_waiting(text),
                     voice,
                     seed,
                     record,
                     guidance=guidance,
                 )
                 for chunk in chunks:
-                    with seat.elsewhere():
+                    with model.inactive():
                         yield chunk
             finally:
-                seat.leave()
+                model.leave()
 
-    def say(self, requests: Iterable[Request | str]) -> Iterator[Said]:
+    def say(self, requests: Iterable[Request | str]) -> Iterator[SpokenRequest]:
         """Speak all requests, as many at once as there are slots; each as soon as it is done."""
         with ThreadPoolExecutor(self.pool.slots, "wishbone-stream") as threads:
             jobs = [threads.submit(self._say, n, request) for n, request in enumerate(requests)]
@@ -124,60 +129,63 @@ class Server:
                 for job in jobs:
                     job.cancel()
 
-    def _say(self, number: int, request: Request | str) -> Said:
+    def _say(self, number: int, request: Request | str) -> SpokenRequest:
         request = Request(request) if isinstance(request, str) else request
         record: list[Utterance] = []
         chunks = list(
             self.stream(request.text, request.voice, request.seed, record, request.guidance)
         )
-        return Said(number, Audio(torch.cat(chunks), self.system.decoder.sample_rate), record)
+        audio = Audio(torch.cat(chunks), self.system.decoder.sample_rate)
+        return SpokenRequest(number, audio, record)
 
-    def _settle(self) -> None:
-        """Step as long as everyone who is present waits for it. The lock is held."""
-        while self._asking and len(self._asking) == self._present:
-            asking = list(self._asking)
+    def _step_while_all_wait(self) -> None:
+        """Take steps as long as every active row waits for one. The lock is held."""
+        while self._submitted and len(self._submitted) == self._active:
+            rows = list(self._submitted)
+            answers: dict[_SlotModel, _Answer] = {}
             try:
-                answers = self._step(asking)
+                answers.update(self._step(rows))
             except BaseException as error:
-                answers = {seat: error for seat in asking}
-            for seat, answer in answers.items():
-                self._asking.remove(seat)
-                seat.answer(answer)
+                answers = {row: error for row in rows}
+            for row, answer in answers.items():
+                self._submitted.remove(row)
+                row.resolve(answer)
 
-    def _step(self, asking: list[_Seat]) -> dict[_Seat, Any]:
-        """One position of everyone; what those get who have none left."""
+    def _step(self, rows: list[_SlotModel]) -> dict[_SlotModel, Tensor | _Logits]:
+        """Take one position of every row -> answers for the rows that have none left."""
         model = self.system.model
-        positions = [seat.waiting.popleft() for seat in asking]
-        table = torch.tensor([[table] for table, _ in positions], device=model.device)
-        ids = torch.tensor([[ids] for _, ids in positions], device=model.device)
+        positions = [row.positions.popleft() for row in rows]
+        table = torch.tensor([[table] for table, _ in positions], device=model.device)  # [N, 1]
+        ids = torch.tensor([[ids] for _, ids in positions], device=model.device)  # [N, 1, Q]
         with torch.inference_mode():
-            vectors = model.embed(table, ids)[:, 0]
-            hidden = self.pool.step([seat.slot for seat in asking], vectors)
+            x = model.embed(table, ids)[:, 0]  # [N, D]
+            hidden = self.pool.step([row.slot for row in rows], x)  # [N, D]
             self.steps += 1
-            done = [index for index, seat in enumerate(asking) if not seat.waiting]
-            if not done or not model.head.independent:
-                return {asking[index]: hidden[index] for index in done}
-            logits = model.head(hidden[done]).to("cpu", torch.float32)
-        return {asking[i]: _Logits(row) for i, row in zip(done, logits, strict=True)}
+            last = [index for index, row in enumerate(rows) if not row.positions]
+            if not last or not model.head.independent:
+                return {rows[index]: hidden[index] for index in last}
+            logits = model.head(hidden[last]).to("cpu", torch.float32)  # [M, Q, X]
+        return {rows[i]: _Logits(row) for i, row in zip(last, logits, strict=True)}
 
 
-class _Door:
-    """Lets requests in, in the order in which they come, each when there is room for all of it."""
+class _SlotQueue:
+    """Requests in the order in which they came, each waiting for all the slots it needs."""
 
-    def __init__(self, places: int) -> None:
-        self._all = self._free = places
+    def __init__(self, slots: int) -> None:
+        self._count = self._free = slots
         self._turn = threading.Lock()
         self._changed = threading.Condition()
 
     @contextmanager
-    def places(self, count: int) -> Iterator[None]:
-        """Keep so many places. Raises ``CapabilityError`` for more than there are."""
-        if count > self._all:
+    def slots(self, count: int) -> Iterator[None]:
+        """Hold so many slots. Raises ``CapabilityError`` for more than there are."""
+        if count > self._count:
             raise CapabilityError(
                 "A guided request needs two slots, and this server has one.",
                 "Server(slots=...)",
                 "Make a server of two slots or more, or leave guidance at 1.",
             )
+        # the first in the queue keeps the turn while it waits, so nobody overtakes it
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self._free >= count)
             self._free -= count
@@ -191,173 +199,181 @@ class _Door:
 
 @dataclass(frozen=True)
 class _Logits:
-    """[Q, X], computed for many requests at once."""
+    """Logits of one row, computed for many rows at once."""
 
-    rows: Tensor
+    values: Tensor
+    """[Q, X] float32 on the CPU."""
 
 
-class _Seat:
-    """Stands in for the model of one request, which has a slot of the pool as long as it lives."""
+_Answer = Tensor | _Logits | BaseException
+"""Hidden vector [D] or logits after the last position of a row, or the error of its step."""
 
-    def __init__(self, server: Server, present: bool = True) -> None:
-        self.waiting: deque[Position] = deque()
+
+class _SlotModel:
+    """Stands in for the ``SpeechLM`` of one request: one row of the batch, a slot of the pool.
+
+    A guided request has a second one, ``_second``, without a thread: it is active only while it
+    has positions submitted.
+    """
+
+    def __init__(self, server: Server, active: bool = True) -> None:
+        self.positions: deque[Position] = deque()
+        """Submitted positions that no step has taken yet."""
         self._server, self._model = server, server.system.model
-        # what the pipeline reads of a ``SpeechLM`` beside the calls below
+        # everything the pipeline reads of a ``SpeechLM`` beside the methods below
         self.backbone, self.head = self._model.backbone, self._model.head
         self.device, self.dtype = self._model.device, self._model.dtype
         self.state_dict = self._model.state_dict
-        self._answered = threading.Condition(server._lock)
-        self._answer: Any = None
-        self._beside: _Seat | None = None
+        self._resolved = threading.Condition(server._lock)
+        self._answer: _Answer | None = None
+        self._second: _SlotModel | None = None
         with server._lock:
             self.slot = server.pool.join()
-            server._present += present
-            self._present = present
+            server._active += active
+            self._active = active
 
     def advance(self, positions: Sequence[Position], state: State) -> tuple[Tensor, State]:
         """As ``SpeechLM.advance``: positions that go through the model alone."""
         with self._server._lock:
             return self._model.advance(positions, state)
 
-    def rows(self, states: Sequence[State]) -> _PoolRows:
+    def rows(self, states: Sequence[State]) -> _SlotRows:
         """As ``SpeechLM.rows``, for one or two; the second row has a slot of its own."""
-        if len(states) > 1 and self._beside is None:
-            self._beside = _Seat(self._server, present=False)
-        seats = [self] if self._beside is None else [self, self._beside]
-        return _PoolRows(self._server, seats[: len(states)], states)
+        if len(states) > 1 and self._second is None:
+            self._second = _SlotModel(self._server, active=False)
+        rows = [self] if self._second is None else [self, self._second]
+        return _SlotRows(self._server, rows[: len(states)], states)
 
-    def through(self, positions: Sequence[Position]) -> Tensor:
+    def prefill(self, positions: Sequence[Position]) -> Tensor:
         """Put positions through alone -> the last hidden vector [D]. The lock is held."""
         with torch.inference_mode():
-            vectors = self._model.embed_positions(positions)[0]
-            return self._server.pool.forward(self.slot, vectors)[-1]
+            x = self._model.embed_positions(positions)[0]  # [T, D]
+            return self._server.pool.forward(self.slot, x)[-1]  # [D]
 
-    def ask(self, positions: Sequence[Position]) -> None:
-        """Ask for positions to be taken one a step with everyone. The lock is held."""
-        self.waiting.extend(positions)
+    def submit(self, positions: Sequence[Position]) -> None:
+        """Submit positions, to be taken one a step with the other rows. The lock is held."""
+        self.positions.extend(positions)
         self._answer = None
-        self._server._asking.append(self)
+        self._server._submitted.append(self)
 
-    def wait(self) -> Any:
-        """Wait for what became of the positions asked for. The lock is held."""
+    def wait(self) -> Tensor | _Logits:
+        """Wait for the answer to the submitted positions, or raise its error. The lock is held."""
         while self._answer is None:
-            self._answered.wait()
+            self._resolved.wait()
         if isinstance(self._answer, BaseException):
             raise self._answer
         return self._answer
 
-    def answer(self, answer: Any) -> None:
-        """Hand over the answer that ``wait`` waits for, or an error. The lock is held."""
-        self.waiting.clear()
+    def resolve(self, answer: _Answer) -> None:
+        """Hand over the answer that ``wait`` waits for. The lock is held."""
+        self.positions.clear()
         self._answer = answer
-        self._answered.notify()
+        self._resolved.notify()
 
-    def elsewhere(self) -> _Elsewhere:
-        """A context in which nobody waits for this request."""
-        return _Elsewhere(self)
+    @contextmanager
+    def inactive(self) -> Iterator[None]:
+        """Let the other rows step without this one while the block runs."""
+        self._set_active(False)
+        try:
+            yield
+        finally:
+            self._set_active(True)
 
-    def be_present(self, present: bool) -> None:
-        """Say whether the others have to wait for this request."""
-        with self._server._lock:
-            self._server._present += present - self._present
-            self._present = present
-            self._server._settle()
-
-    def reading(self, text: Text) -> Text:
-        """``text``, waiting for which holds nobody up."""
+    def without_waiting(self, text: Text) -> Text:
+        """``text``, whose next piece is waited for while this row is inactive."""
         return text if isinstance(text, str) else self._pieces(iter(text))
-
-    def _pieces(self, text: Iterator[str]) -> Iterator[str]:
-        while True:
-            with self.elsewhere():
-                piece = next(text, None)
-            if piece is None:
-                return
-            yield piece
 
     def leave(self) -> None:
         """Give the slot back."""
         with self._server._lock:
             self._server.pool.leave(self.slot)
-            self.be_present(False)
-            if self._beside is not None:
-                self._beside.leave()
+            self._set_active(False)
+            if self._second is not None:
+                self._second.leave()
+
+    def _set_active(self, active: bool) -> None:
+        """Say whether a step waits for this row; the others may go on now."""
+        with self._server._lock:
+            self._server._active += active - self._active
+            self._active = active
+            self._server._step_while_all_wait()
+
+    def _pieces(self, text: Iterator[str]) -> Iterator[str]:
+        while True:
+            with self.inactive():
+                piece = next(text, None)
+            if piece is None:
+                return
+            yield piece
 
 
-class _PoolRows:
-    """As ``wishbone.core.model.speech_lm.BatchRows``, in slots of the pool: they step with everyone."""
+class _SlotRows:
+    """As ``wishbone.core.model.speech_lm.BatchRows``, in slots of the pool."""
 
-    def __init__(self, server: Server, seats: Sequence[_Seat], states: Sequence[State]) -> None:
-        self._server, self._seats = server, seats
-        self._begin: Sequence[State] | None = [copied(state) for state in states]
-        self._answers: list[Any] = [None] * len(seats)
+    def __init__(self, server: Server, rows: Sequence[_SlotModel], states: Sequence[State]) -> None:
+        self._server, self._rows = server, rows
+        self._start_states: Sequence[State] | None = [copied(state) for state in states]
+        """States to begin with; None once the first positions went through."""
+        self._answers: list[Tensor | _Logits] = []
 
     def advance(self, rows: Sequence[Sequence[Position]]) -> None:
         """As ``BatchRows.advance``. The first positions of a sequence go through alone.
 
-        Later, what one row has more than the other goes through alone before the rest.
+        Later, the positions that one row has more than the other go through alone, before the
+        others.
         """
         with self._server._lock:
-            if self._begin is not None:
-                self._start(rows, self._begin)
-                self._begin = None
+            if self._start_states is not None:
+                self._start(rows, self._start_states)
+                self._start_states = None
                 return
             shared = min(map(len, rows))
             shared = shared if shared <= TOGETHER else 0
-            for index, (seat, row) in enumerate(zip(self._seats, rows, strict=True)):
-                if alone := row[: len(row) - shared]:
-                    self._answers[index] = seat.through(alone)
+            for index, (row, positions) in enumerate(zip(self._rows, rows, strict=True)):
+                if alone := positions[: len(positions) - shared]:
+                    self._answers[index] = row.prefill(alone)
             if shared:
-                self._ask([row[len(row) - shared :] for row in rows])
+                self._step_together([row[len(row) - shared :] for row in rows])
 
     def _start(self, rows: Sequence[Sequence[Position]], states: Sequence[State]) -> None:
-        """Put the first positions through the model, and what it remembers into the pool."""
-        for index, (seat, row, state) in enumerate(zip(self._seats, rows, states, strict=True)):
-            if row:
-                self._answers[index], state = seat.advance(row, state)
-            self._server.pool.write(seat.slot, state)
+        """Put the first positions through the model, and the state after them into the pool."""
+        for row, positions, state in zip(self._rows, rows, states, strict=True):
+            hidden = torch.empty(0)  # of a row that has nothing to feed yet, and draws nothing
+            if positions:
+                hidden, state = row.advance(positions, state)
+            self._answers.append(hidden)
+            self._server.pool.write(row.slot, state)
 
-    def _ask(self, rows: Sequence[Sequence[Position]]) -> None:
-        """All rows have the same length, so all are answered at once."""
-        for seat, row in zip(self._seats, rows, strict=True):
-            seat.ask(row)
-        # the seats beside are there only while they ask: they have no thread of their own
-        self._server._present += len(self._seats) - 1
+    def _step_together(self, rows: Sequence[Sequence[Position]]) -> None:
+        """All rows have the same number of positions, so all are answered by the same step."""
+        for row, positions in zip(self._rows, rows, strict=True):
+            row.submit(positions)
+        # a second row is active only here: it has no thread of its own
+        self._server._active += len(self._rows) - 1
         try:
-            self._server._settle()
-            self._seats[0].wait()
+            self._server._step_while_all_wait()
+            self._rows[0].wait()
         finally:
-            self._server._present -= len(self._seats) - 1
-        self._answers = [seat.wait() for seat in self._seats]
+            self._server._active -= len(self._rows) - 1
+        self._answers = [row.wait() for row in self._rows]
 
     @torch.inference_mode()
     def sample(self, pick: Pick) -> tuple[int, ...]:
         """As ``BatchRows.sample``."""
         answer = self._answers[0]
         if isinstance(answer, _Logits):
-            return tuple(pick(logits, q) for q, logits in enumerate(answer.rows))
+            return tuple(pick(logits, q) for q, logits in enumerate(answer.values))
         return self._server.system.model.head.sample(answer, pick)
 
     @torch.inference_mode()
     def logits(self) -> Tensor:
-        """As ``BatchRows.logits``, [rows, Q, X]."""
+        """As ``BatchRows.logits``, [B, Q, X]."""
         head = self._server.system.model.head
         return torch.stack(
             [
-                answer.rows
+                answer.values
                 if isinstance(answer, _Logits)
                 else head(answer).to("cpu", torch.float32)
                 for answer in self._answers
             ]
         )  # [B, Q, X]
-
-
-class _Elsewhere:
-    def __init__(self, seat: _Seat) -> None:
-        self._seat = seat
-
-    def __enter__(self) -> None:
-        self._seat.be_present(False)
-
-    def __exit__(self, *reason: object) -> None:
-        self._seat.be_present(True)

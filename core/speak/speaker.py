@@ -1,4 +1,4 @@
-"""A system that speaks: what ``wishbone.load`` returns."""
+"""A system that speaks: ``wishbone.load`` returns one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wishbone.core.system.system import System
 
 @dataclass
 class Speaker(System):
-    """A system, and the two ways to let it speak."""
+    """A system with two ways to speak: all at once, and in chunks."""
 
     def say(
         self,
@@ -43,7 +43,7 @@ class Speaker(System):
         instruct: str = "",
         guidance: float | None = None,
     ) -> Iterator[Tensor]:
-        """The same samples as ``say``, in chunks [S], each as soon as it is final."""
+        """Speak in chunks [S], each as soon as it is final; the same samples as ``say``."""
         return pipeline.stream(self, text, voice, seed, instruct=instruct, guidance=guidance)
 
 
@@ -55,11 +55,12 @@ def load(
 ) -> Speaker:
     """Read a configuration and ``build`` it, with decoding steps by ``engine``.
 
-    ``overrides`` are ``"backbone.width=256"``. ``engine`` is a name of ``wishbone.core.contract.engines``,
-    or NAME:WEIGHTS such as "native:int8". "auto" is the fastest that this machine can have; the
-    first use builds C++. "eager" is plain PyTorch, for the same samples from the same seed on
-    every machine. Raises ``UsageError`` for an unknown name, ``CapabilityError`` for an engine
-    that cannot be had, and what ``spec.read`` and ``build`` raise.
+    ``overrides`` are ``"backbone.width=256"``. ``engine`` is a name of
+    ``wishbone.core.contract.engines``, or NAME:WEIGHTS such as "native:int8". "auto" is the fastest
+    that this machine can have; the first use builds C++. "eager" is plain PyTorch, for the same
+    samples from the same seed on every machine. Raises ``UsageError`` for an unknown name,
+    ``CapabilityError`` for an engine that cannot be had, and the errors of ``spec.read`` and
+    ``build_system``.
     """
     choice = parse_engine(engine)
     speaker = build(parse(compose(name_or_path, overrides)), device)
@@ -68,5 +69,5 @@ def load(
 
 
 def build(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") -> Speaker:
-    """``build_system`` of a configuration or its ``SystemSpec``, ready to speak."""
+    """Build a configuration or its ``SystemSpec`` with ``build_system``, ready to speak."""
     return Speaker(**vars(build_system(config, device)))

@@ -1,4 +1,4 @@
-"""What is spoken in one go: a piece of text, its ids, and what became of it."""
+"""Utterances: the pieces of a text that are spoken one after another, each with its ids."""
 
 from __future__ import annotations
 
@@ -6,42 +6,48 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from wishbone.core.contract.text import Tokenizer
-from wishbone.core.speak.arriving_text import Arriving, arriving
+from wishbone.core.speak.arriving_text import ArrivingSentence, arriving
 from wishbone.core.system.system import System
 
 Text = str | Iterable[str]
+"""A text, or the pieces of one that arrives."""
 
 
 @dataclass
 class Utterance:
-    """One piece of text and what became of it; filled while it is spoken."""
+    """One piece of text and the codes that were drawn for it; filled while it is spoken."""
 
     text: str = ""
     ids: Sequence[int] = ()
     codes: list[tuple[int, ...]] = field(default_factory=list)
     """Frames [T][Q] in the order they were drawn."""
     global_codes: Sequence[int] = ()
-    """Codes of the whole utterance, where the layout tells them."""
+    """Codes of the whole utterance, where the layout sets them."""
     reason: str = ""
-    """Why it is over, as in ``Stop``; empty while it is not."""
+    """The reason of its ``Stop``; empty while it is not over."""
     cut_words: int = 0
-    """Words that the length rule ended and not the model, before the last."""
+    """Number of words that the length rule ended and not the model, the last word aside."""
 
 
 def utterances(system: System, text: Text) -> Iterator[tuple[Utterance, Iterable[Sequence[int]]]]:
-    """What is spoken in one go, with its ids: all at once, or as they arrive where that helps."""
-    patient = type(system.tokenizer).settled is Tokenizer.settled
-    if isinstance(text, str) or patient or not system.layout.alternates:
-        for said, ids in system.tokenizer.pieces(text):
-            yield Utterance(said, ids), [ids]
+    """Cut a text into utterances, each with its ids in pieces as they are to be fed.
+
+    The ids of an utterance come in one piece. Only where text arrives, the layout speaks before
+    all of it is known, and the tokenizer can tell which ids are certain, they come one by one.
+    """
+    # a tokenizer that inherits ``settled`` is certain of whole sentences only
+    whole_sentences = type(system.tokenizer).settled is Tokenizer.settled
+    if isinstance(text, str) or whole_sentences or not system.layout.alternates:
+        for piece, ids in system.tokenizer.pieces(text):
+            yield Utterance(piece, ids), [ids]
         return
     for sentence in arriving(text, system.tokenizer):
         utterance = Utterance()
-        yield utterance, _note(utterance, sentence)
+        yield utterance, _record_ids(utterance, sentence)
 
 
-def _note(utterance: Utterance, sentence: Arriving) -> Iterator[Sequence[int]]:
-    """The ids of a sentence as they arrive, written down in what is spoken."""
+def _record_ids(utterance: Utterance, sentence: ArrivingSentence) -> Iterator[Sequence[int]]:
+    """Ids of a sentence as they arrive, each also put into ``utterance``."""
     for ids in sentence:
         utterance.text, utterance.ids = sentence.text, list(sentence.ids)
         yield ids

@@ -1,4 +1,4 @@
-"""A voice: what it said once, as codes, and optionally the state it left a model in.
+"""A voice: its recording as codes with the transcript, and optionally the state after them.
 
 A voice is two files side by side: ``NAME.yaml`` for people (name, licence, transcript) and
 ``NAME.safetensors`` with the codes. The fingerprints in the first say which codec, tokenizer and
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,16 +21,11 @@ from wishbone.core.audio.files import Audio
 from wishbone.core.config.compose import parse, weights_folder
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.backbone import State
-from wishbone.core.contract.errors import (
-    CheckpointError,
-    DataError,
-    UnknownName,
-    UsageError,
-    did_you_mean,
-)
+from wishbone.core.contract.errors import CheckpointError, DataError, UsageError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.registry.loader import guarded
 from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak.voice_files import RECORDINGS, bundled, locate
 from wishbone.core.system.system import System
 from wishbone.core.weights import releases
 from wishbone.core.weights.files import read_tensors, write_tensors
@@ -38,10 +33,7 @@ from wishbone.core.weights.fingerprint import fingerprint
 from wishbone.core.weights.training_record import check_instruct
 
 LONGEST_PROMPT = 30.0
-"""Seconds of a recording; CosyVoice2's speech tokenizer takes no more either."""
-
-RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
-"""Endings by which a voice asked for is a recording, which needs its transcript."""
+"""Seconds of a recording; the bundled speech tokenizers were made for no more."""
 
 FIELDS = (
     "name", "licence", "about", "transcript", "instruct", "adapter", "codec", "tokenizer", "model",
@@ -58,11 +50,11 @@ class Voice:
     about: str = ""
     """Where the recording comes from."""
     transcript: str = ""
-    """What the recording says, every word; empty where only its sound is to be taken over."""
+    """Every word of the recording; empty where only its sound is to be taken over."""
     instruct: str = ""
     """How to speak, such as "in a whisper"; spoken by nobody."""
     adapter: str = ""
-    """Which of the system's adapters speaks; empty for the one it has by itself."""
+    """Name of the system's adapter that speaks; empty for the one it has by itself."""
     text: tuple[int, ...] = ()
     """Ids of the transcript."""
     speech: tuple[tuple[int, ...], ...] = ()
@@ -74,7 +66,7 @@ class Voice:
     speaker: Tensor | None = None
     """[E], for decoders that want one."""
     heard: State | None = None
-    """What the decoder wants to know of the recording, as its ``hear`` makes it."""
+    """Conditioning of the decoder by the recording, as its ``hear`` makes it."""
     codec: str = ""
     """Fingerprint of the speech tokenizer that made the codes."""
     tokenizer: str = ""
@@ -85,8 +77,8 @@ class Voice:
     state: State | None = None
     """The model's state after the prompt, as ``wishbone.core.speak.prompt.prefix`` makes it."""
     start: State | None = None
-    """Parts [1, ...] of the state before the prompt, learned for this voice or style; what is left
-    out the backbone begins with by itself."""
+    """Parts [1, ...] of the state before the prompt, learned for this voice or style; the other
+    parts are the backbone's own."""
 
     @classmethod
     def from_audio(
@@ -98,40 +90,29 @@ class Voice:
         licence: str = "",
         word_ends: Sequence[int] = (),
     ) -> Voice:
-        """A voice from a recording of any sample rate and what is said in it.
+        """Make a voice from a recording of any sample rate and its transcript.
 
-        Without a transcript the language model hears nothing of the recording and the decoder
-        takes over its sound: for another language than the recording's, and only with a decoder
-        that hears. Raises ``UsageError`` for a recording that is too long, a transcript without
-        words, or none where it is needed.
+        Without a transcript the language model gets nothing of the recording and the decoder
+        alone takes over its sound: for another language than the recording's, and only with a
+        decoder whose ``hear`` returns something. Raises ``UsageError`` for a recording that is too
+        long, a transcript without words, or none where it is needed.
         """
         where = str(audio) if isinstance(audio, str | Path) else "the recording"
         audio = audio_files.read(audio) if isinstance(audio, str | Path) else audio
         audio_files.check_finite(audio.samples, where)
-        if audio.seconds > LONGEST_PROMPT:
-            raise UsageError(
-                f"The recording is {audio.seconds:.0f} seconds long, and a voice takes"
-                f" {LONGEST_PROMPT:.0f} at most.",
-                where,
-                "Cut it to one or two sentences, and the transcript with it.",
-            )
-        text = tuple(system.tokenizer.encode(system.tokenizer.prepare(transcript)))
-        if transcript and not text:
-            raise UsageError(
-                "The transcript of the voice holds nothing that can be spoken.",
-                where,
-                "Write down what the recording says, every word.",
-            )
-        coded = audio_files.resample(audio, system.speech_tokenizer.sample_rate)
+        _check_length(audio, where)
+        text = _transcript_ids(system, transcript, where)
+        device = system.model.device
+        samples = audio_files.resample(audio, system.speech_tokenizer.sample_rate).samples  # [S]
         with torch.inference_mode():
-            codes = system.speech_tokenizer.encode(coded.samples.to(system.model.device))
-            whole = system.speech_tokenizer.encode_global(coded.samples.to(system.model.device))
+            codes = system.speech_tokenizer.encode(samples.to(device))  # [T, Q]
+            global_codes = system.speech_tokenizer.encode_global(samples.to(device))  # [G]
         if not len(codes):
             raise DataError("The recording is too short for a single code.", where, "Record more.")
-        decoded = audio_files.resample(audio, system.decoder.sample_rate)
+        samples = audio_files.resample(audio, system.decoder.sample_rate).samples  # [S]
         with torch.no_grad():
-            heard = system.decoder.hear(decoded.samples.to(system.model.device), codes)
-        if not transcript and not heard:
+            conditioning = system.decoder.hear(samples.to(device), codes)
+        if not transcript and not conditioning:
             raise UsageError(
                 "A recording needs its transcript: the decoder of this system hears no recordings.",
                 where,
@@ -144,35 +125,35 @@ class Voice:
             text=text,
             speech=tuple(map(tuple, codes.tolist())) if transcript else (),
             word_ends=tuple(word_ends),
-            global_codes=tuple(whole.tolist()),
-            heard={name: tensor.cpu() for name, tensor in heard.items()} or None,
+            global_codes=tuple(global_codes.tolist()),
+            heard={name: tensor.cpu() for name, tensor in conditioning.items()} or None,
             codec=fingerprint(system.speech_tokenizer),
             tokenizer=tokenizer_key(system),
         )
 
     def instructed(self, instruct: str) -> Voice:
-        """The same voice, told how to speak."""
-        return replace(self._anew(), instruct=instruct)
+        """The same voice with an instruction how to speak."""
+        return replace(self._without_state(), instruct=instruct)
 
     def adapted(self, adapter: str) -> Voice:
         """The same voice, spoken with the adapter of that name."""
-        return replace(self._anew(), adapter=adapter)
+        return replace(self._without_state(), adapter=adapter)
 
-    def _anew(self) -> Voice:
-        """The same voice without the state its prompt left, which another prompt would not."""
+    def _without_state(self) -> Voice:
+        """The same voice without the state after its prompt, because another prompt follows."""
         return replace(self, state=None, model=self.model if self.start else "")
 
     @classmethod
     def from_start(
         cls, system: System, start: State, name: str = "", licence: str = "", about: str = ""
     ) -> Voice:
-        """A voice or style that a model learned to begin with: parts [1, ...] of its state.
+        """Make a voice or style of parts [1, ...] of a state that were learned for it.
 
         Raises ``CheckpointError`` unless they are parts of this system's state.
         """
         model = system.model
-        begin = model.backbone.init_state(1, device="meta", dtype=model.dtype)
-        wrong = [n for n, part in start.items() if n not in begin or part.shape != begin[n].shape]
+        empty = model.backbone.init_state(1, device="meta", dtype=model.dtype)
+        wrong = [n for n, part in start.items() if n not in empty or part.shape != empty[n].shape]
         if wrong or not start:
             raise CheckpointError(
                 f"This is no state of this system's model: {', '.join(wrong) or 'it is empty'}.",
@@ -184,15 +165,15 @@ class Voice:
         return cls(name=name, licence=licence, about=about, start=start, model=key)
 
     def with_state(self, system: System) -> Voice:
-        """The same voice with the state it leaves this system's model in, to start faster."""
+        """The same voice with the state of this system's model after it, to start faster."""
         state = prefix(system.model, system.layout, self.prompt(system))
         return replace(self, state=state, model=model_key(system))
 
     def prompt(self, system: System) -> Prompt:
-        """What stands before the text.
+        """Make the conditioning that stands before the text.
 
         Raises ``CheckpointError`` for codes of another codec, ``UsageError`` for an instruction
-        without words, ``CapabilityError`` for one that the model never learned to follow.
+        without words, ``CapabilityError`` for one that the model was not trained to follow.
         """
         if self.codec and self.codec != fingerprint(system.speech_tokenizer):
             self._refuse("its codes were made by another codec")
@@ -208,14 +189,7 @@ class Voice:
                 "the instruction of the voice",
                 "Write how to speak, in words.",
             )
-        if instruct and system.layout.instruct_alone:
-            return Prompt(
-                instruct=instruct,
-                global_codes=self.global_codes,
-                adapter=self.adapter,
-                start=start,
-            )
-        return Prompt(
+        prompt = Prompt(
             instruct=instruct,
             text=self.text,
             speech=self.speech,
@@ -224,9 +198,12 @@ class Voice:
             adapter=self.adapter,
             start=start,
         )
+        if instruct and system.layout.instruct_alone:
+            return replace(prompt, text=(), speech=(), word_ends=())
+        return prompt
 
     def state_for(self, system: System) -> State | None:
-        """The saved state on the system's device, if there is one.
+        """Return the saved state on the system's device, None where there is none.
 
         Raises ``CheckpointError`` when it is the state of another model.
         """
@@ -237,19 +214,19 @@ class Voice:
         return {name: tensor.to(system.model.device) for name, tensor in self.state.items()}
 
     def _start_for(self, system: System) -> State | None:
-        """The learned beginning on the system's device, of the type it computes with."""
+        """Return the learned ``start`` on the system's device, in its dtypes."""
         if self.start is None:
             return None
         if self.model != model_key(system):
             self._refuse("the state it begins with was learned with another model")
         model = system.model
-        begin = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
-        return {name: part.to(begin[name]) for name, part in self.start.items()}
+        empty = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
+        return {name: part.to(empty[name]) for name, part in self.start.items()}
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write ``path`` (ending in .yaml) and the tensors beside it.
 
-        Raises ``UsageError`` instead of replacing a file, unless told to.
+        Raises ``UsageError`` where the file exists, unless ``overwrite``.
         """
         from omegaconf import OmegaConf
 
@@ -274,20 +251,20 @@ class Voice:
         for name, tensor in (self.start or {}).items():
             tensors[f"start.{name}"] = tensor
         write_tensors(path.with_suffix(".safetensors"), tensors)
-        said = {key: getattr(self, key) for key in FIELDS if getattr(self, key)}
-        write_text(path, OmegaConf.to_yaml(OmegaConf.create(said)))
+        header = {key: getattr(self, key) for key in FIELDS if getattr(self, key)}
+        write_text(path, OmegaConf.to_yaml(OmegaConf.create(header)))
         return path
 
     @classmethod
     def load(cls, name_or_path: str | Path, others: Iterable[str] = ()) -> Voice:
-        """A bundled voice by name, or a voice file; ``others`` are names for the error to list.
+        """Read a bundled voice by name, or a voice file; ``others`` are for the error to list.
 
         Raises ``UnknownName``, ``UsageError`` for a recording, ``ConfigError`` for a file that is
         no YAML, ``CheckpointError`` for one that is no voice.
         """
-        path = _locate(name_or_path, others)
-        said, _ = parse(path)
-        unknown = set(said) - set(FIELDS)
+        path = locate(name_or_path, others)
+        header, _ = parse(path)
+        unknown = set(header) - set(FIELDS)
         if unknown:
             raise CheckpointError(
                 f"The voice has keys that mean nothing: {', '.join(sorted(unknown))}.",
@@ -297,7 +274,7 @@ class Voice:
         tensors = read_tensors(path.with_suffix(".safetensors"))
         try:
             return cls(
-                **{key: str(value) for key, value in said.items()},
+                **{key: str(value) for key, value in header.items()},
                 text=tuple(tensors["text"].tolist()),
                 speech=tuple(map(tuple, tensors["speech"].tolist())),
                 word_ends=tuple(tensors["word_ends"].tolist()),
@@ -327,22 +304,23 @@ class Voice:
 
 
 def find(voice: Voice | str | Path | None, system: System | None = None) -> Voice:
-    """A voice, or the one of that name or file; the empty voice for None.
+    """Return a voice, read by its name or file unless it is one; the empty voice for None.
 
-    A name may be that of a file, of a bundled voice or of one that the release brings along which
-    ``system`` is loaded from.
+    A name is that of a file, of a bundled voice, or of a voice in the release from which
+    ``system`` is loaded.
     """
     if voice is None:
         return Voice()
     if isinstance(voice, Voice):
         return voice
-    ours = _is_file(voice) or str(voice) in bundled()
-    brought = {} if system is None or ours else _brought(system)
-    return brought[str(voice)] if str(voice) in brought else Voice.load(voice, brought)
+    if system is None or _is_file(voice) or str(voice) in bundled():
+        return Voice.load(voice)
+    of_release = _system_voices(system)
+    return of_release[str(voice)] if str(voice) in of_release else Voice.load(voice, of_release)
 
 
 def release_voices(folder: str | Path) -> dict[str, Voice]:
-    """Voices that a release brings along, by name; none for any other folder."""
+    """Voices of a release, by name; none for any other folder."""
     match = releases.find_reader(folder)
     if match.entry is None:
         return {}
@@ -356,40 +334,51 @@ def tokenizer_key(system: System) -> str:
 
 
 def model_key(system: System) -> str:
-    """Fingerprint of the model and of what decides how its state comes about.
+    """Fingerprint of the model and of the fields that decide how its state comes about.
 
     Two systems may share weights and read the same prompt in another order.
     """
-    said = {
+    fields = {
         slot: {k: v for k, v in (system.config.get(slot) or {}).items() if k != "weights"}
         for slot in ("layout", "backbone")
     }
-    text = fingerprint(system.model) + json.dumps(said, sort_keys=True, default=str)
+    text = fingerprint(system.model) + json.dumps(fields, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def bundled() -> list[str]:
-    """Names of the voices that come with Wishbone."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+def _named(tensors: Mapping[str, Tensor], start: str) -> State | None:
+    """Tensors whose names begin with ``start``, without it; None where there are none."""
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)} or None
 
 
-def _named(tensors: State, prefix: str) -> State | None:
-    found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return found or None
+def _check_length(audio: Audio, where: str) -> None:
+    if audio.seconds > LONGEST_PROMPT:
+        raise UsageError(
+            f"The recording is {audio.seconds:.0f} seconds long, and a voice takes"
+            f" {LONGEST_PROMPT:.0f} at most.",
+            where,
+            "Cut it to one or two sentences, and the transcript with it.",
+        )
 
 
-def _folder() -> Path:
-    from importlib.resources import files
-
-    return Path(str(files("wishbone.configs"))) / "voices"
+def _transcript_ids(system: System, transcript: str, where: str) -> tuple[int, ...]:
+    """Ids of a transcript, which may be empty; raises ``UsageError`` for one without words."""
+    ids = tuple(system.tokenizer.encode(system.tokenizer.prepare(transcript)))
+    if transcript and not ids:
+        raise UsageError(
+            "The transcript of the voice holds nothing that can be spoken.",
+            where,
+            "Write down what the recording says, every word.",
+        )
+    return ids
 
 
 def _is_file(voice: str | Path) -> bool:
     return Path(voice).is_file() or Path(voice).suffix.lower() in RECORDINGS
 
 
-def _brought(system: System) -> dict[str, Voice]:
-    """The voices of the release that the system's decoder or model comes from."""
+def _system_voices(system: System) -> dict[str, Voice]:
+    """Voices of the release that the system's decoder or model comes from."""
     decoder = system.config.get("decoder") or {}
     folders = dict.fromkeys(filter(None, (system.config.get("weights"), decoder.get("weights"))))
     return {
@@ -397,27 +386,3 @@ def _brought(system: System) -> dict[str, Voice]:
         for folder in folders
         for name, voice in release_voices(weights_folder(folder)).items()
     }
-
-
-def _locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
-    path = Path(name_or_path)
-    if path.suffix.lower() in RECORDINGS:
-        raise UsageError(
-            "This is a recording, and a voice is a recording with its transcript.",
-            str(path),
-            "Make one with Voice.from_audio(system, recording, transcript), or say --transcript.",
-        )
-    if path.suffix == ".safetensors":
-        path = path.with_suffix(".yaml")
-    if path.is_file():
-        return path
-    known = [*bundled(), *others]
-    inside = _folder() / f"{name_or_path}.yaml"
-    if inside.is_file():
-        return inside
-    raise UnknownName(
-        f"There is no voice '{name_or_path}'.",
-        "the voice asked for",
-        f"{did_you_mean(str(name_or_path), known)} Voices:"
-        f" {', '.join(known) or 'none'}; or give a .wav with its transcript.".strip(),
-    )

@@ -1,4 +1,9 @@
-"""From a parsed configuration to parts: construction, facts between slots, weights."""
+"""From a parsed configuration to parts: construction, facts between slots, weights.
+
+``build_system`` is the whole of it. ``build_model``, ``build_codec`` and ``build_layout`` make the
+part of a system that training and data need. Every system is constructed twice: on the device
+"meta", which takes no memory, to check that the parts fit, and then on the device to run on.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,15 @@ from torch import nn
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.config.schema import SlotSpec, parse_slot
-from wishbone.core.config.tasks import SPEECH, TEXT
+from wishbone.core.config.tasks import SPEECH, TEXT, Task
 from wishbone.core.contract.codec import CodeSpace
+from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.layout import Layout
 from wishbone.core.contract.text import Tokenizer
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.system.compatibility import Parts, check_fit
-from wishbone.core.system.loading import begin, load_part
-from wishbone.core.system.spec import SystemSpec, parse, require, require_task
+from wishbone.core.system.loading import load_bases, load_part
+from wishbone.core.system.spec import SystemSpec, parse, require
 from wishbone.core.system.system import Codec, System
 from wishbone.core.system.text_layout import TextLayout
 from wishbone.core.system.vocabulary_growth import grow
@@ -35,16 +41,15 @@ def build_system(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") ->
     if spec.sampling.guidance != 1:
         require(spec, "sampling.guidance", "varlen")
     parts = _checked_parts(spec)
-    notes: list[str] = []
-    if str(device) == "meta":
-        with torch.device(device):
-            model = SpeechLM(parts.backbone, parts.head, parts.layout)
-    else:
+    reads_weights = str(device) != "meta"
+    if reads_weights:
         parts = _construct(spec, device, parts.tokenizer)
-        with torch.device(device):
-            model = SpeechLM(parts.backbone, parts.head, parts.layout)
-        for slot in ("speech_tokenizer", "decoder"):
-            notes += _load_slot(getattr(parts, slot), spec.slots[slot])
+    with torch.device(device):
+        model = SpeechLM(parts.backbone, parts.head, parts.layout)
+    notes: list[str] = []
+    if reads_weights:
+        notes += _load_slot(parts.speech_tokenizer, spec.slots["speech_tokenizer"])
+        notes += _load_slot(parts.decoder, spec.slots["decoder"])
         notes += _load_model(model, spec)
     for module in (parts.speech_tokenizer, model, parts.decoder):
         module.to(device).eval().requires_grad_(False)
@@ -81,7 +86,7 @@ def build_model(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") -> 
 
 
 def build_codec(config: Mapping[str, Any], device: str = "cpu") -> Codec:
-    """Speech tokenizer and decoder with their weights; the other slots may be empty.
+    """Build speech tokenizer and decoder with their weights; the other slots may be empty.
 
     Raises ``ConfigError`` when one of the two is missing, ``CheckpointError`` when weights do not
     fit.
@@ -98,30 +103,44 @@ def build_codec(config: Mapping[str, Any], device: str = "cpu") -> Codec:
 def build_layout(
     config: Mapping[str, Any] | SystemSpec,
 ) -> tuple[Tokenizer, Layout, CodeSpace]:
-    """Build what turns a corpus into positions: tokenizer, layout, space of codes; no weights."""
+    """Build the parts that turn a corpus into positions: tokenizer, layout, codes; no weights."""
     spec = parse(config)
-    tokenizer = spec.slots["tokenizer"].build()
-    layout: Layout
+    tokenizer: Tokenizer = spec.slots["tokenizer"].build()
     if spec.task is TEXT:
-        layout = TextLayout(tokenizer.space, spec.end)
-        return tokenizer, layout, layout.codes
+        text_layout = TextLayout(tokenizer.space, spec.end)
+        return tokenizer, text_layout, text_layout.codes
     with torch.device("meta"):
         codes = spec.slots["decoder"].build().codes
     layout = spec.slots["layout"].build({"text": tokenizer.space, "codes": codes})
     return tokenizer, layout, codes
 
 
+def require_task(spec: SystemSpec, task: Task) -> None:
+    """Raise ``ConfigError`` for a system of the other kind."""
+    if spec.task is task:
+        return
+    what, do = {
+        SPEECH: (
+            "This is a system of text, which does not speak.",
+            "Continue a text with 'wishbone text', or name a system that speaks.",
+        ),
+        TEXT: ("This is not a text system.", "Name one that says 'task: text'."),
+    }[task]
+    raise ConfigError(what, spec.config.place("task"), do)
+
+
 def _checked_parts(spec: SystemSpec) -> Parts:
     """The six parts without memory. Raises ``ConfigError`` where two do not fit."""
-    parts = _construct(spec, "meta", tokenizer=None)
+    parts = _construct(spec, "meta")
     check_fit(parts, spec.config)
     return parts
 
 
-def _construct(spec: SystemSpec, device: str, tokenizer: Tokenizer | None) -> Parts:
-    """All six parts without weights; the tokenizer has none, so one that exists is reused."""
+def _construct(spec: SystemSpec, device: str, tokenizer: Tokenizer | None = None) -> Parts:
+    """All six parts without weights. A tokenizer is on no device, so one that exists is reused."""
     slots = spec.slots
-    tokenizer = tokenizer or slots["tokenizer"].build()
+    if tokenizer is None:
+        tokenizer = slots["tokenizer"].build()
     with torch.device(device):
         speech_tokenizer = slots["speech_tokenizer"].build()
         decoder = slots["decoder"].build()
@@ -133,19 +152,21 @@ def _construct(spec: SystemSpec, device: str, tokenizer: Tokenizer | None) -> Pa
 
 
 def _load_slot(module: nn.Module, slot: SlotSpec) -> list[str]:
+    """Read the weights that a slot names, if it names any -> notes for people."""
     note = load_part(module, weights_folder(slot.weights), slot.key) if slot.weights else ""
     return [note] if note else []
 
 
 def _load_model(model: SpeechLM, spec: SystemSpec) -> list[str]:
-    """The whole model's weights first, then those of a part that has its own."""
+    """Read the whole model's weights first, then those of a part that has its own -> notes."""
+    backbone, head = spec.slots["backbone"], spec.slots["head"]
     note = ""
     if spec.weights:
         folder = weights_folder(spec.weights)
         note = load_part(model, folder, grow=partial(grow, spec.config, folder))
-    backbone, head = spec.slots["backbone"], spec.slots["head"]
-    if not spec.weights and not backbone.weights:
-        begin(model)
+    elif not backbone.weights:
+        load_bases(model)
     for slot in (backbone, head):
         _load_slot(getattr(model, slot.key), slot)
+    # the note is about the backbone, which its own weights replaced
     return [note] if note and not backbone.weights else []

@@ -1,4 +1,4 @@
-"""Do the parts of a system fit each other? Every fact between two slots is checked here."""
+"""Checks that the parts of a system fit each other: every fact between two slots is here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Parts:
 
 
 def check_fit(parts: Parts, config: Mapping[str, Any] | None = None) -> None:
-    """Facts between slots, each its own sentence; raises ``ConfigError`` with all that fail."""
+    """Check the facts between slots; raises ``ConfigError`` with a sentence for each that fails."""
     problems = [*_check_codes(parts), *_check_tables(parts), *_check_head(parts)]
     if problems:
         place = config.place("") if isinstance(config, Config) else "the configuration"
@@ -41,27 +41,27 @@ def check_fit(parts: Parts, config: Mapping[str, Any] | None = None) -> None:
 
 
 def _check_codes(parts: Parts) -> Iterator[str]:
-    """Codec against codec, and the codec against itself."""
-    made, read_ = parts.speech_tokenizer.codes, parts.decoder.codes
+    """The speech tokenizer against the decoder, and the decoder against itself."""
+    tokenizer_codes, codes = parts.speech_tokenizer.codes, parts.decoder.codes
     for name in ("size", "codebooks", "rate", "levels"):
-        left, right = getattr(made, name), getattr(read_, name)
+        left, right = getattr(tokenizer_codes, name), getattr(codes, name)
         if left != right:
             yield f"the speech tokenizer's codes have {name} {left}, the decoder's {right}"
-    if read_.levels and math.prod(read_.levels) != read_.size:
+    if codes.levels and math.prod(codes.levels) != codes.size:
         yield (
-            f"the FSQ levels {list(read_.levels)} make {math.prod(read_.levels)} codes,"
-            f" the codebook has {read_.size}"
+            f"the FSQ levels {list(codes.levels)} make {math.prod(codes.levels)} codes,"
+            f" the codebook has {codes.size}"
         )
-    samples = parts.decoder.sample_rate / read_.rate
+    samples = parts.decoder.sample_rate / codes.rate
     if samples != int(samples):
         yield (
-            f"{parts.decoder.sample_rate} samples per second at {read_.rate} codes per second"
+            f"{parts.decoder.sample_rate} samples per second at {codes.rate} codes per second"
             f" are {samples:.3f} samples per code, not a whole number"
         )
     stated = parts.decoder.samples_per_frame
-    if stated is not None and stated * read_.rate != parts.decoder.sample_rate:
+    if stated is not None and stated * codes.rate != parts.decoder.sample_rate:
         yield (
-            f"{read_.rate} codes per second of {stated} samples each"
+            f"{codes.rate} codes per second of {stated} samples each"
             f" are not {parts.decoder.sample_rate} samples per second"
         )
 
@@ -69,13 +69,14 @@ def _check_codes(parts: Parts) -> Iterator[str]:
 def _check_tables(parts: Parts) -> Iterator[str]:
     """The layout's tables against tokenizer and codec."""
     tables = dict(parts.layout.tables)
-    wanted = parts.decoder.codes.size + parts.layout.extra
+    speech_rows = parts.decoder.codes.size + parts.layout.extra
     if next(iter(tables), None) != "speech":
         yield "the layout's first table is not 'speech'"
-    elif tables["speech"] != wanted:
+    elif tables["speech"] != speech_rows:
         yield (
             f"the layout's speech table has {tables['speech']} rows; the codec's"
-            f" {parts.decoder.codes.size} codes and {parts.layout.extra} of its own need {wanted}"
+            f" {parts.decoder.codes.size} codes and {parts.layout.extra} of its own need"
+            f" {speech_rows}"
         )
     if "text" in tables and tables["text"] < parts.tokenizer.space.vocabulary:
         yield (
@@ -89,8 +90,9 @@ def _check_head(parts: Parts) -> Iterator[str]:
     codes, width = parts.decoder.codes, parts.backbone.width
     parameter = next(parts.head.parameters())
     with torch.device(parameter.device):
-        vector = parts.head.embed(torch.zeros(1, codes.codebooks, dtype=torch.long))
-        logits = parts.head(torch.zeros(1, width, dtype=parameter.dtype))
+        ids = torch.zeros(1, codes.codebooks, dtype=torch.long)  # [1, Q]
+        vector = parts.head.embed(ids)  # [1, D]
+        logits = parts.head(torch.zeros(1, width, dtype=parameter.dtype))  # [1, Q, X]
     if vector.shape[-1] != width:
         yield f"the head embeds codes to width {vector.shape[-1]}, the backbone has {width}"
     if logits.shape[-2] != codes.codebooks:

@@ -1,4 +1,4 @@
-"""Weights into modules: every name accounted for, releases of others and wrapped bases included."""
+"""Weights into modules: every tensor is accounted for, also of releases and of wrapped bases."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.contract.release import ReleasePart
 from wishbone.core.model.wrapper import Wrapper, wrappers
 from wishbone.core.registry.loader import guarded
 from wishbone.core.weights import releases
@@ -21,15 +22,15 @@ def load_part(
     slot: str = "model",
     grow: Callable[[nn.Module, dict[str, Tensor]], str] | None = None,
 ) -> str:
-    """Load a module from a checkpoint folder, every name accounted for.
+    """Load a module from a folder of weights, every tensor accounted for -> a note for people.
 
-    Which file and names is told by ``part_tensors``; where there is no file of ours, whatever
-    ``wishbone.core.weights.releases`` knows. ``grow`` may add to the tensors what the module has more.
-    Returns what a person should know, or nothing.
+    The folder is a checkpoint of Wishbone, read by ``part_tensors``, or else a release that a
+    reader of ``wishbone.core.weights.releases`` knows. ``grow`` may add rows that the module has
+    and the file has not, and returns a note about them. The note may be empty.
     """
     folder = Path(folder)
-    own = any((folder / name).is_file() for name in (f"{slot}.safetensors", FILE))
-    if not own and (note := load_release(module, folder, slot)) is not None:
+    is_checkpoint = any((folder / name).is_file() for name in (f"{slot}.safetensors", FILE))
+    if not is_checkpoint and (note := load_release(module, folder, slot)) is not None:
         return note
     tensors, path = part_tensors(folder, slot)
     note = grow(module, tensors) if grow else ""
@@ -38,21 +39,20 @@ def load_part(
 
 
 def load_release(module: nn.Module, folder: Path, slot: str) -> str | None:
-    """Fill a module from a folder that is a release -> a note; None where it is none.
+    """Fill a module from a folder that is a release -> a note; None where it is no release.
 
     ``slot`` is "model" for the whole language model, or a slot of the configuration. Raises
-    ``PluginBroken`` where nobody knows the folder and a reader that may have known it is broken.
+    ``PluginBroken`` where no reader knows the folder and one that might have is broken.
     """
-    read_part = getattr(module, "load_release", None)
-    if read_part is None and slot != "model":
+    if slot != "model" and not isinstance(module, ReleasePart):
         return None
     match = releases.find_reader(folder)
     if match.entry is None:
         if match.failed:
             raise match.failed[0]
         return None
-    if read_part is not None:
-        read_part(folder)
+    if isinstance(module, ReleasePart):
+        module.load_release(folder)
         return ""
     with guarded(match.entry):
         result = match.part.language_model(folder, module)
@@ -64,18 +64,18 @@ def load_release(module: nn.Module, folder: Path, slot: str) -> str | None:
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = "") -> None:
     """Copy named tensors into a module, keeping the module's dtypes and devices.
 
-    A backbone that wraps another takes the plain one's, too: ``settle``. Raises
+    A backbone that wraps another takes the plain one's, too: ``match_wrappers``. Raises
     ``CheckpointError`` that lists all missing, unexpected and misshaped names together; then the
     module is as it was.
     """
-    wanted = module.state_dict()
-    tensors, fresh = settle(module, tensors)
-    missing = sorted(wanted.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - wanted.keys())
+    state = module.state_dict()
+    tensors, beginning = match_wrappers(module, tensors)
+    missing = sorted(state.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - state.keys())
     misshaped = [
-        f"{name} (file {list(tensors[name].shape)}, model {list(wanted[name].shape)})"
-        for name in sorted(wanted.keys() & tensors.keys())
-        if tensors[name].shape != wanted[name].shape
+        f"{name} (file {list(tensors[name].shape)}, model {list(state[name].shape)})"
+        for name in sorted(state.keys() & tensors.keys())
+        if tensors[name].shape != state[name].shape
     ]
     problems = [
         f"{len(names)} {label}: {', '.join(names)}"
@@ -93,60 +93,60 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = 
             "Use the configuration they were saved with (config.yaml beside them).",
         )
     module.load_state_dict(tensors)
-    for wrapper in fresh:
+    for wrapper in beginning:
         wrapper.adopt()
 
 
-def settle(
+def match_wrappers(
     module: nn.Module, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[Wrapper]]:
-    """``tensors`` under the names that ``module`` has for them, and the wrappers that begin.
+    """Give ``tensors`` the names they have in ``module`` -> them, and the wrappers that begin.
 
-    For each wrapper in it: tensors that are all there stay; those of its plain base get the
-    wrapper's names, and its own keep their values; its own alone are joined by the base's, from
-    the folder that the base's ``weights`` names. What fits none of these is left as it is.
+    A wrapper begins where the tensors are those of its plain base: they get the names they have in
+    the wrapper, whose own tensors keep their first values. Where only its own tensors are present,
+    those of the base are read from the folder that the base's ``weights`` names. Tensors that
+    match neither way stay as they are.
     """
-    tensors, begin = dict(tensors), []
+    tensors, beginning = dict(tensors), []
     for prefix, wrapper in wrappers(module):
-        here = {n.removeprefix(prefix): n for n in tensors if n.startswith(prefix)}
-        found, fresh = _settle_one(wrapper, {name: tensors[full] for name, full in here.items()})
-        for full in here.values():
-            del tensors[full]
-        tensors |= {prefix + name: tensor for name, tensor in found.items()}
-        begin += fresh
-    return tensors, begin
+        full_names = {n.removeprefix(prefix): n for n in tensors if n.startswith(prefix)}
+        of_wrapper = {name: tensors.pop(full) for name, full in full_names.items()}
+        matched, adopting = _match_wrapper(wrapper, of_wrapper)
+        tensors |= {prefix + name: tensor for name, tensor in matched.items()}
+        beginning += adopting
+    return tensors, beginning
 
 
-def begin(module: nn.Module) -> None:
-    """For a module that no weights were given for: read those of bases that name a folder."""
+def load_bases(module: nn.Module) -> None:
+    """Read the weights of wrapped bases that name a folder, for a module without weights."""
     for _, wrapper in wrappers(module):
         if wrapper.base_weights:
-            tensors, fresh = _base_tensors(wrapper)
+            tensors, beginning = _base_tensors(wrapper)
             wrapper.load_state_dict(wrapper.state_dict() | tensors)
-            for inner in fresh:
+            for inner in beginning:
                 inner.adopt()
         else:
-            begin(wrapper.base)
+            load_bases(wrapper.base)
         wrapper.adopt()
 
 
-def _settle_one(
+def _match_wrapper(
     wrapper: Wrapper, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[Wrapper]]:
-    """``settle`` for one wrapper; names are its own."""
-    wanted, names, own = wrapper.state_dict(), wrapper.base_names(), wrapper.own_names()
-    if not tensors or wanted.keys() == tensors.keys():
+    """``match_wrappers`` for one wrapper; names are those inside it."""
+    state, names, own_names = wrapper.state_dict(), wrapper.base_names(), wrapper.own_names()
+    if not tensors or state.keys() == tensors.keys():
         return dict(tensors), []
-    if wrapper.base_weights and set(own) == tensors.keys():
-        below, fresh = _base_tensors(wrapper)
-        return {**tensors, **below}, fresh
-    below, fresh = dict(tensors), []
+    if wrapper.base_weights and set(own_names) == tensors.keys():
+        of_base, beginning = _base_tensors(wrapper)
+        return {**tensors, **of_base}, beginning
+    of_base, beginning = dict(tensors), []
     if isinstance(wrapper.base, Wrapper):
-        below, fresh = _settle_one(wrapper.base, tensors)
-    if not wrapper.begins or below.keys() != names.keys():
+        of_base, beginning = _match_wrapper(wrapper.base, tensors)
+    if not wrapper.begins or of_base.keys() != names.keys():
         return dict(tensors), []
-    kept = {name: wanted[name] for name in own}
-    return {**kept, **_renamed(below, names)}, [*fresh, wrapper]
+    first_values = {name: state[name] for name in own_names}
+    return {**first_values, **_renamed(of_base, names)}, [*beginning, wrapper]
 
 
 def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -156,12 +156,12 @@ def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[st
 def _base_tensors(wrapper: Wrapper) -> tuple[dict[str, Tensor], list[Wrapper]]:
     """The base's tensors from its own folder by the wrapper's names; wrappers that begin."""
     tensors, path = part_tensors(weights_folder(wrapper.base_weights), "backbone")
-    names, fresh = wrapper.base_names(), []
+    names, beginning = wrapper.base_names(), []
     if isinstance(wrapper.base, Wrapper):
-        tensors, fresh = _settle_one(wrapper.base, tensors)
-    there = wrapper.state_dict()
+        tensors, beginning = _match_wrapper(wrapper.base, tensors)
+    state = wrapper.state_dict()
     wrong = sorted(names.keys() ^ tensors.keys()) or [
-        name for name, tensor in tensors.items() if tensor.shape != there[names[name]].shape
+        name for name, tensor in tensors.items() if tensor.shape != state[names[name]].shape
     ]
     if wrong:
         raise CheckpointError(
@@ -170,4 +170,4 @@ def _base_tensors(wrapper: Wrapper) -> tuple[dict[str, Tensor], list[Wrapper]]:
             str(path),
             "Name the folder of the base's own weights under 'base: {weights: FOLDER}'.",
         )
-    return _renamed(tensors, names), fresh
+    return _renamed(tensors, names), beginning

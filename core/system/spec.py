@@ -1,4 +1,4 @@
-"""A configuration, parsed once: what every slot is made of, checked before any weight is read.
+"""A configuration, parsed once: the class and the fields of every slot, before anything is built.
 
 ``compose`` gives a dictionary, ``parse`` makes a ``SystemSpec`` of it, and everything is built
 from that. ``SystemSpec.config`` is the dictionary with every field of every slot, as it is saved.
@@ -13,16 +13,15 @@ from typing import Any
 
 from wishbone.core.config.compose import Config, compose
 from wishbone.core.config.schema import SlotSpec, innermost, parse_slot, structured
-from wishbone.core.config.tasks import SPEECH, TEXT, Task, task_of
+from wishbone.core.config.tasks import Task, check_keys, task_of
 from wishbone.core.contract.backbone import require_caps
-from wishbone.core.contract.errors import ConfigError, did_you_mean
 from wishbone.core.model.sampling import Sampling
 from wishbone.core.registry.loader import registry
 
 
 @dataclass(frozen=True)
 class SystemSpec:
-    """Everything a configuration says, with types; nothing is built yet."""
+    """All values of a configuration, with types; nothing is built yet."""
 
     task: Task
     slots: Mapping[str, SlotSpec]
@@ -32,21 +31,22 @@ class SystemSpec:
     weights: str | None = None
     """Folder of the language model's weights."""
     voice: str | None = None
+    """Name or file of the voice to speak with."""
     sampling: Sampling = field(default_factory=Sampling)
     end: int = -1
-    """Of a text system: the id around a text; -1 means one more than the tokenizer has."""
+    """``TextFields.end`` of a text system."""
 
 
 @dataclass
 class TextFields:
-    """The keys of a text system that are no slots."""
+    """Keys of a text system that are no slots."""
 
     end: int = -1
     """Id that stands before and after a text; -1 means one more than the tokenizer has."""
 
 
 def read(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """A system's configuration, resolved: every field of every slot is there and has its type.
+    """Read and resolve a system's configuration: it has every field of every slot, with types.
 
     ``overrides`` are ``"backbone.width=256"``. Saved with ``dump`` and read again it is the same.
     Raises ``ConfigError`` naming file, line and full key; ``UnknownName``; ``PluginError``.
@@ -55,20 +55,20 @@ def read(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def resolve(config: Mapping[str, Any]) -> Config:
-    """``config`` with every slot checked against its schema and filled with its defaults."""
+    """Check every slot of ``config`` against its schema and fill in the defaults."""
     return parse(config).config
 
 
 def parse(config: Mapping[str, Any] | SystemSpec) -> SystemSpec:
     """Check a configuration and give every slot its class and its typed fields.
 
-    One that is parsed already is returned as it is. Errors as those of ``read``.
+    A ``SystemSpec`` is returned as it is. Raises the errors of ``read``.
     """
     if isinstance(config, SystemSpec):
         return config
     config = config if isinstance(config, Config) else Config(config)
     task = task_of(config)
-    _check_keys(config, task)
+    check_keys(config, task)
     slots = {slot: parse_slot(config, slot) for slot in task.slots}
     sampling, end = Sampling(), -1
     if "sampling" in task.keys:
@@ -76,14 +76,10 @@ def parse(config: Mapping[str, Any] | SystemSpec) -> SystemSpec:
     if "end" in task.keys:
         stated = {"end": config["end"]} if "end" in config else {}
         end = structured(TextFields, stated, task.name, config).end
-    resolved: dict[str, Any] = {}
-    for key in task.keys:
-        if key in slots:
-            resolved[key] = slots[key].values
-        elif key in ("task", "end", "sampling"):
-            resolved[key] = {"task": task.name, "end": end, "sampling": asdict(sampling)}[key]
-        elif config.get(key) is not None:
-            resolved[key] = config[key]
+    values = {"task": task.name, "end": end, "sampling": asdict(sampling)}
+    values |= {key: value for key, value in config.items() if key not in values}
+    values |= {slot: parsed.values for slot, parsed in slots.items()}
+    resolved = {key: values[key] for key in task.keys if values.get(key) is not None}
     return SystemSpec(
         task,
         slots,
@@ -101,33 +97,6 @@ def require(config: Mapping[str, Any] | SystemSpec, feature: str, *capabilities:
     ``feature`` is named in the error. Imports the backbone's class, builds nothing.
     """
     values = config.config if isinstance(config, SystemSpec) else config
-    # a wrapper promises what the backbone inside it does
+    # a wrapper promises the same as the backbone inside it
     key = innermost(values["backbone"])["name"]
     require_caps(registry().get("backbone", key), feature, *capabilities, key=key)
-
-
-def require_task(spec: SystemSpec, task: Task) -> None:
-    """Raise ``ConfigError`` for a system of the other kind."""
-    if spec.task is task:
-        return
-    what, do = {
-        SPEECH: (
-            "This is a system of text, which does not speak.",
-            "Continue a text with 'wishbone text', or name a system that speaks.",
-        ),
-        TEXT: ("This is not a text system.", "Name one that says 'task: text'."),
-    }[task]
-    raise ConfigError(what, spec.config.place("task"), do)
-
-
-def _check_keys(config: Config, task: Task) -> None:
-    for key in config:
-        if key not in task.keys:
-            raise ConfigError(
-                f"'{key}' is not a key of {task.title}.",
-                config.place(key),
-                f"{did_you_mean(key, task.keys)} Keys: {', '.join(task.keys)}.".strip(),
-            )
-    for key in ("weights", "voice", "about"):
-        if config.get(key) is not None and not isinstance(config[key], str):
-            raise ConfigError(f"'{key}' must be text.", config.place(key), "Quote it.")

@@ -22,7 +22,7 @@ class Codec(NamedTuple):
 
 @dataclass
 class System:
-    """Everything that is needed to speak, on one device."""
+    """The six parts and the settings of a system, on one device."""
 
     tokenizer: Tokenizer
     speech_tokenizer: SpeechTokenizer
@@ -33,4 +33,4 @@ class System:
     config: Config
     """Resolved, as ``SystemSpec.config``."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know of the weights, such as a part that has none."""
+    """Sentences for people about the weights, such as a part that has none."""

@@ -30,12 +30,13 @@ class TextLayout(Layout):
 
     def train(self, sample: Sample, random: Random) -> Positions:
         """Positions [T + 1] of a text of T ids."""
-        ids = torch.tensor([self.end, *sample.text])[:, None]
-        targets = torch.cat([ids[1:], torch.tensor([[self.end]])])
-        return Positions(table=torch.zeros(len(ids), dtype=torch.int64), ids=ids, targets=targets)
+        ids = torch.tensor([self.end, *sample.text])[:, None]  # [T + 1, 1]
+        targets = torch.cat([ids[1:], torch.tensor([[self.end]])])  # [T + 1, 1]
+        table = torch.zeros(len(ids), dtype=torch.int64)  # [T + 1]
+        return Positions(table=table, ids=ids, targets=targets)
 
     def start(self, prompt: Prompt) -> LayoutSession:
-        """A text model speaks nothing: raises ``CapabilityError``."""
+        """Raise ``CapabilityError``: a text model does not speak."""
         raise CapabilityError(
             "A model of text does not speak.", "task: text", "Use 'wishbone text' to continue text."
         )

@@ -1,8 +1,9 @@
 """More ids of text than weights were trained with: a table that grows at its end.
 
-Ids of marks follow all others, in the order of ``tokenizer.marks``, so old ids keep their rows. A
-new row is the mean of the old ones: as likely to be anything as they are together. Nothing else
-knows how many rows there are, and what the model says to old ids stays the same to the bit.
+The ids of tags, the key ``tokenizer.marks``, follow all others in the order of that list, so old
+ids keep their rows. A new row is the mean of the old ones: as likely to be anything as they are
+together. Nothing else depends on the number of rows, so the model's answers to old ids stay the
+same to the bit.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ TABLE = "tables.text.weight"
 def grow(
     config: Mapping[str, Any], folder: Path, model: nn.Module, tensors: dict[str, Tensor]
 ) -> str:
-    """Add the rows that ``model`` has and ``tensors``, out of ``folder``, have not yet.
+    """Add the rows that ``model`` has and ``tensors``, out of ``folder``, have not -> a note.
 
-    Returns what a person should know, or nothing. Only ``config.yaml`` beside the weights tells
-    which marks they know; without one, or with another tokenizer, nothing is done and the shapes
-    must agree. Raises ``CheckpointError`` where marks were taken away or moved.
+    The tags of the weights are in ``config.yaml`` beside them; without one, or with another
+    tokenizer, nothing is done and the shapes must agree. The note is for people, empty where
+    nothing grew. Raises ``CheckpointError`` where tags were taken away or moved.
     """
-    old, new = _marks(_saved(folder)), _marks(config)
+    old, new = _tags(_saved_config(folder)), _tags(config)
     table = tensors.get(TABLE)
     if old is None or new is None or old[0] != new[0] or table is None:
         return ""
@@ -51,24 +52,24 @@ def grow(
 
 
 def grown(table: Tensor, count: int) -> Tensor:
-    """table [N, D] -> [N + count, D], each new row the mean of the old ones, which stay as is."""
-    mean = table.float().mean(dim=0, keepdim=True).to(table.dtype)
-    return torch.cat([table, mean.expand(count, -1)])
+    """table [N, D] -> [N + count, D], each new row the mean of the unchanged old ones."""
+    mean = table.float().mean(dim=0, keepdim=True).to(table.dtype)  # [1, D]
+    return torch.cat([table, mean.expand(count, -1)])  # [N + count, D]
 
 
-def _marks(config: Mapping[str, Any]) -> tuple[str, list[str]] | None:
-    """Name and marks of the tokenizer; None where that has no list of marks."""
+def _tags(config: Mapping[str, Any]) -> tuple[str, list[str]] | None:
+    """Name and tags of the tokenizer; None where it has no list of tags."""
     tokenizer = config.get("tokenizer")
     if not isinstance(tokenizer, Mapping):
         return None
-    marks = tokenizer.get("marks", [])
-    return (str(tokenizer.get("name")), list(marks)) if isinstance(marks, list) else None
+    tags = tokenizer.get("marks", [])
+    return (str(tokenizer.get("name")), list(tags)) if isinstance(tags, list) else None
 
 
-def _saved(folder: Path) -> Mapping[str, Any]:
+def _saved_config(folder: Path) -> Mapping[str, Any]:
     path = folder / "config.yaml"
     return parse(path)[0] if path.is_file() else {}
 
 
-def _listed(marks: list[str]) -> str:
-    return ", ".join(marks) or "none"
+def _listed(tags: list[str]) -> str:
+    return ", ".join(tags) or "none"

@@ -1,4 +1,4 @@
-"""The contract suites: does a part do what every other part relies on?
+"""The contract suites: every property of a part that other parts rely on.
 
 For authors of plug-ins and for this repository's own tests::
 
@@ -20,6 +20,22 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from wishbone.core.registry.loader import loaded, registry
+from wishbone.core.testing import (
+    backbone,
+    codec,
+    command,
+    contender,
+    converter,
+    corpus,
+    head,
+    layout,
+    metric,
+    objective,
+    release,
+    teacher,
+    tokenizer,
+)
 from wishbone.core.testing.common import (
     COMMON,
     LIGHT,
@@ -47,24 +63,8 @@ __all__ = [
 
 
 def suite(kind: str) -> Sequence[Check]:
-    """Every check of ``kind``: its own, and the common ones that concern it."""
-    from wishbone.core.testing import (
-        backbone,
-        codec,
-        command,
-        contender,
-        converter,
-        corpus,
-        head,
-        layout,
-        metric,
-        objective,
-        release,
-        teacher,
-        tokenizer,
-    )
-
-    own = {
+    """Return every check of ``kind``: its own, and the common ones."""
+    checks = {
         "backbone": backbone.CHECKS,
         "head": head.CHECKS,
         "layout": layout.CHECKS,
@@ -81,7 +81,7 @@ def suite(kind: str) -> Sequence[Check]:
         "command": command.CHECKS,
     }
     common = (LIGHT,) if kind in WITHOUT_CONFIG else COMMON
-    return (*own.get(kind, ()), *common)
+    return (*checks.get(kind, ()), *common)
 
 
 def check(kind: str, key: str, config: Any = None) -> list[CheckResult]:
@@ -90,8 +90,6 @@ def check(kind: str, key: str, config: Any = None) -> list[CheckResult]:
     ``config`` is an instance of the class's ``Config``; None means a small one. Raises
     ``UnknownName`` or ``PluginError`` when there is no such part; a failed check never raises.
     """
-    from wishbone.core.registry.loader import registry
-
     cls = registry().get(kind, key)
     return check_class(kind, cls, config, module=registering_module(kind, key))
 
@@ -105,24 +103,22 @@ def check_class(
     """
     if config is None and kind not in WITHOUT_CONFIG:
         config = small_config(cls)
-    return [_run(each, cls, config, module) for each in suite(kind)]
+    return [_run(item, cls, config, module) for item in suite(kind)]
 
 
 def registering_module(kind: str, key: str) -> str | None:
-    """Name of the plug-in module that registered ``key``."""
-    from wishbone.core.registry.loader import loaded
-
+    """Return the name of the plug-in module that registered ``key``; None without one."""
     for plugin in loaded().plugins:
         if any((entry.kind, entry.key) == (kind, key) for entry in plugin.entries):
             return plugin.module.partition(":")[0]
     return None
 
 
-def _run(each: Check, cls: type, config: Any, module: str | None) -> CheckResult:
+def _run(item: Check, cls: type, config: Any, module: str | None) -> CheckResult:
     started = time.perf_counter()
     passed, skipped = True, False
     try:
-        detail = each.run(cls, config, module) or ""
+        detail = item.run(cls, config, module) or ""
     except Skipped as reason:
         skipped, detail = True, str(reason)
     except Violation as error:
@@ -132,4 +128,4 @@ def _run(each: Check, cls: type, config: Any, module: str | None) -> CheckResult
         place = f"{frame.filename}:{frame.lineno}"
         passed, detail = False, f"{type(error).__name__}: {error} ({place})"
     seconds = time.perf_counter() - started
-    return CheckResult(each.name, passed, detail, each.sentence, skipped, seconds)
+    return CheckResult(item.name, passed, detail, item.sentence, skipped, seconds)

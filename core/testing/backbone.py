@@ -1,4 +1,4 @@
-"""Checks that every backbone must pass, whatever it is inside.
+"""Suite of backbones.
 
 All checks use weights that look trained, float64 where the backbone can, and lengths that cross
 the chunks of chunked kernels (16, 32, 64).
@@ -31,15 +31,16 @@ def splits(cls: Any, config: Any, module: str | None) -> str:
             (LENGTH, [17, 1, 16, 3]),
             (150, [61, 70, 19]),
         ):
-            x = case.x(length=length)
-            whole, after = case.model(x, start)
+            x = case.x(length=length)  # [B, T, D]
+            expected, after = case.model(x, start)  # [B, T, D]
             state, parts = start, []
             for piece in x.split(pieces, dim=1):
-                y, state = case.model(piece, state)
+                y, state = case.model(piece, state)  # [B, piece, D]
                 parts.append(y)
+            assert state is not None
             what = f"{length} positions as {len(pieces)} calls"
             what += "" if start is None else " from a warm state"
-            worst = max(worst, near(torch.cat(parts, 1), whole, case.tolerance, what))
+            worst = max(worst, near(torch.cat(parts, 1), expected, case.tolerance, what))
             worst = max(worst, same_state(state, after, case.tolerance, what))
     return f"largest difference {worst:.1e} in {case.dtype}"
 
@@ -49,12 +50,12 @@ def causality(cls: Any, config: Any, module: str | None) -> str:
     """Changing x at t leaves every output before t as it was, to the last bit."""
     case = Case(cls, config)
     for start in (None, case.warm()):
-        before, _ = case.model(case.x(), start)
+        before, _ = case.model(case.x(), start)  # [B, T, D]
         for t in (1, 16, LENGTH - 1):
-            x = case.x()
+            x = case.x()  # [B, T, D]
             x[:, t:] = 3 * case.x(seed=2)[:, t:] + 1
-            after, _ = case.model(x, start)
-            changed = (after[:, :t] != before[:, :t]).any(2).any(0).nonzero()
+            after, _ = case.model(x, start)  # [B, T, D]
+            changed = (after[:, :t] != before[:, :t]).any(2).any(0).nonzero()  # [positions, 1]
             require(
                 not len(changed), f"changing position {t} changed the output of {changed[:3, 0]}"
             )
@@ -65,7 +66,7 @@ def causality(cls: Any, config: Any, module: str | None) -> str:
 
 
 def _masks(side: str) -> Tensor:
-    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
+    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)  # [B, T]
     generator = torch.Generator().manual_seed(3)
     for b, count in enumerate(LENGTHS):
         if side == "right":
@@ -85,17 +86,17 @@ def _masked(side: str) -> Any:
             raise Skipped("caps.varlen is false")
         worst, mask, more = 0.0, _masks(side), case.x(length=4, seed=5)
         for start in (None, case.warm()):
-            x = case.x().masked_fill(~mask[..., None], 7.0)
-            y, after = case.model(x, start, mask=mask)
-            then, _ = case.model(more, after)
+            x = case.x().masked_fill(~mask[..., None], 7.0)  # [B, T, D]
+            y, after = case.model(x, start, mask=mask)  # [B, T, D]
+            then, _ = case.model(more, after)  # [B, 4, D]
             for b in range(BATCH):
                 what = f"{side} padding, row of {LENGTHS[b]}"
-                own = None if start is None else row(start, b)
-                alone, left = case.model(x[b : b + 1, mask[b]], own)
-                found = y[b : b + 1, mask[b]]
-                worst = max(worst, near(found, alone, case.tolerance, what))
-                worst = max(worst, same_state(row(after, b), left, case.tolerance, what))
-                next_alone, _ = case.model(more[b : b + 1], left)
+                state = None if start is None else row(start, b)
+                alone, state_alone = case.model(x[b : b + 1, mask[b]], state)  # [1, real, D]
+                real = y[b : b + 1, mask[b]]  # [1, real, D]
+                worst = max(worst, near(real, alone, case.tolerance, what))
+                worst = max(worst, same_state(row(after, b), state_alone, case.tolerance, what))
+                next_alone, _ = case.model(more[b : b + 1], state_alone)  # [1, 4, D]
                 what += ", continued"
                 worst = max(worst, near(then[b : b + 1], next_alone, case.tolerance, what))
         return f"largest difference {worst:.1e}"
@@ -110,8 +111,8 @@ def masked_entirely(cls: Any, config: Any, module: str | None) -> str:
     if not cls.caps.varlen:
         raise Skipped("caps.varlen is false")
     start = case.warm()
-    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
-    y, after = case.model(case.x(), start, mask=mask)
+    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)  # [B, T]
+    y, after = case.model(case.x(), start, mask=mask)  # [B, T, D]
     require(bool(y.isfinite().all()), "outputs of masked positions are not finite")
     same_state(after, start, 0.0, "a call with nothing real")
     return "state unchanged"
@@ -121,29 +122,29 @@ def gradient(cls: Any, config: Any, module: str | None) -> str:
     """The gradient reaches x and the first state and agrees with finite differences."""
     case = Case(cls, config)
     step, tolerance = (1e-6, 1e-5) if case.tolerance < 1e-6 else (1e-2, 3e-2)
-    x = case.x(2, 19).requires_grad_()
+    x = case.x(2, 19).requires_grad_()  # [2, 19, D]
     with torch.no_grad():
         start = {name: t.clone() for name, t in case.warm(2).items()}
     names = [name for name, t in start.items() if t.is_floating_point() and t.numel()]
     leaves = {name: start[name].clone().requires_grad_() for name in names}
-    weights = case.x(2, 19, seed=9)
+    weights = case.x(2, 19, seed=9)  # [2, 19, D]
 
     def loss(x: Tensor, state: State) -> Tensor:
-        y, after = case.model(x, {**start, **state})
-        kept = (t.double().square().mean() for t in after.values() if t.is_floating_point())
-        return (y * weights).sum().double() + sum(kept)
+        y, after = case.model(x, {**start, **state})  # [2, 19, D]
+        sums = (t.double().square().mean() for t in after.values() if t.is_floating_point())
+        return (y * weights).sum().double() + sum(sums)  # []
 
     tensors = [x, *leaves.values()]
-    found = torch.autograd.grad(loss(x, leaves), tensors, allow_unused=True)
+    slopes = torch.autograd.grad(loss(x, leaves), tensors, allow_unused=True)
     worst = 0.0
     for index, (name, tensor, slope) in enumerate(
-        zip(["x", *names], tensors, found, strict=True), start=20
+        zip(["x", *names], tensors, slopes, strict=True), start=20
     ):
         if slope is None or not slope.any():
             raise Violation(f"no gradient reaches {name}")
         generator = torch.Generator().manual_seed(index)
         way = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-        way = (way / way.norm()).to(tensor)
+        way = (way / way.norm()).to(tensor)  # direction of length 1, shape of tensor
         sides = []
         for sign in (1, -1):
             with torch.no_grad():
@@ -164,14 +165,14 @@ def parameters(cls: Any, config: Any, module: str | None) -> str:
         model = cls(config)
     devices = {t.device.type for t in model.state_dict().values()}
     require(devices <= {"meta"}, f"a meta build holds real tensors on {devices - {'meta'}}")
-    found = sum(parameter.numel() for parameter in model.parameters())
-    said = cls.count_parameters(config)
-    require(found == said, f"{found} parameters, but count_parameters says {said}")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    stated = cls.count_parameters(config)
+    require(count == stated, f"{count} parameters, but count_parameters says {stated}")
     groups = model.parameter_groups(1e-3, 0.1)
     grouped = sorted(id(p) for group in groups for p in group["params"])
     every = sorted(id(p) for p in model.parameters() if p.requires_grad)
     require(grouped == every, "parameter_groups does not hold every parameter exactly once")
-    return f"{found} parameters"
+    return f"{count} parameters"
 
 
 @torch.no_grad()
@@ -190,42 +191,42 @@ def adapters(cls: Any, config: Any, module: str | None) -> str:
 def shares(cls: Any, config: Any, module: str | None) -> str:
     """Modules that training may share out are called as modules, and nothing is named twice."""
     model = build(cls, config, torch.float32)
-    named, called = list(model.shardable()), set()
-    own = {id(inner) for inner in model.modules()}
-    inside = [id(inner) for part in named for inner in part.modules()]
-    require(own.issuperset(inside), "shardable names a module that is not the backbone's")
-    require(len(inside) == len(set(inside)), "shardable names a module inside another")
-    for part in named:
+    parts, called = list(model.shardable()), set()
+    inner_ids = {id(inner) for inner in model.modules()}
+    part_ids = [id(inner) for part in parts for inner in part.modules()]
+    require(inner_ids.issuperset(part_ids), "shardable names a module that is not the backbone's")
+    require(len(part_ids) == len(set(part_ids)), "shardable names a module inside another")
+    for part in parts:
         part.register_forward_hook(lambda part, *_: called.add(id(part)))
     model(torch.ones(1, 3, model.width))
-    idle = [type(part).__name__ for part in named if id(part) not in called]
+    idle = [type(part).__name__ for part in parts if id(part) not in called]
     require(not idle, f"forward never calls these modules of shardable as modules: {idle}")
-    return f"{len(named)} parts"
+    return f"{len(parts)} parts"
 
 
 @torch.no_grad()
 def mixers(cls: Any, config: Any, module: str | None) -> str:
     """Mixers are called once each, in order, with vectors first in what they get and give."""
     model = build(cls, config, torch.float32)
-    named, called = list(model.mixers()), []
-    if not named:
+    parts, called = list(model.mixers()), []
+    if not parts:
         raise Skipped("mixers names none")
-    own = {id(inner) for inner in model.modules()}
-    require(all(id(part) in own for part in named), "mixers names what is not the backbone's")
+    inner_ids = {id(inner) for inner in model.modules()}
+    require(all(id(part) in inner_ids for part in parts), "mixers names what is not the backbone's")
     shape = (2, 3, model.width)
 
-    def hear(part: torch.nn.Module, given: Any, answer: Any) -> None:
-        called.append(named.index(part))
-        first = answer[0] if isinstance(answer, tuple) else answer
-        for what, tensor in (("is given", given[0]), ("answers", first)):
-            found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            require(found == shape, f"mixer {called[-1]} {what} {found}, the input is {shape}")
+    def check_shapes(part: torch.nn.Module, inputs: Any, output: Any) -> None:
+        called.append(parts.index(part))
+        first = output[0] if isinstance(output, tuple) else output
+        for what, tensor in (("is given", inputs[0]), ("answers", first)):
+            size = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            require(size == shape, f"mixer {called[-1]} {what} {size}, the input is {shape}")
 
-    for part in named:
-        part.register_forward_hook(hear)
+    for part in parts:
+        part.register_forward_hook(check_shapes)
     model(torch.ones(shape))
-    require(called == list(range(len(named))), f"forward calls the mixers {called}")
-    return f"{len(named)} mixers"
+    require(called == list(range(len(parts))), f"forward calls the mixers {called}")
+    return f"{len(parts)} mixers"
 
 
 @torch.no_grad()
@@ -234,24 +235,24 @@ def low_precision(cls: Any, config: Any, module: str | None) -> str:
     full = build(cls, config, torch.float32)
     half = copy.deepcopy(full).to(torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 64, full.width, generator=generator).bfloat16()
-    exact, _ = full(x.float())
-    y, after = half(x)
+    x = torch.randn(2, 64, full.width, generator=generator).bfloat16()  # [2, 64, D]
+    exact, _ = full(x.float())  # [2, 64, D]
+    y, after = half(x)  # [2, 64, D]
     steps, state = [], half.init_state(2)
     for position in x.split(1, dim=1):
-        out, state = half(position, state)
+        out, state = half(position, state)  # [2, 1, D]
         steps.append(out)
     require(y.dtype == torch.bfloat16, f"a bfloat16 model answers in {y.dtype}")
     worst = 0.0
-    for what, found in (("one call", y), ("steps", torch.cat(steps, 1))):
-        error = (found.double() - exact.double()).norm() / exact.double().norm()
+    for what, output in (("one call", y), ("steps", torch.cat(steps, 1))):
+        error = (output.double() - exact.double()).norm() / exact.double().norm()  # []
         # Rounding to 8 bits gives 0.2 % a step of the way; a few layers add up to a few percent.
         require(bool(error < 0.05), f"{what}: relative error {error:.3f} against float32")
         worst = max(worst, error.item())
     if cls.caps.constant_state:
         name = max(after, key=lambda key: after[key].numel())
-        for origin, found in (("init_state", half.init_state(2)), ("forward", after)):
-            kind = found[name].dtype
+        for origin, output in (("init_state", half.init_state(2)), ("forward", after)):
+            kind = output[name].dtype
             require(kind == torch.float32, f"{origin}: recurrent state {name} is {kind}")
     return f"relative error {worst:.4f}"
 
@@ -267,7 +268,7 @@ CHECKS = (
     Check("gradient", "Gradients of x and of the first state are right.", gradient),
     Check("parameters", "Builds on meta; the parameter formula is exact.", parameters),
     Check("adapters", "Adapter targets exist; the cost of a step is stated.", adapters),
-    Check("shares", "What shardable names is called in forward.", shares),
-    Check("mixers", "What mixers names mixes positions, called in order.", mixers),
+    Check("shares", "forward calls the modules of shardable.", shares),
+    Check("mixers", "Mixers mix positions and are called in order.", mixers),
     Check("low_precision", "bfloat16 stays near float32, with float32 state.", low_precision),
 )

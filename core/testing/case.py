@@ -1,4 +1,4 @@
-"""A backbone under test, and how its states are compared."""
+"""A backbone under test, and the comparison of its states."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ class Case:
         self.tolerance = 1e-4 if narrow else 1e-9
 
     def x(self, batch: int = BATCH, length: int = LENGTH, seed: int = 0) -> Tensor:
-        """Vectors [B, T, D] like those of an embedding table."""
+        """Draw vectors [B, T, D] like those of an embedding table."""
         generator = torch.Generator().manual_seed(seed)
         shape = (batch, length, self.model.width)
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(self.dtype)
+        vectors = torch.randn(shape, generator=generator, dtype=torch.float64)  # [B, T, D]
+        return vectors.to(self.dtype)
 
     def warm(self, batch: int = BATCH, length: int = 5) -> State:
         """A state that is not the first one."""

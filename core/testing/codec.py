@@ -1,4 +1,4 @@
-"""What every decoder and every speech tokenizer must satisfy, on random weights.
+"""Suites of decoders and of speech tokenizers, on random weights.
 
 Sizes are small and nothing here depends on how the audio sounds.
 """
@@ -15,7 +15,7 @@ from wishbone.core.testing.common import Check, near, require, seeded
 
 FRAMES = 23
 TOLERANCE = 1e-4
-"""Of samples in -1..1, float32, computed in pieces of another length."""
+"""Largest difference of samples in -1..1, float32, computed in pieces of another length."""
 
 
 def _build(cls: Any, config: Any) -> Any:
@@ -26,24 +26,24 @@ def _build(cls: Any, config: Any) -> Any:
 def _codes(decoder: Decoder, frames: int = FRAMES, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape = (frames, decoder.codes.codebooks)
-    return torch.randint(0, decoder.codes.size, shape, generator=generator)
+    return torch.randint(0, decoder.codes.size, shape, generator=generator)  # [T, Q]
 
 
 def _speak(stream: DecoderStream, codes: Tensor, pieces: list[int]) -> Tensor:
-    parts = [stream.push(piece) for piece in codes.split(pieces)]
-    return torch.cat([*parts, stream.finish()])
+    parts = [stream.push(piece) for piece in codes.split(pieces)]  # [S of each piece]
+    return torch.cat([*parts, stream.finish()])  # [S]
 
 
 @torch.no_grad()
 def pieces(cls: Any, config: Any, module: str | None) -> str:
     """Codes pushed in pieces of any size give the samples they give when pushed at once."""
     decoder = _build(cls, config)
-    codes = _codes(decoder)
-    whole = _speak(decoder.start(seed=1), codes, [FRAMES])
+    codes = _codes(decoder)  # [T, Q]
+    expected = _speak(decoder.start(seed=1), codes, [FRAMES])  # [S]
     worst = 0.0
     for sizes in ([1] * FRAMES, [2, 9, 1, 11], [0, 20, 0, 3]):
-        found = _speak(decoder.start(seed=1), codes, sizes)
-        worst = max(worst, near(found, whole, TOLERANCE, f"pieces of {sizes[:4]} frames"))
+        samples = _speak(decoder.start(seed=1), codes, sizes)  # [S]
+        worst = max(worst, near(samples, expected, TOLERANCE, f"pieces of {sizes[:4]} frames"))
     return f"largest difference {worst:.1e}"
 
 
@@ -54,33 +54,33 @@ def counts(cls: Any, config: Any, module: str | None) -> str:
     hop = decoder.sample_rate / decoder.codes.rate
     require(hop == int(hop), f"a code frame lasts {hop} samples, not a whole number")
     for frames in (1, 2, FRAMES):
-        codes = _codes(decoder, frames)
-        stream, given = decoder.start(seed=1), 0
+        codes = _codes(decoder, frames)  # [T, Q]
+        stream, count = decoder.start(seed=1), 0
         for t in range(frames):
-            part = stream.push(codes[t : t + 1])
+            part = stream.push(codes[t : t + 1])  # [S]
             require(part.ndim == 1, f"push returns {part.ndim} dimensions, not 1")
-            given += len(part)
+            count += len(part)
             final = max(0, t + 1 - decoder.lookahead) * hop
-            require(given >= final, f"{given} samples after {t + 1} frames, {final:.0f} are final")
-        given += len(stream.finish())
-        require(given == frames * hop, f"{frames} frames made {given} samples, not {frames * hop}")
+            require(count >= final, f"{count} samples after {t + 1} frames, {final:.0f} are final")
+        count += len(stream.finish())
+        require(count == frames * hop, f"{frames} frames made {count} samples, not {frames * hop}")
     return f"{hop:.0f} samples a frame, {decoder.lookahead} frames ahead"
 
 
 @torch.no_grad()
 def streams(cls: Any, config: Any, module: str | None) -> str:
-    """Two streams of one decoder, taken in turns, do not hear each other."""
+    """Two streams of one decoder, taken in turns, do not disturb each other."""
     decoder = _build(cls, config)
     a, b = _codes(decoder), _codes(decoder, seed=1)
     alone = [_speak(decoder.start(seed=s), c, [5] * 4 + [3]) for s, c in ((1, a), (2, b))]
     first, second, parts = decoder.start(seed=1), decoder.start(seed=2), ([], [])
-    for left, right in zip(a.split(5), b.split(5), strict=True):
-        parts[0].append(first.push(left))
-        parts[1].append(second.push(right))
+    for piece_a, piece_b in zip(a.split(5), b.split(5), strict=True):
+        parts[0].append(first.push(piece_a))
+        parts[1].append(second.push(piece_b))
     parts[0].append(first.finish())
     parts[1].append(second.finish())
-    for found, expected in zip(parts, alone, strict=True):
-        near(torch.cat(found), expected, 0.0, "a stream beside another one")
+    for samples, expected in zip(parts, alone, strict=True):
+        near(torch.cat(samples), expected, 0.0, "a stream beside another one")
     return "bit-equal"
 
 
@@ -88,16 +88,16 @@ def streams(cls: Any, config: Any, module: str | None) -> str:
 def seeds(cls: Any, config: Any, module: str | None) -> str:
     """The same seed gives the same samples, whatever else drew random numbers before."""
     decoder = _build(cls, config)
-    codes = _codes(decoder)
-    first = _speak(decoder.start(seed=3), codes, [FRAMES])
+    codes = _codes(decoder)  # [T, Q]
+    first = _speak(decoder.start(seed=3), codes, [FRAMES])  # [S]
     with seeded(9):
         torch.rand(5)
         before = torch.get_rng_state()
-        second = _speak(decoder.start(seed=3), codes, [FRAMES])
+        second = _speak(decoder.start(seed=3), codes, [FRAMES])  # [S]
         untouched = bool((torch.get_rng_state() == before).all())
     near(second, first, 0.0, "the same seed twice")
     require(untouched, "the global random generator was used")
-    other = _speak(decoder.start(seed=3), _codes(decoder, seed=1), [FRAMES])
+    other = _speak(decoder.start(seed=3), _codes(decoder, seed=1), [FRAMES])  # [S]
     require(not torch.equal(first, other), "the samples do not depend on the codes")
     return "bit-equal"
 
@@ -106,40 +106,37 @@ def seeds(cls: Any, config: Any, module: str | None) -> str:
 def audible(cls: Any, config: Any, module: str | None) -> str:
     """Every code makes finite samples in -1..1."""
     decoder = _build(cls, config)
-    found = _speak(decoder.start(seed=0), _codes(decoder, 60), [60])
-    require(found.is_floating_point(), f"samples are {found.dtype}")
-    require(bool(found.isfinite().all()), "a sample is not finite")
-    loudest = found.abs().max().item()
+    samples = _speak(decoder.start(seed=0), _codes(decoder, 60), [60])  # [S]
+    require(samples.is_floating_point(), f"samples are {samples.dtype}")
+    require(bool(samples.isfinite().all()), "a sample is not finite")
+    loudest = samples.abs().max().item()
     require(loudest <= 1.0, f"the loudest sample is {loudest:.2f}")
     return f"loudest {loudest:.2f}"
 
 
 @torch.no_grad()
-def heard(cls: Any, config: Any, module: str | None) -> str:
-    """What a decoder hears of a recording is tensors, the same each time, and can be given back.
-
-    Pushed as many codes as a stream wants, it goes on.
-    """
+def prompt_tensors(cls: Any, config: Any, module: str | None) -> str:
+    """``hear`` gives the same tensors every time; a stream that starts with them makes samples."""
     decoder = _build(cls, config)
     samples = round(FRAMES * decoder.sample_rate / decoder.codes.rate)
-    audio = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
-    codes, kept = _codes(decoder), (audio.clone(), _codes(decoder))
-    found, again = decoder.hear(audio, codes), decoder.hear(audio, codes)
-    unchanged = torch.equal(audio, kept[0]) and torch.equal(codes, kept[1])
+    audio = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))  # [S]
+    codes, before = _codes(decoder), (audio.clone(), _codes(decoder))
+    prompt, again = decoder.hear(audio, codes), decoder.hear(audio, codes)
+    unchanged = torch.equal(audio, before[0]) and torch.equal(codes, before[1])
     require(unchanged, "hear changes its input")
-    require(found.keys() == again.keys(), "the same recording is heard as other tensors")
-    for name, tensor in found.items():
+    require(prompt.keys() == again.keys(), "the same recording gives other tensors")
+    for name, tensor in prompt.items():
         require(isinstance(tensor, Tensor), f"'{name}' is no tensor")
         near(again[name], tensor, 0.0, f"'{name}' of the same recording")
-    stream, parts, at = decoder.start(seed=1, prompt=found), [], 0
+    stream, parts, at = decoder.start(seed=1, prompt=prompt), [], 0
     while at < FRAMES:
-        wanted = stream.wants()
-        require(wanted >= 0, f"a stream wants {wanted} codes")
-        parts.append(stream.push(codes[at : at + (wanted or 1)]))
-        at += wanted or 1
-    speech = torch.cat([*parts, stream.finish()])
+        count = stream.wants()
+        require(count >= 0, f"wants() gives {count} code frames")
+        parts.append(stream.push(codes[at : at + (count or 1)]))
+        at += count or 1
+    speech = torch.cat([*parts, stream.finish()])  # [S]
     require(bool(speech.isfinite().all()), "a sample after a prompt is not finite")
-    return ", ".join(found) or "nothing"
+    return ", ".join(prompt) or "nothing"
 
 
 @torch.no_grad()
@@ -149,7 +146,7 @@ def code_range(cls: Any, config: Any, module: str | None) -> str:
     space, generator = tokenizer.codes, torch.Generator().manual_seed(0)
     for seconds in (0.3, 1.0, 1.37):
         samples = int(seconds * tokenizer.sample_rate)
-        codes = tokenizer.encode(0.1 * torch.randn(samples, generator=generator))
+        codes = tokenizer.encode(0.1 * torch.randn(samples, generator=generator))  # [T, Q]
         require(codes.dtype == torch.int64, f"codes are {codes.dtype}, not int64")
         frames = seconds * space.rate
         fits = codes.ndim == 2 and codes.shape[1] == space.codebooks
@@ -167,12 +164,12 @@ def same_codes(cls: Any, config: Any, module: str | None) -> str:
     """The same audio gives the same codes, and silence is no special case."""
     tokenizer: SpeechTokenizer = _build(cls, config)
     generator = torch.Generator().manual_seed(0)
-    audio = 0.1 * torch.randn(tokenizer.sample_rate, generator=generator)
-    kept = audio.clone()
-    first, second = tokenizer.encode(audio), tokenizer.encode(audio)
+    audio = 0.1 * torch.randn(tokenizer.sample_rate, generator=generator)  # [S]
+    before = audio.clone()
+    first, second = tokenizer.encode(audio), tokenizer.encode(audio)  # [T, Q] each
     require(torch.equal(first, second), "the same audio twice gives other codes")
-    require(torch.equal(audio, kept), "encode changes its input")
-    silent = tokenizer.encode(torch.zeros(tokenizer.sample_rate // 2))
+    require(torch.equal(audio, before), "encode changes its input")
+    silent = tokenizer.encode(torch.zeros(tokenizer.sample_rate // 2))  # [T, Q]
     require(bool((silent >= 0).all()), "silence gives a negative code")
     return f"{len(first)} frames"
 
@@ -183,7 +180,7 @@ DECODER_CHECKS = (
     Check("streams", "Streams do not disturb each other.", streams),
     Check("seeds", "The same seed gives the same samples.", seeds),
     Check("audible", "Samples are finite and in -1..1.", audible),
-    Check("heard", "A recording is heard the same each time and can be spoken after.", heard),
+    Check("heard", "hear repeats itself, and speech follows its tensors.", prompt_tensors),
 )
 TOKENIZER_CHECKS = (
     Check("code_range", "Codes are in range and on time.", code_range),

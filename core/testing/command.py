@@ -1,4 +1,4 @@
-"""What every command must satisfy: it explains itself and refuses what it does not know."""
+"""Suite of commands: help is printed, and unknown options are refused."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import io
 from typing import Any
 
 from wishbone.core.contract.errors import USAGE, WishboneError
-from wishbone.core.testing.common import Check, require
+from wishbone.core.testing.common import Check, Violation, require
 
 UNKNOWN = "--no-such-option-anywhere"
 
 
 def signature(command: Any, config: Any, module: str | None) -> None:
-    """The target is called with the words after its name, and with nothing else."""
+    """The target takes one argument: the list of words after its name."""
     require(callable(command), f"the target is a {type(command).__name__}, not a function")
     require(not inspect.isclass(command), "the target is a class; register its function main(argv)")
     try:
         inspect.signature(command).bind([])
     except TypeError as error:
-        require(False, f"it cannot be called as main(argv): {error}")
+        raise Violation(f"it cannot be called as main(argv): {error}") from error
 
 
 def helps(command: Any, config: Any, module: str | None) -> str:
-    """``--help`` prints how to use it and ends well."""
+    """``--help`` prints the usage and ends with code 0."""
     code, printed = _run(command, ["--help"])
     require(code == 0, f"--help ends with code {code}")
     require(bool(printed.strip()), "--help prints nothing on standard output")
@@ -32,7 +32,7 @@ def helps(command: Any, config: Any, module: str | None) -> str:
 
 
 def refuses(command: Any, config: Any, module: str | None) -> None:
-    """An option that nobody has is a usage error, code 2."""
+    """An unknown option is a usage error, code 2."""
     code, _ = _run(command, [UNKNOWN])
     require(code == USAGE, f"{UNKNOWN} ends with code {code}, not {USAGE}: it is swallowed")
 
@@ -52,6 +52,6 @@ def _run(command: Any, words: list[str]) -> tuple[int, str]:
 
 CHECKS = (
     Check("signature", "A function is registered that takes the words.", signature),
-    Check("helps", "--help prints how to use it and ends with code 0.", helps),
+    Check("helps", "--help prints the usage and ends with code 0.", helps),
     Check("refuses", "An unknown option ends with code 2.", refuses),
 )

@@ -1,4 +1,4 @@
-"""What all suites share: results, small configs, weights that look trained, comparisons."""
+"""Shared by all suites: results, small configs, weights that look trained, comparisons."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+from wishbone.core.contract.part import Part
 
 SMALL = {
     "width": 64,
@@ -32,12 +34,15 @@ SMALL = {
 """Sizes given to fields of these names when a class has no ``small_config``."""
 
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
 class Violation(AssertionError):
-    """A part breaks its contract; the message says how, with numbers."""
+    """Raised for a part that breaks its contract; the message has numbers."""
 
 
 class Skipped(Exception):
-    """A part does not promise what this check is about."""
+    """Raised by a check of a property that the part does not promise."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,9 @@ class Check:
 
     name: str
     sentence: str
-    """What holds when the check passes."""
+    """The property that holds when the check passes."""
     run: Callable[[type, Any, str | None], str | None]
-    """Called with the class, its config and the registering module; returns what it measured."""
+    """Called with the class, its config and the registering module; returns the measurement."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,11 @@ class CheckResult:
     passed: bool
     """Also true where the check was skipped."""
     detail: str
-    """What was measured, or what is wrong."""
+    """The measurement, or the fault."""
     sentence: str = ""
-    """What holds when the check passes."""
+    """The property that holds when the check passes."""
     skipped: bool = False
-    """The part does not promise this."""
+    """True where the part does not promise the property."""
     seconds: float = 0.0
 
 
@@ -74,15 +79,15 @@ def require(holds: bool, message: str) -> None:
 
 
 def small_config(cls: Any) -> Any:
-    """``cls.small_config()`` where it gives one, else ``cls.Config()`` with ``SMALL`` sizes."""
-    config = cls.small_config()
+    """Return ``cls.small_config()``, or ``cls.Config()`` with ``SMALL`` sizes where it is None."""
+    config = cls.small_config() if issubclass(cls, Part) else None
     if config is not None:
         return config
     names = {field.name for field in dataclasses.fields(cls.Config)}
     return cls.Config(**{name: size for name, size in SMALL.items() if name in names})
 
 
-def trained_looking_(module: nn.Module, seed: int) -> nn.Module:
+def trained_looking_(module: AnyModule, seed: int) -> AnyModule:
     """Change parameters in place so that nothing is zero, constant or symmetric any more.
 
     Zero initialisations, ones, identities and faint weights hide most mistakes. Matrices get normal
@@ -122,11 +127,11 @@ def difference(a: Tensor, b: Tensor) -> float:
 def near(a: Tensor, b: Tensor, tolerance: float, what: str) -> float:
     """Raise ``Violation`` unless ``difference(a, b)`` is within ``tolerance``; return it."""
     try:
-        found = difference(a, b)
+        error_size = difference(a, b)
     except Violation as error:
         raise Violation(f"{what}: {error}") from None
-    require(found <= tolerance, f"{what}: off by {found:.1e}, allowed {tolerance:.0e}")
-    return found
+    require(error_size <= tolerance, f"{what}: off by {error_size:.1e}, allowed {tolerance:.0e}")
+    return error_size
 
 
 @contextmanager
@@ -143,7 +148,8 @@ def config_round_trip(cls: Any, config: Any, module: str | None) -> str:
 
     require(dataclasses.is_dataclass(cls.Config), "Config is not a dataclass")
     plain = dataclasses.asdict(config)
-    again = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(plain))))
+    text = OmegaConf.to_yaml(OmegaConf.create(plain))
+    again = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
     require(again == plain, f"{plain} came back from YAML as {again}")
     require(cls.Config(**again) == config, "a config made from its own YAML differs")
     silent = sorted({field.name for field in dataclasses.fields(config)} - _described(cls.Config))
@@ -154,9 +160,9 @@ def config_round_trip(cls: Any, config: Any, module: str | None) -> str:
 def _described(config: type) -> set[str]:
     """Names of fields that have a string literal under them, inherited ones included."""
     names: set[str] = set()
-    for each in config.__mro__[:-1]:
+    for cls in config.__mro__[:-1]:
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
+            tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
         except OSError:
             # Made at run time: there is no source to read.
             return {field.name for field in dataclasses.fields(config)}
@@ -184,11 +190,11 @@ def light_import(cls: Any, config: Any, module: str | None) -> str:
 @cache
 def _heavy_imports(module: str) -> str:
     code = f"import sys, {module}; print(*[m for m in ('torch', 'omegaconf') if m in sys.modules])"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
-    require(done.returncode == 0, f"importing {module} failed: {done.stderr.strip()[-300:]}")
-    return done.stdout.strip()
+    require(result.returncode == 0, f"importing {module} failed: {result.stderr.strip()[-300:]}")
+    return result.stdout.strip()
 
 
 LIGHT = Check("light_import", "Registering the part imports no torch.", light_import)

@@ -1,4 +1,4 @@
-"""What every contender of ``wishbone bench`` must satisfy."""
+"""Suite of contenders of ``wishbone bench``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from wishbone.core.contract.contender import Contender, Job
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 
 def contract(cls: Any, config: Any, module: str | None) -> None:
@@ -21,7 +21,7 @@ def contract(cls: Any, config: Any, module: str | None) -> None:
 
 
 def questions(cls: Any, config: Any, module: str | None) -> str:
-    """Before anything is loaded it says what it misses here and which files it reads."""
+    """Before anything is loaded it names missing packages and the files that it reads."""
     missing = cls.missing(config, _job(cls)[0])
     require(isinstance(missing, str), f"missing() returns {missing!r}, not a sentence or ''")
     files = cls.files(config)
@@ -31,7 +31,7 @@ def questions(cls: Any, config: Any, module: str | None) -> str:
 
 
 def runs(cls: Any, config: Any, module: str | None) -> str:
-    """On its small job it loads, makes a case ready, and times as many repetitions as asked."""
+    """On its small job it loads, prepares a case, and times every repetition."""
     if cls.small_job() is None:
         raise Skipped("offers no small job (small_job)")
     job, case = cls.small_job()
@@ -64,11 +64,11 @@ def _is_data(name: str, facts: Any) -> None:
     try:
         json.dumps(facts)
     except TypeError as error:
-        require(False, f"{name} returns what is no JSON: {error}")
+        raise Violation(f"{name} returns what is no JSON: {error}") from error
 
 
 CHECKS = (
     Check("contract", "A Contender made from its config and a job.", contract),
-    Check("questions", "It says what it misses and which files it reads.", questions),
+    Check("questions", "It names missing packages and the files it reads.", questions),
     Check("runs", "Every repetition asked for is timed.", runs),
 )

@@ -1,4 +1,4 @@
-"""What every format of ``wishbone convert`` must satisfy."""
+"""Suite of formats of ``wishbone convert``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wishbone.core.config.schema import parse_slot
 from wishbone.core.contract.converter import Converted, Converter
 from wishbone.core.contract.errors import WishboneError
 from wishbone.core.registry.registry import KINDS
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 MODEL = "model"
 
@@ -29,7 +29,7 @@ def contract(cls: Any, config: Any, module: str | None) -> str:
 
 
 def refuses(cls: Any, config: Any, module: str | None) -> str:
-    """What is not of this format is refused in words: each raises a ``WishboneError``."""
+    """Files and folders of other formats are refused by a ``WishboneError``."""
     with TemporaryDirectory() as place:
         sources = _strange(Path(place))
         for name, source in sources.items():
@@ -38,8 +38,8 @@ def refuses(cls: Any, config: Any, module: str | None) -> str:
             except WishboneError:
                 continue
             except Exception as error:
-                require(False, f"{name} raises {type(error).__name__}: {error}")
-            require(False, f"{name} is read as if it were of this format")
+                raise Violation(f"{name} raises {type(error).__name__}: {error}") from error
+            raise Violation(f"{name} is read as if it were of this format")
     return f"{len(sources)} sources"
 
 
@@ -107,7 +107,7 @@ def _same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
 CHECKS = (
     Check("contract", "A class without arguments, for a kind of part.", contract),
-    Check("refuses", "What is not of this format raises a WishboneError.", refuses),
+    Check("refuses", "Files of other formats raise a WishboneError.", refuses),
     Check("example", "Its own example becomes a part that can be configured.", example),
     Check("round_trip", "Written and read again, nothing has changed.", round_trip),
 )

@@ -1,4 +1,4 @@
-"""What every kind of corpus must satisfy."""
+"""Suite of corpus formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wishbone.core.contract.corpus import CorpusFormat, Unusable, Utterance
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 
 def contract(cls: Any, config: Any, module: str | None) -> str:
@@ -38,7 +38,8 @@ def odd_rows(cls: Any, config: Any, module: str | None) -> str:
         except AssertionError:
             raise
         except Exception as error:
-            require(False, f"{row} raises {type(error).__name__}: {error}; raise Unusable instead")
+            what = f"{row} raises {type(error).__name__}: {error}"
+            raise Violation(f"{what}; raise Unusable instead") from error
     return f"{len(rows)} rows"
 
 

@@ -1,4 +1,4 @@
-"""What every head must satisfy."""
+"""Suite of heads."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def shapes(cls: Any, config: Any, module: str | None) -> str:
     for codes in SPACES:
         head, q = _build(cls, config, codes), codes.codebooks
         for lead in ((), (5,), (2, 4), (2, 0)):
-            vectors = head.embed(_ids(*lead, q))
+            vectors = head.embed(_ids(*lead, q))  # [..., D]
             require(vectors.shape == (*lead, WIDTH), f"embed of {[*lead, q]} is {[*vectors.shape]}")
-            logits = head(vectors)
-            wanted = (*lead, q, IDS)
-            require(logits.shape == wanted, f"logits are {[*logits.shape]}, expected {[*wanted]}")
-        many = _ids(2, 4, q)
+            logits = head(vectors)  # [..., Q, X]
+            shape = (*lead, q, IDS)
+            require(logits.shape == shape, f"logits are {[*logits.shape]}, expected {[*shape]}")
+        many = _ids(2, 4, q)  # [2, 4, Q]
         one = torch.stack([head.embed(ids) for ids in many.flatten(0, 1)]).view(2, 4, WIDTH)
         near(head.embed(many), one, 1e-12, "a batch against its positions one by one")
-        hidden = one.flatten(0, 1)
+        hidden = one.flatten(0, 1)  # [8, D]
         near(head(hidden), torch.stack([head(h) for h in hidden]), 1e-12, "logits one by one")
     return "1 and 3 codebooks"
 
@@ -54,15 +54,15 @@ def distinct(cls: Any, config: Any, module: str | None) -> str:
     for codes in SPACES:
         head, q = _build(cls, config, codes), codes.codebooks
         for book in range(q):
-            ids = torch.zeros(IDS, q, dtype=torch.int64)
+            ids = torch.zeros(IDS, q, dtype=torch.int64)  # [X, Q]
             ids[:, book] = torch.arange(IDS)
-            vectors = head.embed(ids)
+            vectors = head.embed(ids)  # [X, D]
             closest = torch.pdist(vectors).min().item()
             require(closest > 1e-6, f"two ids of codebook {book} have the same vector")
         hidden = torch.randn(
             64, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
         )
-        columns = head(hidden).flatten(1).T
+        columns = head(hidden).flatten(1).T  # [Q * X, 64]
         require(torch.pdist(columns).min().item() > 1e-6, "two ids always have the same logit")
         if q > 1:
             a, b = torch.zeros(2, q, dtype=torch.int64)
@@ -77,10 +77,10 @@ def gradient(cls: Any, config: Any, module: str | None) -> str:
     count = 0
     for codes in SPACES:
         head = _build(cls, config, codes)
-        hidden = head.embed(_ids(3, codes.codebooks)).detach().requires_grad_()
+        hidden = head.embed(_ids(3, codes.codebooks)).detach().requires_grad_()  # [3, D]
         right = torch.autograd.gradcheck(lambda h, head=head: head(h).sin(), (hidden,))
         require(right, "finite differences disagree")
-        every = torch.arange(IDS)[:, None].expand(-1, codes.codebooks)
+        every = torch.arange(IDS)[:, None].expand(-1, codes.codebooks)  # [X, Q]
         (head(hidden).square().sum() + head.embed(every).square().sum()).backward()
         parameters = dict(head.named_parameters())
         dead = [n for n, p in parameters.items() if p.grad is None or not p.grad.any()]
@@ -99,13 +99,14 @@ def learns(cls: Any, config: Any, module: str | None) -> str:
             map_ = torch.nn.Linear(WIDTH, WIDTH, bias=False)
             parameters = [*head.parameters(), *map_.parameters()]
             optimiser = torch.optim.Adam(parameters, lr=0.03)
+            loss = torch.zeros(())  # []
             for _ in range(TOY_STEPS):
-                hidden = F.normalize(map_(head.embed(ids)), dim=-1) * WIDTH**0.5
-                loss = F.cross_entropy(head(hidden).flatten(0, 1), ids.flatten())
+                hidden = F.normalize(map_(head.embed(ids)), dim=-1) * WIDTH**0.5  # [X, D]
+                loss = F.cross_entropy(head(hidden).flatten(0, 1), ids.flatten())  # []
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-        worst = max(worst, loss.item())
+            worst = max(worst, loss.item())
         chance = torch.tensor(float(IDS)).log().item()
         require(
             worst < chance / 5,
@@ -118,16 +119,16 @@ def learns(cls: Any, config: Any, module: str | None) -> str:
 def samples(cls: Any, config: Any, module: str | None) -> str:
     """``sample`` asks once for each codebook, in order, and returns what was picked."""
     for codes in SPACES:
-        head, asked = _build(cls, config, codes), []
+        head, books = _build(cls, config, codes), []
 
-        def pick(logits: Tensor, book: int, asked: list[int] = asked) -> int:
+        def pick(logits: Tensor, book: int, books: list[int] = books) -> int:
             require(logits.shape == (IDS,), f"pick is given logits of shape {[*logits.shape]}")
-            asked.append(book)
+            books.append(book)
             return book + 1
 
         answer = head.sample(head.embed(_ids(codes.codebooks)), pick)
         expected = tuple(book + 1 for book in range(codes.codebooks))
-        require(asked == list(range(codes.codebooks)), f"codebooks were asked as {asked}")
+        require(books == list(range(codes.codebooks)), f"codebooks were asked as {books}")
         require(tuple(answer) == expected, f"picked {expected}, returned {answer}")
     return "in order"
 
@@ -138,9 +139,9 @@ def meta(cls: Any, config: Any, module: str | None) -> str:
     with torch.device("meta"):
         empty = cls(config, width=WIDTH, codes=SPACES[0], extra=EXTRA)
     empty.eval().load_state_dict(real.state_dict(), assign=True)
-    ids = _ids(6, 1)
+    ids = _ids(6, 1)  # [6, 1]
     near(empty.embed(ids), real.embed(ids), 0.0, "vectors after a meta build")
-    hidden = real.embed(ids).detach()
+    hidden = real.embed(ids).detach()  # [6, D]
     near(empty(hidden), real(hidden), 0.0, "logits after a meta build")
     return f"{sum(p.numel() for p in real.parameters())} parameters for 30 ids of width 32"
 

@@ -1,4 +1,4 @@
-"""Checks that every layout must pass: training and speaking must mean the same sequence.
+"""Suite of layouts: training and speaking must make the same sequence.
 
 A layout that needs a codec of another kind than ``CODES`` offers ``small_codes() -> CodeSpace``.
 """
@@ -21,8 +21,6 @@ from wishbone.core.testing.common import Check, Violation, require
 
 SPACE = TextSpace(vocabulary=40, word_ends=frozenset({38, 39}), specials={"<|endofprompt|>": 37})
 CODES = CodeSpace(size=27, rate=25.0, levels=(3, 3, 3))
-FORMS = {"form": ("unistream", "bistream")}
-"""Fields that choose how a request is spoken: training may hold every form side by side."""
 ACTIONS = 20_000
 """More than this for 30 ids of text is called endless; speech of them takes about 500."""
 SEEDS = 12
@@ -46,7 +44,7 @@ def sample(seed: int, words: int = 6, marked: bool = True, codes: CodeSpace = CO
     """
     random = Random(seed)
     text: list[int] = []
-    speech: list[tuple[int]] = []
+    speech: list[tuple[int, ...]] = []
     ends = []
     for number in range(words):
         ids = [random.randrange(37) for _ in range(random.randint(1, 3))]
@@ -111,7 +109,7 @@ def consistent(cls: Any, config: Any, module: str | None) -> str:
     form of ``config`` must be among those trained.
     """
     layout, forms = _build(cls, config), _forms(cls, config)
-    matches = 0
+    matches, answers = 0, list[str | None]()
     for seed in range(SEEDS):
         laid, utterance = _lay(layout, sample(seed, codes=codes_of(cls)), seed)
         answers = [_spoken_alike(form, laid, utterance) for form in forms]
@@ -123,29 +121,29 @@ def consistent(cls: Any, config: Any, module: str | None) -> str:
 
 
 def _forms(cls: Any, config: Any) -> list[Layout]:
-    """Layouts that speak, this config's own first."""
+    """Build the layouts that may speak a training sample, that of ``config`` first."""
     layouts = [_build(cls, config)]
-    for name, values in FORMS.items():
-        for value in values:
-            if getattr(config, name, value) != value:
-                try:
-                    layouts.append(_build(cls, dataclasses.replace(config, **{name: value})))
-                except WishboneError:
-                    continue
+    for other in cls.spoken_forms(config)[1:]:
+        try:
+            layouts.append(_build(cls, other))
+        except WishboneError:  # the other fields of the config do not allow this form
+            continue
     return layouts
 
 
 def _spoken_alike(layout: Layout, laid: Positions, utterance: Sample) -> str | None:
-    """None, or where speaking departs from training; with all text at once and id by id.
+    """Return None, or the place at which speaking departs from training.
 
-    What describes the utterance beside its text may be given to the request, or left out.
+    Text arrives at once and id by id. Conditioning of the utterance may be in the request or not.
     """
     global_codes, instruct = tuple(utterance.global_codes), tuple(utterance.instruct)
     answer = None
     for prompt in {(g, i): Prompt(global_codes=g, instruct=i)
                    for g in (global_codes, ()) for i in (instruct, ())}.values():  # fmt: skip
+        sizes = (len(utterance.text), 1, 4)
+        piece = sizes[0]
         try:
-            for piece in (len(utterance.text), 1, 4):
+            for piece in sizes:
                 _retrace(layout, laid, utterance, piece, prompt)
             return None
         except Violation as error:
@@ -263,8 +261,8 @@ def _within(layout: Layout, choose: Sampler, codes: CodeSpace) -> Callable[[Draw
     size = codes.size + layout.extra
 
     def pick(wish: Draw) -> int:
-        named = {*wish.banned} | ({wish.forced} - {None})
-        require(all(0 <= i < size for i in named), f"{wish} names ids the head does not have")
+        ids = {*wish.banned, *(() if wish.forced is None else (wish.forced,))}
+        require(all(0 <= i < size for i in ids), f"{wish} names ids the head does not have")
         if wish.forced is not None:
             require(wish.forced not in wish.banned, f"{wish} forces what it bans")
             return wish.forced

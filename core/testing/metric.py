@@ -1,4 +1,4 @@
-"""The contract of a metric: facts, a signature, and values that only the item decides."""
+"""Suite of metrics: facts, a signature, and values that depend on the item alone."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from wishbone.core.contract.metric import (
 )
 from wishbone.core.evaluate.statistics.metrics import checked
 from wishbone.core.registry.extras import missing_packages
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 GENERATION = {
     "text": "Two words.", "failure": "", "error": "", "made": 0.25, "seconds": 1.0, "codes": 25,
     "cut_words": 0, "rtf": 0.25, "first_audio": 80.0, "token_rate": 100.0, "stall": 0.0,
 }  # fmt: skip
-"""What is noted while an item is spoken."""
+"""Facts of the row of a spoken item."""
 RATE = 24_000
 
 
@@ -72,9 +72,7 @@ def values(cls: Any, config: Any, module: str | None) -> str:
     require(alone == rows[1], f"after another clip it gives {rows[1]}, alone {alone}")
     for clip, audio in zip(clips, before, strict=True):
         require(np.array_equal(clip.audio, audio), "it changes the audio it is given")
-    for row in rows:
-        shown = _read(cls, {**GENERATION, **row})
-    return shown
+    return [_read(cls, {**GENERATION, **row}) for row in rows][-1]
 
 
 def failures(cls: Any, config: Any, module: str | None) -> str:
@@ -113,16 +111,16 @@ def _scorer(cls: Any, config: Any, clips: list[Clip]) -> AudioMetric:
 
 def _read(cls: type[ItemMetric], row: dict[str, Any]) -> str:
     value, weight = cls.value(row), cls.weight(row)
-    require(value is not None and np.isfinite(value), f"the value of an item is {value}")
+    if value is None or not np.isfinite(value):
+        raise Violation(f"the value of an item is {value}")
     require(not cls.info.ratio or value > 0, f"a ratio cannot be of {value}")
     require(np.isfinite(weight) and weight > 0, f"the weight of an item is {weight}")
     return f"{value:.{cls.info.digits}f} {cls.info.unit}"
 
 
 def _model_values(cls: Any, config: Any) -> str:
-    """On ``small_held_out()`` where the class has one, else on losses without a model."""
-    offer = getattr(cls, "small_held_out", None)
-    held_out = offer() if offer else _losses()
+    """Measure on ``small_held_out()``, or on losses alone where the class has none."""
+    held_out = cls.small_held_out() or _losses()
     first = [float(number) for number in cls(config).measure(held_out)]
     second = [float(number) for number in cls(config).measure(held_out)]
     count = len(held_out.samples)
@@ -133,7 +131,7 @@ def _model_values(cls: Any, config: Any) -> str:
 
 
 def _losses() -> HeldOut:
-    sample = Sample(text=np.array([1, 2]), speech=np.array([[3], [4]]))
+    sample = Sample(text=[1, 2], speech=[[3], [4]])
     losses = UtteranceLosses([2.0, 2.5], [2.2, 2.7], [3.0, 3.1])
     return HeldOut(nn.Identity(), None, [sample] * 2, [sample] * 2, losses)  # type: ignore[arg-type]
 

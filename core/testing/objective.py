@@ -1,4 +1,4 @@
-"""What every objective must satisfy, around a tiny model."""
+"""Suite of objectives, around a tiny model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wishbone.core.testing.common import Check, Skipped, near, require
 from wishbone.core.testing.toys import CODES, TEXT, toy_model
 
 TOLERANCE = 1e-5
-"""Of sums of a few dozen float32 numbers in another order."""
+"""Largest relative difference of sums of a few dozen float32 numbers in another order."""
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 

@@ -1,4 +1,4 @@
-"""What every kind of published folder must satisfy."""
+"""Suite of readers of releases, the folders that other projects publish."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from wishbone.core.contract.release import Found, ReleaseReader
 from wishbone.core.speak.voice import Voice
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 from wishbone.core.testing.toys import toy_model
 
 
@@ -31,7 +31,8 @@ def strange_folders(cls: Any, config: Any, module: str | None) -> str:
             try:
                 answer = cls().holds(folder)
             except Exception as error:
-                require(False, f"{name}: holds() raises {type(error).__name__}: {error}")
+                what = f"{type(error).__name__}: {error}"
+                raise Violation(f"{name}: holds() raises {what}") from error
             require(answer is False, f"{name}: holds() says {answer!r}")
     return f"{len(folders)} folders"
 

@@ -1,4 +1,4 @@
-"""Checks of a backbone's state: it can be kept, copied, stored and stepped."""
+"""Suite of backbones, the checks of states: they can be copied, stored, picked and stepped."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from wishbone.core.testing.common import Check, Skipped, Violation, near, requir
 
 def _continue_equally(case: Case, a: State, b: State, what: str) -> None:
     """Both states must continue alike to the last bit."""
-    more = case.x(next(iter(a.values())).shape[0], 7, seed=4)
-    y, after = case.model(more, a)
-    expected, expected_after = case.model(more, b)
+    more = case.x(next(iter(a.values())).shape[0], 7, seed=4)  # [B, 7, D]
+    y, after = case.model(more, a)  # [B, 7, D]
+    expected, expected_after = case.model(more, b)  # [B, 7, D]
     near(y, expected, 0.0, what)
     same_state(after, expected_after, 0.0, what)
 
@@ -34,10 +34,10 @@ def form(cls: Any, config: Any, module: str | None) -> str:
         require(tensor.ndim > 0 and tensor.shape[0] == BATCH, f"{name} is not batch first")
         kinds = first[name].dtype, tensor.dtype
         require(kinds[0] == kinds[1], f"{name} begins as {kinds[0]} and goes on as {kinds[1]}")
-    y, after = case.model(case.x(), first)
-    expected, left = case.model(case.x())
+    y, after = case.model(case.x(), first)  # [B, T, D]
+    expected, expected_after = case.model(case.x())  # [B, T, D]
     near(y, expected, case.tolerance, "init_state against no state")
-    same_state(after, left, case.tolerance, "init_state against no state")
+    same_state(after, expected_after, case.tolerance, "init_state against no state")
     return f"{len(warm)} tensors"
 
 
@@ -67,7 +67,7 @@ def fork(cls: Any, config: Any, module: str | None) -> str:
         near(x, x_before, 0.0, "x after forward")
         for name in state:
             near(state[name], before[name], 0.0, f"{name} after forward")
-    _, ahead = case.model(x[:, :1], state)
+    _, ahead = case.model(x[:, :1], state)  # x[:, :1] is [B, 1, D]
     ahead_before = copied(ahead)
     for _ in range(2):
         case.model.step_(x[:, :1], ahead)
@@ -83,12 +83,13 @@ def fork(cls: Any, config: Any, module: str | None) -> str:
 def reorder(cls: Any, config: Any, module: str | None) -> str:
     """Rows picked by ``index_select`` continue as they would have in their own place."""
     case = Case(cls, config)
-    order = torch.tensor([2, 0, 2, 1])
+    order = torch.tensor([2, 0, 2, 1])  # [4]
     state, more = case.warm(), case.x(length=7, seed=4)
-    y, after = case.model(more, state)
-    y_picked, left = case.model(more.index_select(0, order), pick(state, order))
+    y, after = case.model(more, state)  # [B, 7, D]
+    more_picked = more.index_select(0, order)  # [4, 7, D]
+    y_picked, after_picked = case.model(more_picked, pick(state, order))  # [4, 7, D]
     near(y_picked, y.index_select(0, order), case.tolerance, "reordered rows")
-    same_state(left, pick(after, order), case.tolerance, "reordered rows")
+    same_state(after_picked, pick(after, order), case.tolerance, "reordered rows")
     return "rows keep their own past"
 
 
@@ -98,8 +99,8 @@ def step_in_place(cls: Any, config: Any, module: str | None) -> str:
     case = Case(cls, config)
     worst = 0.0
     for start in (case.model.init_state(BATCH, dtype=case.dtype), case.warm()):
-        x = case.x(length=70)
-        at_once, after = case.model(x, start)
+        x = case.x(length=70)  # [B, 70, D]
+        at_once, after = case.model(x, start)  # [B, 70, D]
         stepped = copied(start)
         outputs = [case.model.step_(position, stepped) for position in x.split(1, dim=1)]
         worst = max(worst, near(torch.cat(outputs, 1), at_once, case.tolerance, "step_"))
@@ -140,7 +141,7 @@ def size(cls: Any, config: Any, module: str | None) -> str:
     sizes = []
     for dtype in (torch.float32, torch.bfloat16):
         model = build(cls, config, dtype)
-        x = torch.zeros(2, 40, model.width, dtype=dtype)
+        x = torch.zeros(2, 40, model.width, dtype=dtype)  # [2, 40, D]
         sizes = [model.state_bytes(length, dtype=dtype) for length in (0, 1, 2, 40)]
         states = [model.init_state(2), *(model(x[:, :length])[1] for length in (1, 2, 40))]
         for stated, state, length in zip(sizes, states, (0, 1, 2, 40), strict=True):

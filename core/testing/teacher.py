@@ -1,4 +1,4 @@
-"""What every teacher must satisfy. It is slow where a teacher is: two short phrases are spoken."""
+"""Suite of teachers. It takes as long as the teacher needs for two short phrases."""
 
 from __future__ import annotations
 

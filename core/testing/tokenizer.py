@@ -1,10 +1,10 @@
-"""What every text tokenizer must satisfy."""
+"""Suite of text tokenizers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from wishbone.core.testing.common import Check, Skipped, require
+from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 TEXTS = (
     "Hello.",
@@ -51,8 +51,8 @@ def ids_in_range(cls: Any, config: Any, module: str | None) -> str:
         for row in tokenizer.encode(text):
             require(type(row) is int, f"{text[:20]!r} gives a {type(row).__name__}, not an int")
             require(0 <= row < limit, f"{text[:20]!r} gives id {row} of {limit}")
-    named = {*tokenizer.space.word_ends, *tokenizer.space.specials.values()}
-    outside = [row for row in named if not 0 <= row < limit]
+    ids = {*tokenizer.space.word_ends, *tokenizer.space.specials.values()}
+    outside = [row for row in ids if not 0 <= row < limit]
     require(not outside, f"space names ids {outside}, the vocabulary is {limit}")
     return f"{limit} ids"
 
@@ -63,11 +63,11 @@ def odd_text(cls: Any, config: Any, module: str | None) -> str:
     for text in ODD:
         try:
             ids = tokenizer.encode(text)
-            said = tokenizer.decode(ids)
+            decoded = tokenizer.decode(ids)
         except Exception as error:
-            require(False, f"{text[:20]!r} raises {type(error).__name__}: {error}")
+            raise Violation(f"{text[:20]!r} raises {type(error).__name__}: {error}") from error
         require(isinstance(ids, list), f"{text[:20]!r} gives a {type(ids).__name__}")
-        require(isinstance(said, str), f"decode gives a {type(said).__name__}")
+        require(isinstance(decoded, str), f"decode gives a {type(decoded).__name__}")
     for text in ("", " ", "\n\t"):
         require(tokenizer.encode(text) == [], f"{text!r} gives ids")
     with_odd = tokenizer.encode(f"Hello {ODD[11]} world.")
@@ -76,7 +76,7 @@ def odd_text(cls: Any, config: Any, module: str | None) -> str:
 
 
 def words(cls: Any, config: Any, module: str | None) -> str:
-    """Where ids close words, each word of a sentence is closed by one."""
+    """Each word of a sentence is closed by one id, where a tokenizer has such ids."""
     tokenizer = _build(cls, config)
     ends = tokenizer.space.word_ends
     if not ends:

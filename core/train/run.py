@@ -31,7 +31,7 @@ from wishbone.core.train.segments import CUT, CUT_NEEDS
 from wishbone.core.train.truncated_bptt import LongTrainer
 from wishbone.core.weights.checkpoint import save
 from wishbone.core.weights.provenance import hash_files, provenance
-from wishbone.core.weights.training_record import note
+from wishbone.core.weights.training_record import provenance_entry
 
 
 def run(config: str, overrides: Sequence[str] = (), change: bool = False) -> int:
@@ -107,7 +107,7 @@ def export(
         "hours": round(float(trainer.training.seconds.sum()) / 3600, 2),
         "recipe": {k: v for k, v in as_saved(recipe).items() if k != "system"},
         "objective": trainer.loss.about(),
-        "learned": note(
+        "learned": provenance_entry(
             trainer.system, trainer.training.instruct is not None, recipe.drop.conditions()
         ),
     }

@@ -21,9 +21,9 @@ def save(
     config: Mapping[str, Any],
     origin: Mapping[str, Any],
 ) -> Path:
-    """Write a checkpoint folder at once: it is either all there or not there.
+    """Write a checkpoint folder, which appears when it is complete.
 
-    ``config`` is the resolved configuration, ``origin`` what ``provenance`` returns. Raises
+    ``config`` is the resolved configuration, ``origin`` the result of ``provenance``. Raises
     ``CheckpointError`` if ``folder`` exists.
     """
     folder = Path(folder)

@@ -20,7 +20,7 @@ _AS_PREFIX = {
     "backbone": ("backbone.",),
     "head": ("head.",),
 }
-"""Slot -> how its names begin in a file that holds a whole codec, or a whole language model."""
+"""Slot -> beginnings of its names in a file of a whole codec, or of a whole language model."""
 
 
 def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -> None:
@@ -31,16 +31,16 @@ def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -
     from safetensors.torch import save_file
 
     path = Path(path)
-    named = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
+    state = tensors if isinstance(tensors, Mapping) else tensors.state_dict()
     contiguous = {
-        name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()
+        name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()
     }
     with replacing(path) as temporary:
         save_file(contiguous, temporary, metadata={"format": "pt"})
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Named tensors of a ``.safetensors`` file, or of a foreign ``.pt`` or ``.pth``.
+    """Read the named tensors of a ``.safetensors`` file, or of a foreign ``.pt`` or ``.pth``.
 
     Foreign files go through ``torch.load(weights_only=True)``, which runs no code of theirs.
     Raises ``CheckpointError``.
@@ -64,17 +64,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def part_tensors(folder: str | Path, slot: str) -> tuple[dict[str, Tensor], Path]:
-    """The tensors of one slot in a checkpoint folder by the part's own names, and their file.
+    """Read the tensors of one slot in a checkpoint folder, by the part's own names -> their file.
 
     ``<slot>.safetensors`` is used if the folder has it; otherwise ``model.safetensors``, of which a
     part takes the names that begin with its own. Raises ``CheckpointError``.
     """
-    own = Path(folder) / f"{slot}.safetensors"
-    path = own if own.is_file() else Path(folder) / FILE
+    slot_file = Path(folder) / f"{slot}.safetensors"
+    path = slot_file if slot_file.is_file() else Path(folder) / FILE
     tensors = read_tensors(path)
     for prefix in _AS_PREFIX.get(slot, ()):
         inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if inside and path != own:
+        if inside and path != slot_file:
             return inside, path
     return tensors, path
 
@@ -82,27 +82,30 @@ def part_tensors(folder: str | Path, slot: str) -> tuple[dict[str, Tensor], Path
 def translate(
     tensors: Mapping[str, Tensor], table: Mapping[str, str | None], where: str = ""
 ) -> dict[str, Tensor]:
-    """Rename tensors by a table of patterns, theirs -> ours; ``{}`` stands for a number.
+    """Rename tensors by a table of patterns, foreign name -> ours; ``{}`` stands for a number.
 
     ``None`` leaves a name out on purpose. Raises ``CheckpointError`` naming every tensor that the
     table does not know, every entry that met no tensor, and every name made twice.
     """
-    rules = [(_pattern(theirs), theirs, ours) for theirs, ours in table.items()]
+    patterns = {foreign: _pattern(foreign) for foreign in table}
     renamed: dict[str, Tensor] = {}
     unknown, used, twice = [], set(), []
     for name, tensor in tensors.items():
-        match = next(((m, t, o) for p, t, o in rules if (m := p.fullmatch(name))), None)
+        matches = ((foreign, pattern.fullmatch(name)) for foreign, pattern in patterns.items())
+        foreign, match = next(((f, m) for f, m in matches if m), ("", None))
         if match is None:
             unknown.append(name)
             continue
-        found, theirs, ours = match
-        used.add(theirs)
+        used.add(foreign)
+        ours = table[foreign]
         if ours is not None:
-            target = ours.format(*found.groups())
+            target = ours.format(*match.groups())
             if target in renamed:
                 twice.append(target)
             renamed[target] = tensor
-    unused = [theirs for theirs, ours in table.items() if theirs not in used and ours is not None]
+    unused = [
+        foreign for foreign, ours in table.items() if foreign not in used and ours is not None
+    ]
     problems = [
         f"{label}: {', '.join(sorted(names))}"
         for label, names in (
@@ -138,5 +141,5 @@ def _tensors_of(loaded: Any, path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in loaded.items()}
 
 
-def _pattern(theirs: str) -> re.Pattern[str]:
-    return re.compile(re.escape(theirs).replace(r"\{\}", r"(\d+)"))
+def _pattern(foreign: str) -> re.Pattern[str]:
+    return re.compile(re.escape(foreign).replace(r"\{\}", r"(\d+)"))

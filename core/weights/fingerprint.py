@@ -1,4 +1,4 @@
-"""Which weights these are: short hashes of modules, kept as long as nothing is changed."""
+"""Identity of weights: short hashes of modules, cached as long as no tensor is changed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ _HASHES: WeakKeyDictionary[nn.Module, tuple[list[Any], str]] = WeakKeyDictionary
 def fingerprint(module: nn.Module) -> str:
     """A short hash of a module's parameters and buffers: names, types, shapes, numbers.
 
-    Two gigabytes take seconds, so it is kept until a tensor is changed or replaced.
+    Two gigabytes take seconds, so it is cached until a tensor is changed or replaced.
     """
     state = sorted(module.state_dict().items())
     if any(tensor.is_inference() for _, tensor in state):
         return _hash(state)
-    seen = [(name, t.data_ptr(), t.dtype, t._version) for name, t in state]
-    kept = _HASHES.get(module)
-    if kept is None or kept[0] != seen:
-        kept = _HASHES[module] = (seen, _hash(state))
-    return kept[1]
+    versions = [(name, t.data_ptr(), t.dtype, t._version) for name, t in state]
+    cached = _HASHES.get(module)
+    if cached is None or cached[0] != versions:
+        cached = _HASHES[module] = (versions, _hash(state))
+    return cached[1]
 
 
 def _hash(state: list[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
     for name, tensor in state:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # [bytes]
+        digest.update(memoryview(data.numpy()))
     return digest.hexdigest()[:16]

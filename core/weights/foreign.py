@@ -23,7 +23,7 @@ INDEX = ".index.json"
 
 
 def files(folder: str | Path) -> list[Path]:
-    """The files of weights in a folder of Hugging Face; none where there is none.
+    """List the files of weights in a folder of Hugging Face, which may have none.
 
     Raises ``CheckpointError`` for a list that names a file outside the folder, or one that is
     missing.
@@ -38,22 +38,22 @@ def files(folder: str | Path) -> list[Path]:
 
 
 def read_folder(source: str | Path) -> dict[str, Tensor]:
-    """Named tensors of a file, or of a folder of Hugging Face, in one file or several.
+    """Read the named tensors of a file, or of a folder of Hugging Face in one file or several.
 
     Raises ``CheckpointError``.
     """
     source = Path(source)
     if not source.is_dir():
         return dict(read_tensors(source))
-    found = files(source)
-    if not found:
+    parts = files(source)
+    if not parts:
         raise CheckpointError(
             f"The folder has neither {WHOLE[0]} nor {WHOLE[1]}, nor a list of several.",
             str(source),
             "Name the folder in which the weights are.",
         )
     tensors: dict[str, Tensor] = {}
-    for file in found:
+    for file in parts:
         part = read_tensors(file)
         twice = sorted(tensors.keys() & part.keys())
         if twice:
@@ -65,32 +65,32 @@ def read_folder(source: str | Path) -> dict[str, Tensor]:
 
 
 def write_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors as PyTorch does; what shares memory still does.
+    """Write named tensors as PyTorch does; names that share a tensor still do.
 
-    Only what a name shows of a storage is written.
+    Of a storage only the part that a tensor shows is written.
     """
-    held: dict[tuple[int, int, tuple[int, ...]], Tensor] = {}
-    named = {}
+    copies: dict[tuple[int, int, tuple[int, ...]], Tensor] = {}
+    output = {}
     for name, tensor in tensors.items():
-        key = (tensor.data_ptr(), tensor.storage_offset(), tuple(tensor.shape))
-        named[name] = held.setdefault(key, tensor.detach().cpu().clone().contiguous())
+        key = (tensor.data_ptr(), int(tensor.storage_offset()), tuple(tensor.shape))
+        output[name] = copies.setdefault(key, tensor.detach().cpu().clone().contiguous())
     with replacing(path) as temporary:
-        torch.save(named, temporary)
+        torch.save(output, temporary)
 
 
 def check(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise ``CheckpointError`` unless names and shapes are those of ``module``; it may be meta."""
-    wanted = module.state_dict()
+    state = module.state_dict()
     problems = [
         f"{len(names)} tensors {label}: {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
         for label, names in (
-            ("are missing", sorted(wanted.keys() - tensors.keys())),
-            ("mean nothing here", sorted(tensors.keys() - wanted.keys())),
+            ("are missing", sorted(state.keys() - tensors.keys())),
+            ("mean nothing here", sorted(tensors.keys() - state.keys())),
             (
                 "have another shape than the rest of the model",
                 [
                     f"{name} {list(tensors[name].shape)}, not {list(row.shape)}"
-                    for name, row in wanted.items()
+                    for name, row in state.items()
                     if name in tensors and tensors[name].shape != row.shape
                 ],
             ),
@@ -106,6 +106,7 @@ def check(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def _listed(index: Path) -> list[Path]:
+    """Files that an index of several names; raises ``CheckpointError``."""
     try:
         rows = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted({str(name) for name in rows.values()})

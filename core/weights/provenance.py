@@ -1,4 +1,4 @@
-"""Where weights come from: parts and their suppliers, code, data, seeds, command line."""
+"""Provenance of weights: parts and their suppliers, code, data, seeds, command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def provenance(
     seeds: Mapping[str, int] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Describe where a checkpoint comes from: suppliers of its parts, code, data, seeds, command.
+    """Describe the origin of a checkpoint: suppliers of its parts, code, data, seeds, command.
 
     ``data`` is a hash such as ``hash_files`` makes; ``notes`` are figures of the run.
     """
@@ -73,7 +73,7 @@ def revision() -> str:
 def _without_folders(argument: str) -> str:
     """An argument without the folders of this machine: weights are given away with it.
 
-    What lies under the working directory is named from there, anything else by its last part.
+    A path under the working directory is written from there, any other by its last part.
     """
     key, sign, value = argument.rpartition("=")
     if not os.path.isabs(value):

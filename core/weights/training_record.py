@@ -1,7 +1,7 @@
-"""What weights were trained to do, as far as the file beside them says.
+"""Capabilities that weights acquired in training, as recorded in the file beside them.
 
-``wishbone train`` notes it in ``provenance.json``: whether any utterance had an instruction, and
-which conditions were left out now and then. Weights it began with count, too.
+``wishbone train`` writes them to ``provenance.json``: whether any utterance had an instruction, and
+which conditions were left out now and then. The training of the weights it began with counts, too.
 """
 
 from __future__ import annotations
@@ -16,53 +16,55 @@ from wishbone.core.contract.errors import CapabilityError
 
 
 @dataclass(frozen=True)
-class Learned:
-    """None where nobody knows, as with weights that others trained."""
+class TrainingRecord:
+    """Capabilities of weights; None where nothing is recorded, as in weights of other projects."""
 
     instruct: bool | None = None
-    """Whether an instruction stood before any utterance."""
+    """True where an instruction stood before any utterance."""
     dropped: tuple[str, ...] | None = None
     """Conditions that were left out now and then: names of ``guidance.CONDITIONS``."""
 
-    def also(self, more: Learned) -> Learned:
-        """What is known after a training that began with these weights."""
-        known = [part for part in (self.dropped, more.dropped) if part is not None]
-        dropped = tuple(dict.fromkeys(name for part in known for name in part))
-        # what the first weights could do is not lost; what nobody knew of them stays unknown
-        instruct = True if more.instruct else self.instruct
-        return Learned(instruct, dropped if known else None)
+    def extended(self, later: TrainingRecord) -> TrainingRecord:
+        """Join the record of a ``later`` training, which began with these weights."""
+        recorded = [names for names in (self.dropped, later.dropped) if names is not None]
+        dropped = tuple(dict.fromkeys(name for names in recorded for name in names))
+        # a capability of the first weights is not lost; one that was not recorded stays unknown
+        instruct = True if later.instruct else self.instruct
+        return TrainingRecord(instruct, dropped if recorded else None)
 
 
-def learned(config: Mapping[str, Any]) -> Learned:
-    """What the weights of a system were trained to do; untrained ones have learned nothing known.
+def learned(config: Mapping[str, Any]) -> TrainingRecord:
+    """Read the record of a system's weights; it is empty where there are none.
 
-    A provenance of before this was noted says it by its recipe: it knew no dropping, and weights
-    made from nothing had heard no instruction.
+    A provenance from before this was recorded is judged by its recipe: no condition was left out
+    then, and weights that began untrained were trained without instructions.
     """
     folder = config.get("weights")
     if not folder:
-        return Learned()
+        return TrainingRecord()
     try:
         path = weights_folder(str(folder)) / "provenance.json"
         notes = json.loads(path.read_text(encoding="utf-8")).get("notes") or {}
     except (OSError, ValueError, AttributeError):
-        return Learned()
-    said = notes.get("learned")
-    if isinstance(said, Mapping):
-        dropped = said.get("dropped")
-        return Learned(said.get("instruct"), None if dropped is None else tuple(dropped))
+        return TrainingRecord()
+    values = notes.get("learned")
+    if isinstance(values, Mapping):
+        dropped = values.get("dropped")
+        return TrainingRecord(values.get("instruct"), None if dropped is None else tuple(dropped))
     recipe = notes.get("recipe")
     if not isinstance(recipe, Mapping):
-        return Learned()
-    return Learned(None if recipe.get("weights") else False, ())
+        return TrainingRecord()
+    return TrainingRecord(None if recipe.get("weights") else False, ())
 
 
-def note(before: Mapping[str, Any], instruct: bool, dropped: tuple[str, ...]) -> dict[str, Any]:
-    """For ``provenance.json``: what weights know that began as the system ``before`` says."""
+def provenance_entry(
+    before: Mapping[str, Any], instruct: bool, dropped: tuple[str, ...]
+) -> dict[str, Any]:
+    """Make the entry of ``provenance.json`` for weights that began as those of ``before``."""
     parts = (before.get(slot) or {} for slot in ("backbone", "head"))
-    anew = not before.get("weights") and not any(part.get("weights") for part in parts)
-    begun = Learned(False, ()) if anew else learned(before)
-    return asdict(begun.also(Learned(instruct, dropped)))
+    untrained = not before.get("weights") and not any(part.get("weights") for part in parts)
+    earlier = TrainingRecord(False, ()) if untrained else learned(before)
+    return asdict(earlier.extended(TrainingRecord(instruct, dropped)))
 
 
 def check_instruct(config: Mapping[str, Any]) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from wishbone.core.contract.atomic import replacing
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 TYPES = ("f32", "f16", "q8_0")
-WHOLE = {
+OUTSIDE_BLOCKS = {
     "emb.weight": "token_embd.weight",
     "head.weight": "output.weight",
     "blocks.0.ln0.weight": "token_embd_norm.weight",
@@ -25,7 +27,7 @@ WHOLE = {
     "ln_out.weight": "output_norm.weight",
     "ln_out.bias": "output_norm.bias",
 }
-"""RWKV-LM's name -> GGUF's, outside the blocks."""
+"""RWKV-LM's name -> GGUF's."""
 NORMS = {"ln1": "attn_norm", "ln2": "attn_norm_2", "att.ln_x": "time_mix_ln"}
 MATRICES = {
     "att.receptance": "time_mix_receptance",
@@ -40,14 +42,14 @@ FUSED = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")
 
 
 def write_gguf(path: Path, tensors: Mapping[str, Tensor], kind: str) -> None:
-    """One file of ``kind`` (see ``TYPES``)."""
+    """Write one file, its large matrices as ``kind`` (see ``TYPES``)."""
     import gguf
 
-    named = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+    arrays = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         writer = gguf.GGUFWriter(temporary, "rwkv7")
-        _describe(writer, named, kind)
-        for name, values in arranged(named).items():
+        _describe(writer, arrays, kind)
+        for name, values in arranged(arrays).items():
             _add(writer, name, values, kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -55,41 +57,41 @@ def write_gguf(path: Path, tensors: Mapping[str, Tensor], kind: str) -> None:
         writer.close()
 
 
-def arranged(named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """RWKV-LM's tensors by GGUF's names, each in the shape llama.cpp expects."""
-    made = {theirs: named[ours] for ours, theirs in WHOLE.items()}
-    for block in range(_blocks(named)):
-        ours, theirs = f"blocks.{block}.", f"blk.{block}."
-        part = {n.removeprefix(ours): v for n, v in named.items() if n.startswith(ours)}
-        for name, other in NORMS.items():
+def arranged(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return RWKV-LM's tensors by GGUF's names, each in the shape llama.cpp expects."""
+    result = {target: arrays[source] for source, target in OUTSIDE_BLOCKS.items()}
+    for number in range(_blocks(arrays)):
+        source, target = f"blocks.{number}.", f"blk.{number}."
+        block = {n.removeprefix(source): v for n, v in arrays.items() if n.startswith(source)}
+        for name, gguf_name in NORMS.items():
             for end in ("weight", "bias"):
-                made[f"{theirs}{other}.{end}"] = part[f"{name}.{end}"]
-        for name, other in MATRICES.items():
-            made[f"{theirs}{other}.weight"] = part[f"{name}.weight"]
-        made |= {theirs + name: values for name, values in _small(part).items()}
-    return made
+                result[f"{target}{gguf_name}.{end}"] = block[f"{name}.{end}"]
+        for name, gguf_name in MATRICES.items():
+            result[f"{target}{gguf_name}.weight"] = block[f"{name}.weight"]
+        result |= {target + name: values for name, values in _small(block).items()}
+    return result
 
 
-def _small(part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Everything of a block that is neither a norm nor a large matrix."""
-    att = {n.removeprefix("att."): v for n, v in part.items() if n.startswith("att.")}
+def _small(block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return everything of a block that is neither a norm nor a large matrix."""
+    att = {n.removeprefix("att."): v for n, v in block.items() if n.startswith("att.")}
     if "v0" not in att:
         # block 0 mixes in nobody's value, yet llama.cpp asks for factors, of the shape of a's
         att |= {f"v{i}": att[f"a{i}"] for i in range(3)}
     fused = np.stack([att[name].reshape(1, 1, -1) for name in FUSED])
-    made = {
+    result = {
         "time_mix_lerp_fused.weight": fused,
-        "channel_mix_lerp_k.weight": part["ffn.x_k"].reshape(1, 1, -1),
+        "channel_mix_lerp_k.weight": block["ffn.x_k"].reshape(1, 1, -1),
     }
     for letter in "wavg":
         if letter != "g":
-            made[f"time_mix_{letter}0.weight"] = att[f"{letter}0"].reshape(-1)
+            result[f"time_mix_{letter}0.weight"] = att[f"{letter}0"].reshape(-1)
         for half in "12":
             factor = att[f"{letter}{half}"]
-            made[f"time_mix_{letter}{half}.weight"] = np.ascontiguousarray(factor.T)
+            result[f"time_mix_{letter}{half}.weight"] = np.ascontiguousarray(factor.T)
     for name in ("k_k", "k_a", "r_k"):
-        made[f"time_mix_{name}.weight"] = att[name].reshape(-1)
-    return made
+        result[f"time_mix_{name}.weight"] = att[name].reshape(-1)
+    return result
 
 
 def _add(writer: Any, name: str, values: np.ndarray, kind: str) -> None:
@@ -107,23 +109,23 @@ def _add(writer: Any, name: str, values: np.ndarray, kind: str) -> None:
         writer.add_tensor(name, quantize(values, Types.Q8_0), raw_dtype=Types.Q8_0)
 
 
-def _describe(writer: Any, named: Mapping[str, np.ndarray], kind: str) -> None:
+def _describe(writer: Any, arrays: Mapping[str, np.ndarray], kind: str) -> None:
     import gguf
 
-    vocabulary, width = named["emb.weight"].shape
+    vocabulary, width = arrays["emb.weight"].shape
     block = "blocks.0.att."
     types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
     writer.add_context_length(1 << 20)
     writer.add_embedding_length(width)
-    writer.add_block_count(_blocks(named))
+    writer.add_block_count(_blocks(arrays))
     writer.add_layer_norm_eps(1e-5)
-    writer.add_wkv_head_size(named[block + "r_k"].shape[1])
-    writer.add_decay_lora_rank(named[block + "w1"].shape[1])
-    writer.add_iclr_lora_rank(named[block + "a1"].shape[1])
-    value = named.get("blocks.1.att.v1", named[block + "a1"])
+    writer.add_wkv_head_size(arrays[block + "r_k"].shape[1])
+    writer.add_decay_lora_rank(arrays[block + "w1"].shape[1])
+    writer.add_iclr_lora_rank(arrays[block + "a1"].shape[1])
+    value = arrays.get("blocks.1.att.v1", arrays[block + "a1"])
     writer.add_value_residual_mix_lora_rank(value.shape[1])
-    writer.add_gate_lora_rank(named[block + "g1"].shape[1])
-    writer.add_feed_forward_length(named["blocks.0.ffn.key.weight"].shape[0])
+    writer.add_gate_lora_rank(arrays[block + "g1"].shape[1])
+    writer.add_feed_forward_length(arrays["blocks.0.ffn.key.weight"].shape[0])
     writer.add_head_count(0)
     writer.add_file_type(getattr(gguf.LlamaFileType, types[kind]))
     # the vocabulary is never read: positions arrive as ids; it only has to be there
@@ -134,5 +136,5 @@ def _describe(writer: Any, named: Mapping[str, np.ndarray], kind: str) -> None:
     writer.add_eos_token_id(0)
 
 
-def _blocks(named: Mapping[str, np.ndarray]) -> int:
-    return 1 + max(int(name.split(".")[1]) for name in named if name.startswith("blocks."))
+def _blocks(arrays: Mapping[str, np.ndarray]) -> int:
+    return 1 + max(int(name.split(".")[1]) for name in arrays if name.startswith("blocks."))

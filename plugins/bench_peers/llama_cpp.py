@@ -12,10 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wishbone.core.bench.contenders import INSTALL, version_of
 from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.core.registry.loader import registry
+from wishbone.plugins.bench_peers.gguf import write_gguf
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNIT = 512
 """Positions llama.cpp computes at once when it prefills, its own default."""
@@ -23,7 +28,7 @@ UNIT = 512
 
 @dataclass
 class LlamaConfig:
-    """Which file it reads."""
+    """Configuration of llama.cpp."""
 
     file: str = "f32"
     """f32, f16 or q8_0: how the GGUF file stores matrices."""
@@ -33,20 +38,29 @@ class LlamaCpp(Contender):
     """Cases ``step`` and ``prefill N``."""
 
     Config = LlamaConfig
+    distributions = ("llama-cpp-python", "gguf")
 
     @classmethod
     def missing(cls, config: LlamaConfig, job: Job) -> str:
-        """It is optional, and so is the package that writes its files."""
+        """Name what is not installed: the package itself, or the one that writes its files."""
         if job.device != "cpu":
             return "only measured on the CPU"
-        wanted = {"llama_cpp": "llama-cpp-python", "gguf": "gguf"}
-        gone = [name for module, name in wanted.items() if not find_spec(module)]
-        return f"{' and '.join(gone)} not installed: {INSTALL}" if gone else ""
+        packages = {"llama_cpp": "llama-cpp-python", "gguf": "gguf"}
+        absent = [name for module, name in packages.items() if not find_spec(module)]
+        return f"{' and '.join(absent)} not installed: {INSTALL}" if absent else ""
 
     @classmethod
     def files(cls, config: LlamaConfig) -> tuple[str, ...]:
-        """GGUF, of its own type."""
+        """One GGUF file for each type of matrices."""
         return (f"model-{config.file}.gguf",)
+
+    @classmethod
+    def write_file(
+        cls, path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> None:
+        """Write the suite's weights as GGUF, by way of RWKV-LM's names."""
+        converter = registry().get("converter", "rwkv-lm")()
+        write_gguf(path, converter.theirs(tensors), path.stem.rpartition("-")[2])
 
     def load(self) -> dict[str, Any]:
         """Read the GGUF file and make a context for one sequence."""
@@ -85,18 +99,18 @@ class LlamaCpp(Contender):
         return {}
 
     def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Logits [X] after ``ids``."""
+        """Return the logits [X] after ``ids``."""
         self._forget()
         ids = list(what["ids"])
         if what["way"] == "prefill":
             self._decode(ids)
         else:
-            for each in ids:
-                self._decode([each])
+            for position in ids:
+                self._decode([position])
         return {"logits": self._logits()}
 
     def run(self, case: str, count: int) -> Times:
-        """Seconds of ``count`` steps after one that is not counted, or of ``count`` prefills."""
+        """Time ``count`` steps after one that is not counted, or ``count`` prefills."""
         kind, _, number = case.partition(" ")
         if kind == "prefill":
             return {"seconds": [self._prefill(self.ids[: int(number)]) for _ in range(count)]}
@@ -123,27 +137,27 @@ class LlamaCpp(Contender):
 
     def _decode(self, ids: list[int]) -> None:
         """Put ids through; only the last one's logits are made."""
-        held = (self.lib.llama_token * len(ids))(*ids)
-        code = self.lib.llama_decode(self.context, self.lib.llama_batch_get_one(held, len(ids)))
+        tokens = (self.lib.llama_token * len(ids))(*ids)
+        code = self.lib.llama_decode(self.context, self.lib.llama_batch_get_one(tokens, len(ids)))
         if code:
             raise RuntimeError(f"llama_decode answered {code}")
 
     def _logits(self) -> list[float]:
-        found = self.lib.llama_get_logits_ith(self.context, -1)
-        return [found[i] for i in range(self.vocabulary)]
+        logits = self.lib.llama_get_logits_ith(self.context, -1)
+        return [logits[i] for i in range(self.vocabulary)]
 
     def _forget(self) -> None:
         self.lib.llama_memory_clear(self.lib.llama_get_memory(self.context), True)
 
 
 def _step_bytes(file: Path) -> int:
-    """What a step must read of the weights, and read and write of the state."""
+    """Return the bytes that a step reads of the weights, and reads and writes of the state."""
     from gguf import GGUFReader
 
     reader = GGUFReader(file)
     weights = sum(int(t.n_bytes) for t in reader.tensors if t.name != "token_embd.weight")
-    key = reader.fields
-    width = int(key["rwkv7.embedding_length"].contents())
-    size = int(key["rwkv7.wkv.head_size"].contents())
-    blocks = int(key["rwkv7.block_count"].contents())
+    width, size, blocks = (
+        int(reader.fields[f"rwkv7.{key}"].contents())
+        for key in ("embedding_length", "wkv.head_size", "block_count")
+    )
     return weights + 2 * 4 * blocks * (width * size + 2 * width)

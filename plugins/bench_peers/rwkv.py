@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wishbone.core.bench.contenders import INSTALL, version_of
 from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.core.registry.loader import registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE = "model.pth"
 
 
 @dataclass
 class RwkvConfig:
-    """How the package computes."""
+    """Configuration of the package ``rwkv``."""
 
     precision: str = "fp32"
     """fp32, bf16 or fp16, as in its strategy strings."""
@@ -28,16 +32,24 @@ class Rwkv(Contender):
     """Cases ``step`` and ``prefill N``; TorchScript, as the package does by default."""
 
     Config = RwkvConfig
+    distributions = ("rwkv",)
 
     @classmethod
     def missing(cls, config: RwkvConfig, job: Job) -> str:
-        """It is optional."""
+        """Say so where the package is not installed."""
         return "" if find_spec("rwkv") else f"the package 'rwkv' is not installed: {INSTALL}"
 
     @classmethod
     def files(cls, config: RwkvConfig) -> tuple[str, ...]:
-        """RWKV-LM's format."""
+        """One file in RWKV-LM's format."""
         return (FILE,)
+
+    @classmethod
+    def write_file(
+        cls, path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> None:
+        """Convert the suite's weights to RWKV-LM's names."""
+        registry().get("converter", "rwkv-lm")().write(tensors, config, path)
 
     def load(self) -> dict[str, Any]:
         """Read the ``.pth`` through the package's own loader."""
@@ -54,13 +66,12 @@ class Rwkv(Contender):
         random = torch.Generator().manual_seed(1)
         self.ids = torch.randint(self.vocabulary, (4096,), generator=random).tolist()
         self.at, self.state = 0, None
-        held = self.model.z.items()
-        read = [t for name, t in held if name != "emb.weight"]
+        weights = [t for name, t in self.model.z.items() if name != "emb.weight"]
         state = sum(t.numel() * t.element_size() for t in self.model.generate_zero_state())
         return {
             "engine": "TorchScript",
             "version": f"rwkv {version_of('rwkv')}, torch {torch.__version__}",
-            "step_bytes": sum(t.numel() * t.element_size() for t in read) + 2 * state,
+            "step_bytes": sum(t.numel() * t.element_size() for t in weights) + 2 * state,
         }
 
     def prepare(self, case: str) -> dict[str, Any]:
@@ -69,17 +80,17 @@ class Rwkv(Contender):
         return {}
 
     def check(self, what: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Logits [X] after ``ids``."""
+        """Return the logits [X] after ``ids``."""
         if what["way"] == "prefill":
             logits, _ = self.model.forward(list(what["ids"]), None)
             return {"logits": logits.float().tolist()}
         state = None
-        for each in what["ids"]:
-            logits, state = self.model.forward([each], state)
+        for position in what["ids"]:
+            logits, state = self.model.forward([position], state)
         return {"logits": logits.float().tolist()}
 
     def run(self, case: str, count: int) -> Times:
-        """Seconds of ``count`` steps after one that is not counted, or of ``count`` prefills."""
+        """Time ``count`` steps after one that is not counted, or ``count`` prefills."""
         kind, _, number = case.partition(" ")
         if kind == "prefill":
             return {"seconds": [self._prefill(self.ids[: int(number)]) for _ in range(count)]}

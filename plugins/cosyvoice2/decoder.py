@@ -1,4 +1,7 @@
-"""Codes to audio as CosyVoice2 does it: the flow makes mel frames, HiFT makes samples of them."""
+"""Codes to audio as CosyVoice2 does it: the flow makes mel frames, HiFT makes samples of them.
+
+``CosyVoice2Model.token2wav`` in cosyvoice/cli/model.py.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from wishbone.core.audio.files import Audio
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream
 from wishbone.core.system.loading import load_tensors
+from wishbone.core.weights.files import translate
 from wishbone.plugins.cosyvoice2.flow.model import CODES, RISE, Flow, FlowShape
 from wishbone.plugins.cosyvoice2.flow.names import FLOW_NAMES
 from wishbone.plugins.cosyvoice2.flow.noise import Noises
@@ -21,7 +25,8 @@ from wishbone.plugins.cosyvoice2.mel import vocoder_mel
 from wishbone.plugins.cosyvoice2.release import files
 from wishbone.plugins.cosyvoice2.speaker import SpeakerEncoder
 from wishbone.plugins.cosyvoice2.vocoder import snake
-from wishbone.plugins.cosyvoice2.vocoder.model import HiFT, HiFTConfig, HiFTStream
+from wishbone.plugins.cosyvoice2.vocoder.config import HiFTConfig
+from wishbone.plugins.cosyvoice2.vocoder.model import HiFT, HiFTStream
 from wishbone.plugins.cosyvoice2.vocoder.names import load as load_vocoder
 
 SAMPLE_RATE = 24_000
@@ -33,7 +38,7 @@ NEVER = 1 << 30
 class CosyVoice2Decoder(Decoder):
     """Flow and vocoder of the release, streaming without computing anything twice.
 
-    ``speaker`` [192] and a prompt as ``hear`` makes it give the voice.
+    The voice is a ``speaker`` embedding [192] and a prompt as ``hear`` makes it.
     """
 
     @dataclass
@@ -46,7 +51,7 @@ class CosyVoice2Decoder(Decoder):
         """Euler steps of the flow; fewer are faster and rougher."""
         streaming: bool = True
         """Solve chunk by chunk. Otherwise wait for the last code and let everything see everything,
-        which is how upstream speaks when it does not stream."""
+        as upstream does when it does not stream."""
         chunk: int = 25
         """Codes in a chunk; the release was trained with 25, one second."""
         left_chunks: int = 30
@@ -59,20 +64,20 @@ class CosyVoice2Decoder(Decoder):
         """"right": noise from the request's own seed. "upstream": its one fixed noise, in which a
         seed changes only the vocoder."""
         prompts: int = 1
-        """Prompts whose past is kept for the next request, about 230 MB per second of prompt in
-        float32; 0 keeps none."""
+        """Prompts whose memory is reused by the next request, about 230 MB per second of prompt in
+        float32; 0 reuses none."""
         precision: str = "float32"
-        """Of the estimator, nearly all of the work, and of what it remembers. "bfloat16" takes half
-        the memory and is faster where a processor computes with it; noise, solver, encoder and
-        vocoder stay in float32."""
+        """Precision of the estimator, nearly all of the work, and of its memory. "bfloat16" takes
+        half the memory and is faster where a processor computes with it; noise, solver, encoder
+        and vocoder stay in float32."""
 
         def __post_init__(self) -> None:
             if self.parity not in ("right", "upstream"):
                 raise ValueError(f"parity is '{self.parity}', not 'right' or 'upstream'")
             if self.precision not in ("float32", "bfloat16"):
                 raise ValueError(f"precision is '{self.precision}', not 'float32' or 'bfloat16'")
-            least = {"steps": 1, "chunk": 1, "left_chunks": -1, "prompts": 0}
-            for name, bound in least.items():
+            bounds = {"steps": 1, "chunk": 1, "left_chunks": -1, "prompts": 0}
+            for name, bound in bounds.items():
                 if getattr(self, name) < bound:
                     raise ValueError(f"{name} is {getattr(self, name)}, not {bound} or more")
             if any(size < 1 for size in self.first_chunks):
@@ -96,7 +101,7 @@ class CosyVoice2Decoder(Decoder):
         self.cutting = Cutting(
             config.chunk, config.left_chunks, tuple(config.first_chunks), config.steps
         )
-        self._ears: SpeakerEncoder | None = None
+        self._speaker_encoder: SpeakerEncoder | None = None
         self._pasts: dict[str, Past] = {}
 
     @classmethod
@@ -122,59 +127,62 @@ class CosyVoice2Decoder(Decoder):
 
     @property
     def lookahead(self) -> int:
-        """The rest of the longest chunk, what the encoder sees after it, what the vocoder does."""
+        """Code frames to the end of the longest chunk, and those that the networks see ahead."""
         if not self.config.streaming:
             return NEVER
         longest = max([self.config.chunk, *self.config.first_chunks])
         return longest - 1 + self.config.lookahead - (-self.vocoder.lookahead // RISE)
 
     def load_release(self, folder: Path) -> None:
-        """``flow.pt``, ``hift.pt`` and the speaker encoder of the release in ``folder``.
+        """Load ``flow.pt``, ``hift.pt`` and the speaker encoder of the release in ``folder``.
 
         Raises ``CheckpointError`` naming whatever is missing, not known or of another shape.
         """
         path = folder / files.FLOW
         tensors = files.load_tensors(path, "flow")
-        load_tensors(self.flow, files.account(FLOW_NAMES, tensors, str(path)), str(path))
+        load_tensors(self.flow, translate(tensors, FLOW_NAMES, str(path)), str(path))
         snake.prepare()
         path = folder / files.VOCODER
         load_vocoder(self.vocoder, files.load_tensors(path, "vocoder"), str(path))
-        self._ears = SpeakerEncoder.of_release(folder)
+        self._speaker_encoder = SpeakerEncoder.of_release(folder)
 
     def hear(self, audio: Tensor, codes: Tensor) -> State:
-        """``codes`` [P, 1] and ``mel`` [2 P, 80] of a recording, cut to what both cover.
+        """Condition on audio [S] and its codes [P, 1] -> ``codes`` [P', 1] and ``mel`` [2 P', 80].
 
-        With a release's speaker encoder ``speaker`` [192], too.
+        P' is as long as both are. With a release's speaker encoder there is ``speaker`` [192], too.
         """
-        mel = vocoder_mel(audio.float()).T
+        mel = vocoder_mel(audio.float()).T  # [T, 80]
         pairs = min(len(mel) // RISE, len(codes))
-        heard = {"codes": codes[:pairs].clone(), "mel": mel[: RISE * pairs].clone()}
-        if self._ears is not None:
-            heard["speaker"] = self._ears.embed(Audio(audio.float(), self.sample_rate))
-        return heard
+        conditioning = {"codes": codes[:pairs].clone(), "mel": mel[: RISE * pairs].clone()}
+        if self._speaker_encoder is not None:
+            conditioning["speaker"] = self._speaker_encoder.embed(
+                Audio(audio.float(), self.sample_rate)
+            )
+        return conditioning
 
     def start(
         self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
     ) -> DecoderStream:
+        """Start a stream; ``speaker`` [192] where the prompt has none of its own."""
         # one seed for two kinds of noise, which must not be the same numbers
         draw = torch.Generator().manual_seed(seed)
         flow_seed, vocoder_seed = torch.randint(1 << 62, (2,), generator=draw).tolist()
         voice = self.vocoder.start(torch.Generator().manual_seed(vocoder_seed))
-        known = _known(speaker, prompt)
+        conditioning = _flow_prompt(speaker, prompt)
         noise = Noises(self.config.mels, flow_seed, self.config.parity == "upstream")
         if self.config.streaming:
-            return CosyVoice2Stream(self._flow_stream(known, noise), voice)
-        return CosyVoice2Stream(WholeFlow(self.flow, known, noise, self.config.steps), voice)
+            return CosyVoice2Stream(self._flow_stream(conditioning, noise), voice)
+        return CosyVoice2Stream(WholeFlow(self.flow, conditioning, noise, self.config.steps), voice)
 
     def forget(self) -> None:
-        """Keep nothing of any prompt; the next request solves its own again."""
+        """Drop the memories of all prompts; the next request solves its own again."""
         self._pasts = {}
 
-    def _flow_stream(self, known: FlowPrompt, noise: Noises) -> FlowStream:
-        """A stream that stands where the prompt is done, as far as that is the same in all."""
-        key = _fingerprint(self.flow, known)
+    def _flow_stream(self, prompt: FlowPrompt, noise: Noises) -> FlowStream:
+        """Start a stream behind the prompt, from an earlier request's memory if there is one."""
+        key = _fingerprint(self.flow, prompt)
         past = self._pasts.get(key)
-        stream = FlowStream(self.flow, self.cutting, known, noise, past)
+        stream = FlowStream(self.flow, self.cutting, prompt, noise, past)
         if stream.past.at and self.config.prompts:
             others = [pair for pair in self._pasts.items() if pair[0] != key]
             others.append((key, past or stream.past.fork()))
@@ -183,16 +191,17 @@ class CosyVoice2Decoder(Decoder):
         return stream
 
 
-def _known(speaker: Tensor | None, prompt: State | None) -> FlowPrompt:
+def _flow_prompt(speaker: Tensor | None, prompt: State | None) -> FlowPrompt:
+    """Take the flow's conditioning from a prompt; ``speaker`` [192] where that has none."""
     prompt = prompt or {}
     speaker = prompt.get("speaker", speaker)
     if "codes" not in prompt:
         return FlowPrompt(speaker=speaker)
-    return FlowPrompt(prompt["codes"][:, 0], prompt["mel"], speaker)
+    return FlowPrompt(prompt["codes"][:, 0], prompt["mel"], speaker)  # [P], [2 P, 80], [192]
 
 
 def _fingerprint(flow: Flow, prompt: FlowPrompt) -> str:
-    """Of a prompt, and of which weights hear it: their places and how often they were changed."""
+    """Hash a prompt and the weights' identity: their addresses and how often they were changed."""
     digest = hashlib.sha256()
     for tensor in (prompt.codes, prompt.mel, prompt.speaker):
         digest.update(b"|" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
@@ -207,22 +216,25 @@ class CosyVoice2Stream(DecoderStream):
 
     def __init__(self, flow: FlowStream | WholeFlow, voice: HiFTStream) -> None:
         self._flow, self._voice = flow, voice
-        self._done = False
+        self._finished = False
 
     def wants(self) -> int:
-        """Codes that complete the next chunk."""
+        """Count the codes that complete the next chunk."""
         return self._flow.wants()
 
     def push(self, codes: Tensor) -> Tensor:
-        self._check()
-        return self._voice.push(self._flow.push(codes[:, 0]).T)
+        """Add codes [T, 1] -> samples [S] that are final now."""
+        self._check_open()
+        mel = self._flow.push(codes[:, 0])  # [k, 80]
+        return self._voice.push(mel.T)  # [S]
 
     def finish(self) -> Tensor:
-        self._check()
-        self._done = True
-        rest = self._voice.push(self._flow.finish().T)
-        return torch.cat([rest, self._voice.finish()])
+        """Return the samples [S] still held back."""
+        self._check_open()
+        self._finished = True
+        samples = self._voice.push(self._flow.finish().T)  # [S']
+        return torch.cat([samples, self._voice.finish()])  # [S]
 
-    def _check(self) -> None:
-        if self._done:
+    def _check_open(self) -> None:
+        if self._finished:
             raise RuntimeError("this stream is finished; start another one")

@@ -1,4 +1,4 @@
-"""Text as it is written to pieces of text as they are spoken, the way CosyVoice2 expects them.
+"""Turn text as it is written into pieces as they are spoken, the way CosyVoice2 expects them.
 
 The rules are those of cosyvoice/cli/frontend.py and cosyvoice/utils/frontend_utils.py, except where
 they lose or garble text; ``README.md`` names each difference.
@@ -57,7 +57,7 @@ class FrontEnd:
         self._normaliser, self._most, self._least, self._merge = normaliser, most, least, merge
 
     def normalise(self, text: str) -> str:
-        """``text`` as it is spoken: numbers in words, signs that nobody speaks removed."""
+        """Write ``text`` as it is spoken: numbers in words, signs that nobody speaks removed."""
         if self._normaliser == "none":
             return text.strip()
         language = language_of(MARK.sub(" ", text))
@@ -70,7 +70,7 @@ class FrontEnd:
         return tidy_chinese(text) if language == "zh" else " ".join(text.split())
 
     def unchanged(self, text: str) -> int:
-        """How many characters at the beginning of ``text`` stay as they are, whatever follows."""
+        """Count the first characters of ``text`` that stay as they are, whatever follows."""
         if self._normaliser == "none":
             return len(text)
         ends = []
@@ -82,34 +82,35 @@ class FrontEnd:
         return ends[-1 - APART] if len(ends) > APART else 0
 
     def close(self, sentence: str) -> str:
-        """A whole sentence as it is spoken, with a stop at its end; empty where it says nothing."""
-        said = self.normalise(sentence)
-        if not any(map(str.isalnum, said)):
+        """Normalise a complete sentence, with a stop at its end; empty where it says nothing."""
+        spoken = self.normalise(sentence)
+        if not any(map(str.isalnum, spoken)):
             return ""
-        return _end(said, language_of(MARK.sub(" ", said)) == "zh")
+        return _end(spoken, language_of(MARK.sub(" ", spoken)) == "zh")
 
     def pieces(
         self, text: str | Iterable[str], encode: Callable[[str], list[int]]
     ) -> Iterator[str]:
-        """Pieces of a text, in order, none of them mere punctuation.
+        """Cut a text into pieces, in order, none of them mere punctuation.
 
-        A whole text is packed into pieces of even length, paragraph by paragraph; text that still
-        arrives is given out sentence by sentence.
+        A complete text is packed into pieces of even length, paragraph by paragraph; text that
+        still arrives is returned sentence by sentence.
         """
-        whole = isinstance(text, str)
-        for part in re.split(r"\n\s*\n", text) if whole else sentences(text):
+        complete = isinstance(text, str)
+        for part in re.split(r"\n\s*\n", text) if complete else sentences(text):
             stopped = self.close(part)
             if not stopped:
                 continue
             chinese = language_of(MARK.sub(" ", stopped)) == "zh"
             size = len if chinese else lambda piece: len(encode(piece))
             packed = self._pack(cut(stopped, "zh" if chinese else "en"), size)
-            for piece in packed if whole else [stopped]:
+            for piece in packed if complete else [stopped]:
                 for short in self._shorten(piece, size):
                     if any(map(str.isalnum, short)):
                         yield short
 
     def _words(self, text: str, language: str) -> str:
+        """Normalise a stretch without marks."""
         if language not in STOPS or not any(map(str.isalnum, text)):
             return text
         machine = _wetext(language) if self._normaliser in ("auto", "wetext") else None
@@ -122,7 +123,7 @@ class FrontEnd:
         return spell(_normalised(text, machine) if machine else text, language)
 
     def _pack(self, parts: list[str], size: Callable[[str], int]) -> list[str]:
-        """Sentences to pieces: one begins when the last is long enough and would get too long."""
+        """Pack sentences into pieces; one begins when the last would get too long."""
         packed: list[str] = []
         row = ""
         for part in parts:
@@ -137,6 +138,7 @@ class FrontEnd:
         return [piece.strip() for piece in packed]
 
     def _shorten(self, piece: str, size: Callable[[str], int]) -> Iterator[str]:
+        """Halve a piece until it is short enough to speak in one go."""
         if len(piece) < 2 or size(piece) <= LONGEST * self._most:
             yield piece
             return
@@ -158,7 +160,7 @@ def language_of(text: str) -> str:
 
 
 def tidy_chinese(text: str) -> str:
-    """Signs that are not spoken leave, ASCII stops become Chinese ones, blanks go."""
+    """Remove signs that are not spoken and blanks, and turn ASCII stops into Chinese ones."""
     text = re.sub(r"\s+[-–—]\s+", "，", text)
     text = text.replace("²", "平方").replace("³", "立方")
     text = re.sub(r"(?<=[^\x00-\x7f])\.(?![\w.])|(?<=\w)\.(?=[^\x00-\x7f]|\s|$)", "。", text)
@@ -174,42 +176,43 @@ def cut(text: str, language: str) -> list[str]:
     A point or colon inside a number, a name or a time is none, nor one after an abbreviation.
     """
     stops, parts, begin = STOPS[language], [], 0
-    for found in re.finditer(f"[{re.escape(stops)}]+[{re.escape(CLOSERS)}]*", text):
-        if not _inside(text, found):
-            parts.append(text[begin : found.end()])
-            begin = found.end()
+    for match in re.finditer(f"[{re.escape(stops)}]+[{re.escape(CLOSERS)}]*", text):
+        if not _inside(text, match):
+            parts.append(text[begin : match.end()])
+            begin = match.end()
     return [*parts, text[begin:]] if begin < len(text) else parts
 
 
-def _inside(text: str, found: re.Match[str]) -> bool:
-    if found[0] not in (".", ":"):
+def _inside(text: str, match: re.Match[str]) -> bool:
+    """Tell whether a stop is a part of a number, a name, a time or an abbreviation."""
+    if match[0] not in (".", ":"):
         return False
-    after = text[found.end() : found.end() + 1]
+    after = text[match.end() : match.end() + 1]
     if after.isascii() and after.isalnum():
         return True
-    before = re.search(r"[\w.]+$", text[: found.start()], re.ASCII)
+    before = re.search(r"[\w.]+$", text[: match.start()], re.ASCII)
     word = before[0].lower() if before else ""
-    return found[0] == "." and (
+    return match[0] == "." and (
         word in ABBREVIATIONS or bool(re.fullmatch(r"(?:\w\.)*[a-z]", word))
     )
 
 
 def _normalised(text: str, machine: Any) -> str:
-    """What wetext makes of ``text``, blanks at its edges kept; ``text`` itself where it fails."""
+    """Normalise by wetext, but leave blanks at the edges; return ``text`` itself where it fails."""
     body = text.strip()
     begin = text.index(body)
     try:
-        said = machine.normalize(body)
+        spoken = machine.normalize(body)
     except Exception:
         # it asserts where its grammar finds nothing to say; the built-in rules still follow
         return text
     if "\\" not in body:
-        said = said.replace('\\"', '"')
-    return text[:begin] + said + text[begin + len(body) :]
+        spoken = spoken.replace('\\"', '"')
+    return text[:begin] + spoken + text[begin + len(body) :]
 
 
 def _end(text: str, chinese: bool) -> str:
-    """``text`` with a stop at its end."""
+    """Add a stop at the end of ``text`` where there is none."""
     bare = text.rstrip(CLOSERS)
     if bare and bare[-1] in STOPS["zh"] + STOPS["en"] + "…":
         return text
@@ -218,14 +221,14 @@ def _end(text: str, chinese: bool) -> str:
 
 
 def _join_lines(text: str) -> str:
-    """Lines of one paragraph as one; between two of Chinese letters a comma, elsewhere a blank."""
+    """Join the lines of a paragraph; between two of Chinese letters a comma, elsewhere a blank."""
     text = re.sub(rf"(?<={HAN.pattern})[^\S\n]*\n\s*(?={HAN.pattern})", "，", text)
     return re.sub(r"\s*\n\s*", " ", text)
 
 
 @cache
 def _wetext(language: str) -> Any | None:
-    """The normaliser of the package wetext (the runtime of WeTextProcessing), if it is there."""
+    """Load the normaliser of the package wetext (the runtime of WeTextProcessing), if installed."""
     try:
         from wetext import Normalizer
     except ImportError:

@@ -1,4 +1,4 @@
-"""Numbers, dates, times, amounts and units in words, in Chinese and English.
+"""Write numbers, dates, times, amounts and units in words, in Chinese and English.
 
 English number words are num2words'; it has no Chinese.
 
@@ -43,53 +43,54 @@ def _plain(number: str) -> str:
 
 
 def digits_zh(digits: str) -> str:
-    """Each digit by itself: 2024 -> 二零二四."""
+    """Read each digit by itself: 2024 -> 二零二四."""
     return "".join(DIGITS[int(d)] for d in digits)
 
 
 def number_zh(number: str) -> str:
-    """A number of any sign and size, with or without a decimal point."""
+    """Write a number of any sign and size, with or without a decimal point."""
     number = _plain(number)
     if number[0] in "-−":
         return "负" + number_zh(number[1:])
-    whole, _, part = number.partition(".")
+    integer, _, part = number.partition(".")
     if part:
-        return f"{number_zh(whole)}点{digits_zh(part)}"
-    if len(whole) > LONGEST or (len(whole) > 1 and whole[0] == "0"):
-        return digits_zh(whole)
-    said = _whole_zh(int(whole))
-    return said[1:] if said.startswith("一十") else said
+        return f"{number_zh(integer)}点{digits_zh(part)}"
+    if len(integer) > LONGEST or (len(integer) > 1 and integer[0] == "0"):
+        return digits_zh(integer)
+    words = _integer_zh(int(integer))
+    return words[1:] if words.startswith("一十") else words
 
 
-def _whole_zh(value: int) -> str:
+def _integer_zh(value: int) -> str:
+    """Write a number of 0 or more."""
     for size, name in ((10**12, "万亿"), (10**8, "亿"), (10**4, "万")):
         if value >= size:
             head, tail = divmod(value, size)
             gap = "零" if 0 < tail < size // 10 else ""
-            return f"{_whole_zh(head)}{name}{gap}{_whole_zh(tail) if tail else ''}"
+            return f"{_integer_zh(head)}{name}{gap}{_integer_zh(tail) if tail else ''}"
     for size, name in ((1000, "千"), (100, "百"), (10, "十")):
         if value >= size:
             head, tail = divmod(value, size)
             gap = "零" if 0 < tail < size // 10 else ""
-            return f"{DIGITS[head]}{name}{gap}{_whole_zh(tail) if tail else ''}"
+            return f"{DIGITS[head]}{name}{gap}{_integer_zh(tail) if tail else ''}"
     return DIGITS[value]
 
 
 def number_en(number: str) -> str:
-    """A number of any sign and size, with or without a decimal point."""
+    """Write a number of any sign and size, with or without a decimal point."""
     number = _plain(number)
     if number[0] in "-−":
         return f"minus {number_en(number[1:])}"
-    whole, _, part = number.partition(".")
+    integer, _, part = number.partition(".")
     if part:
-        return f"{number_en(whole)} point {digits_en(part)}"
-    if len(whole) > LONGEST or (len(whole) > 1 and whole[0] == "0"):
-        return digits_en(whole)
-    return _american(num2words(int(whole)))
+        return f"{number_en(integer)} point {digits_en(part)}"
+    if len(integer) > LONGEST or (len(integer) > 1 and integer[0] == "0"):
+        return digits_en(integer)
+    return _american(num2words(int(integer)))
 
 
 def digits_en(digits: str) -> str:
-    """Each digit by itself: 2024 -> two zero two four."""
+    """Read each digit by itself: 2024 -> two zero two four."""
     return " ".join(num2words(int(d)) for d in digits)
 
 
@@ -106,7 +107,7 @@ def year_en(year: str) -> str:
 
 
 def _american(words: str) -> str:
-    """Number words without the commas and the "and" of British usage."""
+    """Strip number words of the commas and the "and" of British usage."""
     return words.replace(",", "").replace(" and ", " ")
 
 
@@ -116,21 +117,21 @@ def _money_en(match: re.Match[str]) -> str:
     plural = "s" if name not in ("yen", "yuan") else ""
     if scale:
         return f"{number_en(amount)} {scale} {name}{plural}"
-    whole, _, part = amount.partition(".")
-    said = f"{number_en(whole)} {name}{'' if int(whole) == 1 else plural}"
+    integer, _, part = amount.partition(".")
+    words = f"{number_en(integer)} {name}{'' if int(integer) == 1 else plural}"
     if len(part) == 2 and int(part) and small:
         many = {"penny": "pence"}.get(small, f"{small}s") if int(part) > 1 else small
         cents = f"{number_en(str(int(part)))} {many}"
-        return f"{said} and {cents}" if int(whole) else cents
-    return f"{number_en(amount)} {name}{plural}" if part.strip("0") else said
+        return f"{words} and {cents}" if int(integer) else cents
+    return f"{number_en(amount)} {name}{plural}" if part.strip("0") else words
 
 
 def _time_en(match: re.Match[str]) -> str:
     hour, minute, half = number_en(match[1].lstrip("0") or "0"), match[2], match[3] or ""
-    said = "" if minute == "00" else f" oh {number_en(minute[1])}" if minute[0] == "0" else (
+    words = "" if minute == "00" else f" oh {number_en(minute[1])}" if minute[0] == "0" else (
         f" {number_en(minute)}")  # fmt: skip
-    end = f" {half.replace('.', '').upper()}" if half else ("" if said else " o'clock")
-    return f"{hour}{said}{end}"
+    end = f" {half.replace('.', '').upper()}" if half else ("" if words else " o'clock")
+    return f"{hour}{words}{end}"
 
 
 def _unit_en(match: re.Match[str]) -> str:
@@ -201,14 +202,14 @@ def _date_en(year: str, month: str, day: str) -> str:
 
 def _time_zh(match: re.Match[str]) -> str:
     hour, minute = number_zh(str(int(match[1]))), match[2]
-    said = "整" if minute == "00" and not match[3] else (
+    words = "整" if minute == "00" and not match[3] else (
         f"{'零' if minute[0] == '0' else ''}{number_zh(str(int(minute)))}分")  # fmt: skip
     second = f"{number_zh(str(int(match[3])))}秒" if match[3] else ""
-    return f"{hour}点{said}{second}"
+    return f"{hour}点{words}{second}"
 
 
 def spell(text: str, language: str) -> str:
-    """``text`` with its numbers in words; ``language`` is "zh" or "en", any other changes nothing.
+    """Write numbers in words; ``language`` is "zh" or "en", any other changes nothing.
 
     "3.14" is one number and "1,234" another.
     """

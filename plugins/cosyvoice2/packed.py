@@ -1,4 +1,4 @@
-"""Linear layers and convolutions on a CPU through weights that are laid out once for oneDNN.
+"""Compute linear layers and convolutions on a CPU with weights laid out once for oneDNN.
 
 PyTorch multiplies float32 matrices with MKL, which uses half the width of processors that are not
 Intel's, and lays out a convolution's weights and inputs anew in every call. oneDNN, which every
@@ -25,16 +25,17 @@ ACTIVATIONS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
     "gelu": ("gelu", "none", F.gelu),
     "silu": ("swish", "", F.silu),
 }
-"""Name -> what oneDNN calls it, its variant there, and the usual way."""
+"""Name -> name and variant in oneDNN, and the function of PyTorch."""
 
-_kept: WeakKeyDictionary[nn.Module, tuple[Hashable, Tensor, Tensor | None]] = WeakKeyDictionary()
-"""First layer of a call -> which weights it has seen, these as oneDNN wants them, and the bias."""
+Entry = tuple[Hashable, Tensor, Tensor | None]
+_packed_weights: WeakKeyDictionary[nn.Module, Entry] = WeakKeyDictionary()
+"""First layer of a call -> version of its weights, the packed weights, and the bias."""
 
 
 def linear(
     x: Tensor, *layers: nn.Module, activation: str = "none", add: Tensor | None = None
 ) -> Tensor:
-    """x [..., D] through linear layers side by side [..., sum of N], then ``activation``.
+    """Compute linear layers side by side, x [..., D] -> [..., sum of N], then ``activation``.
 
     A layer is an ``nn.Linear`` or a convolution, whose kernel of k positions stands for x
     [..., k D] of k neighbours side by side. All have a bias or none has. ``add`` [..., N] is added
@@ -42,52 +43,54 @@ def linear(
     """
     name, variant, usual = ACTIVATIONS[activation]
     packs = _applies(x, layers[0].weight)
-    weight, bias = _together(layers, packs)
+    weight, bias = _together(layers, packs)  # [N, D], [N]
     if not packs:
-        made = usual(F.linear(x, weight, bias))
+        y = usual(F.linear(x, weight, bias))  # [..., N]
     elif add is not None and activation == "none":
-        return torch.ops.mkldnn._linear_pointwise.binary(x, add, weight, bias, "add")
+        return torch.ops.mkldnn._linear_pointwise.binary(x, add, weight, bias, "add")  # [..., N]
     else:
-        made = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], variant)
-    return made if add is None else made + add
+        y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], variant)  # [..., N]
+    return y if add is None else y + add  # [..., N]
 
 
 def convolve(x: Tensor, layer: nn.Conv1d, padding: int = 0) -> Tensor:
-    """x [B, T, C] through ``layer`` with so many zeros at both ends -> [B, T', C']."""
+    """Convolve x [B, T, C], with so many zeros at both ends, by ``layer`` -> [B, T', C']."""
     stride, dilation = layer.stride[0], layer.dilation[0]
     if not _applies(x, layer.weight):
-        x = x.transpose(1, 2)
-        made = F.conv1d(x, layer.weight, layer.bias, stride, padding, dilation)
-        return made.transpose(1, 2)
+        x = x.transpose(1, 2)  # [B, C, T]
+        y = F.conv1d(x, layer.weight, layer.bias, stride, padding, dilation)  # [B, C', T']
+        return y.transpose(1, 2)  # [B, T', C']
     wide = [0, padding], [1, stride], [1, dilation]
     # one line of an image whose channels stand together
-    image = x.contiguous().transpose(1, 2)[:, :, None]
-    weight = _packed_kernel(layer, image, wide)
-    made = torch.ops.mkldnn._convolution_pointwise(
-        image, weight, layer.bias, *wide, 1, "none", [], ""
-    )
-    return made[:, :, 0].transpose(1, 2)
+    image = x.contiguous().transpose(1, 2)[:, :, None]  # [B, C, 1, T]
+    weight = _packed_kernel(layer, image, wide)  # [C', C, 1, K]
+    y = torch.ops.mkldnn._convolution_pointwise(image, weight, layer.bias, *wide, 1, "none", [], "")
+    return y[:, :, 0].transpose(1, 2)  # [B, T', C']
 
 
 def neighbours(x: Tensor, count: int) -> Tensor:
-    """x [B, n + count - 1, D] -> [B, n, count D]: every position and those after it in a row."""
+    """Join x [B, n + count - 1, D] -> [B, n, count D]: every position and those after it."""
     length = x.shape[1] - count + 1
-    return torch.cat([x[:, i : i + length] for i in range(count)], dim=2)
+    return torch.cat([x[:, i : i + length] for i in range(count)], dim=2)  # [B, n, count D]
 
 
 def _matrix(layer: nn.Module) -> Tensor:
-    """The weight as a matrix, a kernel's positions one after another."""
-    weight = layer.weight
-    return weight if weight.ndim == 2 else weight.transpose(1, 2).flatten(1)
+    """Write the weight as a matrix [N, D], or [N, k D] with a kernel's positions in a row."""
+    weight = layer.weight  # [N, D] or [N, D, k]
+    return weight if weight.ndim == 2 else weight.transpose(1, 2).flatten(1)  # [N, k D]
 
 
 def _bias(layers: tuple[nn.Module, ...]) -> Tensor | None:
+    """Join the biases [sum of N], if there are any."""
     if layers[0].bias is None:
         return None
-    return layers[0].bias if len(layers) == 1 else torch.cat([layer.bias for layer in layers])
+    if len(layers) == 1:
+        return layers[0].bias  # [N]
+    return torch.cat([layer.bias for layer in layers])  # [sum of N]
 
 
 def _applies(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether oneDNN computes this call; see the top of the file."""
     return (
         x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
@@ -98,8 +101,8 @@ def _applies(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _changes(layers: tuple[nn.Module, ...]) -> Hashable:
-    """Which weights these are: their places and how often they were changed."""
+def _version(layers: tuple[nn.Module, ...]) -> Hashable:
+    """Identify the weights: their addresses and how often they were changed."""
     # a tensor made for inference counts no changes; a release's are filled in once
     return tuple(
         (w.data_ptr(), 0 if w.is_inference() else w._version)
@@ -108,55 +111,59 @@ def _changes(layers: tuple[nn.Module, ...]) -> Hashable:
 
 
 def _together(layers: tuple[nn.Module, ...], packs: bool) -> tuple[Tensor, Tensor | None]:
-    """Weights and biases of all layers one below the other, kept where no gradient wants them."""
+    """Stack the weights [N, D] and biases [N] of all layers; cached unless a gradient is taken."""
     if not packs and len(layers) == 1 and layers[0].weight.ndim == 2:
         return layers[0].weight, layers[0].bias
-    kept, now = _kept.get(layers[0]), (packs, _changes(layers))
-    if kept is None or kept[0] != now or torch.is_grad_enabled():
-        matrix = torch.cat([_matrix(layer) for layer in layers])
-        kept = now, matrix.contiguous().to_mkldnn() if packs else matrix, _bias(layers)
+    entry, version = _packed_weights.get(layers[0]), (packs, _version(layers))
+    if entry is None or entry[0] != version or torch.is_grad_enabled():
+        matrix = torch.cat([_matrix(layer) for layer in layers])  # [N, D]
+        entry = version, matrix.contiguous().to_mkldnn() if packs else matrix, _bias(layers)
         if not torch.is_grad_enabled():
-            _kept[layers[0]] = kept
+            _packed_weights[layers[0]] = entry
     # a single bias is read as it is now, since it is no copy
-    return kept[1], layers[0].bias if len(layers) == 1 else kept[2]
+    return entry[1], layers[0].bias if len(layers) == 1 else entry[2]
 
 
 def _packed_kernel(layer: nn.Conv1d, image: Tensor, wide: tuple[list[int], ...]) -> Tensor:
-    kept, now = _kept.get(layer), ("kernel", _changes((layer,)))
-    if kept is None or kept[0] != now:
+    """Pack the kernel [C', C, 1, K] for images [B, C, 1, T] of about this length; cached."""
+    entry, version = _packed_weights.get(layer), ("kernel", _version((layer,)))
+    if entry is None or entry[0] != version:
         # the length decides the order too, but only a few lengths would choose another
         weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
             layer.weight[:, :, None].to_mkldnn(), *wide, 1, list(image.shape)
         )
-        kept = now, weight, None
-        _kept[layer] = kept
-    return kept[1]
+        entry = version, weight, None
+        _packed_weights[layer] = entry
+    return entry[1]
 
 
 @cache
 def _works() -> bool:
-    """Whether this PyTorch has these functions, which its compiler uses, and they compute this."""
+    """Tell whether this PyTorch has these functions of its compiler, and they compute right."""
     if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
         return False
-    numbers = torch.linspace(-1.0, 1.0, 48)
+    # a small linear layer and a small convolution, computed both ways
+    numbers = torch.linspace(-1.0, 1.0, 48)  # [48]
     x, weight, add = numbers.view(3, 16), numbers.repeat(8).view(24, 16), numbers.new_ones(3, 24)
     image, kernel = numbers.view(1, 3, 1, 16), numbers[:36].view(4, 3, 1, 3)
-    wide = [0, 1], [1, 2], [1, 1]
+    wide = [0, 1], [1, 2], [1, 1]  # padding, stride, dilation
     try:
-        packed = weight.to_mkldnn()
-        plain = torch.ops.mkldnn._linear_pointwise(x, packed, None, "gelu", [], "none")
-        added = torch.ops.mkldnn._linear_pointwise.binary(x, add, packed, None, "add")
+        packed = weight.to_mkldnn()  # [24, 16]
+        activated = torch.ops.mkldnn._linear_pointwise(
+            x, packed, None, "gelu", [], "none"
+        )  # [3, 24]
+        added = torch.ops.mkldnn._linear_pointwise.binary(x, add, packed, None, "add")  # [3, 24]
         reordered = torch._C._nn.mkldnn_reorder_conv2d_weight(
             kernel.to_mkldnn(), *wide, 1, list(image.shape)
         )
-        made = torch.ops.mkldnn._convolution_pointwise(
+        convolved = torch.ops.mkldnn._convolution_pointwise(
             image, reordered, None, *wide, 1, "none", [], ""
         )
     except (RuntimeError, AttributeError, TypeError, NotImplementedError):
         return False
     pairs = (
-        (plain, F.gelu(F.linear(x, weight))),
+        (activated, F.gelu(F.linear(x, weight))),
         (added, F.linear(x, weight) + add),
-        (made, F.conv2d(image, kernel, None, (1, 2), (0, 1))),
+        (convolved, F.conv2d(image, kernel, None, (1, 2), (0, 1))),
     )
     return all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)

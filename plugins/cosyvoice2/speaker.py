@@ -1,4 +1,7 @@
-"""Who speaks: the release's CAM++ network (arXiv:2303.00332), run by onnxruntime."""
+"""Speaker embeddings by the release's CAM++ network (arXiv:2303.00332), run by onnxruntime.
+
+``_extract_spk_embedding`` in cosyvoice/cli/frontend.py.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ from wishbone.plugins.cosyvoice2.release.onnx import Session
 
 WHAT = "speaker encoder"
 SAMPLE_RATE = 16_000
-WIDTH = 192  # of the vector; the flow was trained on it
+WIDTH = 192  # numbers of an embedding, on which the flow was trained
 
 
 class SpeakerEncoder:
-    """A recording to the vector of its speaker. The file is opened at the first recording."""
+    """Recordings to speaker embeddings. The file is opened at the first recording."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -27,17 +30,17 @@ class SpeakerEncoder:
 
     @classmethod
     def of_release(cls, folder: str | Path) -> SpeakerEncoder:
-        """The encoder of the release in ``folder``. Raises ``CheckpointError`` without one."""
+        """Make the encoder of the release in ``folder``. Raises ``CheckpointError`` without one."""
         return cls(file_of(folder, SPEAKER, "which tells speakers apart"))
 
     @torch.no_grad()
     def embed(self, audio: Audio) -> Tensor:
-        """The speaker's vector [192] on the audio's device, of any length, not normalised.
+        """Compute the speaker embedding [192] on the audio's device, not normalised.
 
         Raises ``DataError`` for a recording shorter than one window of 25 ms, ``CheckpointError``
         for a file that is not such a network, ``MissingExtra`` without onnxruntime.
         """
-        frames = kaldi_mel(resample(audio, SAMPLE_RATE).samples.float())
+        frames = kaldi_mel(resample(audio, SAMPLE_RATE).samples.float())  # [T, 80]
         if not len(frames):
             raise DataError(
                 f"The recording of {audio.seconds * 1000:.0f} ms is too short to tell who speaks.",
@@ -46,11 +49,12 @@ class SpeakerEncoder:
             )
         if self._session is None:
             self._session = Session(self._path, WHAT, inputs=1)
-        vector = self._session.run((frames - frames.mean(dim=0))[None]).flatten().float()
+        centred = (frames - frames.mean(dim=0))[None]  # [1, T, 80]
+        vector = self._session.run(centred).flatten().float()  # [192]
         if len(vector) != WIDTH or not vector.isfinite().all():
             raise CheckpointError(
                 f"The {WHAT} made {len(vector)} numbers where {WIDTH} finite ones belong.",
                 str(self._path),
                 "Use campplus.onnx of CosyVoice2-0.5B.",
             )
-        return vector.to(audio.samples.device)
+        return vector.to(audio.samples.device)  # [192]

@@ -1,4 +1,4 @@
-"""Audio to the codes that CosyVoice2's language model speaks: 25 a second, 6561 of them."""
+"""Audio to the codes of CosyVoice2's language model: 25 a second, of 6561 values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wishbone.plugins.cosyvoice2.release.onnx import Session, read_nodes
 from wishbone.plugins.cosyvoice2.speech_network import DIGITS, SpeechNetwork, weights_of
 
 WHAT = "speech tokenizer"
-WINDOW, OVERLAP = 3000, 400  # mel frames: 30 s, what the network was trained on, and 4 s
+WINDOW, OVERLAP = 3000, 400  # mel frames: 30 s, as the network was trained, and 4 s
 PER_CODE = 4  # mel frames of a code
 ENGINES = ("onnx", "torch")
 
@@ -29,9 +29,9 @@ class CosyVoice2SpeechTokenizer(SpeechTokenizer):
     """S3 tokenizer v2 of the release, in onnxruntime or in PyTorch with the same weights.
 
     Recordings beyond 30 s, which upstream refuses, are cut into windows that overlap by 4 s; of an
-    overlap each window gives the half it hears more around. onnxruntime opens the file at the first
-    recording, since a voice that was saved never needs it. PyTorch runs on any device and takes
-    several recordings at once.
+    overlap each window gives the half with more context around it. onnxruntime opens the file at
+    the first recording, since a voice that was saved never needs it. PyTorch runs on any device and
+    takes several recordings at once.
     """
 
     @dataclass
@@ -71,11 +71,11 @@ class CosyVoice2SpeechTokenizer(SpeechTokenizer):
         return CosyVoice2SpeechTokenizer.Config(engine="torch", width=64, layers=2)
 
     def load_release(self, folder: str | Path) -> None:
-        """Take the weights of the release in ``folder``. Raises ``CheckpointError``."""
+        """Load the weights of the release in ``folder``. Raises ``CheckpointError``."""
         self.load_file(file_of(folder, EARS, "which turns recordings into codes"))
 
     def load_file(self, path: str | Path) -> None:
-        """Take the weights of one .onnx file; the engine torch reads them now.
+        """Load the weights of one .onnx file; the engine torch reads them now.
 
         Raises ``CheckpointError`` for a file that is not of this network, ``MissingExtra``.
         """
@@ -92,40 +92,45 @@ class CosyVoice2SpeechTokenizer(SpeechTokenizer):
 
     @torch.inference_mode()
     def encode(self, audio: Tensor) -> Tensor:
-        """audio [S] -> codes [ceil((S // 160) / 4), 1]; raises ``CheckpointError`` if the .onnx
-        file is none, ``MissingExtra`` without onnxruntime."""
-        return self.encode_batch([audio])[0]
+        """audio [S] -> codes [ceil((S // 160) / 4), 1].
+
+        Raises ``CheckpointError`` if the .onnx file is none, ``MissingExtra`` without onnxruntime.
+        """
+        return self.encode_batch([audio])[0]  # [T, 1]
 
     @torch.inference_mode()
     def encode_batch(self, audios: Sequence[Tensor]) -> list[Tensor]:
-        """Several recordings at once; each gets the codes it gets alone."""
-        mels = [whisper_mel(audio.float(), self.config.mels) for audio in audios]
-        pieces = [mel[:, start:end] for mel in mels for start, end in windows(mel.shape[1])]
-        coded = iter(self._codes(pieces))
+        """Encode several recordings [S] at once -> codes [T, 1], the same as one by one."""
+        mels = [whisper_mel(audio.float(), self.config.mels) for audio in audios]  # [mels, T] each
+        cuts = [mel[:, start:end] for mel in mels for start, end in windows(mel.shape[1])]
+        coded = iter(self._codes(cuts))
         result = []
         for mel in mels:
             parts = [next(coded) for _ in windows(mel.shape[1])]
-            kept = [part[cut] for part, cut in zip(parts, halves(len(parts)), strict=True)]
-            joined = torch.cat(kept) if kept else torch.zeros(0, device=mel.device)
-            result.append(joined.long()[:, None])
+            middles = [part[cut] for part, cut in zip(parts, halves(len(parts)), strict=True)]
+            joined = torch.cat(middles) if middles else torch.zeros(0, device=mel.device)  # [T]
+            result.append(joined.long()[:, None])  # [T, 1]
         return result
 
     def _codes(self, mels: list[Tensor]) -> list[Tensor]:
-        """Codes [T] of each mel spectrogram [mels, 4 T] of at most one window."""
+        """Encode mel spectrograms [mels, 4 T] of at most one window each -> codes [T] each."""
         if not mels:
             return []
         if self.network is None:
             return [self._run(mel) for mel in mels]
-        lengths = torch.tensor([mel.shape[1] for mel in mels], device=mels[0].device)
+        lengths = torch.tensor([mel.shape[1] for mel in mels], device=mels[0].device)  # [B]
         longest = max(mel.shape[1] for mel in mels)
-        batch = torch.stack([F.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
-        codes = self.network(batch.to(self.network.project.weight.dtype), lengths)
+        batch = torch.stack(
+            [F.pad(mel, (0, longest - mel.shape[1])) for mel in mels]
+        )  # [B, mels, L]
+        codes = self.network(batch.to(self.network.project.weight.dtype), lengths)  # [B, L / 4]
         return [row[: -(-mel.shape[1] // PER_CODE)] for row, mel in zip(codes, mels, strict=True)]
 
     def _run(self, mel: Tensor) -> Tensor:
+        """Encode mel [mels, 4 T] by onnxruntime -> codes [T]. Raises ``CheckpointError``."""
         session = self._open()
-        frames = torch.tensor([mel.shape[1]], dtype=torch.int32)
-        codes = session.run(mel[None], frames).flatten().to(mel.device)
+        frames = torch.tensor([mel.shape[1]], dtype=torch.int32)  # [1]
+        codes = session.run(mel[None], frames).flatten().to(mel.device)  # [T]
         expected = -(-mel.shape[1] // PER_CODE)
         inside = ((codes >= 0) & (codes < self.codes.size)).all()
         if len(codes) != expected or codes.is_floating_point() or not inside:
@@ -150,12 +155,12 @@ class CosyVoice2SpeechTokenizer(SpeechTokenizer):
 
 
 def windows(frames: int) -> list[tuple[int, int]]:
-    """First and last mel frame of the windows that ``frames`` are cut into; none for none."""
+    """List first and last mel frame of the windows that ``frames`` are cut into; none for none."""
     starts = range(0, max(1, frames - OVERLAP), WINDOW - OVERLAP) if frames else range(0)
     return [(start, min(start + WINDOW, frames)) for start in starts]
 
 
 def halves(count: int) -> list[slice]:
-    """Which codes of each of ``count`` windows count: the middle ones, and all at the ends."""
+    """Choose the codes of each of ``count`` windows: the middle ones, and all at the ends."""
     half = OVERLAP // PER_CODE // 2
     return [slice(half if i else None, -half if i < count - 1 else None) for i in range(count)]

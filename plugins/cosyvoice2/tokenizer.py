@@ -32,10 +32,10 @@ PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""What merges never cross: contractions, words, digits, punctuation, blanks (Qwen2)."""
+"""Pieces that merges never cross: contractions, words, digits, punctuation, blanks (Qwen2)."""
 
 UNFINISHED = re.compile(r"<[|/a-z_]*|\[[a-z_-]*")
-"""The beginning of a mark, up to the end of what arrived."""
+"""The beginning of a mark at the end of the text that has arrived."""
 
 
 class CosyVoice2Tokenizer(Tokenizer):
@@ -53,7 +53,7 @@ class CosyVoice2Tokenizer(Tokenizer):
         rows: int = 151936
         """Rows of the table of text where no release says; Qwen2's 151 646 ids and spare rows."""
         normaliser: str = "auto"
-        """Who writes numbers out: "wetext", "builtin", "none", or wetext where it is installed."""
+        """Normaliser of numbers: "wetext", "builtin", "none"; "auto" is wetext where installed."""
         most: int = 80
         """Letters of Chinese, ids of other languages, in a piece of text, ..."""
         least: int = 60
@@ -71,26 +71,28 @@ class CosyVoice2Tokenizer(Tokenizer):
             self._bpe, self.space = _open(Path(config.release) / files.TEXT, config.rows)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text`` as it is written; marks such as ``[laughter]`` are one id each."""
+        """Encode ``text`` as it is written; marks such as ``[laughter]`` are one id each."""
         return self._ready().encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, marks included; ids of spare rows leave no trace."""
+        """Decode ``ids``, marks included; ids of spare rows leave no trace."""
         return self._ready().decode(list(ids), skip_special_tokens=False)
 
     def prepare(self, text: str) -> str:
-        """``text`` as it is spoken, numbers written out; see ``FrontEnd``."""
+        """Write ``text`` as it is spoken, numbers in words; see ``FrontEnd``."""
         return self._front.normalise(text)
 
     def pieces(self, text: str | Iterable[str]) -> Iterator[tuple[str, list[int]]]:
-        """Normalised pieces of a text, each with its ids and short enough to speak in one go."""
+        """Cut a text into normalised pieces with their ids, short enough to speak in one go."""
         for piece in self._front.pieces(text, self.encode):
             if ids := self.encode(piece):
                 yield piece, ids
 
     def settled(self, text: str) -> int:
-        """As in ``Tokenizer``: all but the last word, what may still become a mark, and what the
-        normaliser may still change."""
+        """Count the characters that stay as they are, whatever follows.
+
+        That is all but the last word, an unfinished mark, and text that the normaliser may change.
+        """
         words = self._ready().pre_tokenizer.pre_tokenize_str(text)
         place = words[-1][1][0] if words else 0
         for opened in re.finditer(r"[<\[]", text):
@@ -102,10 +104,11 @@ class CosyVoice2Tokenizer(Tokenizer):
         return min(place, self._front.unchanged(text))
 
     def closed(self, sentence: str) -> str:
-        """As in ``Tokenizer``: normalised, with a stop at its end, as ``pieces`` gives it."""
+        """Normalise a complete sentence, with a stop at its end, as ``pieces`` does."""
         return self._front.close(sentence)
 
     def _ready(self) -> Any:
+        """Return the tokenizer. Raises ``ConfigError`` where no release is named."""
         if self._bpe is None:
             raise ConfigError(
                 "The system names no release, so there is no text tokenizer.",
@@ -116,7 +119,7 @@ class CosyVoice2Tokenizer(Tokenizer):
 
 
 def _open(folder: Path, rows: int) -> tuple[Any, TextSpace]:
-    """The tokenizer in ``CosyVoice-BlankEN``, marks appended, and what a layout must know of it."""
+    """Read the tokenizer in ``CosyVoice-BlankEN``, append the marks, and describe its ids."""
     try:
         from tokenizers import AddedToken
     except ImportError as error:
@@ -125,8 +128,8 @@ def _open(folder: Path, rows: int) -> tuple[Any, TextSpace]:
             "import tokenizers",
             "pip install 'wishbone-tts[cosyvoice2]'",
         ) from error
-    whole = folder / "tokenizer.json"
-    bpe = _from_whole(whole) if whole.is_file() else _from_parts(folder)
+    single = folder / "tokenizer.json"
+    bpe = _from_single_file(single) if single.is_file() else _from_parts(folder)
     bpe.add_special_tokens([AddedToken(m, special=True, normalized=False) for m in MARKS])
     bpe.no_padding()
     bpe.no_truncation()
@@ -143,7 +146,8 @@ def _open(folder: Path, rows: int) -> tuple[Any, TextSpace]:
     return bpe, TextSpace(vocabulary=rows, specials=ids, blank=ids["<|endoftext|>"])
 
 
-def _from_whole(path: Path) -> Any:
+def _from_single_file(path: Path) -> Any:
+    """Build it from ``tokenizer.json``."""
     from tokenizers import Tokenizer as Bpe
 
     try:
@@ -153,7 +157,7 @@ def _from_whole(path: Path) -> Any:
 
 
 def _from_parts(folder: Path) -> Any:
-    """From ``vocab.json`` and ``merges.txt``, as ``Qwen2Tokenizer`` of transformers builds it."""
+    """Build it from ``vocab.json`` and ``merges.txt``, as transformers' ``Qwen2Tokenizer``."""
     from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as Bpe
 
@@ -184,18 +188,19 @@ def _from_parts(folder: Path) -> Any:
 
 
 def _added(folder: Path) -> dict[int, str]:
-    """Id -> mark of every mark that the files name."""
-    found: dict[int, str] = {}
-    settings, own = folder / "tokenizer_config.json", folder / "added_tokens.json"
-    if settings.is_file():
-        rows = _json(settings).get("added_tokens_decoder", {})
-        found |= {int(number): str(row["content"]) for number, row in rows.items()}
-    if own.is_file():
-        found |= {int(number): str(mark) for mark, number in _json(own).items()}
-    return found
+    """Read id -> mark of every mark that the files name."""
+    marks: dict[int, str] = {}
+    config, added = folder / "tokenizer_config.json", folder / "added_tokens.json"
+    if config.is_file():
+        rows = _json(config).get("added_tokens_decoder", {})
+        marks |= {int(number): str(row["content"]) for number, row in rows.items()}
+    if added.is_file():
+        marks |= {int(number): str(mark) for mark, number in _json(added).items()}
+    return marks
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ``CheckpointError``."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""From a finished run to the weights that ship: ``python -m wishbone.plugins.fsqcodec.export``.
+"""Turns a finished run into the weights that ship: ``wishbone codec-export RUN FOLDER``.
 
 Keeps the two parts of the codec, leaves the readers of the recipe behind, and stores float16: half
 the bytes, and a rounding error a hundred times below that of the code itself.
@@ -6,14 +6,16 @@ the bytes, and a rounding error a hundred times below that of the code itself.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from wishbone.core.cli.arguments import argument, option, parse
 from wishbone.core.cli.main import in_three_lines
 from wishbone.core.contract.errors import CheckpointError, UsageError
 from wishbone.core.weights.checkpoint import save
@@ -22,6 +24,8 @@ from wishbone.core.weights.provenance import provenance
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import FSQCodecDecoder
 
+EXAMPLES = """examples:
+  wishbone codec-export runs/sound my-codec --voice data/anna"""
 LISTENED = 50  # recordings: their mean no longer moves by what is said in one of them
 
 
@@ -53,22 +57,27 @@ def mean_voice(settings: dict, tensors: dict[str, Tensor], folder: Path) -> Tens
     return torch.stack(heard).mean(0)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Write a checkpoint folder from a run of ``train``; refuses to overwrite."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run of wishbone.plugins.fsqcodec.train")
-    parser.add_argument("folder", type=Path, help="new checkpoint folder")
-    parser.add_argument(
-        "--voice", type=Path, help="audio data of the voice to speak in where none is given"
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write the weights that ship from a finished run of codec-train, in float16."""
+
+    run: Path = argument(metavar="RUN", help="the folder of a run of codec-train")
+    folder: Path = argument(metavar="FOLDER", help="the new checkpoint folder")
+    voice: Path | None = option(
+        None, metavar="FOLDER", help="audio data of the voice to speak in where none is given"
     )
-    options = parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write a checkpoint folder from a run of ``train``; refuses to overwrite."""
+    options = parse(ExportOptions, argv, "wishbone codec-export", EXAMPLES)
     trained = read_tensors(options.run / "model.safetensors")
     tensors = kept(trained)
     if not tensors:
         raise CheckpointError(
             "The run holds neither a tokenizer nor a decoder.",
             str(options.run),
-            "Give the folder that 'python -m wishbone.plugins.fsqcodec.train' wrote.",
+            "Give the folder that 'wishbone codec-train' wrote.",
         )
     settings = json.loads((options.run / "config.json").read_text())
     if options.voice:
@@ -85,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         notes={"last": history[-1], "stages": settings.get("stages", []), "stored": "float16"},
     )
     print(save(options.folder, tensors, config, origin))
+    return 0
 
 
 if __name__ == "__main__":

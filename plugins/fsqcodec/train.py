@@ -1,4 +1,4 @@
-"""The recipe of the codec: ``python -m wishbone.plugins.fsqcodec.train OUT --audio FOLDER ...``.
+"""Trains the codec: ``wishbone codec-train OUT --audio FOLDER ...``.
 
 Stage "code" trains encoder, quantiser and trunk on cheap targets at frame rate: the log-mel of the
 frame, its pitch, and its phoneme, read by a small classifier from the code alone. Stage "sound"
@@ -8,11 +8,11 @@ models can therefore start on the tokens of the first stage while the second sti
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.core.cli.arguments import parse
 from wishbone.core.cli.main import in_three_lines
 from wishbone.core.contract.atomic import replacing, write_text
 from wishbone.core.contract.errors import CheckpointError, UsageError
@@ -37,6 +38,7 @@ from wishbone.plugins.fsqcodec.decoder import (
     FSQCodecDecoder,
 )
 from wishbone.plugins.fsqcodec.layers import Convolution, LogMel
+from wishbone.plugins.fsqcodec.recipe import EXAMPLES, TrainOptions
 from wishbone.plugins.fsqcodec.speaker import Manner
 from wishbone.plugins.fsqcodec.tokenizer import FSQCodecTokenizer
 
@@ -166,44 +168,9 @@ def smooth(voiced: Tensor) -> Tensor:
     return F.avg_pool1d(wide, 3, 1, 1, count_include_pad=False)[:, 0]
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument(
-        "--audio", type=Path, nargs="+", required=True, help="folders of audio data"
-    )
-    parser.add_argument("--stage", choices=("code", "sound"), default="code")
-    parser.add_argument("--start", type=Path, help="model.safetensors of an earlier stage")
-    parser.add_argument("--decoder", type=Path, help="take the decoder of this model.safetensors")
-    parser.add_argument("--hours", type=float, default=4.0, help="of audio to use of each folder")
-    parser.add_argument(
-        "--tokenizer",
-        nargs="+",
-        default=[],
-        metavar="KEY=NUMBER",
-        help="its settings; with --start, the tokenizer grows to them",
-    )
-    parser.add_argument(
-        "--phoneme-weight", type=float, default=0.6, help="of the phonemes' loss, stage code"
-    )
-    parser.add_argument(
-        "--muon",
-        type=float,
-        default=0.0,
-        help="train matrices by Muon at this many times the learning rate",
-    )
-    parser.add_argument(
-        "--speaker-width", type=int, default=0, help="length of the voice's vector; 0: one voice"
-    )
-    parser.add_argument(
-        "--stretched", type=float, default=0.0, help="share of cuts played faster or slower"
-    )
-    parser.add_argument("--minutes", type=float, default=20.0, help="of training")
-    parser.add_argument("--steps", type=int, help="of training, instead of --minutes")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(argv)
+def main(argv: Sequence[str]) -> int:
+    """Train one stage; refuses to overwrite a model."""
+    options = parse(TrainOptions, argv, "wishbone codec-train", EXAMPLES)
     if (options.out / "model.safetensors").exists():
         raise UsageError(
             "The folder holds a model already, and it is not overwritten.",
@@ -223,9 +190,10 @@ def main(argv: list[str] | None = None) -> None:
     if options.decoder:
         _take_decoder(model, options.decoder)
     train(model, groups, held_out, options, hash_files(files))
+    return 0
 
 
-def _tokenizer_settings(options: argparse.Namespace) -> FSQCodecTokenizer.Config:
+def _tokenizer_settings(options: TrainOptions) -> FSQCodecTokenizer.Config:
     """Those of the run to start from, and what --tokenizer says otherwise."""
     settings = {}
     if options.start and (earlier := options.start.with_name("config.json")).exists():
@@ -318,7 +286,7 @@ def train(
     model: Trainee,
     groups: list[list[corpus.Recording]],
     held_out: list[list[corpus.Recording]],
-    options: argparse.Namespace,
+    options: TrainOptions,
     data: str,
 ) -> None:
     """Train for ``options.steps`` or ``minutes``; the learning rate falls with what is left."""
@@ -375,7 +343,7 @@ def train(
     save(model, options, count, data)
 
 
-def save(model: Trainee, options: argparse.Namespace, count: int, data: str) -> None:
+def save(model: Trainee, options: TrainOptions, count: int, data: str) -> None:
     """Everything, so that the next stage can start from it.
 
     ``data`` is the hash of the audio data that was used.

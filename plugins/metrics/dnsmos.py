@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,8 @@ class DNSMOS(AudioMetric):
 
         # resampling overshoots full scale a little, which the package refuses
         audio = np.clip(clip.at(RATE), -1, 1)
-        return {self.info.key: float(dnsmos.run(audio, RATE)["ovrl_mos"])}
+        scores: Any = dnsmos.run(audio, RATE)  # a dictionary for one clip
+        return {self.info.key: float(scores["ovrl_mos"])}
 
     def signature(self) -> str:
         """Network, score and version of the package."""

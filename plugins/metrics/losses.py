@@ -70,7 +70,8 @@ class BindingGap(ModelMetric):
     def measure(self, held_out: HeldOut) -> Sequence[float]:
         """The loss with another sentence's text minus the loss with the utterance's."""
         losses = held_out.losses
-        return [other - own for other, own in zip(losses.other_text, losses.codes, strict=True)]
+        pairs = zip(losses.other_text, losses.codes, strict=True)
+        return [other - loss for other, loss in pairs]
 
     def signature(self) -> str:
         """The two losses."""

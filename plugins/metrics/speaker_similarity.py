@@ -52,7 +52,7 @@ class SpeakerSimilarity(SpeakerMetric):
         voiced = preprocess_wav(clip.at(RATE))
         if not len(voiced):
             return np.zeros(SIZE, np.float32)
-        return self._encoder.embed_utterance(voiced)
+        return np.asarray(self._encoder.embed_utterance(voiced))  # [256]
 
     def signature(self) -> str:
         """Network and version of the package."""

@@ -1,10 +1,10 @@
-"""Several adapters on one base: which one computes now, and what stays out of checkpoints."""
+"""Several adapters on one base: the one that computes now, and those that no checkpoint holds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,12 +13,9 @@ from wishbone.core.contract.backbone import Backbone, State
 from wishbone.core.model.wrapper import BASE
 from wishbone.plugins.peft.layers import PARTS
 
-if TYPE_CHECKING:
-    from wishbone.plugins.peft.backbone import PEFT
-
 
 class Switch:
-    """What is set for now: no part of the model, and new in a copy of it."""
+    """Settings of the moment: no part of the model, and new in a copy of it."""
 
     def __init__(self) -> None:
         self.lock = RLock()
@@ -31,44 +28,63 @@ class Switch:
         return Switch()
 
 
-def picked(
-    found: Sequence[tuple[Tensor, State]], wanted: Sequence[int], rows: Tensor
+class Adapted(Protocol):
+    """The members of a ``PEFT`` backbone that the hooks below use."""
+
+    base: Backbone
+    config: Any
+    names: Sequence[str]
+    marks: Mapping[str, str]
+    _switch: Switch
+
+    def check_mark(self, adapter_mark: str, where: str) -> None:
+        """Raise ``CheckpointError`` if an adapter bears another base's mark."""
+
+
+def merge_rows(
+    results: Sequence[tuple[Tensor, State]], indices: Sequence[int], rows: Tensor
 ) -> tuple[Tensor, State]:
-    """Every row of every tensor from the call that had its adapter."""
-    y, after = found[0]
+    """Take every row of every tensor from the call that had its adapter.
+
+    ``results`` are y [B, T, D] and the state of one call for each of ``indices``; ``rows`` [B]
+    names the adapter of each row.
+    """
+    y, after = results[0]
     after = dict(after)
-    for index, (other, state) in zip(wanted[1:], found[1:], strict=True):
-        here = rows == index
-        y = _where(here, other, y)
-        after = {name: _where(here, state[name], part) for name, part in after.items()}
+    for index, (other, state) in zip(indices[1:], results[1:], strict=True):
+        chosen = rows == index  # [B]
+        y = _where(chosen, other, y)  # [B, T, D]
+        after = {name: _where(chosen, state[name], part) for name, part in after.items()}
     return y, after
 
 
-def _where(here: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
-    return torch.where(here.view(-1, *[1] * (other.ndim - 1)), chosen, other)
+def _where(rows: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
+    """rows [B], chosen and other [B, ...] -> [B, ...]."""
+    return torch.where(rows.view(-1, *[1] * (other.ndim - 1)), chosen, other)  # [B, ...]
 
 
 def _is_other(name: str, names: Sequence[str]) -> bool:
+    """Tell whether a tensor belongs to one of the adapters ``names``."""
     *_, part, adapter = name.removesuffix(".weight").rsplit(".", 2)
-    held = {part.partition(".")[0] for parts in PARTS.values() for part in parts}
-    return adapter in names and part in held
+    part_names = {part.partition(".")[0] for parts in PARTS.values() for part in parts}
+    return adapter in names and part in part_names
 
 
-def without_others(module: PEFT, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Adapters from folders of their own are in no checkpoint."""
+def drop_other_adapters(module: Adapted, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Leave adapters that lie in folders of their own out of a checkpoint."""
     for name in [n for n in state if n.startswith(prefix) and _is_other(n, module.names[1:])]:
         del state[name]
 
 
-def with_others(module: PEFT, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Loading a checkpoint leaves them as they are."""
+def keep_other_adapters(module: Adapted, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Leave those adapters as they are while a checkpoint is loaded."""
     for name, tensor in module.base.state_dict(prefix=f"{prefix}{BASE}").items():
         if _is_other(name, module.names[1:]):
             state.setdefault(name, tensor)
 
 
-def loaded(module: PEFT, _: Any) -> None:
-    """Engines read other weights; adapters from folders may belong to other ones."""
+def after_load(module: Adapted, _: Any) -> None:
+    """Drop engines, which read the old weights, and check adapters against the new ones."""
     module._switch.fast = {}
-    for name, theirs in module.marks.items():
-        module.check_mark(theirs, module.config.adapters[name]["weights"])
+    for name, adapter_mark in module.marks.items():
+        module.check_mark(adapter_mark, module.config.adapters[name]["weights"])

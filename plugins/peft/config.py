@@ -1,4 +1,4 @@
-"""What the configuration of adapters says, and which values mean something."""
+"""The configuration of adapters, and a check of its values."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from wishbone.core.contract.errors import ConfigError, did_you_mean
 from wishbone.core.model.wrapper import Wrapper
-from wishbone.plugins.peft.layers import FIRST, OWN
+from wishbone.plugins.peft.layers import DEFAULT, INITIAL
 from wishbone.plugins.peft.quantized import KINDS
 
 NONE = "base"
-"""Name of no adapter at all."""
+"""Name that a request gives to speak without any adapter."""
 
 
 @dataclass
 class PEFTConfig(Wrapper.Config):
-    """What is adapted and how."""
+    """The base, the method, and the layers that it adapts."""
 
     method: str = "lora"
     """lora, dora, miss or pissa."""
@@ -30,22 +30,22 @@ class PEFTConfig(Wrapper.Config):
     dropout: float = 0.0
     """Share of what enters an adapter dropped in training."""
     base_weights: str = "float32"
-    """How the layers that the base offers are kept: float32, bfloat16, int8 or nf4."""
+    """Precision of the layers that the base offers: float32, bfloat16, int8 or nf4."""
     start: dict[str, str] = field(default_factory=dict)
-    """{weights: FOLDER}: an adapter of peft that the own one begins as."""
+    """{weights: FOLDER}: an adapter of peft that the trained one begins as."""
     adapters: dict[str, dict[str, str]] = field(default_factory=dict)
     """NAME: {weights: FOLDER}: adapters of peft that a request may choose instead."""
 
 
-def check(config: Any) -> None:
+def check_config(config: Any) -> None:
     """Raise ``ConfigError`` for values that mean nothing."""
 
     def refuse(what: str, key: str, do: str) -> None:
         raise ConfigError(what, f"{key} of a peft backbone", do)
 
     if config.base_weights not in KINDS:
-        said = f"{did_you_mean(config.base_weights, KINDS)} Write one of {', '.join(KINDS)}."
-        refuse(f"Weights cannot be kept as '{config.base_weights}'.", "base_weights", said.strip())
+        hint = f"{did_you_mean(config.base_weights, KINDS)} Write one of {', '.join(KINDS)}."
+        refuse(f"Weights cannot be kept as '{config.base_weights}'.", "base_weights", hint.strip())
     if not 0 <= config.dropout < 1:
         refuse(f"A dropout of {config.dropout} is none.", "dropout", "Write 0 or less than 1.")
     if config.alpha < 0 or (config.alpha and config.method == "miss"):
@@ -55,7 +55,7 @@ def check(config: Any) -> None:
         if list(at) != ["weights"]:
             refuse(f"'{key}' does not say where the adapter is.", key, "Write {weights: FOLDER}.")
     for name in config.adapters:
-        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or name in (OWN, FIRST, NONE):
+        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or name in (DEFAULT, INITIAL, NONE):
             refuse(
                 f"An adapter cannot be called '{name}'.", "adapters",
                 "Take letters, digits, - and _; default, initial and base mean something else.",

@@ -1,4 +1,4 @@
-"""Ways out of an adapted backbone, for ``wishbone convert``: an ordinary one, or a peft folder."""
+"""Adapted backbones for ``wishbone convert``: to an ordinary one, or to a peft folder."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from wishbone.core.system.loading import load_tensors
 from wishbone.core.system.spec import read
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.files import write_adapter
-from wishbone.plugins.peft.layers import OWN
-from wishbone.plugins.peft.names import QWEN2, rows_of
+from wishbone.plugins.peft.layers import DEFAULT
+from wishbone.plugins.peft.names import QWEN2, fused_rows
 
 KEY = "peft"
-"""This backbone's, in a configuration."""
+"""Registry key of the adapted backbone."""
 
 
 class Merge(Converter):
-    """A system with adapters -> the same with them multiplied in, which needs no peft."""
+    """Multiply the adapters of a system into its weights, so that it needs no peft."""
 
     slot = "model"
 
     def read(self, source: Path) -> Converted:
-        """A trained model's folder, or a system's YAML file, whose backbone is ``peft``."""
+        """Read a trained model's folder, or a system's YAML file, whose backbone is ``peft``."""
         config = read(str(source))
         _check_key(config["backbone"], source)
         model = build_model(config)
@@ -42,20 +42,20 @@ class Merge(Converter):
             name: back.get(name, name if name in merged or not _inside(name) else _GONE)
             for name in tensors
         }
-        kept = {name: tensor for name, tensor in tensors.items() if not _inside(name)}
+        outside = {name: tensor for name, tensor in tensors.items() if not _inside(name)}
         sections = {k: v for k, v in config.items() if k != "weights"}
         base = {k: v for k, v in config["backbone"]["base"].items() if k != "weights"}
-        return Converted("model", sections | {"backbone": base}, kept | merged, {}, account)
+        return Converted("model", sections | {"backbone": base}, outside | merged, {}, account)
 
 
 class Folder(Converter):
-    """The adapter of a trained model as a folder of Hugging Face's peft, under our names."""
+    """Write the adapter of a trained model as a folder of Hugging Face's peft, under our names."""
 
     slot = "backbone"
     style = ""
 
     def read(self, source: Path) -> Converted:
-        """Raises ``UsageError``: such a folder needs no conversion."""
+        """Raise ``UsageError``: such a folder needs no conversion."""
         raise UsageError(
             "An adapter of peft is used where it lies, and is not converted.",
             str(source),
@@ -64,12 +64,12 @@ class Folder(Converter):
         )
 
     def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
-        """``tensors`` and ``config`` of a peft backbone -> the folder ``to``."""
+        """Write ``tensors`` and ``config`` of a peft backbone -> the folder ``to``."""
         _check_key(config, to)
         fields = {key: value for key, value in config.items() if key not in ("name", "weights")}
         backbone = PEFT(structured(PEFT.Config, fields, "backbone", Config({})))
         load_tensors(backbone, tensors, "the checkpoint to convert")
-        adapter, rows = backbone.learned(OWN), rows_of(backbone.base)
+        adapter, rows = backbone.learned(DEFAULT), fused_rows(backbone.base)
         self._check_style(adapter.layers, config)
         write_adapter(adapter, to, self.style, rows)
 
@@ -84,13 +84,13 @@ class Folder(Converter):
 
 
 class FlaFolder(Folder):
-    """The same under the names of flash-linear-attention's RWKV-7."""
+    """Write it under the names of flash-linear-attention's RWKV-7."""
 
     style = "fla"
 
 
 class Qwen2Folder(Folder):
-    """The same under the names of transformers' Qwen2."""
+    """Write it under the names of transformers' Qwen2."""
 
     style = "qwen2"
 

@@ -1,14 +1,14 @@
-"""Adapters in the folders of Hugging Face's ``peft``: ``adapter_config.json`` and safetensors.
+"""Read and write adapters in Hugging Face's folders: ``adapter_config.json`` and safetensors.
 
-Read without ``peft`` and trusted in nothing: every name, shape and number is checked, and what this
-library would compute otherwise than ``peft`` is refused.
+A folder is read without ``peft`` and trusted in nothing: every name, shape and number is checked,
+and what this library would compute otherwise than ``peft`` is refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from wishbone.core.contract.atomic import new_folder
 from wishbone.core.contract.errors import CheckpointError
-from wishbone.plugins.peft.layers import PARTS, sizes
-from wishbone.plugins.peft.names import ours, theirs
+from wishbone.plugins.peft.adapter import Adapter
+from wishbone.plugins.peft.layers import PARTS, part_shapes
+from wishbone.plugins.peft.names import to_foreign_names, to_our_names
 
 CONFIG, FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-"""What ``peft`` writes before the name of every module of the model it was put on."""
+"""Beginning of every module's name in the files of ``peft``."""
 BASE = "wishbone_base"
 """Key in the safetensors file's own metadata: the base an adapter was trained on."""
 LARGEST_CONFIG = 1 << 20
@@ -48,52 +49,32 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Keys that change what an adapter computes, and the values at which they do not."""
 
 
-@dataclass
-class Adapter:
-    """What was learned, by the names of the layers it belongs to."""
-
-    method: str
-    """lora, dora or miss: what its tensors are."""
-    rank: int
-    scale: float = 1.0
-    """Factor of B A, alpha / rank; MiSS has none."""
-    layers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """Layer -> part, as ``layers.PARTS`` names them -> tensor."""
-    base: str = ""
-    """Mark of the base it was trained on; empty where nobody wrote it down."""
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers it holds."""
-        return sum(t.numel() for parts in self.layers.values() for t in parts.values())
-
-
 def read_adapter(
     folder: str | Path,
     layers: Mapping[str, Any],
     rows: Mapping[str, list[int]] | None = None,
 ) -> Adapter:
-    """The adapter in a folder for a base with these adaptable ``layers``.
+    """Read the adapter in a folder for a base with these adaptable ``layers``.
 
     Module names may be the base's own, or those of fla, RWKV-LM or Qwen2; ``rows`` as
-    ``names.rows_of`` tells them. Raises ``CheckpointError``.
+    ``names.fused_rows`` gives them. Raises ``CheckpointError``.
     """
     folder = Path(folder)
     config = _read_config(folder)
-    adapter = _begin(config, folder)
+    adapter = _empty_adapter(config, folder)
     raw, adapter.base = _read_tensors(folder)
-    found: dict[str, dict[str, Tensor]] = {}
+    modules: dict[str, dict[str, Tensor]] = {}
     unknown = []
     for name, tensor in raw.items():
         module, part = _split(name.removeprefix(PREFIX), PARTS[adapter.method])
         if part:
-            found.setdefault(module, {})[part] = tensor.float()
+            modules.setdefault(module, {})[part] = tensor.float()
         else:
             unknown.append(name)
     if unknown:
         _refuse(f"it has tensors that are no part of {adapter.method}: {_some(unknown)}", folder)
-    _check_parts(found, adapter, folder)
-    adapter.layers, adapter.rank, lost = ours(found, layers, adapter, rows or {})
+    _check_parts(modules, adapter, folder)
+    adapter.layers, adapter.rank, lost = to_our_names(modules, layers, adapter, rows or {})
     if lost:
         _refuse(f"the base has no adaptable layers of these names: {_some(lost)}", folder)
     _check_shapes(adapter, layers, folder)
@@ -117,7 +98,7 @@ def write_adapter(
             str(folder),
             "Choose another name, or move this one away.",
         )
-    layers = theirs(adapter.layers, style, rows or {})
+    layers = to_foreign_names(adapter.layers, style, rows or {})
     tensors = {
         f"{PREFIX}{module}.{part}": tensor.detach().cpu().clone().contiguous()
         for module, parts in layers.items()
@@ -132,7 +113,7 @@ def write_adapter(
 
 
 def _config(adapter: Adapter, layers: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``peft`` reads: its own defaults hold for the keys that are left out."""
+    """Fill ``adapter_config.json``; for keys that are left out ``peft`` has its defaults."""
     common = {
         "base_model_name_or_path": None,
         "bias": "none",
@@ -176,8 +157,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _begin(config: Mapping[str, Any], folder: Path) -> Adapter:
-    """The adapter without tensors that a configuration describes."""
+def _empty_adapter(config: Mapping[str, Any], folder: Path) -> Adapter:
+    """Make the adapter that a configuration describes, without tensors."""
     kind, rank = str(config.get("peft_type")).upper(), config.get("r")
     if kind not in ("LORA", "MISS"):
         _refuse(f"it is of type {kind[:40]}, and LORA and MISS are known", folder)
@@ -190,10 +171,10 @@ def _begin(config: Mapping[str, Any], folder: Path) -> Adapter:
         if config.get("init_weights", True) not in (True, False):
             _refuse(f"it is the variant '{str(config['init_weights'])[:40]}' of MiSS", folder)
         return Adapter("miss", rank)
-    begun = str(config.get("init_lora_weights", True)).lower()[:40]
-    if begun.startswith(("pissa", "olora", "corda", "loftq", "lora_ga", "mica")):
+    initial = str(config.get("init_lora_weights", True)).lower()[:40]
+    if initial.startswith(("pissa", "olora", "corda", "loftq", "lora_ga", "mica")):
         _refuse(
-            f"it was begun as '{begun}' and belongs on weights that were changed then", folder,
+            f"it was begun as '{initial}' and belongs on weights that were changed then", folder,
             "Save it with peft's path_initial_model_for_weight_conversion, as ordinary LoRA.",
         )  # fmt: skip
     alpha = config.get("lora_alpha", 8)
@@ -204,7 +185,7 @@ def _begin(config: Mapping[str, Any], folder: Path) -> Adapter:
 
 
 def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], str]:
-    """All tensors of the one file, and the mark of the base in it."""
+    """Read all tensors of the one file, and the mark of the base in it."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / FILE
@@ -230,7 +211,7 @@ def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _split(name: str, parts: tuple[str, ...]) -> tuple[str, str]:
-    """A tensor's name as module and part; no part where it is none of them."""
+    """Split a tensor's name into module and part; no part where it is none of them."""
     for part in parts:
         # older files of DoRA end in '.weight'
         for end in (part, f"{part}.weight"):
@@ -239,12 +220,15 @@ def _split(name: str, parts: tuple[str, ...]) -> tuple[str, str]:
     return name, ""
 
 
-def _check_parts(found: Mapping[str, Mapping[str, Tensor]], adapter: Adapter, folder: Path) -> None:
-    if not found:
+def _check_parts(
+    modules: Mapping[str, Mapping[str, Tensor]], adapter: Adapter, folder: Path
+) -> None:
+    """Refuse modules that lack a part or have another rank than the configuration says."""
+    if not modules:
         _refuse("it holds no tensor", folder)
-    wanted = set(PARTS[adapter.method])
-    for module, parts in found.items():
-        if missing := sorted(wanted - parts.keys()):
+    expected = set(PARTS[adapter.method])
+    for module, parts in modules.items():
+        if missing := sorted(expected - parts.keys()):
             _refuse(f"'{module}' lacks {', '.join(missing)}", folder)
         rank = parts["miss_block" if adapter.method == "miss" else "lora_A.weight"].shape[:1]
         if tuple(rank) != (adapter.rank,):
@@ -252,10 +236,11 @@ def _check_parts(found: Mapping[str, Mapping[str, Tensor]], adapter: Adapter, fo
 
 
 def _check_shapes(adapter: Adapter, layers: Mapping[str, Any], folder: Path) -> None:
+    """Refuse tensors that do not fit the base's layers."""
     for name, parts in adapter.layers.items():
         layer = layers[name]
-        wanted = sizes(adapter.method, adapter.rank, layer.out_features, layer.in_features)
-        for part, shape in wanted.items():
+        shapes = part_shapes(adapter.method, adapter.rank, layer.out_features, layer.in_features)
+        for part, shape in shapes.items():
             if tuple(parts[part].shape) != shape:
                 _refuse(
                     f"'{name}.{part}' has shape {list(parts[part].shape)}, and this base's layer"
@@ -264,8 +249,8 @@ def _check_shapes(adapter: Adapter, layers: Mapping[str, Any], folder: Path) -> 
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(name[:80] for name in sorted(names)[:4])
-    return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    text = ", ".join(name[:80] for name in sorted(names)[:4])
+    return text + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _refuse(why: str, folder: Path, do: str = "") -> None:
@@ -276,19 +261,17 @@ def _refuse(why: str, folder: Path, do: str = "") -> None:
     )
 
 
-def mark(tensors: Mapping[str, Tensor], adaptable: Mapping[str, Any]) -> str:
-    """Tells bases apart by the tensors that neither adapters nor quantisation change.
+def base_mark(tensors: Mapping[str, Tensor], adaptable: Mapping[str, Any]) -> str:
+    """Tell bases apart by the tensors that neither adapters nor quantisation change.
 
     ``tensors`` are the plain base's by its own names. Empty where nothing is left to look at.
     """
-    import hashlib
-
     inside = tuple(f"{name}." for name in adaptable)
-    kept = {n: t for n, t in sorted(tensors.items()) if not n.startswith(inside)}
+    unchanged = {n: t for n, t in sorted(tensors.items()) if not n.startswith(inside)}
     digest = hashlib.sha256()
-    for name, tensor in kept.items():
+    for name, tensor in unchanged.items():
         digest.update(f"{name} {tuple(tensor.shape)} ".encode())
         digest.update(
             tensor.detach().cpu().float().contiguous().flatten().view(torch.uint8).numpy()
         )
-    return digest.hexdigest()[:16] if kept else ""
+    return digest.hexdigest()[:16] if unchanged else ""

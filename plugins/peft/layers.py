@@ -1,4 +1,4 @@
-"""Which layers of a base are adapted, and putting ``peft``'s layers in their place.
+"""Find the layers of a base that are adapted, and put ``peft``'s layers in their place.
 
 Everything that touches the package ``peft`` is here, and imports it when called: that takes seconds
 and pulls in ``transformers``.
@@ -24,46 +24,46 @@ from wishbone.core.contract.errors import (
 
 METHODS = ("lora", "dora", "miss", "pissa")
 """Ways of adapting a matrix W [out, in] with rank r; README.md has their equations."""
-OWN, FIRST = "default", "initial"
-"""The adapter a training changes, and PiSSA's first factors, which are taken away again."""
+DEFAULT, INITIAL = "default", "initial"
+"""The adapter that training changes, and PiSSA's initial factors, which are subtracted again."""
 PARTS = {
     "lora": ("lora_A.weight", "lora_B.weight"),
     "dora": ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"),
     "miss": ("miss_block",),
 }
-"""What an adapter of a layer consists of, by the names of ``peft``'s files."""
+"""Method -> tensors that an adapter of one layer consists of, as ``peft``'s files name them."""
 
 
 class Size(NamedTuple):
-    """Of a linear layer that is no longer there."""
+    """Size of a linear layer that need not exist any more."""
 
     out_features: int
     in_features: int
 
     @classmethod
     def of_all(cls, layers: Mapping[str, nn.Linear]) -> dict[str, Size]:
-        """The sizes of ``layers``, which are not kept alive."""
+        """Note the sizes of ``layers``, which are not kept alive."""
         return {n: cls(layer.out_features, layer.in_features) for n, layer in layers.items()}
 
 
-def adaptable(base: Backbone) -> dict[str, nn.Linear]:
-    """The linear layers that the base offers to adapters, by name, in order."""
+def adaptable_layers(base: Backbone) -> dict[str, nn.Linear]:
+    """List the linear layers that the base offers to adapters, by name, in order."""
     ends = base.caps.peft_targets
     return {
         name: module
         for name, module in base.named_modules()
-        if isinstance(module, nn.Linear) and any(_ends(name, end) for end in ends)
+        if isinstance(module, nn.Linear) and any(ends_so(name, end) for end in ends)
     }
 
 
-def chosen(base: Backbone, targets: Sequence[str]) -> dict[str, nn.Linear]:
-    """The adaptable layers whose names end so, or all where ``targets`` is empty.
+def target_layers(base: Backbone, targets: Sequence[str]) -> dict[str, nn.Linear]:
+    """List the adaptable layers whose names end so, or all where ``targets`` is empty.
 
     Raises ``CapabilityError`` for a base that offers none, ``UnknownName`` for an ending that no
     adaptable layer has.
     """
     require_caps(base, "An adapter (peft)", "peft_targets")
-    offered, kind = adaptable(base), type(base).__name__
+    offered, kind = adaptable_layers(base), type(base).__name__
     if not offered:
         raise CapabilityError(
             f"{kind} offers no layer to adapters: none has a name of its 'peft_targets'.",
@@ -71,7 +71,7 @@ def chosen(base: Backbone, targets: Sequence[str]) -> dict[str, nn.Linear]:
             "Wrap a backbone that offers some, or let it name its linear layers in 'caps'.",
         )
     for target in targets:
-        if not any(_ends(name, target) for name in offered):
+        if not any(ends_so(name, target) for name in offered):
             endings = _endings(offered)
             raise UnknownName(
                 f"No layer that {kind} offers to adapters ends in '{target}'.",
@@ -81,12 +81,12 @@ def chosen(base: Backbone, targets: Sequence[str]) -> dict[str, nn.Linear]:
     return {
         name: layer
         for name, layer in offered.items()
-        if not targets or any(_ends(name, target) for target in targets)
+        if not targets or any(ends_so(name, target) for target in targets)
     }
 
 
-def sizes(method: str, rank: int, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
-    """Shape of every part of an adapter for a matrix [rows, columns], as ``PARTS`` names them."""
+def part_shapes(method: str, rank: int, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    """Give the shape of every part, as ``PARTS`` names them, for a matrix [rows, columns]."""
     if method == "miss":
         return {"miss_block": (rank, rows)}
     pair = {"lora_A.weight": (rank, columns), "lora_B.weight": (rows, rank)}
@@ -119,8 +119,8 @@ def check_rank(method: str, rank: int, layers: Mapping[str, nn.Linear]) -> None:
             )
 
 
-def package() -> Any:
-    """The module ``peft``. Raises ``MissingExtra``."""
+def import_peft() -> Any:
+    """Import ``peft``. Raises ``MissingExtra``."""
     try:
         import peft
     except ModuleNotFoundError as error:
@@ -132,7 +132,7 @@ def package() -> Any:
     return peft
 
 
-def inject(
+def inject_adapter(
     base: Backbone,
     name: str,
     method: str,
@@ -145,7 +145,7 @@ def inject(
 
     It begins at no change, except that DoRA's magnitudes are those of the weights there are now.
     """
-    peft = package()
+    peft = import_peft()
     targets = list(layers)
     if method == "miss":
         config = peft.MissConfig(r=rank, target_modules=targets, miss_dropout=dropout)
@@ -160,8 +160,8 @@ def inject(
         peft.inject_adapter_in_model(config, base, adapter_name=name)
 
 
-def tuners(base: nn.Module) -> dict[str, Any]:
-    """``peft``'s layers in a base, by the names of the layers that they stand for."""
+def tuner_layers(base: nn.Module) -> dict[str, Any]:
+    """List ``peft``'s layers in a base, by the names of the layers that they replaced."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return {n: module for n, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
@@ -172,57 +172,61 @@ def adapter_part(layer: Any, part: str, name: str) -> Tensor | None:
     holder = getattr(layer, part.partition(".")[0], None)
     if holder is None or name not in holder:
         return None
-    found = holder[name]
-    return found if isinstance(found, Tensor) else found.weight
+    part_or_layer = holder[name]
+    return part_or_layer if isinstance(part_or_layer, Tensor) else part_or_layer.weight
 
 
-def has(layer: Any, name: str) -> bool:
-    """Whether an adapter of that name is on the layer."""
-    return any(name in getattr(layer, held, ()) for held in ("lora_A", "miss_block"))
+def has_adapter(layer: Any, name: str) -> bool:
+    """Tell whether an adapter of that name is on the layer."""
+    return any(name in getattr(layer, part, ()) for part in ("lora_A", "miss_block"))
 
 
 @torch.no_grad()
-def effective(layer: Any, names: Sequence[str]) -> Tensor:
-    """The one matrix [R, C] that does what the layer does with these adapters, float32 at least.
+def effective_weight(layer: Any, names: Sequence[str]) -> Tensor:
+    """Compute the one matrix [R, C] that does what the layer does with these adapters.
+
+    It is float32 at least. LoRA: W + s B A (arXiv:2106.09685, section 4.1). MiSS: W plus a block
+    repeated over the columns (arXiv:2409.15371), as ``MissLinear`` in peft/tuners/miss/layer.py.
 
     DoRA: W' = m / ||V|| * V of every row, V = W + s B A (arXiv:2402.09353, equation 5).
     """
-    weight = layer.get_base_layer().weight.detach()
-    weight = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+    weight = layer.get_base_layer().weight.detach()  # [R, C]
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)  # [R, C]
     for name in names:
-        if not has(layer, name):
+        if not has_adapter(layer, name):
             continue
         if (block := adapter_part(layer, "miss_block", name)) is not None:
             # x is folded: columns c, c + r, c + 2 r ... are multiplied by the same row of the block
             repeats = -(-weight.shape[1] // len(block))
-            weight += block.to(weight).repeat(repeats, 1)[: weight.shape[1]].mT
+            weight += block.to(weight).repeat(repeats, 1)[: weight.shape[1]].mT  # [R, C]
             continue
         a, b = (adapter_part(layer, part, name).to(weight) for part in PARTS["lora"])
-        weight += layer.scaling[name] * (b @ a)
-        magnitude = adapter_part(layer, "lora_magnitude_vector", name)
+        weight += layer.scaling[name] * (b @ a)  # [R, r] @ [r, C] -> [R, C]
+        magnitude = adapter_part(layer, "lora_magnitude_vector", name)  # [R]
         if magnitude is not None:
-            norm = torch.linalg.norm(weight, dim=1)
-            weight *= (magnitude.to(weight) / norm)[:, None]
+            norm = torch.linalg.norm(weight, dim=1)  # [R]
+            weight *= (magnitude.to(weight) / norm)[:, None]  # [R, C]
     return weight
 
 
 @torch.no_grad()
-def principal(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+def principal_factors(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
     """weight [R, C] -> A [r, C] and B [R, r] with s B A the nearest matrix of that rank.
 
     PiSSA, arXiv:2404.02948, equations 2 and 3; the singular values are divided by s first.
     """
-    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    u, values, vh = torch.linalg.svd(exact, full_matrices=False)
-    root = (values[:rank] / scale).sqrt()
-    return root[:, None] * vh[:rank], u[:, :rank] * root
+    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))  # [R, C]
+    u, values, vh = torch.linalg.svd(exact, full_matrices=False)  # [R, m], [m], [m, C]
+    root = (values[:rank] / scale).sqrt()  # [r]
+    return root[:, None] * vh[:rank], u[:, :rank] * root  # [r, C], [R, r]
 
 
-def _ends(name: str, end: str) -> bool:
-    return name == end or name.endswith(f".{end}")
+def ends_so(name: str, ending: str) -> bool:
+    """Compare whole words only: "key" is the end of "time_mix.key", not of "monkey"."""
+    return f".{name}".endswith(f".{ending}")
 
 
 def _endings(names: Iterable[str]) -> list[str]:
-    """The names without the numbers of blocks, each once."""
+    """List the names without the numbers of blocks, every one once."""
     stripped = (".".join(p for p in name.split(".") if not p.isdigit()) for name in names)
     return sorted({name.removeprefix("blocks.") for name in stripped})

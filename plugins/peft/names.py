@@ -1,4 +1,4 @@
-"""Names of adapted layers in the files of others, and ours.
+"""Map names of adapted layers between the files of others and ours.
 
 Qwen2 and fla keep apart what our Transformer keeps in one matrix: q, k, v, and gate, up. Adapters
 of the parts become one adapter of the whole exactly: A are stacked, and B stand on a diagonal.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from wishbone.plugins.peft.files import Adapter
+from wishbone.plugins.peft.adapter import Adapter
 
 Parts = dict[str, Tensor]
 
@@ -28,30 +27,30 @@ QWEN2 = {
 }
 """Our layer of a block -> Qwen2's, which are its rows one after another."""
 STYLES = ("fla", "qwen2")
-"""Whose names ``theirs`` can write beside our own."""
+"""Projects under whose names ``to_foreign_names`` can write."""
 BLOCK = re.compile(r"(?:.*\.)?(?:blocks|layers)\.(\d+)\.(.+)")
 
 
-def place(module: str) -> tuple[str, int, int]:
-    """A module of theirs -> our layer, which of its parts it is, and of how many."""
+def our_layer(module: str) -> tuple[str, int, int]:
+    """Map a foreign module -> our layer, the index of the part that it is, the number of parts."""
     match = BLOCK.fullmatch(module)
     if not match:
         return module, 0, 1
-    number, rest = match.groups()
+    number, inner = match.groups()
     for our, parts in QWEN2.items():
-        if rest in parts:
-            return f"blocks.{number}.{our}", parts.index(rest), len(parts)
+        if inner in parts:
+            return f"blocks.{number}.{our}", parts.index(inner), len(parts)
     for our, fla in RWKV.items():
-        if rest in (f"attn.{fla}", f"att.{our}", f"time_mix.{our}"):
+        if inner in (f"attn.{fla}", f"att.{our}", f"time_mix.{our}"):
             return f"blocks.{number}.time_mix.{our}", 0, 1
     for our in ("key", "value"):
-        if rest in (f"ffn.{our}", f"channel_mix.{our}"):
+        if inner in (f"ffn.{our}", f"channel_mix.{our}"):
             return f"blocks.{number}.channel_mix.{our}", 0, 1
-    return f"blocks.{number}.{rest}", 0, 1
+    return f"blocks.{number}.{inner}", 0, 1
 
 
-def rows_of(base: nn.Module) -> dict[str, list[int]]:
-    """Rows of the parts of every fused layer of a block; empty for a base that fuses none."""
+def fused_rows(base: nn.Module) -> dict[str, list[int]]:
+    """Count the rows of the parts of every fused layer of a block; empty where none is fused."""
     config = getattr(base, "config", None)
     if not all(hasattr(config, field) for field in ("heads", "kv_heads", "ffn_width", "width")):
         return {}
@@ -62,21 +61,21 @@ def rows_of(base: nn.Module) -> dict[str, list[int]]:
     }
 
 
-def ours(
-    found: Mapping[str, Parts],
+def to_our_names(
+    modules: Mapping[str, Parts],
     layers: Mapping[str, Any],
     adapter: Adapter,
     rows: Mapping[str, list[int]],
 ) -> tuple[dict[str, Parts], int, list[str]]:
-    """Their modules -> our layers, the rank that they have then, and names that meet no layer.
+    """Map foreign modules -> our layers, their common rank, and names that meet no layer.
 
-    Parts that share one A, as those this library wrote, keep their rank; others add theirs up. A
-    part without adapter gets one that does nothing, except beside DoRA.
+    Parts that share one A, as those this library wrote, keep their rank; the ranks of others are
+    added up. A part without adapter gets one that does nothing, except beside DoRA.
     """
     groups: dict[str, dict[int, Parts]] = {}
     counts, lost = {}, []
-    for module, parts in found.items():
-        name, index, count = (module, 0, 1) if module in layers else place(module)
+    for module, parts in modules.items():
+        name, index, count = (module, 0, 1) if module in layers else our_layer(module)
         if name not in layers:
             lost.append(module)
             continue
@@ -88,7 +87,7 @@ def ours(
             lost.append(f"{name} (only some of its parts)")
             continue
         for index in set(range(counts[name])) - group.keys():
-            group[index] = _nothing(next(iter(group.values())), sizes[index])
+            group[index] = _zero_adapter(next(iter(group.values())), sizes[index])
     if lost:
         return {}, adapter.rank, lost
     merged = {
@@ -98,26 +97,28 @@ def ours(
     return {name: _widen(parts, rank) for name, parts in merged.items()}, rank, []
 
 
-def theirs(layers: Mapping[str, Parts], style: str, rows: Mapping[str, Any]) -> dict[str, Parts]:
-    """Our layers under the names of ``style``; ours where it is empty."""
+def to_foreign_names(
+    layers: Mapping[str, Parts], style: str, rows: Mapping[str, Any]
+) -> dict[str, Parts]:
+    """Map our layers to the names of ``style``; unchanged where it is empty."""
     if not style:
         return dict(layers)
     renamed: dict[str, Parts] = {}
     for name, parts in layers.items():
-        _, number, rest = name.split(".", 2)
+        _, number, inner = name.split(".", 2)
         if style == "qwen2":
-            pieces = _cut(parts, rows.get(rest) or [0])
-            for their, piece in zip(QWEN2[rest], pieces, strict=True):
-                renamed[f"model.layers.{number}.{their}"] = piece
+            pieces = _cut(parts, rows.get(inner) or [0])
+            for foreign, piece in zip(QWEN2[inner], pieces, strict=True):
+                renamed[f"model.layers.{number}.{foreign}"] = piece
         else:
-            half, _, our = rest.partition(".")
-            their = f"attn.{RWKV[our]}" if half == "time_mix" else f"ffn.{our}"
-            renamed[f"model.layers.{number}.{their}"] = parts
+            half, _, our = inner.partition(".")
+            foreign = f"attn.{RWKV[our]}" if half == "time_mix" else f"ffn.{our}"
+            renamed[f"model.layers.{number}.{foreign}"] = parts
     return renamed
 
 
-def _nothing(like: Parts, rows: int) -> Parts:
-    """An adapter of so many rows that changes nothing."""
+def _zero_adapter(like: Parts, rows: int) -> Parts:
+    """Make an adapter of so many rows that changes nothing."""
     if "miss_block" in like:
         return {"miss_block": like["miss_block"].new_zeros(len(like["miss_block"]), rows)}
     a = like["lora_A.weight"]
@@ -125,13 +126,13 @@ def _nothing(like: Parts, rows: int) -> Parts:
 
 
 def _join(pieces: list[Parts]) -> Parts:
-    """Adapters of row blocks -> one of the whole matrix."""
+    """Join adapters of row blocks -> one of the whole matrix."""
     if len(pieces) == 1:
         return pieces[0]
     if "miss_block" in pieces[0]:
-        return {"miss_block": torch.cat([piece["miss_block"] for piece in pieces], 1)}
-    a = [piece["lora_A.weight"] for piece in pieces]
-    b = [piece["lora_B.weight"] for piece in pieces]
+        return {"miss_block": torch.cat([piece["miss_block"] for piece in pieces], 1)}  # [r, R]
+    a = [piece["lora_A.weight"] for piece in pieces]  # [r, C] of every part
+    b = [piece["lora_B.weight"] for piece in pieces]  # [R_i, r] of every part
     if all(torch.equal(one, a[0]) for one in a):
         joined = {"lora_A.weight": a[0], "lora_B.weight": torch.cat(b)}
     else:
@@ -142,7 +143,7 @@ def _join(pieces: list[Parts]) -> Parts:
 
 
 def _cut(parts: Parts, rows: list[int]) -> list[Parts]:
-    """One adapter of a matrix -> one for each block of its rows, which share A."""
+    """Cut one adapter of a matrix -> one for each block of its rows, which share A."""
     if len(rows) == 1:
         return [parts]
     along = {"miss_block": 1, "lora_B.weight": 0, "lora_magnitude_vector": 0}
@@ -156,12 +157,12 @@ def _rank(parts: Parts) -> int:
 
 
 def _widen(parts: Parts, rank: int) -> Parts:
-    """The same adapter with zeros up to ``rank``: all layers of one adapter have one rank."""
+    """Fill an adapter with zeros up to ``rank``: all layers of one adapter have one rank."""
     missing = rank - _rank(parts)
     if not missing or "miss_block" in parts:
         return dict(parts)
     pad = nn.functional.pad
     return parts | {
-        "lora_A.weight": pad(parts["lora_A.weight"], (0, 0, 0, missing)),
-        "lora_B.weight": pad(parts["lora_B.weight"], (0, missing)),
+        "lora_A.weight": pad(parts["lora_A.weight"], (0, 0, 0, missing)),  # [rank, C]
+        "lora_B.weight": pad(parts["lora_B.weight"], (0, missing)),  # [R, rank]
     }

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from wishbone.kernels.linear.product import narrowed
 
 KINDS = ("float32", "bfloat16", "int8", "nf4")
-"""How the frozen weights of a base may be kept; "float32" leaves them as they are."""
+"""Precisions of a base's frozen weights; "float32" leaves them as they are."""
 BLOCK = 64
 """Numbers that share one scale in NF4."""
 LEVELS = (
@@ -29,39 +29,39 @@ LEVELS = (
 
 
 def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight [R, C] -> the nearest level of each number [R, C] uint8, and the scales of blocks.
+    """Quantise weight [R, C] -> the nearest level of every number [R, C] uint8, and scales [N].
 
     Blocks are 64 numbers in a row of the flattened matrix, the last one shorter; a scale is the
     largest absolute number of its block.
     """
-    flat = weight.detach().float().flatten()
-    blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
-    scale = blocks.abs().amax(1)
-    levels = torch.tensor(LEVELS, device=flat.device)
+    flat = weight.detach().float().flatten()  # [R C]
+    blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)  # [N, 64]
+    scale = blocks.abs().amax(1)  # [N]
+    levels = torch.tensor(LEVELS, device=flat.device)  # [16]
     # a number exactly between two levels takes the lower one
-    middles = (levels[1:] + levels[:-1]) / 2
-    normed = blocks / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-    index = torch.bucketize(normed, middles).to(torch.uint8)
-    return index.flatten()[: len(flat)].view(weight.shape), scale
+    middles = (levels[1:] + levels[:-1]) / 2  # [15]
+    normed = blocks / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]  # [N, 64]
+    index = torch.bucketize(normed, middles).to(torch.uint8)  # [N, 64]
+    return index.flatten()[: len(flat)].view(weight.shape), scale  # [R, C], [N]
 
 
 def dequantize_nf4(index: Tensor, scale: Tensor) -> Tensor:
-    """index [R, C] uint8 and the scales of blocks -> weight [R, C] float32."""
-    levels = torch.tensor(LEVELS, device=index.device)[index.flatten().long()]
-    blocks = F.pad(levels, (0, -len(levels) % BLOCK)).view(-1, BLOCK) * scale[:, None]
-    return blocks.flatten()[: len(levels)].view(index.shape)
+    """Restore index [R, C] uint8 and the scales of blocks [N] -> weight [R, C] float32."""
+    levels = torch.tensor(LEVELS, device=index.device)[index.flatten().long()]  # [R C]
+    blocks = F.pad(levels, (0, -len(levels) % BLOCK)).view(-1, BLOCK) * scale[:, None]  # [N, 64]
+    return blocks.flatten()[: len(levels)].view(index.shape)  # [R, C]
 
 
 class QuantizedLinear(nn.Linear):
-    """y = x W^T + b with W frozen and kept as ``kind``; gradients pass through to x.
+    """Compute y = x W^T + b with W frozen and stored as ``kind``; gradients pass through to x.
 
     ``weight`` is computed when it is read, so whatever reads it sees what the layer computes with.
-    In a file ``weight`` holds the numbers as they are kept (NF4: a level a byte) and ``scale``
+    In a file ``weight`` holds the numbers as they are stored (NF4: a level a byte) and ``scale``
     their scales; a ``weight`` of floating point loads, too, and is quantised then.
     """
 
     whole_weight = True
-    """``weight`` is all there is, so engines may read it."""
+    """True: ``weight`` is all there is, so engines may read it."""
 
     def __init__(self, linear: nn.Linear, kind: str) -> None:
         nn.Module.__init__(self)
@@ -70,18 +70,18 @@ class QuantizedLinear(nn.Linear):
         self.bias = linear.bias
         self.register_buffer("codes", None, persistent=False)
         self.register_buffer("scale", None, persistent=False)
-        self.keep(linear.weight)
+        self.store(linear.weight)
 
     @property
     def weight(self) -> Tensor:
-        """[R, C], made anew at each reading, in float32."""
+        """The weight [R, C] in float32, computed anew at each reading."""
         if self.kind == "nf4":
             return dequantize_nf4(self.levels(), self.scale)
-        full = self.codes.float()
-        return full if self.scale is None else full * self.scale[:, None]
+        full = self.codes.float()  # [R, C]
+        return full if self.scale is None else full * self.scale[:, None]  # [R, C]
 
-    def keep(self, weight: Tensor) -> None:
-        """Take over weight [R, C] of floating point."""
+    def store(self, weight: Tensor) -> None:
+        """Quantise and store weight [R, C] of floating point."""
         if self.kind == "nf4":
             index, scale = quantize_nf4(weight)
             self._set(index, scale)
@@ -89,12 +89,12 @@ class QuantizedLinear(nn.Linear):
             self._set(*narrowed(weight, self.kind))
 
     def levels(self) -> Tensor:
-        """What is kept of each number, [R, C]: bfloat16, int8, or NF4's levels as uint8."""
+        """Return the stored numbers [R, C]: bfloat16, int8, or NF4's levels as uint8."""
         if self.kind != "nf4":
             return self.codes
-        both = torch.stack((self.codes >> 4, self.codes & 15), 1).flatten()
+        both = torch.stack((self.codes >> 4, self.codes & 15), 1).flatten()  # [R C (+ 1)]
         size = self.out_features * self.in_features
-        return both[:size].view(self.out_features, self.in_features)
+        return both[:size].view(self.out_features, self.in_features)  # [R, C]
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., C] -> [..., R]."""
@@ -102,17 +102,17 @@ class QuantizedLinear(nn.Linear):
         if torch.is_autocast_enabled(x.device.type):
             kind = torch.get_autocast_dtype(x.device.type)
             x, bias = x.to(kind), None if bias is None else bias.to(kind)
-        y = _Product.apply(x, self)
-        return y if bias is None else y + bias.to(y.dtype)
+        y = _Product.apply(x, self)  # [..., R]
+        return y if bias is None else y + bias.to(y.dtype)  # [..., R]
 
     def extra_repr(self) -> str:
-        """What ``print`` shows of it."""
+        """Describe the layer for ``print``."""
         return f"{super().extra_repr()}, kept as {self.kind}"
 
     def _set(self, codes: Tensor, scale: Tensor | None) -> None:
         if self.kind == "nf4":
-            flat = F.pad(codes.flatten(), (0, codes.numel() % 2))
-            codes = flat[::2] << 4 | flat[1::2]
+            flat = F.pad(codes.flatten(), (0, codes.numel() % 2))  # [R C (+ 1)]
+            codes = flat[::2] << 4 | flat[1::2]  # [R C / 2], two levels in a byte
         self.codes, self.scale = codes.contiguous(), scale
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -125,24 +125,25 @@ class QuantizedLinear(nn.Linear):
         self, state: dict[str, Any], prefix: str, meta: Any, strict: bool, missing: list[str],
         unexpected: list[str], errors: list[str],
     ) -> None:  # fmt: skip
-        rest = dict(state)
-        weight, scale = rest.pop(f"{prefix}weight", None), rest.pop(f"{prefix}scale", None)
-        super()._load_from_state_dict(rest, prefix, meta, strict, missing, unexpected, errors)
-        kept = self.levels()
+        remaining = dict(state)
+        weight = remaining.pop(f"{prefix}weight", None)
+        scale = remaining.pop(f"{prefix}scale", None)
+        super()._load_from_state_dict(remaining, prefix, meta, strict, missing, unexpected, errors)
+        stored = self.levels()
         if weight is None:
             missing.append(f"{prefix}weight")
-        elif weight.shape != kept.shape:
-            errors.append(f"{prefix}weight is {list(weight.shape)}, not {list(kept.shape)}")
-        elif weight.dtype == kept.dtype and (scale is None) == (self.scale is None):
-            place = self.codes.device
-            self._set(weight.to(place), None if scale is None else scale.float().to(place))
+        elif weight.shape != stored.shape:
+            errors.append(f"{prefix}weight is {list(weight.shape)}, not {list(stored.shape)}")
+        elif weight.dtype == stored.dtype and (scale is None) == (self.scale is None):
+            device = self.codes.device
+            self._set(weight.to(device), None if scale is None else scale.float().to(device))
         elif weight.is_floating_point():
-            self.keep(weight.to(self.codes.device))
+            self.store(weight.to(self.codes.device))
         else:
-            errors.append(f"{prefix}weight is {weight.dtype}, and this layer keeps {kept.dtype}")
+            errors.append(f"{prefix}weight is {weight.dtype}, and this layer keeps {stored.dtype}")
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedLinear:
-        """Moves to devices; another floating type is for what is computed, not for what is kept."""
+        """Move to devices; another floating type is for computing, not for what is stored."""
         codes, scale = self.codes, self.scale
         super()._apply(fn, recurse)
         if not codes.is_meta:
@@ -152,15 +153,15 @@ class QuantizedLinear(nn.Linear):
 
 
 class _Product(torch.autograd.Function):
-    """x W^T, the weight made again for the way back instead of kept for it."""
+    """Compute x W^T; backward computes the weight again instead of keeping it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
         ctx.layer = layer
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x, layer.weight.to(x.dtype))
+            return F.linear(x, layer.weight.to(x.dtype))  # [..., R]
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         with torch.autocast(dy.device.type, enabled=False):
-            return dy @ ctx.layer.weight.to(dy.dtype), None
+            return dy @ ctx.layer.weight.to(dy.dtype), None  # [..., C]

@@ -1,4 +1,4 @@
-"""PiSSA around any backbone: the base's weights for text, base and difference for speech."""
+"""PiSSA (arXiv:2404.02948) around any backbone: text by the base, speech by base and difference."""
 
 from __future__ import annotations
 
@@ -16,29 +16,34 @@ from wishbone.core.config.compose import weights_folder
 from wishbone.core.contract.backbone import Backbone, State
 from wishbone.core.contract.errors import (
     CapabilityError,
-    CheckpointError,
     ConfigError,
     UnknownName,
     did_you_mean,
 )
 from wishbone.core.model.wrapper import Wrapper, build_base, count_base
 from wishbone.plugins.engines import LARGEST_UNASKED
-from wishbone.plugins.peft.files import Adapter, read_adapter
+from wishbone.plugins.peft.adapter import Adapter
+from wishbone.plugins.peft.files import read_adapter
 from wishbone.plugins.peft.layers import PARTS, Size
-from wishbone.plugins.peft.names import rows_of
+from wishbone.plugins.peft.names import fused_rows
 from wishbone.plugins.pissa.linear import PissaLinear, Route
-from wishbone.plugins.pissa.own import Swap, find_own, key, put
+from wishbone.plugins.pissa.speech_tensors import (
+    Swap,
+    parameter_key,
+    replace_parameters,
+    speech_parameters,
+)
 from wishbone.plugins.pissa.targets import check_rank, exchange, find_targets
 
 SPEECH, TEXT = 0, 1
 MODES = {"speech": SPEECH, "text": TEXT}
-"""Name of a mode -> what the state holds of it."""
+"""Name of a mode -> its number in the state."""
 MODE = "mode"
-"""The entry of the state, [B] int64: which mode each row is in."""
+"""The entry of the state, [B] int64, with the mode of each row."""
 
 
 class PiSSA(Wrapper):
-    """A backbone in two modes: "text" is the base, bit for bit, "speech" the base adapted.
+    """A backbone in two modes: "text" is the base, bit for bit, "speech" the adapted base.
 
     The mode is a part of the state, one number for every row, so it goes wherever a state goes,
     and a batch can hold rows of both. ``init_state(..., mode=)`` chooses it.
@@ -46,10 +51,10 @@ class PiSSA(Wrapper):
 
     @dataclass
     class Config(Wrapper.Config):
-        """What is wrapped, and what of it is adapted."""
+        """The base, and the parts of it that are adapted."""
 
         rank: int = 16
-        """Of the trained factors; the difference they leave has twice as much."""
+        """Rank of the trained factors; the difference from the base has twice as much."""
         targets: list[str] = field(default_factory=list)
         """Endings of the names of adapted layers, among those the base declares; empty means the
         feed-forward layers of every block."""
@@ -64,16 +69,18 @@ class PiSSA(Wrapper):
         """{weights: FOLDER}: a LoRA of Hugging Face's peft to begin as, its rank that of this."""
 
     def __init__(self, config: Config) -> None:
-        _check(config)
+        _check_config(config)
         super().__init__(config)
         self.mode = config.mode
         self.route = Route()
         self.adapted: dict[str, PissaLinear] = {}
         """Name in the base -> layer. Not registered here: the base holds them."""
         names = find_targets(self.base, config.targets)
-        others = find_own(self.base, config.own, names)
-        there = dict(self.base.named_parameters())
-        self.own = nn.ParameterDict({key(n): nn.Parameter(there[n].clone()) for n in others})
+        others = speech_parameters(self.base, config.own, names)
+        parameters = dict(self.base.named_parameters())
+        self.own = nn.ParameterDict(
+            {parameter_key(n): nn.Parameter(parameters[n].clone()) for n in others}
+        )
         self._swap = Swap(self.base, others, self.own)
         for name in names:
             layer = self.base.get_submodule(name)
@@ -81,7 +88,7 @@ class PiSSA(Wrapper):
             self.adapted[name] = PissaLinear(layer, config.rank, self.route)
             exchange(self.base, name, self.adapted[name])
         self._fast: _Fast | None = None
-        self._seen: tuple[Tensor, int, int | None] | None = None
+        self._last_mode: tuple[Tensor, int, int | None] | None = None
 
     @classmethod
     def small_config(cls) -> Config:
@@ -90,7 +97,7 @@ class PiSSA(Wrapper):
         return cls.Config(base=base, rank=4)
 
     def adopt(self) -> None:
-        """Take the principal factors of the base's weights: what is computed stays the same.
+        """Take over the principal factors of the base's weights: what is computed stays the same.
 
         Or the LoRA that ``start`` names. Raises ``CheckpointError`` where that does not fit.
         """
@@ -98,13 +105,13 @@ class PiSSA(Wrapper):
             for at, tensor in self.own.items():
                 tensor.copy_(self.base.get_parameter(at.replace("/", ".")))
         if self.config.start:
-            self._begin_as(weights_folder(self.config.start["weights"]))
+            self._start_from(weights_folder(self.config.start["weights"]))
             return
         for layer in self.adapted.values():
             layer.split(self.config.iterations)
 
     def learned(self) -> Adapter:
-        """What training made, as the LoRA of rank 2 r that it is: [B, -B0] [A; A0] beside W.
+        """Return what was learned as the LoRA of rank 2 r that it is: [B, -B0] [A; A0] beside W.
 
         Raises ``CapabilityError`` where speech has tensors of its own, which no LoRA holds.
         """
@@ -120,7 +127,7 @@ class PiSSA(Wrapper):
         return Adapter("lora", ranks.pop(), 1.0, parts)
 
     def choose_adapter(self, state: State, adapter: str) -> State:
-        """As in ``Backbone``: "speech" or "text" (also called "base") for sequences that begin."""
+        """Choose "speech" or "text" (also called "base") for sequences that begin."""
         names = MODES | {"base": TEXT}
         if adapter not in names:
             raise UnknownName(
@@ -128,15 +135,15 @@ class PiSSA(Wrapper):
                 "the backbone of this system",
                 f"{did_you_mean(adapter, names)} Modes: {', '.join(names)}.".strip(),
             )
-        return {**state, MODE: torch.full_like(state[MODE], names[adapter])}
+        return {**state, MODE: torch.full_like(state[MODE], names[adapter])}  # [B]
 
     def init_state(
         self, batch: int, *, device: Any = None, dtype: Any = None, mode: str = ""
     ) -> State:
-        """The base's, in a mode: "text", "speech", or what the configuration says."""
+        """The base's state, in a mode: "text", "speech", or the configuration's."""
         state = self.base.init_state(batch, device=device, dtype=dtype)
-        place = next(iter(state.values())).device
-        state[MODE] = torch.full((batch,), MODES[mode or self.mode], device=place)
+        device = next(iter(state.values())).device
+        state[MODE] = torch.full((batch,), MODES[mode or self.mode], device=device)  # [B]
         return state
 
     def forward(
@@ -144,26 +151,26 @@ class PiSSA(Wrapper):
     ) -> tuple[Tensor, State]:
         """x [B, T, D] -> y [B, T, D], state; every row in the mode its state is in."""
         state = self.init_state(len(x), device=x.device) if state is None else state
-        mode = state[MODE]
+        mode = state[MODE]  # [B]
         inside = {name: part for name, part in state.items() if name != MODE}
-        inner, one = self._inner(mode)
+        inner, one = self._serving(mode)
         if one is None and len(self.own):
-            y, after = self._both(x, inside, mask, mode == SPEECH)
+            y, after = self._both_modes(x, inside, mask, mode == SPEECH)  # [B, T, D]
         else:
             with self._routed(one, mode), self._tensors(one):
-                y, after = inner(x, inside, mask=mask)
+                y, after = inner(x, inside, mask=mask)  # [B, T, D]
         return y, {**after, MODE: mode}
 
     def step_(self, x: Tensor, state: State) -> Tensor:
-        """As in ``Backbone``, in the mode that ``state`` names."""
-        mode = state[MODE]
-        inner, one = self._inner(mode)
+        """x [B, 1, D] -> y [B, 1, D], in the mode that ``state`` names."""
+        mode = state[MODE]  # [B]
+        inner, one = self._serving(mode)
         if one is None and len(self.own):
-            return super(Wrapper, self).step_(x, state)
+            return super(Wrapper, self).step_(x, state)  # [B, 1, D]
         del state[MODE]
         try:
             with self._routed(one, mode), self._tensors(one):
-                return inner.step_(x, state)
+                return inner.step_(x, state)  # [B, 1, D]
         finally:
             state[MODE] = mode
 
@@ -172,14 +179,14 @@ class PiSSA(Wrapper):
         return Mode(self, "text")
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
-        """As in ``Backbone``. An engine has weights of its own: one set for each mode.
+        """Choose an engine -> its name. It has weights of its own: one set for each mode.
 
         "eager" keeps the one copy of W that both modes share, and "auto" does for a large base.
         Rows of both modes in one batch always run so.
         """
         self._fast = None
         unasked = engine == "auto" and weights == "float32"
-        if engine == "eager" or (unasked and _numbers(self.base) > LARGEST_UNASKED):
+        if engine == "eager" or (unasked and _count(self.base) > LARGEST_UNASKED):
             return self.base.accelerate("eager", weights)
         fast = _Fast(self.copied(merge=False), self.copied(merge=True))
         used = fast.text.accelerate(engine, weights)
@@ -189,17 +196,17 @@ class PiSSA(Wrapper):
         return used
 
     def copied(self, merge: bool) -> Backbone:
-        """A plain backbone for one mode; weights that ``merge`` does not change are shared."""
-        kept = {id(t): t for t in [*self.base.parameters(), *self.base.buffers()]}
-        made = copy.deepcopy(self.base, kept)
+        """Make a plain backbone for one mode; weights that ``merge`` does not change are shared."""
+        memo = {id(t): t for t in [*self.base.parameters(), *self.base.buffers()]}
+        copied = copy.deepcopy(self.base, memo)
         for name, layer in self.adapted.items():
-            exchange(made, name, layer.merged() if merge else layer.plain())
+            exchange(copied, name, layer.merged() if merge else layer.plain())
         if merge:
-            put(made, self.own)
-        return made.eval().requires_grad_(False)
+            replace_parameters(copied, self.own)
+        return copied.eval().requires_grad_(False)
 
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
-        """The base's, and one whole number for the mode."""
+        """The base's bytes, and an int64 for the mode."""
         return self.base.state_bytes(length, dtype=dtype) + 8
 
     @classmethod
@@ -209,11 +216,12 @@ class PiSSA(Wrapper):
             base = build_base(config.base)
         names = find_targets(base, config.targets)
         sizes = sum(sum(base.get_submodule(name).weight.shape) for name in names)
-        own = sum(base.get_parameter(n).numel() for n in find_own(base, config.own, names))
-        return count_base(config.base) + config.rank * sizes + own
+        others = speech_parameters(base, config.own, names)
+        extra = sum(base.get_parameter(n).numel() for n in others)
+        return count_base(config.base) + config.rank * sizes + extra
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """As in ``Wrapper``, nothing decayed: zero is no home of a factor or a norm."""
+        """Group as ``Wrapper`` does, without decay: zero is no home of a factor or a norm."""
         groups = super().parameter_groups(learning_rate, weight_decay)
         return [{**group, "weight_decay": 0.0} for group in groups]
 
@@ -233,64 +241,54 @@ class PiSSA(Wrapper):
         return self.copied(merge=False).flops_per_position(context) + narrow
 
     @torch.no_grad()
-    def _begin_as(self, folder: Path) -> None:
+    def _start_from(self, folder: Path) -> None:
+        """Read the LoRA in ``folder``. Raises ``CheckpointError`` for another rank or layers."""
         sizes = {n: Size(m.out_features, m.in_features) for n, m in self.adapted.items()}
-        adapter = read_adapter(folder, sizes, rows_of(self.base))
-        wrong = [
-            f"{what} {theirs}, this configuration {ours}"
-            for what, theirs, ours in (
-                ("method", adapter.method, "lora"),
-                ("rank", adapter.rank, self.config.rank),
-                ("layers", sorted(adapter.layers), sorted(self.adapted)),
-            )
-            if theirs != ours
-        ]
-        if wrong:
-            raise CheckpointError(
-                f"The adapter to start from has {'; '.join(wrong)}.",
-                str(folder),
-                "Give the backbone its rank and its targets.",
-            )
+        adapter = read_adapter(folder, sizes, fused_rows(self.base))
+        layers = sorted(self.adapted)
+        expected = {"method": "lora", "rank": self.config.rank, "layers": layers}
+        adapter.check_start(expected, str(folder), "Give the backbone its rank and its targets.")
         for name, parts in adapter.layers.items():
             narrow, wide = (parts[part] for part in PARTS["lora"])
-            self.adapted[name].begin_as(narrow, adapter.scale * wide)
+            self.adapted[name].start_from(narrow, adapter.scale * wide)
 
-    def _both(
+    def _both_modes(
         self, x: Tensor, inside: State, mask: Tensor | None, speech: Tensor
     ) -> tuple[Tensor, State]:
-        """All rows in both modes, of which each keeps its own; ``speech`` [B] says which."""
+        """Compute all rows in both modes and choose one of each by ``speech`` [B]."""
         with self._routed(TEXT, speech):
-            y, after = self.base(x, inside, mask=mask)
+            y, after = self.base(x, inside, mask=mask)  # [B, T, D]
         with self._routed(SPEECH, speech), self._swap:
-            spoken, left = self.base(x, inside, mask=mask)
+            spoken, speech_after = self.base(x, inside, mask=mask)  # [B, T, D]
 
         def pick(one: Tensor, other: Tensor) -> Tensor:
-            return torch.where(speech.view(-1, *[1] * (one.ndim - 1)), other, one)
+            return torch.where(speech.view(-1, *[1] * (one.ndim - 1)), other, one)  # [B, ...]
 
-        return pick(y, spoken), {name: pick(part, left[name]) for name, part in after.items()}
+        state = {name: pick(part, speech_after[name]) for name, part in after.items()}
+        return pick(y, spoken), state
 
     def _tensors(self, one: int | None) -> Any:
-        """Speech's tensors in their places while all rows speak."""
+        """Return a context with speech's tensors in their places while all rows speak."""
         return self._swap if one == SPEECH and len(self.own) else nullcontext()
 
-    def _inner(self, mode: Tensor) -> tuple[Backbone, int | None]:
-        """The backbone that serves rows in these modes, and their mode where they have one."""
-        one = self._one(mode)
+    def _serving(self, mode: Tensor) -> tuple[Backbone, int | None]:
+        """Return the backbone for rows in these modes [B], and their mode where all share one."""
+        one = self._common_mode(mode)
         fast = self._fast
         if fast is None or one is None or self.training or torch.is_grad_enabled():
             return self.base, one
         return (fast.text if one == TEXT else fast.speech), one
 
-    def _one(self, mode: Tensor) -> int | None:
-        """The mode of all rows, or None. A GPU is asked once for each tensor, not for each step."""
+    def _common_mode(self, mode: Tensor) -> int | None:
+        """Return the mode of all rows [B], or None; read a GPU once for a tensor, not each step."""
         # a tensor of inference mode does not say whether it was changed
-        known = not mode.is_inference()
-        if known and self._seen is not None and self._seen[0] is mode:
-            if self._seen[1] == mode._version:
-                return self._seen[2]
+        versioned = not mode.is_inference()
+        if versioned and self._last_mode is not None and self._last_mode[0] is mode:
+            if self._last_mode[1] == mode._version:
+                return self._last_mode[2]
         low, high = (int(bound) for bound in torch.aminmax(mode)) if len(mode) else (0, 0)
         one = low if low == high else None
-        self._seen = (mode, mode._version, one) if known else None
+        self._last_mode = (mode, mode._version, one) if versioned else None
         return one
 
     def _routed(self, one: int | None, mode: Tensor) -> _Routed:
@@ -330,7 +328,7 @@ class _Fast:
 
 
 class _Routed:
-    """Tells the adapted layers for a while which rows take the difference."""
+    """Tell the adapted layers, for the time of a call, the rows that take the difference."""
 
     def __init__(self, route: Route, rows: Tensor | None, everyone: bool) -> None:
         self.route, self.now = route, (rows, everyone)
@@ -343,7 +341,7 @@ class _Routed:
         self.route.rows, self.route.all = self.before
 
 
-def _check(config: PiSSA.Config) -> None:
+def _check_config(config: PiSSA.Config) -> None:
     for what, right, do in (
         (f"'rank' is {config.rank}.", config.rank > 0, "Write 1 or more."),
         (f"There is no mode '{config.mode}'.", config.mode in MODES, "Write speech or text."),
@@ -358,5 +356,5 @@ def _check(config: PiSSA.Config) -> None:
             raise ConfigError(what, "backbone", do)
 
 
-def _numbers(module: nn.Module) -> int:
+def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())

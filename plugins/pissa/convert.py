@@ -1,4 +1,4 @@
-"""Ways out of a PiSSA system, for ``wishbone convert``: merged, without its base, or as a LoRA."""
+"""PiSSA systems for ``wishbone convert``: merged, without the base, or as a LoRA."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ from wishbone.plugins.pissa.targets import merged_state
 
 KEY = "pissa"
 INSIDE = "backbone.base."
-"""What the base's tensors begin with in a whole model."""
-OWN = ("A", "B", "A0", "B0")
+"""Beginning of the names of the base's tensors in a complete model."""
+FACTORS = ("A", "B", "A0", "B0")
 
 
 class Merged(Converter):
-    """A system that speaks through PiSSA -> an ordinary one, its difference in its weights."""
+    """Turn a system that speaks through PiSSA into an ordinary one, differences in its weights."""
 
     slot = "model"
 
     def read(self, source: Path) -> Converted:
-        """A trained model's folder whose backbone is ``pissa``."""
-        config, tensors = _whole(source)
+        """Read a trained model's folder whose backbone is ``pissa``."""
+        config, tensors = _config_and_tensors(source)
         base = {k: v for k, v in config["backbone"]["base"].items() if k != "weights"}
-        made = {_plain(name): tensor for name, tensor in merged_state(tensors).items()}
-        gone = "left out: it is multiplied into the weights"
-        account = {n: _plain(n) if _plain(n) in made else gone for n in tensors}
+        merged = {_plain(name): tensor for name, tensor in merged_state(tensors).items()}
+        reason = "left out: it is multiplied into the weights"
+        account = {n: _plain(n) if _plain(n) in merged else reason for n in tensors}
         sections = {k: v for k, v in config.items() if k != "weights"}
-        return Converted("model", sections | {"backbone": base}, made, {}, account)
+        return Converted("model", sections | {"backbone": base}, merged, {}, account)
 
 
 class Alone(Converter):
-    """The same without its base, whose folder it names: what the mode adds to a text model."""
+    """Leave the base out, whose folder is named: what the mode adds to a text model."""
 
     slot = "model"
 
     def read(self, source: Path) -> Converted:
-        """A trained model's folder. Raises ``UsageError`` unless its base names its weights."""
-        config, tensors = _whole(source)
+        """Read a trained model's folder. Raises ``UsageError`` where the base names no weights."""
+        config, tensors = _config_and_tensors(source)
         if not config["backbone"]["base"].get("weights"):
             raise UsageError(
                 "The base of this system does not name a folder of weights, so it must stay here.",
                 str(source / "config.yaml"),
                 "Add 'weights: FOLDER' to 'backbone: base:'.",
             )
-        kept = {n: t for n, t in tensors.items() if not _of_base(n)}
-        gone = "left out: it is the base's, and lies in its folder"
-        account = {name: name if name in kept else gone for name in tensors}
+        remaining = {n: t for n, t in tensors.items() if not _of_base(n)}
+        reason = "left out: it is the base's, and lies in its folder"
+        account = {name: name if name in remaining else reason for name in tensors}
         sections = {k: v for k, v in config.items() if k != "weights"}
-        return Converted("model", sections, kept, {}, account)
+        return Converted("model", sections, remaining, {}, account)
 
 
 class Folder(Converter):
-    """What training made of a PiSSA backbone as a LoRA of rank 2 r, a folder of ``peft``'s."""
+    """Write what a PiSSA backbone learned as a LoRA of rank 2 r, in a folder of ``peft``."""
 
     slot = "backbone"
 
     def read(self, source: Path) -> Converted:
-        """Raises ``UsageError``: such a folder needs no conversion."""
+        """Raise ``UsageError``: such a folder needs no conversion."""
         raise UsageError(
             "An adapter of peft is used where it lies, and is not converted.",
             str(source),
@@ -76,7 +76,7 @@ class Folder(Converter):
         )
 
     def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
-        """``tensors`` and ``config`` of a pissa backbone -> the folder ``to``."""
+        """Write ``tensors`` and ``config`` of a pissa backbone -> the folder ``to``."""
         _check_key(config, to)
         fields = {key: value for key, value in config.items() if key not in ("name", "weights")}
         backbone = PiSSA(structured(PiSSA.Config, fields, "backbone", Config({})))
@@ -84,7 +84,7 @@ class Folder(Converter):
         write_adapter(backbone.learned(), to)
 
 
-def _whole(source: Path) -> tuple[Config, dict[str, Tensor]]:
+def _config_and_tensors(source: Path) -> tuple[Config, dict[str, Tensor]]:
     config = read(str(source)) if "decoder" in compose(str(source)) else compose(str(source))
     _check_key(config.get("backbone") or {}, source)
     tensors = read_tensors(Path(source) / FILE)
@@ -102,7 +102,7 @@ def _plain(name: str) -> str:
 
 
 def _of_base(name: str) -> bool:
-    return name.startswith(INSIDE) and name.rpartition(".")[2] not in OWN
+    return name.startswith(INSIDE) and name.rpartition(".")[2] not in FACTORS
 
 
 def _check_key(section: Mapping[str, Any], where: Path) -> None:

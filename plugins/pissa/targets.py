@@ -1,4 +1,4 @@
-"""Which layers of a base PiSSA adapts, and what their tensors amount to."""
+"""Choose the layers of a base that PiSSA adapts, and merge their tensors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import Backbone, require_caps
 from wishbone.core.contract.errors import ConfigError
-from wishbone.plugins.pissa.own import ends_so, merged
+from wishbone.plugins.peft.layers import adaptable_layers, ends_so
+from wishbone.plugins.pissa.speech_tensors import merge_speech_tensors
 
 FEED_FORWARD = ("channel_mix", "ffn", "mlp", "feed_forward")
-"""How the parts that hold a block's feed-forward layers are called; what is adapted by default."""
+"""Names of the modules that hold a block's feed-forward layers, which are adapted by default."""
 
 
 def find_targets(base: Backbone, targets: list[str]) -> list[str]:
-    """Names of the linear layers that are adapted, in the base's order.
+    """List the linear layers that are adapted, in the base's order.
 
     They must be among those the base declares (``caps.peft_targets``). Raises ``CapabilityError``
     for a base that declares none, ``ConfigError`` where a target meets no layer.
@@ -23,21 +24,17 @@ def find_targets(base: Backbone, targets: list[str]) -> list[str]:
     require_caps(base, "PiSSA", "peft_targets")
     declared = base.caps.peft_targets
     name = type(base).__name__
-    layers = [
-        n
-        for n, m in base.named_modules()
-        if isinstance(m, nn.Linear) and any(ends_so(n, end) for end in declared)
-    ]
+    layers = list(adaptable_layers(base))
     if not targets:
-        found = [n for n in layers if set(n.split(".")) & set(FEED_FORWARD)]
-        if not found:
+        matches = [n for n in layers if set(n.split(".")) & set(FEED_FORWARD)]
+        if not matches:
             raise ConfigError(
                 f"No part of {name} is called {', '.join(FEED_FORWARD)}, so it is not known which"
                 " layers are its feed-forward ones.",
                 "backbone.targets",
                 f"Name them: targets: [...], endings of {', '.join(layers[:4])}, ...",
             )
-        return found
+        return matches
     lost = [target for target in targets if not any(ends_so(n, target) for n in layers)]
     if lost:
         raise ConfigError(
@@ -66,14 +63,14 @@ def exchange(base: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def merged_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a wrapped backbone as those of its plain base, the difference in its weights."""
-    made = {}
+    """Turn the tensors of a wrapped backbone into those of its plain base, differences added."""
+    merged = {}
     for name, tensor in tensors.items():
         at, _, last = name.rpartition(".")
         if last in ("A", "B", "A0", "B0") and f"{at}.weight" in tensors:
             continue
         if last == "weight" and f"{at}.A0" in tensors:
             a, b, a0, b0 = (tensors[f"{at}.{n}"] for n in ("A", "B", "A0", "B0"))
-            tensor = tensor + (b @ a - b0 @ a0)
-        made[name] = tensor
-    return merged(made)
+            tensor = tensor + (b @ a - b0 @ a0)  # [out, in]
+        merged[name] = tensor
+    return merge_speech_tensors(merged)

@@ -18,36 +18,36 @@ from wishbone.plugins.rwkvtts import names, release
 
 
 class Raw(Converter):
-    """A raw ``llm.pt``."""
+    """Convert a raw ``llm.pt``."""
 
     slot = "model"
 
     def read(self, source: Path) -> Converted:
-        """A file, or the folder of a release in either form; old names of fla, too."""
-        found = names.ours(release.tensors(source), str(source))
+        """Read a file, or the folder of a release in either form; old names of fla, too."""
+        model = names.to_our_names(release.tensors(source), str(source))
         config = {
-            "layout": dict(found.family.layout),
-            "backbone": found.backbone,
-            "head": dict(found.family.head),
+            "layout": dict(model.family.layout),
+            "backbone": model.backbone,
+            "head": dict(model.family.head),
         }
-        return Converted(self.slot, config, found.tensors, found.aside, found.account)
+        return Converted(self.slot, config, model.tensors, model.aside, model.account)
 
     def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
-        """One ``.pt`` with fla's names of today. Raises ``CheckpointError``."""
+        """Write one ``.pt`` with fla's names of today. Raises ``CheckpointError``."""
         _check_eps(config)
-        write_pickle(to, names.theirs(tensors, config, raw=True))
+        write_pickle(to, names.to_release_names(tensors, config, raw=True))
 
 
 class HuggingFace(Raw):
-    """The folder in Hugging Face's form."""
+    """Convert the folder in Hugging Face's form."""
 
     def write(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], to: Path) -> None:
-        """A new folder; the Python files that RWKVTTS puts beside it are not made."""
+        """Write a new folder; the Python files that RWKVTTS puts beside it are not made."""
         _check_eps(config)
-        named = names.theirs(tensors, config)
+        renamed = names.to_release_names(tensors, config)
         with new_folder(to) as folder:
-            write_tensors(folder / "model.safetensors", named)
-            text = json.dumps(_config(config, named), indent=2)
+            write_tensors(folder / "model.safetensors", renamed)
+            text = json.dumps(_config(config, renamed), indent=2)
             (folder / "config.json").write_text(text + "\n")
 
 
@@ -55,22 +55,22 @@ def _check_eps(config: Mapping[str, Any]) -> None:
     FLA.check_eps(config["backbone"])
 
 
-def _config(config: Mapping[str, Any], named: Mapping[str, Tensor]) -> dict[str, object]:
-    """``config.json``: fla's, and the sizes of what RWKVTTS adds."""
+def _config(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    """Fill ``config.json``: fla's fields, and the sizes of the tables that RWKVTTS adds."""
     family = names.family_of(config)
     width = config["backbone"]["width"]
     sizes: dict[str, object] = {}
     if family is names.COSY:
-        rows = len(named["speech_embedding.weight"])
+        rows = len(tensors["speech_embedding.weight"])
         sizes = {
-            "vocab_size": len(named[names.TEXT]),
+            "vocab_size": len(tensors[names.TEXT]),
             "speech_token_size": rows - 1,
             "llm_input_size": width,
             "llm_output_size": width,
         }
     else:
         sizes = {
-            "text_vocab_size": len(named["text_embedder.weight"]),
-            "audio_global_vocab_size": len(named["global_embedder.weight"]),
+            "text_vocab_size": len(tensors["text_embedder.weight"]),
+            "audio_global_vocab_size": len(tensors["global_embedder.weight"]),
         }
-    return fla_config(config["backbone"], named) | {"architectures": ["RWKV7ForSpeech"]} | sizes
+    return fla_config(config["backbone"], tensors) | {"architectures": ["RWKV7ForSpeech"]} | sizes

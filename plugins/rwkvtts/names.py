@@ -1,4 +1,4 @@
-"""What RWKVTTS calls its tensors, and what we call them; in and out to the last bit.
+"""Map the tensors of RWKVTTS's models to ours and back, to the last bit.
 
 Two families, told apart by their names. ``cosy`` is CosyVoice2's language model with an RWKV-7 in
 it (``RWKV7LM`` in model/llm/llm.py, ``RWKV7CosyLM`` in model/llm/cosy_llm.py), ``respark``
@@ -18,9 +18,9 @@ from wishbone.core.contract.errors import CheckpointError
 from wishbone.plugins.rwkv7.convert import FLA
 
 RAW = "llm."
-"""In front of the body and the head of a raw file."""
+"""Prefix of the body and the head in a raw file."""
 WRAPPERS = ("_forward_module.", "module.")
-"""What DeepSpeed and DDP leave in front of every name."""
+"""Prefixes that DeepSpeed and DDP leave in front of every name."""
 BODY = "model.embeddings.weight"
 """The body's own table of text: the same numbers as the table in use, or never read."""
 TEXT = "text_embedding.weight"
@@ -32,11 +32,11 @@ class Family:
 
     name: str
     around: Mapping[str, str]
-    """Theirs -> ours, of everything but the body."""
+    """Names of RWKVTTS -> ours, of everything but the body."""
     layout: Mapping[str, Any]
     """The slot's section of a configuration."""
     head: Mapping[str, Any]
-    """The same for the head."""
+    """The head's section of a configuration."""
 
 
 COSY = Family(
@@ -68,22 +68,22 @@ FAMILIES = {"speech_embedding.weight": COSY, "tts_tag_embedder.weight": RESPARK}
 
 
 @dataclass
-class Found:
+class ReleaseModel:
     """A model of RWKVTTS in our terms."""
 
     family: Family
     tensors: dict[str, Tensor]
-    """By the names of a ``SpeechLM``."""
+    """Tensors by the names of a ``SpeechLM``."""
     backbone: dict[str, Any]
-    """The slot's section of a configuration."""
+    """The backbone's section of a configuration."""
     aside: dict[str, Tensor] = field(default_factory=dict)
-    """What the model never reads, by their names."""
+    """Tensors that the model never reads, by the names of RWKVTTS."""
     account: dict[str, str] = field(default_factory=dict)
-    """Their name -> ours, or what became of it."""
+    """Name in RWKVTTS -> ours, or the reason for leaving it out."""
 
 
-def ours(tensors: Mapping[str, Tensor], where: str = "") -> Found:
-    """Their tensors as ours, every name accounted for.
+def to_our_names(tensors: Mapping[str, Tensor], where: str = "") -> ReleaseModel:
+    """Rename the tensors of a model of RWKVTTS, every name accounted for.
 
     Raises ``CheckpointError`` for names that are missing or unknown, and for shapes that do not
     make one model.
@@ -110,21 +110,21 @@ def ours(tensors: Mapping[str, Tensor], where: str = "") -> Found:
             where,
             "Check that the download is complete.",
         )
-    around = {mine: plain.pop(theirs) for theirs, mine in family.around.items()}
+    around = {name: plain.pop(foreign) for foreign, name in family.around.items()}
     body = FLA.converted(plain, where)
-    _check(around, body.config["width"], where)
-    named = around | {f"backbone.{name}": row for name, row in body.tensors.items()}
+    _check_shapes(around, body.config["width"], where)
+    renamed = around | {f"backbone.{name}": row for name, row in body.tensors.items()}
     account = dict(family.around) | {n: f"backbone.{o}" for n, o in body.account.items()}
     if family is COSY:
         again = "left out: the table of text again"
         account[BODY] = "kept beside the model, which never reads it" if aside else again
-    return Found(family, named, body.config, aside, account)
+    return ReleaseModel(family, renamed, body.config, aside, account)
 
 
-def theirs(
+def to_release_names(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any], raw: bool = False
 ) -> dict[str, Tensor]:
-    """A ``SpeechLM`` as RWKVTTS names it: as a raw ``llm.pt``, or for Hugging Face's form.
+    """Name the tensors of a ``SpeechLM`` as a raw ``llm.pt`` does, or Hugging Face's form.
 
     ``config`` is that of the whole model. Raises ``CheckpointError`` for a model that RWKVTTS
     has not: another backbone, layout or head.
@@ -139,17 +139,18 @@ def theirs(
         )
     inside = "backbone."
     body = {n.removeprefix(inside): t for n, t in tensors.items() if n.startswith(inside)}
-    named = FLA.theirs(body) | {theirs: tensors[mine] for theirs, mine in family.around.items()}
+    renamed = FLA.theirs(body)
+    renamed |= {foreign: tensors[name] for foreign, name in family.around.items()}
     if family is COSY:
-        named[BODY] = tensors.get(BODY, named[TEXT])
+        renamed[BODY] = tensors.get(BODY, renamed[TEXT])
     if not raw or family is not COSY:
-        return named
+        return renamed
     bare = (TEXT, "llm_embedding.weight", "speech_embedding.weight")
-    return {name if name in bare else RAW + name: row for name, row in named.items()}
+    return {name if name in bare else RAW + name: row for name, row in renamed.items()}
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """Which of RWKVTTS's models a configuration describes. Raises ``CheckpointError``."""
+    """Find the model of RWKVTTS that a configuration describes. Raises ``CheckpointError``."""
     layout, head = config.get("layout") or {}, config.get("head") or {}
     backbone = (config.get("backbone") or {}).get("name")
     for family in (COSY, RESPARK):
@@ -167,7 +168,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def _plain(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Without what training tools and the raw form put in front."""
+    """Strip the prefixes of training tools and of the raw form."""
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         for wrapper in WRAPPERS:
@@ -180,8 +181,8 @@ def _plain(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     return plain
 
 
-def _check(around: Mapping[str, Tensor], width: int, where: str) -> None:
-    """Tables as wide as the body, and a head that answers for every row of its table."""
+def _check_shapes(around: Mapping[str, Tensor], width: int, where: str) -> None:
+    """Require tables as wide as the body, and a head that answers for every row of its table."""
     rows = len(around["head.table.weight"])
     wrong = [
         f"{name} {list(row.shape)}"

@@ -1,4 +1,4 @@
-"""How RWKVTTS writes down who speaks and how: ``SPCT_0`` and five marks after it.
+"""Marks of RWKVTTS for the speaker and the manner of speaking: ``SPCT_0`` and five after it.
 
 Names and limits are those of utils/properties_util.py of RWKVTTS. Two things are mended: a speed of
 exactly 4.0 falls into none of its classes and becomes "very fast", here it is slow; and the speaker
@@ -14,7 +14,7 @@ from typing import Any
 SPEEDS = ("very_slow", "slow", "medium", "fast", "very_fast")
 """``SPCT_1`` and on."""
 SPEED_LIMITS = (3.5, 4.0, 4.5, 5.0)
-"""Of a class, the limit included; in syllables or words a second."""
+"""Upper limits of the classes, included; in syllables or words a second."""
 PITCHES = ("low_pitch", "medium_pitch", "high_pitch", "very_high_pitch")
 """``SPCT_6`` and on."""
 AGES = ("child", "teenager", "youth-adult", "middle-aged", "elderly")
@@ -30,7 +30,7 @@ GENDERS = ("female", "male")
 """``SPCT_46`` and on."""
 FIRST = {"age": (13, AGES), "gender": (46, GENDERS), "emotion": (21, EMOTIONS),
          "pitch": (6, PITCHES), "speed": (1, SPEEDS)}  # fmt: skip
-"""Property -> the number of its first mark and its classes, in the order in which they are said."""
+"""Property -> the number of its first mark and its classes, in the order of the prompt."""
 
 PITCH_LIMITS: Mapping[tuple[str, str], Sequence[float]] = {
     ("female", "child"): (250, 290),
@@ -48,23 +48,23 @@ PITCH_LIMITS: Mapping[tuple[str, str], Sequence[float]] = {
 
 
 def marks(row: Mapping[str, Any]) -> str:
-    """``SPCT_0...`` of the columns age, gender, emotion, pitch (Hz or a class) and speed.
+    """Write ``SPCT_0...`` from the columns age, gender, emotion, pitch (Hz or a class) and speed.
 
     Empty where a property is missing or is of no class.
     """
-    said = {name: row.get(name) for name in FIRST}
-    said |= {name: str(said[name]).strip().lower() for name in ("age", "gender")}
-    said["emotion"] = str(said["emotion"]).strip().upper()
-    limits = PITCH_LIMITS.get((said["gender"], said["age"]))
-    if limits and _number(said["pitch"]):
-        said["pitch"] = PITCHES[bisect_right(limits, said["pitch"])]
-    if _number(said["speed"]):
-        said["speed"] = SPEEDS[bisect_left(SPEED_LIMITS, said["speed"])]
+    values = {name: row.get(name) for name in FIRST}
+    values |= {name: str(values[name]).strip().lower() for name in ("age", "gender")}
+    values["emotion"] = str(values["emotion"]).strip().upper()
+    limits = PITCH_LIMITS.get((values["gender"], values["age"]))
+    if limits and _number(values["pitch"]):
+        values["pitch"] = PITCHES[bisect_right(limits, values["pitch"])]
+    if _number(values["speed"]):
+        values["speed"] = SPEEDS[bisect_left(SPEED_LIMITS, values["speed"])]
     numbers = [0]
     for name, (first, classes) in FIRST.items():
-        if said[name] not in classes:
+        if values[name] not in classes:
             return ""
-        numbers.append(first + classes.index(said[name]))
+        numbers.append(first + classes.index(values[name]))
     return "".join(f"SPCT_{number}" for number in numbers)
 
 

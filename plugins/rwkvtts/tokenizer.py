@@ -2,7 +2,7 @@
 
 The vocabulary file (``rwkv_vocab_v20230424.txt``) is in the release and is read as data: a line is
 an id, a Python literal of the token, and its length in bytes. Text is cut greedily into the longest
-tokens. Ids of marks are those that the release's files say; marks they do not name follow in the
+tokens. Ids of marks are those in the release's files; marks they do not name follow in the
 order of RWKVTTS (``get_tokenizer`` in utils/utilities.py).
 """
 
@@ -24,16 +24,16 @@ from wishbone.plugins.rwkvtts.release import CONVERTED
 
 VOCABULARY = "rwkv_vocab_v20230424.txt"
 FOLDERS = (CONVERTED, files.TEXT, ".")
-"""Where a release keeps the vocabulary, first found first."""
+"""Folders of a release that may hold the vocabulary, in the order of search."""
 PAD = "<|rwkv_tokenizer_end_of_text|>"
 MARKS = (
     PAD, "<|endofprompt|>", "[breath]", "<strong>", "</strong>", "[noise]", "[laughter]", "[cough]",
     "[clucking]", "[accent]", "[quick_breath]", "<laughter>", "</laughter>", "[hissing]", "[sigh]",
     "[vocalized-noise]", "[lipsmack]", "[mn]",
 )  # fmt: skip
-"""In the order in which RWKVTTS adds them."""
+"""Marks in the order in which RWKVTTS adds them."""
 MOST_ROWS = 1 << 20
-"""A vocabulary with more ids than this is a mistake: World has 65 530."""
+"""Limit of ids, beyond which a vocabulary is a mistake: World has 65 530."""
 
 
 class WorldTokenizer(Tokenizer):
@@ -51,9 +51,9 @@ class WorldTokenizer(Tokenizer):
         """Rows of the table of text where the release's YAML says nothing: the World vocabulary,
         CosyVoice2's marks."""
         marks: bool = True
-        """Whether CosyVoice2's marks are ids of their own; ReSpark has none."""
+        """True gives CosyVoice2's marks ids of their own; ReSpark has none."""
         normaliser: str = "auto"
-        """Who writes numbers out: "wetext", "builtin", "none", or wetext where it is installed."""
+        """Normaliser of numbers: "wetext", "builtin", "none"; "auto" is wetext where installed."""
         most: int = 80
         """Letters of Chinese, ids of other languages, in a piece of text, ..."""
         least: int = 60
@@ -71,7 +71,7 @@ class WorldTokenizer(Tokenizer):
             self._open(Path(config.release))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text`` as it is written; marks such as ``[laughter]`` are one id each."""
+        """Encode ``text`` as it is written; marks such as ``[laughter]`` are one id each."""
         self._ready()
         ids: list[int] = []
         if not text.strip():
@@ -82,21 +82,22 @@ class WorldTokenizer(Tokenizer):
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, marks included; ids of spare rows leave no trace."""
+        """Decode ``ids``, marks included; ids of spare rows leave no trace."""
         self._ready()
         return b"".join(self._bytes.get(row, b"") for row in ids).decode("utf-8", "replace")
 
     def prepare(self, text: str) -> str:
-        """``text`` as it is spoken, numbers written out; see ``FrontEnd``."""
+        """Write ``text`` as it is spoken, numbers in words; see ``FrontEnd``."""
         return self._front.normalise(text)
 
     def pieces(self, text: str | Iterable[str]) -> Iterator[tuple[str, list[int]]]:
-        """Normalised pieces of a text, each with its ids and short enough to speak in one go."""
+        """Cut a text into normalised pieces with their ids, short enough to speak in one go."""
         for piece in self._front.pieces(text, self.encode):
             if ids := self.encode(piece):
                 yield piece, ids
 
     def _open(self, folder: Path) -> None:
+        """Read the vocabulary and the marks of the release in ``folder``."""
         place = next((folder / n for n in FOLDERS if (folder / n / VOCABULARY).is_file()), None)
         if place is None:
             raise CheckpointError(
@@ -113,8 +114,8 @@ class WorldTokenizer(Tokenizer):
             self._lengths.setdefault(token[0], []).append(len(token))
         self._lengths = {b: sorted(set(n), reverse=True) for b, n in self._lengths.items()}
         self._split_at = re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))))
-        stated = settings.read(folder).get("llm")
-        rows = stated.get("vocab_size") if isinstance(stated, dict) else None
+        model = settings.read(folder).get("llm")
+        rows = model.get("vocab_size") if isinstance(model, dict) else None
         rows = rows if isinstance(rows, int) and rows else self.config.rows
         highest = max(self._bytes)
         if highest >= rows:
@@ -126,16 +127,16 @@ class WorldTokenizer(Tokenizer):
         self.space = TextSpace(vocabulary=rows, specials=marks, blank=marks.get(PAD))
 
     def _split(self, text: str) -> Iterator[str]:
-        """Marks, and what is between them."""
+        """Cut ``text`` into marks and the stretches between them."""
         begin = 0
-        for found in self._split_at.finditer(text) if self.space.specials else ():
-            yield text[begin : found.start()]
-            yield found[0]
-            begin = found.end()
+        for match in self._split_at.finditer(text) if self.space.specials else ():
+            yield text[begin : match.start()]
+            yield match[0]
+            begin = match.end()
         yield text[begin:]
 
     def _greedy(self, data: bytes) -> Iterator[int]:
-        """Always the longest token that fits; every byte is one, so something always does."""
+        """Take the longest token that fits, again and again; every byte is a token by itself."""
         at = 0
         while at < len(data):
             for length in self._lengths[data[at]]:
@@ -146,6 +147,7 @@ class WorldTokenizer(Tokenizer):
                     break
 
     def _ready(self) -> None:
+        """Raise ``ConfigError`` unless a release was read."""
         if not self._tokens:
             raise ConfigError(
                 "The system names no release, so there is no text tokenizer.",
@@ -155,7 +157,7 @@ class WorldTokenizer(Tokenizer):
 
 
 def _read(path: Path) -> dict[bytes, int]:
-    """Token -> id. Raises ``CheckpointError`` for a line that is none, and for a missing byte."""
+    """Read token -> id. Raises ``CheckpointError`` for a broken line and for a missing byte."""
     tokens: dict[bytes, int] = {}
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     for number, line in enumerate(lines, start=1):
@@ -163,10 +165,10 @@ def _read(path: Path) -> dict[bytes, int]:
         try:
             row, token = int(line[:first]), ast.literal_eval(line[first + 1 : last])
             token = token.encode() if isinstance(token, str) else bytes(token)
-            right = len(token) == int(line[last + 1 :]) > 0 <= row < MOST_ROWS
+            valid = len(token) == int(line[last + 1 :]) > 0 <= row < MOST_ROWS
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            right, token, row = False, b"", 0
-        if not right or token in tokens:
+            valid, token, row = False, b"", 0
+        if not valid or token in tokens:
             raise CheckpointError(
                 "This line of the vocabulary is no id, token and length.",
                 f"{path}:{number}",
@@ -183,29 +185,30 @@ def _read(path: Path) -> dict[bytes, int]:
     return tokens
 
 
-def _marks(folder: Path, count: int, wanted: Sequence[str]) -> dict[str, int]:
-    """Mark -> id: what the files say, then the missing ones in order behind all others."""
-    found: dict[str, int] = {}
+def _marks(folder: Path, count: int, expected: Sequence[str]) -> dict[str, int]:
+    """Read mark -> id from the files, then append the missing ones of ``expected``."""
+    ids: dict[str, int] = {}
     rows = _json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     try:
-        found |= {str(row["content"]): int(number) for number, row in rows.items()}
-        found |= {str(m): int(n) for m, n in _json(folder / "added_tokens.json").items()}
+        ids |= {str(row["content"]): int(number) for number, row in rows.items()}
+        ids |= {str(m): int(n) for m, n in _json(folder / "added_tokens.json").items()}
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"The marks of the tokenizer cannot be read: {error!r}.",
             str(folder),
             "Use the files of the release as they were published.",
         ) from error
-    found = {mark: row for mark, row in found.items() if mark and row < MOST_ROWS}
-    following = max([count - 1, *found.values()])
-    for mark in wanted:
-        if mark not in found:
+    ids = {mark: row for mark, row in ids.items() if mark and row < MOST_ROWS}
+    following = max([count - 1, *ids.values()])
+    for mark in expected:
+        if mark not in ids:
             following += 1
-            found[mark] = following
-    return found
+            ids[mark] = following
+    return ids
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where the file is missing. Raises ``CheckpointError``."""
     if not path.is_file():
         return {}
     try:

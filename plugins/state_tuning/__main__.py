@@ -1,4 +1,4 @@
-"""A learned state from one form to another: ``python -m wishbone.plugins.state_tuning FROM TO``.
+"""Convert a learned state into another form: ``wishbone state-convert FROM TO``.
 
 FROM is the export of a training, a voice (.yaml), or RWKV-PEFT's file (.pth, .pt, .safetensors);
 TO a voice or such a file. A voice belongs to a model: with RWKV-PEFT's file, --system says which.
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        "python -m wishbone.plugins.state_tuning",
+        "wishbone state-convert",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -74,6 +74,7 @@ def _parser() -> Parser:
 
 
 def _voice(source: Path, options: argparse.Namespace) -> Voice:
+    """Read a learned state from any of the three forms. Raises ``UsageError``."""
     if source.is_dir():
         return _from_training(source, options)
     if source.suffix == ".yaml":
@@ -93,19 +94,21 @@ def _voice(source: Path, options: argparse.Namespace) -> Voice:
             str(source),
             "Name the system it was learned with: --system NAME.",
         )
-    return _made(build(read(options.system, options.overrides)), start, options)
+    return _voice_of(build(read(options.system, options.overrides)), start, options)
 
 
 def _from_training(folder: Path, options: argparse.Namespace) -> Voice:
+    """Read a training's export; with ``--plain`` also write the system without the state."""
     system, start = unwrap(build(read(folder, options.overrides)))
     if options.plain:
         config = {key: value for key, value in system.config.items() if key != "voice"}
         origin = provenance(config, notes={"unwrapped from": str(folder)})
         save(options.plain, system.model, config | {"weights": "."}, origin)
-    return _made(system, start, options)
+    return _voice_of(system, start, options)
 
 
-def _made(system: System, start: State, options: argparse.Namespace) -> Voice:
+def _voice_of(system: System, start: State, options: argparse.Namespace) -> Voice:
+    """Make a voice of a learned state, with the options' name, licence and description."""
     name = options.name or Path(options.target).stem
     return Voice.from_start(system, start, name, options.licence, options.about)
 

@@ -1,4 +1,7 @@
-"""A backbone that begins with a state it has learned; README.md has the equation."""
+"""A backbone that begins with a learned state; README.md has the equation.
+
+RWKV-PEFT (JL-er/RWKV-PEFT) calls it state tuning.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from wishbone.core.contract.errors import CapabilityError, ConfigError
 from wishbone.core.model.wrapper import Wrapper, build_base, count_base, trainable
 
 MATRIX = 4
-"""Axes of a part that is tuned: batch, heads, rows, columns. Fewer are shifts and convolutions."""
+"""Axes of a tuned part: batch, heads, rows, columns; shifts and convolutions have fewer."""
 
 
 class Dense(nn.Module):
@@ -21,11 +24,11 @@ class Dense(nn.Module):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.whole = nn.Parameter(torch.zeros(shape))
+        self.whole = nn.Parameter(torch.zeros(shape))  # [H, V, K] or [D]
 
     def forward(self) -> Tensor:
-        """The part without batch, [H, V, K] or [D]."""
-        return self.whole
+        """Return the part without batch, [H, V, K] or [D]."""
+        return self.whole  # [H, V, K] or [D]
 
 
 class LowRank(nn.Module):
@@ -39,12 +42,12 @@ class LowRank(nn.Module):
     def __init__(self, shape: tuple[int, ...], rank: int) -> None:
         super().__init__()
         heads, rows, columns = shape
-        self.rows = nn.Parameter(torch.zeros(heads, rows, rank))
-        self.columns = nn.Parameter(torch.randn(heads, rank, columns) / rank**0.5)
+        self.rows = nn.Parameter(torch.zeros(heads, rows, rank))  # [H, V, r]
+        self.columns = nn.Parameter(torch.randn(heads, rank, columns) / rank**0.5)  # [H, r, K]
 
     def forward(self) -> Tensor:
-        """[H, V, K]."""
-        return self.rows @ self.columns
+        """Multiply out the matrices [H, V, K]."""
+        return self.rows @ self.columns  # [H, V, r] @ [H, r, K] -> [H, V, K]
 
 
 class StateTuned(Wrapper):
@@ -63,7 +66,7 @@ class StateTuned(Wrapper):
 
     @dataclass
     class Config(Wrapper.Config):
-        """What is learned of the base's first state."""
+        """The base, and the parts of its first state that are learned."""
 
         rank: int = 0
         """Rank of each head's matrix, as a product of two; 0 learns every number of it."""
@@ -71,7 +74,7 @@ class StateTuned(Wrapper):
         """Learning rate of the state as a multiple of the recipe's: a state that begins at zero has
         far to go, and RWKV-PEFT's rates for it (1 falling to 0.01) would spoil anything else."""
         vectors: bool = False
-        """Whether parts [B, D], such as RWKV-7's token shifts, are learned as well."""
+        """True learns parts [B, D] as well, such as RWKV-7's token shifts."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -89,19 +92,19 @@ class StateTuned(Wrapper):
         return cls.Config(base=base)
 
     def learned(self) -> State:
-        """The learned parts of the state without batch: [H, V, K] of a matrix, [D] of a vector."""
+        """Return the learned parts of the state without batch: matrices [H, V, K], vectors [D]."""
         return {name: self.begin[_key(name)]() for name in self.names}
 
     def init_state(self, batch: int, *, device: Any = None, dtype: Any = None) -> State:
-        """The base's, with S_0 in it, of which every row has its own copy.
+        """The base's state with S_0 in it, of which every row has its own copy.
 
         Gradients of all rows meet in S_0.
         """
         state = self.base.init_state(batch, device=device, dtype=dtype)
         for name, part in self.learned().items():
-            there = state[name]
+            zeros = state[name]
             # a copy even of one row: steps write into states, and must not write into S_0
-            rows = part.to(there.device, there.dtype).repeat(batch, *[1] * part.ndim)
+            rows = part.to(zeros.device, zeros.dtype).repeat(batch, *[1] * part.ndim)  # [B, ...]
             state[name] = rows
         return state
 
@@ -110,21 +113,21 @@ class StateTuned(Wrapper):
     ) -> tuple[Tensor, State]:
         """x [B, T, D] -> y [B, T, D], state; without a state the learned one begins."""
         state = self.init_state(len(x), device=x.device) if state is None else state
-        return self.base(x, state, mask=mask)
+        return self.base(x, state, mask=mask)  # [B, T, D]
 
     @classmethod
     def count_parameters(cls, config: Config) -> int:
-        """The base's, and the learned parts, whose shapes a base without memory says."""
+        """The base's, and the learned parts, whose shapes a base on the meta device gives."""
         with torch.device("meta"):
             begin = build_base(config.base).init_state(1)
-        own = 0
+        count = 0
         for name in tunable(begin, config.vectors):
             shape = begin[name].shape[1:]
             if config.rank and len(shape) == MATRIX - 1:
-                own += config.rank * shape[0] * (shape[1] + shape[2])
+                count += config.rank * shape[0] * (shape[1] + shape[2])
             else:
-                own += shape.numel()
-        return count_base(config.base) + own
+                count += shape.numel()
+        return count_base(config.base) + count
 
     def flops_per_position(self, context: int = 0) -> int:
         """The base's: what a sequence begins with costs no position anything."""
@@ -138,9 +141,9 @@ class StateTuned(Wrapper):
 
 
 def tunable(begin: State, vectors: bool = False) -> list[str]:
-    """Names of the parts of a state of batch 1 that can be learned, in its order.
+    """List the parts of a state of batch 1 that can be learned, in its order.
 
-    Matrices are what has one per head and is float32 or more; [B, D] with ``vectors``.
+    That is one matrix per head in float32 or more; with ``vectors`` also [B, D].
     """
     return [
         name
@@ -173,6 +176,7 @@ def check_base(base: Backbone, begin: State) -> None:
 
 
 def _learned(name: str, part: Tensor, rank: int) -> nn.Module:
+    """Make the parameters of a part [1, ...]. Raises ``ConfigError`` for a rank out of range."""
     shape = tuple(part.shape[1:])
     if rank < 0:
         raise ConfigError(
@@ -190,5 +194,5 @@ def _learned(name: str, part: Tensor, rank: int) -> nn.Module:
 
 
 def _key(name: str) -> str:
-    """The name of a module, which may hold no dot."""
+    """Write a part's name as that of a module, which may hold no dot."""
     return name.replace(".", "-")

@@ -20,14 +20,14 @@ from wishbone.core.weights.files import read_tensors, write_tensors
 from wishbone.core.weights.foreign import write_pickle
 from wishbone.plugins.state_tuning.backbone import MATRIX, StateTuned
 
-THEIRS = re.compile(r"(?:.*\.)?blocks\.(\d+)\.att\.time_state")
-OURS = re.compile(r"blocks\.(\d+)\.wkv")
+PEFT_NAME = re.compile(r"(?:.*\.)?blocks\.(\d+)\.att\.time_state")
+STATE_NAME = re.compile(r"blocks\.(\d+)\.wkv")
 ENDINGS = (".pth", ".pt", ".safetensors")
-"""Of a file of tensors; what is read may be any, what is written .pth or .safetensors."""
+"""Endings of files of tensors: any may be read, .pth and .safetensors are written."""
 
 
 def unwrap(system: System) -> tuple[System, State]:
-    """The system without what was tuned, sharing its weights, and the learned state [1, ...].
+    """Take a system apart: the plain one, on the same weights, and the learned state [1, ...].
 
     Where nothing but the state was trained it is the system that the training began with, to the
     last bit. Raises ``CapabilityError`` for a system whose backbone is not tuned so.
@@ -48,35 +48,35 @@ def unwrap(system: System) -> tuple[System, State]:
 
 
 def read_time_state(path: str | Path) -> State:
-    """A state from RWKV-PEFT's file, also one merged into a whole model, by our names, [1, ...].
+    """Read a state [1, ...] from RWKV-PEFT's file, also one merged into a complete model.
 
     Raises ``CheckpointError`` when it holds none, or one with a gap between its layers.
     """
-    found = {
+    parts = {
         int(match[1]): part
         for name, part in read_tensors(path).items()
-        if (match := THEIRS.fullmatch(name))
+        if (match := PEFT_NAME.fullmatch(name))
     }
-    bad = [n for n, part in found.items() if part.ndim != MATRIX - 1]
-    if not found or bad or sorted(found) != list(range(len(found))):
+    bad = [n for n, part in parts.items() if part.ndim != MATRIX - 1]
+    if not parts or bad or sorted(parts) != list(range(len(parts))):
         raise CheckpointError(
             "The file holds no 'blocks.N.att.time_state' [H, V, K] for every layer from 0 on; it"
-            f" has those of {sorted(found) or 'none'}.",
+            f" has those of {sorted(parts) or 'none'}.",
             str(path),
             "Give the file that RWKV-PEFT wrote with train_type=state, for RWKV-7.",
         )
-    return {f"blocks.{n}.wkv": found[n].float()[None] for n in sorted(found)}
+    return {f"blocks.{n}.wkv": parts[n].float()[None] for n in sorted(parts)}  # [1, H, V, K]
 
 
 def write_time_state(path: str | Path, start: State) -> None:
-    """A learned state [1, ...] as RWKV-PEFT writes it; nothing that exists is overwritten.
+    """Write a learned state [1, ...] as RWKV-PEFT does; nothing that exists is overwritten.
 
     Raises ``UsageError`` for a state that is not RWKV-7's matrices alone.
     """
     path = Path(path)
     if path.exists():
         raise UsageError("The file exists already.", str(path), "Choose another name.")
-    matches = {name: OURS.fullmatch(name) for name in start}
+    matches = {name: STATE_NAME.fullmatch(name) for name in start}
     other = [name for name, match in matches.items() if match is None]
     if other:
         raise UsageError(

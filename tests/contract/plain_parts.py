@@ -77,8 +77,8 @@ class Letters(Tokenizer):
         self.space = TextSpace(vocabulary=27, word_ends=frozenset({0}))
 
     def encode(self, text: str) -> list[int]:
-        known = [" abcdefghijklmnopqrstuvwxyz".find(letter) for letter in text.lower().strip()]
-        return [row for row in known if row >= 0]
+        ids = [" abcdefghijklmnopqrstuvwxyz".find(letter) for letter in text.lower().strip()]
+        return [row for row in ids if row >= 0]
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(" abcdefghijklmnopqrstuvwxyz"[row] for row in ids)

@@ -124,8 +124,10 @@ class NumbersAsSeen(Letters):
         self.seen = {" ": 0}
 
     def encode(self, text):
-        kept = [letter for letter in text.lower().strip() if "a" <= letter <= "z" or letter == " "]
-        return [self.seen.setdefault(letter, len(self.seen)) for letter in kept]
+        letters = [
+            letter for letter in text.lower().strip() if "a" <= letter <= "z" or letter == " "
+        ]
+        return [self.seen.setdefault(letter, len(self.seen)) for letter in letters]
 
 
 class OneTooMany(Letters):
@@ -222,11 +224,11 @@ class Normalises(Loudness):
 SPEECH_TOKENIZERS = [(CountsFromOne, "code_range", set()), (Normalises, "same_codes", set())]
 
 CONTROLS = [
-    *(("head", cls, None, *rest) for cls, *rest in HEADS),
-    *(("layout", *rest) for rest in LAYOUTS),
-    *(("tokenizer", cls, None, *rest) for cls, *rest in TOKENIZERS),
-    *(("decoder", cls, None, *rest) for cls, *rest in DECODERS),
-    *(("speech_tokenizer", cls, None, *rest) for cls, *rest in SPEECH_TOKENIZERS),
+    *(("head", cls, None, *arguments) for cls, *arguments in HEADS),
+    *(("layout", *arguments) for arguments in LAYOUTS),
+    *(("tokenizer", cls, None, *arguments) for cls, *arguments in TOKENIZERS),
+    *(("decoder", cls, None, *arguments) for cls, *arguments in DECODERS),
+    *(("speech_tokenizer", cls, None, *arguments) for cls, *arguments in SPEECH_TOKENIZERS),
 ]
 SOUND = [
     ("head", LinearHead),
@@ -244,9 +246,9 @@ SOUND = [
     ids=[f"{kind}-{name}-{cls.__name__}" for kind, cls, _, name, _ in CONTROLS],
 )
 def test_the_check_notices(kind, cls, config, name, also):
-    found = failed(kind, cls, config)
-    assert name in found
-    assert also is None or found <= {name, *also}
+    failures = failed(kind, cls, config)
+    assert name in failures
+    assert also is None or failures <= {name, *also}
 
 
 @pytest.mark.parametrize(("kind", "cls"), SOUND, ids=[f"{k}-{c.__name__}" for k, c in SOUND])
@@ -259,7 +261,7 @@ def test_sound_parts_pass(kind, cls):
 def test_every_check_has_a_control(kind):
     controlled = {name for of, _, _, name, _ in CONTROLS if of == kind}
     common = {"config_round_trip", "light_import"}
-    assert {each.name for each in suite(kind)} - common <= controlled
+    assert {check.name for check in suite(kind)} - common <= controlled
 
 
 def test_a_heavy_plugin_module_is_noticed():

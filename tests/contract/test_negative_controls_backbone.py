@@ -266,9 +266,9 @@ BACKBONES = [
     ids=[f"{name}-{cls.__name__}" for cls, name, _ in BACKBONES],
 )
 def test_the_check_notices(cls, name, also):
-    found = failed("backbone", cls)
-    assert name in found
-    assert also is None or found <= {name, *also}
+    failures = failed("backbone", cls)
+    assert name in failures
+    assert also is None or failures <= {name, *also}
 
 
 def test_a_sound_backbone_passes():
@@ -277,7 +277,7 @@ def test_a_sound_backbone_passes():
 
 def test_every_check_has_a_control():
     controlled = {name for _, name, _ in BACKBONES}
-    assert {each.name for each in suite("backbone")} - {"light_import"} <= controlled
+    assert {check.name for check in suite("backbone")} - {"light_import"} <= controlled
 
 
 def test_a_property_that_is_not_promised_is_skipped():

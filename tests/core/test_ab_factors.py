@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import ab_results
 import numpy as np
 import pytest
 from test_ab_parts import plan
@@ -14,16 +15,17 @@ from test_charts import texts
 from wishbone.core.config.compose import Config
 from wishbone.core.contract.errors import ConfigError, DataError
 from wishbone.core.contract.metric import HeldOut, UtteranceLosses
-from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment import config_diff, generate
 from wishbone.core.evaluate.experiment.arms import Arm, factor_levels
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import read_plan
 from wishbone.core.evaluate.measure import held_out_loss
-from wishbone.core.evaluate.report import figures, markdown, tables, wording
+from wishbone.core.evaluate.report import figures, markdown, wording
+from wishbone.core.evaluate.result import to_json
 from wishbone.core.evaluate.statistics import compare
 from wishbone.core.evaluate.statistics.effects import questions
 from wishbone.core.evaluate.statistics.metrics import choose, choose_listening
+from wishbone.core.report.json_file import as_text, write_json
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "ab"
 FACTORS = {"backbone": ["r", "t"], "layout": ["u", "w"]}
@@ -61,35 +63,12 @@ def told(tmp_path, given, errors, seed=0):
 
 
 def result_of(tmp_path, given, items):
-    """What ``ab.json`` would hold, with stand-ins for what is measured of real systems."""
-    sizes = {str(s): 10 for s in (1, 10, 60)}
-    budget = {
-        "backbone": "x", "parameters": 10, "parameters_backbone": 5, "parameters_decoder": 3,
-        "flops_per_second": sizes, "state_bytes": sizes, "dtype": "float32",
-        "training_codes": None, "training_steps": 4, "training_positions": None,
-        "held_out_loss": None,
-    }  # fmt: skip
-    heard = {
-        each.key: {key: [2.0 + 0.1 * n, 2.5, 3.0] for key in given.listening}
-        for n, each in enumerate(given.checkpoints)
+    """The file of a result, with stand-ins for everything that is measured of real systems."""
+    losses = {
+        checkpoint.key: {key: [2.0 + 0.1 * n, 2.5, 3.0] for key in given.listening}
+        for n, checkpoint in enumerate(given.checkpoints)
     }
-    length = [{"seconds": s, "step_ms": 1 + s, "state_bytes": 1000 * s} for s in (0.0, 10.0)]
-    keys = [arm.key for arm in given.arms]
-    result = {
-        "name": "test", "about": "", "quick": False, "confounded": [], "unmatched": "",
-        "arms": [ab._about(arm) for arm in given.arms], "factors": given.factors,
-        "prompts": [{"key": p.key, "text": p.text} for p in given.prompts], "seeds": 1,
-        "metrics": {
-            key: vars(metric) for key, metric in (given.listening | given.metrics).items()
-        },
-        "budget": dict.fromkeys(keys, budget), "length": dict.fromkeys(keys, length),
-        "memory": {key: {"peak": 5_000_000} for key in keys}, "machine": {"processor": "p"},
-        "provenance": {"command": ["wishbone", "ab"], "ended": "2026-11-21T00:00:00Z"},
-        **compare.analyse(items, given, heard), "raw": compare.raw(items, given, heard),
-    }  # fmt: skip
-    path = tmp_path / "test.json"
-    path.write_text(tables.as_text(result))
-    return path
+    return write_json(tmp_path / "test.json", to_json(ab_results.result(given, items, losses)))
 
 
 ADDITIVE = {"r-u": 1, "r-w": 3, "t-u": 5, "t-w": 7}
@@ -121,38 +100,38 @@ def test_an_arm_is_the_mean_of_its_trainings_and_each_is_shown(tmp_path):
     given = crossed()
     items = told(tmp_path, given, ADDITIVE)
     result = compare.analyse(items, given)
-    each = result["checkpoints"]["t-u"]["wer"]
+    each = result.checkpoints["t-u"]["wer"]
     assert len(each) == 3
-    assert result["values"]["t-u"]["wer"]["value"] == pytest.approx(np.mean(each))
-    against = next(c for c in result["comparisons"] if c["arm"] == "t-u" and c["metric"] == "wer")
-    base = np.mean(result["checkpoints"]["r-u"]["wer"])
-    assert against["difference"] == pytest.approx(np.mean(each) - base)
-    assert against["verdict"] == "worse" and against["freedom"] > 1
-    assert result["failures"]["t-u"]["items"] == 24
+    assert result.values["t-u"]["wer"].value == pytest.approx(np.mean(each))
+    against = next(c for c in result.comparisons if c.arm == "t-u" and c.metric == "wer")
+    base = np.mean(result.checkpoints["r-u"]["wer"])
+    assert against.outcome.difference == pytest.approx(np.mean(each) - base)
+    assert against.outcome.verdict == "worse" and against.outcome.freedom > 1
+    assert result.failures["t-u"].items == 24
 
 
 def test_the_factors_effects_are_found_and_their_interaction_is_not(tmp_path):
     given = crossed()
     result = compare.analyse(told(tmp_path, given, ADDITIVE), given)
     wer = {
-        wording.effect_title(each): each for each in result["effects"] if each["metric"] == "wer"
+        wording.effect_title(each): each.outcome for each in result.effects if each.metric == "wer"
     }
-    assert wer["t - r (backbone)"]["difference"] == pytest.approx(20, abs=3)
-    assert wer["t - r (backbone)"]["verdict"] == "worse"
-    assert wer["w - u, t"]["difference"] == pytest.approx(10, abs=3)
+    assert wer["t - r (backbone)"].difference == pytest.approx(20, abs=3)
+    assert wer["t - r (backbone)"].verdict == "worse"
+    assert wer["w - u, t"].difference == pytest.approx(10, abs=3)
     crossing = wer["(t - r) with w, minus with u"]
-    assert crossing["low"] < 0 < crossing["high"]
-    assert crossing["verdict"] in ("inconclusive", "none beyond margin")
+    assert crossing.low < 0 < crossing.high
+    assert crossing.verdict in ("inconclusive", "none beyond margin")
 
 
 def test_an_interaction_is_found_where_there_is_one(tmp_path):
     given = crossed()
     items = told(tmp_path, given, {"r-u": 1, "r-w": 1, "t-u": 1, "t-w": 9})
     result = compare.analyse(items, given)
-    kinds = {e["kind"]: e for e in result["effects"] if e["metric"] == "wer"}
-    assert kinds["interaction"]["difference"] == pytest.approx(40, abs=4)
-    assert kinds["interaction"]["verdict"] == "present"
-    assert kinds["interaction"]["p_holm"] <= 0.05
+    kinds = {e.kind: e for e in result.effects if e.metric == "wer"}
+    assert kinds["interaction"].outcome.difference == pytest.approx(40, abs=4)
+    assert kinds["interaction"].outcome.verdict == "present"
+    assert kinds["interaction"].p_holm <= 0.05
 
 
 def test_ratios_have_effects_that_multiply(tmp_path):
@@ -163,18 +142,18 @@ def test_ratios_have_effects_that_multiply(tmp_path):
         for checkpoint in arm.checkpoints:
             for prompt in given.prompts:
                 items.add(checkpoint.key, prompt.key, 0, {"rtf": speed[arm.key]})
-    found = [e for e in compare.analyse(items, given)["effects"] if e["metric"] == "rtf"]
-    assert [e["difference"] for e in found[:3]] == pytest.approx([3, 2, 1])
+    found = [e for e in compare.analyse(items, given).effects if e.metric == "rtf"]
+    assert [e.outcome.difference for e in found[:3]] == pytest.approx([3, 2, 1])
 
 
 def test_a_failed_item_of_one_training_counts_as_worst(tmp_path):
     given = crossed()
     items = told(tmp_path, given, ADDITIVE)
-    before = compare.analyse(items, given)["values"]["r-u"]["wer"]["value"]
+    before = compare.analyse(items, given).values["r-u"]["wer"].value
     items.add("r-u.2", "000", 0, {"failure": "empty"})
     after = compare.analyse(items, given)
-    assert after["values"]["r-u"]["wer"]["value"] > before
-    assert after["failures"]["r-u"]["why"] == {"empty": 1}
+    assert after.values["r-u"]["wer"].value > before
+    assert after.failures["r-u"].why == {"empty": 1}
 
 
 def test_held_out_losses_are_compared_like_prompts_and_kept(tmp_path, monkeypatch):
@@ -190,7 +169,7 @@ def test_held_out_losses_are_compared_like_prompts_and_kept(tmp_path, monkeypatc
     class Corpus:
         files = ()
 
-    monkeypatch.setattr("wishbone.core.data.corpora.read_corpus", lambda *_: Corpus())
+    monkeypatch.setattr(held_out_loss, "read_corpus", lambda *_: Corpus())
     monkeypatch.setattr("wishbone.core.evaluate.measure.text_binding.held_out", held_out)
     heard = held_out_loss.measure(given, tmp_path, lambda values, _: values)
     assert len(asked) == 12 == len(heard)
@@ -201,9 +180,9 @@ def test_held_out_losses_are_compared_like_prompts_and_kept(tmp_path, monkeypatc
     held_out_loss.measure(given, tmp_path, lambda values, _: values)
     assert len(asked) == 13
     result = compare.analyse(told(tmp_path, given, ADDITIVE), given, heard)
-    main = next(e for e in result["effects"] if e["metric"] == "loss")
-    assert main["difference"] == pytest.approx(1.0) and main["verdict"] == "worse"
-    assert main["margin"] == 0.1
+    main = next(e.outcome for e in result.effects if e.metric == "loss")
+    assert main.difference == pytest.approx(1.0) and main.verdict == "worse"
+    assert main.margin == 0.1
     other = replace(given, held_out_limit=5)
     held_out_loss.measure(other, tmp_path, lambda values, _: values)
     assert len(asked) == 25
@@ -288,9 +267,8 @@ def test_one_and_several_trainings_of_a_named_system_are_read(tmp_path):
 def test_the_page_is_made_of_the_json_and_of_nothing_else(tmp_path):
     given = crossed(listening=choose_listening())
     path = result_of(tmp_path, given, told(tmp_path, given, ADDITIVE))
-    (tmp_path / "README.md").write_text(
-        f"# Mine\n\n{markdown.BLOCK.format(name='test')}\nold\n{markdown.END.format(name='test')}\nafter\n"
-    )
+    begin, end = (mark.format(name="test") for mark in (markdown.BLOCK, markdown.END))
+    (tmp_path / "README.md").write_text(f"# Mine\n\n{begin}\nold\n{end}\nafter\n")
     written = markdown.write_page(path)
     assert [each.name for each in written] == ["test-figures.svg", "test-length.svg", "README.md"]
     text = (tmp_path / "README.md").read_text()
@@ -306,7 +284,7 @@ def test_the_page_is_made_of_the_json_and_of_nothing_else(tmp_path):
 
 def test_the_json_is_read_again_as_it_was_and_lists_are_short(tmp_path):
     data = {"a": [1, 2.5, None], "b": [["x, y", "[ z\n ]"], []], "c": {"d": [{"e": [1, 2]}]}}
-    text = tables.as_text(data)
+    text = as_text(data)
     assert json.loads(text) == data
     assert '"a": [1, 2.5, null]' in text and '"e": [1, 2]' in text
 
@@ -330,35 +308,36 @@ def check(path):
     """The page beside a result is of this result, and the result follows from its raw values."""
     result = markdown.read_result(path)
     readme = path.parent / "README.md"
-    held = markdown.block(readme.read_text(), result["name"]) if readme.is_file() else None
-    assert held == markdown.markdown(result)
+    block = markdown.block(readme.read_text(), result.name) if readme.is_file() else None
+    assert block == markdown.markdown(result)
     for name, drawing in figures.draw(result).items():
-        stored = path.with_name(f"{result['name']}-{name}.svg").read_text()
+        stored = path.with_name(f"{result.name}-{name}.svg").read_text()
         # another matplotlib places things a little differently; words and numbers stay
         same_version = re.search(r"Matplotlib v[\d.]+", stored)[0] in drawing
         assert stored == drawing if same_version else texts(stored) == texts(drawing)
-    for key, metric in result["metrics"].items():
-        means = [mean_of(result, arm, key, metric) for arm in result["arms"]]
+    for key, metric in result.metrics.items():
+        means = [mean_of(result, arm, key, metric) for arm in result.arms]
         if None in means:
             continue
-        read = np.exp if metric["ratio"] else float
-        for arm, mean in zip(result["arms"], means, strict=True):
-            assert read(mean) == pytest.approx(result["values"][arm["key"]][key]["value"], 1e-4)
-        asked = questions(result["factors"], [arm["levels"] for arm in result["arms"]])
-        found = [each for each in result["effects"] if each["metric"] == key]
-        for each, effect in zip(asked, found, strict=True):
-            amount = sum(c * mean for c, mean in zip(each.coefficients, means, strict=True))
-            assert read(amount) == pytest.approx(effect["difference"], rel=1e-4, abs=1e-4)
+        read = np.exp if metric.ratio else float
+        for arm, mean in zip(result.arms, means, strict=True):
+            value = result.analysis.values[arm.key][key].value
+            assert read(mean) == pytest.approx(value, 1e-4)
+        contrasts = questions(result.factors, [arm.levels for arm in result.arms])
+        effects = [effect for effect in result.analysis.effects if effect.metric == key]
+        for contrast, effect in zip(contrasts, effects, strict=True):
+            amount = sum(c * mean for c, mean in zip(contrast.coefficients, means, strict=True))
+            assert read(amount) == pytest.approx(effect.outcome.difference, rel=1e-4, abs=1e-4)
 
 
 def mean_of(result, arm, key, metric):
     """An arm's mean from the raw values, of ratios the logarithm; None where some are missing."""
-    raw = [result["raw"][key][each] for each in arm["checkpoints"]]
+    raw = [result.raw.values[key][checkpoint] for checkpoint in arm.checkpoints]
     values = np.array(raw, float).reshape(len(raw), len(raw[0]), -1)
     if np.isnan(values).any():
         return None
-    weights = result["raw"]["words"] if key == "wer" else None
-    rows = np.log(values) if metric["ratio"] else values
+    weights = result.raw.words if key == "wer" else None
+    rows = np.log(values) if metric.ratio else values
     return float(np.average(rows.mean((0, 2)), weights=weights))
 
 

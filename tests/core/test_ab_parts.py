@@ -14,6 +14,7 @@ from wishbone.core.evaluate.experiment import config_diff, generate
 from wishbone.core.evaluate.experiment.arm_engines import accelerate_alike, refuse_mixed
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import Arm, Plan, Prompt, read_plan
+from wishbone.core.evaluate.record import record_json
 from wishbone.core.evaluate.statistics import compare
 from wishbone.core.evaluate.statistics.metrics import choose
 
@@ -55,14 +56,16 @@ def test_a_difference_beyond_what_is_varied_is_refused_unless_allowed():
     found = config_diff.differences(given)
     assert {each.key for each in found if each.meant} == {"backbone.name", "backbone.layers"}
     with pytest.raises(ConfigError, match="decoder.width") as caught:
-        config_diff.refuse(found, allow=False)
+        config_diff.refuse_confounds(found, allow=False)
     assert "--allow" in caught.value.do
-    assert [each.key for each in config_diff.refuse(found, allow=True)] == ["decoder.width"]
+    assert [each.key for each in config_diff.refuse_confounds(found, allow=True)] == [
+        "decoder.width"
+    ]
 
 
 def test_equal_arms_that_differ_in_the_backbone_alone_pass():
     given = plan(old={"backbone": {"name": "a"}}, new={"backbone": {"name": "b"}})
-    assert config_diff.refuse(config_diff.differences(given), allow=False) == []
+    assert config_diff.refuse_confounds(config_diff.differences(given), allow=False) == []
 
 
 def test_different_training_data_is_a_confound(tmp_path):
@@ -134,11 +137,15 @@ def test_arms_take_turns_forwards_and_backwards():
 
 
 def test_an_item_is_timed_and_its_codes_counted():
-    row, audio = generate.speak(tiny_system(), "some words here", 3)
-    assert len(audio) == row["codes"] * 960
-    assert 0 < row["first_audio"] <= 1000 * row["made"] + 1
-    # "made" is rounded to tenths of a millisecond, and a tiny system is quick
-    assert abs(row["rtf"] * row["seconds"] - row["made"]) < 1.5e-3
+    generation, audio = generate.speak(tiny_system(), "some words here", 3)
+    assert len(audio) == generation.codes * 960
+    assert 0 < generation.first_audio <= 1000 * generation.computing + 1
+    # seconds of computing are rounded to tenths of a millisecond, and a tiny system is quick
+    assert abs(generation.rtf * generation.seconds - generation.computing) < 1.5e-3
+    # the names that metrics and files know
+    row = record_json(generation)
+    assert row["made"] == generation.computing and "computing" not in row
+    assert list(row)[:3] == ["seed", "made", "seconds"] and "stall" in row
 
 
 def test_the_same_seed_gives_the_same_item_and_another_another():
@@ -154,10 +161,10 @@ def test_an_error_of_a_system_is_a_failed_item(monkeypatch):
         raise RuntimeError("no more")
 
     monkeypatch.setattr(generate, "stream", broken)
-    row, _ = generate.speak(tiny_system(), "some words", 0)
-    assert row["failure"] == "error"
-    assert "no more" in row["error"]
-    assert "rtf" not in row
+    generation, _ = generate.speak(tiny_system(), "some words", 0)
+    assert generation.failure == "error"
+    assert "no more" in generation.error
+    assert "rtf" not in record_json(generation)
 
 
 def test_speech_that_only_the_length_rule_stopped_is_a_failure(monkeypatch):
@@ -168,20 +175,20 @@ def test_speech_that_only_the_length_rule_stopped_is_a_failure(monkeypatch):
         yield torch.rand(24_000)
 
     monkeypatch.setattr(generate, "stream", endless)
-    assert generate.speak(tiny_system(), "some words", 0)[0]["failure"] == "never stopped"
+    assert generate.speak(tiny_system(), "some words", 0)[0].failure == "never stopped"
 
 
 def test_failures_count_as_worst_and_stay_in(tmp_path):
     given = plan()
     items = items_of(tmp_path, given, {"old": [1, 1, 1, 1], "new": [0, 0, 0, None]})
     found = compare.compare(items, given, given.metrics["wer"], "new", "old")
-    assert found["units"] == 4
-    assert found["value"] == pytest.approx(25)
-    assert found["value_baseline"] == pytest.approx(10)
+    assert found.outcome.units == 4
+    assert found.value == pytest.approx(25)
+    assert found.value_baseline == pytest.approx(10)
     result = compare.analyse(items, given)
-    assert result["failures"]["new"]["why"] == {"empty": 1}
+    assert result.failures["new"].why == {"empty": 1}
     # dropping the failure would have turned the result round
-    assert found["difference"] > 0
+    assert found.outcome.difference > 0
 
 
 def test_a_clear_difference_gets_its_verdict_and_quick_gets_none(tmp_path):
@@ -190,9 +197,9 @@ def test_a_clear_difference_gets_its_verdict_and_quick_gets_none(tmp_path):
         values = {"old": [4, 5, 6] * 4, "new": [1, 2, 1] * 4}
         items = items_of(tmp_path / str(quick), given, values)
         found = compare.compare(items, given, given.metrics["wer"], "new", "old")
-        assert found["verdict"] == expected
-        assert found["high"] < 0
-        assert found["p"] < 0.01
+        assert found.outcome.verdict == expected
+        assert found.outcome.high < 0
+        assert found.outcome.p < 0.01
 
 
 def test_too_few_prompts_settle_nothing_however_clear(tmp_path):
@@ -201,9 +208,9 @@ def test_too_few_prompts_settle_nothing_however_clear(tmp_path):
         values = {"old": [5, 6, 7, 5, 6, 7][:count], "new": [1] * count}
         items = items_of(tmp_path / str(count == 6), given, values)
         found = compare.compare(items, given, given.metrics["wer"], "new", "old")
-        assert found["high"] < 0
-        assert found["verdict"] == expected
-        assert found["more_prompts"] == (1 if count == 5 else 0)
+        assert found.outcome.high < 0
+        assert found.outcome.verdict == expected
+        assert found.outcome.more_prompts == (1 if count == 5 else 0)
 
 
 @pytest.fixture(autouse=True)
@@ -218,8 +225,8 @@ def test_ratios_are_geometric_and_failed_items_have_no_speed(tmp_path):
     for key, factor in (("000", 0.1), ("001", 0.4)):
         items.add("new", key, 0, {"rtf": factor})
     found = compare.compare(items, given, given.metrics["rtf"], "new", "old")
-    assert found["difference"] == pytest.approx(1.0)
-    assert (found["units"], found["left_out"]) == (2, 1)
+    assert found.outcome.difference == pytest.approx(1.0)
+    assert (found.outcome.units, found.left_out) == (2, 1)
 
 
 def test_what_was_written_is_read_again_also_after_a_kill(tmp_path):
@@ -230,10 +237,10 @@ def test_what_was_written_is_read_again_also_after_a_kill(tmp_path):
     with path.open("a") as file:
         file.write('{"arm": "old", "prompt": "001", "rep')
     again = Items(path)
-    assert again.get("old", "000", 0) == {
+    assert again.get("old", "000", 0).row == {
         "arm": "old", "prompt": "000", "repeat": 0, "seed": 5, "heard": "hello",
     }  # fmt: skip
-    assert again.get("old", "001", 0) == {}
+    assert again.get("old", "001", 0).row == {}
 
 
 def test_a_folder_of_another_run_is_not_touched(tmp_path):

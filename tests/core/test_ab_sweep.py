@@ -5,6 +5,7 @@ import json
 import pytest
 from tiny_corpus import write_recipe
 
+from wishbone.core.cli import ab as command
 from wishbone.core.contract.errors import ConfigError, UsageError
 from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment import config_diff, sweep
@@ -39,7 +40,7 @@ def calls(monkeypatch):
         leave(json.loads(folder.removeprefix("out=")))
         return 0
 
-    monkeypatch.setattr("wishbone.core.train.run.run", run)
+    monkeypatch.setattr(sweep, "run", run)
     return made
 
 
@@ -81,7 +82,7 @@ def test_what_another_process_trains_is_left_to_it(tmp_path, calls):
 
 def test_a_training_that_was_told_to_stop_ends_the_rest(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("wishbone.core.train.run.run", lambda *words: made.append(words))
+    monkeypatch.setattr(sweep, "run", lambda *words: made.append(words))
     assert not sweep.train(wanted(tmp_path, "a", "b"))
     assert len(made) == 1
 
@@ -115,7 +116,7 @@ def test_arms_are_the_cells_and_their_checkpoints_the_seeds(experiment, tmp_path
 
 def test_trained_arms_are_read_from_their_exports(experiment, tmp_path, capfd):
     out = tmp_path / "out"
-    assert ab.main([str(experiment), "--train", "--only", "*-words.*", "--out", str(out)]) == 0
+    assert command.main([str(experiment), "--train", "--only", "*-words.*", "--out", str(out)]) == 0
     said = capfd.readouterr().err
     assert "4 of 8 trainings are done" in said and "narrow-first" not in said
     given = read_plan(experiment, trained=out / "train")
@@ -146,9 +147,9 @@ def test_a_stopped_training_goes_on(experiment, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop.Trainer, "_train_step", fatal)
     with pytest.raises(Killed):
-        ab.main(words)
+        command.main(words)
     monkeypatch.setattr(loop.Trainer, "_train_step", whole)
-    assert ab.main(words) == 0
+    assert command.main(words) == 0
     log = (out / "train" / "wide-words.1" / "log.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in log if "loss" in json.loads(line)]
     assert steps == [1, 2]

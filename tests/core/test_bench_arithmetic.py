@@ -6,10 +6,12 @@ from random import Random
 import pytest
 
 from wishbone.core.bench.arithmetic import judge, overall, paired_ratio, spread, verdict
+from wishbone.core.bench.records import SuiteResult
+from wishbone.core.bench.suite import RatioConfig, SuiteConfig
 
 
 def claim(**fields):
-    return {"title": "ours", "at_least": None, "at_most": None, "stretch": None} | fields
+    return RatioConfig(**{"title": "ours", **fields})
 
 
 def test_a_spread_is_median_and_quartiles():
@@ -68,24 +70,27 @@ def test_intervals_hold_the_true_median_as_often_as_they_say():
 )
 def test_a_claim_is_met_or_missed_at_its_median(ratio, asked, status, sure):
     found = judge(paired_ratio([ratio] * 7, [1.0] * 7), claim(**asked))
-    assert (found["status"], found["sure"]) == (status, sure)
+    assert (found.status, found.sure) == (status, sure)
 
 
 def test_an_interval_on_both_sides_is_not_sure():
     found = judge(paired_ratio([1.3, 1.4, 1.6, 1.6, 1.6, 1.7, 1.8], [1] * 7), claim(at_least=1.5))
-    assert found["status"] == "met" and not found["sure"]
+    assert found.status == "met" and not found.sure
 
 
 def test_a_stretch_is_reached_from_the_side_of_the_claim():
     far = paired_ratio([2.0] * 7, [1.0] * 7)
-    assert judge(far, claim(at_least=1.5, stretch=1.9))["reached"]
-    assert not judge(far, claim(at_least=1.5, stretch=2.1))["reached"]
-    assert judge(far, claim(at_most=3, stretch=2.5))["reached"]
-    assert not judge(far, claim(at_most=3, stretch=1.5))["reached"]
+    assert judge(far, claim(at_least=1.5, stretch=1.9)).reached
+    assert not judge(far, claim(at_least=1.5, stretch=2.1)).reached
+    assert judge(far, claim(at_most=3, stretch=2.5)).reached
+    assert not judge(far, claim(at_most=3, stretch=1.5)).reached
 
 
 def suite(*ratios, **fields):
-    return {"name": "decode", "ratios": [judge(r, c) for r, c in ratios], "stopped": ""} | fields
+    judged = [judge(ratio, requirement) for ratio, requirement in ratios]
+    empty = {"about": "", "quick": False, "stopped": "", "config": SuiteConfig(), "contenders": {},
+             "loads": [], "limits": {}, "rows": []}  # fmt: skip
+    return SuiteResult(name="decode", ratios=judged, **(empty | fields))
 
 
 FAST, SLOW = (paired_ratio([t] * 7, [1.0] * 7) for t in (2.0, 1.0))

@@ -1,21 +1,29 @@
 """The real contenders on tiny sizes: same weights, same logits, and a change that is noticed."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from wishbone.core.bench import rounds
-from wishbone.core.bench.models import Wishbone, WishboneConfig, accelerated_head, build, grown
-from wishbone.core.bench.plan import read_plan
+from wishbone.core.bench.models import (
+    Wishbone,
+    WishboneConfig,
+    accelerated_head,
+    build,
+    grown,
+    random_weights,
+)
 from wishbone.core.bench.rounds import differences
-from wishbone.core.bench.worker import _answer, _timed_run
+from wishbone.core.bench.suite import read_plan
+from wishbone.core.bench.worker import _answer, timed_round
 from wishbone.core.cli.bench import main, own_overrides
 from wishbone.core.config.compose import bundled
 from wishbone.core.contract.contender import Job
 from wishbone.core.contract.errors import CapabilityError, UsageError
 from wishbone.core.registry.loader import registry
 from wishbone.core.registry.registry import import_target
-from wishbone.plugins.bench_peers.checkpoints import random_model, write_checkpoints
 
 MODEL = {
     "backbone": {"name": "rwkv7", "width": 128, "layers": 2},
@@ -32,6 +40,14 @@ NARROW = {
 PEERS = "pip install 'wishbone-tts[bench]'"
 
 
+def write_weights(folder, name, **config):
+    """Write the files that the contender ``name`` reads into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = registry().get("contender", name)
+    for file in kind.files(kind.Config(**config)):
+        kind.write_file(folder / file, *random_weights(MODEL))
+
+
 def contender(name, folder, **config):
     kind = registry().get("contender", name)
     made = kind(kind.Config(**config), Job(MODEL, "cpu", 1, str(folder)))
@@ -42,7 +58,7 @@ def contender(name, folder, **config):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights")
-    write_checkpoints(path, MODEL, ["model.safetensors"])
+    write_weights(path, "wishbone")
     return path
 
 
@@ -61,7 +77,7 @@ def test_our_ways_agree(ours, folder):
 
 def test_the_official_package_agrees(ours, folder):
     pytest.importorskip("rwkv", reason=f"the official package: {PEERS}")
-    write_checkpoints(folder, MODEL, ["model.pth"])
+    write_weights(folder, "rwkv")
     theirs = contender("rwkv", folder)
     for way in ("steps", "prefill"):
         assert differences(theirs.check({**WHAT, "way": way}), ours)[1] < 1e-5
@@ -73,7 +89,7 @@ def test_the_official_package_agrees(ours, folder):
 def test_llama_cpp_agrees(ours, folder, file, tolerance):
     pytest.importorskip("llama_cpp", reason=f"llama.cpp: {PEERS}")
     pytest.importorskip("gguf", reason=f"writes its files: {PEERS}")
-    write_checkpoints(folder, MODEL, [f"model-{file}.gguf"])
+    write_weights(folder, "llama.cpp", file=file)
     theirs = contender("llama.cpp", folder, file=file)
     for way in ("steps", "prefill"):
         assert differences(theirs.check({**WHAT, "way": way}), ours)[1] < tolerance
@@ -86,7 +102,7 @@ def test_a_swap_in_the_file_is_noticed(ours, folder, monkeypatch):
     from wishbone.plugins.bench_peers import gguf
 
     monkeypatch.setattr(gguf, "FUSED", ("x_r", "x_w", "x_v", "x_k", "x_a", "x_g"))
-    write_checkpoints(folder / "wrong", MODEL, ["model-f32.gguf"])
+    write_weights(folder / "wrong", "llama.cpp", file="f32")
     off = differences(contender("llama.cpp", folder / "wrong", file="f32").check(WHAT), ours)[1]
     assert off > 1e-3
 
@@ -96,7 +112,7 @@ def test_the_file_of_llama_cpp_has_its_names_and_shapes():
     from wishbone.plugins.bench_peers.gguf import arranged
     from wishbone.plugins.rwkv7.convert import RWKVLM
 
-    tensors, config = random_model(MODEL)
+    tensors, config = random_weights(MODEL)
     named = arranged({n: t.numpy() for n, t in RWKVLM.theirs(tensors).items()})
     assert named["blk.1.time_mix_lerp_fused.weight"].shape == (6, 1, 1, 128)
     assert named["blk.1.time_mix_w1.weight"].shape == (32, 128)
@@ -109,9 +125,9 @@ def test_the_file_of_llama_cpp_has_its_names_and_shapes():
 
 
 def test_weights_are_the_same_every_time_and_do_something():
-    first, second = random_model(MODEL)[0], random_model(MODEL)[0]
+    first, second = random_weights(MODEL)[0], random_weights(MODEL)[0]
     assert all(torch.equal(first[name], second[name]) for name in first)
-    other = random_model({**MODEL, "seed": 4})[0]
+    other = random_weights({**MODEL, "seed": 4})[0]
     assert not torch.equal(first["blocks.0.time_mix.output.weight"],
                            other["blocks.0.time_mix.output.weight"])  # fmt: skip
     assert all(t.float().std() > 0 for n, t in first.items() if t.ndim > 1)
@@ -143,7 +159,7 @@ def test_every_round_begins_at_the_context_it_is_named_for():
     for _ in range(5):
         model.run("context 16", 6)
         assert 16 < int(model.states["context 16"]["length"]) <= 16 + 2 * 7
-    assert int(model.begin["context 16"]["length"]) == 16
+    assert int(model.initial["context 16"]["length"]) == 16
 
 
 def test_a_state_without_room_is_refused(monkeypatch):
@@ -197,7 +213,7 @@ class Inside:
         return _answer(self.contender, {"do": "check", "what": what})
 
     def run(self, case, count):
-        return _timed_run(self.contender, case, count)
+        return timed_round(self.contender, case, count)
 
     def close(self):
         pass
@@ -222,7 +238,7 @@ def test_a_suite_runs_in_processes_of_its_own(tmp_path, capsys):
     words = ["prefill", "--quick", "--rounds", "3", "contenders.bfloat16=null"]
     peers = [f"contenders.{key}=null" for key in ("rwkv", "llama-f32", "llama-f16", "eager")]
     assert main([*words, *peers]) == 0
-    assert "Wishbone float32  prefill 512" in capsys.readouterr().out
+    assert re.search("Wishbone float32 +prefill 512", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("suite", ["kernel-gpu", "decode-gpu"])

@@ -34,8 +34,8 @@ def test_a_round_comes_back_with_what_disturbed_it(start):
     worker = start(seconds=0.5)
     worker.load()
     answer = worker.run("step", 3)
-    assert answer["measured"] == {"seconds": [1.0, 1.0, 1.0]}
-    assert answer["wall"] >= 0 and answer["switches"] >= 0 and answer["busy"] >= 0
+    assert answer.measured == {"seconds": [1.0, 1.0, 1.0]}
+    assert answer.wall >= 0 and answer.switches >= 0 and answer.busy >= 0
 
 
 def test_an_exception_is_told_and_the_process_lives(start):

@@ -9,13 +9,22 @@ from html.parser import HTMLParser
 import pytest
 from bench_toys import TOY, Toy, ToyConfig
 
-from wishbone.core.bench.page import page, write_page
-from wishbone.core.bench.plan import Entry, Plan, RatioConfig, SuiteConfig
-from wishbone.core.bench.result import FORMAT, now, suite_result, whole_result, write_json
+from wishbone.core.bench.analysis import now, suite_result, whole_result
+from wishbone.core.bench.page import TEMPLATE, context, write_page
+from wishbone.core.bench.protocol import Round
+from wishbone.core.bench.records import FORMAT, BenchResult, as_data, write_result
 from wishbone.core.bench.rounds import Outcome, Standing
-from wishbone.core.bench.terminal import show
+from wishbone.core.bench.suite import Entry, Plan, RatioConfig, SuiteConfig
+from wishbone.core.bench.summary import show
+from wishbone.core.config.compose import bundled
+from wishbone.core.evaluate.record import read_record
+from wishbone.core.report.html_page import render
 
 TITLE = "Theirs & <ours>"
+
+
+def page(result):
+    return render(TEMPLATE, context(result))
 
 
 def standing(key, seconds, status="measured", **facts):
@@ -23,7 +32,7 @@ def standing(key, seconds, status="measured", **facts):
     entry = Entry(key, TOY, ToyConfig(), TITLE, cases, 1e-4, True)
     rounds = {
         case: [
-            {"measured": {"seconds": [seconds, seconds]}, "wall": 1.0, "busy": 0.7, "switches": 0}
+            Round(measured={"seconds": [seconds, seconds]}, wall=1.0, busy=0.7, switches=0)
             for _ in range(6)
         ]
         for case in cases
@@ -53,7 +62,7 @@ def result():
     }  # fmt: skip
     plan = Plan("toys", suite, {key: each.entry for key, each in standings.items()})
     suites = [suite_result(plan, Outcome(standings, [0.5] * 6))]
-    return whole_result(suites, now(), ["toys"], quick=False)
+    return whole_result([plan], suites, now(), ["toys"], quick=False)
 
 
 FORM = {
@@ -82,8 +91,8 @@ def check(data, form):
 
 
 def test_the_file_has_the_form_that_readers_rely_on(result, tmp_path):
-    read = json.loads(write_json(result, tmp_path).read_text())
-    assert read == json.loads(json.dumps(result)) and list(tmp_path.iterdir()) == [
+    read = json.loads(write_result(result, tmp_path).read_text())
+    assert read == json.loads(json.dumps(as_data(result))) and list(tmp_path.iterdir()) == [
         tmp_path / "bench.json"
     ]
     check(read, FORM)
@@ -104,12 +113,31 @@ def test_the_file_has_the_form_that_readers_rely_on(result, tmp_path):
 
 
 def test_the_numbers_are_those_of_the_rounds(result):
-    row = result["suites"][0]["rows"][0]
-    assert row["median"] == 0.02 and row["rounds"] == 6 and row["busy"] == 0.7
-    assert row["positions_per_second"] == pytest.approx(50)
-    values = [claim.get("value") for claim in result["suites"][0]["ratios"]]
+    row = result.suites[0].rows[0]
+    assert row.median == 0.02 and row.rounds == 6 and row.busy == 0.7
+    assert row.positions_per_second == pytest.approx(50)
+    values = [ratio.value for ratio in result.suites[0].ratios]
     assert values == [pytest.approx(2.0), pytest.approx(1.0), None]
-    assert result["outcome"] == "incomplete"
+    assert result.outcome == "incomplete"
+
+
+PUBLISHED = sorted((bundled() / "bench" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_results_are_records(path):
+    """Every number of a committed result has its place in the records, and shows on a page."""
+    data = json.loads(path.read_text())
+    result = read_record(BenchResult, data)
+    assert as_data(read_record(BenchResult, as_data(result))) == as_data(result)
+    for old, new in zip(data["suites"], as_data(result)["suites"], strict=True):
+        assert new["rows"] == old["rows"] and new["contenders"] == old["contenders"]
+        assert new["ratios"] == old["ratios"] and new["limits"] == old["limits"]
+    assert result.verdict in page(result).replace("&#39;", "'")
+
+
+def test_there_are_published_results():
+    assert PUBLISHED
 
 
 class Reader(HTMLParser):
@@ -161,13 +189,13 @@ def test_the_page_says_who_was_missing_and_what_was_asked(result):
     text = page(result)
     assert "pip install gone" in text
     assert "must be at least 1.5x" in text and "must be at most 1.05x" in text
-    assert result["verdict"] in text
+    assert result.verdict in text
 
 
 def test_the_last_line_printed_is_the_verdict(result, capsys):
     show(result)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == result["verdict"]
+    assert lines[-1] == result.verdict
     assert lines[-1].startswith("verdict: incomplete. toys: a against b 2.00x")
     shown = "\n".join(lines)
     assert "Gone: missing, not installed: pip install gone" in shown

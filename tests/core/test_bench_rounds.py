@@ -3,10 +3,10 @@
 import pytest
 from bench_toys import FOLDER
 
-from wishbone.core.bench.plan import read_plan
-from wishbone.core.bench.result import suite_result
+from wishbone.core.bench.analysis import suite_result
 from wishbone.core.bench.rounds import differences, run
-from wishbone.core.bench.terminal import absent_lines
+from wishbone.core.bench.suite import read_plan
+from wishbone.core.bench.summary import absent_lines
 from wishbone.core.contract.errors import ConfigError, UnknownName
 
 SUITE = """
@@ -53,52 +53,52 @@ def test_contenders_take_turns_and_the_first_round_does_not_count(suite, tmp_pat
     assert lines[:5] == ["0.03 near", "0.01 near", "0.03 far", "0.01 far", "0.02 far"]
     assert lines[5:10] == ["0.01 near", "0.03 near", "0.01 far", "0.02 far", "0.03 far"]
     assert lines[10:15] == ["0.03 near", "0.01 near", "0.02 far", "0.03 far", "0.01 far"]
-    assert [len(rounds) for rounds in result["contenders"]["slow"]["rounds"].values()] == [4, 4]
-    assert len(result["loads"]) == 4
+    assert [len(rounds) for rounds in result.contenders["slow"].rounds.values()] == [4, 4]
+    assert len(result.loads) == 4
 
 
 def test_what_slows_everybody_leaves_the_ratio_alone(suite):
     result, _ = result_of(suite())
-    far, third, rate = result["ratios"]
-    assert far["value"] == pytest.approx(3) and far["low"] == pytest.approx(far["high"])
-    assert far["status"] == "met" and far["sure"] and not far["reached"]
-    assert third["status"] == "reported" and third["value"] == pytest.approx(2)
-    assert rate["value"] == pytest.approx(3)
-    rows = {(row["contender"], row["case"]): row for row in result["rows"]}
-    assert rows["slow", "near"]["most"] == pytest.approx(2 * rows["slow", "near"]["least"])
+    far, third, rate = result.ratios
+    assert far.value == pytest.approx(3) and far.low == pytest.approx(far.high)
+    assert far.status == "met" and far.sure and not far.reached
+    assert third.status == "reported" and third.value == pytest.approx(2)
+    assert rate.value == pytest.approx(3)
+    rows = {(row.contender, row.case): row for row in result.rows}
+    assert rows["slow", "near"].most == pytest.approx(2 * rows["slow", "near"].least)
 
 
 def test_one_that_dies_is_reported_and_the_others_go_on(suite):
     result, said = result_of(suite("contenders.slow.dies_at=5"))
-    slow = result["contenders"]["slow"]
-    assert slow["status"] == "lost" and "the last words" in slow["why"]
-    assert len([answer for answer in slow["rounds"]["near"] if answer]) == 2
-    assert len(result["contenders"]["fast"]["rounds"]["far"]) == 4
-    statuses = {claim["title"]: claim["status"] for claim in result["ratios"]}
+    slow = result.contenders["slow"]
+    assert slow.status == "lost" and "the last words" in slow.why
+    assert len([answer for answer in slow.rounds["near"] if answer]) == 2
+    assert len(result.contenders["fast"].rounds["far"]) == 4
+    statuses = {claim.title: claim.status for claim in result.ratios}
     assert statuses == {"far": "not measured", "third": "reported", "rate": "not measured"}
     assert any("the others go on" in line for line in said)
 
 
 def test_one_that_is_missing_is_listed_with_what_to_do(suite):
     result, _ = result_of(suite("contenders.slow.absent='not installed: pip install slow'"))
-    slow = result["contenders"]["slow"]
-    assert slow["status"] == "missing" and "pip install slow" in slow["why"]
-    assert slow["rounds"] == {} and result["contenders"]["fast"]["status"] == "measured"
-    assert "The slow: missing" in result["ratios"][0]["why"]
+    slow = result.contenders["slow"]
+    assert slow.status == "missing" and "pip install slow" in slow.why
+    assert slow.rounds == {} and result.contenders["fast"].status == "measured"
+    assert "The slow: missing" in result.ratios[0].why
 
 
 def test_one_that_cannot_load_is_listed_with_the_reason(suite):
     result, _ = result_of(suite("contenders.slow.refuses='no such engine'"))
-    assert result["contenders"]["slow"]["status"] == "failed"
-    assert "no such engine" in result["contenders"]["slow"]["why"]
+    assert result.contenders["slow"].status == "failed"
+    assert "no such engine" in result.contenders["slow"].why
 
 
 def test_a_case_that_one_cannot_have_is_left_out_for_it_alone(suite):
     result, _ = result_of(suite("contenders.slow.refused_case=far"))
-    slow = result["contenders"]["slow"]
-    assert slow["status"] == "measured" and len(slow["rounds"]["near"]) == 4
-    assert "far" not in slow["rounds"] and "no room" in slow["cases"]["far"]["left_out"]
-    assert [claim["status"] for claim in result["ratios"]] == [
+    slow = result.contenders["slow"]
+    assert slow.status == "measured" and len(slow.rounds["near"]) == 4
+    assert "far" not in slow.rounds and "no room" in slow.cases["far"]["left_out"]
+    assert [claim.status for claim in result.ratios] == [
         "not measured", "reported", "not measured",
     ]  # fmt: skip
     assert any("far left out" in line for line in absent_lines(result))
@@ -106,18 +106,18 @@ def test_a_case_that_one_cannot_have_is_left_out_for_it_alone(suite):
 
 def test_a_difference_stops_the_suite_before_anything_is_timed(suite):
     result, _ = result_of(suite("contenders.fast.answer=1.2"))
-    assert "The fast in b" in result["stopped"]
-    assert result["contenders"]["fast"]["status"] == "differs"
-    assert result["rows"] == []
-    assert all(claim["status"] == "not measured" for claim in result["ratios"])
+    assert "The fast in b" in result.stopped
+    assert result.contenders["fast"].status == "differs"
+    assert result.rows == []
+    assert all(claim.status == "not measured" for claim in result.ratios)
 
 
 def test_a_difference_within_the_tolerance_does_not(suite):
     result, _ = result_of(
         suite("contenders.fast.answer=1.2", "contenders.fast.tolerance=0.5", "rounds=1")
     )
-    assert result["stopped"] == ""
-    assert result["contenders"]["fast"]["difference"]["steps"] == pytest.approx(0.2 / 10**0.5)
+    assert result.stopped == ""
+    assert result.contenders["fast"].difference["steps"] == pytest.approx(0.2 / 10**0.5)
 
 
 def test_differences_name_the_worst_tensor_and_fear_what_is_not_a_number():

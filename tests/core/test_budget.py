@@ -1,5 +1,7 @@
 """What the arms cost, and what is said when they cost different amounts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_system import WIDTH, tiny_system
@@ -17,13 +19,13 @@ def test_parts_add_up_and_state_is_the_backbones_formula():
     system = tiny_system()
     found = budget.budget(arm(), system)
     parts = ("parameters_backbone", "parameters_head", "parameters_tables")
-    assert found["parameters"] == sum(found[part] for part in parts)
-    assert found["parameters"] == sum(p.numel() for p in system.model.parameters())
-    assert found["state_bytes"] == {"1": 4 * WIDTH, "10": 4 * WIDTH, "60": 4 * WIDTH}
+    assert found.parameters == sum(getattr(found, part) for part in parts)
+    assert found.parameters == sum(p.numel() for p in system.model.parameters())
+    assert found.state_bytes == {"1": 4 * WIDTH, "10": 4 * WIDTH, "60": 4 * WIDTH}
     rows = system.decoder.codes.size + system.layout.extra
     matrices = sum(p.numel() for p in system.model.backbone.parameters() if p.ndim > 1)
-    assert found["flops_per_second"]["10"] == 25 * (2 * matrices + 2 * WIDTH * rows)
-    assert found["training_codes"] is None
+    assert found.flops_per_second["10"] == 25 * (2 * matrices + 2 * WIDTH * rows)
+    assert found.training_codes is None
 
 
 def test_training_tokens_come_from_provenance(tmp_path):
@@ -31,13 +33,20 @@ def test_training_tokens_come_from_provenance(tmp_path):
         '{"notes": {"hours": 2.0, "steps": 10, "recipe": {"batch_positions": 8}}}'
     )
     found = budget.budget(arm(weights=str(tmp_path)), tiny_system())
-    assert found["training_codes"] == 2 * 3600 * 25
-    assert found["training_positions"] == 80
+    assert found.training_codes == 2 * 3600 * 25
+    assert found.training_positions == 80
 
 
 def test_unequal_sizes_are_named():
-    assert budget.unmatched({"a": {"parameters": 1000}, "b": {"parameters": 1009}}) == ""
-    said = budget.unmatched({"a": {"parameters": 1000}, "b": {"parameters": 1100}})
+    size = budget.budget(arm(), tiny_system())
+
+    def unmatched(*counts):
+        return budget.unmatched(
+            {key: replace(size, parameters=n) for key, n in zip("ab", counts, strict=True)}
+        )
+
+    assert unmatched(1000, 1009) == ""
+    said = unmatched(1000, 1100)
     assert "b +10.0%" in said
 
 

@@ -30,6 +30,14 @@ def test_help_names_every_command(capsys):
     assert main.main([]) == 2
 
 
+def test_help_is_in_a_newcomers_order_with_others_below(capsys, register):
+    register("command", "acme/x", "acme:main", "wishbone-acme")
+    main.main(["--help"])
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "]
+    assert lines[:5] == ["say", "doctor", "ab", "train", "evaluate"]
+    assert lines.index("convert") < lines.index("codec-train") < lines.index("acme/x")
+
+
 def test_an_unknown_command_is_three_lines():
     done = run("sya", "hello")
     assert done.returncode == 2

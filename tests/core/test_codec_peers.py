@@ -11,7 +11,7 @@ from wishbone.core.cli import evaluate
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.metric import Clip
-from wishbone.plugins.reference_codecs import peers
+from wishbone.plugins.reference_codecs import command, peers
 from wishbone.plugins.reference_codecs.peers import Peer
 
 
@@ -158,7 +158,7 @@ def test_the_command_writes_every_line_of_every_codec(tmp_path, monkeypatch, cap
         "__defaults__",
         ((Peer("same", lambda audio, rate: (audio, rate, 8), lambda: ""),),),
     )
-    monkeypatch.setattr(evaluate, "Panel", lambda threads: Room())
+    monkeypatch.setattr(command, "Panel", lambda threads: Room())
     folder = tmp_path / "audio"
     folder.mkdir()
     for n in range(3):

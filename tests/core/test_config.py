@@ -92,8 +92,8 @@ def test_a_file_may_share_the_name_of_its_base(tmp_path, monkeypatch):
     (tmp_path / "home/system").mkdir(parents=True)
     write(tmp_path / "home/system", "tiny.yaml", SYSTEM)
     monkeypatch.setattr(compose, "bundled", lambda: tmp_path / "home")
-    mine = write(tmp_path, "tiny.yaml", "base: tiny\nbackbone: {layers: 3}\n")
-    assert read(mine)["backbone"]["layers"] == 3
+    file = write(tmp_path, "tiny.yaml", "base: tiny\nbackbone: {layers: 3}\n")
+    assert read(file)["backbone"]["layers"] == 3
 
 
 def test_a_name_nobody_has(tmp_path, monkeypatch):
@@ -242,8 +242,8 @@ def test_every_part_gets_its_weights(system, tmp_path):
 
 
 def test_build_on_meta_allocates_nothing(system):
-    made = build(read(system), "meta")
-    assert {p.device.type for p in made.model.parameters()} == {"meta"}
+    built = build(read(system), "meta")
+    assert {p.device.type for p in built.model.parameters()} == {"meta"}
 
 
 def test_build_model_trains_and_needs_no_codec_weights(system):
@@ -328,11 +328,11 @@ def misfits():
     }
 
 
-@pytest.mark.parametrize("said", misfits())
-def test_every_fact_has_its_own_sentence(said):
+@pytest.mark.parametrize("sentence", misfits())
+def test_every_fact_has_its_own_sentence(sentence):
     parts = Fits().parts()
-    misfits()[said](parts)
-    with pytest.raises(ConfigError, match=said):
+    misfits()[sentence](parts)
+    with pytest.raises(ConfigError, match=sentence):
         check_fit(parts)
 
 

@@ -7,6 +7,7 @@ from tiny_system import tiny_system
 
 from wishbone.core.cli import evaluate
 from wishbone.core.contract.errors import GateFailed, UsageError
+from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.measure import completion
 from wishbone.core.speak import speaker
 from wishbone.core.speak.pipeline import stream
@@ -49,8 +50,12 @@ def test_the_command_holds_the_count_against_a_limit(tmp_path, monkeypatch, caps
     monkeypatch.setattr(speaker, "load", lambda name, engine: tiny_system())
     (tmp_path / "text").write_text("one two three\nfour\n")
 
-    def speak(system, text, *_):
-        return row("empty" * ("one" in text), text=text), None
+    def speak(system, text, seed, *_):
+        failure = "empty" * ("one" in text)
+        return Generation(
+            seed=seed, computing=0.1, seconds=2.0, codes=50, cut_words=1, engine="eager",
+            failure=failure, error="",
+        ), None  # fmt: skip
 
     monkeypatch.setattr(completion.generate, "speak", speak)
     wanted = ["endings", "tiny", "--text", str(tmp_path / "text"), "--seeds", "2"]

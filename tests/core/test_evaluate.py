@@ -11,6 +11,7 @@ from wishbone.core.cli import evaluate
 from wishbone.core.contract.errors import ConfigError, GateFailed, UsageError
 from wishbone.core.contract.metric import Clip
 from wishbone.core.evaluate.measure import speech
+from wishbone.core.evaluate.measure.clips import read_lines
 from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.system.spec import read
 
@@ -51,7 +52,7 @@ def test_nothing_is_put_through_a_codec():
 
 
 def test_every_bundled_prompt_has_its_reference():
-    lines = evaluate.read_lines(speech.own_prompts())
+    lines = read_lines(speech.own_prompts())
     assert len(lines) == len(set(lines)) == 100
     assert [path.stem for path in sorted(speech.own_reference().glob("*.ogg"))] == [
         f"{i:03d}" for i in range(100)

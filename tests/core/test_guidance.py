@@ -10,9 +10,10 @@ from wishbone.core.contract.layout import Prompt, Sample
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler, Sampling
 from wishbone.core.model.speech_lm import BatchRows
-from wishbone.core.speak import guidance, pipeline
-from wishbone.core.speak.guidance import Guide, blanked, guided, prompt_without, sample_without
+from wishbone.core.speak import guidance, pipeline, request_rows
+from wishbone.core.speak.guidance import Guide, blanked, prompt_without, sample_without
 from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak.request_rows import guided
 from wishbone.core.speak.server import Request, Server
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import trained_looking_
@@ -62,7 +63,7 @@ def test_scale_1_is_plain_decoding_and_makes_no_second_stream(fields, monkeypatc
     monkeypatch.setattr(
         Sampler, "__init__", lambda self, *a, **k: (made.append(self), init(self, *a, **k))[1]
     )
-    monkeypatch.setattr(guidance, "GuidedRows", lambda *a: pytest.fail("a second stream"))
+    monkeypatch.setattr(guidance, "GuidedRows", lambda *a: pytest.fail("a second row"))
     before, calls = torch.get_rng_state(), len(system.model.backbone.calls)
     codes, samples = spoken(system, voice=VOICE, scale=1.0)
     again = len(system.model.backbone.calls) - calls
@@ -107,7 +108,7 @@ def test_the_wrong_formula_would_be_seen(monkeypatch):
     system = system_that_drops(PROMPT)
     without = spoken(system)[0]
     assert spoken(system, voice=VOICE, scale=0.0)[0] == without
-    monkeypatch.setattr(guidance, "guided", lambda c, u, s: c + s * (c - u))
+    monkeypatch.setattr(request_rows, "guided", lambda c, u, s: c + s * (c - u))
     assert spoken(system, voice=VOICE, scale=0.0)[0] != without
 
 
@@ -119,7 +120,7 @@ def test_the_logits_of_the_first_draw_are_those_of_two_models(monkeypatch):
         seen.append(guided(conditioned, unconditioned, scale))
         return seen[-1]
 
-    monkeypatch.setattr(guidance, "guided", watch)
+    monkeypatch.setattr(request_rows, "guided", watch)
     spoken(system, "We go.", VOICE, scale=2.5)
     rows = []
     for prompt in (VOICE.prompt(system), Prompt()):
@@ -178,7 +179,7 @@ def test_a_kept_state_is_where_the_first_stream_begins():
 def test_without_a_prompt_there_is_nothing_to_do_without(monkeypatch):
     system = system_that_drops(PROMPT)
     plain = spoken(system)
-    monkeypatch.setattr(guidance, "GuidedRows", lambda *a: pytest.fail("a second stream"))
+    monkeypatch.setattr(guidance, "GuidedRows", lambda *a: pytest.fail("a second row"))
     codes, samples = spoken(system, scale=3.0)
     assert codes == plain[0] and torch.equal(samples, plain[1])
 

@@ -28,8 +28,8 @@ decoder: {{name: fsqcodec}}
 """
 
 
-def said(cls, sentence, known=MARKS):
-    tokenizer = cls(cls.Config(marks=list(known)))
+def said(cls, sentence, learned=MARKS):
+    tokenizer = cls(cls.Config(marks=list(learned)))
     return tokenizer.decode(tokenizer.encode(sentence))
 
 
@@ -101,9 +101,9 @@ def test_marks_that_make_no_sense_are_refused(wrong, why):
         assert caught.value.where == "tokenizer.marks" and caught.value.do
 
 
-def system(folder, known=(), weights=None, name="characters"):
+def system(folder, learned=(), weights=None, name="characters"):
     path = folder / "system.yaml"
-    body = SYSTEM.format(name=name, marks=list(known))
+    body = SYSTEM.format(name=name, marks=list(learned))
     path.write_text(body + (f"weights: {weights}\n" if weights else ""))
     return read(path)
 
@@ -119,8 +119,8 @@ def test_old_weights_load_into_more_marks_and_say_the_same(tmp_path):
     old = build_model(config).eval()
     folder = saved(tmp_path / "old", config, old)
     more = system(tmp_path, MARKS[:2], folder)
-    whole = build(more)
-    new, table = whole.model, whole.model.state_dict()[TABLE]
+    grown = build(more)
+    new, table = grown.model, grown.model.state_dict()[TABLE]
     before = old.state_dict()
     assert len(table) == len(before[TABLE]) + 2
     assert torch.equal(table[:-2], before[TABLE])
@@ -128,7 +128,7 @@ def test_old_weights_load_into_more_marks_and_say_the_same(tmp_path):
     assert torch.equal(table[-1], table[-2])
     others = {name for name in before if name != TABLE}
     assert all(torch.equal(new.state_dict()[name], before[name]) for name in others)
-    assert "never heard of [laughter], <strong>" in whole.notes[0]
+    assert "never heard of [laughter], <strong>" in grown.notes[0]
     # what is said to old ids is the same to the bit; a new id says something else
     ids = torch.randint(1, 40, (1, 9, 1))
     places = torch.ones(1, 9, dtype=torch.int64)
@@ -159,9 +159,9 @@ def test_a_moved_row_would_be_seen(tmp_path, monkeypatch):
 def test_marks_cannot_be_taken_away_or_moved(tmp_path):
     config = system(tmp_path, MARKS[:2])
     folder = saved(tmp_path / "old", config, build_model(config))
-    for known in ([], MARKS[:1], MARKS[1::-1], [MARKS[3], *MARKS[:2]]):
+    for learned in ([], MARKS[:1], MARKS[1::-1], [MARKS[3], *MARKS[:2]]):
         with pytest.raises(CheckpointError, match="would change their meaning") as caught:
-            build_model(system(tmp_path, known, folder))
+            build_model(system(tmp_path, learned, folder))
         assert "in their order" in caught.value.do
 
 

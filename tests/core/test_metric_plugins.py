@@ -23,7 +23,8 @@ from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import read_plan
 from wishbone.core.evaluate.measure.score import Scorer
-from wishbone.core.evaluate.report import html
+from wishbone.core.evaluate.record import record_json
+from wishbone.core.evaluate.report import players
 from wishbone.core.evaluate.statistics import compare, metrics
 from wishbone.core.registry import loader
 from wishbone.core.registry.loader import Point, hookimpl
@@ -123,7 +124,7 @@ class Acme:
 def acme(monkeypatch):
     point = Point("acme", "acme.plugin", "wishbone-acme", "0.2", Acme)
     result = loader.load([*loader.built_in_points(), point])
-    assert [each.status for each in result.plugins] == ["ok"] * 3
+    assert {plugin.status for plugin in result.plugins} == {"ok"}
     monkeypatch.setattr(loader, "loaded", lambda: result)
 
 
@@ -147,14 +148,14 @@ def read(tmp_path, text):
 
 
 def test_an_ab_file_adds_metrics_with_options(tmp_path):
-    given = read(
+    ab_plan = read(
         tmp_path,
         "metrics: [acme/stall, {name: acme/loud, floor: -50}]\nmargins: {acme/loud: 2}",
     )
-    assert list(given.metrics)[-2:] == ["acme/stall", "acme/loud"]
-    assert given.options["acme/loud"] == LoudOptions(floor=-50)
-    assert "acme/loud" in given.used and "similarity" not in given.used
-    assert Scorer(["acme/loud"], given.options).signatures == {
+    assert list(ab_plan.metrics)[-2:] == ["acme/stall", "acme/loud"]
+    assert ab_plan.options["acme/loud"] == LoudOptions(floor=-50)
+    assert "acme/loud" in ab_plan.used and "similarity" not in ab_plan.used
+    assert Scorer(["acme/loud"], ab_plan.options).signatures == {
         "acme/loud": "loud|version 1|floor=-50.0"
     }
 
@@ -175,9 +176,9 @@ def test_mistakes_are_named(tmp_path, text, message):
 
 
 def test_missing_packages_are_named_before_any_work(tmp_path):
-    given = read(tmp_path, "metrics: [acme/absent]")
+    ab_plan = read(tmp_path, "metrics: [acme/absent]")
     with pytest.raises(MissingExtra, match="no-such-package is needed") as caught:
-        metrics.need_packages([key for key in given.used if key.startswith("acme")])
+        metrics.need_packages([key for key in ab_plan.used if key.startswith("acme")])
     assert caught.value.do == "Run: pip install no-such-package"
 
 
@@ -217,14 +218,14 @@ def test_a_metric_that_raises_is_named_with_its_cause(monkeypatch, name, broken,
     assert "wishbone-acme 0.2" in caught.value.where and "wishbone-acme" in caught.value.do
 
 
-def judged(tmp_path, given):
+def judged(tmp_path, ab_plan):
     """Items of two arms, one of which is louder, and the last of which failed."""
     items = Items(tmp_path / "items.jsonl")
     for arm, level in (("old", 0.1), ("new", 0.2)):
-        for number, prompt in enumerate(given.prompts):
+        for number, prompt in enumerate(ab_plan.prompts):
             path = tmp_path / f"{arm}{prompt.key}.flac"
             soundfile.write(path, np.full(2000 * (number + 1), level), 8000)
-            failed = "" if prompt is not given.prompts[-1] else "error"
+            failed = "" if prompt is not ab_plan.prompts[-1] else "error"
             row = {"text": prompt.text, "audio": path.name, "failure": failed, "stall": 5.0}
             items.add(arm, prompt.key, 0, row)
     return items
@@ -242,30 +243,30 @@ def test_it_is_judged_compared_and_shown(tmp_path, monkeypatch):
     )
     chosen = metrics.choose({}, ["acme/loud", "acme/stall"])
     keys = ("wer", "rtf", "acme/loud", "acme/stall")
-    given = replace(plan(prompts=8), metrics={key: chosen[key] for key in keys})
-    items = judged(tmp_path, given)
-    signatures = ab._judge(given, items, tmp_path, 1, lambda values, _: values)
+    ab_plan = replace(plan(prompts=8), metrics={key: chosen[key] for key in keys})
+    items = judged(tmp_path, ab_plan)
+    signatures = ab._judge(ab_plan, items, tmp_path, 1)
     assert signatures["acme/loud"] == "loud|version 1" and signatures["acme/stall"] == "stall"
     assert signatures.keys() == set(keys)
     assert len(calls) == 14
-    result = compare.analyse(items, given)
-    each = next(c for c in result["comparisons"] if c["metric"] == "acme/loud")
+    result = compare.analyse(items, ab_plan)
+    row = next(c for c in result.comparisons if c.metric == "acme/loud")
     # 7 prompts 6 dB louder that weigh their samples, and one that failed in both and weighs 1
-    assert each["difference"] == pytest.approx(20 * np.log10(2) * 56_000 / 56_001)
-    assert each["verdict"] == "better" and each["low"] > 1 and each["p_holm"] is not None
-    raw = compare.raw(items, given, {})
-    assert raw["weights"]["acme/loud"] == [2000 * (n + 1) for n in range(7)] + [1]
-    assert raw["words"] == [2] * 8 and raw["acme/stall"]["old"][0] == [5.0]
-    facts = {key: metrics.facts(each) for key, each in given.metrics.items()}
-    json.dumps(facts)
-    assert facts["acme/loud"]["source"] == "audio"
-    assert "loudness -20.00" in html._numbers(items.get("old", "000", 0), facts)
+    assert row.outcome.difference == pytest.approx(20 * np.log10(2) * 56_000 / 56_001)
+    assert row.outcome.verdict == "better" and row.outcome.low > 1 and row.p_holm is not None
+    raw = compare.raw(items, ab_plan, {})
+    assert raw.weights["acme/loud"] == [2000 * (n + 1) for n in range(7)] + [1]
+    assert raw.words == [2] * 8 and raw.values["acme/stall"]["old"][0] == [5.0]
+    facts = {key: metrics.facts(metric) for key, metric in ab_plan.metrics.items()}
+    json.dumps({key: record_json(part) for key, part in facts.items()})
+    assert facts["acme/loud"].source == "audio"
+    assert "loudness -20.00" in players.numbers(items.get("old", "000", 0), facts)
     # another version judges again, and only with that metric
     monkeypatch.setattr(Loud, "version", 2)
     monkeypatch.setattr(Loud, "score", lambda self, clip: {"acme/loud": 1.0})
-    ab._judge(given, items, tmp_path, 1, lambda values, _: values)
-    assert len(calls) == 14 and items.get("old", "000", 0)["acme/loud"] == 1.0
-    assert items.get("old", "007", 0)["failure"] == "error"
+    ab._judge(ab_plan, items, tmp_path, 1)
+    assert len(calls) == 14 and items.get("old", "000", 0).row["acme/loud"] == 1.0
+    assert items.get("old", "007", 0).failure == "error"
 
 
 def test_a_ratio_of_nothing_is_named(monkeypatch):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from wishbone.core.contract import optional
 from wishbone.core.contract.errors import ConfigError, MissingExtra, UsageError
 from wishbone.core.contract.metric import Clip
 from wishbone.core.evaluate.measure import clips, score
 from wishbone.core.evaluate.statistics import metrics
-from wishbone.core.registry import extras
 from wishbone.plugins.metrics import word_errors
 from wishbone.plugins.metrics.speaker_similarity import SpeakerSimilarity
 
@@ -118,7 +118,7 @@ def test_recordings_with_names_need_one_line_each(tmp_path):
 
 def test_a_missing_package_is_named_with_the_extra():
     with pytest.raises(MissingExtra) as caught:
-        extras.need("no_such_module", "no-such-package", "do it")
+        optional.need("no_such_module", "no-such-package", "do it")
     assert "no-such-package" in caught.value.what
     assert "wishbone-tts[ab]" in caught.value.do
 

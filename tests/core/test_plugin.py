@@ -52,8 +52,8 @@ def statuses(result):
 
 def test_the_built_in_parts_come_by_the_same_door():
     everything = loader.loaded()
-    own = [p for p in everything.plugins if p.distribution == "wishbone-tts"]
-    assert [p.status for p in own] == ["ok", "ok", "ok"]
+    built_in = [p for p in everything.plugins if p.distribution == "wishbone-tts"]
+    assert [p.status for p in built_in] == ["ok", "ok", "ok"]
     assert {"rwkv7", "transformer"} <= set(loader.names("backbone"))
     assert "cosyvoice2" in loader.names("layout")
 
@@ -166,5 +166,7 @@ def test_loading_is_light():
         "import sys, wishbone; wishbone.names('backbone'); "
         "print([m for m in ('torch', 'omegaconf', 'numpy') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

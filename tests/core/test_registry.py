@@ -25,7 +25,7 @@ def test_a_class_is_imported_only_when_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("kind", "key", "target", "said"),
+    ("kind", "key", "target", "message"),
     [
         ("backbone", "gla", "a.b:C", "reserved"),
         ("backbones", "acme/gla", "a.b:C", "not a kind"),
@@ -35,8 +35,8 @@ def test_a_class_is_imported_only_when_asked_for():
         ("backbone", "acme/gla", "a.b:C()", "not a target"),
     ],
 )
-def test_outsiders_are_told_what_is_wrong_with_a_name(kind, key, target, said):
-    with pytest.raises(PluginError, match=said) as caught:
+def test_outsiders_are_told_what_is_wrong_with_a_name(kind, key, target, message):
+    with pytest.raises(PluginError, match=message) as caught:
         outside().add(kind, key, target)
     assert "wishbone-acme 0.2" in caught.value.where
 
@@ -51,15 +51,15 @@ def test_the_same_registration_twice_is_once():
 
 
 def test_two_claims_and_neither_has_it():
-    whole = Registry()
+    everything = Registry()
     for name in ("one", "two", "three"):
         part = outside(f"wishbone-{name}")
         part.add("backbone", "acme/gla", f"{name}:C")
         part.add("backbone", f"{name}/own", f"{name}:D")
-        whole.absorb(part)
-    assert whole.names("backbone") == ["one/own", "three/own", "two/own"]
+        everything.absorb(part)
+    assert everything.names("backbone") == ["one/own", "three/own", "two/own"]
     with pytest.raises(PluginConflict) as caught:
-        whole.get("backbone", "acme/gla")
+        everything.get("backbone", "acme/gla")
     for name in ("wishbone-one 0.2", "wishbone-two 0.2", "wishbone-three 0.2"):
         assert name in caught.value.what
 

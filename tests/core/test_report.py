@@ -2,7 +2,9 @@
 
 import io
 import re
+from dataclasses import replace
 
+import ab_results
 import numpy as np
 import pytest
 import soundfile
@@ -10,8 +12,8 @@ from test_ab_parts import plan
 
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.experiment.items import Items
-from wishbone.core.evaluate.report import html, wording
-from wishbone.core.evaluate.statistics.compare import analyse
+from wishbone.core.evaluate.report import html, players, terminal, wording
+from wishbone.core.evaluate.result import Difference, Prompt
 from wishbone.core.report import charts
 
 AB = "install the extra: pip install wishbone-tts[ab]"
@@ -38,38 +40,14 @@ def finished(tmp_path):
                 "seconds": 1.0, "token_rate": 90.0,
             }  # fmt: skip
             items.add(arm, prompt.key, 0, told)
-    length = [{"seconds": s, "step_ms": 1 + s, "state_bytes": 1000 * s} for s in (0.0, 10.0)]
-    sizes = {str(s): 10 for s in (1, 10, 60)}
-    budget = {
-        "backbone": "x", "parameters": 10, "parameters_backbone": 5, "parameters_decoder": 3,
-        "flops_per_second": sizes, "state_bytes": sizes, "dtype": "float32",
-        "training_codes": None, "training_steps": 4, "training_positions": None,
-        "held_out_loss": None,
-    }  # fmt: skip
-    from dataclasses import asdict
-
-    result = {
-        "name": "test", "about": "", "quick": False, "confounded": [], "unmatched": "",
-        "arms": [{"key": a.key, "system": a.system, "config": dict(a.config)} for a in given.arms],
-        "differences": [
-            {"key": "backbone.name", "values": {"old": "a", "new": None}, "meant": True}
-        ],
-        "prompts": [
-            {"key": p.key, "text": f"<script>alert({i})</script> words"}
-            for i, p in enumerate(given.prompts)
-        ],
-        "seeds": 1,
-        "metrics": {key: asdict(m) for key, m in given.metrics.items()},
-        "signatures": {"wer": "wer|test"}, "budget": {"old": budget, "new": budget},
-        "length": {"old": length, "new": length}, "memory": {"old": {}, "new": {}},
-        "machine": {"processor": "p", "cores": 2, "threads": 1, "load": 0.1, "gpu": ""},
-        "reference": {}, "reference_folder": "",
-        "provenance": {
-            "command": ["wishbone"], "began": "now", "ended": "then", "python": "3",
-            "distributions": {"torch": "2"}, "git": "", "seed": 1, "weights": {}, "trained": {},
-        },
-        **analyse(items, given),
-    }  # fmt: skip
+    scripts = [
+        Prompt(p.key, f"<script>alert({i})</script> words") for i, p in enumerate(given.prompts)
+    ]
+    result = replace(
+        ab_results.result(given, items),
+        differences=[Difference("backbone.name", {"old": "a", "new": None}, True)],
+        prompts=scripts, signatures={"wer": "wer|test"},
+    )  # fmt: skip
     return result, items, tmp_path
 
 
@@ -110,20 +88,18 @@ def test_players_show_losses_gains_and_a_plain_sample(tmp_path):
         change = {3: 9, 7: -2, 8: -3}.get(i, 0)
         for arm, errors in (("old", 4), ("new", 4 + change)):
             items.add(arm, prompt.key, 0, {"words": 20, "errors": errors, "failure": ""})
-    result = {
-        "arms": [{"key": "old"}, {"key": "new"}],
-        "prompts": [{"key": p.key, "text": p.text} for p in given.prompts],
-    }
-    chosen = {prompt["key"]: why for prompt, why in html.choose(result, items)}
-    assert len(chosen) == html.PLAYERS
+    checkpoints = {"old": "old", "new": "new"}
+    reasons = players.choose(checkpoints, given.prompts, items)
+    chosen = {prompt.key: why for prompt, why in reasons}
+    assert len(chosen) == players.PLAYERS
     assert "worse" in chosen["003"]
     assert "better" in chosen["007"] and "better" in chosen["008"]
-    assert sum("plain" in why for why in chosen.values()) == html.PLAYERS - 3
+    assert sum("plain" in why for why in chosen.values()) == players.PLAYERS - 3
 
 
 def test_words_that_were_wrong_or_missed_are_marked():
     pytest.importorskip("whisper_normalizer", reason=AB)
-    assert html.marked("One small step.", "one tall") == [
+    assert players.marked("One small step.", "one tall") == [
         ("same", "one"), ("missing", "small step"), ("wrong", "tall"),
     ]  # fmt: skip
 
@@ -132,8 +108,23 @@ def test_quick_and_confounded_results_say_so_first(finished):
     result, _, _ = finished
     assert wording.warnings(result) == []
     assert wording.shows(result)
-    loud = result | {"quick": True, "confounded": ["decoder.width"], "unmatched": "B is larger."}
+    loud = replace(
+        result, quick=True, confounded=["decoder.width"],
+        costs=replace(result.costs, unmatched="B is larger."),
+    )  # fmt: skip
     said = " ".join(wording.warnings(loud))
     assert "SMOKE TEST" in said and "decoder.width" in said and "B is larger." in said
     assert wording.shows(loud) == []
     assert any("two trained models" in line for line in wording.cannot(loud))
+
+
+def test_the_terminal_shows_every_metric_and_then_the_sentences(finished, capsys):
+    pytest.importorskip("rich", reason=AB)
+    result, _, _ = finished
+    terminal.show(result)
+    printed = capsys.readouterr().out
+    assert "new compared with old" in printed and "Budget" in printed
+    compared = [result.metrics[row.metric] for row in result.analysis.comparisons]
+    assert compared
+    assert all(f"{metric.title} ({metric.unit})" in printed for metric in compared)
+    assert printed.rstrip().endswith(wording.closing(result)[-1])

@@ -11,7 +11,7 @@ from tiny_system import tiny_system
 
 from wishbone.core.audio import files
 from wishbone.core.audio.files import Audio
-from wishbone.core.cli import say
+from wishbone.core.cli import speaking
 from wishbone.core.cli.main import main
 from wishbone.core.contract.engines import parse_engine
 from wishbone.core.speak import pipeline, speaker
@@ -162,7 +162,7 @@ def test_bytes_of_standard_input_may_end_inside_a_letter(monkeypatch):
         buffer = Slow("\ufeffça va? 好。".encode())
 
     monkeypatch.setattr(sys, "stdin", Terminal())
-    assert "".join(say._arriving()) == "ça va? 好。"
+    assert "".join(speaking._standard_input()) == "ça va? 好。"
 
 
 def test_force_replaces_a_file(tmp_path):

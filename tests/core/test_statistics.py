@@ -198,8 +198,8 @@ def test_holm_is_between_no_correction_and_bonferroni():
 
 def test_effect_counts_prompts():
     found = st.effect(np.array([-1.0, -2, 0, 3]), "lower")
-    assert (found["wins"], found["ties"], found["losses"]) == (2, 1, 1)
-    assert found["superiority"] == pytest.approx(0.625)
+    assert (found.wins, found.ties, found.losses) == (2, 1, 1)
+    assert found.superiority == pytest.approx(0.625)
 
 
 def test_student_of_any_freedom():

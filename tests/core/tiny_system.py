@@ -1,7 +1,5 @@
 """A whole system in a hundred lines: random weights, real interfaces, milliseconds to build."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
@@ -12,6 +10,7 @@ from wishbone.core.contract.head import Head
 from wishbone.core.contract.text import TextSpace, Tokenizer
 from wishbone.core.model.sampling import Sampling
 from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.system.system import System
 
 CODES = CodeSpace(size=50, rate=25.0)
 WIDTH = 16
@@ -128,19 +127,6 @@ class HumStream(DecoderStream):
         tone = 0.5 * torch.sin(phase * (codes[:, None] + 1))
         noise = torch.rand(len(codes), HOP, generator=self.generator)
         return (tone + 0.01 * noise).flatten()
-
-
-@dataclass
-class System:
-    """The fields of ``wishbone.core.system.system.System``."""
-
-    tokenizer: Tokenizer
-    speech_tokenizer: SpeechTokenizer
-    layout: CosyVoice2
-    model: SpeechLM
-    decoder: Decoder
-    sampling: Sampling
-    config: dict
 
 
 def tiny_system(seed=0, sampling=None, **layout):

@@ -94,10 +94,10 @@ def wishbone(site, *words, **variables):
 
 
 def test_the_list_says_how_each_fared(site):
-    done = wishbone(site, "plugins", "list", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
-    status = {plugin["name"]: plugin["status"] for plugin in told["plugins"]}
+    result = wishbone(site, "plugins", "list", "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    listing = json.loads(result.stdout)
+    status = {plugin["name"]: plugin["status"] for plugin in listing["plugins"]}
     assert {name: status[name] for _, _, name, _ in INSTALLED} == {
         "torn": "broken",
         "raising": "broken",
@@ -109,7 +109,7 @@ def test_the_list_says_how_each_fared(site):
         "late": "ok",
         "good": "ok",
     }
-    keys = {part["key"]: part["distribution"] for part in told["parts"]}
+    keys = {part["key"]: part["distribution"] for part in listing["parts"]}
     assert keys["rwkv7"] == "wishbone-tts" and keys["good/x"] == "wishbone-good"
     assert "both/x" not in keys
 
@@ -120,20 +120,20 @@ def test_everything_else_keeps_working(site):
         "for name in ('transformer.yaml', 'good-x.yaml'):\n"
         "    print(type(build(read(name), 'meta').model.backbone).__name__)\n"
     )
-    done = run(site, "-c", code)
-    assert done.stdout.split() == ["Transformer", "RWKV7"], done.stderr
+    result = run(site, "-c", code)
+    assert result.stdout.split() == ["Transformer", "RWKV7"], result.stderr
 
 
-@pytest.mark.parametrize(("key", "said"), BAD.items())
-def test_using_a_bad_one_names_it_its_version_and_the_cause(site, key, said):
-    done = wishbone(site, "plugins", "check", key)
-    assert_three_lines(done.returncode, done.stderr, said)
+@pytest.mark.parametrize(("key", "words"), BAD.items())
+def test_using_a_bad_one_names_it_its_version_and_the_cause(site, key, words):
+    result = wishbone(site, "plugins", "check", key)
+    assert_three_lines(result.returncode, result.stderr, words)
 
 
-def assert_three_lines(code, stderr, said):
+def assert_three_lines(code, stderr, words):
     assert code == 3, stderr
     assert [line.split(":")[0] for line in stderr.splitlines()] == ["error", "where", "do"], stderr
-    for piece in said:
+    for piece in words:
         assert piece in stderr
 
 
@@ -146,27 +146,27 @@ def test_a_configuration_that_names_a_bad_one_gets_the_same_error(site):
         "        code = main(['match', f'{name}.yaml', 'transformer.yaml'])\n"
         "    print(json.dumps([name, code, said.getvalue()]))\n"
     )
-    done = run(site, "-c", code)
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(told) == 4, done.stderr
-    for name, code, stderr in told:
+    result = run(site, "-c", code)
+    listing = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(listing) == 4, result.stderr
+    for name, code, stderr in listing:
         assert_three_lines(code, stderr, [BAD[name.replace("-", "/")][0]])
 
 
 def test_a_thief_does_not_get_the_bare_key(site):
-    done = wishbone(site, "plugins", "info", "rwkv7")
-    assert done.returncode == 0 and "wishbone-tts" in done.stdout
-    done = wishbone(site, "plugins", "list")
-    assert "reserved for wishbone-tts" in done.stdout
+    result = wishbone(site, "plugins", "info", "rwkv7")
+    assert result.returncode == 0 and "wishbone-tts" in result.stdout
+    result = wishbone(site, "plugins", "list")
+    assert "reserved for wishbone-tts" in result.stdout
 
 
 def test_the_doctor_names_the_broken_ones(site):
-    done = wishbone(site, "doctor")
-    assert done.returncode == 3
+    result = wishbone(site, "doctor")
+    assert result.returncode == 3
     for name in ("wishbone-torn 0.2: broken", "wishbone-future 3.0: incompatible"):
-        assert name in done.stdout
+        assert name in result.stdout
 
 
 def test_strict_stops_at_the_first(site):
-    done = wishbone(site, "plugins", "list", WISHBONE_STRICT_PLUGINS="1")
-    assert done.returncode == 3 and len(done.stderr.splitlines()) == 3
+    result = wishbone(site, "plugins", "list", WISHBONE_STRICT_PLUGINS="1")
+    assert result.returncode == 3 and len(result.stderr.splitlines()) == 3

@@ -38,10 +38,10 @@ from pathlib import Path
 
 Path("imported").write_text("the module of the parts was imported")
 
-from wishbone.core.bench.contenders import Contender as Contends
-from wishbone.core.cli.convert import Converter as Converts
-from wishbone.plugins.corpora.readers import CorpusFormat
-from wishbone.core.weights.releases import ReleaseReader
+from wishbone.core.contract.contender import Contender as Contends
+from wishbone.core.contract.converter import Converter as Converts
+from wishbone.core.contract.corpus import CorpusFormat
+from wishbone.core.contract.release import ReleaseReader
 
 
 @dataclass
@@ -189,13 +189,13 @@ def site(tmp_path_factory):
 def run(site, words):
     """Name -> (exit code, standard output, standard error) of commands in one process."""
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "run.py", json.dumps(words)],
         cwd=site, env=environment, capture_output=True, text=True,
     )  # fmt: skip
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == len(words), done.stderr
-    return {name: tuple(rest) for name, *rest in rows}
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(rows) == len(words), result.stderr
+    return {name: tuple(outcome) for name, *outcome in rows}
 
 
 @pytest.fixture(scope="module")
@@ -220,25 +220,25 @@ def test_the_part_that_raises_is_named_with_version_and_cause(used, kind):
 
 def test_an_objective_is_named_where_it_is_built(site):
     code = (
-        "from wishbone.core.contract.objective import build_objective\n"
+        "from wishbone.core.train.objectives import build_objective\n"
         "from wishbone.core.testing.toys import toy_model\n"
         "from wishbone.core.contract.errors import PluginBroken\n"
         "try:\n    build_objective({'name': 'raising/objective'}, toy_model(), {})\n"
         "except PluginBroken as error:\n    print(error)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], cwd=site, env=environment, capture_output=True, text=True
     )
-    assert "the objective fell over" in done.stdout and "wishbone-raising 0.5" in done.stdout
+    assert "the objective fell over" in result.stdout and "wishbone-raising 0.5" in result.stdout
 
 
 def test_a_contender_that_raises_costs_only_itself(site):
     code, stdout, stderr = run(site, {"bench": ["bench", "suite.yaml"]})["bench"]
     assert code == 0, stderr
-    told = " ".join((stdout + stderr).split())
-    assert "the contender fell over" in told and "wishbone-raising 0.5" in told
-    assert "memory: ready" in told
+    listing = " ".join((stdout + stderr).split())
+    assert "the contender fell over" in listing and "wishbone-raising 0.5" in listing
+    assert "memory: ready" in listing
 
 
 @pytest.mark.parametrize("name", FINE)

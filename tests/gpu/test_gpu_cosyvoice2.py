@@ -45,7 +45,7 @@ def test_a_chunk_costs_the_same_however_long_the_speech(figures):
     """Full size, random weights: seconds for each second of 20, with ten seconds seen behind."""
     flow = made(CosyVoice2Decoder.Config()).flow.cuda()
     codes = torch.randint(0, 6561, (525,), generator=torch.Generator().manual_seed(2))
-    stream = FlowStream(flow, Cutting(left=10), FlowPrompt(), Noises(80, 1))
+    stream = FlowStream(flow, Cutting(left_chunks=10), FlowPrompt(), Noises(80, 1))
     spent = []
     for piece in (codes[:28], *codes[28:].split(25)):
         torch.cuda.synchronize()

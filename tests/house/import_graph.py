@@ -6,8 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LAYERS = ("core", "plugins", "adapters", "kernels")
 ROOMS = (
-    "wishbone", "cli", "bench", "testing", "evaluate", "train", "data", "speak", "system", "model", "weights",
-    "config", "registry", "audio", "report", "contract",
+    "wishbone", "cli", "bench", "testing", "evaluate", "train", "data", "speak", "system",
+    "model", "weights", "config", "registry", "audio", "report", "contract",
 )  # fmt: skip
 """Packages of core from the front door down: each imports only what stands behind it here."""
 LAZY_ROOMS = {"wishbone", "cli"}
@@ -92,7 +92,7 @@ def circles(edges):
 
 
 def room(module):
-    """Package of core that a module is in; None for a module of another layer, "" for core's own."""
+    """Package of core that a module is in; None for another layer's, "" for core's own module."""
     parts = module.split(".")
     if len(parts) == 1 or parts[1] == "__main__":
         return "wishbone"

@@ -25,7 +25,7 @@ OUTSIDE_AT_TOP = {
 """Packages a layer may import when it is imported itself; extras are imported inside functions."""
 DRIVERS = ("cli", "bench", "evaluate", "train", "data")
 """Rooms of core that a plug-in may not import, unless it is a recipe beside a plug-in."""
-RECIPES = {"train", "corpus", "convert", "export", "recipe", "__main__"}
+RECIPES = {"train", "corpus", "convert", "export", "recipe", "command", "__main__"}
 EXTENDS = {
     "plugins/bench_peers": {"bench"}, "plugins/corpora": {"data"}, "plugins/metrics": {"evaluate"},
     "plugins/aligner": {"data"}, "plugins/reference_codecs": {"evaluate"},

@@ -16,7 +16,7 @@ VAGUE = frozenset(
 """Names that say how a value came about and not what it is."""
 QUESTIONS = ("What", "Who", "Whose", "Whether", "How", "Where", "When", "Which", "Why")
 MOST = 0.01
-"""Share of the names, and of the docstrings, that may break the rule; nine peers have 0 to 1.7 %."""
+"""Share of the names, and of the docstrings, that may break the rule; nine peers: 0 to 1.7 %."""
 
 
 def sources(layer):

@@ -68,8 +68,8 @@ def _stubs():
     modules = dict.fromkeys(IN_THE_WAY)
     for name, inside in names.items():
         modules[name] = types.ModuleType(name)
-        for each in inside:
-            setattr(modules[name], each, type(each, (torch.nn.Module,), {}))
+        for attribute in inside:
+            setattr(modules[name], attribute, type(attribute, (torch.nn.Module,), {}))
     modules["cosyvoice.utils.onnx"].online_feature = False
     modules["matcha.utils.pylogger"].get_pylogger = lambda name: None
     before = {name: sys.modules[name] for name in modules if name in sys.modules}
@@ -135,19 +135,19 @@ def flow(shape, chunk):
 @torch.inference_mode()
 def run(model, codes, mel, speaker, noise=None, streaming=True, finalize=True):
     """Wanted mel, mel before every step and after the last, each [frames, 80] with the prompt."""
-    prompt, steps, wanted = len(mel) // 2, [], []
+    prompt, steps, encoded = len(mel) // 2, [], []
     if noise is not None:
         model.decoder.rand_noise = noise.T[None]
     estimate, solve = model.decoder.forward_estimator, model.decoder.solve_euler
 
-    def estimator(x, mask, mu, *rest):
+    def estimator(x, mask, mu, *others):
         steps.append(x[0].T.clone())
-        if not wanted:
-            wanted.append(mu[0].T.clone())
-        return estimate(x, mask, mu, *rest)
+        if not encoded:
+            encoded.append(mu[0].T.clone())
+        return estimate(x, mask, mu, *others)
 
-    def solver(*parts, **named):
-        steps.append(solve(*parts, **named)[0].T)
+    def solver(*parts, **options):
+        steps.append(solve(*parts, **options)[0].T)
         return steps[-1].T[None]
 
     def size(x):
@@ -159,7 +159,7 @@ def run(model, codes, mel, speaker, noise=None, streaming=True, finalize=True):
             after, size(after), before, size(before), mel[None], size(mel[None]), speaker[None],
             streaming, finalize,
         )  # fmt: skip
-    return wanted[0], torch.stack(steps)
+    return encoded[0], torch.stack(steps)
 
 
 def write():
@@ -169,13 +169,13 @@ def write():
     from wishbone.plugins.cosyvoice2.flow.model import FlowShape
 
     model = flow(FlowShape(**TINY), CHUNK)
-    named = {name: formula(name, tensor.shape) for name, tensor in model.state_dict().items()}
-    model.load_state_dict(named)
+    weights = {name: formula(name, tensor.shape) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(weights)
     codes, mel, speaker, noise = inputs()
-    wanted, steps = run(model, codes, mel, speaker, noise)
-    tensors = {"wanted": wanted, "steps": steps}
-    wanted, steps = run(model, codes, mel, speaker, noise, streaming=False)
-    tensors |= {"wanted_full": wanted, "mel_full": steps[-1]}
+    encoded, steps = run(model, codes, mel, speaker, noise)
+    tensors = {"wanted": encoded, "steps": steps}
+    encoded, steps = run(model, codes, mel, speaker, noise, streaming=False)
+    tensors |= {"wanted_full": encoded, "mel_full": steps[-1]}
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()},
         GOLDEN / "cosyvoice2_flow.safetensors",

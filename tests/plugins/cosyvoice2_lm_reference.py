@@ -58,17 +58,17 @@ def shapes():
 
 def weights():
     """A tiny ``llm.pt``, the same on any machine: hashed numbers, no generator."""
-    made = {}
+    tensors = {}
     for number, (name, shape) in enumerate(sorted(shapes().items())):
         at = torch.arange(torch.Size(shape).numel(), dtype=torch.float64) + 7919.0 * number
         wild = torch.sin(at * 12.9898) * 43758.5453
         row = ((wild - wild.floor()) * 3.46 - 1.73).view(shape)
         spread = 1.0 if "embed" in name else 1.5 * shape[-1] ** -0.5 if len(shape) > 1 else 0.3
-        made[name] = (row * spread + (len(shape) == 1 and "norm" in name)).float()
-    made["llm.model.lm_head.weight"] = made["llm.model.model.embed_tokens.weight"]
+        tensors[name] = (row * spread + (len(shape) == 1 and "norm" in name)).float()
+    tensors["llm.model.lm_head.weight"] = tensors["llm.model.model.embed_tokens.weight"]
     # the two ids that mean nothing are rare, the end is not
-    made["llm_decoder.bias"][CODES:] = torch.tensor([2.5, -9.0, -9.0])
-    return made
+    tensors["llm_decoder.bias"][CODES:] = torch.tensor([2.5, -9.0, -9.0])
+    return tensors
 
 
 def body():
@@ -81,8 +81,8 @@ def body():
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
     )  # fmt: skip
     model = Qwen2ForCausalLM(config).eval()
-    own = {name.removeprefix("llm.model."): row for name, row in weights().items()}
-    model.load_state_dict({name: own[name] for name in model.state_dict()})
+    inner = {name.removeprefix("llm.model."): row for name, row in weights().items()}
+    model.load_state_dict({name: inner[name] for name in model.state_dict()})
     return model
 
 
@@ -96,8 +96,8 @@ class Body(torch.nn.Module):
     def forward_one_step(self, xs, masks, cache=None):
         """Vectors [1, T, D] and what came before -> the last hidden vectors, and what came."""
         past = None if cache is None else cache.past
-        done = self.model.model(inputs_embeds=xs, past_key_values=past, use_cache=True)
-        return done.last_hidden_state, Cache(done.past_key_values)
+        output = self.model.model(inputs_embeds=xs, past_key_values=past, use_cache=True)
+        return output.last_hidden_state, Cache(output.past_key_values)
 
 
 class Cache:
@@ -122,8 +122,8 @@ def language_model():
         cls = importlib.import_module("cosyvoice.llm.llm").Qwen2LM
     model = cls(WIDTH, WIDTH, CODES, Body(), lambda scores, *_: int(scores.argmax())).eval()
     rows = weights()
-    own = {n: rows[n] for n in model.state_dict() if not n.startswith("llm.")}
-    model.load_state_dict(own, strict=False)
+    outer = {n: rows[n] for n in model.state_dict() if not n.startswith("llm.")}
+    model.load_state_dict(outer, strict=False)
     return model
 
 
@@ -135,20 +135,20 @@ def _row(ids):
 def run():
     """Codes of every case, from the reference."""
     model = language_model()
-    found = {"at once": {}, "alternating": {}}
+    results = {"at once": {}, "alternating": {}}
     for name, case in CASES.items():
         text, size = _row(case["text"])
         before, length = _row(case.get("prompt_text", []))
         speech, count = _row(case.get("speech", []))
         arguments = (text, size, before, length, speech, count, None)
-        found["at once"][name] = list(model.inference(*arguments))
+        results["at once"][name] = list(model.inference(*arguments))
     for name, case in ALTERNATING.items():
         before, length = _row(case.get("prompt_text", []))
         speech, count = _row(case.get("speech", []))
         text = (torch.tensor([[row]]) for row in case["text"])
-        done = model.inference_bistream(text, before, length, speech, count, None)
-        found["alternating"][name] = list(done)
-    return found
+        output = model.inference_bistream(text, before, length, speech, count, None)
+        results["alternating"][name] = list(output)
+    return results
 
 
 def write():

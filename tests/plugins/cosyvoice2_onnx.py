@@ -33,9 +33,9 @@ class Graph:
     def node(self, kind, *inputs, name=None, outputs=1, **attributes):
         self.count += 1
         name = name or f"/{kind}_{self.count}"
-        made = [f"{name}_output_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), made, name=name, **attributes))
-        return made[0] if outputs == 1 else made
+        results = [f"{name}_output_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), results, name=name, **attributes))
+        return results[0] if outputs == 1 else results
 
     def linear(self, x, place, weight, bias=None):
         y = self.node("MatMul", x, self.constant(weight.T), name=f"{place}/MatMul")
@@ -115,13 +115,13 @@ def _rotary(graph, x, positions):
 
 
 def _block(graph, x, layer, state, rotary):
-    place, theirs = f"/blocks.{layer}", f"encoder.blocks.{layer}"
+    place, exported = f"/blocks.{layer}", f"encoder.blocks.{layer}"
 
     def of(name, *parts):
-        return [state[f"{theirs}.{name}.{part}"] for part in parts or ("weight", "bias")]
+        return [state[f"{exported}.{name}.{part}"] for part in parts or ("weight", "bias")]
 
     h = graph.norm(x, f"{place}/attn_ln", *of("attn_ln"), epsilon=1e-6)
-    width = len(state[f"{theirs}.attn_ln.weight"])
+    width = len(state[f"{exported}.attn_ln.weight"])
     heads = graph.number([1, -1, width // HEAD, HEAD], dtype=np.int64)
     flat = graph.number([1, -1, width], dtype=np.int64)
     parts = {}

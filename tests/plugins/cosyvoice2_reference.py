@@ -100,8 +100,8 @@ def hift(width=512, pitch_width=512, seed=0):
             if name.endswith("original0"):
                 scale = 0.3 if ".convs2." in name else 1.0
                 weight.copy_(scale * (0.7 + 0.4 * torch.rand(weight.shape, generator=generator)))
-        out, heard = vocoder.f0_predictor.classifier, vocoder.f0_predictor.condnet(melody(60))
-        pitch = out(heard.transpose(1, 2))
+        out, features = vocoder.f0_predictor.classifier, vocoder.f0_predictor.condnet(melody(60))
+        pitch = out(features.transpose(1, 2))
         # 15 Hz on average and 40 of deviation, so that some frames are unvoiced
         out.weight *= 40 / pitch.std()
         out.bias.copy_((out.bias - pitch.mean()) * 40 / pitch.std() + 15)
@@ -159,17 +159,17 @@ def write():
 
     GOLDEN.mkdir(exist_ok=True)
     vocoder, mel = hift(**TINY), melody(16)
-    made = {k: v.contiguous() for k, v in hift_run(vocoder, mel).items()}
-    save_file(weights(vocoder) | made, GOLDEN / "cosyvoice2_hift.safetensors")
+    arrays = {k: v.contiguous() for k, v in hift_run(vocoder, mel).items()}
+    save_file(weights(vocoder) | arrays, GOLDEN / "cosyvoice2_hift.safetensors")
 
     tokenizer, mel = ears(**EARS), whisper()
     with torch.no_grad():
         hidden, _ = tokenizer.encoder(mel, torch.tensor([mel.shape[2]]))
         codes, _ = tokenizer.quantize(mel, torch.tensor([mel.shape[2]]))
-    made = {"whisper": mel[0, :, :20], "hidden": hidden[0], "codes": codes[0]}
-    made |= {"matcha": matcha()[0, :, :12], "kaldi": kaldi()[:20]}
-    made = {k: v.contiguous() for k, v in made.items()}
-    save_file(weights(tokenizer) | made, GOLDEN / "cosyvoice2_ears.safetensors")
+    arrays = {"whisper": mel[0, :, :20], "hidden": hidden[0], "codes": codes[0]}
+    arrays |= {"matcha": matcha()[0, :, :12], "kaldi": kaldi()[:20]}
+    arrays = {k: v.contiguous() for k, v in arrays.items()}
+    save_file(weights(tokenizer) | arrays, GOLDEN / "cosyvoice2_ears.safetensors")
 
 
 def whisper():

@@ -87,12 +87,12 @@ def names(what):
 
 def expand(pattern):
     """``a.{0-1}.b`` and ``a.{0,2}.b`` as names."""
-    found = re.search(r"\{([\d,-]+)\}", pattern)
-    if not found:
+    match = re.search(r"\{([\d,-]+)\}", pattern)
+    if not match:
         return [pattern]
-    first, _, last = found[1].partition("-")
-    numbers = range(int(first), int(last) + 1) if last else found[1].split(",")
-    head, tail = pattern[: found.start()], pattern[found.end() :]
+    first, _, last = match[1].partition("-")
+    numbers = range(int(first), int(last) + 1) if last else match[1].split(",")
+    head, tail = pattern[: match.start()], pattern[match.end() :]
     return [name for number in numbers for name in expand(f"{head}{number}{tail}")]
 
 
@@ -123,11 +123,11 @@ def llm(system, device="cpu", seed=0, lively=True):
         trained_looking_(model, seed)
     ours = model.state_dict()
     inner = {n.removeprefix("backbone."): t for n, t in ours.items() if n.startswith("backbone.")}
-    theirs = to_qwen2(inner, model.backbone.config, prefix="llm.model.model.")
-    theirs |= {theirs_name: ours[name] for theirs_name, name in COSYVOICE2.items()}
+    released = to_qwen2(inner, model.backbone.config, prefix="llm.model.model.")
+    released |= {released_name: ours[name] for released_name, name in COSYVOICE2.items()}
     # tied, as in the release: two names, one storage
-    theirs["llm.model.lm_head.weight"] = theirs["llm.model.model.embed_tokens.weight"]
-    return {name: tensor.detach() for name, tensor in theirs.items()}
+    released["llm.model.lm_head.weight"] = released["llm.model.model.embed_tokens.weight"]
+    return {name: tensor.detach() for name, tensor in released.items()}
 
 
 def decoder(system, device="cpu", seed=0, lively=True):
@@ -138,12 +138,13 @@ def decoder(system, device="cpu", seed=0, lively=True):
     if device == "cpu":
         trained_looking_(part if lively else part.vocoder, seed)
         _tame_(part.vocoder)
-    back = {ours: theirs for theirs, ours in FLOW_NAMES.items()}
+    back = {ours: released for released, ours in FLOW_NAMES.items()}
     flow = translate(part.flow.state_dict(), back)
-    whole = translate(part.vocoder.state_dict(), {ours: theirs for theirs, ours in table().items()})
+    names = {ours: released for released, ours in table().items()}
+    complete = translate(part.vocoder.state_dict(), names)
     hift = {}
     plain = ("m_source", "source_downs", "f0_predictor.classifier")
-    for name, tensor in whole.items():
+    for name, tensor in complete.items():
         if not name.endswith(".weight") or name.startswith(plain):
             hift[name] = tensor
             continue
@@ -166,7 +167,7 @@ def _tame_(vocoder):
     vocoder.get_parameter("exit.convolution.bias")[:9] -= 1.5
 
 
-def write_text(folder, rows=None, whole=False):
+def write_text(folder, rows=None, complete=False):
     """``CosyVoice-BlankEN``: a BPE trained on a paragraph -> rows of the table of text.
 
     ``rows`` pads it to the public number of ids; ``whole`` writes one tokenizer.json.
@@ -186,7 +187,7 @@ def write_text(folder, rows=None, whole=False):
         vocab_size=400, initial_alphabet=cuts.ByteLevel.alphabet(), show_progress=False
     )
     bpe.train_from_iterator([PROSE] * 3, trainer)
-    if whole:
+    if complete:
         bpe.add_special_tokens([AddedToken(mark, special=True) for mark in MARKS[:3]])
         bpe.save(str(folder / "tokenizer.json"))
         return bpe.get_vocab_size() + 32
@@ -266,9 +267,9 @@ def recording(seconds=1.0, rate=16_000):
 def spoken(system, text=SAID, **how):
     """Codes and samples of a text."""
     record = []
-    made = pipeline.say(system, text, record=record, **how)
-    assert made.sample_rate == 24_000 and torch.isfinite(made.samples).all()
-    return [code for utterance in record for code in utterance.codes], made.samples
+    audio = pipeline.say(system, text, record=record, **how)
+    assert audio.sample_rate == 24_000 and torch.isfinite(audio.samples).all()
+    return [code for utterance in record for code in utterance.codes], audio.samples
 
 
 if __name__ == "__main__":

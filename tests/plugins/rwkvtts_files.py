@@ -30,10 +30,10 @@ llm: !new:model.llm.llm.RWKV7LM
 
 def body(seed=0):
     """The RWKV-7 by fla's names of today."""
-    whole = trained_looking(
+    weights = trained_looking(
         width=WIDTH, layers=LAYERS, head_size=HEAD, ffn_width=200, ranks=(16, 12, 8, 24), seed=seed
     )
-    read = RWKVLM.ours({n: t for n, t in whole.items() if not n.startswith(("emb.", "head."))})
+    read = RWKVLM.ours({n: t for n, t in weights.items() if not n.startswith(("emb.", "head."))})
     return FLA.theirs(read.tensors)
 
 
@@ -57,14 +57,14 @@ def raw(seed=0):
 
 def old(tensors):
     """With fla's names before its second version: six rows of a token shift in one."""
-    made = {}
+    renamed = {}
     for name, row in tensors.items():
         stem, dot, last = name.rpartition(".")
         if stem.endswith("attn") and last.startswith("x_"):
-            made.setdefault(f"{stem}.x_x", []).append(row.reshape(-1))
+            renamed.setdefault(f"{stem}.x_x", []).append(row.reshape(-1))
         else:
-            made[name] = row
-    return {n: torch.stack(r) if isinstance(r, list) else r for n, r in made.items()}
+            renamed[name] = row
+    return {n: torch.stack(r) if isinstance(r, list) else r for n, r in renamed.items()}
 
 
 def converted(tensors):
@@ -120,11 +120,11 @@ def write(folder, form="raw", tensors=None):
     (inside / "config.json").write_text(json.dumps(config))
     # the public folders hold code, which nothing may import
     (inside / "cosy_llm.py").write_text("raise SystemExit('this file was run')\n")
-    named = converted(tensors)
+    renamed = converted(tensors)
     if form != "sharded":
-        torch.save(named, inside / "pytorch_model.bin")
+        torch.save(renamed, inside / "pytorch_model.bin")
         return folder
-    halves = [dict(list(named.items())[half::2]) for half in (0, 1)]
+    halves = [dict(list(renamed.items())[half::2]) for half in (0, 1)]
     rows = {}
     for number, half in enumerate(halves, start=1):
         file = f"pytorch_model-0000{number}-of-00002.bin"

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from wishbone.plugins.cosyvoice2 import mel as spectra
 from wishbone.plugins.cosyvoice2.speech_tokenizer import CosyVoice2SpeechTokenizer
 from wishbone.plugins.cosyvoice2.vocoder import names
+from wishbone.plugins.cosyvoice2.vocoder.config import HiFTConfig
 from wishbone.plugins.cosyvoice2.vocoder.layers import Memory
-from wishbone.plugins.cosyvoice2.vocoder.model import HiFT, HiFTConfig
+from wishbone.plugins.cosyvoice2.vocoder.model import HiFT
 
 cosyvoice = pytest.mark.skipif(
     reference.folder("WISHBONE_COSYVOICE") is None,
@@ -29,9 +30,9 @@ def largest(a, b):
     return (a - b).abs().max().item()
 
 
-def ours(theirs, **config):
+def ours(upstream, **config):
     vocoder = HiFT(HiFTConfig(**config)).eval().requires_grad_(False)
-    names.load(vocoder, theirs.state_dict(), "the reference")
+    names.load(vocoder, upstream.state_dict(), "the reference")
     return vocoder
 
 
@@ -46,41 +47,41 @@ def ended():
     ("config", "frames"), [({}, 24), (reference.TINY, 1), (reference.TINY, 90)]
 )
 def test_vocoder(config, frames):
-    theirs, mel = reference.hift(**config), melody(frames)
-    made, vocoder = reference.hift_run(theirs, mel), ours(theirs, **config)
-    assert largest(vocoder.pitch(mel, ended()), made["pitch"].double()) < 1e-3
-    source = vocoder.source(made["pitch"].double(), ended(), counted_noise())
+    upstream, mel = reference.hift(**config), melody(frames)
+    result, vocoder = reference.hift_run(upstream, mel), ours(upstream, **config)
+    assert largest(vocoder.pitch(mel, ended()), result["pitch"].double()) < 1e-3
+    source = vocoder.source(result["pitch"].double(), ended(), counted_noise())
     # the reference adds the phase up in float32, so it drifts with length
-    assert largest(source, made["source"]) < 2e-5 * max(10, frames)
-    assert largest(vocoder.filter(mel, made["source"], ended()), made["audio"]) < 2e-6
+    assert largest(source, result["source"]) < 2e-5 * max(10, frames)
+    assert largest(vocoder.filter(mel, result["source"], ended()), result["audio"]) < 2e-6
     audio = vocoder.advance(mel, ended(), counted_noise())
-    assert largest(audio, made["audio"]) < 1e-3 < made["audio"].abs().max()
+    assert largest(audio, result["audio"]) < 1e-3 < result["audio"].abs().max()
 
 
 @cosyvoice
 def test_upstreams_stream_differs_from_its_whole():
     """It carries 8 frames and their source over, draws new noise and phase, and cross-fades."""
-    theirs, mel, step = reference.hift(**reference.TINY), melody(60), 20
-    whole = reference.hift_run(theirs, mel)["audio"]
-    window, kept, parts = torch.hamming_window(2 * 3840, periodic=False), None, []
+    upstream, mel, step = reference.hift(**reference.TINY), melody(60), 20
+    at_once = reference.hift_run(upstream, mel)["audio"]
+    window, cache, parts = torch.hamming_window(2 * 3840, periodic=False), None, []
     for start in range(0, 60, step):
         chunk, last = mel[:, :, start : start + step], start + step == 60
-        if kept is not None:
-            chunk = torch.cat([kept["mel"], chunk], dim=2)
-        made = reference.hift_run(theirs, chunk, kept and kept["source"])
-        audio = made["audio"].clone()
-        if kept is not None:
-            audio[:, :3840] = audio[:, :3840] * window[:3840] + kept["audio"] * window[3840:]
-        kept = {"mel": chunk[:, :, -8:], "source": made["source"][:, :, -3840:]}
-        kept["audio"] = audio[:, -3840:]
+        if cache is not None:
+            chunk = torch.cat([cache["mel"], chunk], dim=2)
+        result = reference.hift_run(upstream, chunk, cache and cache["source"])
+        audio = result["audio"].clone()
+        if cache is not None:
+            audio[:, :3840] = audio[:, :3840] * window[:3840] + cache["audio"] * window[3840:]
+        cache = {"mel": chunk[:, :, -8:], "source": result["source"][:, :, -3840:]}
+        cache["audio"] = audio[:, -3840:]
         parts.append(audio if last else audio[:, :-3840])
-    theirs_off = largest(torch.cat(parts, dim=1), whole)
-    vocoder = ours(theirs, **reference.TINY)
+    upstream_error = largest(torch.cat(parts, dim=1), at_once)
+    vocoder = ours(upstream, **reference.TINY)
     stream = vocoder.start(torch.Generator().manual_seed(0))
     samples = torch.cat([*(stream.push(x) for x in mel[0].split(step, dim=1)), stream.finish()])
-    mine = vocoder(mel, generator=torch.Generator().manual_seed(0))[0]
-    assert largest(samples, mine) < 1e-6
-    assert theirs_off > 0.05 * whole.abs().max()
+    audio = vocoder(mel, generator=torch.Generator().manual_seed(0))[0]
+    assert largest(samples, audio) < 1e-6
+    assert upstream_error > 0.05 * at_once.abs().max()
 
 
 @cosyvoice
@@ -95,11 +96,11 @@ def test_spectrograms():
 @cosyvoice
 @s3tokenizer
 def test_the_golden_files_are_what_the_reference_makes(tmp_path, monkeypatch):
-    kept = reference.GOLDEN
+    golden = reference.GOLDEN
     monkeypatch.setattr(reference, "GOLDEN", tmp_path)
     reference.write()
     for path in tmp_path.iterdir():
-        again, before = load_file(path), load_file(kept / path.name)
+        again, before = load_file(path), load_file(golden / path.name)
         assert again.keys() == before.keys()
         for name, tensor in again.items():
             assert torch.allclose(tensor, before[name], atol=1e-5), name
@@ -110,13 +111,13 @@ def test_speech_tokenizer(tmp_path):
     pytest.importorskip("onnx", reason="reads .onnx files: pip install 'wishbone-tts[cosyvoice2]'")
     from cosyvoice2_onnx import speech_tokenizer
 
-    theirs = reference.ears(width=128, layers=3)
-    state = {name: tensor.detach().numpy() for name, tensor in theirs.state_dict().items()}
+    upstream = reference.ears(width=128, layers=3)
+    state = {name: tensor.detach().numpy() for name, tensor in upstream.state_dict().items()}
     path = speech_tokenizer(tmp_path / "ears.onnx", state, 3)
     # our small file is one that the reference reads, too: names and orders are the release's
     read = sys.modules["s3tokenizer.utils"].onnx2torch(str(path))
-    assert read.keys() == theirs.state_dict().keys()
-    assert all(torch.equal(read[name], tensor) for name, tensor in theirs.state_dict().items())
+    assert read.keys() == upstream.state_dict().keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in upstream.state_dict().items())
     cls = CosyVoice2SpeechTokenizer
     tokenizer = cls(cls.Config(engine="torch", width=128, layers=3)).eval()
     tokenizer.load_file(path)
@@ -124,6 +125,6 @@ def test_speech_tokenizer(tmp_path):
     mels = [spectra.whisper_mel(audio) for audio in audios]
     lengths = torch.tensor([mel.shape[1] for mel in mels])
     batch = torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True)
-    codes, counts = theirs.quantize(batch.transpose(1, 2), lengths)
-    for i, found in enumerate(tokenizer.encode_batch(audios)):
-        assert torch.equal(found[:, 0], codes[i, : counts[i]].long())
+    codes, counts = upstream.quantize(batch.transpose(1, 2), lengths)
+    for i, actual in enumerate(tokenizer.encode_batch(audios)):
+        assert torch.equal(actual[:, 0], codes[i, : counts[i]].long())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wishbone.core.bench.plan import read_plan
+from wishbone.core.bench.suite import read_plan
 from wishbone.core.contract.contender import Job
 from wishbone.core.registry.registry import import_target
 
@@ -19,9 +19,9 @@ def work(key, seconds, monkeypatch):
     contender.prepare("second 1" if seconds > 1 else "second 2")
     calls, estimate = [], contender.flow.estimator.forward
 
-    def counted(x, *rest):
+    def counted(x, *others):
         calls.append(x.shape[1])
-        return estimate(x, *rest)
+        return estimate(x, *others)
 
     monkeypatch.setattr(contender.flow.estimator, "forward", counted)
     for times in contender.run(f"second {seconds}", 2).values():

@@ -24,9 +24,9 @@ def made(**changes):
         decoder = CosyVoice2Decoder(replace(SMALL, **changes)).eval().requires_grad_(False)
     trained_looking_(decoder.flow, 1)
     # weights that make voiced and unvoiced sound and clip nothing
-    found = load_file(GOLDEN / "cosyvoice2_hift.safetensors")
-    named = {k.removeprefix("weights."): v.float() for k, v in found.items() if "weights." in k}
-    names.load(decoder.vocoder, named, "hift.pt")
+    stored = load_file(GOLDEN / "cosyvoice2_hift.safetensors")
+    weights = {k.removeprefix("weights."): v.float() for k, v in stored.items() if "weights." in k}
+    names.load(decoder.vocoder, weights, "hift.pt")
     return decoder
 
 
@@ -38,8 +38,8 @@ def decoder():
 def voice(seed=0, prompt=PROMPT):
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, 6561, (prompt, 1), generator=generator)
-    heard = {"codes": codes, "mel": torch.randn(2 * prompt, 80, generator=generator)}
-    return {"speaker": torch.randn(SMALL.speaker, generator=generator), "prompt": heard}
+    recording = {"codes": codes, "mel": torch.randn(2 * prompt, 80, generator=generator)}
+    return {"speaker": torch.randn(SMALL.speaker, generator=generator), "prompt": recording}
 
 
 def codes_of(seed=1, count=SPOKEN):
@@ -50,17 +50,17 @@ def pushed(stream, codes, sizes):
     return torch.cat([*(stream.push(piece) for piece in codes.split(sizes)), stream.finish()])
 
 
-def at_once(decoder, codes, known, seed):
+def at_once(decoder, codes, conditioning, seed):
     """Mel and audio of the whole under the streaming mask, without any stream."""
     draw = torch.Generator().manual_seed(seed)
     flow_seed, vocoder_seed = torch.randint(1 << 62, (2,), generator=draw).tolist()
-    heard, config = known["prompt"], decoder.config
-    before = heard["codes"][:, 0]
+    recording, config = conditioning["prompt"], decoder.config
+    before = recording["codes"][:, 0]
     noises = Noises(80, flow_seed)
     noise = torch.cat([noises.under(2 * len(before)), noises.take(2 * len(codes))])
     with torch.inference_mode():
-        mel = decoder.flow.whole(
-            torch.cat([before, codes[:, 0]]), heard["mel"], known["speaker"], noise,
+        mel = decoder.flow.solve_all(
+            torch.cat([before, codes[:, 0]]), recording["mel"], conditioning["speaker"], noise,
             config.chunk, config.left_chunks, config.steps,
         )[2 * len(before) :]  # fmt: skip
         generator = torch.Generator().manual_seed(vocoder_seed)
@@ -70,19 +70,19 @@ def at_once(decoder, codes, known, seed):
 @pytest.mark.parametrize("sizes", [[22], [1] * 22, [0, 5, 16, 1], [3, 3, 3, 13]])
 def test_streamed_audio_is_the_whole_under_the_streaming_mask(decoder, sizes):
     codes = codes_of()
-    _, whole = at_once(decoder, codes, voice(), seed=4)
-    found = pushed(decoder.start(seed=4, **voice()), codes, sizes)
-    assert found.shape == whole.shape == (SPOKEN * 960,)
-    assert (found - whole).abs().max() < 1e-4
+    _, complete = at_once(decoder, codes, voice(), seed=4)
+    samples = pushed(decoder.start(seed=4, **voice()), codes, sizes)
+    assert samples.shape == complete.shape == (SPOKEN * 960,)
+    assert (samples - complete).abs().max() < 1e-4
 
 
 def test_no_seam_and_no_jump_where_pushes_meet(decoder):
     """Differences between neighbours at the joins are among those inside, and so is the level."""
     stream, codes, parts = decoder.start(seed=4, **voice()), codes_of(count=40), []
     while len(codes):
-        wanted = stream.wants()
-        parts.append(stream.push(codes[:wanted]))
-        codes = codes[wanted:]
+        missing = stream.wants()
+        parts.append(stream.push(codes[:missing]))
+        codes = codes[missing:]
     parts.append(stream.finish())
     parts = [part for part in parts if len(part)]
     assert len(parts) > 7
@@ -94,11 +94,11 @@ def test_no_seam_and_no_jump_where_pushes_meet(decoder):
     assert step[joins].max() <= step[inside].max()
     assert step[joins].mean() < 2 * step[inside].mean()
     # the control: upstream's way, whose windows sum to 1.08 over a whole overlap, is noticed
-    _, whole = at_once(decoder, codes_of(count=40), voice(), seed=4)
-    assert (audio - whole).abs().max() < 1e-4
+    _, complete = at_once(decoder, codes_of(count=40), voice(), seed=4)
+    assert (audio - complete).abs().max() < 1e-4
     jump = audio.clone()
     jump[joins[2] + 1 : joins[2] + 3841] *= 1.08
-    assert (jump - whole).abs().max() > 1e-3
+    assert (jump - complete).abs().max() > 1e-3
 
 
 def test_the_first_sound_comes_as_early_as_it_can(decoder):
@@ -132,27 +132,27 @@ def test_lookahead_is_what_it_claims(first):
 def test_a_second_request_beside_it_changes_nothing(decoder):
     codes, other = codes_of(), codes_of(7)
     alone = pushed(decoder.start(seed=4, **voice()), codes, [6, 16])
-    for known in (voice(), voice(5)):
-        first, second = decoder.start(seed=4, **voice()), decoder.start(seed=9, **known)
+    for conditioning in (voice(), voice(5)):
+        first, second = decoder.start(seed=4, **voice()), decoder.start(seed=9, **conditioning)
         parts = []
-        for left, right in zip(codes.split([6, 16]), other.split([6, 16]), strict=True):
-            second.push(right)
-            parts.append(first.push(left))
+        for one, two in zip(codes.split([6, 16]), other.split([6, 16]), strict=True):
+            second.push(two)
+            parts.append(first.push(one))
         second.finish()
         assert torch.equal(torch.cat([*parts, first.finish()]), alone)
 
 
 def test_seed_speaker_prompt_and_codes_all_matter(decoder):
-    codes, known = codes_of(), voice()
-    found = pushed(decoder.start(seed=4, **known), codes, [22])
-    assert torch.equal(pushed(decoder.start(seed=4, **known), codes, [22]), found)
+    codes, conditioning = codes_of(), voice()
+    samples = pushed(decoder.start(seed=4, **conditioning), codes, [22])
+    assert torch.equal(pushed(decoder.start(seed=4, **conditioning), codes, [22]), samples)
     for other in (
-        pushed(decoder.start(seed=5, **known), codes, [22]),
-        pushed(decoder.start(seed=4, **(known | {"speaker": None})), codes, [22]),
-        pushed(decoder.start(seed=4, **(known | {"prompt": None})), codes, [22]),
-        pushed(decoder.start(seed=4, **known), codes_of(2), [22]),
+        pushed(decoder.start(seed=5, **conditioning), codes, [22]),
+        pushed(decoder.start(seed=4, **(conditioning | {"speaker": None})), codes, [22]),
+        pushed(decoder.start(seed=4, **(conditioning | {"prompt": None})), codes, [22]),
+        pushed(decoder.start(seed=4, **conditioning), codes_of(2), [22]),
     ):
-        assert (other - found).abs().max() > 1e-3
+        assert (other - samples).abs().max() > 1e-3
 
 
 SCRIPT = """
@@ -164,13 +164,13 @@ print(pushed(made().start(seed=4, **voice()), codes_of(), [22]).double().sum().i
 
 
 def test_the_same_seed_in_a_new_process(decoder, tmp_path):
-    known = pushed(decoder.start(seed=4, **voice()), codes_of(), [22])
-    done = subprocess.run(
+    samples = pushed(decoder.start(seed=4, **voice()), codes_of(), [22])
+    process = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         capture_output=True, text=True, timeout=300, check=True,
         env=_environment(),
     )  # fmt: skip
-    assert float.fromhex(done.stdout.strip()) == known.double().sum().item()
+    assert float.fromhex(process.stdout.strip()) == samples.double().sum().item()
 
 
 def _environment():
@@ -187,8 +187,8 @@ def test_upstream_s_noise_makes_the_flow_deaf_to_the_seed():
         stream = decoder.start(seed=seed, **voice())
         mels.append(torch.cat([stream._flow.push(codes[:, 0]), stream._flow.finish()]))
     assert torch.equal(*mels)
-    own = made().start(seed=1, **voice())
-    assert not torch.equal(mels[0], torch.cat([own._flow.push(codes[:, 0]), own._flow.finish()]))
+    flow = made().start(seed=1, **voice())._flow
+    assert not torch.equal(mels[0], torch.cat([flow.push(codes[:, 0]), flow.finish()]))
 
 
 def test_not_streaming_waits_and_sees_everything(decoder):
@@ -196,17 +196,17 @@ def test_not_streaming_waits_and_sees_everything(decoder):
     stream = patient.start(seed=4, **voice())
     assert stream.wants() == 0 and patient.lookahead > 1000
     assert not len(stream.push(codes))
-    found = stream.finish()
-    assert found.shape == (SPOKEN * 960,)
+    samples = stream.finish()
+    assert samples.shape == (SPOKEN * 960,)
     streamed = pushed(decoder.start(seed=4, **voice()), codes, [22])
-    assert (found - streamed).abs().max() > 1e-3
+    assert (samples - streamed).abs().max() > 1e-3
 
 
 def test_half_the_precision_takes_half_the_memory_and_is_close(decoder):
     narrow, codes = made(precision="bfloat16"), codes_of()
     mels, numbers = [], []
-    for each in (decoder, narrow):
-        stream = each.start(seed=4, **voice())._flow
+    for variant in (decoder, narrow):
+        stream = variant.start(seed=4, **voice())._flow
         mels.append(torch.cat([stream.push(codes[:, 0]), stream.finish()]))
         numbers.append(stream.past)
     kinds = [next(iter(past.steps[0]._rows.values()))._buffer.dtype for past in numbers]
@@ -223,9 +223,9 @@ def solved(decoder, monkeypatch):
     """Frames the estimator works on, call by call."""
     calls, estimate = [], decoder.flow.estimator.forward
 
-    def counted(x, *rest, **named):
+    def counted(x, *others, **options):
         calls.append(x.shape[1])
-        return estimate(x, *rest, **named)
+        return estimate(x, *others, **options)
 
     monkeypatch.setattr(decoder.flow.estimator, "forward", counted)
     return calls
@@ -235,14 +235,14 @@ def test_a_voice_s_prompt_is_solved_once(monkeypatch):
     decoder, codes = made(), codes_of()
     calls = solved(decoder, monkeypatch)
     first = pushed(decoder.start(seed=4, **voice()), codes, [22])
-    whole = sum(calls)
+    total = sum(calls)
     again = pushed(decoder.start(seed=4, **voice()), codes, [22])
     assert torch.equal(first, again)
     # one of the prompt's chunks is complete without what is spoken
-    assert whole == 2 * 31 * SMALL.steps and sum(calls) == 2 * whole - 2 * 4 * SMALL.steps
+    assert total == 2 * 31 * SMALL.steps and sum(calls) == 2 * total - 2 * 4 * SMALL.steps
     before = sum(calls)
     pushed(decoder.start(seed=4, **voice(5)), codes, [22])
-    assert sum(calls) == before + whole and len(decoder._pasts) == 1
+    assert sum(calls) == before + total and len(decoder._pasts) == 1
     forgetful = made(prompts=0)
     assert torch.equal(pushed(forgetful.start(seed=4, **voice()), codes, [22]), first)
     assert not forgetful._pasts
@@ -251,10 +251,10 @@ def test_a_voice_s_prompt_is_solved_once(monkeypatch):
 def test_other_weights_hear_the_prompt_anew(decoder):
     changed, codes = made(), codes_of()
     pushed(changed.start(seed=4, **voice()), codes, [22])
-    fresh = made()
-    trained_looking_(fresh.flow, 8)
-    changed.load_state_dict(fresh.state_dict())
-    expected = pushed(fresh.start(seed=4, **voice()), codes, [22])
+    untouched = made()
+    trained_looking_(untouched.flow, 8)
+    changed.load_state_dict(untouched.state_dict())
+    expected = pushed(untouched.start(seed=4, **voice()), codes, [22])
     assert torch.equal(pushed(changed.start(seed=4, **voice()), codes, [22]), expected)
 
 
@@ -272,20 +272,20 @@ def test_as_many_prompts_are_kept_as_asked_for():
     decoder = made(prompts=2)
     for seed in (1, 2, 1, 3):
         decoder.start(seed=4, **voice(seed))
-    kept = list(decoder._pasts)
-    assert len(kept) == 2
+    keys = list(decoder._pasts)
+    assert len(keys) == 2
     decoder.start(seed=4, **voice(1))
-    assert list(decoder._pasts) == [kept[1], kept[0]]
+    assert list(decoder._pasts) == [keys[1], keys[0]]
 
 
 def test_hearing_cuts_to_what_mel_and_codes_cover(decoder):
     audio = torch.sin(torch.arange(10_000) * 0.05)
-    heard = decoder.hear(audio, codes_of(count=12))
-    assert heard["codes"].shape == (10, 1) and heard["mel"].shape == (20, 80)
-    assert heard["mel"].std() > 0.1
-    heard = decoder.hear(audio, codes_of(count=4))
-    assert heard["codes"].shape == (4, 1) and heard["mel"].shape == (8, 80)
-    pushed(decoder.start(prompt=heard), codes_of(), [22])
+    recording = decoder.hear(audio, codes_of(count=12))
+    assert recording["codes"].shape == (10, 1) and recording["mel"].shape == (20, 80)
+    assert recording["mel"].std() > 0.1
+    recording = decoder.hear(audio, codes_of(count=4))
+    assert recording["codes"].shape == (4, 1) and recording["mel"].shape == (8, 80)
+    pushed(decoder.start(prompt=recording), codes_of(), [22])
 
 
 def test_a_finished_stream_refuses_more(decoder):

@@ -22,7 +22,7 @@ from wishbone.plugins.cosyvoice2.flow.names import FLOW_NAMES
 from wishbone.plugins.cosyvoice2.flow.noise import Noise, Noises
 from wishbone.plugins.cosyvoice2.flow.stream import Cutting, FlowPrompt, FlowStream, WholeFlow
 
-THEIRS = {ours: theirs for theirs, ours in FLOW_NAMES.items()}
+RELEASED = {ours: upstream for upstream, ours in FLOW_NAMES.items()}
 NAMES = "7269448b641b8662b87503783930eaaa3fdfd097ffcd2d4c30442ad8a77e25c2"
 """Digest of the names and shapes in flow.pt as published, sorted, one a line."""
 EXACT = 2e-5
@@ -32,8 +32,8 @@ EXACT = 2e-5
 def made(shape):
     """A flow whose weights follow ``formula`` by their names in the release."""
     flow = Flow(shape).eval()
-    theirs = {n: formula(n, t.shape) for n, t in translate(flow.state_dict(), THEIRS).items()}
-    load_tensors(flow, translate(theirs, FLOW_NAMES))
+    upstream = {n: formula(n, t.shape) for n, t in translate(flow.state_dict(), RELEASED).items()}
+    load_tensors(flow, translate(upstream, FLOW_NAMES))
     return flow.requires_grad_(False)
 
 
@@ -47,44 +47,44 @@ def golden():
     return load_file(GOLDEN / "cosyvoice2_flow.safetensors")
 
 
-def given(flow, wanted, mel, speaker):
-    known = torch.zeros_like(wanted)
-    known[: len(mel)] = mel
-    return Conditions(wanted, flow.speaker_of(speaker), known)
+def conditions_of(flow, encoded, mel, speaker):
+    prompt_mel = torch.zeros_like(encoded)
+    prompt_mel[: len(mel)] = mel
+    return Conditions(encoded, flow.speaker_of(speaker), prompt_mel)
 
 
 def walk(flow):
     """Wanted mel and every step of the golden case under the chunk mask, all at once."""
     codes, mel, speaker, noise = inputs()
     sees = chunk_mask(len(codes), CHUNK), chunk_mask(2 * len(codes), 2 * CHUNK)
-    wanted = flow.encode(codes, codes[:0], sees)
-    path = flow.path(noise, given(flow, wanted, mel, speaker), sees[1])
-    return wanted, torch.stack([noise, *path])
+    encoded = flow.encode(codes, codes[:0], sees)
+    path = flow.path(noise, conditions_of(flow, encoded, mel, speaker), sees[1])
+    return encoded, torch.stack([noise, *path])
 
 
 def test_every_name_of_the_release_is_known():
     with torch.device("meta"):
-        theirs = translate(Flow().state_dict(), THEIRS)
-    lines = sorted(f"{name} {list(tensor.shape)}" for name, tensor in theirs.items())
+        upstream = translate(Flow().state_dict(), RELEASED)
+    lines = sorted(f"{name} {list(tensor.shape)}" for name, tensor in upstream.items())
     assert len(lines) == 1121
-    assert sum(tensor.numel() for tensor in theirs.values()) == 112_549_360
+    assert sum(tensor.numel() for tensor in upstream.values()) == 112_549_360
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == NAMES
 
 
 def test_the_reference_walks_the_same_way(tiny, golden):
-    wanted, path = walk(tiny)
-    assert (wanted - golden["wanted"]).abs().max() < EXACT
+    encoded, path = walk(tiny)
+    assert (encoded - golden["wanted"]).abs().max() < EXACT
     assert path.shape == golden["steps"].shape and len(path) == 11
-    for step, (ours, theirs) in enumerate(zip(path, golden["steps"], strict=True)):
-        assert (ours - theirs).abs().max() < EXACT, f"step {step}"
+    for step, (ours, upstream) in enumerate(zip(path, golden["steps"], strict=True)):
+        assert (ours - upstream).abs().max() < EXACT, f"step {step}"
 
 
 def test_the_reference_sees_everything_where_it_does_not_stream(tiny, golden):
     codes, mel, speaker, noise = inputs()
-    whole = tiny.whole(codes, mel, speaker, noise)
+    complete = tiny.solve_all(codes, mel, speaker, noise)
     assert (tiny.encode(codes, codes[:0]) - golden["wanted_full"]).abs().max() < EXACT
-    assert (whole - golden["mel_full"]).abs().max() < EXACT
-    assert (whole - golden["steps"][-1]).abs().max() > 100 * EXACT
+    assert (complete - golden["mel_full"]).abs().max() < EXACT
+    assert (complete - golden["steps"][-1]).abs().max() > 100 * EXACT
 
 
 def _less_guidance(flow, patch):
@@ -125,8 +125,8 @@ def noise_of(prompt, spoken, seed=5):
 
 def spoken(flow, cutting, codes, prompt, mel, speaker, pieces, past=None):
     """Mel of the codes after the prompt, pushed in pieces."""
-    known = FlowPrompt(codes[:prompt], mel, speaker)
-    stream = FlowStream(flow, cutting, known, Noises(80, 5), past)
+    voice = FlowPrompt(codes[:prompt], mel, speaker)
+    stream = FlowStream(flow, cutting, voice, Noises(80, 5), past)
     return torch.cat([*(stream.push(p) for p in codes[prompt:].split(pieces)), stream.finish()])
 
 
@@ -143,24 +143,26 @@ def random_split(total, seed):
     generator = torch.Generator().manual_seed(seed)
     sizes = []
     while sum(sizes) < total:
-        left = total - sum(sizes)
-        sizes.append(min(left, int(torch.randint(0, 7, (), generator=generator))))
+        remaining = total - sum(sizes)
+        sizes.append(min(remaining, int(torch.randint(0, 7, (), generator=generator))))
     return sizes
 
 
-@pytest.mark.parametrize(("prompt", "left"), [(0, -1), (3, -1), (7, 1), (11, 0), (12, 2), (8, -1)])
-def test_a_stream_is_the_whole_under_the_mask(tiny, prompt, left):
+@pytest.mark.parametrize(
+    ("prompt", "chunks"), [(0, -1), (3, -1), (7, 1), (11, 0), (12, 2), (8, -1)]
+)
+def test_a_stream_is_the_whole_under_the_mask(tiny, prompt, chunks):
     codes, mel, speaker = case(prompt=prompt)
-    cutting = Cutting(4, left, steps=4)
+    cutting = Cutting(4, chunks, steps=4)
     noise = noise_of(prompt, 23 - prompt)
-    whole = tiny.whole(codes, mel, speaker, noise, 4, left, steps=4)[2 * prompt :]
+    complete = tiny.solve_all(codes, mel, speaker, noise, 4, chunks, steps=4)[2 * prompt :]
     for seed in range(3):
         pieces = random_split(23 - prompt, seed)
-        found = spoken(tiny, cutting, codes, prompt, mel, speaker, pieces)
-        assert found.shape == whole.shape
-        assert (found - whole).abs().max() < EXACT
-    full = tiny.whole(codes, mel, speaker, noise, steps=4)[2 * prompt :]
-    assert (found - full).abs().max() > 100 * EXACT
+        result = spoken(tiny, cutting, codes, prompt, mel, speaker, pieces)
+        assert result.shape == complete.shape
+        assert (result - complete).abs().max() < EXACT
+    full = tiny.solve_all(codes, mel, speaker, noise, steps=4)[2 * prompt :]
+    assert (result - full).abs().max() > 100 * EXACT
 
 
 def test_however_codes_arrive_the_bits_are_the_same(tiny):
@@ -182,11 +184,12 @@ def test_first_chunks_of_other_sizes(tiny, prompt):
     at = torch.bucketize(torch.arange(23), torch.tensor(ends), right=True)
     sees = torch.arange(23)[None, :] < torch.tensor(ends)[at][:, None]
     fine = sees.repeat_interleave(2, 0).repeat_interleave(2, 1)
-    wanted = tiny.encode(codes, codes[:0], (sees, fine))
+    encoded = tiny.encode(codes, codes[:0], (sees, fine))
     noise = noise_of(prompt, 23 - prompt)
-    whole = tiny.solve(noise, given(tiny, wanted, mel, speaker), fine, steps=3)[2 * prompt :]
-    found = spoken(tiny, cutting, codes, prompt, mel, speaker, [1] * (23 - prompt))
-    assert (found - whole).abs().max() < EXACT
+    conditions = conditions_of(tiny, encoded, mel, speaker)
+    complete = tiny.solve(noise, conditions, fine, steps=3)[2 * prompt :]
+    result = spoken(tiny, cutting, codes, prompt, mel, speaker, [1] * (23 - prompt))
+    assert (result - complete).abs().max() < EXACT
 
 
 def test_a_chunk_is_solved_as_soon_as_it_can_be(tiny):
@@ -196,29 +199,29 @@ def test_a_chunk_is_solved_as_soon_as_it_can_be(tiny):
     )
     # one code completes the prompt's second chunk, three more are seen ahead
     assert stream.wants() == 4
-    arrived, heard = 0, []
+    arrived, counts = 0, []
     for code in codes[7:].split(1):
         arrived += 1
-        heard.append(len(stream.push(code)))
+        counts.append(len(stream.push(code)))
         if stream.wants() == 4:
-            assert heard[-1]
-    assert heard == [0, 0, 0, 2, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0, 8]
-    assert len(stream.finish()) == 2 * 16 - sum(heard)
+            assert counts[-1]
+    assert counts == [0, 0, 0, 2, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0, 8]
+    assert len(stream.finish()) == 2 * 16 - sum(counts)
 
 
 def test_each_step_from_memory_is_the_step_computed_again(tiny, golden):
     """The last chunk, every one of its ten steps, against what all chunks at once gave."""
     codes, mel, speaker, noise = inputs()
-    wanted, path = walk(tiny)
-    known = given(tiny, wanted, mel, speaker)
+    encoded, path = walk(tiny)
+    conditions = conditions_of(tiny, encoded, mel, speaker)
     memories = [Memory() for _ in range(10)]
-    for begin in range(0, len(wanted), 2 * CHUNK):
+    for begin in range(0, len(encoded), 2 * CHUNK):
         part = slice(begin, begin + 2 * CHUNK)
-        now = Conditions(wanted[part], known.speaker, known.known[part])
+        now = Conditions(encoded[part], conditions.speaker, conditions.prompt_mel[part])
         walked = list(tiny.path(noise[part], now, memories=memories))
-        for step, here in enumerate(walked):
-            assert (here - path[step + 1][part]).abs().max() < EXACT, f"step {step}"
-            assert (here - golden["steps"][step + 1][part]).abs().max() < EXACT
+        for step, frames in enumerate(walked):
+            assert (frames - path[step + 1][part]).abs().max() < EXACT, f"step {step}"
+            assert (frames - golden["steps"][step + 1][part]).abs().max() < EXACT
     forgotten = list(tiny.path(noise[part], now))
     assert (forgotten[0] - path[1][part]).abs().max() > 10 * EXACT
 
@@ -240,7 +243,7 @@ def test_nothing_is_computed_twice_and_a_chunk_costs_what_the_last_one_did(tiny,
     calls = watch(tiny, monkeypatch)
     codes, mel, speaker = case(codes=43)
     stream = FlowStream(
-        tiny, Cutting(4, left=2, steps=2), FlowPrompt(codes[:7], mel), Noises(80, 0)
+        tiny, Cutting(4, left_chunks=2, steps=2), FlowPrompt(codes[:7], mel), Noises(80, 0)
     )
     remembered = []
     for piece in codes[7:].split(1):
@@ -258,7 +261,7 @@ def test_the_count_notices_recomputing(tiny, monkeypatch):
     calls = watch(tiny, monkeypatch)
     codes, mel, speaker = case(prompt=0)
     for end in (7, 11, 15, 19, 23):
-        tiny.whole(codes[:end], mel, speaker, torch.zeros(2 * end, 80), 4, steps=2)
+        tiny.solve_all(codes[:end], mel, speaker, torch.zeros(2 * end, 80), 4, steps=2)
     assert [frames for frames, _ in calls[::2]] == [14, 22, 30, 38, 46]
     assert sum(frames for frames, _ in calls) > 3 * 2 * 2 * 23
 
@@ -266,9 +269,9 @@ def test_the_count_notices_recomputing(tiny, monkeypatch):
 def test_another_stream_in_between_changes_nothing(tiny):
     codes, mel, speaker = case()
     alone = spoken(tiny, Cutting(4, steps=3), codes, 7, mel, speaker, [5, 5, 6])
-    known = FlowPrompt(codes[:7], mel, speaker)
-    first = FlowStream(tiny, Cutting(4, steps=3), known, Noises(80, 5))
-    second = FlowStream(tiny, Cutting(4, steps=3), known, Noises(80, 6), first.past)
+    voice = FlowPrompt(codes[:7], mel, speaker)
+    first = FlowStream(tiny, Cutting(4, steps=3), voice, Noises(80, 5))
+    second = FlowStream(tiny, Cutting(4, steps=3), voice, Noises(80, 6), first.past)
     parts, others = [], []
     for piece in codes[7:].split([5, 5, 6]):
         others.append(second.push(piece.flip(0)))
@@ -281,23 +284,23 @@ def test_another_stream_in_between_changes_nothing(tiny):
 def test_a_prompt_s_past_can_be_used_again(tiny, monkeypatch):
     codes, mel, speaker = case(prompt=12)
     cutting = Cutting(4, steps=2)
-    known = FlowPrompt(codes[:12], mel, speaker)
-    past = FlowStream(tiny, cutting, known, Noises(80, 1)).past
+    voice = FlowPrompt(codes[:12], mel, speaker)
+    past = FlowStream(tiny, cutting, voice, Noises(80, 1)).past
     # the third chunk of the prompt is still to be seen ahead of
     assert past.at == 8
-    fresh = spoken(tiny, cutting, codes, 12, mel, speaker, [11])
+    recomputed = spoken(tiny, cutting, codes, 12, mel, speaker, [11])
     calls = watch(tiny, monkeypatch)
     for _ in range(2):
         again = spoken(tiny, cutting, codes, 12, mel, speaker, [11], past.fork())
-        assert torch.equal(again, fresh)
+        assert torch.equal(again, recomputed)
     assert sum(frames for frames, _ in calls) == 2 * 2 * 2 * (23 - 8)
 
 
 def test_noise_does_not_depend_on_how_it_is_taken():
-    whole = Noise(80, 3).take(200)
+    complete = Noise(80, 3).take(200)
     noise = Noise(80, 3)
-    assert torch.equal(torch.cat([noise.take(n) for n in (1, 49, 0, 120, 30)]), whole)
-    assert not torch.equal(Noise(80, 4).take(200), whole)
+    assert torch.equal(torch.cat([noise.take(n) for n in (1, 49, 0, 120, 30)]), complete)
+    assert not torch.equal(Noise(80, 4).take(200), complete)
     before = torch.get_rng_state()
     Noise(80, 3).take(10)
     assert torch.equal(torch.get_rng_state(), before)
@@ -306,9 +309,9 @@ def test_noise_does_not_depend_on_how_it_is_taken():
 def test_upstream_s_noise_is_the_one_it_draws():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        theirs = torch.randn(1, 80, 15_000)[0].T
+        upstream = torch.randn(1, 80, 15_000)[0].T
     noises = Noises(80, 7, upstream=True)
-    assert torch.equal(torch.cat([noises.under(30), noises.take(70)]), theirs[:100])
+    assert torch.equal(torch.cat([noises.under(30), noises.take(70)]), upstream[:100])
     with pytest.raises(UsageError, match="300 seconds"):
         noises.take(15_000)
 
@@ -318,8 +321,8 @@ def test_waiting_for_the_end_sees_everything(tiny):
     stream = WholeFlow(tiny, FlowPrompt(codes[:7], mel, speaker), Noises(80, 5), 3)
     assert not len(stream.push(codes[7:9])) and not len(stream.push(codes[9:]))
     with torch.inference_mode():
-        whole = tiny.whole(codes, mel, speaker, noise_of(7, 16), steps=3)[14:]
-    assert torch.equal(stream.finish(), whole)
+        complete = tiny.solve_all(codes, mel, speaker, noise_of(7, 16), steps=3)[14:]
+    assert torch.equal(stream.finish(), complete)
 
 
 def test_nothing_spoken_is_no_mel(tiny):
@@ -330,11 +333,11 @@ def test_nothing_spoken_is_no_mel(tiny):
 
 
 def test_rows_grow_slide_and_fork():
-    rows, kept = Rows(), torch.zeros(1, 2, 0, 4)
+    rows, expected = Rows(), torch.zeros(1, 2, 0, 4)
     for count in (3, 1, 5, 2, 9):
         new = torch.randn(1, 2, count, 4)
-        kept = torch.cat([kept[:, :, -6:], new], dim=2)
-        assert torch.equal(rows.append(new, most=6), kept)
+        expected = torch.cat([expected[:, :, -6:], new], dim=2)
+        assert torch.equal(rows.append(new, most=6), expected)
     fork, new = rows.fork(), torch.randn(1, 2, 4, 4)
     one, two = rows.append(new), fork.append(-new)
     assert torch.equal(one[:, :, :-4], two[:, :, :-4]) and torch.equal(one[:, :, -4:], new)
@@ -345,16 +348,16 @@ def test_rows_grow_slide_and_fork():
 def test_by_distance_puts_every_score_at_its_key():
     past, now = 4, 3
     scores = torch.arange(past + now - 1, -now, -1).expand(1, 1, now, -1).float()
-    found = by_distance(scores, past + now)[0, 0]
+    result = by_distance(scores, past + now)[0, 0]
     expected = torch.arange(past, past + now)[:, None] - torch.arange(past + now)
-    assert torch.equal(found, expected.float())
+    assert torch.equal(result, expected.float())
     table = distances(past, now, 8, torch.zeros(1))
     assert torch.allclose(table[past + now - 1], torch.tensor([0.0, 1.0] * 4))
     assert torch.allclose(table[0, 0], torch.tensor(6.0).sin())
 
 
 def test_a_mask_by_hand():
-    mask = chunk_mask(5, 2, left=2).int().tolist()
+    mask = chunk_mask(5, 2, left_context=2).int().tolist()
     assert mask == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 0],
                     [0, 0, 1, 1, 1]]  # fmt: skip
 
@@ -375,23 +378,23 @@ def test_against_the_reference_itself(full_size):
     shape, chunk, count, prompt = FlowShape(**TINY), 4, 19, 6
     if full_size:
         shape, chunk, count, prompt = FlowShape(), 25, 58, 20
-    theirs, ours = flow(shape, chunk), made(shape)
-    theirs.load_state_dict(translate(ours.state_dict(), THEIRS))
+    upstream, ours = flow(shape, chunk), made(shape)
+    upstream.load_state_dict(translate(ours.state_dict(), RELEASED))
     codes, mel, _ = case(count, prompt)
     speaker = torch.randn(shape.speaker, generator=torch.Generator().manual_seed(3))
-    noise = theirs.decoder.rand_noise[0].T
-    steps = run(theirs, codes, mel, speaker)[1]
+    noise = upstream.decoder.rand_noise[0].T
+    steps = run(upstream, codes, mel, speaker)[1]
     scale = steps[-1].abs().max()
     stream = FlowStream(
         ours, Cutting(chunk), FlowPrompt(codes[:prompt], mel, speaker), Noises(80, 1, upstream=True)
     )
     end = chunk * (prompt // chunk + 1)
-    heard = torch.cat([stream.push(codes[prompt : end + 3]), stream.push(codes[end + 3 :])])
-    streamed = torch.cat([heard, stream.finish()])
+    pushed = torch.cat([stream.push(codes[prompt : end + 3]), stream.push(codes[end + 3 :])])
+    streamed = torch.cat([pushed, stream.finish()])
     assert (streamed - steps[-1][2 * prompt :]).abs().max() < 1e-4 * scale
-    hop = run(theirs, codes[: end + 3], mel, speaker, finalize=False)[1][-1]
+    hop = run(upstream, codes[: end + 3], mel, speaker, finalize=False)[1][-1]
     assert (streamed[: 2 * (end - prompt)] - hop[2 * prompt :]).abs().max() < 1e-4 * scale
-    full = run(theirs, codes, mel, speaker, streaming=False)[1][-1]
-    whole = ours.whole(codes, mel, speaker, noise[: 2 * count])
-    assert (whole - full).abs().max() < 1e-4 * scale
+    full = run(upstream, codes, mel, speaker, streaming=False)[1][-1]
+    complete = ours.solve_all(codes, mel, speaker, noise[: 2 * count])
+    assert (complete - full).abs().max() < 1e-4 * scale
     assert (streamed - full[2 * prompt :]).abs().max() > 20e-4 * scale

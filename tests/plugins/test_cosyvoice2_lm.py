@@ -86,8 +86,8 @@ def test_a_tiny_model_has_the_names_of_the_release():
 def test_all_text_at_once(folder, name, parity):
     system = system_of(folder, parity=parity)
     case = CASES[name]
-    said = codes_of(system, case, [case["text"]], instruct=name == "instruct")
-    assert said == WANTED["at once"][name]
+    sampled = codes_of(system, case, [case["text"]], instruct=name == "instruct")
+    assert sampled == WANTED["at once"][name]
 
 
 @pytest.mark.parametrize("name", ALTERNATING)
@@ -100,11 +100,11 @@ def test_text_id_by_id(folder, name):
 def test_the_right_way_is_another_where_upstream_feeds_a_code_twice(folder):
     """Negative control: parity is a choice that is heard."""
     system = system_of(folder, form="bistream")
-    said = [
+    sampled = [
         codes_of(system, case, [[row] for row in case["text"]]) == WANTED["alternating"][name]
         for name, case in ALTERNATING.items()
     ]
-    assert not all(said)
+    assert not all(sampled)
 
 
 def test_one_wrong_weight_is_heard(folder):

@@ -1,4 +1,4 @@
-"""Every mode of CosyVoice2 on a release of random weights: what is fed, and that it is heard."""
+"""Every mode of CosyVoice2 on a release of random weights: its prompt, its codes, its samples."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 from cosyvoice2_release import SAID, SHORT, recording, spoken
 
-from wishbone.core.audio import files
+from wishbone.core.audio import files as audio_files
 from wishbone.core.cli.main import main
 from wishbone.core.contract.errors import CheckpointError, ConfigError, WishboneError
 from wishbone.core.speak import pipeline
@@ -40,8 +40,8 @@ def test_zero_shot_puts_the_recording_before_the_text(system):
 
 
 def test_the_transcript_is_read_as_text_is(system):
-    said = Voice.from_audio(system, recording(), "2 words")
-    assert said.text == Voice.from_audio(system, recording(), "two words").text
+    voice = Voice.from_audio(system, recording(), "2 words")
+    assert voice.text == Voice.from_audio(system, recording(), "two words").text
 
 
 def test_cross_lingual_takes_over_the_sound_alone(system):
@@ -58,8 +58,9 @@ def test_an_instruction_stands_in_the_recordings_place(system):
     prompt = voice.prompt(system)
     assert not prompt.text and not prompt.speech
     assert system.tokenizer.decode(prompt.instruct) == "in a whisper"
-    said = [row for table, (row,) in system.layout.start(prompt).next().positions if table == 1]
-    assert system.tokenizer.decode(said) == "in a whisper<|endofprompt|>"
+    positions = system.layout.start(prompt).next().positions
+    ids = [row for table, (row,) in positions if table == 1]
+    assert system.tokenizer.decode(ids) == "in a whisper<|endofprompt|>"
     codes, _ = spoken(system, voice=voice)
     assert codes == spoken(system, instruct="in a whisper")[0] != spoken(system)[0]
     assert codes == spoken(system, instruct="in a whisper<|endofprompt|>")[0]
@@ -91,56 +92,56 @@ def test_presets_are_voices(system):
 
 def test_voice_conversion_hands_codes_on(system):
     voice, source = Voice.from_audio(system, recording()), recording(0.6)
-    made = torch.cat(list(conversion.revoice(system, source, voice)))
+    converted = torch.cat(list(conversion.revoice(system, source, voice)))
     codes = system.speech_tokenizer.encode(source.samples)
     stream = system.decoder.start(prompt=voice.heard)
-    wanted = torch.cat([stream.push(codes), stream.finish()])
-    assert len(made) == 960 * 15
-    torch.testing.assert_close(made, wanted, atol=1e-4, rtol=0)
+    expected = torch.cat([stream.push(codes), stream.finish()])
+    assert len(converted) == 960 * 15
+    torch.testing.assert_close(converted, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("form", ["unistream", "bistream"])
 def test_a_saved_voice_goes_on_without_prefill(folder, tmp_path, monkeypatch, form):
     system = build(releases.config(folder, layout=SHORT["layout"] | {"form": form}))
     voice = Voice.from_audio(system, recording(), "One two.", name="me")
-    wanted = spoken(system, voice=voice, seed=4)
+    expected = spoken(system, voice=voice, seed=4)
     path = voice.with_state(system).save(tmp_path / "me.yaml")
     monkeypatch.setattr(pipeline, "prefix", None)
     later = build(releases.config(folder, layout=SHORT["layout"] | {"form": form}))
     codes, samples = spoken(later, voice=path, seed=4)
-    assert codes == wanted[0] and torch.equal(samples, wanted[1])
+    assert codes == expected[0] and torch.equal(samples, expected[1])
 
 
 def test_text_is_spoken_before_it_is_complete(folder):
     system = build(releases.config(folder, layout={"name": "cosyvoice2", "form": "bistream"}))
     words = "Hello there, how are you and one two three four five six seven?".split()
-    taken, record = [], []
+    read, record = [], []
 
     def writer():
         for word in words:
-            taken.append(word)
+            read.append(word)
             yield f"{word} "
 
     stream = pipeline.stream(system, writer(), record=record)
     first = next(chunk for chunk in stream if len(chunk))
-    assert len(first) and len(taken) < len(words) and not record[0].reason
-    rest = list(stream)
-    assert len(taken) == len(words) and rest
-    whole = " ".join(words)
-    assert record[0].text == whole and list(record[0].ids) == system.tokenizer.encode(whole)
+    assert len(first) and len(read) < len(words) and not record[0].reason
+    remaining = list(stream)
+    assert len(read) == len(words) and remaining
+    sentence = " ".join(words)
+    assert record[0].text == sentence and list(record[0].ids) == system.tokenizer.encode(sentence)
     assert len(record) == 1 and record[0].reason
 
 
 def test_streaming_and_another_request_change_nothing(system):
     alone = pipeline.stream(system, SAID, "recorded", seed=1)
-    wanted = list(alone)
+    expected = list(alone)
     first = pipeline.stream(system, SAID, "recorded", seed=1)
     other = pipeline.stream(system, "Something else entirely.", "plain", seed=2)
     mixed = []
     for chunk in first:
         mixed.append(chunk)
         next(other, None)
-    assert torch.equal(torch.cat(mixed), torch.cat(wanted))
+    assert torch.equal(torch.cat(mixed), torch.cat(expected))
 
 
 def test_one_line_puts_an_rwkv_in_the_transformers_place(folder):
@@ -158,7 +159,7 @@ def test_the_command_speaks(folder, tmp_path, capsys):
     system = releases.write_system(tmp_path / "tiny.yaml", folder, **SHORT)
     out, source = tmp_path / "a.wav", tmp_path / "me.wav"
     recording().save(source)
-    said = ["say", SAID, "--system", str(system), "-o", str(out), "--force"]
+    command = ["say", SAID, "--system", str(system), "-o", str(out), "--force"]
     for more in (
         [],
         ["--voice", "plain"],
@@ -166,11 +167,11 @@ def test_the_command_speaks(folder, tmp_path, capsys):
         ["--voice", str(source), "--transcript", "one two", "--stream"],
         ["--voice", str(source), "--instruct", "in a whisper"],
     ):
-        assert main([*said, *more]) == 0, capsys.readouterr().err
-        assert files.read(out).seconds > 0.1
+        assert main([*command, *more]) == 0, capsys.readouterr().err
+        assert audio_files.read(out).seconds > 0.1
     assert main(["say", "--revoice", str(source), "--system", str(system), "--voice", "plain",
                  "-o", str(out), "--force"]) == 0  # fmt: skip
-    assert abs(files.read(out).seconds - 1.0) < 0.05
+    assert abs(audio_files.read(out).seconds - 1.0) < 0.05
     assert "untrained" not in capsys.readouterr().err
 
 

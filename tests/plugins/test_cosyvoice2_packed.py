@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from wishbone.plugins.cosyvoice2 import packed
 
 SAME = 1e-5
-here = pytest.mark.skipif(not packed._works(), reason="this PyTorch has no packed layers")
+needs_packing = pytest.mark.skipif(not packed._works(), reason="this PyTorch has no packed layers")
 
 
 def largest(a, b):
@@ -33,12 +33,12 @@ def test_linear_layers_side_by_side(layers, activation, adds, count):
     usual = torch.cat([layer(x) for layer in both[:count]], dim=2)
     usual = packed.ACTIVATIONS[activation][2](usual)
     add = torch.randn(usual.shape) if adds else None
-    wanted = usual if add is None else usual + add
+    expected = usual if add is None else usual + add
     # as usual with a gradient, packed without one
-    assert largest(packed.linear(x, *both[:count], activation=activation, add=add), wanted) < SAME
+    assert largest(packed.linear(x, *both[:count], activation=activation, add=add), expected) < SAME
     with torch.inference_mode():
-        found = packed.linear(x, *both[:count], activation=activation, add=add)
-    assert largest(found, wanted.detach()) < SAME
+        result = packed.linear(x, *both[:count], activation=activation, add=add)
+    assert largest(result, expected.detach()) < SAME
 
 
 @pytest.mark.parametrize(("kernel", "stride", "dilation", "padding"),
@@ -47,22 +47,22 @@ def test_convolutions(kernel, stride, dilation, padding):
     layer = nn.Conv1d(18, 20, kernel, stride, dilation=dilation)
     for length in (kernel * dilation + 5, 300):
         x = torch.randn(2, length, 18)
-        wanted = F.conv1d(
+        expected = F.conv1d(
             x.mT, layer.weight, layer.bias, stride, padding, dilation
         ).mT.detach()  # fmt: skip
-        assert largest(packed.convolve(x, layer, padding).detach(), wanted) < SAME
+        assert largest(packed.convolve(x, layer, padding).detach(), expected) < SAME
         with torch.inference_mode():
-            assert largest(packed.convolve(x, layer, padding), wanted) < SAME
+            assert largest(packed.convolve(x, layer, padding), expected) < SAME
 
 
 def test_a_convolution_as_a_product_of_neighbours(layers):
     layer, x = nn.Conv1d(24, 12, 3), layers[2]
     with torch.no_grad():
-        found = packed.linear(packed.neighbours(x, 3), layer)
-        assert largest(found, layer(x.mT).mT) < SAME
+        result = packed.linear(packed.neighbours(x, 3), layer)
+        assert largest(result, layer(x.mT).mT) < SAME
 
 
-@here
+@needs_packing
 def test_new_weights_are_noticed(layers):
     one, two, x = layers
     convolution = nn.Conv1d(24, 8, 3)
@@ -77,7 +77,7 @@ def test_new_weights_are_noticed(layers):
         assert largest(after[1], convolution(x.mT).mT) < SAME
 
 
-@here
+@needs_packing
 def test_one_convolution_both_ways(layers):
     layer, x = nn.Conv1d(24, 8, 3), layers[2]
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_one_convolution_both_ways(layers):
             assert largest(packed.linear(packed.neighbours(x, 3), layer), once) < SAME
 
 
-@here
+@needs_packing
 def test_a_gradient_flows_and_nothing_is_kept_of_layers_that_are_gone(layers):
     one, two, x = layers
     packed.linear(x, one, two, activation="gelu").sum().backward()
@@ -94,15 +94,15 @@ def test_a_gradient_flows_and_nothing_is_kept_of_layers_that_are_gone(layers):
     layer = nn.Linear(24, 8)
     with torch.no_grad():
         packed.linear(x, layer)
-    before = len(packed._kept)
+    before = len(packed._packed_weights)
     del layer
     gc.collect()
-    assert len(packed._kept) < before
+    assert len(packed._packed_weights) < before
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_types_are_computed_as_usual(layers, dtype):
-    one, two, x = (each.to(dtype) for each in layers)
+    one, two, x = (tensor.to(dtype) for tensor in layers)
     with torch.no_grad():
         assert torch.equal(packed.linear(x, one), one(x))
         assert largest(packed.linear(x, one, two)[..., 40:], two(x)) <= 0.02

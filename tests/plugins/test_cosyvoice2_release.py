@@ -43,8 +43,8 @@ def test_every_public_name_and_shape_has_a_place_in_ours():
     """Ours, translated back, are exactly theirs: nothing is left over on either side."""
     full = releases.config(full=True)
     flow, hift = releases.decoder(full, "meta")
-    for what, made in (("llm", releases.llm(full, "meta")), ("flow", flow), ("hift", hift)):
-        assert {n: list(t.shape) for n, t in made.items()} == releases.names(what), what
+    for what, module in (("llm", releases.llm(full, "meta")), ("flow", flow), ("hift", hift)):
+        assert {n: list(t.shape) for n, t in module.items()} == releases.names(what), what
 
 
 def test_the_folder_is_known(folder, tmp_path):
@@ -123,8 +123,8 @@ def test_a_hostile_file_is_an_error_and_runs_nothing(folder, system, tmp_path, n
     before = fingerprint(system.model), fingerprint(system.decoder)
     with pytest.raises(CheckpointError) as caught:
         if name == "llm.pt":
-            found = Release().language_model(spoiled, system.model)
-            load_tensors(system.model, found.tensors, str(spoiled))
+            loaded = Release().language_model(spoiled, system.model)
+            load_tensors(system.model, loaded.tensors, str(spoiled))
         else:
             system.decoder.load_release(spoiled)
     lines = caught.value.lines()
@@ -143,7 +143,7 @@ def test_the_code_of_the_tests_does_run_where_it_is_let(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
         ("a: !!python/object/apply:os.mkdir [MARK]", "on no list"),
         ("a: !apply:os.mkdir [MARK]", "!apply:os.mkdir is on no list"),
@@ -160,21 +160,21 @@ def test_the_code_of_the_tests_does_run_where_it_is_let(tmp_path):
         ("a: " + "x" * (1 << 21), "too long"),
     ],
 )
-def test_a_hostile_yaml_is_an_error_and_runs_nothing(tmp_path, text, said):
+def test_a_hostile_yaml_is_an_error_and_runs_nothing(tmp_path, text, message):
     mark = tmp_path / "mark"
     (tmp_path / "cosyvoice2.yaml").write_text(text.replace("MARK", str(mark)))
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         settings.read(tmp_path)
     assert len(caught.value.lines()) == 3 and "cosyvoice2.yaml:" in caught.value.where
     assert not mark.exists()
 
 
 def test_the_yaml_is_values(folder, tmp_path):
-    said = settings.read(folder)
-    assert said["llm"]["llm_input_size"] == 64 and said["llm"]["class"].endswith("Qwen2LM")
-    assert said["flow"]["decoder"]["estimator"]["static_chunk_size"] == 50
-    assert said["flow"]["decoder"]["cfm_params"]["content"]["sigma_min"] == 1e-6
-    assert said["data_pipeline"] == ["<get_tokenizer>"] and settings.read(tmp_path) == {}
+    values = settings.read(folder)
+    assert values["llm"]["llm_input_size"] == 64 and values["llm"]["class"].endswith("Qwen2LM")
+    assert values["flow"]["decoder"]["estimator"]["static_chunk_size"] == 50
+    assert values["flow"]["decoder"]["cfm_params"]["content"]["sigma_min"] == 1e-6
+    assert values["data_pipeline"] == ["<get_tokenizer>"] and settings.read(tmp_path) == {}
 
 
 def test_a_release_of_another_size_is_told_before_it_is_read(folder, system, tmp_path):

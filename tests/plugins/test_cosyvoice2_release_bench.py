@@ -6,11 +6,12 @@ import pytest
 import torch
 from cosyvoice2_release import write, write_system
 
-from wishbone.core.bench.plan import read_plan
+from wishbone.core.bench.suite import read_plan
 from wishbone.core.contract.contender import Job
+from wishbone.plugins.cosyvoice2.bench.clocks import Shares
 from wishbone.plugins.cosyvoice2.bench.public_code import Reference, ReferenceConfig
 from wishbone.plugins.cosyvoice2.bench.release import Release, ReleaseConfig
-from wishbone.plugins.cosyvoice2.bench.speaking import Shares, request
+from wishbone.plugins.cosyvoice2.bench.speaking import request
 
 pytest.importorskip("tokenizers", reason="pip install 'wishbone-tts[cosyvoice2]'")
 CODES, PROMPT = 23, 10
@@ -30,9 +31,9 @@ def job(tmp_path_factory):
 def contender(job):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wishbone.plugins.cosyvoice2.bench.speaking.one_core", lambda job: None)
-        made = Release(ReleaseConfig(engine="eager"), job)
-        made.load()
-    return made
+        bench = Release(ReleaseConfig(engine="eager"), job)
+        bench.load()
+    return bench
 
 
 def test_the_request_is_the_same_in_every_process(job):
@@ -85,9 +86,9 @@ def test_as_many_codes_as_asked_are_drawn(contender, monkeypatch):
     steps = []
     advance = contender.system.model.advance
 
-    def counted(positions, *rest):
+    def counted(positions, *others):
         steps.append(len(positions))
-        return advance(positions, *rest)
+        return advance(positions, *others)
 
     monkeypatch.setattr(contender.system.model, "advance", counted)
     contender.run("stream", 1)

@@ -24,11 +24,11 @@ def test_it_is_the_formula(width):
         x = scale * torch.randn(2, 37, width, generator=draw)
         with torch.no_grad():
             layer.alpha.copy_(0.2 + 3 * torch.rand(width, generator=draw))
-            found = snake.fused(x, layer.alpha, 1.0 / (layer.alpha + 1e-9), 5)
-            assert found.shape == (2, 42, width) and torch.equal(layer(x), found[:, 5:])
+            result = snake.fused(x, layer.alpha, 1.0 / (layer.alpha + 1e-9), 5)
+            assert result.shape == (2, 42, width) and torch.equal(layer(x), result[:, 5:])
             # of a number, float32 keeps seven digits; its sine can be no truer than a x is
             allowed = 3e-7 * (1 + float((x * layer.alpha).abs().max())) / float(layer.alpha.min())
-            assert (found[:, 5:] - exact(x, layer)).abs().max() < allowed
+            assert (result[:, 5:] - exact(x, layer)).abs().max() < allowed
             assert (x - exact(x, layer)).abs().max() > 30 * allowed or scale != 1.0
 
 

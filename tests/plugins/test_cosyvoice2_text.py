@@ -51,11 +51,11 @@ def test_it_is_the_tokenizer_of_transformers(folder):
     transformers = pytest.importorskip(
         "transformers", reason="compares with Qwen2's tokenizer: pip install transformers"
     )
-    theirs = transformers.Qwen2Tokenizer.from_pretrained(str(folder / "CosyVoice-BlankEN"))
-    theirs.add_special_tokens({"additional_special_tokens": list(MARKS[1:])})
+    reference = transformers.Qwen2Tokenizer.from_pretrained(str(folder / "CosyVoice-BlankEN"))
+    reference.add_special_tokens({"additional_special_tokens": list(MARKS[1:])})
     ours = tokenizer(folder)
     for text in TEXTS:
-        assert ours.encode(text) == theirs(text)["input_ids"], text
+        assert ours.encode(text) == reference(text)["input_ids"], text
 
 
 def test_text_comes_back(folder):
@@ -66,14 +66,14 @@ def test_text_comes_back(folder):
 
 
 def test_one_file_of_a_tokenizer_is_read_too(folder, tmp_path):
-    write_text(tmp_path / "CosyVoice-BlankEN", whole=True)
-    whole = tokenizer(tmp_path)
-    assert whole.encode(PROSE) == tokenizer(folder).encode(PROSE)
-    assert whole.space.specials == tokenizer(folder).space.specials
+    write_text(tmp_path / "CosyVoice-BlankEN", complete=True)
+    complete = tokenizer(tmp_path)
+    assert complete.encode(PROSE) == tokenizer(folder).encode(PROSE)
+    assert complete.space.specials == tokenizer(folder).space.specials
 
 
 @pytest.mark.parametrize(
-    "spoil, said",
+    "spoil, message",
     [
         (lambda f: (f / "vocab.json").unlink(), "no vocab.json"),
         (lambda f: (f / "vocab.json").write_text("{"), "cannot be read"),
@@ -85,10 +85,10 @@ def test_one_file_of_a_tokenizer_is_read_too(folder, tmp_path):
         ),
     ],
 )
-def test_files_that_contradict_each_other(tmp_path, spoil, said):
+def test_files_that_contradict_each_other(tmp_path, spoil, message):
     write_text(tmp_path / "CosyVoice-BlankEN")
     spoil(tmp_path / "CosyVoice-BlankEN")
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         tokenizer(tmp_path)
 
 
@@ -105,8 +105,8 @@ def test_ids_may_be_known_before_the_text_is(folder):
     for text in TEXTS[:4]:
         text = " ".join(text.split())
         for _ in range(60):
-            seen = text[: dice.randrange(len(text) + 1)]
-            sure = part.settled(seen)
+            prefix = text[: dice.randrange(len(text) + 1)]
+            sure = part.settled(prefix)
             assert part.encode(text[:sure]) + part.encode(text[sure:]) == part.encode(text)
     as_written = tokenizer(folder, normaliser="none")
     assert as_written.settled("one two thr") == len("one two")
@@ -123,11 +123,11 @@ def test_ids_may_be_known_before_the_text_is(folder):
 def test_sentences_that_arrive_have_the_ids_of_whole_ones(folder, size):
     part = tokenizer(folder)
     text = "The quick brown fox, it jumps! And [laughter] then?  We went there.\n\nAnd back"
-    said = []
+    texts = []
     for sentence in arriving([text[i : i + size] for i in range(0, len(text), size)], part):
         assert [row for ids in sentence for row in ids] == part.encode(sentence.text)
-        said.append(sentence.text)
-    assert said == [
+        texts.append(sentence.text)
+    assert texts == [
         "The quick brown fox, it jumps!", "And [laughter] then?", "We went there.", "And back.",
     ]  # fmt: skip
 
@@ -152,37 +152,38 @@ def test_text_that_arrives_is_normalised_as_the_whole(folder, text, size, normal
     if normaliser == "wetext":
         pytest.importorskip("wetext", reason="pip install 'wishbone-tts[cosyvoice2]'")
     part = tokenizer(folder, normaliser=normaliser)
-    whole = list(part.pieces(iter([text])))
+    complete = list(part.pieces(iter([text])))
     came = arriving([text[i : i + size] for i in range(0, len(text), size)], part)
-    found = [(s, [row for ids in s for row in ids]) for s in came]
-    assert [(s.text, ids) for s, ids in found] == whole
-    assert "".join(said for said, _ in whole) != text.replace("  ", " ") or normaliser == "none"
+    joined = [(s, [row for ids in s for row in ids]) for s in came]
+    assert [(s.text, ids) for s, ids in joined] == complete
+    spoken = "".join(piece for piece, _ in complete)
+    assert spoken != text.replace("  ", " ") or normaliser == "none"
 
 
 def test_plain_words_do_not_wait_for_the_end_of_a_sentence(folder):
     """And words around a number do."""
     part = tokenizer(folder)
     came = "Please tell me why they came on the 4 of July with us. So"
-    said = [part.decode(ids) for ids in next(arriving(came, part))]
-    assert said[:6] == ["Please", " tell", " me", " why", " they", " came"]
-    assert said[6:] in ([" on the four of July with us."], [" on the fourth of July with us."])
+    words = [part.decode(ids) for ids in next(arriving(came, part))]
+    assert words[:6] == ["Please", " tell", " me", " why", " they", " came"]
+    assert words[6:] in ([" on the four of July with us."], [" on the fourth of July with us."])
 
 
 def test_normalising_what_arrives_word_by_word_would_be_noticed(folder, monkeypatch):
     part, text = tokenizer(folder, normaliser="builtin"), WRITTEN[1]
     monkeypatch.setattr(part._front, "unchanged", len)
     came = arriving([f"{word} " for word in text.split()], part)
-    assert [s.text for s in came] != [said for said, _ in part.pieces(iter([text]))]
+    assert [s.text for s in came] != [piece for piece, _ in part.pieces(iter([text]))]
 
 
 def test_numbers_without_end_are_not_awaited(folder):
     part = tokenizer(folder, normaliser="builtin")
-    given = []
+    sentences = []
     came = (f"{number} " for number in range(2000))
     for sentence, _ in zip(arriving(came, part), range(3), strict=False):
-        given += ["".join(map(part.decode, sentence))]
-    assert all(400 < len(said) < 4000 for said in given)
-    assert "".join(given[:2]).startswith("zero one two three") and next(came)
+        sentences += ["".join(map(part.decode, sentence))]
+    assert all(400 < len(piece) < 4000 for piece in sentences)
+    assert "".join(sentences[:2]).startswith("zero one two three") and next(came)
 
 
 @pytest.mark.parametrize(

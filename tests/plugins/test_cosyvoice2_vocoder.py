@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.plugins.cosyvoice2.release.files import load_tensors
 from wishbone.plugins.cosyvoice2.vocoder import names
+from wishbone.plugins.cosyvoice2.vocoder.config import HiFTConfig
 from wishbone.plugins.cosyvoice2.vocoder.layers import Memory
-from wishbone.plugins.cosyvoice2.vocoder.model import HiFT, HiFTConfig
+from wishbone.plugins.cosyvoice2.vocoder.model import HiFT
 
 FRAME = 480
 FILE = GOLDEN / "cosyvoice2_hift.safetensors"
@@ -23,8 +24,8 @@ FILE = GOLDEN / "cosyvoice2_hift.safetensors"
 
 def release():
     """The tensors of a small hift.pt, by the release's names."""
-    found = load_file(FILE)
-    return {k.removeprefix("weights."): v.float() for k, v in found.items() if "weights." in k}
+    tensors = load_file(FILE)
+    return {k.removeprefix("weights."): v.float() for k, v in tensors.items() if "weights." in k}
 
 
 def build():
@@ -96,25 +97,25 @@ def test_a_changed_weight_is_heard(golden, change):
 @pytest.mark.parametrize("sizes", [[1] * 43, [25, 18], [3, 0, 37, 1, 2], [43], [42, 1]])
 def test_a_stream_is_the_whole(vocoder, sizes):
     mel = melody(43)
-    whole = vocoder(mel, generator=seeded())[0]
-    assert len(whole) == 43 * FRAME and 0.05 < whole.abs().max() < 0.9
-    assert largest(torch.cat(pushed(vocoder, mel[0], sizes)), whole) < 1e-6
+    complete = vocoder(mel, generator=seeded())[0]
+    assert len(complete) == 43 * FRAME and 0.05 < complete.abs().max() < 0.9
+    assert largest(torch.cat(pushed(vocoder, mel[0], sizes)), complete) < 1e-6
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 5, 19, 20, 21])
 def test_short_utterances(vocoder, frames):
     mel = melody(max(1, frames))[:, :, :frames]
-    made = torch.cat(pushed(vocoder, mel[0], [frames]))
-    assert len(made) == frames * FRAME and made.isfinite().all()
+    samples = torch.cat(pushed(vocoder, mel[0], [frames]))
+    assert len(samples) == frames * FRAME and samples.isfinite().all()
     if frames:
-        assert largest(made, vocoder(mel, generator=seeded())[0]) < 1e-6
+        assert largest(samples, vocoder(mel, generator=seeded())[0]) < 1e-6
 
 
 def test_samples_come_as_early_as_the_network_allows(vocoder):
-    stream, given = vocoder.start(seeded()), 0
+    stream, final = vocoder.start(seeded()), 0
     for count, frame in enumerate(melody(30)[0].split(1, dim=1), 1):
-        given += len(stream.push(frame))
-        assert given == vocoder.ready(count)
+        final += len(stream.push(frame))
+        assert final == vocoder.ready(count)
     # a sample that is out does not change with what comes later, and the next one does
     mel = melody(30)
     other = mel.clone()
@@ -151,40 +152,40 @@ def worst_step(samples, places):
     return (steps[at].max() / steps[~at].max()).item()
 
 
-def level_change(samples, whole, places, around=480):
+def level_change(samples, complete, places, around=480):
     """Largest change of loudness at joins against the whole, in dB over 20 ms on each side."""
-    found = []
+    changes = []
     for place in places:
         cut = slice(max(0, place - around), place + around)
-        found.append(20 * math.log10(samples[cut].norm() / whole[cut].norm()))
-    return max(map(abs, found))
+        changes.append(20 * math.log10(samples[cut].norm() / complete[cut].norm()))
+    return max(map(abs, changes))
 
 
 def test_no_seam_and_no_level_jump(vocoder):
     mel = melody(64)
-    whole = vocoder(mel, generator=seeded())[0]
+    complete = vocoder(mel, generator=seeded())[0]
     parts = pushed(vocoder, mel[0], [25, 8, 8, 8, 8, 7])
     samples, places = torch.cat(parts), joins(parts)
     assert len(places) == 6
     assert worst_step(samples, places) <= 1.0
-    assert level_change(samples, whole, places) < 1e-4
+    assert level_change(samples, complete, places) < 1e-4
 
 
 def test_seams_and_level_jumps_are_seen(vocoder):
     """Controls: chunks on their own, and upstream's Hamming halves, which sum to 1.08."""
     mel = melody(64)
-    whole = vocoder(mel, generator=seeded())[0]
+    complete = vocoder(mel, generator=seeded())[0]
     alone = [vocoder(x, generator=seeded())[0] for x in mel.split(16, dim=2)]
     places = joins(alone)
-    assert level_change(torch.cat(alone), whole, places) > 0.1
-    jumped = torch.cat([part + 0.2 * (i % 2) for i, part in enumerate(whole.split(16 * FRAME))])
+    assert level_change(torch.cat(alone), complete, places) > 0.1
+    jumped = torch.cat([part + 0.2 * (i % 2) for i, part in enumerate(complete.split(16 * FRAME))])
     assert worst_step(jumped, places) > 1.0
-    faded, window = whole.clone(), torch.hamming_window(2 * 3840, periodic=False)
+    faded, window = complete.clone(), torch.hamming_window(2 * 3840, periodic=False)
     for place in places:
         cut = slice(place, place + 3840)
-        faded[cut] = whole[cut] * window[:3840] + whole[cut] * window[3840:]
+        faded[cut] = complete[cut] * window[:3840] + complete[cut] * window[3840:]
     inside = [place + 1920 for place in places]
-    assert level_change(faded, whole, inside) == pytest.approx(0.67, abs=0.01)
+    assert level_change(faded, complete, inside) == pytest.approx(0.67, abs=0.01)
 
 
 def test_concurrent_streams_do_not_hear_each_other(vocoder):
@@ -212,10 +213,10 @@ def fingerprint():
 
 def test_the_same_seed_says_the_same_in_a_new_process():
     code = "import test_cosyvoice2_vocoder as here; print(here.fingerprint())"
-    there = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=GOLDEN.parent, capture_output=True, text=True, check=True
     )
-    assert there.stdout.strip() == fingerprint()
+    assert process.stdout.strip() == fingerprint()
 
 
 def test_a_stream_remembers_the_same_amount_however_long_it_is(vocoder):
@@ -244,9 +245,9 @@ def test_everything_is_made_on_the_device_of_the_weights():
 
 
 def test_all_328_names_are_used(vocoder):
-    found = release()
-    assert len(found) == 328
-    folded = names.fold(found)
+    tensors = release()
+    assert len(tensors) == 328
+    folded = names.fold(tensors)
     assert len(folded) == 246 == len(vocoder.state_dict())
 
 
@@ -265,7 +266,7 @@ def test_names_of_older_files_and_of_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda t: t.pop("conv_post.bias"), "conv_post.bias"),
         (lambda t: t.pop("ups.1.parametrizations.weight.original0"), "ups.1 has only"),
@@ -281,11 +282,11 @@ def test_names_of_older_files_and_of_training(tmp_path):
         ),
     ],
 )
-def test_files_that_are_not_this_vocoder(change, said):
+def test_files_that_are_not_this_vocoder(change, message):
     tensors, vocoder = release(), HiFT(HiFTConfig(**TINY))
     before = {name: tensor.clone() for name, tensor in vocoder.state_dict().items()}
     change(tensors)
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         names.load(vocoder, tensors, "some/hift.pt")
     assert caught.value.where == "some/hift.pt" and caught.value.do
     assert all(torch.equal(before[name], t) for name, t in vocoder.state_dict().items())

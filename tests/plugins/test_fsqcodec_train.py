@@ -108,13 +108,17 @@ def test_a_tokenizer_does_not_shrink_and_keeps_its_width(tmp_path, other):
     assert len(str(caught.value)) < 400
 
 
+def options_of(folder, **values):
+    return train.TrainOptions(out=folder, audio=[folder], **values)
+
+
 def test_settings_of_a_tokenizer_follow_the_run_it_starts_from(tmp_path):
     (tmp_path / "config.json").write_text('{"tokenizer": {"blocks": 6, "burst_mels": 48}}')
-    options = train.argparse.Namespace(start=tmp_path / "model.safetensors", tokenizer=["blocks=7"])
+    options = options_of(tmp_path, start=tmp_path / "model.safetensors", tokenizer=["blocks=7"])
     settings = train._tokenizer_settings(options)
     assert (settings.blocks, settings.burst_mels, settings.fine_blocks) == (7, 48, 3)
     for wrong in ("layers=3", "blocks=many"):
-        options.tokenizer = [wrong]
+        options = options_of(tmp_path, tokenizer=[wrong])
         with pytest.raises(UsageError, match=wrong):
             train._tokenizer_settings(options)
 
@@ -214,10 +218,7 @@ def test_training_counted_in_steps_takes_as_many_and_slows_towards_the_end(tmp_p
     monkeypatch.setattr(train, "step_code", step)
     monkeypatch.setattr(torch.optim, "AdamW", Optimizer)
     monkeypatch.setattr(train, "save", lambda *_: None)
-    options = train.argparse.Namespace(
-        stage="code", learning_rate=1.0, seed=1, out=tmp_path, steps=400, minutes=0.0, batch=1,
-        stretched=0.0, phoneme_weight=0.6, muon=0.0,
-    )  # fmt: skip
+    options = options_of(tmp_path, learning_rate=1.0, steps=400, minutes=0.0, batch=1)
     group = [[silence(train.CROP)]]
     train.train(model, group, group, options, "")
     assert len(rates) == 400

@@ -16,7 +16,13 @@ from wishbone.core.system.loading import load_tensors
 from wishbone.core.system.spec import resolve
 from wishbone.core.testing import check
 from wishbone.plugins.peft.backbone import PEFT
-from wishbone.plugins.peft.layers import FIRST, OWN, adapter_part, principal, tuners
+from wishbone.plugins.peft.layers import (
+    DEFAULT,
+    INITIAL,
+    adapter_part,
+    principal_factors,
+    tuner_layers,
+)
 from wishbone.plugins.transformer.backbone import Transformer
 
 ARMS = tuple(BASES)
@@ -58,7 +64,7 @@ def test_trained_parameters_by_formula(arm, method):
 
 def test_targets_choose_layers():
     model = adapted(plain("rwkv7"), "rwkv7", targets=["channel_mix.key", "output"])
-    ends = {name.split(".", 2)[2] for name in tuners(model.base)}
+    ends = {name.split(".", 2)[2] for name in tuner_layers(model.base)}
     assert ends == {"channel_mix.key", "time_mix.output"}
 
 
@@ -88,8 +94,8 @@ def test_adapter_gradients_are_slopes(arm, method):
     x = vectors(model).double()
     # the norm under DoRA's rows is held, by design (section 4.3), so A and B have another gradient
     ends = "magnitude_vector.default.weight" if method == "dora" else ""
-    named = model.named_parameters()
-    trained = [p for name, p in named if p.requires_grad and name.endswith(ends)]
+    parameters = model.named_parameters()
+    trained = [p for name, p in parameters if p.requires_grad and name.endswith(ends)]
     model(x)[0].square().sum().backward()
     frozen = [p for p in model.parameters() if not p.requires_grad]
     assert all(p.grad is None for p in frozen)
@@ -120,7 +126,7 @@ def trained_linear(model, x, target, steps=5):
 def test_training_under_autocast(arm, method, kind):
     """bfloat16 products, float32 gradients near those of float32."""
     model = adapted(plain(arm), arm, seed=1, method=method, base_weights=kind).train()
-    x, found = vectors(model), []
+    x, gradients = vectors(model), []
     for enabled in (False, True):
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
@@ -128,8 +134,8 @@ def test_training_under_autocast(arm, method, kind):
         y.float().square().mean().backward()
         grads = [p.grad.flatten().clone() for p in model.parameters() if p.requires_grad]
         assert {g.dtype for g in grads} == {torch.float32}
-        found.append(torch.cat(grads))
-    assert (found[1] - found[0]).norm() < 0.1 * found[0].norm()
+        gradients.append(torch.cat(grads))
+    assert (gradients[1] - gradients[0]).norm() < 0.1 * gradients[0].norm()
 
 
 class OneLayer(torch.nn.Module):
@@ -147,20 +153,20 @@ def test_pissa_trains_as_that_of_peft():
     torch.manual_seed(0)
     weight, x, target = torch.randn(12, 20), torch.randn(7, 20), torch.randn(7, 12)
     config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=["layer"], init_lora_weights="pissa")
-    theirs = peft.inject_adapter_in_model(config, OneLayer(weight))
-    expected = trained_linear(theirs, x, target)
+    reference = peft.inject_adapter_in_model(config, OneLayer(weight))
+    expected = trained_linear(reference, x, target)
 
     ours = OneLayer(weight)
-    for name in (OWN, FIRST):
+    for name in (DEFAULT, INITIAL):
         config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=["layer"])
         peft.inject_adapter_in_model(config, ours, adapter_name=name)
-    layer, factors = ours.layer, principal(weight, 3, 2.0)
+    layer, factors = ours.layer, principal_factors(weight, 3, 2.0)
     with torch.no_grad():
-        for name in (OWN, FIRST):
+        for name in (DEFAULT, INITIAL):
             for part, values in zip(("lora_A.weight", "lora_B.weight"), factors, strict=True):
                 adapter_part(layer, part, name).copy_(values)
-    layer.scaling[FIRST] = -2.0
-    layer._active_adapter = [OWN, FIRST]
+    layer.scaling[INITIAL] = -2.0
+    layer._active_adapter = [DEFAULT, INITIAL]
     for name, parameter in ours.named_parameters():
         parameter.requires_grad_(".default" in name)
     torch.testing.assert_close(trained_linear(ours, x, target), expected, rtol=1e-4, atol=1e-5)
@@ -169,7 +175,7 @@ def test_pissa_trains_as_that_of_peft():
 def test_the_principal_part_leaves_the_next_singular_value():
     torch.manual_seed(0)
     weight = torch.randn(30, 20, dtype=torch.float64)
-    a, b = principal(weight, 5, 2.0)
+    a, b = principal_factors(weight, 5, 2.0)
     values = torch.linalg.svdvals(weight)
     assert torch.linalg.matrix_norm(weight - 2.0 * b @ a, 2) == pytest.approx(values[5].item())
 
@@ -181,10 +187,10 @@ def test_the_contract_on_another_base():
     assert [f"{r.name}: {r.detail}" for r in results if not r.passed] == []
 
 
-def refused(error, said, **fields):
+def refused(error, message, **fields):
     with pytest.raises(error) as raised:
         PEFT(PEFT.Config(**({"base": BASES["rwkv7"], "rank": 4} | fields)))
-    assert said in raised.value.what
+    assert message in raised.value.what
     assert all(raised.value.lines()) and len(raised.value.lines()) == 3
 
 
@@ -223,7 +229,7 @@ def test_weights_of_another_base_are_refused():
 @pytest.mark.parametrize("kind", ["float32", "nf4"])
 def test_the_base_may_lie_in_a_folder_of_its_own(method, kind, tmp_path):
     """Then a file of the adapter's tensors alone is enough."""
-    from wishbone.core.system.loading import begin
+    from wishbone.core.system.loading import load_bases
     from wishbone.core.weights.files import write_tensors
 
     base = plain("rwkv7")
@@ -231,7 +237,7 @@ def test_the_base_may_lie_in_a_folder_of_its_own(method, kind, tmp_path):
     section = BASES["rwkv7"] | {"weights": str(tmp_path)}
     config = PEFT.Config(base=section, method=method, rank=4, base_weights=kind)
     model, x = PEFT(config).eval(), vectors(base)
-    begin(model)
+    load_bases(model)
     expected = adapted(base, "rwkv7", method=method, base_weights=kind)
     assert torch.equal(answer(model, x), answer(expected, x))
     moved(model, 1)

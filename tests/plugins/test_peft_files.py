@@ -15,7 +15,7 @@ from wishbone.core.contract.errors import CheckpointError, UsageError
 from wishbone.core.system.loading import load_tensors
 from wishbone.plugins.peft.backbone import PEFT
 from wishbone.plugins.peft.files import BASE, CONFIG, FILE, PREFIX, read_adapter, write_adapter
-from wishbone.plugins.peft.names import rows_of
+from wishbone.plugins.peft.names import fused_rows
 
 ARMS = tuple(BASES)
 
@@ -41,8 +41,8 @@ def test_out_and_in_again_to_the_last_bit(arm, method, tmp_path):
     write_adapter(model.learned(), tmp_path / "adapter")
     again = started(base, arm, tmp_path / "adapter", method=method)
     assert torch.equal(answer(again, x), answer(model, x))
-    there = again.state_dict()
-    assert all(torch.equal(there[name], tensor) for name, tensor in model.state_dict().items())
+    loaded = again.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "miss", "pissa"])
@@ -51,8 +51,8 @@ def test_peft_reads_what_is_written(arm, method, tmp_path):
     base = plain(arm)
     x, model = vectors(base), adapted(base, arm, seed=1, method=method)
     write_adapter(model.learned(), tmp_path / "adapter")
-    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").base_model.model.eval()
-    torch.testing.assert_close(answer(theirs, x), answer(model, x), rtol=1e-4, atol=1e-5)
+    reference = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").base_model.model.eval()
+    torch.testing.assert_close(answer(reference, x), answer(model, x), rtol=1e-4, atol=1e-5)
     # the control: without the adapter it says something else
     assert (answer(plain(arm), x) - answer(model, x)).abs().max() > 1e-2
 
@@ -67,15 +67,15 @@ def test_what_peft_writes_is_read(arm, method, tmp_path):
         config = peft.LoraConfig(
             r=4, lora_alpha=8, target_modules=targets, use_dora=method == "dora"
         )
-    theirs = peft.get_peft_model(plain(arm), config)
+    reference = peft.get_peft_model(plain(arm), config)
     with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
+        for name, parameter in reference.named_parameters():
             if "lora_" in name or "miss_" in name:
                 parameter += 0.05 * torch.randn(parameter.shape)
-    theirs.save_pretrained(tmp_path / "adapter")
+    reference.save_pretrained(tmp_path / "adapter")
     alpha = {} if method == "miss" else {"alpha": 8.0}
     ours = started(base, arm, tmp_path / "adapter", method=method, **alpha)
-    expected = answer(theirs.base_model.model.eval(), x)
+    expected = answer(reference.base_model.model.eval(), x)
     torch.testing.assert_close(answer(ours, x), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -84,10 +84,10 @@ def test_names_of_others_and_back(arm, method, tmp_path):
     """fla's names for RWKV-7; Qwen2's, which keep apart what is one matrix here."""
     base, style = plain(arm), {"rwkv7": "fla", "transformer": "qwen2"}[arm]
     x, model = vectors(base), adapted(base, arm, seed=1, method=method)
-    write_adapter(model.learned(), tmp_path / "theirs", style, rows_of(model.base))
+    write_adapter(model.learned(), tmp_path / "theirs", style, fused_rows(model.base))
     names = load_file(tmp_path / "theirs" / FILE)
-    wanted = {"fla": "attn.r_proj.", "qwen2": "self_attn.k_proj."}[style]
-    assert any(f"model.layers.0.{wanted}" in name for name in names)
+    expected = {"fla": "attn.r_proj.", "qwen2": "self_attn.k_proj."}[style]
+    assert any(f"model.layers.0.{expected}" in name for name in names)
     again = started(base, arm, tmp_path / "theirs", method=method)
     assert torch.equal(answer(again, x), answer(model, x))
 
@@ -119,8 +119,8 @@ def broken(tmp_path, config=None, tensors=None, drop=()):
     """A good folder, changed."""
     model = adapted(plain("rwkv7"), "rwkv7", seed=1)
     folder = write_adapter(model.learned(), tmp_path / "adapter")
-    said = json.loads((folder / CONFIG).read_text()) | (config or {})
-    (folder / CONFIG).write_text(json.dumps(said))
+    values = json.loads((folder / CONFIG).read_text()) | (config or {})
+    (folder / CONFIG).write_text(json.dumps(values))
     held = load_file(folder / FILE)
     held = {name: tensor for name, tensor in held.items() if name not in drop} | (tensors or {})
     save_file(held, folder / FILE)
@@ -131,7 +131,7 @@ A = f"{PREFIX}blocks.0.time_mix.key.lora_A.weight"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"config": {"peft_type": "IA3"}}, "type IA3"),
         ({"config": {"r": 0}}, "rank 'r' is 0"),
@@ -151,11 +151,11 @@ A = f"{PREFIX}blocks.0.time_mix.key.lora_A.weight"
         ({"drop": (A,)}, "lacks lora_A.weight"),
     ],
 )  # fmt: skip
-def test_a_wrong_folder_is_refused_in_three_lines(change, said, tmp_path):
+def test_a_wrong_folder_is_refused_in_three_lines(change, message, tmp_path):
     folder, layers = broken(tmp_path, **change)
     with pytest.raises(CheckpointError) as raised:
         read_adapter(folder, layers)
-    assert said in raised.value.what and len(raised.value.lines()) == 3
+    assert message in raised.value.what and len(raised.value.lines()) == 3
 
 
 def test_the_unchanged_folder_is_accepted(tmp_path):

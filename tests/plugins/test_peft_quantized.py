@@ -66,10 +66,10 @@ def test_nf4_is_that_of_bitsandbytes():
     for shape in ((64, 128), (7, 33)):
         weight = torch.randn(shape) * torch.rand(shape).exp()
         packed, state = functional.quantize_4bit(weight, blocksize=BLOCK, quant_type="nf4")
-        theirs = functional.dequantize_4bit(packed, state)
+        expected = functional.dequantize_4bit(packed, state)
         index, scale = quantize_nf4(weight)
         assert torch.equal(scale, state.absmax.float())
-        torch.testing.assert_close(dequantize_nf4(index, scale), theirs, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(dequantize_nf4(index, scale), expected, rtol=1e-6, atol=1e-7)
 
 
 def test_the_error_is_that_of_so_many_bits(kind):

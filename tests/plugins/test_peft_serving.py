@@ -39,8 +39,8 @@ def arm(request):
 
 def mixed(model, names):
     """A state whose rows go on with these adapters."""
-    each = [model.choose_adapter(model.init_state(1), name) for name in names]
-    return {key: torch.cat([state[key] for state in each]) for key in each[0]}
+    states = [model.choose_adapter(model.init_state(1), name) for name in names]
+    return {key: torch.cat([state[key] for state in states]) for key in states[0]}
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "miss"])
@@ -71,11 +71,11 @@ def test_steps_are_calls_one_at_a_time(arm, tmp_path):
     x = vectors(model, batch=4)
     for names in (NAMES, ("wild",) * 4):
         state = mixed(model, names)
-        begun = {key: part.clone() for key, part in state.items()}
+        start = {key: part.clone() for key, part in state.items()}
         with torch.no_grad():
-            whole, after = model(x, begun)
+            at_once, after = model(x, start)
         steps = [model.step_(position, state) for position in x.split(1, dim=1)]
-        torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.cat(steps, 1), at_once, rtol=1e-4, atol=1e-5)
         assert torch.equal(state[ROWS], after[ROWS])
         assert torch.equal(state[ROWS], mixed(model, names)[ROWS])
     assert model.state_bytes(3) == model.base.state_bytes(3) + 8
@@ -119,8 +119,8 @@ def test_an_engine_speaks_with_the_adapter(arm, tmp_path):
     expected = {n: answer(model, x, model.choose_adapter(state, n)) for n in NAMES}
     assert engine_of(model) == "native"
     for name in NAMES:
-        begun = model.choose_adapter(model.init_state(1), name)
-        steps = [model.step_(position, begun) for position in x.split(1, dim=1)]
+        start = model.choose_adapter(model.init_state(1), name)
+        steps = [model.step_(position, start) for position in x.split(1, dim=1)]
         torch.testing.assert_close(torch.cat(steps, 1), expected[name], rtol=1e-3, atol=1e-4)
         at_once = answer(model, x, model.choose_adapter(state, name))
         torch.testing.assert_close(at_once, expected[name], rtol=1e-3, atol=1e-4)
@@ -156,9 +156,9 @@ def test_an_engine_refuses_layers_that_it_would_not_call(arm, monkeypatch):
     engine_of(by_hand)
     state = by_hand.init_state(1)
     steps = [by_hand.step_(position, state) for position in x.split(1, dim=1)]
-    found = torch.cat(steps, 1)
-    assert (found - expected).abs().max() > 1e-2
-    torch.testing.assert_close(found, answer(plain(arm), x), rtol=1e-3, atol=1e-4)
+    stepped = torch.cat(steps, 1)
+    assert (stepped - expected).abs().max() > 1e-2
+    torch.testing.assert_close(stepped, answer(plain(arm), x), rtol=1e-3, atol=1e-4)
 
 
 def test_a_quantised_base_stays_small_unless_an_engine_is_asked_for(arm):

@@ -30,12 +30,12 @@ def base_of(values, dtype=torch.float64):
 
 def around(base, values, train=True, **fields):
     """PiSSA begun on ``base``'s weights and, by default, changed as if it had been trained."""
-    made = PiSSA(PiSSA.Config(base=values, **{"rank": 4, **fields}))
-    load_tensors(made, base.state_dict())
-    made.to(next(base.parameters()).dtype)
+    pissa = PiSSA(PiSSA.Config(base=values, **{"rank": 4, **fields}))
+    load_tensors(pissa, base.state_dict())
+    pissa.to(next(base.parameters()).dtype)
     if train:
-        change(made)
-    return made.eval()
+        change(pissa)
+    return pissa.eval()
 
 
 @torch.no_grad()
@@ -63,8 +63,8 @@ def test_what_is_computed_at_first_is_what_the_base_computes(name):
     base = base_of(BASES[name])
     pissa = around(base, BASES[name], train=False)
     y, _ = base(x_of())
-    found, state = pissa(x_of())
-    assert (state[MODE] == SPEECH).all() and (found - y).abs().max() < 1e-12
+    output, state = pissa(x_of())
+    assert (state[MODE] == SPEECH).all() and (output - y).abs().max() < 1e-12
     float32 = around(base.float(), BASES[name], train=False)
     y, _ = base.float()(x_of().float())
     assert (float32(x_of().float())[0] - y).abs().max() < 2e-5
@@ -74,13 +74,13 @@ def test_the_first_factors_are_principal_and_what_is_left_is_the_rest():
     pissa = around(base_of(RWKV7), RWKV7, train=False, rank=5)
     for layer in pissa.adapted.values():
         values = torch.linalg.svdvals(layer.weight)
-        left = torch.linalg.matrix_norm(layer.weight - layer.B @ layer.A, ord=2)
-        assert left.item() == pytest.approx(values[5].item(), rel=1e-5)
+        residual = torch.linalg.matrix_norm(layer.weight - layer.B @ layer.A, ord=2)
+        assert residual.item() == pytest.approx(values[5].item(), rel=1e-5)
         assert torch.allclose(layer.B.mT @ layer.B, layer.A @ layer.A.mT, atol=1e-5)
     quick = around(base_of(RWKV7), RWKV7, train=False, rank=5, iterations=8)
     layer = next(iter(quick.adapted.values()))
-    left = torch.linalg.matrix_norm(layer.weight - layer.B @ layer.A, ord=2)
-    assert left < 1.1 * torch.linalg.svdvals(layer.weight)[5]
+    residual = torch.linalg.matrix_norm(layer.weight - layer.B @ layer.A, ord=2)
+    assert residual < 1.1 * torch.linalg.svdvals(layer.weight)[5]
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -102,10 +102,10 @@ def test_text_is_the_base_to_the_last_bit_whatever_was_trained(name):
     pissa, x = around(base, BASES[name]), x_of().float()
     mask = torch.ones(3, 9, dtype=torch.bool)
     mask[1, 5:] = False
-    for given in (None, mask):
-        y, after = base(x, mask=given)
-        found, state = pissa(x, pissa.init_state(3, mode="text"), mask=given)
-        assert torch.equal(found, y) and (state[MODE] == TEXT).all()
+    for padding in (None, mask):
+        y, after = base(x, mask=padding)
+        output, state = pissa(x, pissa.init_state(3, mode="text"), mask=padding)
+        assert torch.equal(output, y) and (state[MODE] == TEXT).all()
         assert all(torch.equal(state[name], after[name]) for name in after)
     with torch.no_grad():
         for step in range(3):
@@ -135,8 +135,8 @@ def test_rows_of_both_modes_share_a_batch(name):
     picked = {n: t.index_select(0, order) for n, t in state.items()}
     more = x_of(2, 4, seed=3).float()
     y, _ = pissa(more, picked)
-    left = {n: t[2:3] for n, t in after.items()}
-    assert torch.allclose(y[0], pissa(more[:1], left)[0][0], atol=1e-5)
+    single = {n: t[2:3] for n, t in after.items()}
+    assert torch.allclose(y[0], pissa(more[:1], single)[0][0], atol=1e-5)
     with torch.no_grad():
         stepped = {n: t.clone() for n, t in picked.items()}
         first = pissa.step_(more[:, :1], stepped)
@@ -171,10 +171,10 @@ def test_merged_equals_unmerged(name):
 def test_unadapted_weights_are_in_memory_once():
     pissa = around(base_of(RWKV7), RWKV7)
     text, speech = pissa.copied(merge=False), pissa.copied(merge=True)
-    for made, shared in ((text, True), (speech, False)):
-        assert made.blocks[0].time_mix.key.weight is pissa.base.blocks[0].time_mix.key.weight
-        ours, theirs = (m.blocks[0].channel_mix.key.weight for m in (made, pissa.base))
-        assert (ours.data_ptr() == theirs.data_ptr()) == shared
+    for copied, shared in ((text, True), (speech, False)):
+        assert copied.blocks[0].time_mix.key.weight is pissa.base.blocks[0].time_mix.key.weight
+        ours, original = (m.blocks[0].channel_mix.key.weight for m in (copied, pissa.base))
+        assert (ours.data_ptr() == original.data_ptr()) == shared
     assert pissa.plain().base is pissa
 
 
@@ -191,11 +191,11 @@ def test_an_engine_serves_each_mode_its_own_weights():
             state, other = pissa.init_state(3, mode=mode), eager.init_state(3, mode=mode)
             plain = base.init_state(3)
             for step in range(3):
-                here = x[:, step : step + 1]
-                y = pissa.step_(here, state)
-                assert torch.allclose(y, eager.step_(here, other), atol=1e-5)
+                position = x[:, step : step + 1]
+                y = pissa.step_(position, state)
+                assert torch.allclose(y, eager.step_(position, other), atol=1e-5)
                 if mode == "text":
-                    assert torch.equal(y, base.step_(here, plain))
+                    assert torch.equal(y, base.step_(position, plain))
         both = in_modes(pissa, TEXT, SPEECH, TEXT)
         both = {n: t.float() if t.is_floating_point() else t for n, t in both.items()}
         y = pissa.step_(x[:, :1], both)
@@ -242,8 +242,8 @@ def test_a_lora_of_peft_comes_in_and_what_was_learned_goes_out(tmp_path):
     base = base_of(RWKV7)
     pissa, x = around(base, RWKV7), x_of()
     adapter = write_adapter(pissa.learned(), tmp_path / "lora")
-    said = json.loads((adapter / "adapter_config.json").read_text())
-    assert (said["r"], said["lora_alpha"], said["peft_type"]) == (8, 8, "LORA")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (8, 8, "LORA")
     again = around(base, RWKV7, train=False, rank=8, start={"weights": str(adapter)})
     assert (again(x)[0] - pissa(x)[0]).abs().max() < 1e-5
     with pytest.raises(CheckpointError, match="rank 8, this configuration 4"):
@@ -257,12 +257,12 @@ OWN = {"own": ["*"], "targets": ["output"]}
 @pytest.mark.parametrize("name", BASES)
 def test_tensors_of_speechs_own_change_speech_and_no_text(name):
     base = base_of(BASES[name], torch.float32)
-    fresh, x = around(base, BASES[name], train=False, **OWN), x_of(4).float()
-    assert (fresh(x)[0] - base(x)[0]).abs().max() < 2e-5
+    untrained, x = around(base, BASES[name], train=False, **OWN), x_of(4).float()
+    assert (untrained(x)[0] - base(x)[0]).abs().max() < 2e-5
     pissa = around(base, BASES[name], **OWN)
-    plain, left = base(x)
+    plain, expected = base(x)
     text, after = pissa(x, pissa.init_state(4, mode="text"))
-    assert torch.equal(text, plain) and all(torch.equal(after[n], left[n]) for n in left)
+    assert torch.equal(text, plain) and all(torch.equal(after[n], expected[n]) for n in expected)
     speech, _ = pissa(x)
     assert (speech - plain).abs().max() > 0.01
     merged = pissa.copied(merge=True)

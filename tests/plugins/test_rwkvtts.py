@@ -54,35 +54,35 @@ def expected():
 def test_every_form_loads(form, expected, tmp_path):
     folder = files.write(tmp_path / "release", form)
     assert isinstance(find_reader(folder).part, Release)
-    found = build_model(system(folder)).state_dict()
-    assert all(torch.equal(found[name], row) for name, row in expected.items())
-    mix = found["backbone.blocks.0.time_mix.mix"]
+    result = build_model(system(folder)).state_dict()
+    assert all(torch.equal(result[name], row) for name, row in expected.items())
+    mix = result["backbone.blocks.0.time_mix.mix"]
     assert torch.equal(mix[3], files.raw()["llm.model.layers.0.attn.x_v"].flatten())
 
 
 def test_the_wrapper_of_deepspeed_and_the_counters_of_training_do_no_harm(expected, tmp_path):
-    named = {f"_forward_module.{n}": t for n, t in files.raw().items()}
-    folder = files.write(tmp_path / "release", "raw", named | {"epoch": 3, "step": 100})
-    found = build_model(system(folder)).state_dict()
-    assert all(torch.equal(found[name], row) for name, row in expected.items())
+    renamed = {f"_forward_module.{n}": t for n, t in files.raw().items()}
+    folder = files.write(tmp_path / "release", "raw", renamed | {"epoch": 3, "step": 100})
+    result = build_model(system(folder)).state_dict()
+    assert all(torch.equal(result[name], row) for name, row in expected.items())
 
 
 def test_the_table_of_text_in_use_is_taken_where_two_differ():
     # Hugging Face's form reads text_embedding; the body's own table may be stale there
-    named = files.converted(files.raw())
-    named["model.embeddings.weight"] += 1
-    found = names.ours(named)
-    assert torch.equal(found.tensors["tables.text.weight"], named["text_embedding.weight"])
-    assert found.aside.keys() == {"model.embeddings.weight"}
-    del named["text_embedding.weight"]
-    alone = names.ours(named)
-    assert torch.equal(alone.tensors["tables.text.weight"], named["model.embeddings.weight"])
+    renamed = files.converted(files.raw())
+    renamed["model.embeddings.weight"] += 1
+    result = names.to_our_names(renamed)
+    assert torch.equal(result.tensors["tables.text.weight"], renamed["text_embedding.weight"])
+    assert result.aside.keys() == {"model.embeddings.weight"}
+    del renamed["text_embedding.weight"]
+    alone = names.to_our_names(renamed)
+    assert torch.equal(alone.tensors["tables.text.weight"], renamed["model.embeddings.weight"])
 
 
 def test_every_name_is_accounted_for():
-    found = names.ours(files.raw())
+    result = names.to_our_names(files.raw())
     plain = {name.removeprefix("llm.") for name in files.raw()}
-    assert found.account.keys() == plain | {"text_embedding.weight"}
+    assert result.account.keys() == plain | {"text_embedding.weight"}
 
 
 class Touch:
@@ -118,10 +118,10 @@ def hostile():
     return [pytest.param(*case, id=name) for name, case in cases.items()]
 
 
-@pytest.mark.parametrize(("tensors", "said"), hostile())
-def test_a_broken_model_is_refused_in_three_lines(tensors, said, tmp_path, capsys):
+@pytest.mark.parametrize(("tensors", "message"), hostile())
+def test_a_broken_model_is_refused_in_three_lines(tensors, message, tmp_path, capsys):
     folder = files.write(tmp_path / "release", "raw", tensors)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         build_model(system(folder))
     code = main.main(["convert", "rwkvtts", str(folder / "llm.pt"), str(tmp_path / "ours")])
     lines = capsys.readouterr().err.strip().splitlines()
@@ -149,25 +149,25 @@ def test_code_in_the_yaml_is_not_run(tmp_path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("kept", [0, 1000, 100_000])
-def test_a_file_that_was_cut_short_is_refused(kept, tmp_path):
+@pytest.mark.parametrize("size", [0, 1000, 100_000])
+def test_a_file_that_was_cut_short_is_refused(size, tmp_path):
     folder = files.write(tmp_path / "release")
     data = (folder / "llm.pt").read_bytes()
-    (folder / "llm.pt").write_bytes(data[:kept])
+    (folder / "llm.pt").write_bytes(data[:size])
     with pytest.raises(CheckpointError, match="cannot be read"):
         build_model(system(folder))
 
 
 @pytest.mark.parametrize(
-    ("file", "said"), [("../elsewhere.bin", "outside its folder"), ("gone.bin", "is not here")]
+    ("file", "message"), [("../elsewhere.bin", "outside its folder"), ("gone.bin", "is not here")]
 )
-def test_a_list_of_files_stays_in_its_folder(file, said, tmp_path):
+def test_a_list_of_files_stays_in_its_folder(file, message, tmp_path):
     folder = files.write(tmp_path / "release", "sharded")
     index = folder / "ConvertedCosyLLM" / "pytorch_model.bin.index.json"
     rows = json.loads(index.read_text())
     rows["weight_map"]["speech_embedding.weight"] = file
     index.write_text(json.dumps(rows))
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         build_model(system(folder))
 
 
@@ -200,8 +200,8 @@ def test_marks_have_the_ids_of_the_release(tmp_path):
     last = 256 + len(files.WORDS)
     assert part.space.specials == {mark: last + 1 + i for i, mark in enumerate(MARKS)}
     # upstream writes 65531 into its inference; here the release decides
-    said = {PAD: last + 1, "[mn]": last + 2}
-    (folder / "CosyVoice-BlankEN" / "added_tokens.json").write_text(json.dumps(said))
+    ids = {PAD: last + 1, "[mn]": last + 2}
+    (folder / "CosyVoice-BlankEN" / "added_tokens.json").write_text(json.dumps(ids))
     moved = tokenizer(folder)
     assert moved.space.specials["[mn]"] == last + 2
     assert moved.space.specials["<|endofprompt|>"] == last + 3

@@ -75,28 +75,28 @@ def test_the_gradient_is_the_slope():
 
     loss().backward()
     for name in ("blocks-0-wkv", "blocks-2-wkv"):
-        whole = backbone.begin[name].whole
+        values = backbone.begin[name].whole
         for place in ((0, 1, 2), (1, 15, 0)):
-            found, middle = whole.grad[place].item(), whole[place].item()
+            slope, middle = values.grad[place].item(), values[place].item()
             sides = []
             for step in (1e-5, -1e-5):
                 with torch.no_grad():
-                    whole[place] = middle + step
+                    values[place] = middle + step
                     sides.append(loss().item())
-                    whole[place] = middle
-            assert found == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-5)
+                    values[place] = middle
+            assert slope == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-5)
 
 
 def test_the_rows_of_a_batch_share_one_state_and_its_gradient():
     backbone, positions = stirred(tuned()), x(3)
-    whole = backbone.begin["blocks-1-wkv"].whole
+    values = backbone.begin["blocks-1-wkv"].whole
     (backbone(positions)[0] * x(3, seed=8)).sum().backward()
-    together = whole.grad.clone()
+    together = values.grad.clone()
     apart = torch.zeros_like(together)
     for row in range(3):
-        whole.grad = None
+        values.grad = None
         (backbone(positions[row : row + 1])[0] * x(3, seed=8)[row]).sum().backward()
-        apart += whole.grad
+        apart += values.grad
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 

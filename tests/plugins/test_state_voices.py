@@ -74,9 +74,9 @@ def test_nothing_but_the_state_was_trained(runs):
     tuned = read_tensors(runs / "tuned" / "export" / "model.safetensors")
     for name, tensor in plain.items():
         assert torch.equal(tuned[name.replace("backbone.", "backbone.base.")], tensor)
-    own = [name for name in tuned if name.startswith("backbone.begin.")]
-    assert len(tuned) == len(plain) + len(own) and len(own) == 2
-    assert all(tuned[name].abs().max() > 0 for name in own)
+    state_names = [name for name in tuned if name.startswith("backbone.begin.")]
+    assert len(tuned) == len(plain) + len(state_names) and len(state_names) == 2
+    assert all(tuned[name].abs().max() > 0 for name in state_names)
 
 
 def test_the_voice_makes_the_plain_system_say_what_the_tuned_one_says(runs, tmp_path):
@@ -195,7 +195,7 @@ def test_the_official_runtime_reads_it_the_same_way_round(tmp_path):
         [sys.executable, "-c", OFFICIAL, str(tmp_path)],
         cwd=tmp_path, env=os.environ | chosen, check=True, capture_output=True, timeout=300,
     )  # fmt: skip
-    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    official = torch.load(tmp_path / "found.pt", weights_only=True)
     converted = RWKVLM.ours(tensors)
     fields = {key: value for key, value in converted.config.items() if key != "name"}
     backbone = RWKV7(RWKV7.Config(**fields)).eval()
@@ -206,8 +206,8 @@ def test_the_official_runtime_reads_it_the_same_way_round(tmp_path):
         with torch.no_grad():
             y, after = backbone(vectors, backbone.init_state(1) | begin)
         logits = y[0] @ converted.tables["tables.head"].T
-        state = (after["blocks.1.wkv"][0] - found["after"][4]).abs().max()
-        return max(float((logits - found["logits"]).abs().max()), float(state))
+        state = (after["blocks.1.wkv"][0] - official["after"][4]).abs().max()
+        return max(float((logits - official["logits"]).abs().max()), float(state))
 
     assert apart(start) < 2e-5
     # the other way round, and nothing at all, are far from it

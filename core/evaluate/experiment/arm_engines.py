@@ -13,7 +13,7 @@ from wishbone.core.model.speech_lm import SpeechLM
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """What the arms run on."""
+    """The engine that the arms run on."""
 
     engine: str
     weights: str
@@ -21,7 +21,7 @@ class EngineChoice:
     used: dict[str, str]
     """Arm or checkpoint -> the engine in words."""
     note: str
-    """What a reader of the speeds has to know of it; empty where there is nothing."""
+    """A sentence that a reader of the speeds has to know, or ""."""
 
 
 def accelerate_alike(models: Mapping[str, SpeechLM], request: str) -> EngineChoice:
@@ -53,8 +53,8 @@ def refuse_mixed(items: Items, used: Mapping[str, str], checkpoints: Sequence[st
     "auto" may be another one after a compiler came or went.
     """
     for key in checkpoints:
-        rows = [row for row in items.of(key) if "seed" in row]
-        others = {row.get("engine", "eager") for row in rows} - {used[key]}
+        spoken = [item for item in items.of(key) if item.seed is not None]
+        others = {item.engine for item in spoken} - {used[key]}
         if others:
             raise UsageError(
                 f"Recordings of '{key}' were made on the engine '{min(others)}', and here it would"

@@ -12,18 +12,19 @@ from typing import Any
 from wishbone.core.config.compose import Config
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.system.spec import read
+from wishbone.core.train.recipe import RUNNING, as_saved, read_recipe
 
 
 @dataclass
 class Trainings:
-    """What ``train:`` of an A/B file may say: one recipe for all arms, and what varies in it."""
+    """Keys under ``train:`` of an A/B file: one recipe for all arms, and its changes."""
 
     base: str = ""
     """Recipe of every training; ``{factor}`` in it stands for the arm's level."""
     set: dict[str, Any] = field(default_factory=dict)
-    """What all trainings change in their recipe."""
+    """Changes to the recipe in all trainings."""
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
-    """Training seeds: so many checkpoints each arm has."""
+    """Training seeds: each arm has one checkpoint for each."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Arm:
 
     key: str
     system: str
-    """What the A/B file calls it."""
+    """Its name in the A/B file."""
     config: Config
     """Resolved; of the first checkpoint where there are several."""
     others: tuple[Config, ...] = ()
@@ -71,18 +72,18 @@ class Training:
 
     @property
     def export(self) -> Path:
-        """What the training leaves when it is done."""
+        """The folder that the training leaves when it is done."""
         return self.folder / "export"
 
     @property
     def done(self) -> bool:
-        """Whether it is."""
+        """True once the training has left its weights."""
         return (self.export / "config.yaml").is_file()
 
 
-def named_arms(said: Mapping[str, Any], folder: Path, values: Config) -> list[Arm]:
+def named_arms(entries: Mapping[str, Any], folder: Path, values: Config) -> list[Arm]:
     """Arms that an A/B file lists under ``arms``; ``folder`` is that file's."""
-    arms = [_arm(key, value, folder, values) for key, value in said.items()]
+    arms = [_arm(key, value, folder, values) for key, value in entries.items()]
     counts = {len(arm.checkpoints) for arm in arms}
     if len(counts) > 1:
         listed = ", ".join(f"{arm.key}: {len(arm.checkpoints)}" for arm in arms)
@@ -97,10 +98,10 @@ def named_arms(said: Mapping[str, Any], folder: Path, values: Config) -> list[Ar
 def _arm(key: str, value: Any, folder: Path, values: Config) -> Arm:
     value = {"system": value} if isinstance(value, str) else value
     place = values.place(f"arms.{key}")
-    known = {"system", "systems", "set", "levels"}
+    keys = {"system", "systems", "set", "levels"}
     if (
         not isinstance(value, dict)
-        or set(value) - known
+        or set(value) - keys
         or ("system" in value) == ("systems" in value)
     ):
         raise ConfigError(
@@ -147,21 +148,20 @@ def crossed_arms(
 
     The configuration is that of the finished training, and of its recipe where there is none yet.
     """
-    from wishbone.core.train.recipe import read_recipe
-
     _check_factors(factors, train, values)
     arms = []
     for levels in _combinations(factors):
         configs = []
-        for each in trainings_of(levels, factors, train, folder, trained or Path()):
-            if each.done:
-                _need_recipe(each)
-                configs.append(read(each.export))
+        for training in trainings_of(levels, factors, train, folder, trained or Path()):
+            if training.done:
+                _need_recipe(training)
+                configs.append(read(training.export))
             else:
-                untrained = read_recipe(each.recipe, each.overrides)[1]
-                configs.append(Config({**untrained, "weights": str(each.export.absolute())}))
+                untrained = read_recipe(training.recipe, training.overrides)[1]
+                export = str(training.export.absolute())
+                configs.append(Config({**untrained, "weights": export}))
         key = "-".join(levels.values())
-        # what one training leaves out of its configuration, another must not have
+        # a key that one training leaves out of its configuration, another must not have
         _need_same(key, configs, values.place("train"))
         arms.append(Arm(key, _base(train, levels), configs[0], tuple(configs[1:]), levels))
     return arms
@@ -171,10 +171,10 @@ def all_trainings(
     factors: Mapping[str, Any], train: Trainings, folder: Path, trained: Path
 ) -> list[Training]:
     """Every training of the experiment: all arms with the first seed, then with the second, ..."""
-    found = [
+    arms = [
         trainings_of(levels, factors, train, folder, trained) for levels in _combinations(factors)
     ]
-    return [each for row in zip(*found, strict=True) for each in row]
+    return [training for seed in zip(*arms, strict=True) for training in seed]
 
 
 def trainings_of(
@@ -186,18 +186,18 @@ def trainings_of(
 ) -> list[Training]:
     """The trainings of one arm, a seed each."""
     key = "-".join(levels.values())
-    said = flattened(train.set)
+    changes = flattened(train.set)
     for factor, level in levels.items():
-        said |= flattened(factors[factor][level] or {})
+        changes |= flattened(factors[factor][level] or {})
     base = _base(train, levels)
-    made = []
+    trainings = []
     for number, seed in enumerate(train.seeds, 1):
         name = f"{key}.{number}"
         run = trained / name
-        words = said | {"seed": seed, "out": str(run)}
-        overrides = [f"{k}={json.dumps(v)}" for k, v in words.items()]
-        made.append(Training(name, _beside(base, folder), overrides, run))
-    return made
+        values = changes | {"seed": seed, "out": str(run)}
+        overrides = [f"{k}={json.dumps(v)}" for k, v in values.items()]
+        trainings.append(Training(name, _beside(base, folder), overrides, run))
+    return trainings
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _combinations(factors: Mapping[str, Any]) -> list[dict[str, str]]:
     names = list(factors)
     if not names:
         return []
-    return [dict(zip(names, each, strict=True)) for each in product(*(factors[n] for n in names))]
+    return [dict(zip(names, row, strict=True)) for row in product(*(factors[n] for n in names))]
 
 
 def _check_factors(factors: Mapping[str, Any], train: Trainings, values: Config) -> None:
@@ -233,8 +233,8 @@ def _check_factors(factors: Mapping[str, Any], train: Trainings, values: Config)
                 values.place(f"factors.{name}"),
                 "Write 'NAME: {LEVEL: {key: value}, LEVEL: {}}' with what each changes.",
             )
-        for level, said in levels.items():
-            if said is not None and not isinstance(said, Mapping):
+        for level, changes in levels.items():
+            if changes is not None and not isinstance(changes, Mapping):
                 raise ConfigError(
                     f"The level '{level}' of '{name}' does not say what it changes.",
                     values.place(f"factors.{name}.{level}"),
@@ -256,19 +256,18 @@ def _check_factors(factors: Mapping[str, Any], train: Trainings, values: Config)
 
 def _need_recipe(training: Training) -> None:
     """Raise ``ConfigError`` when a finished training followed another recipe than this one."""
-    from wishbone.core.train.recipe import RUNNING, as_saved, read_recipe
-
     path = training.export / "provenance.json"
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))["notes"]["recipe"]
+        saved = json.loads(path.read_text(encoding="utf-8"))["notes"]["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
-        before = None
+        saved = None
     recipe, system = read_recipe(training.recipe, training.overrides)
-    now = as_saved(recipe)
-    keys = [key for key in now if key not in (*RUNNING, "system")]
-    differ = [k for k in keys if before is None or k in before and before[k] != now[k]]
-    made, meant = read(training.export), dict(system)
-    slots = [k for k in ("tokenizer", "layout", "backbone", "head") if made.get(k) != meant.get(k)]
+    required = as_saved(recipe)
+    keys = [key for key in required if key not in (*RUNNING, "system")]
+    differ = [k for k in keys if saved is None or k in saved and saved[k] != required[k]]
+    exported = read(training.export)
+    parts = ("tokenizer", "layout", "backbone", "head")
+    slots = [part for part in parts if exported.get(part) != dict(system).get(part)]
     if differ or slots:
         raise ConfigError(
             f"The training '{training.key}' is done, with other {', '.join([*differ, *slots])}.",
@@ -285,14 +284,14 @@ def factor_levels(arms: Sequence[Arm], place: str) -> dict[str, list[str]]:
     factors: dict[str, list[str]] = {}
     for arm in arms:
         for factor, level in arm.levels.items():
-            known = factors.setdefault(factor, [])
-            known += [] if level in known else [level]
+            levels = factors.setdefault(factor, [])
+            levels += [] if level in levels else [level]
     if not factors:
         return {}
-    wanted = [tuple(each) for each in product(*factors.values())]
-    got = [tuple(arm.levels.get(factor, "") for factor in factors) for arm in arms]
-    if sorted(wanted) != sorted(got):
-        missing = [" and ".join(each) for each in wanted if each not in got]
+    cells = list(product(*factors.values()))
+    filled = [tuple(arm.levels.get(factor, "") for factor in factors) for arm in arms]
+    if sorted(cells) != sorted(filled):
+        missing = [" and ".join(cell) for cell in cells if cell not in filled]
         raise ConfigError(
             f"The levels of the arms make no complete table; missing: {'; '.join(missing) or '-'}.",
             place,

@@ -1,14 +1,15 @@
-"""What each arm costs before it says a word: a comparison of unequal budgets answers little."""
+"""Sizes and work of each arm, before it speaks: a comparison of unequal budgets answers little."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from wishbone.core.evaluate.experiment.arms import Arm
 from wishbone.core.evaluate.experiment.config_diff import provenance
+from wishbone.core.evaluate.result import Budget
 from wishbone.core.system.system import System
 
 SECONDS = (1, 10, 60)
@@ -17,7 +18,7 @@ TOLERANCE = 0.01
 """Share by which parameter counts may differ and still be called equal."""
 
 
-def budget(arm: Arm, system: System) -> dict[str, Any]:
+def budget(arm: Arm, system: System) -> Budget:
     """Sizes, work and memory of one arm, from its formulas and its provenance."""
     model, codes = system.model, system.decoder.codes
     backbone, head = model.backbone, model.head
@@ -26,39 +27,39 @@ def budget(arm: Arm, system: System) -> dict[str, Any]:
     notes = provenance(arm).get("notes") or {}
     recipe = notes.get("recipe") or {}
     hours = notes.get("hours")
-    return {
-        "backbone": arm.config["backbone"]["name"],
-        "engine": model.engine,
-        "parameters": count(model),
-        "parameters_backbone": count(backbone),
-        "parameters_head": count(head),
-        "parameters_tables": tables,
-        "parameters_decoder": count(system.decoder),
-        "dtype": str(model.dtype).removeprefix("torch."),
+    return Budget(
+        backbone=arm.config["backbone"]["name"],
+        engine=model.engine,
+        parameters=count(model),
+        parameters_backbone=count(backbone),
+        parameters_head=count(head),
+        parameters_tables=tables,
+        parameters_decoder=count(system.decoder),
+        dtype=str(model.dtype).removeprefix("torch."),
         # the output layer reads every row for every code frame; the decoder is the same for all
-        "flops_per_second": {
+        flops_per_second={
             str(s): round(
                 codes.rate
                 * (backbone.flops_per_position(round(s * codes.rate)) + 2 * backbone.width * rows)
             )
             for s in SECONDS
         },
-        "state_bytes": {
+        state_bytes={
             str(s): backbone.state_bytes(round(s * codes.rate), dtype=model.dtype) for s in SECONDS
         },
-        "trained_parameters": notes.get("trained_parameters"),
-        "training_minutes": notes.get("minutes"),
-        "training_hours": hours,
-        "training_codes": round(hours * 3600 * codes.rate) if hours else None,
-        "training_steps": notes.get("steps"),
-        "training_positions": _product(notes.get("steps"), recipe.get("batch_positions")),
-        "held_out_loss": notes.get("held_out_loss"),
-    }
+        trained_parameters=notes.get("trained_parameters"),
+        training_minutes=notes.get("minutes"),
+        training_hours=hours,
+        training_codes=round(hours * 3600 * codes.rate) if hours else None,
+        training_steps=notes.get("steps"),
+        training_positions=_product(notes.get("steps"), recipe.get("batch_positions")),
+        held_out_loss=notes.get("held_out_loss"),
+    )
 
 
-def unmatched(budgets: Mapping[str, Mapping[str, Any]]) -> str:
+def unmatched(budgets: Mapping[str, Budget]) -> str:
     """One sentence naming the arms whose sizes differ too much, or ""."""
-    sizes = {key: int(each["parameters"]) for key, each in budgets.items()}
+    sizes = {key: budget.parameters for key, budget in budgets.items()}
     base_key, base = next(iter(sizes.items()))
     off = {key: size / base - 1 for key, size in sizes.items() if abs(size / base - 1) > TOLERANCE}
     if not off:
@@ -72,37 +73,37 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def rows(budgets: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """The table for people: (what, one cell for each arm)."""
+def rows(budgets: Sequence[Budget]) -> list[tuple[str, list[str]]]:
+    """The table for people: (title, one cell for each arm)."""
 
-    def line(title: str, read: Any) -> tuple[str, list[str]]:
-        return title, [read(each) for each in budgets]
+    def line(title: str, read: Callable[[Budget], str]) -> tuple[str, list[str]]:
+        return title, [read(budget) for budget in budgets]
 
     result = [
-        line("backbone", lambda b: str(b["backbone"])),
+        line("backbone", lambda b: b.backbone),
         # results from before engines were chosen are plain PyTorch's
-        line("engine of the decoding steps", lambda b: str(b.get("engine") or "eager")),
-        line("parameters", lambda b: f"{b['parameters'] / 1e6:.3f} M"),
-        line("... of the backbone", lambda b: f"{b['parameters_backbone'] / 1e6:.3f} M"),
-        line("... of the decoder (shared)", lambda b: f"{b['parameters_decoder'] / 1e6:.3f} M"),
+        line("engine of the decoding steps", lambda b: b.engine or "eager"),
+        line("parameters", lambda b: f"{b.parameters / 1e6:.3f} M"),
+        line("... of the backbone", lambda b: f"{b.parameters_backbone / 1e6:.3f} M"),
+        line("... of the decoder (shared)", lambda b: f"{b.parameters_decoder / 1e6:.3f} M"),
     ]
     for s in SECONDS:
         result.append(
             line(
                 f"operations for a second of audio, {s} s in",
-                lambda b, s=s: f"{b['flops_per_second'][str(s)] / 1e6:,.0f} M",
+                lambda b, s=s: f"{b.flops_per_second[str(s)] / 1e6:,.0f} M",
             )
         )
     for s in SECONDS:
-        result.append(line(f"state after {s} s", lambda b, s=s: size(b["state_bytes"][str(s)])))
+        result.append(line(f"state after {s} s", lambda b, s=s: size(b.state_bytes[str(s)])))
     return result + [
-        line("numbers stored as", lambda b: str(b["dtype"])),
-        line("parameters that were trained", lambda b: _thousands(b.get("trained_parameters"))),
-        line("minutes of training", lambda b: str(b.get("training_minutes") or "unknown")),
-        line("speech codes in the training data", lambda b: _thousands(b["training_codes"])),
-        line("training steps", lambda b: _thousands(b["training_steps"])),
-        line("positions seen, padding included", lambda b: _thousands(b["training_positions"])),
-        line("held-out loss", lambda b: f"{b['held_out_loss']:.3f}" if _known(b) else "unknown"),
+        line("numbers stored as", lambda b: b.dtype),
+        line("parameters that were trained", lambda b: _thousands(b.trained_parameters)),
+        line("minutes of training", lambda b: str(b.training_minutes or "unknown")),
+        line("speech codes in the training data", lambda b: _thousands(b.training_codes)),
+        line("training steps", lambda b: _thousands(b.training_steps)),
+        line("positions seen, padding included", lambda b: _thousands(b.training_positions)),
+        line("held-out loss", lambda b: _loss(b.held_out_loss)),
     ]
 
 
@@ -115,11 +116,11 @@ def size(count_: float) -> str:
     return f"{count_:,.2f} GiB"
 
 
-def _known(each: Mapping[str, Any]) -> bool:
-    return isinstance(each.get("held_out_loss"), int | float)
+def _loss(value: float | None) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "unknown"
 
 
-def _thousands(value: Any) -> str:
+def _thousands(value: int | None) -> str:
     return f"{value:,}" if isinstance(value, int) else "unknown"
 
 

@@ -1,47 +1,36 @@
-"""What differs between the arms, and whether anything does that should not."""
+"""Differences between the arms, and the refusal of those that should not be there."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.contract.errors import ConfigError
-from wishbone.core.evaluate.experiment.arms import Arm, Checkpoint
+from wishbone.core.evaluate.experiment.arms import Arm, Checkpoint, flattened
 from wishbone.core.evaluate.experiment.plan import Plan
+from wishbone.core.evaluate.result import Difference
 from wishbone.core.train.recipe import RUNNING
 
 TRAINED = ("tokenizer", "speech_tokenizer", "layout", "backbone", "head")
 """Parts that a language model's weights are made for: where one is varied, weights differ too."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One key that is not the same everywhere."""
-
-    key: str
-    values: dict[str, Any]
-    """Arm -> value; None where the key is missing."""
-    meant: bool
-    """Whether this is what the comparison varies."""
-
-
 def differences(plan: Plan) -> list[Difference]:
     """Every key of the systems, and of how their weights were trained, that differs."""
-    configs = {arm.key: _flat(arm.config) for arm in plan.arms}
+    configs = {arm.key: flattened(arm.config) for arm in plan.arms}
     follows = any(_under(key, TRAINED) for key in plan.vary)
     allowed = (*plan.vary, "about", *(["weights"] if follows else []))
-    found = _differences(configs, lambda key: _under(key, allowed))
+    result = _differences(configs, lambda key: _under(key, allowed))
     trained = {arm.key: training(arm) for arm in plan.arms}
     if all(trained.values()):
-        found += _differences(trained, lambda key: _under("weights", plan.vary))
+        result += _differences(trained, lambda key: _under("weights", plan.vary))
     elif any(trained.values()):
-        said = {key: "recorded" if value else "unknown" for key, value in trained.items()}
-        found.append(Difference("training", said, False))
-    return found
+        records = {key: "recorded" if value else "unknown" for key, value in trained.items()}
+        result.append(Difference("training", records, False))
+    return result
 
 
 def refuse_untrained(plan: Plan, allow: bool) -> None:
@@ -62,7 +51,7 @@ def refuse_untrained(plan: Plan, allow: bool) -> None:
 
 def refuse_unfinished(plan: Plan) -> None:
     """Raise ``ConfigError`` while trainings that the arms need are not done."""
-    missing = [each.key for each in plan.trainings if not each.done]
+    missing = [training.key for training in plan.trainings if not training.done]
     if missing:
         listed = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
         raise ConfigError(
@@ -73,30 +62,31 @@ def refuse_unfinished(plan: Plan) -> None:
 
 
 def training(arm: Arm) -> dict[str, Any]:
-    """How the weights of an arm were made, as far as it must be equal; empty when unknown.
+    """The making of an arm's weights, as far as it must be equal; empty when unknown.
 
     Where an arm has several checkpoints, what differs between them is a list: that of their seeds
     is to be the same in every arm too.
     """
-    each = [_training(provenance(checkpoint)) for checkpoint in arm.checkpoints]
-    if not all(each):
+    trainings = [_training(provenance(checkpoint)) for checkpoint in arm.checkpoints]
+    if not all(trainings):
         return {}
-    keys = dict.fromkeys(key for one in each for key in one)
-    found = {key: [one.get(key) for one in each] for key in keys}
-    return {k: row[0] if all(v == row[0] for v in row) else row for k, row in found.items()}
+    keys = dict.fromkeys(key for one in trainings for key in one)
+    rows = {key: [one.get(key) for one in trainings] for key in keys}
+    return {k: row[0] if all(v == row[0] for v in row) else row for k, row in rows.items()}
 
 
-def _training(said: Mapping[str, Any]) -> dict[str, Any]:
-    if not said:
+def _training(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat keys of one ``provenance.json``."""
+    if not record:
         return {}
-    notes = said.get("notes") or {}
+    notes = record.get("notes") or {}
     recipe = {k: v for k, v in (notes.get("recipe") or {}).items() if k not in RUNNING}
-    known = {"data": said.get("data"), "seeds": said.get("seeds"), "steps": notes.get("steps")}
+    facts = {"data": record.get("data"), "seeds": record.get("seeds"), "steps": notes.get("steps")}
     if notes.get("before"):
         # weights to begin with have a folder for each arm; how those were trained is to be equal
-        known["before"] = notes["before"]
+        facts["before"] = notes["before"]
         recipe.pop("weights", None)
-    return _flat({"training": {**known, "recipe": recipe}})
+    return flattened({"training": {**facts, "recipe": recipe}})
 
 
 def provenance(arm: Arm | Checkpoint) -> dict[str, Any]:
@@ -110,28 +100,30 @@ def provenance(arm: Arm | Checkpoint) -> dict[str, Any]:
         return {}
 
 
-def refuse(found: Sequence[Difference], allow: bool) -> list[Difference]:
+def refuse_confounds(differences: Sequence[Difference], allow: bool) -> list[Difference]:
     """The differences nobody asked for; raises ``ConfigError`` unless they are allowed."""
-    unmeant = [each for each in found if not each.meant]
-    if unmeant and not allow:
+    confounds = [difference for difference in differences if not difference.meant]
+    if confounds and not allow:
         listed = "; ".join(
-            f"{each.key} ({', '.join(f'{k}: {_short(v)}' for k, v in each.values.items())})"
-            for each in unmeant[:8]
+            f"{one.key} ({', '.join(f'{k}: {_short(v)}' for k, v in one.values.items())})"
+            for one in confounds[:8]
         )
-        more = f"; and {len(unmeant) - 8} more" if len(unmeant) > 8 else ""
+        more = f"; and {len(confounds) - 8} more" if len(confounds) > 8 else ""
         raise ConfigError(
             f"The arms differ in more than what is varied: {listed}{more}.",
             "the systems of the arms",
             "Make these equal, add them to 'vary', or say --allow; the report will then say so.",
         )
-    return unmeant
+    return confounds
 
 
-def _differences(tables: Mapping[str, Mapping[str, Any]], meant: Any) -> list[Difference]:
+def _differences(
+    tables: Mapping[str, Mapping[str, Any]], varied: Callable[[str], bool]
+) -> list[Difference]:
     keys = sorted({key for table in tables.values() for key in table})
     rows = [(key, {arm: table.get(key) for arm, table in tables.items()}) for key in keys]
     return [
-        Difference(key, values, meant(key))
+        Difference(key, values, varied(key))
         for key, values in rows
         if any(value != next(iter(values.values())) for value in values.values())
     ]
@@ -139,17 +131,6 @@ def _differences(tables: Mapping[str, Mapping[str, Any]], meant: Any) -> list[Di
 
 def _under(key: str, prefixes: Sequence[str]) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
 
 
 def _short(value: Any) -> str:

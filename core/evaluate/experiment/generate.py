@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
 import torch
 
 from wishbone.core.contract.atomic import replacing
-from wishbone.core.evaluate.experiment.plan import Plan, Prompt
+from wishbone.core.evaluate.experiment.plan import Plan
 from wishbone.core.evaluate.measure.clips import failure
+from wishbone.core.evaluate.record import optional, stored_as
+from wishbone.core.evaluate.result import Prompt
 from wishbone.core.speak.pipeline import Utterance, stream
+from wishbone.core.speak.server import Server
 from wishbone.core.system.system import System
-
-if TYPE_CHECKING:
-    from wishbone.core.speak.server import Server
 
 PATIENCE = 120.0
 """Seconds after which an item is given up, unless somebody asks for more."""
 WARM_UP = "This sentence is spoken before anything is measured."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One item as it was spoken: what went wrong, and how long it took."""
+
+    seed: int
+    computing: float = stored_as("made")
+    """Seconds of computing."""
+    seconds: float
+    """Length of the audio."""
+    codes: int
+    """Code frames."""
+    cut_words: int
+    """Words that the length rule ended."""
+    engine: str
+    """Engine of the decoding steps."""
+    failure: str
+    """Why it counts as failed, or ""."""
+    error: str
+    """The error that ended it, or ""."""
+    rtf: float | None = optional()
+    """Seconds of computing for one of audio; None, like all below, where nothing was spoken."""
+    first_audio: float | None = optional()
+    """Milliseconds to the first samples."""
+    token_rate: float | None = optional()
+    """Code frames a second of computing."""
+    stall: float | None = optional()
+    """Milliseconds of silence for a listener who plays it as it comes."""
 
 
 def speak(
@@ -32,14 +61,14 @@ def speak(
     voice: str | None = None,
     patience: float = PATIENCE,
     server: Server | None = None,
-) -> tuple[dict[str, Any], np.ndarray]:
+) -> tuple[Generation, np.ndarray]:
     """One item: how it went, and its audio [S]; in a batch with others where there is a server.
 
     An error of the system is a result like any other: it is written down, not raised.
     """
     record: list[Utterance] = []
     chunks: list[torch.Tensor] = []
-    arrived: list[float] = []
+    arrivals: list[float] = []
     error = ""
     begin = perf_counter()
     try:
@@ -50,37 +79,38 @@ def speak(
         ):
             if len(chunk):
                 chunks.append(chunk)
-                arrived.append(perf_counter() - begin)
+                arrivals.append(perf_counter() - begin)
             if perf_counter() - begin > patience:
                 error = "took too long"
                 break
-    except Exception as caught:  # a failed item is data
-        error = f"{type(caught).__name__}: {caught}"
+    except Exception as exception:  # a failed item is data
+        error = f"{type(exception).__name__}: {exception}"
     spent = perf_counter() - begin
     audio = torch.cat(chunks).float().numpy() if chunks else np.zeros(0, np.float32)
     rate = system.decoder.sample_rate
     codes = sum(len(utterance.codes) for utterance in record)
-    failed = "error" if error else failure(audio, rate, text)
-    if not failed and any(utterance.reason == "length" for utterance in record):
-        failed = "never stopped"
-    row: dict[str, Any] = {
-        "seed": seed,
-        "made": round(spent, 4),
-        "seconds": round(len(audio) / rate, 4),
-        "codes": codes,
-        "cut_words": sum(utterance.cut_words for utterance in record),
-        "engine": system.model.engine,
-        "failure": failed,
-        "error": error,
-    }
+    reason = "error" if error else failure(audio, rate, text)
+    if not reason and any(utterance.reason == "length" for utterance in record):
+        reason = "never stopped"
+    generation = Generation(
+        seed=seed,
+        computing=round(spent, 4),
+        seconds=round(len(audio) / rate, 4),
+        codes=codes,
+        cut_words=sum(utterance.cut_words for utterance in record),
+        engine=system.model.engine,
+        failure=reason,
+        error=error,
+    )
     if len(audio) and not error:
-        row |= {
-            "rtf": spent / (len(audio) / rate),
-            "first_audio": 1000 * arrived[0],
-            "token_rate": codes / spent,
-            "stall": round(1000 * _stall(chunks, arrived, rate), 2),
-        }
-    return row, np.nan_to_num(audio)
+        generation = replace(
+            generation,
+            rtf=spent / (len(audio) / rate),
+            first_audio=1000 * arrivals[0],
+            token_rate=codes / spent,
+            stall=round(1000 * _stall(chunks, arrivals, rate), 2),
+        )
+    return generation, np.nan_to_num(audio)
 
 
 def warm_up(systems: dict[str, System], voice: str | None) -> None:
@@ -117,10 +147,10 @@ def write(path: Path, audio: np.ndarray, rate: int) -> None:
         soundfile.write(temporary, np.clip(audio, -1, 1), rate, format="FLAC", subtype="PCM_16")
 
 
-def _stall(chunks: Sequence[torch.Tensor], arrived: Sequence[float], rate: int) -> float:
+def _stall(chunks: Sequence[torch.Tensor], arrivals: Sequence[float], rate: int) -> float:
     """Seconds of silence a listener hears who plays each chunk as it comes."""
     late, played = 0.0, 0.0
-    for chunk, when in zip(chunks, arrived, strict=True):
-        late = max(late, when - arrived[0] - played)
+    for chunk, arrival in zip(chunks, arrivals, strict=True):
+        late = max(late, arrival - arrivals[0] - played)
         played += len(chunk) / rate
     return late

@@ -1,17 +1,81 @@
 """``items.jsonl``: one line for each thing that happened to an item, so that a run can go on.
 
-An item is one arm speaking one prompt once. It gets a line when it is made and one when it is
+An item is one arm speaking one prompt once. It gets a line when it is spoken and one when it is
 judged; read together, later lines add to earlier ones.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.contract.metric import Row
+
 Key = tuple[str, str, int]
-"""Arm, prompt, repeat."""
+"""Checkpoint, prompt, repeat."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One checkpoint speaking one prompt once; with its names alone while nothing is noted."""
+
+    arm: str
+    """Key of the checkpoint that speaks, or "reference"."""
+    prompt: str
+    """Key of the prompt."""
+    repeat: int
+    text: str = ""
+    """The text that was spoken."""
+    audio: str = ""
+    """File of the recording, below the run's folder."""
+    seed: int | None = None
+    """None while it is not spoken, and for the reference's recordings."""
+    engine: str = "eager"
+    """Engine of the decoding steps."""
+    failure: str = ""
+    """Why it counts as failed, or ""."""
+    error: str = ""
+    """The error that ended it, or ""."""
+    seconds: float = 0.0
+    """Length of the audio."""
+    transcript: str = ""
+    """Words that a recogniser understood (``heard`` in the file)."""
+    judged: Mapping[str, str] = field(default_factory=dict)
+    """Metric -> the signature that it judged the recording with."""
+    row: Row = field(default_factory=dict)
+    """Everything noted by name, as the file has it: what metrics read their values from."""
+
+    @classmethod
+    def from_row(cls, row: Row) -> Item:
+        """Build an item from its merged lines."""
+        return cls(
+            arm=str(row["arm"]),
+            prompt=str(row["prompt"]),
+            repeat=int(row["repeat"]),
+            text=row.get("text", ""),
+            audio=row.get("audio", ""),
+            seed=row.get("seed"),
+            # runs from before engines were chosen do not name theirs
+            engine=row.get("engine", "eager"),
+            failure=row.get("failure", ""),
+            error=row.get("error", ""),
+            seconds=row.get("seconds", 0.0),
+            transcript=row.get("heard") or "",
+            judged=row.get("judged") or {},
+            row=row,
+        )
+
+    @property
+    def key(self) -> Key:
+        """Checkpoint, prompt and repeat."""
+        return self.arm, self.prompt, self.repeat
+
+    def unjudged(self, signatures: Mapping[str, str]) -> list[str]:
+        """Keys of the metrics that have not judged it yet, or not with the same signature."""
+        return [key for key, line in signatures.items() if self.judged.get(key) != line]
 
 
 class Items:
@@ -19,7 +83,7 @@ class Items:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: dict[Key, dict[str, Any]] = {}
+        self._items: dict[Key, Item] = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 self._merge(json.loads(line))
@@ -27,21 +91,22 @@ class Items:
                 # the last line of a run that was killed while it wrote
                 continue
 
-    def add(self, arm: str, prompt: str, repeat: int, values: dict[str, Any]) -> None:
+    def add(self, arm: str, prompt: str, repeat: int, values: Mapping[str, Any]) -> None:
         """Write down what is known about an item now."""
         row = {"arm": arm, "prompt": prompt, "repeat": repeat, **values}
         self._merge(row)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def get(self, arm: str, prompt: str, repeat: int) -> dict[str, Any]:
-        """What is known about an item; empty when nothing is."""
-        return self.rows.get((arm, prompt, repeat), {})
+    def get(self, arm: str, prompt: str, repeat: int) -> Item:
+        """Return an item, with its names alone when nothing is known about it."""
+        return self._items.get((arm, prompt, repeat)) or Item(arm, prompt, repeat)
 
-    def of(self, arm: str) -> list[dict[str, Any]]:
+    def of(self, arm: str) -> list[Item]:
         """All items of an arm, in the order of prompts and repeats."""
-        return [row for key, row in sorted(self.rows.items()) if key[0] == arm]
+        return [item for key, item in sorted(self._items.items()) if key[0] == arm]
 
-    def _merge(self, row: dict[str, Any]) -> None:
-        key = (str(row["arm"]), str(row["prompt"]), int(row["repeat"]))
-        self.rows.setdefault(key, {}).update(row)
+    def _merge(self, row: Row) -> None:
+        item = Item.from_row(row)
+        earlier = self._items.get(item.key)
+        self._items[item.key] = Item.from_row({**earlier.row, **row}) if earlier else item

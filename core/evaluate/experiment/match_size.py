@@ -11,8 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from wishbone.core.config.schema import parse_slot
 from wishbone.core.contract.errors import ConfigError, GateFailed, WishboneError
 from wishbone.core.registry.loader import registry
+from wishbone.core.system.build import build_model
+from wishbone.core.system.spec import resolve
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,6 @@ def match(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float = 0.01) -
     ``a`` and ``b`` are resolved configurations. Raises ``GateFailed`` with the closest size if no
     size fits, ``ConfigError`` if B's backbone has no width or depth to change.
     """
-    from wishbone.core.config.schema import parse_slot
-    from wishbone.core.system.build import build_model
-    from wishbone.core.system.spec import resolve
-
     target = _count(build_model(a, "meta"))
     slot = parse_slot(b, "backbone")
     cls, base = slot.cls, slot.config
@@ -51,8 +50,8 @@ def match(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float = 0.01) -
     def total(config: Any) -> int:
         """Backbone by formula; tables and head built once per width."""
         if config.width not in around:
-            whole = build_model(_with(b, config), "meta")
-            around[config.width] = _count(whole) - _count(whole.backbone)
+            model = build_model(_with(b, config), "meta")
+            around[config.width] = _count(model) - _count(model.backbone)
         return cls.count_parameters(config) + around[config.width]
 
     best: tuple[float, Any] | None = None
@@ -114,15 +113,15 @@ def _tune(config: Any, target: int, total: Any) -> tuple[Any, float]:
         return config, 0.0
     count, narrow = total(config), total(replace(config, ffn_width=16))
     step = total(replace(config, ffn_width=32)) - narrow
-    here = config.ffn_width or 16 + round(16 * (count - narrow) / step)
+    width = config.ffn_width or 16 + round(16 * (count - narrow) / step)
     moves = round((target - count) / step)
-    if not moves or abs(16 * moves) > here / 3:
+    if not moves or abs(16 * moves) > width / 3:
         return config, 0.0
-    return replace(config, ffn_width=here + 16 * moves), abs(math.log(1 + 16 * moves / here))
+    return replace(config, ffn_width=width + 16 * moves), abs(math.log(1 + 16 * moves / width))
 
 
 def _change(base: Any, config: Any, depth: str) -> float:
-    """How far a shape is from the one asked for: a factor of two counts the same in both sizes."""
+    """Distance of a shape from the one asked for: a factor of two counts the same in both sizes."""
     change = abs(math.log(config.width / base.width))
     return change + abs(math.log(getattr(config, depth) / getattr(base, depth)))
 

@@ -1,4 +1,4 @@
-"""What an A/B compares: the file that describes it, read and checked before anything is built."""
+"""The plan of an A/B: the file that describes it, read and checked before anything is built."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from wishbone.core.evaluate.experiment.arms import (
     named_arms,
 )
 from wishbone.core.evaluate.measure.clips import read_lines
+from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.statistics.metrics import (
     choose,
     choose_listening,
@@ -32,15 +33,13 @@ from wishbone.core.evaluate.statistics.metrics import (
     needs_reference,
 )
 
-__all__ = ["Arm", "Experiment", "Plan", "Prompt", "read_plan", "seed_of", "weights_hash"]
-
 QUICK = 6
 """Prompts of ``--quick``: enough to see that everything works, and nothing else."""
 
 
 @dataclass
 class Experiment:
-    """What the YAML file of an A/B may say."""
+    """The keys of an A/B's YAML file."""
 
     about: str = ""
     """A sentence for people."""
@@ -52,7 +51,7 @@ class Experiment:
     """Instead of ``arms``: factor -> level -> what it changes in the recipe of ``train``. There is
     one arm for every combination, and the first level of each makes the baseline."""
     train: Trainings = field(default_factory=Trainings)
-    """How the arms of ``factors`` are trained."""
+    """Trainings of the arms of ``factors``."""
     vary: list[str] = field(default_factory=lambda: ["backbone"])
     """Keys of the system that may differ; weights differ with them. All else must be equal."""
     prompts: str = "prompts-en.txt"
@@ -60,7 +59,7 @@ class Experiment:
     limit: int = 0
     """Only the first so many prompts; 0 means all."""
     seeds: int = 1
-    """How often each arm speaks each prompt."""
+    """Repeats of each prompt by each arm."""
     seed: int = 1
     """Every item's seed follows from this and its prompt, and is the same for all arms."""
     metrics: list[Any] = field(default_factory=list)
@@ -70,8 +69,8 @@ class Experiment:
     voice: str = ""
     """Voice of all arms; empty means each system's own."""
     engine: str = "auto"
-    """How all arms compute their decoding steps, NAME or NAME:WEIGHTS: "auto" is the fastest that
-    all of them can have on this machine, "eager" plain PyTorch."""
+    """Engine of all arms' decoding steps, NAME or NAME:WEIGHTS: "auto" is the fastest that all of
+    them can have on this machine, "eager" plain PyTorch."""
     reference: str = ""
     """Folder of the same prompts spoken by the voice that is imitated: what the metrics say of it
     is shown beside the arms, and likeness is measured against it."""
@@ -80,15 +79,6 @@ class Experiment:
     every checkpoint are measured on it. Empty measures neither."""
     held_out_limit: int = 100
     """Utterances of it at most."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A sentence to speak."""
-
-    key: str
-    """Its line in the file, from 0, three digits."""
-    text: str
 
 
 @dataclass
@@ -110,13 +100,13 @@ class Plan:
     held_out: list[Path] = field(default_factory=list)
     held_out_limit: int = 100
     listening: dict[str, MetricInfo] = field(default_factory=dict)
-    """What is measured on ``held_out``."""
+    """Metrics of the language model, measured on ``held_out``."""
     options: dict[str, Any] = field(default_factory=dict)
     """Metric -> instance of its ``Config``, for those that an A/B file adds."""
     factors: dict[str, list[str]] = field(default_factory=dict)
     """Factor -> levels; empty when arms are no cells of a table."""
     trainings: list[Training] = field(default_factory=list)
-    """What the arms have to be trained by, in order; empty when they are given."""
+    """The trainings that the arms need, in order; empty when the arms are given."""
     engine: str = "auto"
     """The engine that all arms are asked for, as in ``Experiment``."""
 
@@ -144,17 +134,17 @@ class Plan:
         The number of prompts is left out: a larger run may go on from a smaller one. So are their
         texts, from which the seed of each item follows: a changed prompt is spoken again.
         """
-        said = {
-            "arms": {each.key: dict(each.config) for each in self.checkpoints},
-            "weights": {each.key: weights_hash(each.config) for each in self.checkpoints},
+        identity = {
+            "arms": {c.key: dict(c.config) for c in self.checkpoints},
+            "weights": {c.key: weights_hash(c.config) for c in self.checkpoints},
             "seed": self.seed,
             "voice": self.voice,
             "reference": self._reference_files(),
         }
         if self.engine != "eager":
-            # not said before engines could be chosen, when all runs were eager
-            said["engine"] = self.engine
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+            # older fingerprints hold no engine: all runs were eager
+            identity["engine"] = self.engine
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _reference_files(self) -> list[tuple[str, int]]:
         if self.reference is None:
@@ -185,52 +175,62 @@ def read_plan(
     """
     values = compose(name_or_path, overrides, kind="ab")
     places = {f"ab.{key}": place for key, place in values.places.items()}
-    said: Experiment = structured(Experiment, values, "ab", Config(values, values.path, places))
-    _check(said, values)
-    parse_engine(engine := engine or said.engine, values.place("engine"))
+    experiment: Experiment = structured(
+        Experiment, values, "ab", Config(values, values.path, places)
+    )
+    _check_experiment(experiment, values)
+    parse_engine(engine := engine or experiment.engine, values.place("engine"))
     folder = values.path.parent if values.path else Path()
-    lines = read_lines(_find(said.prompts, folder, values.place("prompts")))
-    limit = QUICK if quick and prompts is None else (prompts or said.limit or len(lines))
+    lines = read_lines(_locate(experiment.prompts, folder, values.place("prompts")))
+    limit = QUICK if quick and prompts is None else (prompts or experiment.limit or len(lines))
     if limit > len(lines):
         raise ConfigError(
             f"{limit} prompts are wanted and the file has {len(lines)}.",
             values.place("prompts"),
             "Ask for fewer, or name a longer file under 'prompts'.",
         )
-    reference = _find(said.reference, folder, values.place("reference")) if said.reference else None
-    if said.factors:
-        arms = crossed_arms(said.factors, said.train, folder, values, trained)
+    reference = (
+        _locate(experiment.reference, folder, values.place("reference"))
+        if experiment.reference
+        else None
+    )
+    if experiment.factors:
+        arms = crossed_arms(experiment.factors, experiment.train, folder, values, trained)
     else:
-        arms = named_arms(said.arms, folder, values)
-    options = _added_metrics(said, values)
-    held_out = [said.held_out] if isinstance(said.held_out, str) else list(said.held_out)
+        arms = named_arms(experiment.arms, folder, values)
+    options = _added_metrics(experiment, values)
+    held_out = (
+        [experiment.held_out] if isinstance(experiment.held_out, str) else list(experiment.held_out)
+    )
     return Plan(
         name=values.path.stem if values.path else "ab",
-        about=said.about,
+        about=experiment.about,
         arms=arms,
         prompts=[Prompt(f"{i:03d}", text) for i, text in enumerate(lines[:limit])],
-        seeds=seeds or said.seeds,
-        seed=said.seed,
-        vary=said.vary,
-        metrics=choose(said.margins, options),
-        voice=said.voice or None,
+        seeds=seeds or experiment.seeds,
+        seed=experiment.seed,
+        vary=experiment.vary,
+        metrics=choose(experiment.margins, options),
+        voice=experiment.voice or None,
         reference=reference,
         quick=quick,
         held_out=[_data(name, folder, values.place("held_out")) for name in held_out if name],
-        held_out_limit=said.held_out_limit,
-        listening=choose_listening(said.margins, options) if any(held_out) else {},
+        held_out_limit=experiment.held_out_limit,
+        listening=choose_listening(experiment.margins, options) if any(held_out) else {},
         options=options,
         factors=factor_levels(arms, values.place("arms")),
-        trainings=all_trainings(said.factors, said.train, folder, trained) if trained else [],
+        trainings=all_trainings(experiment.factors, experiment.train, folder, trained)
+        if trained
+        else [],
         engine=engine,
     )
 
 
-def _added_metrics(said: Experiment, values: Config) -> dict[str, Any]:
+def _added_metrics(experiment: Experiment, values: Config) -> dict[str, Any]:
     """Key -> options of the metrics under ``metrics``. Raises ``ConfigError``."""
     options: dict[str, Any] = {}
     place = values.place("metrics")
-    for entry in said.metrics:
+    for entry in experiment.metrics:
         section = {"name": entry} if isinstance(entry, str) else entry
         if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
             raise ConfigError(
@@ -240,13 +240,13 @@ def _added_metrics(said: Experiment, values: Config) -> dict[str, Any]:
             )
         key = section["name"]
         cls = metric_class(key)
-        if needs_reference(key) and not said.reference:
+        if needs_reference(key) and not experiment.reference:
             raise ConfigError(
                 f"The metric '{key}' compares with recordings, and there are none.",
                 place,
                 "Write 'reference: FOLDER' with recordings of the same prompts.",
             )
-        if issubclass(cls, ModelMetric) and not said.held_out:
+        if issubclass(cls, ModelMetric) and not experiment.held_out:
             raise ConfigError(
                 f"The metric '{key}' is measured on held-out token data, and there is none.",
                 place,
@@ -259,40 +259,43 @@ def _added_metrics(said: Experiment, values: Config) -> dict[str, Any]:
 
 def weights_files(config: Config) -> list[Path]:
     """Files of weights that a system reads, in a fixed order."""
-    named = [config.get("weights"), *(v.get("weights") for v in config.values() if _is_slot(v))]
-    named.append(innermost(config.get("backbone") or {}).get("weights"))
-    folders = dict.fromkeys(weights_folder(name) for name in named if name)
+    names = [config.get("weights"), *(v.get("weights") for v in config.values() if _is_slot(v))]
+    names.append(innermost(config.get("backbone") or {}).get("weights"))
+    folders = dict.fromkeys(weights_folder(name) for name in names if name)
     return [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
 
 
 def weights_hash(config: Config) -> dict[str, str]:
     """Folder and name of every file of weights -> SHA-256 of what it holds."""
-    found = {}
+    hashes = {}
     for file in weights_files(config):
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found[f"{file.parent.name}/{file.name}"] = digest
-    return found
+        hashes[f"{file.parent.name}/{file.name}"] = digest
+    return hashes
 
 
 def _is_slot(value: Any) -> bool:
     return isinstance(value, dict) and "name" in value
 
 
-def _check(said: Experiment, values: Config) -> None:
-    if said.arms and said.factors:
+def _check_experiment(experiment: Experiment, values: Config) -> None:
+    if experiment.arms and experiment.factors:
         raise ConfigError(
             "Both 'arms' and 'factors' say what is compared.",
             values.place("factors"),
             "Keep one of them; cells of a table can be listed under 'arms' with 'levels'.",
         )
-    if len(said.arms) < 2 and not said.factors:
+    if len(experiment.arms) < 2 and not experiment.factors:
         raise ConfigError(
-            f"An A/B needs at least two arms, and this has {len(said.arms)}.",
+            f"An A/B needs at least two arms, and this has {len(experiment.arms)}.",
             values.place("arms"),
             "Write 'arms: {one: SYSTEM, other: SYSTEM}'.",
         )
-    names = [*said.arms, *(level for levels in said.factors.values() for level in levels or ())]
+    names = [
+        *experiment.arms,
+        *(level for levels in experiment.factors.values() for level in levels or ()),
+    ]
     for key in names:
         if not str(key).replace("-", "").replace("_", "").isalnum() or key == "reference":
             raise ConfigError(
@@ -301,13 +304,15 @@ def _check(said: Experiment, values: Config) -> None:
                 "Use letters, digits and hyphens; 'reference' has a meaning of its own.",
             )
     for key in ("limit", "seeds", "seed", "held_out_limit"):
-        if getattr(said, key) < (0 if key in ("limit", "seed") else 1):
+        if getattr(experiment, key) < (0 if key in ("limit", "seed") else 1):
             raise ConfigError(
-                f"'{key}' is {getattr(said, key)}.", values.place(key), "Write a larger number."
+                f"'{key}' is {getattr(experiment, key)}.",
+                values.place(key),
+                "Write a larger number.",
             )
 
 
-def _find(name: str, folder: Path, place: str) -> Path:
+def _locate(name: str, folder: Path, place: str) -> Path:
     for path in (folder / name, bundled() / "ab" / name, Path(name)):
         if path.exists():
             return path

@@ -16,20 +16,19 @@ from pathlib import Path
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.evaluate.experiment.arms import Training
 from wishbone.core.evaluate.report.terminal import say
+from wishbone.core.train.run import run
 
 
 def train(trainings: Sequence[Training], only: str = "") -> bool:
-    """Run what is not done; returns whether all that were chosen are done now.
+    """Run the trainings that are not done; returns True where all that were chosen are done now.
 
-    ``only`` is a pattern of names such as ``rwkv7-*`` or ``*.1``. What another process is working
-    on is passed over, and so is the rest when somebody asks to stop (SIGINT, SIGTERM): the training
+    ``only`` is a pattern of names such as ``rwkv7-*`` or ``*.1``. A training of another process
+    is passed over, and so is the rest when somebody asks to stop (SIGINT, SIGTERM): the training
     at hand leaves a checkpoint first. Raises ``UsageError`` when nothing has such a name.
     """
-    from wishbone.core.train.run import run
-
-    chosen = [each for each in trainings if not only or fnmatchcase(each.key, only)]
+    chosen = [one for one in trainings if not only or fnmatchcase(one.key, only)]
     if not chosen:
-        names = ", ".join(each.key for each in trainings[:8])
+        names = ", ".join(training.key for training in trainings[:8])
         raise UsageError(
             f"No training is called '{only}'."
             if trainings
@@ -42,8 +41,8 @@ def train(trainings: Sequence[Training], only: str = "") -> bool:
     for training in chosen:
         if training.done:
             continue
-        with locked(training.folder) as mine:
-            if not mine:
+        with locked(training.folder) as acquired:
+            if not acquired:
                 say(f"{training.key}: another process is at it")
                 continue
             # it may have been finished while this process was busy
@@ -53,14 +52,14 @@ def train(trainings: Sequence[Training], only: str = "") -> bool:
             run(str(training.recipe), training.overrides)
             if not training.done:
                 break
-    done = sum(each.done for each in trainings)
-    say(f"{done} of {len(trainings)} trainings are done")
-    return all(each.done for each in chosen)
+    count = sum(training.done for training in trainings)
+    say(f"{count} of {len(trainings)} trainings are done")
+    return all(training.done for training in chosen)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Whether this process holds the lock of a run's folder now; the system frees it at its end."""
+    """Yield True while this process holds the lock of a run's folder; the system frees it."""
     try:
         import fcntl
     except ImportError:

@@ -1,4 +1,4 @@
-"""Clips on disk, and what is wrong with one before anybody listens."""
+"""Clips on disk, and the failures that show without listening."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLACK = 3.0
 
 
 def failure(audio: np.ndarray, rate: int, text: str) -> str:
-    """Why a clip counts as failed: "not finite", "empty", "silent", "ran on", or ""."""
+    """Return why a clip counts as failed: "not finite", "empty", "silent", "ran on", or ""."""
     if len(audio) and not np.isfinite(audio).all():
         return "not finite"
     if len(audio) < SHORTEST * rate:

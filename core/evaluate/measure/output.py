@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.contract.atomic import write_text
+from wishbone.core.contract.metric import Row
 from wishbone.core.evaluate.measure.score import Panel, summarize
 
 
-def report(title: str, rows: Sequence[dict[str, Any]], items: bool = False) -> None:
+def report(title: str, rows: Sequence[Row], items: bool = False) -> None:
     """Print the numbers of a set of clips, and each clip's when ``items``."""
     if items:
         for row in rows:
@@ -28,9 +29,9 @@ def report(title: str, rows: Sequence[dict[str, Any]], items: bool = False) -> N
     )
 
 
-def _speed(made: Sequence[dict[str, Any]]) -> str:
+def _speed(spoken: Sequence[Row]) -> str:
     """The whole set's real-time factor and the median time to first audio."""
-    good = [row for row in made if "rtf" in row]
+    good = [row for row in spoken if "rtf" in row]
     if not good:
         return "speed: nothing was spoken"
     factor = sum(row["made"] for row in good) / sum(row["seconds"] for row in good)

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from wishbone.core.contract.metric import AudioMetric, Clip, SpeakerMetric, Value, unit_mean
+from wishbone.core.contract.metric import AudioMetric, Clip, Row, SpeakerMetric, Value, unit_mean
 from wishbone.core.evaluate.measure.clips import failure
 from wishbone.core.evaluate.statistics.metrics import QUALITY, blamed, checked, create, signature
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Work = TypeVar("Work")
+Score = TypeVar("Score")
 
 RATE = 16_000
 """Samples per second of recordings that are cut or compared before they are judged."""
@@ -54,21 +54,28 @@ class Scorer:
         ]
 
     def score(
-        self, clip: Clip, known: str = "", keys: Collection[str] | None = None
-    ) -> dict[str, Any]:
-        """Numbers of one clip, of all metrics or of ``keys``.
+        self, clip: Clip, speaking_failure: str = "", keys: Collection[str] | None = None
+    ) -> dict[str, Value]:
+        """The names of a clip, its length, and its ``values``: a row for a file of JSON."""
+        facts = {"key": clip.key, "text": clip.text, "seconds": clip.seconds}
+        return facts | self.values(clip, speaking_failure, keys)
 
-        ``known`` is a failure seen while it was made. Raises ``PluginBroken`` where a metric fails.
+    def values(
+        self, clip: Clip, speaking_failure: str = "", keys: Collection[str] | None = None
+    ) -> dict[str, Value]:
+        """``failure`` of one clip, and the values of all metrics or of ``keys``.
+
+        ``speaking_failure`` was seen while the clip was spoken. Raises ``PluginBroken`` where a
+        metric fails.
         """
-        failed = known or failure(clip.audio, clip.rate, clip.text)
-        row: dict[str, Any] = {"key": clip.key, "text": clip.text, "seconds": clip.seconds}
-        row["failure"] = failed
+        reason = speaking_failure or failure(clip.audio, clip.rate, clip.text)
+        values: dict[str, Value] = {"failure": reason}
         for key in self.used if keys is None else keys:
-            row |= self.worst(key, clip.text) if failed else self.measure(key, clip)
-        return row
+            values |= self.worst(key, clip.text) if reason else self.measure(key, clip)
+        return values
 
     def measure(self, key: str, clip: Clip) -> dict[str, Value]:
-        """The values of one metric, whatever is wrong with the clip."""
+        """The values of one metric of a clip that did not fail."""
         with blamed(key, f"judging '{clip.key}'"):
             return checked(self.metrics[key], self.metrics[key].score(clip))
 
@@ -116,15 +123,13 @@ class Panel:
         for scorer in self.scorers:
             scorer.set_reference(clips)
 
-    def map(
-        self, judge: Callable[[Scorer, Item], Result], items: Sequence[Item]
-    ) -> Iterator[Result]:
+    def map(self, judge: Callable[[Scorer, Work], Score], items: Sequence[Work]) -> Iterator[Score]:
         """``judge(scorer, item)`` for every item, in order, as they are done."""
         free: SimpleQueue[Scorer] = SimpleQueue()
         for scorer in self.scorers:
             free.put(scorer)
 
-        def work(item: Item) -> Result:
+        def work(item: Work) -> Score:
             scorer = free.get()
             try:
                 return judge(scorer, item)
@@ -141,7 +146,7 @@ class Panel:
                     future.cancel()
 
 
-def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+def summarize(rows: Sequence[Row]) -> dict[str, float]:
     """Numbers of a set of scored clips.
 
     ``wer`` is the corpus word error rate in percent: all errors over all words, each clip's

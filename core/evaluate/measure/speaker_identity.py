@@ -1,4 +1,4 @@
-"""Does each voice sound like itself? Every utterance against reference recordings of all voices.
+"""Identity of voices: every utterance against reference recordings of all voices.
 
 An utterance counts as right when its speaker embedding is nearer, by cosine, to its own voice's
 references than to any other's. The same is asked of every pair of voices, because one voice that is
@@ -7,21 +7,22 @@ far from the rest would hide two that cannot be told apart.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from wishbone.core.cli.arguments import add_engine
-from wishbone.core.contract.errors import GateFailed, UsageError
+from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.metric import Clip
-from wishbone.core.evaluate.measure.clips import failure, read_audio, read_lines
+from wishbone.core.data.sources import Recording, parts
+from wishbone.core.evaluate.experiment import generate
+from wishbone.core.evaluate.experiment.plan import Prompt, seed_of
+from wishbone.core.evaluate.measure.clips import failure, read_audio
 from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.statistics.paired import bootstrap
+from wishbone.core.system.system import System
 
 SEED = 1
 RECORDINGS = (".wav", ".flac", ".ogg", ".opus")
@@ -29,7 +30,7 @@ RECORDINGS = (".wav", ".flac", ".ogg", ".opus")
 
 @dataclass(frozen=True)
 class Shares:
-    """How often the right voice is the nearest one."""
+    """Shares of utterances whose nearest voice is the right one."""
 
     right: dict[str, float]
     """Voice -> share of its utterances, among all voices."""
@@ -54,43 +55,43 @@ def shares(vectors: Mapping[str, np.ndarray], references: Mapping[str, np.ndarra
     table = np.stack([references[name] for name in names])
     near = {name: vectors[name] @ table.T for name in names}
     bad = {name: ~vectors[name].any(1) for name in names}
-    right, heard = {}, {}
+    right, confusions = {}, {}
     for place, name in enumerate(names):
         nearest = near[name].argmax(1)
         right[name] = float(np.mean((nearest == place) & ~bad[name]))
-        found = nearest[~bad[name]]
-        heard[name] = {other: int((found == n).sum()) for n, other in enumerate(names)}
+        recognised = nearest[~bad[name]]  # [N]
+        confusions[name] = {o: int((recognised == n).sum()) for n, o in enumerate(names)}
     pairs = {}
     for a, b in combinations(range(len(names)), 2):
         hits = []
-        for own, other in ((a, b), (b, a)):
-            name = names[own]
-            hits.append((near[name][:, own] > near[name][:, other]) & ~bad[name])
+        for right_one, other in ((a, b), (b, a)):
+            name = names[right_one]
+            hits.append((near[name][:, right_one] > near[name][:, other]) & ~bad[name])
         pairs[names[a], names[b]] = float(np.concatenate(hits).mean())
-    return Shares(right, heard, pairs)
+    return Shares(right, confusions, pairs)
 
 
-def lines_of(found: Shares, vectors: Mapping[str, np.ndarray]) -> list[str]:
+def lines_of(result: Shares, vectors: Mapping[str, np.ndarray]) -> list[str]:
     """The result as lines of text."""
     lines = []
-    for name, share in found.right.items():
-        others = {o: n for o, n in found.heard[name].items() if n and o != name}
+    for name, share in result.right.items():
+        others = {o: n for o, n in result.heard[name].items() if n and o != name}
         mistaken = ", ".join(f"{n} as {other}" for other, n in others.items())
         lines.append(
             f"{name:<20}{100 * share:5.1f} % of {len(vectors[name])} nearest to itself"
             + (f"; {mistaken}" if mistaken else "")
         )
     hits = np.concatenate(
-        [np.repeat([1.0, 0.0], _split(found.right[name], len(vectors[name]))) for name in vectors]
+        [np.repeat([1.0, 0.0], _split(result.right[name], len(vectors[name]))) for name in vectors]
     )
     all_of = bootstrap(hits)
     lines.append(
         f"right speaker among {len(vectors)}: {100 * all_of.estimate:.1f} %"
         f" (95 %: {100 * all_of.low:.1f} to {min(100.0, 100 * all_of.high):.1f})"
     )
-    if found.pairs:
-        (a, b), share = found.worst
-        lines.append(f"worst of {len(found.pairs)} pairs: {a} and {b}, {100 * share:.1f} %")
+    if result.pairs:
+        (a, b), share = result.worst
+        lines.append(f"worst of {len(result.pairs)} pairs: {a} and {b}, {100 * share:.1f} %")
     return lines
 
 
@@ -119,102 +120,47 @@ def recordings(folder: Path, most: int) -> list[Clip]:
 
 
 def _of_audio_data(folder: Path, most: int) -> list[Clip]:
-    from wishbone.core.data.sources import Recording, parts
-
     clips: list[Clip] = []
     for part in parts([folder]):
-        for found in part.recordings():
-            if isinstance(found, Recording):
-                clips.append(Clip(found.id, found.text, found.audio.numpy(), found.sample_rate))
+        for entry in part.recordings():
+            if isinstance(entry, Recording):
+                clips.append(Clip(entry.id, entry.text, entry.audio.numpy(), entry.sample_rate))
             if len(clips) == most:
                 return clips
     return clips
 
 
-def add_parser(commands: Any, common: Any) -> None:
-    """``wishbone evaluate voices``."""
-    parser = commands.add_parser("voices", help="is each voice nearest to its own recordings?")
-    parser.add_argument("system", help="a system, or a folder with a folder for every voice")
-    parser.add_argument("voices", nargs="+", metavar="VOICE=RECORDINGS")
-    parser.add_argument("--text", type=Path, help="one sentence a line (the bundled prompts)")
-    parser.add_argument("--references", type=int, default=20, help="recordings of each (20)")
-    parser.add_argument("--out", type=Path, help="keep the recordings here")
-    add_engine(parser)
-    parser.add_argument("--right-least", type=float, help="fail below this share for any pair")
-    common(parser, run)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Speak with every voice, or read what was spoken, and ask whose voice it is."""
-    from wishbone.core.evaluate.measure.output import keep
-
-    references = _named(options.voices)
-    panel = Panel(options.threads)
-    known = {
-        name: panel.first.embed(recordings(path, options.references))
-        for name, path in references.items()
-    }
-    size = len(next(iter(known.values())))
+def embed_all(
+    panel: Panel, references: Mapping[str, Sequence[Clip]], spoken: Mapping[str, Sequence[Clip]]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Speaker embeddings for ``shares``: voice -> [N, E] of what it spoke, voice -> [E] of it."""
+    centres = {name: panel.first.embed(list(clips)) for name, clips in references.items()}
+    size = len(next(iter(centres.values())))
     vectors = {
         name: np.stack([_vector(panel, clip, size) for clip in clips])
-        for name, clips in _spoken(options, list(references)).items()
+        for name, clips in spoken.items()
     }
-    found = shares(vectors, known)
-    for line in lines_of(found, vectors):
-        print(line)
-    pairs = [{"voices": list(pair), "right": share} for pair, share in found.pairs.items()]
-    keep(options.json, panel, {"right": found.right, "heard": found.heard, "pairs": pairs})
-    least = options.right_least
-    if least is not None and found.pairs and found.worst[1] < least:
-        raise GateFailed(
-            f"{' and '.join(found.worst[0])} are told apart {found.worst[1]:.2f} of the time,"
-            f" at least {least:g} was asked for.",
-            "wishbone evaluate voices",
-            "Train the codec or the model on more of these voices, or change the limit.",
-        )
-    return 0
+    return vectors, centres
 
 
 def _vector(panel: Panel, clip: Clip, size: int) -> np.ndarray:
-    """[size], zeros for a clip nobody could recognise a voice in."""
+    """The speaker embedding [size]; zeros for a clip in which no voice can be recognised."""
     if failure(clip.audio, clip.rate, clip.text or "x" * 1000):
         return np.zeros(size, np.float32)
     return panel.first.embed([clip])
 
 
-def _named(pairs: Sequence[str]) -> dict[str, Path]:
-    found = {}
-    for pair in pairs:
-        name, sign, path = pair.partition("=")
-        if not (name and sign and path) or name in found:
-            raise UsageError(
-                f"'{pair}' does not name a voice and its recordings, or names one again.",
-                "wishbone evaluate voices",
-                "Write VOICE=FOLDER, once for every voice.",
-            )
-        found[name] = Path(path)
-    return found
-
-
-def _spoken(options: argparse.Namespace, names: Sequence[str]) -> dict[str, list[Clip]]:
-    """What every voice said: a folder's recordings, or the prompts spoken by a system."""
-    folder, most = Path(options.system), options.limit or 20
-    if folder.is_dir() and not (folder / "config.yaml").exists():
-        return {name: recordings(folder / name, most) for name in names}
-    from wishbone.core.evaluate.experiment import generate
-    from wishbone.core.evaluate.experiment.plan import Prompt, seed_of
-    from wishbone.core.evaluate.measure import speech
-    from wishbone.core.speak.speaker import load
-
-    lines = read_lines(options.text or speech.own_prompts())[:most]
-    system = load(options.system, engine=options.engine)
+def speak_with_all(
+    system: System, voices: Sequence[str], lines: Sequence[str], out: Path | None = None
+) -> dict[str, list[Clip]]:
+    """Speak every line with every voice -> voice -> recordings, also written to ``out``/voice."""
     rate, spoken = system.decoder.sample_rate, {}
-    for name in names:
+    for name in voices:
         spoken[name] = []
         for number, line in enumerate(lines):
             prompt = Prompt(f"{number:03d}", line)
             _, audio = generate.speak(system, line, seed_of(SEED, prompt, 0), name)
             spoken[name].append(Clip(prompt.key, line, audio, rate))
-            if options.out:
-                generate.write(options.out / name / f"{prompt.key}.flac", audio, rate)
+            if out:
+                generate.write(out / name / f"{prompt.key}.flac", audio, rate)
     return spoken

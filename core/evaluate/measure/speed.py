@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from wishbone.core.contract.backbone import Backbone, State
+from wishbone.core.evaluate.record import read_record
+from wishbone.core.evaluate.result import LengthCost, Machine, Memory
 from wishbone.core.system.system import System
 
 SECONDS = (0, 2, 5, 10, 20, 40, 80)
@@ -32,7 +34,7 @@ def peak():
     # on Linux the usage of a new process begins with its parent's peak; this does not
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-from wishbone.core import pipeline
+from wishbone.core.speak import pipeline
 from wishbone.core.speak.speaker import build
 values, text, voice, engine, weights = json.load(sys.stdin)
 imported = peak()
@@ -55,23 +57,23 @@ def clocked(work: Callable[[], object], device: str | torch.device) -> float:
 
 def against_length(
     systems: Mapping[str, System], seconds: Sequence[float] = SECONDS, steps: int = STEPS
-) -> dict[str, list[dict[str, float]]]:
+) -> dict[str, list[LengthCost]]:
     """Per arm and length: milliseconds of a decoding step, and bytes of the state.
 
     A step is the whole language model's: one position through the backbone, and the head. The
     arms take turns at every length. ``state_bytes`` is the backbone's exact formula;
     ``held_bytes`` are the bytes of the tensors that it really holds then.
     """
-    rows: dict[str, list[dict[str, float]]] = {key: [] for key in systems}
-    walks = {key: _Walk(system) for key, system in systems.items()}
+    costs: dict[str, list[LengthCost]] = {key: [] for key in systems}
+    decodings = {key: _Decoding(system) for key, system in systems.items()}
     for number, length in enumerate(seconds):
-        order = list(walks) if number % 2 == 0 else list(reversed(walks))
+        order = list(decodings) if number % 2 == 0 else list(reversed(decodings))
         for key in order:
-            rows[key].append(walks[key].measure(length, steps))
-    return rows
+            costs[key].append(decodings[key].measure(length, steps))
+    return costs
 
 
-class _Walk:
+class _Decoding:
     """One arm's state, growing from length to length."""
 
     def __init__(self, system: System) -> None:
@@ -89,13 +91,14 @@ class _Walk:
         return self.backbone.init_state(1, device=model.device, dtype=model.dtype)
 
     @torch.inference_mode()
-    def measure(self, seconds: float, steps: int) -> dict[str, float]:
+    def measure(self, seconds: float, steps: int) -> LengthCost:
+        """Advance the state to a length and measure steps there."""
         goal = round(seconds * self.rate)
         while self.position < goal:
             size = min(CHUNK, goal - self.position)
             _, self.state = self.backbone(self._vectors(size), self.state)
             self.position += size
-        # steps may write into the state; the walk goes on from a copy of it
+        # steps may write into the state; decoding goes on from a copy of it
         state = {name: part.clone() for name, part in self.state.items()}
         times, head = [], self.system.model.head
         for _ in range(steps):
@@ -105,13 +108,13 @@ class _Walk:
                 head(self.backbone.step_(vector, state)[0, 0])
 
             times.append(clocked(step, self.system.model.device))
-        return {
-            "seconds": float(seconds),
-            "positions": self.position,
-            "step_ms": 1000 * median(times),
-            "state_bytes": self.backbone.state_bytes(self.position, dtype=self.system.model.dtype),
-            "held_bytes": sum(t.numel() * t.element_size() for t in self.state.values()),
-        }
+        return LengthCost(
+            seconds=float(seconds),
+            positions=self.position,
+            step_ms=1000 * median(times),
+            state_bytes=self.backbone.state_bytes(self.position, dtype=self.system.model.dtype),
+            held_bytes=sum(t.numel() * t.element_size() for t in self.state.values()),
+        )
 
     def _vectors(self, count: int) -> torch.Tensor:
         model = self.system.model
@@ -121,7 +124,7 @@ class _Walk:
 
 def peak_memory(
     config: Mapping[str, Any], text: str, voice: str | None, engine: str, weights: str
-) -> dict[str, Any]:
+) -> Memory:
     """Bytes a fresh process holds at most: libraries imported, system loaded, ``text`` spoken.
 
     ``engine`` and ``weights`` are those of ``SpeechLM.accelerate``; what an engine packs counts as
@@ -137,24 +140,24 @@ def peak_memory(
             timeout=300,
             check=True,
         )
-        return json.loads(answer.stdout.splitlines()[-1])
+        return read_record(Memory, json.loads(answer.stdout.splitlines()[-1]))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return {}
+        return Memory()
 
 
-def machine() -> dict[str, Any]:
-    """Where the times were taken."""
+def machine() -> Machine:
+    """The machine that times are taken on."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             name = next((line.split(":")[1].strip() for line in file if "model name" in line), name)
     except OSError:
         pass
-    return {
-        "processor": name,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "system": platform.platform(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-    }
+    return Machine(
+        processor=name,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        threads=torch.get_num_threads(),
+        load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        system=platform.platform(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+    )

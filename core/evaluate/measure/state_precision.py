@@ -1,4 +1,4 @@
-"""``python -m wishbone.core.evaluate.measure.state_precision``: what it costs to store a state in fewer bits.
+"""The price of storing a state in fewer bits: ``wishbone evaluate state-precision``.
 
 Utterances go through the language model one position at a time, as in decoding, with what they
 really said fed back. After each step the named parts of the state are rounded, and the loss is
@@ -7,10 +7,9 @@ compared with that of the state as it is, utterance by utterance.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
-from wishbone.core.data.tokens import read_tokens
+from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.evaluate.statistics.paired import bootstrap
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.system.build import build_layout, build_model
-from wishbone.core.system.spec import read
 from wishbone.core.train.batches import Batch, collate
 
 KINDS = {
@@ -33,30 +31,25 @@ KINDS = {
 }
 
 
-def main() -> None:
-    """Print the loss for every type of storage, and what each adds."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("system", help="a system's name or YAML file")
-    parser.add_argument("data", type=Path, nargs="+", help="files or folders of token data")
-    parser.add_argument("--limit", type=int, default=100, help="utterances (100)")
-    parser.add_argument("--part", default=".wkv", help="ending of the names to round (.wkv)")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    config = read(options.system)
-    corpus = read_tokens(options.data)
-    rows = np.random.default_rng(0).permutation(len(corpus))[: options.limit]
+def compare(config: Mapping[str, Any], corpus: TokenCorpus, limit: int, part: str) -> Iterator[str]:
+    """Yield a line with the loss for every type of storage, and how much it adds.
+
+    ``part`` is the ending of the names of the state that are rounded, ``limit`` the number of
+    utterances, drawn by chance.
+    """
+    rows = np.random.default_rng(0).permutation(len(corpus))[:limit]
     _, layout, codes = build_layout(config)
-    laid = [layout.train(corpus.sample(int(row)), Random(f"0-{row}")) for row in rows]
-    batch = collate(laid, range(len(laid)))
+    examples = [layout.train(corpus.sample(int(row)), Random(f"0-{row}")) for row in rows]
+    batch = collate(examples, range(len(examples)))
     model = build_model(config).eval()
-    print(f"{len(laid)} utterances, nats per code; added: mean and 95 % interval")
-    plain = None
+    yield f"{len(examples)} utterances, nats per code; added: mean and 95 % interval"
+    exact: np.ndarray | None = None
     for name, kind in KINDS.items():
-        found = losses(model, batch, codes.size, {options.part: kind})
-        plain = found if plain is None else plain
-        added = bootstrap(found - plain, seed=0)
-        print(
-            f"{name:10} {found.mean():.5f}  added {added.estimate:+.5f}"
+        result = losses(model, batch, codes.size, {part: kind})
+        exact = result if exact is None else exact
+        added = bootstrap(result - exact, seed=0)
+        yield (
+            f"{name:10} {result.mean():.5f}  added {added.estimate:+.5f}"
             f" ({added.low:+.5f} to {added.high:+.5f})"
         )
 
@@ -66,18 +59,19 @@ def losses(
     model: SpeechLM, batch: Batch, size: int, narrow: Mapping[str, torch.dtype]
 ) -> np.ndarray:
     """Mean cross entropy of each utterance's codes in nats, [B], stepped with a rounded state."""
-    vectors = model.embed(batch.table, batch.ids)
-    spoken = (batch.targets >= 0) & (batch.targets < size) & batch.mask[..., None]
+    vectors = model.embed(batch.table, batch.ids)  # [B, T, D]
+    spoken = (batch.targets >= 0) & (batch.targets < size) & batch.mask[..., None]  # [B, T, Q]
     state = model.backbone.init_state(len(vectors))
-    sums = torch.zeros(len(vectors), dtype=torch.float64)
+    sums = torch.zeros(len(vectors), dtype=torch.float64)  # [B]
     for position in range(vectors.shape[1]):
-        hidden = model.backbone.step_(vectors[:, position : position + 1], state)[:, 0]
+        hidden = model.backbone.step_(vectors[:, position : position + 1], state)[:, 0]  # [B, D]
         round_(state, narrow)
-        here = spoken[:, position]
-        rows = here.any(dim=1).nonzero()[:, 0]
+        counted = spoken[:, position]  # [B, Q]
+        rows = counted.any(dim=1).nonzero()[:, 0]  # [N]
         if len(rows):
-            sums[rows] += _entropy(model, hidden[rows], batch.targets[rows, position], here[rows])
-    return (sums / spoken.sum(dim=(1, 2)).clamp_min(1)).numpy()
+            targets = batch.targets[rows, position]  # [N, Q]
+            sums[rows] += _entropy(model, hidden[rows], targets, counted[rows])  # [N]
+    return (sums / spoken.sum(dim=(1, 2)).clamp_min(1)).numpy()  # [B]
 
 
 def round_(state: State, narrow: Mapping[str, torch.dtype]) -> None:
@@ -88,13 +82,9 @@ def round_(state: State, narrow: Mapping[str, torch.dtype]) -> None:
                 state[name] = part.to(kind).to(part.dtype)
 
 
-def _entropy(model: SpeechLM, hidden: Tensor, targets: Tensor, here: Tensor) -> Tensor:
-    """hidden [N, D], targets and here [N, Q] -> sums over codebooks [N]."""
-    logits = model.head(hidden).float().flatten(0, 1)
-    wanted = targets.clamp_min(0).flatten()
-    each = F.cross_entropy(logits, wanted, reduction="none").view_as(targets)
-    return (each * here).sum(dim=1).double()
-
-
-if __name__ == "__main__":
-    main()
+def _entropy(model: SpeechLM, hidden: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+    """hidden [N, D], targets and counted [N, Q] -> sums over codebooks [N]."""
+    logits = model.head(hidden).float().flatten(0, 1)  # [N * Q, V]
+    classes = targets.clamp_min(0).flatten()  # [N * Q]
+    entropies = F.cross_entropy(logits, classes, reduction="none").view_as(targets)  # [N, Q]
+    return (entropies * counted).sum(dim=1).double()  # [N]

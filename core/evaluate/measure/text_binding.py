@@ -1,4 +1,4 @@
-"""Does a model listen to its text? Its loss on a sentence, with that text and with another.
+"""Dependence of a model on its text. Its loss on a sentence, with that text and with another.
 
 A recurrent backbone that reads all text before the first code can learn to speak fluently and
 ignore what it read (LiuBai's report names the effect). Teacher forcing hides it: the loss looks
@@ -48,10 +48,10 @@ def binding(
 
     Raises ``DataError`` when no two sentences of the data have the same number of words.
     """
-    found = held_out(config, corpus, limit, seed).losses
-    own, other = np.array(found.codes), np.array(found.other_text)
-    gap = bootstrap(other - own, seed=seed)
-    return Binding(float(own.mean()), float(other.mean()), gap, len(own))
+    measured = held_out(config, corpus, limit, seed).losses
+    same, other = np.array(measured.codes), np.array(measured.other_text)  # [U]
+    gap = bootstrap(other - same, seed=seed)
+    return Binding(float(same.mean()), float(other.mean()), gap, len(same))
 
 
 def held_out(
@@ -123,9 +123,10 @@ def losses(
     """
     laid = [layout.train(sample, Random(f"{seed}-{i}")) for i, sample in enumerate(samples)]
     batch = collate(laid, range(len(laid)))
-    each = model.losses(batch.table, batch.ids, batch.targets, batch.mask)
-    wanted = (batch.targets >= 0) & batch.mask[..., None]
-    spoken = wanted & (batch.targets < size)
-    count = spoken.sum(dim=(1, 2)).clamp_min(1)
-    codes = (each * spoken).sum(dim=(1, 2)) / count
-    return codes.tolist(), ((each * wanted).sum(dim=(1, 2)) / count).tolist()
+    entropies = model.losses(batch.table, batch.ids, batch.targets, batch.mask)  # [B, T, Q]
+    predicted = (batch.targets >= 0) & batch.mask[..., None]  # [B, T, Q]
+    spoken = predicted & (batch.targets < size)  # [B, T, Q]
+    count = spoken.sum(dim=(1, 2)).clamp_min(1)  # [B]
+    codes = (entropies * spoken).sum(dim=(1, 2)) / count  # [B]
+    with_marks = (entropies * predicted).sum(dim=(1, 2)) / count  # [B]
+    return codes.tolist(), with_marks.tolist()

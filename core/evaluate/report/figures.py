@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from wishbone.core.evaluate.report import tables
+from wishbone.core.evaluate.result import MetricFacts, Result
 from wishbone.core.report import charts
-
-Result = Mapping[str, Any]
 
 
 def draw(result: Result) -> dict[str, str]:
-    """Name -> SVG of the charts on a result's page: every metric over the cells, and length."""
-    drawn = {"figures": cells(result)} if result["factors"] else {}
-    return drawn | ({"length": length(result)} if result.get("length") else {})
+    """Draw the charts of a result's page -> name and SVG: metrics over the cells, and length."""
+    drawings = {"figures": cells(result)} if result.factors else {}
+    return drawings | ({"length": length(result)} if result.costs.length else {})
 
 
 def forest(result: Result, arm: str) -> str:
     """Draw the differences of one arm from the baseline, in margins."""
     rows = [
         charts.Row(
-            result["metrics"][each["metric"]]["title"],
-            *each["in_margins"],
-            colour=charts.VERDICTS.get(each["verdict"], charts.SOFT),
+            result.metrics[comparison.metric].title,
+            *comparison.outcome.in_margins,
+            colour=charts.VERDICTS.get(comparison.outcome.verdict, charts.SOFT),
         )
-        for each in result["comparisons"]
-        if each["arm"] == arm
+        for comparison in result.analysis.comparisons
+        if comparison.arm == arm
     ]
     return charts.forest(rows)
 
@@ -36,43 +32,49 @@ def cells(result: Result) -> str:
 
     Colours are the levels of the first factor; the levels of the others stand from left to right.
     """
-    first, *others = result["factors"]
+    first, *others = result.factors
     columns = tables.levels_of(result, others)
-    drawn = []
-    for key, metric in result["metrics"].items():
-        marks = []
-        for column, levels in enumerate(columns):
-            for series, level in enumerate(result["factors"][first]):
-                arm = tables.arm_at(result, {first: level, **levels})
-                value = result["values"][arm].get(key)
-                if value:
-                    trainings = result["checkpoints"][arm].get(key) or []
-                    dots = [each for each in trainings if each is not None]
-                    marks.append(
-                        charts.Cell(
-                            column, series, value["value"], value["low"], value["high"],
-                            dots if len(trainings) > 1 else (),
-                        )
-                    )  # fmt: skip
-        title = f"{metric['title']} ({metric['unit']}, {metric['better']} is better)"
-        drawn.append(charts.Panel(title, metric["digits"], marks))
+    panels = [_panel(result, key, metric, columns) for key, metric in result.metrics.items()]
     names = [", ".join(levels.values()) for levels in columns]
-    return charts.panels(drawn, result["factors"][first], names, "Every metric in every cell")
+    return charts.panels(panels, result.factors[first], names, "Every metric in every cell")
+
+
+def _panel(
+    result: Result, key: str, metric: MetricFacts, columns: list[dict[str, str]]
+) -> charts.Panel:
+    first = next(iter(result.factors))
+    intervals = []
+    for column, levels in enumerate(columns):
+        for series, level in enumerate(result.factors[first]):
+            arm = tables.arm_at(result, {first: level, **levels})
+            estimate = result.analysis.values[arm].get(key)
+            trainings = result.analysis.checkpoints[arm].get(key) or []
+            dots = [value for value in trainings if value is not None]
+            if estimate:
+                intervals.append(
+                    charts.Cell(
+                        column, series, estimate.value, estimate.low, estimate.high,
+                        dots if len(trainings) > 1 else (),
+                    )
+                )  # fmt: skip
+    title = f"{metric.title} ({metric.unit}, {metric.better} is better)"
+    return charts.Panel(title, metric.digits, intervals)
 
 
 def length(result: Result) -> str:
     """Draw the time of a step and the size of the state over the seconds spoken so far."""
-    colours = {arm["key"]: charts.colour(place) for place, arm in enumerate(result["arms"])}
-
-    def plot(key: str, scale: float, title: str, unit: str) -> charts.Plot:
-        series = {
-            arm: [(row["seconds"], row[key] * scale) for row in rows]
-            for arm, rows in result["length"].items()
-        }
-        return charts.Plot(title, unit, "seconds of audio so far", series, colours)
-
+    colours = {arm.key: charts.colour(place) for place, arm in enumerate(result.arms)}
+    across = "seconds of audio so far"
+    times = {
+        arm: [(cost.seconds, cost.step_ms) for cost in costs]
+        for arm, costs in result.costs.length.items()
+    }
+    states = {
+        arm: [(cost.seconds, cost.state_bytes * (1 / 1024**2)) for cost in costs]
+        for arm, costs in result.costs.length.items()
+    }
     plots = [
-        plot("step_ms", 1, "Time of one step", "milliseconds"),
-        plot("state_bytes", 1 / 1024**2, "Size of the state", "MiB"),
+        charts.Plot("Time of one step", "milliseconds", across, times, colours),
+        charts.Plot("Size of the state", "MiB", across, states, colours),
     ]
     return charts.lines(plots, "Speed and memory against length")

@@ -7,103 +7,111 @@ checked line by line; nothing is measured again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from wishbone.core.config.compose import bundled
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import DataError
 from wishbone.core.evaluate.report import figures, tables, wording
+from wishbone.core.evaluate.result import Result, from_json, to_json
+from wishbone.core.report import table
+from wishbone.core.report.json_file import as_text
 
-Result = Mapping[str, Any]
 BLOCK = "<!-- {name}: made by wishbone ab --page -->"
 END = "<!-- {name}: end -->"
 
 
 def write_page(path: Path, out: Path | None = None) -> list[Path]:
-    """Write ``NAME.md`` and ``NAME-*.svg`` beside the JSON file; returns what was written.
+    """Write ``NAME.md`` and ``NAME-*.svg`` beside the JSON file; returns the written files.
 
     Where a README.md in that folder has a block for this result, the tables go in there instead.
     With ``out`` the JSON is copied to ``NAME.json`` in that folder first, without this machine's
     folders in it, and the page is written there. Raises ``DataError`` for a file that is no result.
     """
     result = read_result(path)
-    folder, made = path.parent, []
+    folder, files = path.parent, []
     if out is not None:
         folder = out
         folder.mkdir(parents=True, exist_ok=True)
-        text = tables.as_text(result)
-        for here in (Path.cwd(), bundled().resolve().parent):
-            text = text.replace(f"{here}/", "")
-        made.append(_write(folder / f"{result['name']}.json", text))
+        text = as_text(to_json(result))
+        for machine_folder in (Path.cwd(), bundled().resolve().parent):
+            text = text.replace(f"{machine_folder}/", "")
+        files.append(_write(folder / f"{result.name}.json", text))
         # the page is of the copy, so that one follows from the other
-        result = json.loads(text)
+        result = from_json(json.loads(text))
     for name, drawing in figures.draw(result).items():
-        made.append(_write(folder / f"{result['name']}-{name}.svg", drawing))
-    return [*made, _place(folder, result["name"], markdown(result))]
+        files.append(_write(folder / f"{result.name}-{name}.svg", drawing))
+    return [*files, _place(folder, result.name, markdown(result))]
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """The result in a JSON file. Raises ``DataError``."""
+def read_result(path: Path) -> Result:
+    """Read the result in a JSON file. Raises ``DataError``."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        known = {"name", "arms", "metrics", "values", "checkpoints", "effects"} <= result.keys()
-    except (OSError, ValueError, AttributeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(
             f"The result cannot be read: {error}.", str(path), "Give the 'ab.json' of an A/B."
         ) from error
-    if not known:
-        raise DataError("This JSON is no result of an A/B.", str(path), "Give its 'ab.json'.")
-    return result
+    try:
+        return from_json(values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"This JSON is no result of an A/B: {error}.", str(path), "Give its 'ab.json'."
+        ) from error
 
 
 def markdown(result: Result) -> str:
-    """The block of a page: what was compared, warnings, tables and plots."""
-    name, out = result["name"], []
-    provenance = result["provenance"]
-    count = len(result["arms"][0].get("checkpoints") or [1])
-    listening = next(iter((result["raw"].get("loss") or {}).values()), [])
-    out.append(
-        f"{len(result['arms'])} arms, {count} training{'s' if count > 1 else ''} each; "
-        f"{len(result['prompts'])} sentences, {result['seeds']} time"
-        f"{'s' if result['seeds'] > 1 else ''} each"
-        + (f"; {len(listening)} held-out utterances" if listening else "")
-        + f"; {provenance['ended'][:10]}, {result['machine']['processor']}, one thread. "
-        f"Command: `{' '.join(provenance['command'])}`. Raw values: [{name}.json]({name}.json)."
+    """Return the block of a page: what was compared, warnings, tables and plots."""
+    name = result.name
+    parts = [_summary(result), *(f"**{line}**" for line in wording.warnings(result))]
+    contents = [tables.sizes(result)]
+    if result.factors:
+        contents = [tables.cells(result), tables.effects(result), *contents]
+    contents += [tables.trainings(result), tables.lengths(result), tables.failures(result)]
+    for number, content in enumerate(contents):
+        parts += [f"### {content.title}", table.markdown(content)]
+        if result.factors and number == 0:
+            parts += [tables.margins(result), f"![Every metric in every cell]({name}-figures.svg)"]
+        if content.title == tables.LENGTH and result.costs.length:
+            parts.append(f"![Speed and memory against length]({name}-length.svg)")
+    parts += ["### What it cannot show", "\n".join(f"- {line}" for line in wording.cannot(result))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(result: Result) -> str:
+    trainings = len(result.arms[0].checkpoints) or 1
+    utterances = next(iter(result.raw.values.get("loss", {}).values()), [])
+    held_out = f"; {len(utterances)} held-out utterances" if utterances else ""
+    return (
+        f"{len(result.arms)} arms, {_count(trainings, 'training')} each; "
+        f"{len(result.prompts)} sentences, {_count(result.seeds, 'time')} each{held_out}; "
+        f"{result.provenance.ended[:10]}, {result.costs.machine.processor}, one thread. "
+        f"Command: `{' '.join(result.provenance.command)}`. "
+        f"Raw values: [{result.name}.json]({result.name}.json)."
     )
-    out += [f"**{line}**" for line in wording.warnings(result)]
-    shown = [tables.sizes(result)]
-    if result["factors"]:
-        shown = [tables.cells(result), tables.effects(result), *shown]
-    shown += [tables.trainings(result), tables.lengths(result), tables.failures(result)]
-    for number, table in enumerate(shown):
-        out += [f"### {table.title}", tables.markdown(table)]
-        if result["factors"] and number == 0:
-            out += [tables.margins(result), f"![Every metric in every cell]({name}-figures.svg)"]
-        if table.title == tables.LENGTH and result.get("length"):
-            out.append(f"![Speed and memory against length]({name}-length.svg)")
-    out += ["### What it cannot show", "\n".join(f"- {line}" for line in wording.cannot(result))]
-    return "\n\n".join(out) + "\n"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"
 
 
 def block(text: str, name: str) -> str | None:
-    """What stands in the block for ``name`` of a page; None where it has none."""
+    """Return what stands in the block for ``name`` of a page; None where it has none."""
     begin, end = BLOCK.format(name=name), END.format(name=name)
     if begin not in text or end not in text:
         return None
     return text.split(begin, 1)[1].split(end, 1)[0].strip() + "\n"
 
 
-def _place(folder: Path, name: str, made: str) -> Path:
+def _place(folder: Path, name: str, content: str) -> Path:
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if block(text, name) is None:
-        return _write(folder / f"{name}.md", f"# {name}\n\n{made}")
+        return _write(folder / f"{name}.md", f"# {name}\n\n{content}")
     begin, end = BLOCK.format(name=name), END.format(name=name)
-    before, rest = text.split(begin, 1)
-    after = rest.split(end, 1)[1]
-    return _write(readme, f"{before}{begin}\n\n{made}\n{end}{after}")
+    before, remaining = text.split(begin, 1)
+    after = remaining.split(end, 1)[1]
+    return _write(readme, f"{before}{begin}\n\n{content}\n{end}{after}")
 
 
 def _write(path: Path, text: str) -> Path:

@@ -1,181 +1,216 @@
-"""A result's tables as rows of text: the same in the HTML report and on a Markdown page."""
+"""A result's tables: the same in the terminal, in the HTML report and on a Markdown page."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from wishbone.core.evaluate.experiment import budget
 from wishbone.core.evaluate.report import wording
+from wishbone.core.evaluate.result import Effect, Memory, MetricFacts, Result
+from wishbone.core.report.json_file import as_text
+from wishbone.core.report.table import Table
 
-Result = Mapping[str, Any]
+__all__ = [
+    "as_text", "cells", "comparison", "differences", "effects", "failures", "lengths", "margins",
+    "memory", "sizes", "trainings",
+]  # fmt: skip
 LENGTHS = (0.0, 10.0, 80.0)
 """Seconds of audio behind a step at which the table of lengths shows it; plots show all."""
-
-
 TRAININGS = "Each training on its own, in the order of seeds"
 LENGTH = "Speed and memory against length"
 
 
-@dataclass(frozen=True)
-class Table:
-    """Something to print."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-def as_text(data: Any) -> str:
-    """JSON with a line for each key, lists of plain values in one line each."""
-    text = json.dumps(data, indent=1, ensure_ascii=False)
-
-    def short(found: re.Match[str]) -> str:
-        return re.sub(r"\n\s*", " ", found[0]).replace("[ ", "[", 1)[:-2] + "]"
-
-    # a line break inside a string is written as \n, so these are the lists' own
-    return re.sub(r"\[\n[^\[\]{}]*\n\s*\]", short, text) + "\n"
+def comparison(result: Result, arm: str) -> Table:
+    """Tabulate every metric of one arm against the baseline."""
+    baseline = result.arms[0].key
+    rows, verdicts = [], []
+    for row in result.analysis.comparisons:
+        if row.arm != arm:
+            continue
+        metric, outcome = result.metrics[row.metric], row.outcome
+        reference = result.reference.get(row.metric)
+        shown = wording.cell(reference.value if reference else None, metric)
+        rows.append(
+            [
+                f"{metric.title} ({metric.unit})",
+                *([shown] if result.reference else []),
+                wording.cell(row.value_baseline, metric),
+                wording.cell(row.value, metric),
+                wording.change(outcome, metric),
+                wording.interval(outcome, metric),
+                wording.margin(metric),
+                f"{outcome.p:.3f}",
+                wording.verdict(outcome, metric),
+            ]
+        )
+        verdicts.append(outcome.verdict)
+    head = ["", *(["reference"] if result.reference else []), baseline, arm]
+    head += ["change", "95 % interval", "margin", "p", "verdict"]
+    return Table(f"{arm} compared with {baseline}", head, rows, ("verdict",), verdicts)
 
 
 def cells(result: Result) -> Table:
-    """Every metric in every cell: rows are the levels of the second factor, columns of the first.
+    """Tabulate every metric in every cell: a column for each level of the first factor.
 
-    With two levels of the first factor its effect in each row stands beside them.
+    Rows are the levels of the others. With two levels of the first factor its effect in each row
+    stands beside them.
     """
-    columns, *rest = result["factors"]
-    levels = result["factors"][columns]
-    rows = []
-    for key, metric in result["metrics"].items():
-        for held in levels_of(result, rest):
-            shown = [_cell(result, {columns: level, **held}, key, metric) for level in levels]
-            row = [f"{metric['title']} ({metric['unit']})", ", ".join(held.values()), *shown]
+    columns, *others = result.factors
+    levels = result.factors[columns]
+    rows, verdicts = [], []
+    for key, metric in result.metrics.items():
+        for within in levels_of(result, others):
+            values = [_cell(result, {columns: level, **within}, key, metric) for level in levels]
+            row = [f"{metric.title} ({metric.unit})", ", ".join(within.values()), *values]
+            effect = _find(result, key, "simple" if others else "main", within)
             if len(levels) == 2:
-                effect = _find(result, key, "simple" if rest else "main", held)
-                row += _said(effect, metric) if effect else ["-"] * 4
+                row += _effect_cells(effect, metric) if effect else ["-"] * 4
             rows.append(row)
-    head = ["", " and ".join(rest), *levels]
+            verdicts.append(effect.outcome.verdict if effect and len(levels) == 2 else "")
+    head = ["", " and ".join(others), *levels]
     if len(levels) == 2:
         head += [f"{levels[1]} - {levels[0]}", "95 % interval", "p", "verdict"]
-    return Table(f"{' and '.join([*rest, columns])}, with 95 % intervals", head, rows)
+    title = f"{' and '.join([*others, columns])}, with 95 % intervals"
+    return Table(title, head, rows, (head[1], "verdict"), verdicts)
 
 
 def effects(result: Result, kinds: Sequence[str] = ("main", "interaction")) -> Table:
-    """Main effects and interactions of every metric."""
-    rows = []
-    for key, metric in result["metrics"].items():
-        for effect in result["effects"]:
-            if effect["metric"] == key and effect["kind"] in kinds:
-                title = f"{metric['title']} ({metric['unit']})"
-                rows.append([title, wording.effect_title(effect), *_said(effect, metric)])
+    """Tabulate main effects and interactions of every metric."""
+    rows, verdicts = [], []
+    for key, metric in result.metrics.items():
+        for effect in result.analysis.effects:
+            if effect.metric == key and effect.kind in kinds:
+                title = f"{metric.title} ({metric.unit})"
+                rows.append([title, wording.effect_title(effect), *_effect_cells(effect, metric)])
+                verdicts.append(effect.outcome.verdict)
     head = ["", "effect", "change", "95 % interval", "p", "verdict"]
-    return Table(f"{' and '.join(f'{kind} effects' for kind in kinds)}".capitalize(), head, rows)
+    title = " and ".join(f"{kind} effects" for kind in kinds).capitalize()
+    return Table(title, head, rows, ("effect", "verdict"), verdicts)
 
 
 def trainings(result: Result) -> Table:
-    """Each training's own figures."""
+    """Tabulate each training's own figures."""
     rows = [
-        [arm["key"], *(_each(result, arm["key"], key) for key in result["metrics"])]
-        for arm in result["arms"]
+        [arm.key, *(_by_training(result, arm.key, key) for key in result.metrics)]
+        for arm in result.arms
     ]
-    titles = [f"{metric['title']} ({metric['unit']})" for metric in result["metrics"].values()]
+    titles = [f"{metric.title} ({metric.unit})" for metric in result.metrics.values()]
     return Table(TRAININGS, ["", *titles], rows)
 
 
 def lengths(result: Result) -> Table:
-    """Time of a step and size of the state at some lengths, and a process's peak of memory."""
-    found = result.get("length") or {}
+    """Tabulate a step's time and the state's size at some lengths, and a process's peak memory."""
     rows = []
-    for arm in result["arms"]:
-        at = {row["seconds"]: row for row in found.get(arm["key"], [])}
-        steps = [f"{at[s]['step_ms']:.2f}" if s in at else "-" for s in LENGTHS]
-        states = [budget.size(at[s]["state_bytes"]) if s in at else "-" for s in LENGTHS]
-        peak = (result["memory"].get(arm["key"]) or {}).get("peak")
-        rows.append([arm["key"], *steps, *states, budget.size(peak) if peak else "-"])
+    for arm in result.arms:
+        costs = {cost.seconds: cost for cost in result.costs.length.get(arm.key, [])}
+        steps = [f"{costs[s].step_ms:.2f}" if s in costs else "-" for s in LENGTHS]
+        states = [budget.size(costs[s].state_bytes) if s in costs else "-" for s in LENGTHS]
+        peak = result.costs.memory.get(arm.key, Memory()).peak
+        rows.append([arm.key, *steps, *states, budget.size(peak) if peak else "-"])
     head = ["", *(f"step after {s:g} s (ms)" for s in LENGTHS)]
     head += [*(f"state after {s:g} s" for s in LENGTHS), "peak of a process"]
     return Table(LENGTH, head, rows)
 
 
+def memory(result: Result) -> Table:
+    """Tabulate what the memory of a process of each arm is made of."""
+    names = [arm.key for arm in result.arms]
+    parts = [_memory_cells(result.costs.memory.get(name, Memory())) for name in names]
+    titles = ("libraries", "+ the loaded system", "+ speaking the longest sentence", "peak")
+    rows = [[title, *sizes] for title, sizes in zip(titles, zip(*parts, strict=True), strict=True)]
+    return Table("", ["memory of one process", *names], rows)
+
+
 def sizes(result: Result) -> Table:
-    """What each arm costs: the report's budget."""
-    names = [arm["key"] for arm in result["arms"]]
-    rows = budget.rows([result["budget"][name] for name in names])
-    several = len(result["arms"][0].get("checkpoints") or ()) > 1
+    """Tabulate each arm's size, work and training."""
+    names = [arm.key for arm in result.arms]
+    rows = budget.rows([result.costs.budget[name] for name in names])
+    several = len(result.arms[0].checkpoints) > 1
     title = "Budget, of the first training" if several else "Budget"
     return Table(title, ["", *names], [[title, *row] for title, row in rows])
 
 
-def failures(result: Result) -> Table:
-    """How often each arm failed, and why."""
+def failures(result: Result, with_tests: bool = False) -> Table:
+    """Tabulate each arm's failed items and their reasons, with p against the baseline if asked."""
     rows = []
-    for arm in result["arms"]:
-        found = result["failures"][arm["key"]]
-        why = ", ".join(f"{reason} ({n})" for reason, n in found["why"].items()) or "-"
-        interval = f"{100 * found['low']:.1f} to {100 * found['high']:.1f} %"
-        count = f"{sum(found['why'].values())} of {found['items']}"
-        rows.append([arm["key"], count, interval, why])
-    return Table("Failed items", ["", "failed", "95 % interval", "why"], rows)
+    for arm in result.arms:
+        failed = result.analysis.failures[arm.key]
+        why = ", ".join(f"{reason} ({n})" for reason, n in failed.why.items()) or "-"
+        percent = f"{100 * failed.low:.1f} to {100 * failed.high:.1f} %"
+        p = result.analysis.failure_tests.get(arm.key)
+        tests = ["-" if p is None else f"{p:.3f}"] if with_tests else []
+        rows.append([arm.key, f"{failed.count} of {failed.items}", percent, why, *tests])
+    head = ["", "failed", "95 % interval", "why"]
+    tests = [f"p against {result.arms[0].key}"] if with_tests else []
+    return Table("Failed items", [*head, *tests], rows, ("why",))
+
+
+def differences(result: Result) -> Table:
+    """Tabulate the keys of the configuration that are not the same in all arms."""
+    names = [arm.key for arm in result.arms]
+    rows, verdicts = [], []
+    for difference in result.differences:
+        values = [difference.values[name] for name in names]
+        shown = ["-" if value is None else str(value) for value in values]
+        rows.append(
+            [difference.key, *shown, "varied" if difference.meant else "not meant to differ"]
+        )
+        verdicts.append("" if difference.meant else "worse")
+    return Table("", ["key", *names, ""], rows, (*names, ""), verdicts)
 
 
 def margins(result: Result) -> str:
-    """The differences that count as none, chosen before the result was seen."""
-    listed = (f"{m['title']} {wording.margin(m)}" for m in result["metrics"].values())
+    """List the differences that count as none, chosen before the result was seen."""
+    listed = (f"{metric.title} {wording.margin(metric)}" for metric in result.metrics.values())
     return f"Margins of equivalence, chosen beforehand: {', '.join(listed)}."
 
 
-def markdown(table: Table) -> str:
-    """A table of Markdown, its first column to the left and all others to the right."""
-    cut = [[str(cell).replace("|", "\\|") for cell in row] for row in (table.head, *table.rows)]
-    lines = [f"| {' | '.join(row)} |" for row in cut]
-    rule = f"|{'|'.join(['---', *(['--:'] * (len(table.head) - 1))])}|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
 def arm_at(result: Result, levels: Mapping[str, str]) -> str:
-    """The arm in one cell."""
-    return next(arm["key"] for arm in result["arms"] if arm["levels"] == dict(levels))
+    """Return the arm in one cell."""
+    return next(arm.key for arm in result.arms if arm.levels == dict(levels))
 
 
 def levels_of(result: Result, factors: Sequence[str]) -> list[dict[str, str]]:
-    """Every combination of the levels of some factors."""
+    """Return every combination of the levels of some factors."""
     rows: list[dict[str, str]] = [{}]
     for factor in factors:
-        rows = [{**row, factor: level} for row in rows for level in result["factors"][factor]]
+        rows = [{**row, factor: level} for row in rows for level in result.factors[factor]]
     return rows
 
 
-def _cell(result: Result, levels: Mapping[str, str], key: str, metric: Mapping[str, Any]) -> str:
-    found = result["values"][arm_at(result, levels)].get(key)
-    if not found:
+def _cell(result: Result, levels: Mapping[str, str], key: str, metric: MetricFacts) -> str:
+    estimate = result.analysis.values[arm_at(result, levels)].get(key)
+    if not estimate:
         return "-"
-    shown = wording.cell(found["value"], metric)
-    if found["low"] is None:
-        return shown
-    low, high = (wording.cell(found[end], metric) for end in ("low", "high"))
-    return f"{shown} ({low} to {high})"
+    value = wording.cell(estimate.value, metric)
+    if estimate.low is None:
+        return value
+    low, high = (wording.cell(end, metric) for end in (estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"
 
 
-def _find(
-    result: Result, key: str, kind: str, within: Mapping[str, str]
-) -> Mapping[str, Any] | None:
-    first = next(iter(result["factors"]))
-    for effect in result["effects"]:
-        same = effect["metric"] == key and effect["kind"] == kind
-        if same and first in effect["changed"] and effect["within"] == dict(within):
+def _find(result: Result, key: str, kind: str, within: Mapping[str, str]) -> Effect | None:
+    first = next(iter(result.factors))
+    for effect in result.analysis.effects:
+        same = effect.metric == key and effect.kind == kind
+        if same and first in effect.changed and effect.within == dict(within):
             return effect
     return None
 
 
-def _said(effect: Mapping[str, Any], metric: Mapping[str, Any]) -> list[str]:
-    verdict = f"{effect['verdict']}{wording.settle(effect, metric)}"
-    p = f"{effect['p']:.3f}"
-    return [wording.change(effect, metric), wording.interval(effect, metric), p, verdict]
+def _effect_cells(effect: Effect, metric: MetricFacts) -> list[str]:
+    outcome = effect.outcome
+    size, ends = wording.change(outcome, metric), wording.interval(outcome, metric)
+    return [size, ends, f"{outcome.p:.3f}", wording.verdict(outcome, metric)]
 
 
-def _each(result: Result, arm: str, key: str) -> str:
-    metric = result["metrics"][key]
-    found = result["checkpoints"][arm].get(key) or []
-    return " / ".join(wording.cell(value, metric) for value in found) or "-"
+def _by_training(result: Result, arm: str, key: str) -> str:
+    values = result.analysis.checkpoints[arm].get(key) or []
+    return " / ".join(wording.cell(value, result.metrics[key]) for value in values) or "-"
+
+
+def _memory_cells(part: Memory) -> list[str]:
+    if part.imported is None or part.loaded is None or part.peak is None:
+        return ["not measured"] * 4
+    system, speaking = part.loaded - part.imported, part.peak - part.loaded
+    return [budget.size(max(0, size)) for size in (part.imported, system, speaking, part.peak)]

@@ -1,129 +1,140 @@
-"""A result in words and cells: the same for the terminal and the report."""
+"""A result in words and cells: the same for the terminal, the report and a Markdown page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from wishbone.core.evaluate.result import Comparison, Effect, MetricFacts, Outcome, Result
 from wishbone.core.evaluate.statistics.metrics import HELD_OUT
 from wishbone.core.evaluate.statistics.paired import student
 
-Each = Mapping[str, Any]
+
+def cell(value: float | None, metric: MetricFacts) -> str:
+    """Write a value as tables show it."""
+    return "-" if value is None else f"{value:.{metric.digits}f}"
 
 
-def cell(value: float | None, metric: Each) -> str:
-    """A value as tables show it."""
-    return "-" if value is None else f"{value:.{metric['digits']}f}"
+def change(outcome: Outcome, metric: MetricFacts) -> str:
+    """Write the difference, or for a ratio its percent."""
+    if outcome.ratio:
+        return f"{100 * (outcome.difference - 1):+.1f} %"
+    return f"{outcome.difference:+.{metric.digits}f}"
 
 
-def change(each: Each, metric: Each) -> str:
-    """The difference, or for a ratio its percent."""
-    if each["ratio"]:
-        return f"{100 * (each['difference'] - 1):+.1f} %"
-    return f"{each['difference']:+.{metric['digits']}f}"
-
-
-def interval(each: Each, metric: Each) -> str:
-    """Both ends of the difference's interval."""
-    if each["low"] is None or each["high"] is None:
+def interval(outcome: Outcome, metric: MetricFacts) -> str:
+    """Write both ends of the difference's interval."""
+    if outcome.low is None or outcome.high is None:
         return "unknown"
-    if each["ratio"]:
-        return f"{100 * (each['low'] - 1):+.1f} to {100 * (each['high'] - 1):+.1f} %"
-    return f"{each['low']:+.{metric['digits']}f} to {each['high']:+.{metric['digits']}f}"
+    if outcome.ratio:
+        return f"{100 * (outcome.low - 1):+.1f} to {100 * (outcome.high - 1):+.1f} %"
+    return f"{outcome.low:+.{metric.digits}f} to {outcome.high:+.{metric.digits}f}"
 
 
-def margin(metric: Each) -> str:
-    """The margin of equivalence."""
-    if metric["ratio"]:
-        return f"{100 * metric['margin']:g} %"
-    return f"{metric['margin']:g} {metric['unit'].replace('%', 'points')}"
+def margin(metric: MetricFacts) -> str:
+    """Write the margin of equivalence."""
+    if metric.ratio:
+        return f"{100 * metric.margin:g} %"
+    return f"{metric.margin:g} {metric.unit.replace('%', 'points')}"
 
 
-def settle(each: Each, metric: Each) -> str:
-    """ " (about N more prompts)" where that would settle it."""
-    more = each["more_prompts"]
-    if each["verdict"] != "inconclusive":
-        return ""
-    if more is None and (each.get("seed_share") or 0) >= 0.5:
-        return " (needs more training seeds)"
+def verdict(outcome: Outcome, metric: MetricFacts) -> str:
+    """Write the verdict, and the number of further prompts that would settle it."""
+    more = outcome.more_prompts
+    if outcome.verdict != "inconclusive":
+        return outcome.verdict
+    if more is None and (outcome.seed_share or 0) >= 0.5:
+        return f"{outcome.verdict} (needs more training seeds)"
     # results of Wishbone 0.1 do not say where a metric's values come from
-    source = metric.get("source") or ("model" if each["metric"] in HELD_OUT else "audio")
-    what = "utterances" if source == "model" else "prompts"
-    return f" (no number of {what} can be given)" if more is None else f" (+{more} {what})"
+    source = metric.source or ("model" if metric.key in HELD_OUT else "audio")
+    units = "utterances" if source == "model" else "prompts"
+    number = f"no number of {units} can be given" if more is None else f"+{more} {units}"
+    return f"{outcome.verdict} ({number})"
 
 
-def closing(result: Each) -> list[str]:
-    """The sentences under the table: what the result shows, then what it cannot show."""
+def effect_title(effect: Effect) -> str:
+    """Name the levels that an effect is the difference of."""
+    pairs = [(factor, *levels) for factor, levels in effect.changed.items()]
+    if effect.kind == "interaction":
+        (_, low, high), (_, low_b, high_b) = pairs
+        return f"({high} - {low}) with {high_b}, minus with {low_b}"
+    ((factor, low, high),) = pairs
+    levels = ", ".join(effect.within.values())
+    return f"{high} - {low}" + (f", {levels}" if levels else f" ({factor})")
+
+
+def closing(result: Result) -> list[str]:
+    """Write the sentences under the table: what the result shows, then what it cannot show."""
     return [*warnings(result), *shows(result), *cannot(result)]
 
 
-def warnings(result: Each) -> list[str]:
-    """What must be said before any number is believed."""
+def warnings(result: Result) -> list[str]:
+    """Write what a reader must know before believing any number."""
     lines = []
-    if result["quick"]:
+    if result.quick:
         lines.append("SMOKE TEST: --quick gives no verdict; everything works, and that is all.")
-    if result["confounded"]:
-        keys = ", ".join(result["confounded"])
+    if result.confounded:
+        keys = ", ".join(result.confounded)
         lines.append(f"CONFOUNDED: the arms also differ in {keys}; this was allowed, not harmless.")
-    if result["unmatched"]:
-        lines.append(f"UNMATCHED: {result['unmatched']}")
-    if result.get("engine_note"):
-        lines.append(f"ENGINES: {result['engine_note']}")
+    if result.costs.unmatched:
+        lines.append(f"UNMATCHED: {result.costs.unmatched}")
+    if result.costs.engine_note:
+        lines.append(f"ENGINES: {result.costs.engine_note}")
     return lines
 
 
-def shows(result: Each) -> list[str]:
-    """One sentence for each comparison, with the direction in words."""
-    if result["quick"]:
+def shows(result: Result) -> list[str]:
+    """Write one sentence for each comparison, with the direction in words."""
+    if result.quick:
         return []
-    failed = {name: sum(each["why"].values()) for name, each in result["failures"].items()}
-    total = sum(failed.values())
-    listed = ", ".join(f"{name} {count}" for name, count in failed.items())
-    stopped = f"Failed sentences, counted as worst: {listed}." if total else "No sentence failed."
-    if result.get("factors"):
-        return [stopped, *_effects(result)]
-    return [stopped] + [_sentence(each, result) for each in result["comparisons"]]
+    counts = {name: failures.count for name, failures in result.analysis.failures.items()}
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    failed = f"Failed sentences, counted as worst: {listed}."
+    first = failed if sum(counts.values()) else "No sentence failed."
+    if result.factors:
+        return [first, *_effects(result)]
+    return [first, *(_sentence(comparison, result) for comparison in result.analysis.comparisons)]
 
 
-def _effects(result: Each) -> list[str]:
-    """Main effects and interactions of the primary metrics that came to a verdict."""
-    asked = [
-        each
-        for each in result["effects"]
-        if each["kind"] != "simple" and result["metrics"][each["metric"]]["primary"]
+def _effects(result: Result) -> list[str]:
+    """List main effects and interactions of the primary metrics that came to a verdict."""
+    effects = [
+        effect
+        for effect in result.analysis.effects
+        if effect.kind != "simple" and result.metrics[effect.metric].primary
     ]
-    settled = [each for each in asked if each["verdict"] != "inconclusive"]
+    settled = [effect for effect in effects if effect.outcome.verdict != "inconclusive"]
     lines = []
-    for each in settled:
-        metric = result["metrics"][each["metric"]]
-        amount = f"{change(each, metric)}{_points(each, metric)} (95 %: {interval(each, metric)})"
-        title = f"{metric['title'].capitalize()}, {effect_title(each)}"
-        lines.append(f"{title}: {each['verdict']}; {amount}.")
-    open_ = len(asked) - len(settled)
+    for effect in settled:
+        metric = result.metrics[effect.metric]
+        title = f"{_capitalized(metric)}, {effect_title(effect)}"
+        lines.append(f"{title}: {effect.outcome.verdict}; {_amount(effect.outcome, metric)}.")
+    open_ = len(effects) - len(settled)
     kinds = "main effects and interactions of the primary metrics"
-    return [*lines, f"{open_} of {len(asked)} {kinds} are inconclusive."]
+    return [*lines, f"{open_} of {len(effects)} {kinds} are inconclusive."]
 
 
-def _sentence(each: Each, result: Each) -> str:
-    metric = result["metrics"][each["metric"]]
-    arm, baseline = each["arm"], each["baseline"]
-    title = metric["title"].capitalize()
-    amount = f"{change(each, metric)}{_points(each, metric)} (95 %: {interval(each, metric)})"
-    if each["verdict"] == "equivalent":
+def _sentence(comparison: Comparison, result: Result) -> str:
+    metric, outcome = result.metrics[comparison.metric], comparison.outcome
+    arm, baseline = comparison.arm, comparison.baseline
+    title, amount = _capitalized(metric), _amount(outcome, metric)
+    if outcome.verdict == "equivalent":
         return f"{title}: {arm} and {baseline} are equivalent within {margin(metric)}; {amount}."
-    if each["verdict"] in ("better", "worse"):
-        return f"{title}: {arm} is {each['verdict']} than {baseline}; {amount}."
-    more = each["more_prompts"]
-    ask = f"; about {more} more prompts would settle it" if more else ""
-    return f"{title}: no verdict between {arm} and {baseline}; {amount}{ask}."
+    if outcome.verdict in ("better", "worse"):
+        return f"{title}: {arm} is {outcome.verdict} than {baseline}; {amount}."
+    more = outcome.more_prompts
+    hint = f"; about {more} more prompts would settle it" if more else ""
+    return f"{title}: no verdict between {arm} and {baseline}; {amount}{hint}."
 
 
-def _points(each: Each, metric: Each) -> str:
-    return "" if each["ratio"] else f" {metric['unit'].replace('%', 'points')}"
+def _amount(outcome: Outcome, metric: MetricFacts) -> str:
+    unit = "" if outcome.ratio else f" {metric.unit.replace('%', 'points')}"
+    return f"{change(outcome, metric)}{unit} (95 %: {interval(outcome, metric)})"
 
 
-def cannot(result: Each) -> list[str]:
-    """What no number in this result says."""
+def _capitalized(metric: MetricFacts) -> str:
+    return metric.title.capitalize()
+
+
+def cannot(result: Result) -> list[str]:
+    """Write what no number in this result says."""
     lines = [
         *_trainings(result),
         "The prompts are one kind of text, read in one voice; nothing is said about others.",
@@ -131,23 +142,23 @@ def cannot(result: Each) -> list[str]:
         f"Times are of this machine, one request at a time, {_engines(result)}, and of nothing"
         " else.",
     ]
-    count = len(result["prompts"])
-    if not result["quick"] and count < 50:
+    count = len(result.prompts)
+    if not result.quick and count < 50:
         lines.insert(0, f"{count} prompts find large differences only; small ones need more.")
     return lines
 
 
-def _engines(result: Each) -> str:
-    """On which engine times were measured; results from before engines were chosen are eager."""
-    used = result.get("engines") or {arm["key"]: "eager" for arm in result["arms"]}
-    if len(set(used.values())) == 1:
-        return f"every arm on the engine '{next(iter(used.values()))}'"
-    return f"arms on different engines ({', '.join(f'{k}: {name}' for k, name in used.items())})"
+def _engines(result: Result) -> str:
+    """Name the engines that times are of; results from before engines were chosen are eager."""
+    engines = result.costs.engines or {arm.key: "eager" for arm in result.arms}
+    if len(set(engines.values())) == 1:
+        return f"every arm on the engine '{next(iter(engines.values()))}'"
+    return f"arms on different engines ({', '.join(f'{k}: {name}' for k, name in engines.items())})"
 
 
-def _trainings(result: Each) -> list[str]:
-    """What the number of trainings, and other layouts, keep a result from saying."""
-    count = max(len(arm.get("checkpoints") or [arm["key"]]) for arm in result["arms"])
+def _trainings(result: Result) -> list[str]:
+    """Write what the number of trainings, and other layouts, keep a result from saying."""
+    count = max(len(arm.checkpoints) for arm in result.arms)
     if count < 2:
         return [
             "Each arm is one set of trained weights: this compares two trained models, not two "
@@ -160,8 +171,8 @@ def _trainings(result: Each) -> list[str]:
         f"arms leave {freedom} degrees of freedom, and an interval reaches "
         f"{student(0.975, freedom):.1f} standard errors to each side instead of 2.0.",
     ]
-    layouts = [arm["config"].get("layout") for arm in result["arms"]]
-    if "loss" in result["metrics"] and any(layout != layouts[0] for layout in layouts):
+    layouts = [arm.config.get("layout") for arm in result.arms]
+    if "loss" in result.metrics and any(layout != layouts[0] for layout in layouts):
         lines.append(
             "Losses are means over the same codes in every layout, but a model knows different "
             "things at them: a paced layout shows which part of the text is being spoken, at the "
@@ -169,14 +180,3 @@ def _trainings(result: Each) -> list[str]:
             "for what the marks of pacing tell; neither loss says how a model speaks on its own."
         )
     return lines
-
-
-def effect_title(effect: Each) -> str:
-    """What an effect is of, in a table's first cell."""
-    pairs = [(factor, *levels) for factor, levels in effect["changed"].items()]
-    if effect["kind"] == "interaction":
-        (_, low, high), (_, low_b, high_b) = pairs
-        return f"({high} - {low}) with {high_b}, minus with {low_b}"
-    ((factor, low, high),) = pairs
-    held = ", ".join(effect["within"].values())
-    return f"{high} - {low}" + (f", {held}" if held else f" ({factor})")

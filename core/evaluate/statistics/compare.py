@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import exp
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from wishbone.core.contract.metric import MetricInfo
-from wishbone.core.evaluate.experiment.items import Items
-from wishbone.core.evaluate.experiment.plan import Plan, Prompt
+from wishbone.core.evaluate.experiment.items import Item, Items
+from wishbone.core.evaluate.experiment.plan import Plan
+from wishbone.core.evaluate.result import Analysis, Comparison, Estimate, Failures, Prompt, Raw
 from wishbone.core.evaluate.statistics import effects, paired
-from wishbone.core.evaluate.statistics.contrast import contrast
+from wishbone.core.evaluate.statistics.contrast import Tables, contrast
 from wishbone.core.evaluate.statistics.metrics import value, weighs, weight
-from wishbone.core.evaluate.statistics.verdict import described
+from wishbone.core.evaluate.statistics.verdict import outcome
+
+Summary = TypeVar("Summary")
+Losses = Mapping[str, Mapping[str, Sequence[float]]]
+"""Checkpoint -> metric -> its value for each held-out utterance."""
 
 
-def table(items: Items, plan: Plan, arm: str, metric: MetricInfo) -> tuple[np.ndarray, np.ndarray]:
-    """Values [prompts, repeats], not-a-number where missing; weights [prompts], 0 where missing.
+def item_table(
+    items: Items, plan: Plan, checkpoint: str, metric: MetricInfo
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values [U, R] of prompts and repeats, NaN where missing; weights [U], 0 where missing.
 
     Prompts weigh what the metric says: their words for word errors, so that their mean is the
     corpus rate.
@@ -28,174 +36,169 @@ def table(items: Items, plan: Plan, arm: str, metric: MetricInfo) -> tuple[np.nd
     weights = np.zeros(len(plan.prompts))
     for i, prompt in enumerate(plan.prompts):
         for repeat in range(plan.seeds):
-            row = items.get(arm, prompt.key, repeat)
-            found = value(row, metric)
-            values[i, repeat] = np.nan if found is None else found
+            row = items.get(checkpoint, prompt.key, repeat).row
+            number = value(row, metric)
+            values[i, repeat] = np.nan if number is None else number
             if row:
                 weights[i] = max(weights[i], weight(row, metric))
     return values, weights
 
 
-def tables(
-    items: Items, plan: Plan, arms: Sequence[str], metric: MetricInfo
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Each arm's values [checkpoints, prompts, repeats], weights, and the prompts that all have.
-
-    The values of other prompts are left out of both; ratios are logarithms.
-    """
-    known = {arm.key: arm.checkpoints for arm in plan.arms}
-    keys = [[each.key for each in known[arm]] if arm in known else [arm] for arm in arms]
-    found = [[table(items, plan, key, metric) for key in row] for row in keys]
-    # a reference without any value of its own has no words either
-    weights = np.max([weight for row in found for _, weight in row], axis=0)
-    values = [np.stack([value for value, _ in row]) for row in found]
-    return _whole(values, weights, metric)
-
-
-def listened(
-    measured: Mapping[str, Any], plan: Plan, arms: Sequence[str], metric: MetricInfo
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """As ``tables``, of what was measured on token data; its utterances weigh the same."""
-    known = {arm.key: arm.checkpoints for arm in plan.arms}
-    values = [
-        np.stack([np.asarray(measured[each.key][metric.key]) for each in known[arm]])[..., None]
+def item_tables(items: Items, plan: Plan, arms: Sequence[str], metric: MetricInfo) -> Tables:
+    """Align the values of arms over the prompts; an arm may be the reference."""
+    checkpoints = {arm.key: [c.key for c in arm.checkpoints] for arm in plan.arms}
+    tables = [
+        [item_table(items, plan, key, metric) for key in checkpoints.get(arm, [arm])]
         for arm in arms
     ]
-    return _whole(values, np.ones(values[0].shape[1]), metric)
+    # a reference without any value of its own has no words either
+    weights = np.max([weights for arm in tables for _, weights in arm], axis=0)
+    return _aligned([np.stack([values for values, _ in arm]) for arm in tables], weights, metric)
 
 
-def _whole(
-    values: list[np.ndarray], weights: np.ndarray, metric: MetricInfo
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    whole = ~np.any([np.isnan(each).any(axis=(0, 2)) for each in values], axis=0)
-    kept = [each[:, whole] for each in values]
-    return [np.log(each) for each in kept] if metric.ratio else kept, weights[whole], whole
+def loss_tables(losses: Losses, plan: Plan, arms: Sequence[str], metric: MetricInfo) -> Tables:
+    """Align what was measured on held-out utterances, which weigh the same."""
+    checkpoints = {arm.key: arm.checkpoints for arm in plan.arms}
+    values = [
+        np.stack([np.asarray(losses[c.key][metric.key]) for c in checkpoints[arm]])[..., None]
+        for arm in arms
+    ]
+    return _aligned(values, np.ones(values[0].shape[1]), metric)
+
+
+def _aligned(arms: list[np.ndarray], weights: np.ndarray, metric: MetricInfo) -> Tables:
+    complete = ~np.any([np.isnan(values).any(axis=(0, 2)) for values in arms], axis=0)
+    selected = [values[:, complete] for values in arms]
+    if metric.ratio:
+        selected = [np.log(values) for values in selected]
+    return Tables(selected, weights[complete], int((~complete).sum()))
 
 
 def compare(
     items: Items, plan: Plan, metric: MetricInfo, arm: str, baseline: str
-) -> dict[str, Any]:
-    """One metric of one arm against the baseline; empty when no prompt has both."""
-    return against(tables(items, plan, (baseline, arm), metric), plan, metric, arm, baseline)
+) -> Comparison | None:
+    """Compare one metric of one arm with the baseline; None when no prompt has both."""
+    tables = item_tables(items, plan, (baseline, arm), metric)
+    return compare_tables(tables, plan, metric, arm, baseline)
 
 
-def against(
-    found: tuple[list[np.ndarray], np.ndarray, np.ndarray],
-    plan: Plan,
-    metric: MetricInfo,
-    arm: str,
-    baseline: str,
-) -> dict[str, Any]:
-    """The comparison of two arms from their tables."""
-    (base, other), weights, whole = found
-    if not whole.any():
-        return {}
-    result = contrast([base, other], (-1, 1), weights)
-    return {
-        "metric": metric.key,
-        "arm": arm,
-        "baseline": baseline,
-        "value_baseline": mean(base, weights, metric),
-        "value": mean(other, weights, metric),
-        **described(result, metric, plan.quick),
-        "left_out": int((~whole).sum()),
-        **paired.effect(result.units, metric.better),
-    }
+def compare_tables(
+    tables: Tables, plan: Plan, metric: MetricInfo, arm: str, baseline: str
+) -> Comparison | None:
+    """Compare two arms, given as the tables of the baseline and the arm."""
+    if tables.empty:
+        return None
+    result = contrast(tables.arms, (-1, 1), tables.weights)
+    value_baseline, value_arm = (mean(values, tables.weights, metric) for values in tables.arms)
+    return Comparison(
+        metric=metric.key,
+        arm=arm,
+        baseline=baseline,
+        value_baseline=value_baseline,
+        value=value_arm,
+        outcome=outcome(result, metric, plan.quick),
+        left_out=tables.left_out,
+        pairs=paired.effect(result.units, metric.better),
+        p_holm=None,
+    )
 
 
-def analyse(items: Items, plan: Plan, measured: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def analyse(items: Items, plan: Plan, losses: Losses | None = None) -> Analysis:
     """All metrics of all arms against the first one, failures, and each arm's own values.
 
-    ``measured`` is what ``listening.measure`` found of every checkpoint.
+    ``losses`` is what ``held_out_loss.measure`` returns.
     """
     baseline, *others = [arm.key for arm in plan.arms]
+    every = [baseline, *others]
     metrics = plan.listening | plan.metrics
 
-    def rows(arms: Sequence[str], metric: MetricInfo) -> Any:
+    def tables(arms: Sequence[str], metric: MetricInfo) -> Tables:
         if metric.key in plan.listening:
-            return listened(measured or {}, plan, arms, metric)
-        return tables(items, plan, arms, metric)
+            return loss_tables(losses or {}, plan, arms, metric)
+        return item_tables(items, plan, arms, metric)
 
     comparisons = [
-        found
-        for other in others
+        compare_tables(tables((baseline, arm), metric), plan, metric, arm, baseline)
+        for arm in others
         for metric in metrics.values()
-        if (found := against(rows((baseline, other), metric), plan, metric, other, baseline))
     ]
+    return Analysis(
+        comparisons=_corrected([one for one in comparisons if one is not None], metrics),
+        effects=[
+            effect
+            for metric in (metrics.values() if plan.factors else ())
+            for effect in effects.effects(tables(every, metric), plan, metric)
+        ],
+        failures={arm: failures(items, plan, arm) for arm in every},
+        failure_tests={arm: _mcnemar(items, plan, arm, baseline) for arm in others},
+        values=_by_arm(every, metrics, tables, _estimate),
+        checkpoints=_by_arm(every, metrics, tables, _checkpoint_means),
+        seed_spread={arm: _seed_spread(items, plan, arm) for arm in every},
+    )
+
+
+def _corrected(
+    comparisons: Sequence[Comparison], metrics: Mapping[str, MetricInfo]
+) -> list[Comparison]:
+    """The comparisons with p of the primary metrics corrected for all of these together."""
     primary = {
-        f"{each['arm']}/{each['metric']}": each["p"]
-        for each in comparisons
-        if metrics[each["metric"]].primary
+        (one.arm, one.metric): one.outcome.p for one in comparisons if metrics[one.metric].primary
     }
-    corrected = paired.holm(primary)
-    for each in comparisons:
-        each["p_holm"] = corrected.get(f"{each['arm']}/{each['metric']}")
-    every = [arm.key for arm in plan.arms]
+    p_holm = paired.holm(primary)
+    return [replace(one, p_holm=p_holm.get((one.arm, one.metric))) for one in comparisons]
+
+
+def _by_arm(
+    arms: Sequence[str],
+    metrics: Mapping[str, MetricInfo],
+    tables: Callable[[Sequence[str], MetricInfo], Tables],
+    summary: Callable[[Tables, MetricInfo], Summary],
+) -> dict[str, dict[str, Summary]]:
+    """Arm -> metric -> what ``summary`` makes of its table."""
     return {
-        "comparisons": comparisons,
-        "effects": [
-            found
-            for metric in metrics.values()
-            for found in effects.effects(rows(every, metric), plan, metric)
-        ]
-        if plan.factors
-        else [],
-        "failures": {arm.key: failures(items, plan, arm.key) for arm in plan.arms},
-        "failure_tests": {other: _mcnemar(items, plan, other, baseline) for other in others},
-        "values": {
-            key: {m.key: _value(rows((key,), m), m) for m in metrics.values()} for key in every
-        },
-        "checkpoints": {
-            arm.key: {m.key: _each(rows((arm.key,), m), m) for m in metrics.values()}
-            for arm in plan.arms
-        },
-        "seed_spread": {arm.key: _seed_spread(items, plan, arm.key) for arm in plan.arms},
+        arm: {key: summary(tables((arm,), metric), metric) for key, metric in metrics.items()}
+        for arm in arms
     }
 
 
-def own(items: Items, plan: Plan, arm: str, metric: MetricInfo) -> dict[str, Any] | None:
+def estimate(items: Items, plan: Plan, arm: str, metric: MetricInfo) -> Estimate | None:
     """An arm's own value and its interval over prompts and checkpoints."""
-    return _value(tables(items, plan, (arm,), metric), metric)
+    return _estimate(item_tables(items, plan, (arm,), metric), metric)
 
 
-def _value(
-    found: tuple[list[np.ndarray], np.ndarray, np.ndarray], metric: MetricInfo
-) -> dict[str, Any] | None:
-    (values,), weights, whole = found
-    if not whole.any():
+def _estimate(tables: Tables, metric: MetricInfo) -> Estimate | None:
+    if tables.empty:
         return None
-    interval = contrast([values], (1,), weights).interval
+    interval = contrast(tables.arms, (1,), tables.weights).interval
     read = exp if metric.ratio else float
-    return {
-        "value": mean(values, weights, metric),
-        "low": read(interval.low) if np.isfinite(interval.low) else None,
-        "high": read(interval.high) if np.isfinite(interval.high) else None,
-        "units": int(whole.sum()),
-    }
+    return Estimate(
+        value=mean(tables.arms[0], tables.weights, metric),
+        low=read(interval.low) if np.isfinite(interval.low) else None,
+        high=read(interval.high) if np.isfinite(interval.high) else None,
+        units=len(tables.weights),
+    )
 
 
-def _each(
-    found: tuple[list[np.ndarray], np.ndarray, np.ndarray], metric: MetricInfo
-) -> list[float]:
+def _checkpoint_means(tables: Tables, metric: MetricInfo) -> list[float]:
     """Every checkpoint's own value."""
-    (values,), weights, whole = found
-    return [mean(one[None], weights, metric) for one in values] if whole.any() else []
+    if tables.empty:
+        return []
+    return [mean(values[None], tables.weights, metric) for values in tables.arms[0]]
 
 
-def failures(items: Items, plan: Plan, arm: str) -> dict[str, Any]:
-    """How many items failed, why, and the interval of the rate."""
-    rows = [row for prompt in plan.prompts for row in _said(items, plan, arm, prompt)]
-    why: dict[str, int] = {}
-    for row in rows:
-        if row.get("failure"):
-            why[row["failure"]] = why.get(row["failure"], 0) + 1
-    count = sum(why.values())
-    return {"items": len(rows), "why": why, **asdict(paired.wilson(count, len(rows)))}
+def failures(items: Items, plan: Plan, arm: str) -> Failures:
+    """Count the failed items and their reasons, with the interval of their rate."""
+    spoken = [item for prompt in plan.prompts for item in _items_of(items, plan, arm, prompt)]
+    why = Counter(item.failure for item in spoken if item.failure)
+    rate = paired.wilson(why.total(), len(spoken))
+    return Failures(
+        items=len(spoken), why=dict(why), estimate=rate.estimate, low=rate.low, high=rate.high
+    )
 
 
-def _said(items: Items, plan: Plan, arm: str, prompt: Prompt) -> list[Mapping[str, Any]]:
+def _items_of(items: Items, plan: Plan, arm: str, prompt: Prompt) -> list[Item]:
     """All items of an arm and a prompt: of every checkpoint, every repeat."""
-    keys = [each.key for a in plan.arms if a.key == arm for each in a.checkpoints]
+    keys = [c.key for a in plan.arms if a.key == arm for c in a.checkpoints]
     return [items.get(key, prompt.key, r) for r in range(plan.seeds) for key in keys]
 
 
@@ -204,7 +207,7 @@ def _mcnemar(items: Items, plan: Plan, arm: str, baseline: str) -> float:
     only = [0, 0]
     for prompt in plan.prompts:
         failed = [
-            any(row.get("failure") for row in _said(items, plan, key, prompt))
+            any(item.failure for item in _items_of(items, plan, key, prompt))
             for key in (baseline, arm)
         ]
         if failed[0] != failed[1]:
@@ -218,42 +221,38 @@ def _seed_spread(items: Items, plan: Plan, arm: str) -> dict[str, float]:
         return {}
     spread = {}
     for key, metric in plan.metrics.items():
-        (values,), weights, whole = tables(items, plan, (arm,), metric)
-        if whole.all():
-            shown = np.exp(values) if metric.ratio else values
-            each = np.average(shown, axis=1, weights=weights)
-            spread[key] = float(each.std(axis=1, ddof=1).mean())
+        tables = item_tables(items, plan, (arm,), metric)
+        if not tables.left_out:
+            (values,) = tables.arms  # [K, U, R]
+            natural = np.exp(values) if metric.ratio else values
+            repeats = np.average(natural, axis=1, weights=tables.weights)  # [K, R]
+            spread[key] = float(repeats.std(axis=1, ddof=1).mean())
     return spread
 
 
 def mean(values: np.ndarray, weights: np.ndarray, metric: MetricInfo) -> float:
     """The weighted mean of values [K, U, R]; of a ratio's logarithms, the geometric one."""
-    found = float(np.average(values.mean((0, 2)), weights=weights))
-    return exp(found) if metric.ratio else found
+    average = float(np.average(values.mean((0, 2)), weights=weights))
+    return exp(average) if metric.ratio else average
 
 
-def raw(items: Items, plan: Plan, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Every single value, from which all the rest follows: metric -> checkpoint -> its values.
-
-    Of speech [prompts][repeats], of what was measured on token data [utterances]; None where an
-    item has none. ``words`` are the weights of the word errors, ``weights`` those of other metrics.
-    """
-    found: dict[str, Any] = {
-        metric.key: {each.key: measured[each.key][metric.key] for each in plan.checkpoints}
-        for metric in plan.listening.values()
+def raw(items: Items, plan: Plan, losses: Losses) -> Raw:
+    """Every single value, from which all else follows."""
+    values: dict[str, dict[str, list]] = {
+        key: {c.key: list(losses[c.key][key]) for c in plan.checkpoints} for key in plan.listening
     }
     weights: dict[str, list[float]] = {}
-    for metric in plan.metrics.values():
-        rows = {each.key: table(items, plan, each.key, metric) for each in plan.checkpoints}
-        found[metric.key] = {
-            key: [[_finite(value) for value in row] for row in values.tolist()]
-            for key, (values, _) in rows.items()
+    for key, metric in plan.metrics.items():
+        tables = {c.key: item_table(items, plan, c.key, metric) for c in plan.checkpoints}
+        values[key] = {
+            checkpoint: [[_finite(number) for number in row] for row in numbers.tolist()]
+            for checkpoint, (numbers, _) in tables.items()
         }
         if weighs(metric):
-            largest = np.max([row for _, row in rows.values()], axis=0)
-            weights[metric.key] = np.where(largest > 0, largest, 1).tolist()
+            largest = np.max([row for _, row in tables.values()], axis=0)
+            weights[key] = np.where(largest > 0, largest, 1).tolist()
     words = weights.pop("wer", [1.0] * len(plan.prompts))
-    return found | {"words": words} | ({"weights": weights} if weights else {})
+    return Raw(values=values, words=words, weights=weights or None)
 
 
 def _finite(number: float) -> float | None:

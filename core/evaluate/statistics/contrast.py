@@ -28,6 +28,23 @@ _NORMAL_TAIL = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
+class Tables:
+    """The values of one metric, aligned: of several arms, for the prompts that all of them have."""
+
+    arms: list[np.ndarray]
+    """For each arm [K, U, R]: checkpoints, prompts, repeats; of a ratio the logarithms."""
+    weights: np.ndarray
+    """[U]: how much each prompt counts."""
+    left_out: int
+    """Prompts that not all arms have a value for."""
+
+    @property
+    def empty(self) -> bool:
+        """True where no prompt has a value of every arm."""
+        return not len(self.weights)
+
+
+@dataclass(frozen=True)
 class Contrast:
     """A sum of arms and what is known about it."""
 
@@ -52,12 +69,12 @@ class _Parts:
     prompts: float
     seeds: float
     noise: float
-    """What the two above have both counted."""
+    """Noise of single items, which both of the above count."""
     freedom_terms: float
     """Sum of squares over degrees of freedom (Satterthwaite 1946)."""
 
     @property
-    def whole(self) -> float:
+    def total(self) -> float:
         """Of the estimate; never less than what one of the two sources alone makes."""
         return max(self.prompts, self.seeds, self.prompts + self.seeds - self.noise)
 
@@ -98,15 +115,15 @@ def contrast(
     if both == 0:
         same = Interval(estimate, estimate, estimate)
         return Contrast(same, float(estimate == 0), fixed, units, None, None)
-    freedom = max(1.0, parts.whole**2 / parts.freedom_terms)
+    freedom = max(1.0, parts.total**2 / parts.freedom_terms)
     random = np.random.default_rng(seed)
     moved = _moved_prompts(units, share, random, draws)
     for c, mean in zip(coefficients, means, strict=True):
         moved += c * _moved_seeds(mean, random, draws)
-    stretch = sqrt(parts.whole / both) * student(0.975, freedom) / _NORMAL_TAIL
+    stretch = sqrt(parts.total / both) * student(0.975, freedom) / _NORMAL_TAIL
     low, high = estimate + stretch * np.quantile(moved, [0.025, 0.975])
-    p = two_sided(abs(estimate) / sqrt(parts.whole), freedom)
-    seeds = max(0.0, parts.seeds - parts.noise) / parts.whole
+    p = two_sided(abs(estimate) / sqrt(parts.total), freedom)
+    seeds = max(0.0, parts.seeds - parts.noise) / parts.total
     interval = Interval(estimate, float(low), float(high))
     return Contrast(interval, p, fixed, units, freedom, min(1.0, seeds))
 
@@ -126,8 +143,8 @@ def _parts(
     for c, cell, mean in zip(coefficients, cells, means, strict=True):
         checkpoints = len(cell)
         part = c**2 * float(mean.var(ddof=1)) / checkpoints
-        rest = cell - cell.mean(0) - mean[:, None] + mean.mean()
-        item = once * float((share**2 * rest**2).sum()) / (checkpoints - 1)
+        residual = cell - cell.mean(0) - mean[:, None] + mean.mean()
+        item = once * float((share**2 * residual**2).sum()) / (checkpoints - 1)
         item *= c**2 / checkpoints
         seeds, noise = seeds + part, noise + item
         terms += part**2 / (checkpoints - 1) + item**2 / ((checkpoints - 1) * (count - 1))
@@ -137,7 +154,7 @@ def _parts(
 def _moved_prompts(
     units: np.ndarray, share: np.ndarray, random: np.random.Generator, draws: int
 ) -> np.ndarray:
-    """By how much the estimate moves with other prompts [draws], spread for few of them."""
+    """Moves of the estimate with other prompts [draws], spread for few of them."""
     count = len(units)
     pick = random.integers(0, count, (draws, count))
     weight = share[pick]

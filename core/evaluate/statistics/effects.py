@@ -1,4 +1,4 @@
-"""What each factor does, and whether one changes what the other does, from arms that are cells.
+"""Effects of factors, and of one factor on another's effect, from arms that are cells of a table.
 
 With arms for every combination of levels, a factor has an effect within each combination of the
 others (simple), on the average of them (main), and the difference between two of its simple effects
@@ -10,22 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Any
-
-import numpy as np
 
 from wishbone.core.contract.metric import MetricInfo
 from wishbone.core.evaluate.experiment.plan import Plan
+from wishbone.core.evaluate.result import Effect, Outcome
 from wishbone.core.evaluate.statistics import paired
-from wishbone.core.evaluate.statistics.contrast import contrast
-from wishbone.core.evaluate.statistics.verdict import described
+from wishbone.core.evaluate.statistics.contrast import Tables, contrast
+from wishbone.core.evaluate.statistics.verdict import outcome
 
 KINDS = ("main", "interaction", "simple")
 
 
 @dataclass(frozen=True)
-class Effect:
-    """A question about the factors: which levels are set against which, and where."""
+class Question:
+    """A question about the factors: levels that are set against each other, and where."""
 
     kind: str
     """One of ``KINDS``."""
@@ -39,31 +37,31 @@ class Effect:
 
 def questions(
     factors: Mapping[str, Sequence[str]], cells: Sequence[Mapping[str, str]]
-) -> list[Effect]:
+) -> list[Question]:
     """Every main effect, interaction of two factors, and simple effect; cells are the arms'."""
     pairs = {name: list(combinations(levels, 2)) for name, levels in factors.items()}
-    found = []
+    asking = []
     for name in factors:
-        found += [_effect("main", {name: pair}, {}, cells) for pair in pairs[name]]
+        asking += [_question("main", {name: pair}, {}, cells) for pair in pairs[name]]
     for one, other in combinations(factors, 2):
         for first, second in product(pairs[one], pairs[other]):
-            found.append(_effect("interaction", {one: first, other: second}, {}, cells))
+            asking.append(_question("interaction", {one: first, other: second}, {}, cells))
     if len(factors) < 2:
-        return found
+        return asking
     for name in factors:
-        others = [each for each in factors if each != name]
-        for held in product(*(factors[each] for each in others)):
-            within = dict(zip(others, held, strict=True))
-            found += [_effect("simple", {name: pair}, within, cells) for pair in pairs[name]]
-    return found
+        others = [other for other in factors if other != name]
+        for levels in product(*(factors[other] for other in others)):
+            within = dict(zip(others, levels, strict=True))
+            asking += [_question("simple", {name: pair}, within, cells) for pair in pairs[name]]
+    return asking
 
 
-def _effect(
+def _question(
     kind: str,
     changed: Mapping[str, tuple[str, str]],
     within: Mapping[str, str],
     cells: Sequence[Mapping[str, str]],
-) -> Effect:
+) -> Question:
     signs = []
     for cell in cells:
         sign = float(all(cell[factor] == level for factor, level in within.items()))
@@ -72,36 +70,43 @@ def _effect(
         signs.append(sign)
     # the averaged levels of the factors that are neither changed nor held
     share = sum(1 for sign in signs if sign > 0) / 2 ** (len(changed) - 1)
-    return Effect(kind, dict(changed), dict(within), tuple(sign / share for sign in signs))
+    return Question(kind, dict(changed), dict(within), tuple(sign / share for sign in signs))
 
 
-def effects(
-    found: tuple[list[np.ndarray], np.ndarray, np.ndarray], plan: Plan, metric: MetricInfo
-) -> list[dict[str, Any]]:
+def effects(tables: Tables, plan: Plan, metric: MetricInfo) -> list[Effect]:
     """All effects on one metric, from the tables of all arms; Holm's p within each kind."""
-    values, weights, whole = found
-    if not whole.any():
+    if tables.empty:
         return []
-    rows = []
-    for asked in questions(plan.factors, [arm.levels for arm in plan.arms]):
-        used = [number for number, c in enumerate(asked.coefficients) if c]
-        result = contrast(
-            [values[number] for number in used],
-            [asked.coefficients[number] for number in used],
-            weights,
-        )
-        rows.append(
+    asking = questions(plan.factors, [arm.levels for arm in plan.arms])
+    outcomes = [_outcome(question, tables, metric, plan.quick) for question in asking]
+    corrected: dict[int, float] = {}
+    for kind in KINDS:
+        corrected |= paired.holm(
             {
-                "metric": metric.key,
-                "kind": asked.kind,
-                "changed": {factor: list(pair) for factor, pair in asked.changed.items()},
-                "within": asked.within,
-                **described(result, metric, plan.quick, asked.kind == "interaction"),
-                "left_out": int((~whole).sum()),
+                number: result.p
+                for number, (question, result) in enumerate(zip(asking, outcomes, strict=True))
+                if question.kind == kind
             }
         )
-    for kind in KINDS:
-        own = {str(n): row["p"] for n, row in enumerate(rows) if row["kind"] == kind}
-        for number, p in paired.holm(own).items():
-            rows[int(number)]["p_holm"] = p
-    return rows
+    return [
+        Effect(
+            metric=metric.key,
+            kind=question.kind,
+            changed=dict(question.changed),
+            within=question.within,
+            outcome=result,
+            left_out=tables.left_out,
+            p_holm=corrected[number],
+        )
+        for number, (question, result) in enumerate(zip(asking, outcomes, strict=True))
+    ]
+
+
+def _outcome(question: Question, tables: Tables, metric: MetricInfo, quick: bool) -> Outcome:
+    used = [number for number, c in enumerate(question.coefficients) if c]
+    result = contrast(
+        [tables.arms[number] for number in used],
+        [question.coefficients[number] for number in used],
+        tables.weights,
+    )
+    return outcome(result, metric, quick, question.kind == "interaction")

@@ -7,12 +7,12 @@ is reported with the distribution that brought it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
 from typing import Any
 
-from wishbone.core.contract.errors import ConfigError, PluginBroken, WishboneError, did_you_mean
+from wishbone.core.contract.errors import ConfigError, did_you_mean
 from wishbone.core.contract.metric import (
     AudioMetric,
     ItemMetric,
@@ -23,12 +23,13 @@ from wishbone.core.contract.metric import (
     Row,
     Value,
 )
+from wishbone.core.evaluate.result import MetricFacts
 from wishbone.core.registry.extras import missing_packages
-from wishbone.core.registry.loader import registry
+from wishbone.core.registry.loader import guarded, registry
 from wishbone.core.registry.registry import HOME
 
 QUALITY = ("wer", "dnsmos", "similarity")
-"""What recordings are always judged by."""
+"""Metrics that recordings are always judged by."""
 SPEECH = (*QUALITY, "rtf", "first_audio", "token_rate")
 """Metrics of items in every A/B, in the order of the tables."""
 HELD_OUT = ("loss", "loss_marks", "binding")
@@ -47,8 +48,8 @@ def metric_class(key: str) -> type[Metric]:
             raise TypeError("it is no AudioMetric, GenerationMetric or ModelMetric")
         if cls.info.key != key:
             raise ValueError(f"its info says it is '{cls.info.key}'")
-        others = registry().entry("metric", key).distribution != HOME
-        for name in value_names(cls) if others else ():
+        foreign = registry().entry("metric", key).distribution != HOME
+        for name in value_names(cls) if foreign else ():
             if name != key and not name.startswith(f"{key}."):
                 raise ValueError(f"the name '{name}' does not begin with its key")
     return cls
@@ -56,7 +57,7 @@ def metric_class(key: str) -> type[Metric]:
 
 def value_names(cls: type[Metric]) -> tuple[str, ...]:
     """Names of the values that a metric writes into an item's row."""
-    return (getattr(cls, "fields", ()) or (cls.info.key,)) if issubclass(cls, AudioMetric) else ()
+    return (cls.fields or (cls.info.key,)) if issubclass(cls, AudioMetric) else ()
 
 
 def needs_reference(key: str) -> bool:
@@ -65,20 +66,9 @@ def needs_reference(key: str) -> bool:
     return issubclass(cls, AudioMetric) and cls.needs_reference
 
 
-@contextmanager
-def blamed(key: str, doing: str) -> Iterator[None]:
-    """Raise what goes wrong inside as ``PluginBroken`` that names the metric and its origin."""
-    try:
-        yield
-    except WishboneError:
-        raise
-    except Exception as error:
-        entry = registry().entry("metric", key)
-        raise PluginBroken(
-            f"metric '{key}' failed while {doing}: {type(error).__name__}: {error}",
-            f"{entry.target}, of {entry.source}",
-            f"Repair or update {entry.distribution}, or leave the metric out.",
-        ) from error
+def blamed(key: str, doing: str) -> AbstractContextManager[None]:
+    """Run code of the metric ``key`` inside ``guarded``; ``doing`` completes its error."""
+    return guarded(registry().entry("metric", key), doing=doing)
 
 
 def create(key: str, options: Any = None) -> Metric:
@@ -93,9 +83,9 @@ def signature(metric: Metric) -> str:
     with blamed(metric.info.key, "giving its signature"):
         default = type(metric).Config()
         changed = [
-            f"{each.name}={getattr(metric.config, each.name)}"
-            for each in fields(default)
-            if getattr(metric.config, each.name) != getattr(default, each.name)
+            f"{option.name}={getattr(metric.config, option.name)}"
+            for option in fields(default)
+            if getattr(metric.config, option.name) != getattr(default, option.name)
         ]
         return "|".join([metric.signature(), *changed])
 
@@ -147,14 +137,14 @@ def checked(metric: AudioMetric, values: Mapping[str, Any]) -> dict[str, Value]:
     return result
 
 
-def facts(metric: MetricInfo) -> dict[str, Any]:
+def facts(metric: MetricInfo) -> MetricFacts:
     """A metric as result files describe it."""
-    return {**asdict(metric), "source": metric_class(metric.key).source}
+    return MetricFacts(**vars(metric), source=metric_class(metric.key).source)
 
 
 def packages_of(keys: Iterable[str]) -> list[Package]:
     """The optional packages that metrics need, each once."""
-    return list(dict.fromkeys(each for key in keys for each in metric_class(key).packages))
+    return list(dict.fromkeys(package for key in keys for package in metric_class(key).packages))
 
 
 def need_packages(keys: Iterable[str]) -> None:
@@ -188,16 +178,16 @@ def choose_listening(
 
 def check_margins(margins: Mapping[str, float], keys: Iterable[str]) -> None:
     """Raise ``ConfigError`` for a margin that is no margin, or of none of the metrics ``keys``."""
-    known = list(dict.fromkeys(keys))
+    measured = list(dict.fromkeys(keys))
     for key, margin in margins.items():
-        if key not in known:
-            hint = did_you_mean(key, known)
+        if key not in measured:
+            hint = did_you_mean(key, measured)
             if key in registry().names("metric"):
                 hint = f"Write 'metrics: [{key}]' to have it measured."
             raise ConfigError(
                 f"There is no metric '{key}' in this A/B.",
                 f"margins.{key}",
-                f"{hint} Measured: {', '.join(known)}.".strip(),
+                f"{hint} Measured: {', '.join(measured)}.".strip(),
             )
         if not margin > 0:
             raise ConfigError(

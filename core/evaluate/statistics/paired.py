@@ -7,12 +7,16 @@ witnesses, and intervals that count them as such are too narrow.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 import scipy
+
+from wishbone.core.evaluate.result import PairedEffect
 
 DRAWS = 10_000
 """Resamples: enough that the ends of an interval move by about 1 % of its width."""
@@ -22,6 +26,7 @@ POWER = 0.8
 """Chance of settling a question that sample sizes are computed for."""
 
 _NORMAL = NormalDist()
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -170,9 +175,9 @@ def two_sided(t: float, freedom: float) -> float:
     return float(2 * scipy.stats.t.sf(t, freedom))
 
 
-def holm(values: dict[str, float]) -> dict[str, float]:
+def holm(values: Mapping[Key, float]) -> dict[Key, float]:
     """p values corrected together so that any false alarm has the stated chance (Holm 1979)."""
-    corrected: dict[str, float] = {}
+    corrected: dict[Key, float] = {}
     highest = 0.0
     for rank, (key, value) in enumerate(sorted(values.items(), key=lambda pair: pair[1])):
         highest = max(highest, min(1.0, (len(values) - rank) * value))
@@ -180,20 +185,20 @@ def holm(values: dict[str, float]) -> dict[str, float]:
     return corrected
 
 
-def effect(differences: np.ndarray, better: str) -> dict[str, float]:
+def effect(differences: np.ndarray, better: str) -> PairedEffect:
     """Standardised difference ``dz``, prompts won, tied and lost by B, and its chance to win."""
     unit = np.asarray(differences, float)
     unit = unit if unit.ndim == 1 else unit.mean(1)
     good = unit if better == "higher" else -unit
     wins, losses = int((good > 0).sum()), int((good < 0).sum())
     spread = float(unit.std(ddof=1)) if len(unit) > 1 else 0.0
-    return {
-        "dz": float(unit.mean()) / spread if spread > 0 else 0.0,
-        "wins": wins,
-        "ties": len(unit) - wins - losses,
-        "losses": losses,
-        "superiority": (wins + (len(unit) - wins - losses) / 2) / len(unit),
-    }
+    return PairedEffect(
+        dz=float(unit.mean()) / spread if spread > 0 else 0.0,
+        wins=wins,
+        ties=len(unit) - wins - losses,
+        losses=losses,
+        superiority=(wins + (len(unit) - wins - losses) / 2) / len(unit),
+    )
 
 
 def _resampled(

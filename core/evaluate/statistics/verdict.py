@@ -1,52 +1,51 @@
-"""What is said of a difference, whatever it is a difference of: estimate, interval, verdict."""
+"""The outcome of a contrast of arms: its size, its interval and a verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import exp
-from typing import Any
 
 import numpy as np
 
 from wishbone.core.contract.metric import MetricInfo
+from wishbone.core.evaluate.result import Outcome
 from wishbone.core.evaluate.statistics import paired
 from wishbone.core.evaluate.statistics.contrast import Contrast
 
 
-def described(
-    found: Contrast, metric: MetricInfo, quick: bool, interaction: bool = False
-) -> dict[str, Any]:
-    """The keys that comparisons and effects share.
+def outcome(
+    contrast: Contrast, metric: MetricInfo, quick: bool, interaction: bool = False
+) -> Outcome:
+    """Describe a contrast of arms: its size, its interval and the verdict.
 
-    Of an interaction neither side is the better one: its verdict is "present", "none within
+    Of an interaction neither side is the better one: its verdict is "present", "none beyond
     margin" or "inconclusive".
     """
-    interval, units = found.interval, len(found.units)
+    interval, units = contrast.interval, len(contrast.units)
     margin = float(np.log1p(metric.margin)) if metric.ratio else metric.margin
-    verdict, more = _decide(interval, margin, metric, found.p, units)
+    verdict, more = _decide(interval, margin, metric, contrast.p, units)
     if interaction:
         names = {"better": "present", "worse": "present", "equivalent": "none beyond margin"}
         verdict = names.get(verdict, verdict)
-    if found.freedom is not None and more:
+    if contrast.freedom is not None and more:
         # prompts alone settle it only where seeds are not what makes the interval wide
-        more = more if (found.seed_share or 0) < 0.5 else None
+        more = more if (contrast.seed_share or 0) < 0.5 else None
     read = exp if metric.ratio else float
-    return {
-        "difference": read(interval.estimate),
-        "low": read(interval.low) if np.isfinite(interval.low) else None,
-        "high": read(interval.high) if np.isfinite(interval.high) else None,
-        "ratio": metric.ratio,
-        "margin": metric.margin,
-        "p": found.p,
-        "p_checkpoints": found.p_checkpoints,
-        "freedom": found.freedom,
-        "seed_share": found.seed_share,
-        "verdict": "none" if quick else verdict,
-        "more_prompts": None if quick else more,
-        "detectable": _finite(paired.detectable(interval)),
-        "units": units,
-        "in_margins": _in_margins(interval, margin, metric),
-    }
+    return Outcome(
+        difference=read(interval.estimate),
+        low=read(interval.low) if np.isfinite(interval.low) else None,
+        high=read(interval.high) if np.isfinite(interval.high) else None,
+        ratio=metric.ratio,
+        margin=metric.margin,
+        p=contrast.p,
+        p_checkpoints=contrast.p_checkpoints,
+        freedom=contrast.freedom,
+        seed_share=contrast.seed_share,
+        verdict="none" if quick else verdict,
+        more_prompts=None if quick else more,
+        detectable=_finite(paired.detectable(interval)),
+        units=units,
+        in_margins=_in_margins(interval, margin, metric),
+    )
 
 
 def _decide(
@@ -68,11 +67,11 @@ def _decide(
 
 def _in_margins(
     interval: paired.Interval, margin: float, metric: MetricInfo
-) -> Sequence[float | None]:
+) -> tuple[float | None, float | None, float | None]:
     """Estimate and ends in units of the margin, positive where the arm is better; for plots."""
     sign = 1 if metric.better == "higher" else -1
-    ends = sorted(sign * end / margin for end in (interval.low, interval.high))
-    return [sign * interval.estimate / margin, *(_finite(end) for end in ends)]
+    low, high = sorted(sign * end / margin for end in (interval.low, interval.high))
+    return sign * interval.estimate / margin, _finite(low), _finite(high)
 
 
 def _finite(number: float) -> float | None:

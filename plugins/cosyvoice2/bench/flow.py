@@ -1,15 +1,16 @@
-"""A contender for ``wishbone bench``: what the next second of mel costs after many others."""
+"""A contender for ``wishbone bench``: the cost of the next second of mel after many others."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter, process_time
 from typing import Any
 
 import torch
 
 from wishbone.core.contract.contender import Contender, Times
 from wishbone.core.testing.common import trained_looking_
+from wishbone.plugins.cosyvoice2.bench.clocks import Stopwatch
 from wishbone.plugins.cosyvoice2.flow.encoder import Attention
 from wishbone.plugins.cosyvoice2.flow.estimator import Block
 from wishbone.plugins.cosyvoice2.flow.memory import Memory
@@ -23,10 +24,10 @@ RATE = 25
 
 @dataclass
 class FlowWayConfig:
-    """How a stream goes on."""
+    """The two ways in which a stream goes on."""
 
     way: str = "remembering"
-    """"remembering" keeps what the past left, "recomputing" starts from the first code again."""
+    """"remembering" keeps a memory of the past, "recomputing" starts from the first code again."""
     left: int = -1
     """Seconds that a chunk sees before it, -1 for all; for the first way."""
     hop: int = RATE
@@ -37,7 +38,7 @@ class FlowWay(Contender):
     """Case ``second N``: time per second of audio when N seconds have been spoken.
 
     The suite's ``model`` has the ``shape`` of the flow (fields of ``FlowShape``), ``steps`` of
-    Euler and a ``seed``. What the past left is random numbers, of which nothing depends.
+    Euler and a ``seed``. The memory of the past is random numbers, on which no time depends.
     """
 
     Config = FlowWayConfig
@@ -48,7 +49,7 @@ class FlowWay(Contender):
         torch.manual_seed(model["seed"])
         flow = Flow(FlowShape(**model["shape"])).eval().requires_grad_(False)
         self.flow = trained_looking_(flow, model["seed"]).to(self.job.device)
-        self.codes = torch.randint(0, CODES, (RATE,), device=self.job.device)
+        self.codes = torch.randint(0, CODES, (RATE,), device=self.job.device)  # [25]
         # all cases are prepared before the first is timed
         self.streams: dict[str, FlowStream] = {}
         return {
@@ -58,14 +59,14 @@ class FlowWay(Contender):
         }
 
     def prepare(self, case: str) -> dict[str, Any]:
-        """Stand where so many seconds have been spoken; bytes of what is remembered of them."""
+        """Start where so many seconds have been spoken -> bytes of their memory."""
         seconds = int(case.split()[1])
         if self.config.way == "recomputing":
             return {}
         # a window of exactly so many seconds stays there however often it is timed
-        seen = min(seconds, self.config.left) if self.config.left >= 0 else seconds
-        cutting = Cutting(RATE, seen, steps=self.job.model["steps"])
-        past = self._past(cutting, seen)
+        window = min(seconds, self.config.left) if self.config.left >= 0 else seconds
+        cutting = Cutting(RATE, window, steps=self.job.model["steps"])
+        past = self._past(cutting, window)
         noises = Noises(self.flow.shape.mels, self.job.model["seed"])
         self.streams[case] = stream = FlowStream(self.flow, cutting, FlowPrompt(), noises, past)
         # a chunk waits for three codes more, so from here on 25 codes are 25 codes of mel
@@ -84,25 +85,24 @@ class FlowWay(Contender):
         return {"seconds": list(seconds), "work": list(work)}
 
     def _recompute(self, seconds: int) -> tuple[float, float]:
-        codes = self.codes.repeat(seconds + self.config.hop // RATE)
+        """Time a hop after so many seconds, from the first code on, per second of audio."""
+        codes = self.codes.repeat(seconds + self.config.hop // RATE)  # [T]
         mels, steps = self.flow.shape.mels, self.job.model["steps"]
-        noise = torch.randn(2 * len(codes), mels, device=codes.device)
+        noise = torch.randn(2 * len(codes), mels, device=codes.device)  # [2 T, M]
         clock, work = self._timed(
-            lambda: self.flow.whole(codes, noise[:0], None, noise, RATE, steps=steps)
+            lambda: self.flow.solve_all(codes, noise[:0], None, noise, RATE, steps=steps)
         )
         return clock * RATE / self.config.hop, work * RATE / self.config.hop
 
-    def _timed(self, work: Any) -> tuple[float, float]:
-        begin, worked = perf_counter(), process_time()
+    def _timed(self, call: Callable[[], Any]) -> tuple[float, float]:
+        """Time one call -> seconds by the clock and of the processor."""
+        watch = Stopwatch(self.job.device)
         with torch.inference_mode():
-            work()
-        if self.job.device != "cpu":
-            torch.cuda.synchronize()
-            # of which the processor's time says nothing
-            return (perf_counter() - begin,) * 2
-        return perf_counter() - begin, process_time() - worked
+            call()
+        return watch.read()
 
     def _past(self, cutting: Cutting, seconds: int) -> Past:
+        """Make the memory of so many seconds out of random numbers."""
         past, encoder = Past(cutting), self.flow.encoder
         past.at = RATE * seconds
         with torch.inference_mode():
@@ -113,6 +113,7 @@ class FlowWay(Contender):
         return past
 
     def _fill(self, memory: Memory, layers: torch.nn.Module, batch: int, length: int) -> None:
+        """Fill a memory with keys and values [B, 2 H, T, d] for every attention in ``layers``."""
         for layer in layers.modules():
             if length and isinstance(layer, Block | Attention):
                 width = layer.key.out_features // layer.heads

@@ -1,10 +1,10 @@
 """The public code of CosyVoice2 as a contender of ``wishbone bench``, from the user's checkout.
 
-Nothing of it is here. Its classes are built as ``examples/libritts/cosyvoice2/conf`` of the
+None of it is here. Its classes are built as ``examples/libritts/cosyvoice2/conf`` of the
 checkout says, filled as its ``CosyVoice2Model.load`` does and asked through its own
 ``CosyVoice2Model.tts``. It is helped where it would not run or would not be comparable:
 
-- modules that it imports and does not use here (``conformer``, ``matcha.utils``) are empty ones;
+- modules that it imports and does not use here (``conformer``, ``matcha.utils``) are empty;
 - the Qwen2 inside is made from the release's ``config.json``, as all of its weights come from
   ``llm.pt``;
 - both bounds of the length are the suite's, and the ids that end speech cannot be drawn, so that
@@ -15,6 +15,7 @@ checkout says, filled as its ``CosyVoice2Model.load`` does and asked through its
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import random
 import sys
@@ -32,7 +33,8 @@ from torch import Tensor
 
 from wishbone.core.bench.contenders import version_of
 from wishbone.core.contract.contender import Job
-from wishbone.plugins.cosyvoice2.bench.speaking import CODES, Speaking, excitation, no_release
+from wishbone.plugins.cosyvoice2.bench.speaking import Speaking, excitation, no_release
+from wishbone.plugins.cosyvoice2.flow.model import CODES
 
 CHECKOUT, PACKAGES = "WISHBONE_COSYVOICE", "WISHBONE_COSYVOICE_PACKAGES"
 """Environment variables, where the suite names no folder."""
@@ -47,12 +49,12 @@ BODY = {
     "max_position_embeddings": 32_768, "rope_theta": 1e6, "rms_norm_eps": 1e-6,
     "tie_word_embeddings": True,
 }  # fmt: skip
-"""Of the Qwen2 inside, where the release does not say."""
+"""Sizes of the Qwen2 inside, where the release has no ``config.json``."""
 
 
 @dataclass
 class ReferenceConfig:
-    """Where the public code is."""
+    """Folders of the public code and of its packages."""
 
     checkout: str = ""
     """Folder of FunAudioLLM/CosyVoice with third_party/Matcha-TTS filled; else the environment
@@ -63,13 +65,13 @@ class ReferenceConfig:
 
 
 class Reference(Speaking):
-    """The public code's side; it keeps nothing of a voice."""
+    """The public code's side, which has no memory of a voice."""
 
     Config = ReferenceConfig
 
     @classmethod
     def missing(cls, config: ReferenceConfig, job: Job) -> str:
-        """A checkout, a release and packages are needed."""
+        """Require a checkout, a release and packages."""
         checkout = _folder(config.checkout, CHECKOUT)
         if checkout is None or not (checkout / "third_party/Matcha-TTS/matcha").is_dir():
             return (
@@ -85,7 +87,7 @@ class Reference(Speaking):
         return f"it needs {', '.join(absent)}" if absent else no_release(job)
 
     def build(self) -> dict[str, Any]:
-        """Import it, build it, let it load its files."""
+        """Import the public code, build it, let it load its files."""
         checkout = _folder(self.config.checkout, CHECKOUT)
         packages = _folder(self.config.packages, PACKAGES)
         assert checkout is not None
@@ -110,65 +112,70 @@ class Reference(Speaking):
         }
 
     def prepare(self, case: str) -> dict[str, Any]:
-        """Refuse the case that every request of it is."""
+        """Refuse ``new voice``, which is the case of each of its requests."""
         if case == "new voice":
             raise ValueError("it keeps nothing of a voice, so every request is as a first one")
         return {}
 
     def speak(self, case: str) -> Iterator[Tensor]:
-        """The request's samples, with the size of chunks put back first."""
-        asked, model = self.request, self.model
+        """Speak the request -> its samples [1, S], with the first size of chunks restored."""
+        request, model = self.request, self.model
         model.token_hop_len = 25
-        prompt = asked.codes[None].int()
+        prompt = request.codes[None].int()
         for chunk in model.tts(
-            text=_row(asked.text),
-            prompt_text=_row(asked.transcript),
-            flow_embedding=asked.speaker[None],
-            llm_embedding=asked.speaker[None],
+            text=_row(request.text),
+            prompt_text=_row(request.transcript),
+            flow_embedding=request.speaker[None],
+            llm_embedding=request.speaker[None],
             llm_prompt_speech_token=prompt,
             flow_prompt_speech_token=prompt,
-            prompt_speech_feat=asked.mel[None],
+            prompt_speech_feat=request.mel[None],
             stream=case == "stream",
         ):
             yield chunk["tts_speech"]
 
     def mel(self, codes: Tensor) -> Tensor:
-        """codes [N] -> [2 N, 80] behind the request's recording."""
-        asked = self.request
-        token, prompt, mel = codes[None].int(), asked.codes[None].int(), asked.mel[None]
+        """codes [N] -> mel [2 N, 80] behind the request's recording."""
+        request = self.request
+        token, prompt, mel = codes[None].int(), request.codes[None].int(), request.mel[None]
         return self.model.flow.inference(
-            token, _size(token), prompt, _size(prompt), mel, _size(mel), asked.speaker[None],
+            token, _size(token), prompt, _size(prompt), mel, _size(mel), request.speaker[None],
             True, True,
         )[0][0].T  # fmt: skip
 
     def samples(self, mel: Tensor) -> Tensor:
-        """mel [1, 80, n] -> samples for a tone as the excitation."""
+        """mel [1, 80, n] -> samples [1, S] for a tone as the excitation."""
         return self.model.hift.decode(x=mel, s=excitation(mel.shape[2] * 480))
 
     def logits(self, codes: Tensor) -> Tensor:
-        """codes [N] -> [X] after the request's prompt, its text and them, one step for each."""
-        asked, llm = self.request, self.model.llm
-        rows = llm.llm.model.model.embed_tokens(_row([*asked.transcript, *asked.text]))
+        """codes [N] -> logits [X] after the request's prompt, its text and these, one by one."""
+        request, llm = self.request, self.model.llm
+        rows = llm.llm.model.model.embed_tokens(
+            _row([*request.transcript, *request.text])
+        )  # [1, N, D]
         begin, task = (llm.llm_embedding.weight[i].view(1, 1, -1) for i in (llm.sos, llm.task_id))
-        line = torch.cat([begin, rows, task, llm.speech_embedding(asked.codes[None])], dim=1)
+        line = torch.cat(
+            [begin, rows, task, llm.speech_embedding(request.codes[None])], dim=1
+        )  # [1, T, D]
         cache, steps = None, [line, *llm.speech_embedding(codes)[:, None, None]]
         for step in steps:
-            ones = torch.ones(1, step.shape[1], step.shape[1]).tril().bool()
-            hidden, cache = llm.llm.forward_one_step(step, ones, cache)
-        return llm.llm_decoder(hidden[0, -1])
+            ones = torch.ones(1, step.shape[1], step.shape[1]).tril().bool()  # [1, T, T]
+            hidden, cache = llm.llm.forward_one_step(step, ones, cache)  # [1, T, D]
+        return llm.llm_decoder(hidden[0, -1])  # [X]
 
 
-def _folder(named: str, variable: str) -> Path | None:
-    path = named or os.environ.get(variable, "")
+def _folder(path: str, variable: str) -> Path | None:
+    """Return the folder ``path``, else the environment variable's, if it is there."""
+    path = path or os.environ.get(variable, "")
     return Path(path) if path and Path(path).is_dir() else None
 
 
 def _row(ids: list[int]) -> Tensor:
-    return torch.tensor([ids], dtype=torch.int32)
+    return torch.tensor([ids], dtype=torch.int32)  # [1, N]
 
 
 def _size(x: Tensor) -> Tensor:
-    return torch.tensor([x.shape[1]], dtype=torch.int32)
+    return torch.tensor([x.shape[1]], dtype=torch.int32)  # [1]
 
 
 def _version(name: str) -> str:
@@ -177,14 +184,14 @@ def _version(name: str) -> str:
 
 @contextmanager
 def _helped() -> Iterator[None]:
-    """Modules that nobody needs here, and generators left as they were."""
+    """Replace modules that nobody needs here, and restore random generators afterwards."""
     empty = {"conformer": ("ConformerBlock",), "matcha.utils": (), "matcha.utils.pylogger": ()}
     hidden = [name for name in IN_THE_WAY if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     for name, inside in empty.items():
         sys.modules[name] = module = types.ModuleType(name)
-        for each in inside:
-            setattr(module, each, type(each, (torch.nn.Module,), {}))
+        for class_name in inside:
+            setattr(module, class_name, type(class_name, (torch.nn.Module,), {}))
     sys.modules["matcha.utils.pylogger"].get_pylogger = lambda name: None
     state = random.getstate()
     with torch.random.fork_rng(devices=[]):
@@ -196,7 +203,7 @@ def _helped() -> Iterator[None]:
 
 
 def _build(folder: Path) -> Any:
-    """``CosyVoice2Model`` with classes of the checkout, before its weights are read."""
+    """Build ``CosyVoice2Model`` from classes of the checkout, without its weights."""
     # before transformers, of which diffusers would import a great part
     hidden, sys.modules["transformers"] = sys.modules.get("transformers"), None
     try:
@@ -214,31 +221,29 @@ def _build(folder: Path) -> Any:
 
 
 def _fill(model: Any, folder: Path) -> None:
-    """What ``CosyVoiceModel.load`` does, but that files are mapped and not read twice."""
+    """Load as ``CosyVoiceModel.load`` does, but map files and do not read them twice."""
     for part, name in ((model.llm, "llm.pt"), (model.flow, "flow.pt"), (model.hift, "hift.pt")):
         tensors = torch.load(folder / name, map_location="cpu", weights_only=True, mmap=True)
         tensors = {key.replace("generator.", ""): row for key, row in tensors.items()}
         # dtypes as the classes have them, whatever a file holds, and a table of two names once
-        wanted, copies = part.state_dict(), {}
+        expected, copies = part.state_dict(), {}
         for key, row in tensors.items():
             place = row.data_ptr(), row.shape
             if place not in copies:
-                copies[place] = row.to(wanted[key].dtype, copy=True)
+                copies[place] = row.to(expected[key].dtype, copy=True)
             tensors[key] = copies[place]
         part.load_state_dict(tensors, strict=True, assign=True)
         part.eval()
 
 
 def _language_model(folder: Path) -> Any:
-    import json
-
     from cosyvoice.llm.llm import Qwen2Encoder, Qwen2LM
     from cosyvoice.utils.common import ras_sampling
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     path = folder / "CosyVoice-BlankEN" / "config.json"
-    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    config = Qwen2Config(**{key: said.get(key, value) for key, value in BODY.items()})
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = Qwen2Config(**{key: values.get(key, value) for key, value in BODY.items()})
     encoder = Qwen2Encoder.__new__(Qwen2Encoder)
     torch.nn.Module.__init__(encoder)
     encoder.model = Qwen2ForCausalLM(config)
@@ -248,12 +253,12 @@ def _language_model(folder: Path) -> Any:
 
 
 def _repair(llm: Any) -> None:
-    """What no file holds: the waves of rotary positions."""
+    """Compute the waves of rotary positions, which no file holds."""
     body = llm.llm.model
     rotary = body.model.rotary_emb
-    fresh = type(rotary)(config=body.config)
-    rotary.register_buffer("inv_freq", fresh.inv_freq, persistent=False)
-    rotary.original_inv_freq = fresh.inv_freq
+    computed = type(rotary)(config=body.config)
+    rotary.register_buffer("inv_freq", computed.inv_freq, persistent=False)
+    rotary.original_inv_freq = computed.inv_freq
 
 
 def _flow_model() -> Any:

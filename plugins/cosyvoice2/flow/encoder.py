@@ -1,4 +1,7 @@
-"""Codes to what the flow shall sound like: the upsampling encoder of arXiv:2412.10117, section 3.4.
+"""Encode codes as the mel that the flow refines: the upsampling encoder of CosyVoice2.
+
+arXiv:2412.10117, section 3.4; ``UpsampleConformerEncoder`` in
+cosyvoice/transformer/upsample_encoder.py of the public code.
 
 Ten Transformer blocks with relative positions (arXiv:1901.02860), six at 25 and four at 50
 positions per second, after a convolution that sees three codes ahead. Everything else looks back
@@ -21,31 +24,35 @@ BASE = 10_000.0
 
 
 def distances(past: int, now: int, width: int, like: Tensor) -> Tensor:
-    """Sinusoids [past + 2 now - 1, width] of how far a key lies behind a query, farthest first.
+    """Sinusoids [past + 2 now - 1, width] of a key's distance behind a query, farthest first.
 
     With ``past`` positions remembered and ``now`` new ones, that is from past + now - 1 down to
     1 - now, where the key is ahead. Sines stand at even places, cosines at odd ones.
     """
     # in float32 whatever the model is in: bfloat16 cannot count to 300
-    behind = torch.arange(past + now - 1, -now, -1, device=like.device, dtype=torch.float32)
-    place = torch.arange(0, width, 2, device=like.device, dtype=torch.float32)
-    angle = behind[:, None] * torch.exp(place * (-math.log(BASE) / width))
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(like.dtype)
+    behind = torch.arange(past + now - 1, -now, -1, device=like.device, dtype=torch.float32)  # [N]
+    place = torch.arange(0, width, 2, device=like.device, dtype=torch.float32)  # [W / 2]
+    angle = behind[:, None] * torch.exp(place * (-math.log(BASE) / width))  # [N, W / 2]
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(like.dtype)  # [N, W]
 
 
 def by_distance(scores: Tensor, keys: int) -> Tensor:
-    """Scores by distance [B, H, n, T + n - 1] -> by key [B, H, n, T], T being ``keys``.
+    """Shift scores by distance [B, H, n, T + n - 1] -> by key [B, H, n, T], T being ``keys``.
 
     Query i and key j are at column n - 1 - i + j, so every row starts one column further left.
     """
-    scores = scores.contiguous()
+    scores = scores.contiguous()  # [B, H, n, T + n - 1]
     batch, heads, now, columns = scores.shape
     steps = (heads * now * columns, now * columns, columns - 1, 1)
-    return scores.as_strided((batch, heads, now, keys), steps, scores.storage_offset() + now - 1)
+    first = scores.storage_offset() + now - 1
+    return scores.as_strided((batch, heads, now, keys), steps, first)  # [B, H, n, T]
 
 
 class Attention(nn.Module):
-    """Self-attention whose scores also depend on how far apart two positions are."""
+    """Self-attention with relative positions (arXiv:1901.02860, section 3.3).
+
+    ``RelPositionMultiHeadedAttention`` in cosyvoice/transformer/attention.py. H heads, d = D / H.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -53,26 +60,29 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.position = nn.Linear(width, width, bias=False)
         # u and v of arXiv:1901.02860, section 3.3
-        self.content_bias = nn.Parameter(0.1 * torch.randn(heads, width // heads))
-        self.position_bias = nn.Parameter(0.1 * torch.randn(heads, width // heads))
+        self.content_bias = nn.Parameter(0.1 * torch.randn(heads, width // heads))  # [H, d]
+        self.position_bias = nn.Parameter(0.1 * torch.randn(heads, width // heads))  # [H, d]
 
     def forward(self, x: Tensor, sees: Tensor | None, memory: Memory | None) -> Tensor:
         """x [B, n, D] -> [B, n, D]; ``sees`` [n, n] without a memory, None for everything."""
         past = 0 if memory is None else memory.past(self)
-        all_three = heads_of(linear(x, self.query, self.key, self.value), 3 * self.heads)
-        query, both = all_three.tensor_split([self.heads], dim=1)
-        place = linear(distances(past, x.shape[1], x.shape[2], x), self.position)
-        place = place.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # [H, D / H, T + n - 1]
-        content = query + self.content_bias[:, None]
-        position = query + self.position_bias[:, None]
+        qkv = linear(x, self.query, self.key, self.value)  # [B, n, 3 D]
+        query, both = heads_of(qkv, 3 * self.heads).tensor_split(
+            [self.heads], dim=1
+        )  # [B, H, n, d]
+        place = linear(distances(past, x.shape[1], x.shape[2], x), self.position)  # [T + n - 1, D]
+        place = place.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # [H, d, T + n - 1]
+        content = query + self.content_bias[:, None]  # [B, H, n, d]
+        position = query + self.position_bias[:, None]  # [B, H, n, d]
         if memory is not None:
-            both = memory.attend(self, both)
-        key, value = both.chunk(2, dim=1)
-        bias = by_distance(position @ place, key.shape[2]) * (x.shape[2] // self.heads) ** -0.5
+            both = memory.attend(self, both)  # [B, 2 H, T, d]
+        key, value = both.chunk(2, dim=1)  # [B, H, T, d]
+        scale = (x.shape[2] // self.heads) ** -0.5
+        bias = by_distance(position @ place, key.shape[2]) * scale  # [B, H, n, T]
         if sees is not None:
-            bias = bias.masked_fill(~sees, -torch.inf)
-        mixed = F.scaled_dot_product_attention(content, key, value, attn_mask=bias)
-        return linear(mixed.transpose(1, 2).flatten(2), self.out)
+            bias = bias.masked_fill(~sees, -torch.inf)  # [B, H, n, T]
+        mixed = F.scaled_dot_product_attention(content, key, value, attn_mask=bias)  # [B, H, n, d]
+        return linear(mixed.transpose(1, 2).flatten(2), self.out)  # [B, n, D]
 
 
 class Block(nn.Module):
@@ -88,9 +98,10 @@ class Block(nn.Module):
         self.fall = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, sees: Tensor | None, memory: Memory | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), sees, memory)
-        risen = linear(self.linear_norm(x), self.rise, activation="silu")
-        return linear(risen, self.fall, add=x)
+        """x [B, n, D] -> [B, n, D]; the other two as in ``Attention``."""
+        x = x + self.attention(self.attention_norm(x), sees, memory)  # [B, n, D]
+        inner = linear(self.linear_norm(x), self.rise, activation="silu")  # [B, n, I]
+        return linear(inner, self.fall, add=x)  # [B, n, D]
 
 
 class Entry(nn.Module):
@@ -102,11 +113,15 @@ class Entry(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(linear(x, self.linear)) * x.shape[-1] ** 0.5
+        """x [B, n, D] -> [B, n, D]."""
+        return self.norm(linear(x, self.linear)) * x.shape[-1] ** 0.5  # [B, n, D]
 
 
 class LookAhead(nn.Module):
-    """Adds to every position what it and the next ``reach`` ones say, then looks back by two."""
+    """Convolutions over a position and the next ``reach`` ones, then over it and the last two.
+
+    ``PreLookaheadLayer`` in cosyvoice/transformer/upsample_encoder.py.
+    """
 
     def __init__(self, width: int, reach: int) -> None:
         super().__init__()
@@ -120,9 +135,10 @@ class LookAhead(nn.Module):
         Where fewer follow, the utterance ends.
         """
         short = self.reach - following.shape[1]
-        h = F.pad(torch.cat([x, following], dim=1), (0, 0, 0, short))
-        h = F.leaky_relu(linear(neighbours(h, self.reach + 1), self.ahead))
-        return linear(neighbours(continued(self.behind, h, 2, memory), 3), self.behind, add=x)
+        h = F.pad(torch.cat([x, following], dim=1), (0, 0, 0, short))  # [B, n + reach, D]
+        h = F.leaky_relu(linear(neighbours(h, self.reach + 1), self.ahead))  # [B, n, D]
+        h = neighbours(continued(self.behind, h, 2, memory), 3)  # [B, n, 3 D]
+        return linear(h, self.behind, add=x)  # [B, n, D]
 
 
 class Encoder(nn.Module):
@@ -149,17 +165,17 @@ class Encoder(nn.Module):
         sees: tuple[Tensor | None, Tensor | None] = (None, None),
         memories: tuple[Memory | None, Memory | None] = (None, None),
     ) -> Tensor:
-        """``following`` [B, m, D] are the codes after x, as in ``LookAhead``.
+        """x [B, n, D] and the codes after it [B, m, D], as in ``LookAhead`` -> [B, 2 n, D].
 
         Masks and memories come in pairs, for 25 and 50 Hz: a whole utterance with masks, or one
         chunk after the other with memories.
         """
-        h = self.look_ahead(self.entry(x), self.entry(following), memories[0])
+        h = self.look_ahead(self.entry(x), self.entry(following), memories[0])  # [B, n, D]
         for block in self.blocks:
-            h = block(h, sees[0], memories[0])
-        h = h.repeat_interleave(self.RISE, dim=1)
-        h = continued(self.rise, h, 2 * self.RISE, memories[1])
-        h = self.fine_entry(linear(neighbours(h, 2 * self.RISE + 1), self.rise))
+            h = block(h, sees[0], memories[0])  # [B, n, D]
+        h = h.repeat_interleave(self.RISE, dim=1)  # [B, 2 n, D]
+        h = continued(self.rise, h, 2 * self.RISE, memories[1])  # [B, 2 n + 4, D]
+        h = self.fine_entry(linear(neighbours(h, 2 * self.RISE + 1), self.rise))  # [B, 2 n, D]
         for block in self.fine_blocks:
-            h = block(h, sees[1], memories[1])
-        return self.norm(h)
+            h = block(h, sees[1], memories[1])  # [B, 2 n, D]
+        return self.norm(h)  # [B, 2 n, D]

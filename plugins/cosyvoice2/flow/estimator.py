@@ -1,8 +1,11 @@
-"""Where a noisy mel spectrogram shall move: the causal U-Net of arXiv:2412.10117, section 3.4.
+"""Estimate the velocity of a noisy mel spectrogram: the causal U-Net of CosyVoice2.
+
+arXiv:2412.10117, section 3.4; ``CausalConditionalDecoder`` in cosyvoice/flow/decoder.py, with the
+layers of Matcha-TTS (matcha/models/components/decoder.py).
 
 One level of 256 channels at 50 frames per second, no change of rate: a first unit, twelve in the
-middle, a last one that also sees what the first made. A unit is a residual pair of convolutions
-that look back only, told the time of the solver, and four Transformer blocks.
+middle, a last one that also sees the output of the first. A unit is a residual pair of convolutions
+that look back only, with the time of the solver added, and four Transformer blocks.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from wishbone.plugins.cosyvoice2.flow.memory import Memory, continued, heads_of
 from wishbone.plugins.cosyvoice2.packed import linear, neighbours
 
 TIME_SCALE = 1000.0
-"""Time runs from 0 to 1, the sinusoids want hundreds."""
+"""Factor of the time, which runs from 0 to 1, under the sinusoids."""
 
 
 class Behind(nn.Module):
@@ -28,7 +31,9 @@ class Behind(nn.Module):
         self.convolution = nn.Conv1d(width_in, width_out, 3)
 
     def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
-        return linear(neighbours(continued(self, x, 2, memory), 3), self.convolution)
+        """x [B, n, C] -> [B, n, C']."""
+        h = neighbours(continued(self, x, 2, memory), 3)  # [B, n, 3 C]
+        return linear(h, self.convolution)  # [B, n, C']
 
 
 class Filter(nn.Module):
@@ -40,7 +45,8 @@ class Filter(nn.Module):
         self.norm = nn.LayerNorm(width_out)
 
     def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
-        return F.mish(self.norm(self.behind(x, memory)))
+        """x [B, n, C] -> [B, n, C']."""
+        return F.mish(self.norm(self.behind(x, memory)))  # [B, n, C']
 
 
 class Residual(nn.Module):
@@ -54,13 +60,16 @@ class Residual(nn.Module):
         self.direct = nn.Conv1d(width_in, width_out, 1)
 
     def forward(self, x: Tensor, time: Tensor, memory: Memory | None) -> Tensor:
-        """x [B, n, C], time [W] after its Mish."""
-        h = self.first(x, memory) + self.time(time)
-        return linear(x, self.direct, add=self.second(h, memory))
+        """x [B, n, C] and time [W] after its Mish -> [B, n, C']."""
+        h = self.first(x, memory) + self.time(time)  # [B, n, C']
+        return linear(x, self.direct, add=self.second(h, memory))  # [B, n, C']
 
 
 class Block(nn.Module):
-    """Transformer block; the inner width of its attention is its own."""
+    """Transformer block of H heads of d numbers, where H d is not the width.
+
+    ``BasicTransformerBlock`` in matcha/models/components/transformer.py.
+    """
 
     def __init__(self, width: int, heads: int, head_size: int) -> None:
         super().__init__()
@@ -74,15 +83,18 @@ class Block(nn.Module):
         self.fall = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, sees: Tensor | None, memory: Memory | None) -> Tensor:
-        all_three = linear(self.attention_norm(x), self.query, self.key, self.value)
-        query, both = heads_of(all_three, 3 * self.heads).tensor_split([self.heads], dim=1)
+        """x [B, n, C] -> [B, n, C]; ``sees`` [n, T], true where a frame sees another one."""
+        qkv = linear(self.attention_norm(x), self.query, self.key, self.value)  # [B, n, 3 H d]
+        query, both = heads_of(qkv, 3 * self.heads).tensor_split(
+            [self.heads], dim=1
+        )  # [B, H, n, d]
         if memory is not None:
-            both = memory.attend(self, both)
-        key, value = both.chunk(2, dim=1)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=sees)
-        x = linear(mixed.transpose(1, 2).flatten(2), self.out, add=x)
-        risen = linear(self.linear_norm(x), self.rise, activation="gelu")
-        return linear(risen, self.fall, add=x)
+            both = memory.attend(self, both)  # [B, 2 H, T, d]
+        key, value = both.chunk(2, dim=1)  # [B, H, T, d]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=sees)  # [B, H, n, d]
+        x = linear(mixed.transpose(1, 2).flatten(2), self.out, add=x)  # [B, n, C]
+        inner = linear(self.linear_norm(x), self.rise, activation="gelu")  # [B, n, 4 C]
+        return linear(inner, self.fall, add=x)  # [B, n, C]
 
 
 class Unit(nn.Module):
@@ -98,14 +110,15 @@ class Unit(nn.Module):
     def forward(
         self, x: Tensor, time: Tensor, sees: Tensor | None, memory: Memory | None
     ) -> Tensor:
-        x = self.residual(x, time, memory)
+        """x [B, n, C] -> [B, n, C']; the others as in ``Residual`` and ``Block``."""
+        x = self.residual(x, time, memory)  # [B, n, C']
         for block in self.blocks:
-            x = block(x, sees, memory)
+            x = block(x, sees, memory)  # [B, n, C']
         return x
 
 
 class Estimator(nn.Module):
-    """Velocity of every frame: noisy mel, wanted mel, speaker, known mel -> [B, n, M]."""
+    """Velocity of every frame: noisy mel, encoded codes, speaker, prompt's mel -> [B, n, M]."""
 
     def __init__(
         self, mels: int, width: int, units: int, blocks: int, heads: int, head_size: int
@@ -125,22 +138,22 @@ class Estimator(nn.Module):
         self.out = nn.Conv1d(width, mels, 1)
 
     def time(self, t: Tensor) -> Tensor:
-        """t, one number in 0..1 -> its embedding [W], as every unit wants it."""
+        """Embed t, one number in 0..1 -> [W], as every unit reads it."""
         half = self.inputs // 2
-        place = torch.arange(half, device=t.device, dtype=torch.float32)
-        angle = TIME_SCALE * t * torch.exp(place * (-math.log(10_000.0) / (half - 1)))
-        waves = torch.cat([angle.sin(), angle.cos()]).to(self.time_rise.weight.dtype)
-        return F.mish(self.time_fall(F.silu(self.time_rise(waves))))
+        place = torch.arange(half, device=t.device, dtype=torch.float32)  # [2 M]
+        angle = TIME_SCALE * t * torch.exp(place * (-math.log(10_000.0) / (half - 1)))  # [2 M]
+        waves = torch.cat([angle.sin(), angle.cos()]).to(self.time_rise.weight.dtype)  # [4 M]
+        return F.mish(self.time_fall(F.silu(self.time_rise(waves))))  # [W]
 
     def forward(
         self, x: Tensor, t: Tensor, sees: Tensor | None = None, memory: Memory | None = None
     ) -> Tensor:
-        """x [B, n, 4 M], the four inputs side by side; t one number; ``sees`` [n, n]."""
-        time = self.time(t)
-        skipped = self.first(x, time, sees, memory)
-        h = self.first_filter(skipped, memory)
+        """x [B, n, 4 M], the four inputs side by side, at time t -> [B, n, M]; ``sees`` [n, n]."""
+        time = self.time(t)  # [W]
+        skipped = self.first(x, time, sees, memory)  # [B, n, C]
+        h = self.first_filter(skipped, memory)  # [B, n, C]
         for unit in self.middle:
-            h = unit(h, time, sees, memory)
-        h = self.last(torch.cat([h, skipped], dim=2), time, sees, memory)
-        h = self.final(self.last_filter(h, memory), memory)
-        return linear(h, self.out)
+            h = unit(h, time, sees, memory)  # [B, n, C]
+        h = self.last(torch.cat([h, skipped], dim=2), time, sees, memory)  # [B, n, C]
+        h = self.final(self.last_filter(h, memory), memory)  # [B, n, C]
+        return linear(h, self.out)  # [B, n, M]

@@ -2,7 +2,8 @@
 
 Conditional flow matching (arXiv:2210.02747) with optimal transport paths: from noise at time 0 a
 network says where every frame shall move, and Euler's method follows it in ten steps to time 1.
-arXiv:2412.10117, section 3.4; sizes and numbers as in the public release.
+arXiv:2412.10117, section 3.4; ``CausalMaskedDiffWithXvec`` in cosyvoice/flow/flow.py and
+``CausalConditionalCFM`` in cosyvoice/flow/flow_matching.py, sizes as in the public release.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CODES = 3**8
 RISE = Encoder.RISE
 """Mel frames per code."""
 GUIDANCE = 0.7
-"""How far to go beyond the guided velocity, away from the unguided one."""
+"""Step beyond the guided velocity, away from the unguided one, as a share of their distance."""
 
 
 @dataclass
@@ -61,18 +62,18 @@ class FlowShape:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a stretch of n mel frames is made from."""
+    """The inputs for a stretch of n mel frames, beside noise."""
 
-    wanted: Tensor
-    """[n, M], what the encoder says of the codes."""
+    encoded: Tensor
+    """[n, M], the encoder's output for the codes (``mu`` in the public code)."""
     speaker: Tensor
     """[M], the same for all frames."""
-    known: Tensor
+    prompt_mel: Tensor
     """[n, M], mel of the prompt, zeros where there is none."""
 
 
 def times(steps: int) -> list[float]:
-    """steps + 1 times from 0 to 1, close together at the start: 1 - cos(pi/2 k/steps)."""
+    """List steps + 1 times from 0 to 1, close together at the start: 1 - cos(pi/2 k/steps)."""
     return [1.0 - math.cos(0.5 * math.pi * k / steps) for k in range(steps + 1)]
 
 
@@ -99,15 +100,15 @@ class Flow(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.codes.weight.device
 
     def speaker_of(self, vector: Tensor | None) -> Tensor:
-        """Speaker vector [E] of any length, or None for nobody -> [M]."""
+        """Project a speaker embedding [E] of any norm, or None for nobody -> [M]."""
         weight = self.speaker.weight
         if vector is None:
-            vector = torch.zeros(weight.shape[1])
-        return self.speaker(F.normalize(vector.flatten().to(weight), dim=0))
+            vector = torch.zeros(weight.shape[1])  # [E]
+        return self.speaker(F.normalize(vector.flatten().to(weight), dim=0))  # [M]
 
     def encode(
         self,
@@ -116,75 +117,77 @@ class Flow(nn.Module):
         sees: tuple[Tensor | None, Tensor | None] = (None, None),
         memories: tuple[Memory | None, Memory | None] = (None, None),
     ) -> Tensor:
-        """codes [n] and those after them [m] -> wanted mel [2 n, M]; pairs as ``Encoder`` has."""
+        """Encode codes [n], with those after them [m] -> [2 n, M]; pairs as ``Encoder`` has."""
         # some releases pad with -1
-        vectors = self.codes(torch.cat([codes, following]).clamp(min=0))[None]
-        now, then = vectors[:, : len(codes)], vectors[:, len(codes) :]
-        return self.wanted(self.encoder(now, then, sees, memories))[0]
+        vectors = self.codes(torch.cat([codes, following]).clamp(min=0))[None]  # [1, n + m, D]
+        now, then = vectors[:, : len(codes)], vectors[:, len(codes) :]  # [1, n, D], [1, m, D]
+        return self.wanted(self.encoder(now, then, sees, memories))[0]  # [2 n, M]
 
     def path(
         self,
         noise: Tensor,
-        given: Conditions,
+        conditions: Conditions,
         sees: Tensor | None = None,
         memories: list[Memory] | None = None,
         steps: int = 10,
     ) -> Iterator[Tensor]:
-        """noise [n, M] -> [n, M] after each of ``steps`` steps of Euler; the last one is mel.
+        """Move noise [n, M] -> [n, M] after each of ``steps`` Euler steps; the last one is mel.
 
         ``sees`` [n, n] for a whole utterance, or one memory for each step to go on from an earlier
-        stretch. Classifier-free guidance: the second row of the batch is told nothing.
+        stretch. Classifier-free guidance (arXiv:2207.12598): the second row of the batch has
+        zeros in place of all conditions.
         """
-        speaker = given.speaker.expand_as(given.wanted)
-        told = torch.cat([given.wanted, speaker, given.known], dim=1)
-        told = torch.stack([told, torch.zeros_like(told)])
+        encoded = conditions.encoded  # [n, M]
+        speaker = conditions.speaker.expand_as(encoded)  # [n, M]
+        inputs = torch.cat([encoded, speaker, conditions.prompt_mel], dim=1)  # [n, 3 M]
+        inputs = torch.stack([inputs, torch.zeros_like(inputs)])  # [2, n, 3 M]
         x, at = noise, times(steps)
         narrow = self.estimator.out.weight.dtype
         for step in range(steps):
-            both = torch.cat([x.expand(2, -1, -1), told], dim=2).to(narrow)
+            both = torch.cat([x.expand(2, -1, -1), inputs], dim=2).to(narrow)  # [2, n, 4 M]
             memory = memories[step] if memories else None
-            t = torch.tensor(at[step], device=x.device)
-            guided, unguided = self.estimator(both, t, sees, memory).to(x.dtype)
-            velocity = (1.0 + GUIDANCE) * guided - GUIDANCE * unguided
-            x = x + (at[step + 1] - at[step]) * velocity
+            t = torch.tensor(at[step], device=x.device)  # []
+            guided, unguided = self.estimator(both, t, sees, memory).to(x.dtype)  # [n, M] each
+            velocity = (1.0 + GUIDANCE) * guided - GUIDANCE * unguided  # [n, M]
+            x = x + (at[step + 1] - at[step]) * velocity  # [n, M]
             yield x
 
     def solve(
         self,
         noise: Tensor,
-        given: Conditions,
+        conditions: Conditions,
         sees: Tensor | None = None,
         memories: list[Memory] | None = None,
         steps: int = 10,
     ) -> Tensor:
-        """noise [n, M] -> mel [n, M]: the end of ``path``."""
-        *_, mel = self.path(noise, given, sees, memories, steps)
+        """Solve from noise [n, M] -> mel [n, M]: the end of ``path``."""
+        *_, mel = self.path(noise, conditions, sees, memories, steps)
         return mel
 
-    def whole(
+    def solve_all(
         self,
         codes: Tensor,
-        known: Tensor,
+        prompt_mel: Tensor,
         speaker: Tensor | None,
         noise: Tensor,
         chunk: int = 0,
-        left: int = -1,
+        left_chunks: int = -1,
         steps: int = 10,
     ) -> Tensor:
-        """codes [T], known [P, M], noise [2 T, M] -> mel [2 T, M], all at once.
+        """codes [T], prompt_mel [P, M], noise [2 T, M] -> mel [2 T, M], all at once.
 
-        ``known`` is the mel of the first frames, those of a prompt. ``chunk`` is in codes: 0 lets
-        everything see everything; otherwise a code sees its own chunk and ``left`` chunks before
-        it, -1 for all: what a stream makes.
+        ``prompt_mel`` is the mel of the first frames, those of a prompt. ``chunk`` is in codes: 0
+        lets everything see everything; otherwise a code sees its own chunk and ``left_chunks``
+        before it, -1 for all, as in a stream.
         """
         length = len(codes)
         sees: tuple[Tensor | None, Tensor | None] = (None, None)
         if chunk:
-            back = max(-1, chunk * left)
-            coarse = chunk_mask(length, chunk, back)
-            fine = chunk_mask(RISE * length, RISE * chunk, max(-1, RISE * back))
+            back = max(-1, chunk * left_chunks)
+            coarse = chunk_mask(length, chunk, back)  # [T, T]
+            fine = chunk_mask(RISE * length, RISE * chunk, max(-1, RISE * back))  # [2 T, 2 T]
             sees = (coarse.to(codes.device), fine.to(codes.device))
-        wanted = self.encode(codes, codes[:0], sees)
-        padded = F.pad(known, (0, 0, 0, RISE * length - len(known)))
-        given = Conditions(wanted, self.speaker_of(speaker), padded)
-        return self.solve(noise, given, sees[1], steps=steps)
+        encoded = self.encode(codes, codes[:0], sees)  # [2 T, M]
+        padded = F.pad(prompt_mel, (0, 0, 0, RISE * length - len(prompt_mel)))  # [2 T, M]
+        conditions = Conditions(encoded, self.speaker_of(speaker), padded)
+        return self.solve(noise, conditions, sees[1], steps=steps)  # [2 T, M]

@@ -1,14 +1,15 @@
-"""Names of ``flow.pt`` in a release, and ours; ``{}`` stands for a number in both."""
+"""Map the names of ``flow.pt`` in a release to ours; ``{}`` stands for a number in both."""
 
 from __future__ import annotations
 
 
-def _pair(theirs: str, ours: str) -> dict[str, str]:
-    return {f"{theirs}.{kind}": f"{ours}.{kind}" for kind in ("weight", "bias")}
+def _pair(foreign: str, ours: str) -> dict[str, str]:
+    """Map the weight and the bias of one layer."""
+    return {f"{foreign}.{kind}": f"{ours}.{kind}" for kind in ("weight", "bias")}
 
 
-def _encoder_block(theirs: str, ours: str) -> dict[str, str]:
-    attention, linear = f"{theirs}.self_attn", f"{theirs}.feed_forward"
+def _encoder_block(foreign: str, ours: str) -> dict[str, str]:
+    attention, linear = f"{foreign}.self_attn", f"{foreign}.feed_forward"
     table = {
         f"{attention}.pos_bias_u": f"{ours}.attention.content_bias",
         f"{attention}.pos_bias_v": f"{ours}.attention.position_bias",
@@ -17,15 +18,15 @@ def _encoder_block(theirs: str, ours: str) -> dict[str, str]:
     for short, name in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "out")):
         table |= _pair(f"{attention}.linear_{short}", f"{ours}.attention.{name}")
     table |= _pair(f"{linear}.w_1", f"{ours}.rise") | _pair(f"{linear}.w_2", f"{ours}.fall")
-    table |= _pair(f"{theirs}.norm_mha", f"{ours}.attention_norm")
-    return table | _pair(f"{theirs}.norm_ff", f"{ours}.linear_norm")
+    table |= _pair(f"{foreign}.norm_mha", f"{ours}.attention_norm")
+    return table | _pair(f"{foreign}.norm_ff", f"{ours}.linear_norm")
 
 
 def _encoder() -> dict[str, str]:
     table = {}
-    for theirs, ours in (("embed", "entry"), ("up_embed", "fine_entry")):
-        table |= _pair(f"encoder.{theirs}.out.0", f"encoder.{ours}.linear")
-        table |= _pair(f"encoder.{theirs}.out.1", f"encoder.{ours}.norm")
+    for foreign, ours in (("embed", "entry"), ("up_embed", "fine_entry")):
+        table |= _pair(f"encoder.{foreign}.out.0", f"encoder.{ours}.linear")
+        table |= _pair(f"encoder.{foreign}.out.1", f"encoder.{ours}.norm")
     table |= _pair("encoder.pre_lookahead_layer.conv1", "encoder.look_ahead.ahead")
     table |= _pair("encoder.pre_lookahead_layer.conv2", "encoder.look_ahead.behind")
     table |= _encoder_block("encoder.encoders.{}", "encoder.blocks.{}")
@@ -34,8 +35,8 @@ def _encoder() -> dict[str, str]:
     return table | _pair("encoder.after_norm", "encoder.norm")
 
 
-def _unit(theirs: str, ours: str) -> dict[str, str]:
-    residual, block = f"{theirs}.0", f"{theirs}.1.{{}}"
+def _unit(foreign: str, ours: str) -> dict[str, str]:
+    residual, block = f"{foreign}.0", f"{foreign}.1.{{}}"
     table = _pair(f"{residual}.mlp.1", f"{ours}.residual.time")
     table |= _pair(f"{residual}.res_conv", f"{ours}.residual.direct")
     for short, name in (("block1", "first"), ("block2", "second")):
@@ -50,9 +51,9 @@ def _unit(theirs: str, ours: str) -> dict[str, str]:
     return table | _pair(f"{block}.ff.net.2", f"{ours}.fall")
 
 
-def _filter(theirs: str, ours: str) -> dict[str, str]:
-    convolution = _pair(f"{theirs}.block.0", f"{ours}.behind.convolution")
-    return convolution | _pair(f"{theirs}.block.2", f"{ours}.norm")
+def _filter(foreign: str, ours: str) -> dict[str, str]:
+    convolution = _pair(f"{foreign}.block.0", f"{ours}.behind.convolution")
+    return convolution | _pair(f"{foreign}.block.2", f"{ours}.norm")
 
 
 def _estimator() -> dict[str, str]:
@@ -75,4 +76,4 @@ FLOW_NAMES: dict[str, str] = {
     **_pair("encoder_proj", "wanted"),
     **_estimator(),
 }
-"""Theirs -> ours."""
+"""Name in ``flow.pt`` -> ours."""

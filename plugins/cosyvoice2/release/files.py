@@ -1,4 +1,4 @@
-"""A folder of the public release: which files it holds, read as data, never as code.
+"""The files in a folder of the public release, read as data, never as code.
 
 A release is a folder such as CosyVoice2-0.5B. Its ``.pt`` files are pickles, and its YAML builds
 Python objects when its own loader reads it; here a pickle is read as tensors only, and the YAML as
@@ -11,7 +11,6 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from wishbone.core.contract.errors import CheckpointError
-from wishbone.core.weights.files import translate
 
 LANGUAGE_MODEL = "llm.pt"
 FLOW = "flow.pt"
@@ -34,30 +32,31 @@ SETTINGS = ("cosyvoice2.yaml", "cosyvoice.yaml")
 """Names of the YAML; the first releases and RWKVTTS use the second."""
 
 FORBIDDEN = re.compile(r"(?:GLOBAL|global:?|function) ([A-Za-z_][\w.]*\.\w+)")
-"""How PyTorch names what a pickle wants and does not get."""
+"""The name, in PyTorch's message, of code that a pickle asks for and does not get."""
 
 COUNTERS = ("epoch", "step")
 """Whole numbers that training leaves among the tensors."""
 
 
 def file_of(folder: str | Path, name: str, what: str = "") -> Path:
-    """The file ``name`` of a release. Raises ``CheckpointError`` where it is missing.
+    """Find the file ``name`` of a release. Raises ``CheckpointError`` where it is missing.
 
-    ``what`` says in a few words what the file is for.
+    ``what`` describes the file in a few words, for the error.
     """
     path = Path(folder) / name
     if not path.exists():
-        there = Path(folder).is_dir()
+        is_folder = Path(folder).is_dir()
+        do = "Download the release again, whole."
         raise CheckpointError(
             f"The release has no {name}" + (f", {what}." if what else "."),
-            str(folder) if there else f"{folder}, which is no folder",
-            "Download the release again, whole." if there else "Name the folder that holds llm.pt.",
+            str(folder) if is_folder else f"{folder}, which is no folder",
+            do if is_folder else "Name the folder that holds llm.pt.",
         )
     return path
 
 
-def body(folder: str | Path) -> str:
-    """What kind of model the release is built on, as the config in ``CosyVoice-BlankEN`` says."""
+def body_type(folder: str | Path) -> str:
+    """Read the ``model_type`` of the language model's body from ``CosyVoice-BlankEN``, or ""."""
     path = Path(folder) / TEXT / "config.json"
     try:
         return str(json.loads(path.read_text(encoding="utf-8")).get("model_type", ""))
@@ -66,7 +65,7 @@ def body(folder: str | Path) -> str:
 
 
 def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
-    """The tensors of a ``.pt`` file of the release, by their names there, on the CPU.
+    """Read the tensors of a ``.pt`` file of the release, by their names there, on the CPU.
 
     ``what`` names the part for people, such as "language model". The counters of training are
     dropped, and ``generator.`` in front of the vocoder's names with the discriminators beside it.
@@ -78,7 +77,7 @@ def load_tensors(path: str | Path, what: str) -> dict[str, Tensor]:
 
 
 def load_rows(path: str | Path, what: str) -> dict[Any, Any]:
-    """The mapping in a ``.pt`` file, of plain values and tensors only; as ``load_tensors``."""
+    """Read the mapping in a ``.pt`` file, of plain values and tensors only; as ``load_tensors``."""
     path = Path(path)
     file_of(path.parent, path.name, f"the {what}")
     try:
@@ -97,19 +96,8 @@ def load_rows(path: str | Path, what: str) -> dict[Any, Any]:
     return loaded if isinstance(loaded, dict) else {}
 
 
-def account(
-    table: Mapping[str, str | None], found: Mapping[str, Tensor], where: str = ""
-) -> dict[str, Tensor]:
-    """Tensors of a release by our names; every name of both sides is accounted for.
-
-    ``table`` maps their names to ours, ``{}`` standing for a number in both, or to ``None`` for
-    what is left out on purpose; an entry of ``None`` may meet no tensor. Raises
-    ``CheckpointError`` for a name the table does not know and for one that is missing, each named.
-    """
-    return translate(found, table, where)
-
-
 def _flat(rows: dict[Any, Any], path: Path, what: str) -> dict[str, Tensor]:
+    """Check that ``rows`` is a flat table of tensors, and strip the vocoder's prefix."""
     rows = {name: row for name, row in rows.items() if name not in COUNTERS}
     odd = sorted(str(name) for name, row in rows.items() if not _plain(name, row))
     if odd or not rows:
@@ -120,8 +108,11 @@ def _flat(rows: dict[Any, Any], path: Path, what: str) -> dict[str, Tensor]:
             "Use the file of the release, or the state_dict that training saved.",
         )
     if any(name.startswith("generator.") for name in rows):
-        kept = {n: r for n, r in rows.items() if not n.startswith("discriminator.")}
-        rows = {name.removeprefix("generator."): row for name, row in kept.items()}
+        rows = {
+            name.removeprefix("generator."): row
+            for name, row in rows.items()
+            if not name.startswith("discriminator.")
+        }
     return rows
 
 
@@ -130,10 +121,10 @@ def _plain(name: object, row: object) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, without PyTorch's advice to allow pickle."""
+    """Explain an error of reading, without PyTorch's advice to allow pickle."""
     text = " ".join(str(error).split())
-    if asked := FORBIDDEN.search(text):
-        return f"it asks for {asked[1]}, which is code and was not run."
+    if match := FORBIDDEN.search(text):
+        return f"it asks for {match[1]}, which is code and was not run."
     if isinstance(error, EOFError) or "central directory" in text or "Ran out of input" in text:
         return "it is empty or was cut short."
     return (text.partition(". ")[0].rstrip(".") or type(error).__name__)[:200] + "."

@@ -1,4 +1,4 @@
-"""A release's .onnx files: run them, or read their weights; nothing in them is trusted.
+"""Run a release's .onnx files, or read their weights; nothing in them is trusted.
 
 ``onnxruntime`` runs a file, ``onnx`` only reads it; both are extras, imported when they are needed.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Session:
         # the classes of its errors differ from version to version
         except Exception as error:
             raise _broken(path, what, error) from error
-        self._names = [each.name for each in self._session.get_inputs()]
+        self._names = [value.name for value in self._session.get_inputs()]
         self._path, self._what = path, what
         if len(self._names) != inputs:
             raise CheckpointError(
@@ -62,7 +63,7 @@ class Session:
             )
 
     def run(self, *values: Tensor) -> Tensor:
-        """The first output for these inputs. Raises ``CheckpointError`` where they do not fit."""
+        """Compute the first output. Raises ``CheckpointError`` for inputs that do not fit."""
         feed = {name: v.detach().cpu().numpy() for name, v in zip(self._names, values, strict=True)}
         try:
             return torch.from_numpy(self._session.run(None, feed)[0])
@@ -71,7 +72,7 @@ class Session:
 
 
 def read_nodes(path: Path, what: str) -> Iterator[Node]:
-    """Every node of a graph that reads weights, in the graph's order.
+    """Yield every node of a graph that reads weights, in the graph's order.
 
     Weights in other files beside the graph are not followed: a graph could name any file. Raises
     ``MissingExtra`` without ``onnx`` and ``CheckpointError`` for a file that is no graph.
@@ -81,19 +82,20 @@ def read_nodes(path: Path, what: str) -> Iterator[Node]:
         graph = onnx.load(str(path), load_external_data=False).graph
     except Exception as error:
         raise _broken(path, what, error) from error
-    held = {each.name: each for each in graph.initializer}
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        found = [held[name] for name in node.input if name in held]
-        if found:
+        inputs = [initializers[name] for name in node.input if name in initializers]
+        if inputs:
             yield Node(
                 node.name,
                 node.op_type,
-                [_tensor(onnx, each, path, what) for each in found],
-                {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute},
+                [_tensor(onnx, tensor, path, what) for tensor in inputs],
+                {row.name: onnx.helper.get_attribute_value(row) for row in node.attribute},
             )
 
 
 def _tensor(onnx: Any, initializer: Any, path: Path, what: str) -> Tensor:
+    """Copy one weight. Raises ``CheckpointError`` for one that lies in another file."""
     if initializer.data_location == onnx.TensorProto.EXTERNAL:
         raise CheckpointError(
             f"The {what} keeps its weights in another file, which is not followed.",
@@ -108,8 +110,6 @@ def _tensor(onnx: Any, initializer: Any, path: Path, what: str) -> Tensor:
 
 
 def _import(package: str, what: str) -> Any:
-    from importlib import import_module
-
     try:
         return import_module(package)
     except ImportError as error:

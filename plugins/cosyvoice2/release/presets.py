@@ -20,11 +20,11 @@ NAMES = {
     "llm_prompt_speech_token", "llm_prompt_speech_token_len", "flow_prompt_speech_token",
     "flow_prompt_speech_token_len", "prompt_speech_feat", "prompt_speech_feat_len",
 }  # fmt: skip
-"""What ``add_zero_shot_spk`` and the older fine-tuning write for a speaker."""
+"""Keys that ``add_zero_shot_spk`` (cosyvoice/cli/cosyvoice.py) and older fine-tuning write."""
 
 
 def read(path: Path) -> dict[str, Voice]:
-    """The voices of ``spk2info.pt`` by name.
+    """Read the voices of ``spk2info.pt`` by name.
 
     One with an ``embedding`` alone is spoken without a recording before it; one with codes and mel
     is a prompt. Raises ``CheckpointError`` for anything but tensors of those shapes.
@@ -34,23 +34,25 @@ def read(path: Path) -> dict[str, Voice]:
 
 
 def _voice(name: str, rows: Any, path: Path) -> Voice:
+    """Turn one preset into a voice. Raises ``CheckpointError`` for other tensors than these."""
     odd = not isinstance(rows, dict) or set(rows) - NAMES
     if odd or not all(isinstance(row, Tensor) for row in rows.values()):
         raise _refuse(name, "it holds what no preset holds", path)
-    heard = {}
+    conditioning = {}
     speaker = rows.get("flow_embedding", rows.get("embedding"))
     if speaker is not None:
-        heard["speaker"] = speaker.flatten().float()
+        conditioning["speaker"] = speaker.flatten().float()  # [192]
     if "flow_prompt_speech_token" in rows and "prompt_speech_feat" in rows:
-        codes = rows["flow_prompt_speech_token"].reshape(-1, 1).long()
-        mel = rows["prompt_speech_feat"].float()
+        codes = rows["flow_prompt_speech_token"].reshape(-1, 1).long()  # [P, 1]
+        mel = rows["prompt_speech_feat"].float()  # [1, 2 P, 80]
         if mel.ndim != 3 or len(mel) != 1:
             raise _refuse(name, f"its mel has the shape {list(mel.shape)}", path)
         pairs = min(mel.shape[1] // RISE, len(codes))
-        heard |= {"codes": codes[:pairs].clone(), "mel": mel[0, : RISE * pairs].clone()}
-    if not heard:
+        mel = mel[0, : RISE * pairs].clone()  # [2 P, 80]
+        conditioning |= {"codes": codes[:pairs].clone(), "mel": mel}
+    if not conditioning:
         raise _refuse(name, "it holds neither a speaker nor a recording", path)
-    if not all(torch.isfinite(row).all() for row in heard.values()):
+    if not all(torch.isfinite(row).all() for row in conditioning.values()):
         raise _refuse(name, "its numbers are not finite", path)
     text = rows.get("prompt_text", torch.zeros(0)).flatten().tolist()
     speech = rows.get("llm_prompt_speech_token", torch.zeros(0)).flatten().tolist()
@@ -59,7 +61,7 @@ def _voice(name: str, rows: Any, path: Path) -> Voice:
         about=f"a speaker preset of {path.parent.name}",
         text=tuple(map(int, text)),
         speech=tuple((int(code),) for code in speech),
-        heard=heard,
+        heard=conditioning,
     )
 
 

@@ -15,9 +15,9 @@ from wishbone.core.contract.errors import CheckpointError, ConfigError
 from wishbone.plugins.cosyvoice2.release import files
 
 MOST_BYTES = 1 << 20
-"""The public file has 10 kB; no honest one has a hundred times that."""
+"""Limit of the file; the public one has 10 kB."""
 DEEPEST = 20
-"""Mappings inside each other; the public file has five."""
+"""Limit of mappings inside each other; the public file has five."""
 
 TAGS = frozenset(
     {
@@ -59,7 +59,7 @@ FACTOR = re.compile(r"<(\w+)>|\d+")
 
 
 def read(folder: str | Path) -> dict[str, Any]:
-    """The settings of a release: plain values, ``!ref`` replaced by what it refers to.
+    """Read the settings of a release: plain values, ``!ref`` replaced by what it refers to.
 
     An object's class is under ``"class"`` of its mapping. Empty where a release has no YAML.
     Raises ``ConfigError`` for a tag that is not on the list, for YAML that is broken, and for
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _plain(node: Any, path: Path, depth: int) -> Any:
-    """A node as a plain value; ``!ref`` as a ``_Reference``."""
+    """Turn a node into a plain value, and ``!ref`` into a ``_Reference``."""
     import yaml
 
     line = node.start_mark.line + 1
@@ -145,10 +145,10 @@ class _Reference:
     """``!ref <name>``, or a product of names and whole numbers."""
 
     def __init__(self, text: str, path: Path, line: int) -> None:
-        found = [FACTOR.fullmatch(word.strip()) for word in text.split("*")]
-        if not all(found):
+        matches = [FACTOR.fullmatch(word.strip()) for word in text.split("*")]
+        if not all(matches):
             raise _refuse(f"its reference {text!r} is no name and no product", path, line)
-        self.factors = [match for match in found if match]
+        self.factors = [match for match in matches if match]
         self.path, self.line = path, line
 
     def value(self, top: dict[str, Any]) -> Any:

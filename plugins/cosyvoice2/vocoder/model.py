@@ -1,8 +1,9 @@
 """HiFT, the release's vocoder: mel frames to 24 kHz audio, exactly the same in a stream.
 
-HiFTNet (arXiv:2309.09493) as CosyVoice2 has it: a generator in the manner of HiFi-GAN that raises
-the frame rate in three stages, hears the excitation of ``vocoder_source`` at each of them, and ends
-in an inverse STFT of 16 samples. All of its convolutions see finitely far, so a stream keeps the
+HiFTNet (arXiv:2309.09493) as CosyVoice2 has it (``HiFTGenerator`` in
+cosyvoice/hifigan/generator.py): a generator in the manner of HiFi-GAN that raises the frame rate in
+three stages, adds the excitation of ``source.py`` at each of them, and ends in an inverse STFT of
+16 samples. All of its convolutions see finitely far, so a stream keeps the
 inputs they still need instead of computing frames twice and cross-fading: there is no seam to
 hide. The price is that a sample waits for all it depends on: 395 ms of mel in the release's shape,
 where upstream withholds 160 ms and blends two versions of it that differ.
@@ -11,12 +12,12 @@ where upstream withholds 160 ms and blends two versions of it that differ.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.plugins.cosyvoice2.vocoder.config import HiFTConfig
 from wishbone.plugins.cosyvoice2.vocoder.layers import (
     Convolution,
     Memory,
@@ -29,57 +30,8 @@ from wishbone.plugins.cosyvoice2.vocoder.layers import (
 from wishbone.plugins.cosyvoice2.vocoder.source import Noise, Pitch, Source
 
 
-def _list(*values: int) -> list[int]:
-    return field(default_factory=lambda: list(values))
-
-
-@dataclass
-class HiFTConfig:
-    """Shape of the vocoder; the defaults are the release's."""
-
-    mels: int = 80
-    """Bands of a mel frame."""
-    width: int = 512
-    """Channels at the rate of mel frames; each stage halves them."""
-    pitch_width: int = 512
-    """Channels of the pitch predictor."""
-    rates: list[int] = _list(8, 5, 3)
-    """How many times each stage raises the rate."""
-    rise_kernels: list[int] = _list(16, 11, 7)
-    """Kernel of each stage's transposed convolution."""
-    kernels: list[int] = _list(3, 7, 11)
-    """Kernels of the residual blocks that work side by side in every stage."""
-    source_kernels: list[int] = _list(7, 7, 11)
-    """Kernel of the residual block on the excitation, for each stage."""
-    dilations: list[int] = _list(1, 3, 5)
-    """Dilations inside every residual block."""
-    window: int = 16
-    """Samples of a frame of the inverse STFT."""
-    hop: int = 4
-    """Samples between its frames."""
-    sample_rate: int = 24_000
-    """Samples per second of what it makes."""
-    harmonics: int = 8
-    """Overtones of the excitation."""
-    amplitude: float = 0.1
-    """Of each sine; noise in unvoiced frames has a third of it as its deviation."""
-    noise: float = 0.003
-    """Deviation of the noise in voiced frames."""
-    voiced_above: float = 10.0
-    """Pitch in Hz above which a frame is voiced."""
-    slope: float = 0.1
-    """Of the leaky rectifier before each stage, below zero."""
-    limit: float = 0.99
-    """Samples are clipped to this."""
-
-    @property
-    def frame(self) -> int:
-        """Samples of a mel frame."""
-        return math.prod(self.rates) * self.hop
-
-
 class Stage(nn.Module):
-    """Raise the rate, add what the excitation says at it, and take the mean of three blocks."""
+    """Raise the rate, add the excitation's spectrum at it, and take the mean of three blocks."""
 
     def __init__(self, config: HiFTConfig, index: int) -> None:
         super().__init__()
@@ -100,20 +52,21 @@ class Stage(nn.Module):
         )
 
     def forward(self, x: Tensor, spectrum: Tensor, memory: Memory) -> Tensor:
-        x = self.rise(F.leaky_relu(x, self.slope), memory)
+        """x [B, T, 2 C] and spectrum [B, m, window + 2] -> [B, T', C], as far as it is final."""
+        x = self.rise(F.leaky_relu(x, self.slope), memory)  # [B, T', C]
         if self.mirror is not None:
-            x = self.mirror(x, memory)
-        heard = self.source(self.fall(spectrum, memory), memory)
-        x, heard = memory.align((self, "source"), x, heard)
-        x = x + heard
-        made = memory.align((self, "blocks"), *(block(x, memory) for block in self.blocks))
-        total = made[0]
-        for y in made[1:]:
-            total = total + y
-        return total / len(made)
+            x = self.mirror(x, memory)  # [B, T', C]
+        source = self.source(self.fall(spectrum, memory), memory)  # [B, T', C]
+        x, source = memory.align((self, "source"), x, source)  # [B, T', C]
+        x = x + source  # [B, T', C]
+        outputs = memory.align((self, "blocks"), *(block(x, memory) for block in self.blocks))
+        total = outputs[0]  # [B, T', C]
+        for y in outputs[1:]:
+            total = total + y  # [B, T', C]
+        return total / len(outputs)  # [B, T', C]
 
     def ready(self, positions: int, frames: int) -> int:
-        """Outputs that are final after so many inputs and STFT frames, before the last."""
+        """Count the outputs that are final after so many inputs and STFT frames."""
         risen = self.rise.ready(positions)
         if self.mirror is not None and risen > 1:
             risen += 1
@@ -122,7 +75,7 @@ class Stage(nn.Module):
 
 
 class HiFT(nn.Module):
-    """Mel frames to audio. Weights are those of hift.pt, see ``vocoder_weights``."""
+    """Mel frames to audio. Weights are those of hift.pt, see ``names.py``."""
 
     def __init__(self, config: HiFTConfig | None = None) -> None:
         super().__init__()
@@ -143,21 +96,22 @@ class HiFT(nn.Module):
         """
         memory = Memory()
         memory.last = True
-        return self.advance(mel, memory, self.noise_from(generator, len(mel)))
+        return self.advance(mel, memory, self.noise_from(generator, len(mel)))  # [B, S]
 
     def start(self, generator: torch.Generator) -> HiFTStream:
-        """A new utterance with noise of its own."""
+        """Start an utterance with noise of its own."""
         return HiFTStream(self, generator)
 
     def noise_from(self, generator: torch.Generator, batch: int = 1) -> Noise:
-        """Normal noise for ``Source``, drawn where the generator lives: a seed sounds the same
-        on every device if that is the CPU."""
+        """Make a source of normal noise for ``Source``, drawn where the generator lives.
+
+        If that is the CPU, a seed sounds the same on every device.
+        """
         harmonics = self.config.harmonics + 1
 
         def draw(samples: int) -> Tensor:
-            return torch.randn(
-                batch, samples, harmonics, generator=generator, device=generator.device
-            )
+            shape = (batch, samples, harmonics)
+            return torch.randn(shape, generator=generator, device=generator.device)  # [B, S, H]
 
         return draw
 
@@ -166,34 +120,35 @@ class HiFT(nn.Module):
 
         ``memory.last`` says that the utterance ends with it; T may then be 0.
         """
-        return self.filter(mel, self.source(self.pitch(mel, memory), memory, noise), memory)
+        excitation = self.source(self.pitch(mel, memory), memory, noise)  # [B, 1, S']
+        return self.filter(mel, excitation, memory)  # [B, S]
 
     def filter(self, mel: Tensor, excitation: Tensor, memory: Memory) -> Tensor:
         """New mel [B, mels, T] and new excitation [B, 1, S'] -> final samples [B, S]."""
         dtype = self.entry.convolution.weight.dtype
-        spectrum = self.spectrum(excitation.float(), memory).to(dtype)
-        x = self.entry(mel.transpose(1, 2).to(dtype), memory)
+        spectrum = self.spectrum(excitation.float(), memory).to(dtype)  # [B, m, window + 2]
+        x = self.entry(mel.transpose(1, 2).to(dtype), memory)  # [B, T', C]
         for stage in self.stages:
-            x = stage(x, spectrum, memory)
+            x = stage(x, spectrum, memory)  # [B, rate T', C / 2]
         # the slope of this last rectifier is PyTorch's default, not the config's
-        x = self.exit(F.leaky_relu(x, 0.01), memory).float()
-        magnitude, phase = x.chunk(2, dim=2)
+        x = self.exit(F.leaky_relu(x, 0.01), memory).float()  # [B, m', window + 2]
+        magnitude, phase = x.chunk(2, dim=2)  # [B, m', window / 2 + 1] each
         # e^4.6 is already louder than anything that is not clipped
-        magnitude = magnitude.exp().clamp(max=100.0)
-        samples = self.waveform(torch.polar(magnitude, phase.sin()), memory)
-        return samples.clamp(-self.config.limit, self.config.limit)
+        magnitude = magnitude.exp().clamp(max=100.0)  # [B, m', window / 2 + 1]
+        samples = self.waveform(torch.polar(magnitude, phase.sin()), memory)  # [B, S]
+        return samples.clamp(-self.config.limit, self.config.limit)  # [B, S]
 
     def ready(self, frames: int) -> int:
-        """Samples that are final after ``frames`` mel frames of an utterance that goes on."""
-        heard = self.spectrum.ready(self.source.ready(self.pitch.ready(frames)))
+        """Count the samples that are final after ``frames`` mel frames, before the last."""
+        bins = self.spectrum.ready(self.source.ready(self.pitch.ready(frames)))
         positions = self.entry.ready(frames)
         for stage in self.stages:
-            positions = stage.ready(positions, heard)
+            positions = stage.ready(positions, bins)
         return self.waveform.ready(self.exit.ready(positions))
 
     @property
     def lookahead(self) -> int:
-        """Mel frames after a frame that its last sample waits for."""
+        """Count the mel frames after a frame that its last sample waits for."""
         frames = 1000  # any number beyond the reach of the whole network
         return -(-(frames * self.config.frame - self.ready(frames)) // self.config.frame)
 
@@ -204,28 +159,28 @@ class HiFTStream:
     def __init__(self, vocoder: HiFT, generator: torch.Generator) -> None:
         self._vocoder, self._memory = vocoder, Memory()
         self._noise = vocoder.noise_from(generator)
-        self._begun = False
+        self._started = False
 
     def push(self, mel: Tensor) -> Tensor:
-        """mel [mels, T] -> samples [S] that are final now; S may be 0 while looking ahead."""
+        """Add mel [mels, T] -> samples [S] that are final now; S may be 0 while looking ahead."""
         if self._memory.last:
             raise RuntimeError("this stream is finished; start another one")
         if not mel.shape[1]:
             return self._nothing()
-        self._begun = True
+        self._started = True
         with torch.inference_mode():
-            return self._vocoder.advance(mel[None], self._memory, self._noise)[0]
+            return self._vocoder.advance(mel[None], self._memory, self._noise)[0]  # [S]
 
     def finish(self) -> Tensor:
-        """The samples [S] still held back. The stream cannot be used afterwards."""
+        """Return the samples [S] still held back. The stream cannot be used afterwards."""
         if self._memory.last:
             raise RuntimeError("this stream is finished; start another one")
         self._memory.last = True
-        if not self._begun:
+        if not self._started:
             return self._nothing()
         with torch.inference_mode():
-            empty = self._nothing().expand(1, self._vocoder.config.mels, 0)
-            return self._vocoder.advance(empty, self._memory, self._noise)[0]
+            empty = self._nothing().expand(1, self._vocoder.config.mels, 0)  # [1, mels, 0]
+            return self._vocoder.advance(empty, self._memory, self._noise)[0]  # [S]
 
     def _nothing(self) -> Tensor:
-        return torch.zeros(0, device=self._vocoder.waveform.window.device)
+        return torch.zeros(0, device=self._vocoder.waveform.window.device)  # [0]

@@ -1,4 +1,4 @@
-"""Names of hift.pt and ours: 328 tensors, of which 82 pairs become one weight each.
+"""Map the names of hift.pt to ours: 328 tensors, of which 82 pairs become one weight each.
 
 The release keeps weights in two parts, a direction and a length for every output channel (weight
 normalisation, arXiv:1602.07868, equation 2). Nothing here trains the vocoder, so they are
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.system.loading import load_tensors
-from wishbone.plugins.cosyvoice2.release.files import account
+from wishbone.core.weights.files import translate
 from wishbone.plugins.cosyvoice2.vocoder.model import HiFT
 
 LENGTH, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
 OLD = {"weight_g": LENGTH, "weight_v": DIRECTION}
-"""How PyTorch named the two parts before 2.0; converted releases still do."""
+"""Names of the two parts before PyTorch 2.0, which converted releases still have."""
 _BLOCK = {
     "convs1.{}": "wide.{}.convolution",
     "convs2.{}": "narrow.{}.convolution",
@@ -29,7 +29,7 @@ _BLOCK = {
 
 
 def table(blocks: int = 3) -> dict[str, str | None]:
-    """Their names, weights already multiplied out, to ours.
+    """List the names of hift.pt, weights already multiplied out -> ours.
 
     ``blocks`` is the number of residual blocks in a stage: the release counts them through.
     """
@@ -40,24 +40,24 @@ def table(blocks: int = 3) -> dict[str, str | None]:
     # an activation without weights stands between two convolutions
     names |= {f"f0_predictor.condnet.{2 * i}": f"pitch.convolutions.{i}.convolution"
               for i in range(5)}  # fmt: skip
-    for theirs, ours in _BLOCK.items():
-        names[f"source_resblocks.{{}}.{theirs}"] = f"stages.{{}}.source.{ours}"
+    for foreign, ours in _BLOCK.items():
+        names[f"source_resblocks.{{}}.{foreign}"] = f"stages.{{}}.source.{ours}"
         for stage in range(3):
             for block in range(blocks):
-                names[f"resblocks.{blocks * stage + block}.{theirs}"] = (
+                names[f"resblocks.{blocks * stage + block}.{foreign}"] = (
                     f"stages.{stage}.blocks.{block}.{ours}"
                 )
     full: dict[str, str | None] = {}
-    for theirs, ours in names.items():
-        if theirs.endswith("alpha"):
-            full[theirs] = ours
+    for foreign, ours in names.items():
+        if foreign.endswith("alpha"):
+            full[foreign] = ours
         else:
-            full |= {f"{theirs}.{part}": f"{ours}.{part}" for part in ("weight", "bias")}
+            full |= {f"{foreign}.{part}": f"{ours}.{part}" for part in ("weight", "bias")}
     return full
 
 
 def fold(tensors: Mapping[str, Tensor], where: str = "") -> dict[str, Tensor]:
-    """``tensors`` with every pair of direction and length made into one ``weight``.
+    """Multiply out every pair of direction and length -> ``tensors`` with one ``weight`` each.
 
     Raises ``CheckpointError`` for half a pair and for parts whose shapes do not belong together.
     """
@@ -79,9 +79,11 @@ def fold(tensors: Mapping[str, Tensor], where: str = "") -> dict[str, Tensor]:
         elif length.shape != (*direction.shape[:1], *[1] * (direction.ndim - 1)):
             problems.append(f"{layer} has {[*length.shape]} lengths of {[*direction.shape]}")
         else:
-            exact = direction.double()
-            norm = torch.linalg.vector_norm(exact, dim=tuple(range(1, exact.ndim)), keepdim=True)
-            folded[f"{layer}.weight"] = (exact * (length.double() / norm)).to(direction.dtype)
+            exact = direction.double()  # [O, I, K] of a convolution
+            axes = tuple(range(1, exact.ndim))
+            norm = torch.linalg.vector_norm(exact, dim=axes, keepdim=True)  # [O, 1, 1]
+            weight = exact * (length.double() / norm)  # [O, I, K]
+            folded[f"{layer}.weight"] = weight.to(direction.dtype)
     if problems:
         raise CheckpointError(
             f"The vocoder's normalised weights do not pair up: {'; '.join(problems)}.",
@@ -98,4 +100,4 @@ def load(vocoder: HiFT, tensors: Mapping[str, Tensor], where: str = "") -> None:
     known or of another shape; the vocoder is then as it was.
     """
     names = table(len(vocoder.config.kernels))
-    load_tensors(vocoder, account(names, fold(tensors, where), where), where)
+    load_tensors(vocoder, translate(fold(tensors, where), names, where), where)

@@ -27,7 +27,7 @@ def prepare() -> None:
 
 
 def fused(x: Tensor, alpha: Tensor, inverse: Tensor, room: int) -> Tensor | None:
-    """x [B, T, C] -> x + sin^2(alpha x) inverse [B, room + T, C], the first rows not filled.
+    """Compute x + sin^2(alpha x) inverse of x [B, T, C] -> [B, room + T, C], first rows unfilled.
 
     None where it does not apply: a gradient, another type, no library.
     """
@@ -35,16 +35,17 @@ def fused(x: Tensor, alpha: Tensor, inverse: Tensor, room: int) -> Tensor | None
     if not suits or (function := _function()) is None:
         return None
     batch, length, width = x.shape
-    x, alpha, inverse = x.contiguous(), alpha.contiguous(), inverse.contiguous()
-    made = x.new_empty(batch, room + length, width)
-    for one, into in zip(x, made, strict=True):
-        places = (t.data_ptr() for t in (one, into[room:], alpha, inverse))
-        function(*(ctypes.c_void_p(place) for place in places), length, width)
-    return made
+    x, alpha, inverse = x.contiguous(), alpha.contiguous(), inverse.contiguous()  # [B, T, C], [C]
+    result = x.new_empty(batch, room + length, width)  # [B, room + T, C]
+    for source, target in zip(x, result, strict=True):
+        addresses = (t.data_ptr() for t in (source, target[room:], alpha, inverse))
+        function(*(ctypes.c_void_p(address) for address in addresses), length, width)
+    return result
 
 
 @cache
 def _function() -> ctypes._CFuncPtr | None:
+    """Load the library's function, if the library was built."""
     try:
         function = library("snake", SOURCE, build=False).snake
     except NativeMissing:

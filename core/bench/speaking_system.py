@@ -9,6 +9,8 @@ from itertools import cycle, islice
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from wishbone.core.bench.contenders import peak_bytes, resident_bytes
 from wishbone.core.bench.models import accelerated_model
 from wishbone.core.contract.contender import Contender, Times
@@ -21,7 +23,7 @@ LATE = 0.02
 
 @dataclass
 class SystemConfig:
-    """Which system, and how its language model steps."""
+    """The system, and the way its language model steps."""
 
     system: str = "quickstart-rwkv7"
     """Name or YAML file of a system."""
@@ -34,7 +36,7 @@ class SystemConfig:
     crowds: list[int] = field(
         default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
     )
-    """How many streams at once are tried, one after the other, until one of them falls silent."""
+    """Numbers of streams at once, tried one after the other until a stream falls silent."""
 
 
 class SpeakingSystem(Contender):
@@ -50,26 +52,26 @@ class SpeakingSystem(Contender):
         return {**facts, "loaded_bytes": resident_bytes() - before}
 
     def prepare(self, case: str) -> dict[str, Any]:
-        """Speak once; how much memory the process held at most by then."""
+        """Speak once -> the most memory that the process held by then."""
         if case.startswith("say"):
             self.run(case, 1)
         return {"peak_bytes": peak_bytes()}
 
     def run(self, case: str, count: int) -> Times:
-        """``rtf`` (seconds of work per second of sound) and ``first_audio``, or ``streams``."""
+        """Measure ``rtf`` (seconds of work per second of sound) and ``first_audio``, or streams."""
         kind, _, number = case.partition(" ")
         if kind == "streams":
             return {"streams": [float(self._most()) for _ in range(count)]}
         text = " ".join(islice(cycle(self.job.model["sentences"]), int(number)))
-        spoken = [_listen(self.system.stream(text)) for _ in range(count)]
         rate = self.system.decoder.sample_rate
+        deliveries = [_receive(self.system.stream(text), rate) for _ in range(count)]
         return {
-            "rtf": [seconds * rate / samples for seconds, _, samples, _ in spoken],
-            "first_audio": [first for _, first, _, _ in spoken],
+            "rtf": [delivery.seconds * rate / delivery.samples for delivery in deliveries],
+            "first_audio": [delivery.first for delivery in deliveries],
         }
 
     def _most(self) -> int:
-        """The largest crowd of which every stream keeps up with its listener."""
+        """Return the largest crowd of which every stream keeps up with its listener."""
         most = 0
         for crowd in self.config.crowds:
             if not self._keeps_up(crowd):
@@ -85,7 +87,7 @@ class SpeakingSystem(Contender):
 
         def listen(index: int) -> None:
             chunks = server.stream(texts[index], seed=index)
-            late[index] = _listen(chunks, rate)[3]
+            late[index] = _receive(chunks, rate).late
 
         threads = [threading.Thread(target=listen, args=(i,)) for i in range(crowd)]
         for thread in threads:
@@ -95,21 +97,30 @@ class SpeakingSystem(Contender):
         return max(late) <= LATE
 
 
-def _listen(chunks: Iterator[Any], rate: int = 1) -> tuple[float, float, int, float]:
-    """Seconds until all is there, until the first sound, samples, and the worst lateness.
+@dataclass(frozen=True)
+class _Delivery:
+    """The audio of one stream, as a player receives it."""
 
-    A player begins with the first chunk; a chunk is late by what it comes after the end of all
-    that came before it.
-    """
+    seconds: float
+    """Until all of it arrived."""
+    first: float
+    """Seconds until the first samples."""
+    samples: int
+    late: float
+    """Seconds of the worst chunk after the end of all that came before it."""
+
+
+def _receive(chunks: Iterator[np.ndarray], rate: int) -> _Delivery:
+    """Receive a stream as a player does, who begins with the first chunk."""
     begin = perf_counter()
     first, samples, late = 0.0, 0, 0.0
     for chunk in chunks:
         if not len(chunk):
             continue
-        at = perf_counter() - begin
+        now = perf_counter() - begin
         if not samples:
-            first = at
+            first = now
         else:
-            late = max(late, at - first - samples / rate)
+            late = max(late, now - first - samples / rate)
         samples += len(chunk)
-    return perf_counter() - begin, first, samples, late
+    return _Delivery(perf_counter() - begin, first, samples, late)

@@ -1,24 +1,24 @@
-"""Reads a suite: sizes, rounds and contenders are data, and checked before anything is started."""
+"""A suite: sizes, rounds and contenders are data, and checked before anything is started."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wishbone.core.bench.contenders import contender_entry
 from wishbone.core.config.compose import Config, compose, find
 from wishbone.core.config.schema import structured
-from wishbone.core.contract.contender import Job
+from wishbone.core.contract.contender import Contender, Job
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.registry import registry
 from wishbone.core.registry.loader import guarded
 
 KIND = "bench"
 """Folder of ``wishbone.configs`` with the suites."""
-SAMPLE = "@"
-"""Stands between contender and case where a ratio names both, as in ``rwkv7@context 8192``."""
+SEPARATOR = "@"
+"""Separator of contender and case where a ratio names both, as in ``wishbone@context 8192``."""
 
 
 @dataclass
@@ -38,35 +38,34 @@ class RatioConfig:
     """A claim: the time of one side over the time of another, round by round."""
 
     title: str = ""
-    """What the table calls it."""
+    """Its name in the table."""
     of: str = ""
-    """Whose time is above the line: ``contender`` or ``contender@case``."""
+    """The side above the line: ``contender`` or ``contender@case``."""
     over: str = ""
-    """Whose time is below it."""
+    """The side below it."""
     measure: str = "seconds"
     """Of both sides; "bytes_per_second" compares how fast they move what they must read and write,
     so that a ratio to memory is the share of its limit."""
     at_least: float | None = None
-    """What the ratio must reach, or nothing to only report it."""
+    """The least that the ratio must reach, or nothing to only report it."""
     at_most: float | None = None
-    """What the ratio must not exceed."""
+    """The most that the ratio may reach."""
     stretch: float | None = None
-    """What one would like to see; reported, never required."""
+    """A further goal; reported, never required."""
 
 
 @dataclass
 class EntryConfig:
-    """What the runner must know of a contender, beside the contender's own fields."""
+    """Settings of the runner for a contender, beside the contender's own fields."""
 
     title: str = ""
     """For tables; the key where empty."""
     tolerance: float | None = None
     """Allowed difference in the check, where it is not the suite's."""
     cases: list[str] = field(default_factory=list)
-    """What it is timed on, where it is not the suite's ``cases``; then it takes no part in the
-    check."""
+    """Cases it is timed on, where they are not the suite's; then it takes no part in the check."""
     timed: bool = True
-    """False for one that is only there for the others to be compared with."""
+    """False for one that only serves the check as a reference."""
 
 
 @dataclass
@@ -74,28 +73,28 @@ class SuiteConfig:
     """One YAML file of ``configs/bench``."""
 
     about: str = ""
-    """What is measured, for people."""
+    """One sentence on what is measured."""
     threads: int = 1
     """CPU threads of every contender."""
     device: str = "cpu"
-    """Where contenders that can choose compute: "cpu" or "cuda"."""
+    """Device of the contenders that can choose: "cpu" or "cuda"."""
     rounds: int = 9
     """Turns of every contender that count; one more before them does not."""
     count: int = 15
     """Repetitions in a round; their median is the round's value."""
     cases: list[str] = field(default_factory=list)
-    """What every contender is timed on."""
+    """Cases that every contender is timed on."""
     model: dict[str, Any] = field(default_factory=dict)
     """Sizes and seed, as the contenders of the suite want them."""
     weights: bool = False
-    """Whether all contenders read the same file of random weights, written first."""
+    """True where all contenders read the same random weights, written first."""
     check: CheckConfig = field(default_factory=CheckConfig)
-    """What all must agree on before anything is timed."""
+    """Results that all must agree on before anything is timed."""
     contenders: dict[str, Any] = field(default_factory=dict)
     """Key -> ``{name: ..., ...}``: which contender, its fields and those of ``EntryConfig``.
     ``null`` leaves one out, and every ratio that names it."""
     ratios: list[RatioConfig] = field(default_factory=list)
-    """What is claimed of them."""
+    """Claims about them."""
     plots: dict[str, str] = field(default_factory=dict)
     """Title -> ``case`` for bars of the measure, or ``across context`` for lines over a number."""
 
@@ -112,14 +111,19 @@ class Entry:
     cases: list[str]
     tolerance: float
     checked: bool
-    """Whether it takes part in the check."""
+    """True where it takes part in the check."""
     missing: str = ""
-    """Why it cannot take part here, and what to do."""
+    """Reason why it cannot take part on this machine, and what to do."""
 
     @property
     def name(self) -> str:
         """Key of the contender in the registry."""
         return self.part.key
+
+    @property
+    def contender(self) -> type[Contender]:
+        """Class of the contender."""
+        return registry.import_target(self.part)
 
 
 @dataclass
@@ -134,18 +138,14 @@ class Plan:
 
     @property
     def job(self) -> Job:
-        """What all contenders are told; the folder of weights is filled in later."""
+        """The work of all contenders; the folder of weights is filled in later."""
         return Job(dict(self.suite.model), self.suite.device, self.suite.threads)
-
-    def as_data(self) -> dict[str, Any]:
-        """The suite's configuration as it was run."""
-        return asdict(self.suite)
 
 
 def read_plan(
     name: str, overrides: Sequence[str] = (), quick: bool = False, rounds: int | None = None
 ) -> Plan:
-    """The suite of a bundled name or a YAML file.
+    """Read the suite of a bundled name or a YAML file.
 
     ``quick`` reads ``quick/NAME.yaml`` beside it, whose base is the suite itself. Raises
     ``ConfigError`` and ``UnknownName`` in the words of every other configuration.
@@ -162,8 +162,12 @@ def read_plan(
     for key, fields in suite.contenders.items():
         if fields is not None:
             plan.entries[key] = _entry(key, fields, plan, values)
-    gone = {key for key, fields in suite.contenders.items() if fields is None}
-    suite.ratios = [r for r in suite.ratios if not gone & {_contender(r.of), _contender(r.over)}]
+    left_out = {key for key, fields in suite.contenders.items() if fields is None}
+    suite.ratios = [
+        ratio
+        for ratio in suite.ratios
+        if not left_out & {_contender(ratio.of), _contender(ratio.over)}
+    ]
     _check_ratios(plan, values)
     return plan
 
@@ -188,29 +192,29 @@ def _entry(key: str, fields: Any, plan: Plan, values: Config) -> Entry:
             values.place(where),
             "Write 'name: NAME' under it.",
         )
-    known = EntryConfig.__dataclass_fields__
-    own = structured(EntryConfig, {k: v for k, v in fields.items() if k in known}, where, values)
-    rest = {k: v for k, v in fields.items() if k not in known and k != "name"}
+    settings = {k: v for k, v in fields.items() if k in EntryConfig.__dataclass_fields__}
+    options = structured(EntryConfig, settings, where, values)
     part = contender_entry(fields["name"], values.place(where))
     kind = registry.import_target(part)
-    config = structured(kind.Config, rest, where, values)
+    remaining = {k: v for k, v in fields.items() if k not in {*settings, "name"}}
+    config = structured(kind.Config, remaining, where, values)
     with guarded(part):
         missing = str(kind.missing(config, plan.job))
     return Entry(
         key,
         part,
         config,
-        own.title or key,
-        (own.cases or list(plan.suite.cases)) if own.timed else [],
-        plan.suite.check.tolerance if own.tolerance is None else own.tolerance,
-        not own.cases,
+        options.title or key,
+        (options.cases or list(plan.suite.cases)) if options.timed else [],
+        plan.suite.check.tolerance if options.tolerance is None else options.tolerance,
+        not options.cases,
         missing,
     )
 
 
-def split_sample(text: str, plan: Plan) -> tuple[str, str]:
-    """Contender and case of ``contender@case``; the contender's only case where none is named."""
-    key, _, case = text.partition(SAMPLE)
+def split_side(text: str, plan: Plan) -> tuple[str, str]:
+    """Split ``contender@case``; the case is the contender's only one where none is named."""
+    key, _, case = text.partition(SEPARATOR)
     key, case = key.strip(), case.strip()
     if not case and key in plan.entries and len(plan.entries[key].cases) == 1:
         case = plan.entries[key].cases[0]
@@ -218,13 +222,13 @@ def split_sample(text: str, plan: Plan) -> tuple[str, str]:
 
 
 def _contender(side: str) -> str:
-    return side.partition(SAMPLE)[0].strip()
+    return side.partition(SEPARATOR)[0].strip()
 
 
 def _check_ratios(plan: Plan, values: Config) -> None:
     for ratio in plan.suite.ratios:
         for side in (ratio.of, ratio.over):
-            key, case = split_sample(side, plan)
+            key, case = split_side(side, plan)
             if key not in plan.entries or case not in plan.entries[key].cases:
                 raise ConfigError(
                     f"The ratio '{ratio.title}' names '{side}', which is not measured.",
@@ -234,5 +238,5 @@ def _check_ratios(plan: Plan, values: Config) -> None:
 
 
 def _placed(values: Config) -> Config:
-    """``values`` under the key that ``structured`` speaks of, so that places are found."""
+    """Put ``values`` under the key that ``structured`` speaks of, so that it knows their lines."""
     return Config(dict(values), values.path, {f"suite.{k}": v for k, v in values.places.items()})

@@ -1,4 +1,4 @@
-"""Small tensors of which speech has its own: what no factor of a matrix can change."""
+"""Small tensors of which speech has its own (norms, shifts, decays): no matrix, so no factors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import Backbone
 from wishbone.core.contract.errors import ConfigError
+from wishbone.plugins.peft.layers import ends_so
 
 ALL = "*"
 """Every tensor of the base but those of the adapted layers."""
 
 
-def find_own(base: Backbone, endings: Iterable[str], adapted: Collection[str]) -> list[str]:
-    """Names of the base's parameters that end so and lie in no adapted layer, in its order.
+def speech_parameters(
+    base: Backbone, endings: Iterable[str], adapted: Collection[str]
+) -> list[str]:
+    """List the base's parameters that end so and lie in no adapted layer, in its order.
 
     Raises ``ConfigError`` for an ending that none of them has.
     """
@@ -34,50 +37,45 @@ def find_own(base: Backbone, endings: Iterable[str], adapted: Collection[str]) -
 
 
 class Swap:
-    """Puts speech's tensors in the places of the base's, for the time of a call."""
+    """Put speech's tensors in the places of the base's, for the time of a call."""
 
-    def __init__(self, base: nn.Module, names: Iterable[str], own: nn.ParameterDict) -> None:
-        self.own = own
-        self.places = [
-            (key(name), base.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
-            for name in names
-        ]
-        self._kept: list[Any] = []
+    def __init__(self, base: nn.Module, names: Iterable[str], speech: nn.ParameterDict) -> None:
+        self.speech = speech
+        self.places = []
+        for name in names:
+            parent, _, leaf = name.rpartition(".")
+            self.places.append((parameter_key(name), base.get_submodule(parent), leaf))
+        self._originals: list[Any] = []
 
     def __enter__(self) -> None:
-        self._kept = [module._parameters[leaf] for _, module, leaf in self.places]
+        self._originals = [module._parameters[leaf] for _, module, leaf in self.places]
         for at, module, leaf in self.places:
-            module._parameters[leaf] = self.own[at]
+            module._parameters[leaf] = self.speech[at]
 
     def __exit__(self, *_: object) -> None:
-        for (_, module, leaf), tensor in zip(self.places, self._kept, strict=True):
+        for (_, module, leaf), tensor in zip(self.places, self._originals, strict=True):
             module._parameters[leaf] = tensor
-        self._kept = []
+        self._originals = []
 
 
-def key(name: str) -> str:
-    """A parameter's name without dots, which a ``ParameterDict`` does not take."""
+def parameter_key(name: str) -> str:
+    """Write a parameter's name without dots, which a ``ParameterDict`` does not take."""
     return name.replace(".", "/")
 
 
-def put(base: nn.Module, own: nn.ParameterDict) -> None:
+def replace_parameters(base: nn.Module, speech: nn.ParameterDict) -> None:
     """Give a copy of the base speech's tensors for good."""
-    for at, tensor in own.items():
+    for at, tensor in speech.items():
         parent, _, leaf = at.replace("/", ".").rpartition(".")
         base.get_submodule(parent)._parameters[leaf] = nn.Parameter(tensor.detach(), False)
 
 
-def merged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by name, those of speech (``...own.NAME``) in the places of the base's."""
-    made = dict(tensors)
+def merge_speech_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move the tensors of speech (``...own.NAME``) to the places of the base's, by name."""
+    merged = dict(tensors)
     for name in tensors:
         match = re.fullmatch(r"(|.*\.)own\.(.+)", name)
         target = match and f"{match[1]}base.{match[2].replace('/', '.')}"
         if target in tensors:
-            made[target] = made.pop(name)
-    return made
-
-
-def ends_so(name: str, ending: str) -> bool:
-    """Whole words only: "key" is the end of "time_mix.key", not of "monkey"."""
-    return f".{name}".endswith(f".{ending}")
+            merged[target] = merged.pop(name)
+    return merged

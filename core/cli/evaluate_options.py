@@ -1,0 +1,192 @@
+"""The options of each subcommand of ``wishbone evaluate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wishbone.core.cli.arguments import EngineOptions, argument, option
+
+LIMITS = "limits: beyond them the exit code is 4"
+REPORT = "how much, and what is reported"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingOptions:
+    """Options of everything that judges recordings."""
+
+    limit: int | None = option(
+        None, metavar="N", group=REPORT, default_text="all of them",
+        help="use only the first N sentences, recordings or utterances",
+    )  # fmt: skip
+    threads: int = option(
+        2, metavar="N", group=REPORT, help="recordings that are judged side by side"
+    )
+    json: Path | None = option(
+        None, metavar="FILE", group=REPORT, help="write the figures of every recording to this file"
+    )
+    items: bool = option(False, group=REPORT, help="print a line for every recording")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BesideOptions(JudgingOptions):
+    """Options of what is judged beside a reference."""
+
+    text: Path | None = option(
+        None,
+        metavar="FILE",
+        default_text="the bundled prompts",
+        help="the text, one sentence a line",
+    )
+    reference: Path | None = option(
+        None, metavar="FOLDER", default_text="the bundled teacher's, for the bundled prompts",
+        help="recordings of the same sentences to compare with, or 'none'",
+    )  # fmt: skip
+    errors_above: float | None = option(
+        None, metavar="POINTS", group=LIMITS,
+        help="most word errors beyond the reference's, in percentage points",
+    )  # fmt: skip
+    quality_least: float | None = option(
+        None, metavar="SCORE", group=LIMITS, help="least mean DNSMOS, which goes from 1 to 5"
+    )
+    failures_most: int | None = option(
+        None, metavar="N", group=LIMITS, help="most recordings that are empty, silent or run on"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioOptions(JudgingOptions):
+    """Judge a folder of recordings against lines of text."""
+
+    folder: Path = argument(metavar="FOLDER", help="recordings, in the order of the lines")
+    text: Path = option(metavar="FILE", help="the text, one sentence a line")
+    voice: Path | None = option(
+        None, metavar="FILE", help="a recording of the voice that they should sound like"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechOptions(BesideOptions, EngineOptions):
+    """Judge the speech of a system, or a folder of it, beside a reference."""
+
+    system: str = argument(help="a system's name or file, or a folder of recordings")
+    overrides: list[str] = argument(
+        [], metavar="key=value", help="changes to the system's configuration"
+    )
+    voice: str | None = option(
+        None,
+        metavar="NAME",
+        default_text="the system's own",
+        help="the voice that the system speaks with",
+    )
+    out: Path | None = option(None, metavar="FOLDER", help="keep the recordings in this folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecOptions(BesideOptions):
+    """Judge recordings that went through a codec, beside the originals."""
+
+    system: str = argument(help="a system's name or file; only its codec is used")
+    out: Path | None = option(None, metavar="FOLDER", help="keep the copies in this folder")
+    peers: bool = option(
+        False, help="put the same recordings through other codecs too, and print a table"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoicesOptions(JudgingOptions, EngineOptions):
+    """Tell whether each voice sounds most like its own recordings, among all voices."""
+
+    system: str = argument(
+        help="a system's name or file, or a folder with a folder of recordings for every voice"
+    )
+    voices: list[str] = argument(
+        metavar="VOICE=RECORDINGS", help="a voice, and a recording, folder or audio data of it"
+    )
+    text: Path | None = option(
+        None,
+        metavar="FILE",
+        default_text="the bundled prompts",
+        help="the text, one sentence a line",
+    )
+    references: int = option(20, metavar="N", help="recordings of each voice to compare with")
+    out: Path | None = option(None, metavar="FOLDER", help="keep what was spoken in this folder")
+    right_least: float | None = option(
+        None, metavar="SHARE", group=LIMITS,
+        help="least share of utterances nearer to their own voice, for each pair of voices",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftOptions(JudgingOptions, EngineOptions):
+    """Judge a long text: its last minute of speech against its first."""
+
+    system: str = argument(help="a system's name or file, or one recording")
+    text: Path | None = option(
+        None,
+        metavar="FILE",
+        default_text="the bundled prompts in a row",
+        help="the text that is read",
+    )
+    voice: str | None = option(
+        None,
+        metavar="NAME",
+        default_text="the system's own",
+        help="the voice that the system speaks with",
+    )
+    minutes: float = option(5.0, metavar="MINUTES", help="about how long the speech shall be")
+    seconds: float = option(
+        60.0, metavar="SECONDS", help="length of the two ends that are compared"
+    )
+    out: Path | None = option(None, metavar="FILE", help="keep the recording in this .flac file")
+    drift_most: float | None = option(
+        None, metavar="POINTS", group=LIMITS,
+        help="most word errors at the end beyond those of the beginning, in percentage points",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndingsOptions(JudgingOptions, EngineOptions):
+    """Count utterances that are empty, silent or never end, over many draws, without a judge."""
+
+    system: str = argument(help="a system's name or file")
+    text: Path | None = option(
+        None,
+        metavar="FILE",
+        default_text="the bundled prompts",
+        help="the text, one sentence a line",
+    )
+    seeds: int = option(5, metavar="N", help="how often each sentence is spoken")
+    slots: int = option(8, metavar="N", help="how many are spoken at once")
+    voice: str | None = option(
+        None,
+        metavar="NAME",
+        default_text="the system's own",
+        help="the voice that the system speaks with",
+    )
+    failures_most: int | None = option(
+        None, metavar="N", group=LIMITS, help="most utterances that fail"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BindingOptions:
+    """Measure how a model minds its text: its loss with another sentence's text minus its own."""
+
+    system: str = argument(help="a system's name or file, or a trained folder")
+    data: list[Path] = argument(
+        metavar="DATA", help="files or folders of token data that it was not trained on"
+    )
+    limit: int = option(200, metavar="N", help="use only N utterances")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatePrecisionOptions:
+    """Measure what a state stored in fewer bits costs: the loss with its numbers rounded."""
+
+    system: str = argument(help="a system's name or file, or a trained folder")
+    data: list[Path] = argument(metavar="DATA", help="files or folders of token data")
+    limit: int = option(100, metavar="N", help="use only N utterances, drawn by chance")
+    part: str = option(
+        ".wkv", metavar="ENDING", help="round the parts of the state whose names end so"
+    )

@@ -1,0 +1,286 @@
+"""The work of each subcommand of ``wishbone evaluate``: measure, print, hold against limits."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wishbone.core.cli.evaluate_options import (
+    AudioOptions,
+    BindingOptions,
+    CodecOptions,
+    DriftOptions,
+    EndingsOptions,
+    SpeechOptions,
+    StatePrecisionOptions,
+    VoicesOptions,
+)
+from wishbone.core.contract.errors import GateFailed, UsageError
+from wishbone.core.contract.metric import Clip
+from wishbone.core.data.tokens import read_tokens
+from wishbone.core.evaluate.experiment import generate
+from wishbone.core.evaluate.experiment.plan import Prompt
+from wishbone.core.evaluate.measure import (
+    completion,
+    long_text,
+    speaker_identity,
+    speech,
+    state_precision,
+)
+from wishbone.core.evaluate.measure.clips import read_audio, read_folder, read_lines
+from wishbone.core.evaluate.measure.output import _speed, keep, report, write_json
+from wishbone.core.evaluate.measure.score import Panel
+from wishbone.core.evaluate.measure.text_binding import binding
+from wishbone.core.evaluate.report.terminal import progress
+from wishbone.core.speak import pipeline, speaker
+from wishbone.core.system.spec import read
+
+SEED = 1
+"""Base seed of what a system says."""
+NONE = Path("none")
+"""Value of ``--reference`` for no reference at all."""
+
+
+def judge_audio(options: AudioOptions) -> int:
+    """Judge recordings against their texts, and print the figures."""
+    clips = read_folder(options.folder, read_lines(options.text), options.limit)
+    panel = Panel(options.threads)
+    if options.voice:
+        audio, rate = read_audio(options.voice)
+        panel.set_reference([Clip("voice", "", audio, rate)])
+    scores = panel.map(lambda scorer, clip: scorer.score(clip), clips)
+    rows = [row for _, row in zip(progress(clips, "listening"), scores, strict=True)]
+    report(str(options.folder), rows, options.items)
+    keep(options.json, panel, {"items": rows})
+    return 0
+
+
+def judge_speech(options: SpeechOptions) -> int:
+    """Let a system speak, or read what was spoken, and judge it beside the reference."""
+    lines = read_lines(options.text or speech.own_prompts())
+    generated: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as aside:
+        if Path(options.system).is_dir() and not (Path(options.system) / "config.yaml").exists():
+            clips = read_folder(Path(options.system), lines, options.limit)
+        else:
+            prompts = [Prompt(f"{i:03d}", line) for i, line in enumerate(lines[: options.limit])]
+            out = options.out or Path(aside)
+            clips, generated = speech.speak_all(
+                options.system, prompts, out, options.voice, SEED, options.overrides,
+                options.engine,
+            )  # fmt: skip
+        failures = [row["failure"] for row in generated] or None
+        return _judge_beside(options, clips, lines, failures, generated)
+
+
+def judge_codec(options: CodecOptions) -> int:
+    """Put recordings through a codec, and judge the copies beside the originals."""
+    lines = read_lines(options.text or speech.own_prompts())
+    originals = read_originals(options, lines)
+    codec = speech.codec_of(options.system)
+    copies, used = speech.resynthesise(codec, originals)
+    for copy in copies if options.out else ():
+        generate.write(options.out / f"{copy.key}.flac", copy.audio, copy.rate)
+    status = _judge_beside(options, copies, lines, None, [])
+    pitch = speech.pitch_beside(copies, originals)
+    print(
+        f"pitch: {pitch['semitones']:.1f} semitones off (median), more than half an octave in"
+        f" {100 * pitch['octave']:.1f} % of frames"
+    )
+    print(f"codes: {len(used)} used, {len(set(used))} different, {speech.entropy(used):.2f} nats")
+    return status
+
+
+def read_originals(options: CodecOptions, lines: list[str]) -> list[Clip]:
+    """Read the recordings that go through a codec. Raises ``UsageError`` where there are none."""
+    if options.reference == NONE:
+        raise UsageError(
+            "There is nothing to put through the codec.",
+            "--reference none",
+            "Name a folder of recordings, or leave it out for the bundled ones.",
+        )
+    return read_folder(options.reference or speech.own_reference(), lines, options.limit)
+
+
+def _judge_beside(
+    options: SpeechOptions | CodecOptions,
+    clips: list[Clip],
+    lines: list[str],
+    failures: list[str] | None,
+    generated: list[dict[str, Any]],
+) -> int:
+    """Judge clips and the reference's, print both, and hold them against the limits."""
+    folder = options.reference or (speech.own_reference() if not options.text else None)
+    if options.reference == NONE:
+        folder = None
+    panel = Panel(options.threads)
+    reference = speech.matching(folder, clips, lines) if folder else []
+    if reference:
+        panel.set_reference(reference)
+    reference_rows = (
+        speech.judge(panel, reference, "listening to the reference") if reference else []
+    )
+    rows = speech.judge(panel, clips, "listening", failures)
+    if reference_rows:
+        report("reference", reference_rows)
+    report(options.system, rows, options.items)
+    if generated:
+        print(_speed(generated))
+    for line in speech.beside(rows, reference_rows) if reference_rows else ():
+        print(line)
+    keep(options.json, panel, {"items": rows, "reference": reference_rows, "made": generated})
+    speech.gate(
+        rows,
+        reference_rows,
+        {
+            "errors": options.errors_above,
+            "quality": options.quality_least,
+            "failures": options.failures_most,
+        },
+    )
+    return 0
+
+
+def measure_binding(options: BindingOptions) -> int:
+    """Measure by how much the loss rises with another sentence's text."""
+    result = binding(read(options.system), read_tokens(options.data), options.limit)
+    print(
+        f"{options.system}: own text {result.own:.3f}, another's {result.other:.3f} nats per code;"
+        f" binding gap {result.gap.estimate:+.3f} (95 %: {result.gap.low:+.3f} to"
+        f" {result.gap.high:+.3f}), {result.utterances} utterances"
+    )
+    return 0
+
+
+def tell_voices_apart(options: VoicesOptions) -> int:
+    """Speak with every voice, or read what was spoken, and ask whose voice it is."""
+    folders, panel = _named_recordings(options.voices), Panel(options.threads)
+    references = {
+        name: speaker_identity.recordings(path, options.references)
+        for name, path in folders.items()
+    }
+    folder, most = Path(options.system), options.limit or 20
+    if folder.is_dir() and not (folder / "config.yaml").exists():
+        spoken = {name: speaker_identity.recordings(folder / name, most) for name in folders}
+    else:
+        lines = read_lines(options.text or speech.own_prompts())[:most]
+        system = speaker.load(options.system, engine=options.engine)
+        spoken = speaker_identity.speak_with_all(system, list(folders), lines, options.out)
+    vectors, known = speaker_identity.embed_all(panel, references, spoken)
+    shares = speaker_identity.shares(vectors, known)
+    for line in speaker_identity.lines_of(shares, vectors):
+        print(line)
+    pairs = [{"voices": list(pair), "right": share} for pair, share in shares.pairs.items()]
+    keep(options.json, panel, {"right": shares.right, "heard": shares.heard, "pairs": pairs})
+    least = options.right_least
+    if least is not None and shares.pairs and shares.worst[1] < least:
+        raise GateFailed(
+            f"{' and '.join(shares.worst[0])} are told apart {shares.worst[1]:.2f} of the time,"
+            f" at least {least:g} was asked for.",
+            "wishbone evaluate voices",
+            "Train the codec or the model on more of these voices, or change the limit.",
+        )
+    return 0
+
+
+def _named_recordings(pairs: list[str]) -> dict[str, Path]:
+    """["a=x", ...] -> {"a": Path("x"), ...}."""
+    folders: dict[str, Path] = {}
+    for pair in pairs:
+        name, sign, path = pair.partition("=")
+        if not (name and sign and path) or name in folders:
+            raise UsageError(
+                f"'{pair}' does not name a voice and its recordings, or names one again.",
+                "wishbone evaluate voices",
+                "Write VOICE=FOLDER, once for every voice.",
+            )
+        folders[name] = Path(path)
+    return folders
+
+
+def measure_drift(options: DriftOptions) -> int:
+    """Speak or read one long recording and compare its ends."""
+    lines = read_lines(options.text or speech.own_prompts())
+    source = Path(options.system)
+    if source.is_file() and source.suffix not in (".yaml", ".yml"):
+        clip = Clip("long", " ".join(lines), *read_audio(source))
+    else:
+        system = speaker.load(options.system, engine=options.engine)
+        clip = long_text.read_aloud(system, lines, options.minutes, options.voice, options.out)
+    panel = Panel(1)
+    first, last, similarity = long_text.measure(panel.first, clip, options.seconds)
+    for name, end in (("first", first), ("last", last)):
+        print(
+            f"{name} {options.seconds:g} s: word errors {end.wer:.1f} % ({end.errors} of"
+            f" {end.words})  DNSMOS {end.dnsmos:.2f}"
+        )
+    drift = last.wer - first.wer
+    print(f"{clip.seconds:.0f} s of speech: drift {drift:+.1f} points, likeness {similarity:.3f}")
+    result = {"seconds": clip.seconds, "first": asdict(first), "last": asdict(last)}
+    keep(options.json, panel, result | {"drift": drift, "similarity": similarity})
+    if options.drift_most is not None and drift > options.drift_most:
+        raise GateFailed(
+            f"Word errors grew by {drift:.1f} points, at most {options.drift_most:g}.",
+            "wishbone evaluate drift",
+            "Listen to the end of the recording, and train on or change the limit.",
+        )
+    return 0
+
+
+def count_endings(options: EndingsOptions) -> int:
+    """Speak everything, count what went wrong, and hold it against the limit."""
+    texts = read_lines(options.text or speech.own_prompts())[: options.limit]
+    if not texts or options.seeds < 1 or options.slots < 1:
+        raise UsageError(
+            "There is nothing to say.",
+            "wishbone evaluate endings",
+            "Give a text with one sentence a line, and one seed and slot or more.",
+        )
+    system = speaker.load(options.system, engine=options.engine)
+    # a wrong voice is one error at once and not a failure of every utterance
+    next(pipeline.stream(system, generate.WARM_UP, options.voice, 0))
+    total = range(len(texts) * options.seeds)
+    utterances = completion.endings(system, texts, options.seeds, options.voice, options.slots)
+    rows = [row for _, row in zip(progress(total, "speaking"), utterances, strict=True)]
+    for row in rows if options.items else [row for row in rows if row["failure"]]:
+        reason = f"{row['failure']} {row['error']}".strip()
+        print(f"seed {row['seed']}  {row['seconds']:.2f} s  {reason}  {row['text']}")
+    for line in completion.summary(rows):
+        print(line)
+    write_json(options.json, {"items": rows})
+    failed = sum(bool(row["failure"]) for row in rows)
+    if options.failures_most is not None and failed > options.failures_most:
+        raise GateFailed(
+            f"{failed} of {len(rows)} utterances failed, at most {options.failures_most} may.",
+            "wishbone evaluate endings",
+            "Listen to the sentences above with 'wishbone say', and train on or change the limit.",
+        )
+    return 0
+
+
+def measure_state_precision(options: StatePrecisionOptions) -> int:
+    """Print the loss for every type that a state can be stored in, and what each adds."""
+    torch.set_num_threads(1)
+    for line in state_precision.compare(
+        read(options.system), read_tokens(options.data), options.limit, options.part
+    ):
+        print(line, flush=True)
+    return 0
+
+
+RUN: dict[type, Callable[[Any], int]] = {
+    SpeechOptions: judge_speech,
+    CodecOptions: judge_codec,
+    AudioOptions: judge_audio,
+    VoicesOptions: tell_voices_apart,
+    DriftOptions: measure_drift,
+    EndingsOptions: count_endings,
+    BindingOptions: measure_binding,
+    StatePrecisionOptions: measure_state_precision,
+}
+"""Options -> what runs with them."""

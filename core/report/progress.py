@@ -1,0 +1,48 @@
+"""Progress on standard error: a bar in a terminal, a few lines in a log file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic
+from typing import TypeVar
+
+from wishbone.core.contract.optional import need
+
+Value = TypeVar("Value")
+EVERY = 10.0
+"""Seconds between the lines of a log: it shows life without filling up."""
+
+
+def say(text: str) -> None:
+    """Print one line on what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def progress(values: Sequence[Value], title: str) -> Iterator[Value]:
+    """Give the values one by one, with a bar in a terminal and a few lines in a log file."""
+    if not values:
+        return
+    if not sys.stderr.isatty():
+        yield from _lines(values, title)
+        return
+    rich = need("rich.progress", "rich", "show progress")
+    columns = (
+        rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn(),
+    )  # fmt: skip
+    console = need("rich.console", "rich", "show progress").Console(stderr=True)
+    with rich.Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=len(values))
+        for value in values:
+            yield value
+            bar.advance(task)
+
+
+def _lines(values: Sequence[Value], title: str) -> Iterable[Value]:
+    begin = last = monotonic()
+    for number, value in enumerate(values, 1):
+        yield value
+        if monotonic() - last > EVERY or number == len(values):
+            last = monotonic()
+            say(f"{title}: {number}/{len(values)}, {last - begin:.0f} s")
