@@ -34,8 +34,10 @@ PARTS = (
     ("command", "text", "cli.speech.text:main", "Continue a text with a language model."),
     ("objective", "codes", "train.objectives:Codes",
      "cross entropy of the next code, the ordinary one"),
-    ("contender", "memory", "bench.built_in.memory:Memory", "how fast this machine's memory is read"),
-    ("contender", "wishbone", "bench.built_in.models:Wishbone", "a backbone and a head of Wishbone"),
+    ("contender", "memory", "bench.built_in.memory:Memory",
+     "how fast this machine's memory is read"),
+    ("contender", "wishbone", "bench.built_in.models:Wishbone",
+     "a backbone and a head of Wishbone"),
     ("contender", "system", "bench.built_in.speaking_system:SpeakingSystem",
      "a whole system, from text to sound"),
 )  # fmt: skip
