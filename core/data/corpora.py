@@ -11,8 +11,8 @@ import numpy as np
 
 from wishbone.core.config.compose import Config, weights_folder
 from wishbone.core.contract.codec import CodeSpace
-from wishbone.core.contract.corpus import Utterance
 from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.extensions.corpus import Utterance
 from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.corpus_files import Account, corpus_files, is_token_data, utterances
 from wishbone.core.data.tokens import EXTRA, PROMPT, Ragged, TokenCorpus, read_tokens

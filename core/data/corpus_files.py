@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.contract.corpus import Unusable, Utterance
 from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.extensions.corpus import Unusable, Utterance
 from wishbone.core.data.tokens import METADATA, arrow
 from wishbone.core.registry.loader import Search, create, guarded, registry, search
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.contract.errors import DataError, WishboneError
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 from wishbone.core.data.tokens import arrow, parquet_files
 
 TABLE = "metadata.tsv"

@@ -16,7 +16,7 @@ from wishbone.core.audio import files as sound
 from wishbone.core.config.compose import Config
 from wishbone.core.config.schema import parse_slot
 from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
-from wishbone.core.contract.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
 from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.tokens import arrow, write_table

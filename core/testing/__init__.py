@@ -24,16 +24,8 @@ from wishbone.core.registry.loader import loaded, registry
 from wishbone.core.testing import (
     backbone_suite,
     codec_suite,
-    command_suite,
-    contender_suite,
-    converter_suite,
-    corpus_suite,
     head_suite,
     layout_suite,
-    metric_suite,
-    objective_suite,
-    release_suite,
-    teacher_suite,
     tokenizer_suite,
 )
 from wishbone.core.testing.common import (
@@ -45,6 +37,16 @@ from wishbone.core.testing.common import (
     Violation,
     small_config,
     trained_looking_,
+)
+from wishbone.core.testing.extensions import (
+    command_suite,
+    contender_suite,
+    converter_suite,
+    corpus_suite,
+    metric_suite,
+    objective_suite,
+    release_suite,
+    teacher_suite,
 )
 
 WITHOUT_CONFIG = ("corpus", "converter", "release", "command")

@@ -21,7 +21,7 @@ from torch import Tensor
 from wishbone.core.config.compose import Config
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import WishboneError
-from wishbone.core.contract.objective import Objective
+from wishbone.core.contract.extensions.objective import Objective
 from wishbone.core.data.corpora import require_same_parts
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.system.build import build_layout, build_model

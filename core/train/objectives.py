@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from wishbone.core.config.schema import parse_slot
-from wishbone.core.contract.objective import Objective
+from wishbone.core.contract.extensions.objective import Objective
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.registry.loader import guarded, registry
 

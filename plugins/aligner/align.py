@@ -20,7 +20,7 @@ import torch
 
 from wishbone.core.audio import files as sound
 from wishbone.core.contract.errors import DataError, WishboneError
-from wishbone.core.contract.teacher import Spoken, Word
+from wishbone.core.contract.extensions.teacher import Spoken, Word
 from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.sources import Part, Recording, parts

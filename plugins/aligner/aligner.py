@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from wishbone.core.audio import files as sound
 from wishbone.core.contract.atomic import replacing
 from wishbone.core.contract.errors import DataError
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 
 RATE = 24_000
 HOP, WINDOW, MELS = 240, 600, 64

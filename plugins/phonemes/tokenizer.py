@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from wishbone.core.contract import tags
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 from wishbone.core.contract.text import TextSpace, Tokenizer
 from wishbone.plugins.phonemes.symbols import (
     BREAKS,

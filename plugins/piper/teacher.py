@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from wishbone.core.contract.errors import DataError, MissingExtra
-from wishbone.core.contract.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
 
 HOP = 256
 """Samples of one step of the duration predictor in every Piper voice."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wishbone.core.cli.arguments import parse
-from wishbone.core.cli.evaluate_options import CodecOptions
-from wishbone.core.cli.evaluations import read_originals
+from wishbone.core.cli.evaluation.evaluate_options import CodecOptions
+from wishbone.core.cli.evaluation.evaluations import read_originals
 from wishbone.core.evaluate.measure import speech
 from wishbone.core.evaluate.measure.clips import read_lines
 from wishbone.core.evaluate.measure.score import Panel

@@ -24,8 +24,8 @@ import soundfile
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import DataError, WishboneError
-from wishbone.core.contract.metric import Clip, resample
-from wishbone.core.contract.optional import need
+from wishbone.core.contract.extensions.metric import Clip, resample
+from wishbone.core.contract.extensions.optional import need
 from wishbone.core.evaluate.measure.score import Panel, summarize
 from wishbone.core.evaluate.statistics.paired import bootstrap
 from wishbone.core.report.progress import progress

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from wishbone.core.contract.errors import DataError, UsageError
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 

@@ -9,7 +9,7 @@ import soundfile
 from test_ab_parts import plan
 
 from wishbone.core.contract.errors import ConfigError, MissingExtra, PluginBroken, UnknownName
-from wishbone.core.contract.metric import (
+from wishbone.core.contract.extensions.metric import (
     AudioMetric,
     Clip,
     GenerationMetric,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.errors import PluginBroken
-from wishbone.core.contract.objective import Objective
+from wishbone.core.contract.extensions.objective import Objective
 from wishbone.core.train.distributed.processes import ProcessGroup
 
 
