@@ -10,9 +10,10 @@ A system is six parts in a row, and a text goes through them from top to bottom:
     codec.py     Decoder          codes -> audio
 
 ``session.py`` is the other side of a layout: the actions of one request, in order. Around a
-system stand more kinds of parts, each of which has a file of its name: ``teacher`` and ``corpus``
-bring training data, ``objective`` trains, ``metric`` judges, ``contender`` is measured for speed,
-``converter`` and ``release`` read files of other projects, ``command`` adds to ``wishbone``.
+system stand more kinds of parts, each with a file of its name in ``extensions/``: ``teacher`` and
+``corpus`` bring training data, ``objective`` trains, ``metric`` judges, ``contender`` is measured
+for speed, ``converter`` and ``release`` read files of other projects, ``command`` adds to
+``wishbone``.
 
 Parts that are slots of a configuration carry a nested dataclass ``Config``, the schema of the slot
 (``part.py``). What parts share is here too: ``errors.py``, ``engines.py`` (names of engines),

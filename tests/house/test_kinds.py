@@ -21,14 +21,14 @@ CONTRACTS = {
     "backbone": "backbone:Backbone",
     "head": "head:Head",
     "decoder": "codec:Decoder",
-    "teacher": "teacher:Teacher",
-    "objective": "objective:Objective",
-    "metric": "metric:Metric",
-    "corpus": "corpus:CorpusFormat",
-    "converter": "converter:Converter",
-    "release": "release:ReleaseReader",
-    "contender": "contender:Contender",
-    "command": "command:Command",
+    "teacher": "extensions.teacher:Teacher",
+    "objective": "extensions.objective:Objective",
+    "metric": "extensions.metric:Metric",
+    "corpus": "extensions.corpus:CorpusFormat",
+    "converter": "extensions.converter:Converter",
+    "release": "extensions.release:ReleaseReader",
+    "contender": "extensions.contender:Contender",
+    "command": "extensions.command:Command",
 }
 """Kind -> the class or protocol in ``core/contract`` that its parts keep."""
 NOT_CONSUMERS = {"registry.py", "built_in.py", "scaffold.py"}
@@ -119,7 +119,7 @@ def contract_imports(name, source):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "core/contract").glob("*.py")), ids=lambda p: p.name
+    "path", sorted((ROOT / "core/contract").rglob("*.py")), ids=lambda p: p.name
 )
 def test_a_contract_imports_only_contracts(path):
     assert contract_imports(path.name, path.read_text()) == []
@@ -148,7 +148,7 @@ def looked_up(source):
 
 def stands_in_the_contract(name):
     """True where a contract defines ``name`` or quotes it in a docstring."""
-    for path in (ROOT / "core/contract").glob("*.py"):
+    for path in (ROOT / "core/contract").rglob("*.py"):
         text = path.read_text()
         if f"``{name}``" in text or f"def {name}(" in text or f"    {name}:" in text:
             return True

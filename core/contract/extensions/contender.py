@@ -30,11 +30,7 @@ class Job:
 
 
 class Contender(Part):
-    """One side of a comparison. Subclasses carry a dataclass ``Config``, as every part does."""
-
-    Config: ClassVar[type]
-    distributions: ClassVar[tuple[str, ...]] = ()
-    """Installed packages that it computes with; their versions stand in the result."""
+    """One side of a comparison. ``Config`` is the schema of an entry of ``contenders``."""
 
     distributions: ClassVar[tuple[str, ...]] = ()
     """Installed packages that it computes with; their versions stand in the result."""
