@@ -74,7 +74,9 @@ class GuidedRows:
 
         def sample(pick: Pick) -> tuple[int, ...]:
             logits = self._batch.logits()  # [2, Q, X]
-            combined = guided(*logits, self._scale) if together else logits[0]  # [Q, X]
+            combined = logits[0]  # [Q, X]
+            if together:
+                combined = guided(logits[0], logits[1], self._scale)  # [Q, X]
             return tuple(pick(codebook, q) for q, codebook in enumerate(combined))
 
         ids = sampler.draw(action, sample)

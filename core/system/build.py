@@ -139,16 +139,15 @@ def _checked_parts(spec: SystemSpec) -> Parts:
 def _construct(spec: SystemSpec, device: str, tokenizer: Tokenizer | None = None) -> Parts:
     """All six parts without weights. A tokenizer is on no device, so one that exists is reused."""
     slots = spec.slots
-    if tokenizer is None:
-        tokenizer = slots["tokenizer"].build()
+    text: Tokenizer = tokenizer or slots["tokenizer"].build()
     with torch.device(device):
         speech_tokenizer = slots["speech_tokenizer"].build()
         decoder = slots["decoder"].build()
         backbone = slots["backbone"].build()
-        layout = slots["layout"].build({"text": tokenizer.space, "codes": decoder.codes})
+        layout = slots["layout"].build({"text": text.space, "codes": decoder.codes})
         facts = {"width": backbone.width, "codes": decoder.codes, "extra": layout.extra}
         head = slots["head"].build(facts)
-    return Parts(tokenizer, speech_tokenizer, layout, backbone, head, decoder)
+    return Parts(text, speech_tokenizer, layout, backbone, head, decoder)
 
 
 def _load_slot(module: nn.Module, slot: SlotSpec) -> list[str]:

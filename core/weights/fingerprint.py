@@ -32,5 +32,5 @@ def _hash(state: list[tuple[str, Tensor]]) -> str:
     for name, tensor in state:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # [bytes]
-        digest.update(memoryview(data.numpy()))
+        digest.update(data.numpy().data)
     return digest.hexdigest()[:16]
