@@ -24,7 +24,7 @@ from wishbone.core.bench.records import (
 )
 from wishbone.core.bench.rounds import Outcome, Standing, run
 from wishbone.core.bench.suite import Plan, RatioConfig, split_side
-from wishbone.core.contract.metric import Package
+from wishbone.core.contract.extensions.metric import Package
 from wishbone.core.evaluate.measure import speed
 from wishbone.core.registry.extras import missing_packages
 from wishbone.core.report.progress import say

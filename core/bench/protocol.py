@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wishbone.core.contract.contender import Job, Times
+from wishbone.core.contract.extensions.contender import Job, Times
 from wishbone.core.registry.registry import Entry
 
 LOADING = 1800.0

@@ -17,10 +17,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from wishbone.core.bench.models import random_weights
+from wishbone.core.bench.built_in.models import random_weights
 from wishbone.core.bench.protocol import ContenderLost, ContenderRefused, Round, Worker
 from wishbone.core.bench.suite import Entry, Plan
-from wishbone.core.contract.contender import Job
+from wishbone.core.contract.extensions.contender import Job
 from wishbone.core.registry.loader import guarded
 
 Say = Callable[[str], None]

@@ -10,8 +10,8 @@ from typing import Any
 from wishbone.core.bench.contenders import contender_entry
 from wishbone.core.config.compose import Config, compose, find
 from wishbone.core.config.schema import structured
-from wishbone.core.contract.contender import Contender, Job
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.extensions.contender import Contender, Job
 from wishbone.core.registry import registry
 from wishbone.core.registry.loader import guarded
 

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from wishbone.core.bench.protocol import Round
-from wishbone.core.contract.contender import Contender, Job
+from wishbone.core.contract.extensions.contender import Contender, Job
 from wishbone.core.registry.loader import guarded
 from wishbone.core.registry.registry import Entry, import_target
 

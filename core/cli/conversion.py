@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from wishbone.core.config.compose import compose
-from wishbone.core.contract.converter import TABLES, Converted, Converter
 from wishbone.core.contract.errors import CheckpointError, UsageError
+from wishbone.core.contract.extensions.converter import TABLES, Converted, Converter
 from wishbone.core.registry.loader import create, guarded, registry
 from wishbone.core.registry.registry import Entry
 from wishbone.core.weights.checkpoint import save

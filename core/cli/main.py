@@ -11,8 +11,8 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from wishbone.core.contract.command import Command
 from wishbone.core.contract.errors import WishboneError
+from wishbone.core.contract.extensions.command import Command
 from wishbone.core.registry.loader import blame, guarded, own_version, registry
 from wishbone.core.registry.registry import HOME, Entry, import_target
 

@@ -44,7 +44,7 @@ class SpeechTokenizer(Part, nn.Module):
         """audio [S] in -1..1 at ``sample_rate`` -> codes [T, Q] int64, ``codes.rate`` a second."""
 
     def encode_batch(self, audios: Sequence[Tensor]) -> list[Tensor]:
-        """Encode recordings [S] of any lengths -> codes [T, Q] of each.
+        """audios [S] of any lengths -> codes [T, Q] of each.
 
         A codec that takes several at once may differ from ``encode`` in the last few frames.
         """

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from wishbone.core.contract.extensions.teacher import Word
 from wishbone.core.contract.part import Part
 from wishbone.core.contract.sentences import speakable
-from wishbone.core.contract.teacher import Word
 
 
 @dataclass(frozen=True)

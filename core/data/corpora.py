@@ -1,9 +1,9 @@
-"""Any corpus a training can name, as token data: ours, or another project's with ids made here."""
+"""The corpora that a recipe names, as token data: Wishbone's own, or other formats, encoded."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from wishbone.core.config.compose import Config, weights_folder
 from wishbone.core.contract.codec import CodeSpace
-from wishbone.core.contract.corpus import Utterance
 from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.extensions.corpus import Utterance
 from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.corpus_files import Account, corpus_files, is_token_data, utterances
 from wishbone.core.data.tokens import EXTRA, PROMPT, Ragged, TokenCorpus, read_tokens
@@ -20,30 +20,65 @@ from wishbone.core.system.build import build_layout
 
 
 def read_corpus(sources: str | Path | Iterable[str | Path], system: Config) -> TokenCorpus:
-    """Load corpora for ``system``: token data as it is, others with the system's tokenizer.
+    """Load corpora for ``system``: token data as it is, other formats with its tokenizer.
 
-    Says on stderr what was left out of the others and why. Raises ``DataError`` when nothing is
-    left, when a file is of no known kind, and as ``read_tokens``.
+    Prints to stderr the rows of the others that were left out and why. Raises ``DataError`` when
+    nothing is left, when a file is of no known format, and as ``read_tokens``.
     """
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
-    parts, own = [], []
+    parts, token_data = [], []
     for source in sources:
         path = Path(source) if Path(source).exists() else weights_folder(str(source))
         files = corpus_files(path)
         if is_token_data(files[0]):
-            own.append(source)
+            token_data.append(source)
         else:
             parts.append(_read_foreign(path, files, system))
-    if own or not parts:
-        parts.insert(0, read_tokens(own))
+    if token_data or not parts:
+        parts.insert(0, read_tokens(token_data))
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
+def require_same_parts(
+    corpus: TokenCorpus, system: Mapping[str, Any], tables: Mapping[str, int], codes: CodeSpace
+) -> None:
+    """Raise ``DataError`` unless the corpus was made with the system's tokenizer and codec.
+
+    A part that the files do not name is not compared; the ids themselves must exist in the tables.
+    """
+    system_parts = {
+        "tokenizer": system["tokenizer"]["name"],
+        "codec": system.get("speech_tokenizer", {"name": "text"})["name"],
+        "codebooks": codes.codebooks,
+        "rate": codes.rate,
+    }
+    problems = [
+        f"its {key} is {corpus.about[key]}, the system's {value}"
+        for key, value in system_parts.items()
+        if key in corpus.about and corpus.about[key] != value
+    ]
+    # files that do not say their number of codebooks have one
+    if "codebooks" not in corpus.about and codes.codebooks != 1:
+        problems.append(f"it has one codebook, the codec {codes.codebooks}")
+    if len(corpus.codes.values) and int(corpus.codes.values.max()) >= codes.size:
+        problems.append(f"its highest code is {int(corpus.codes.values.max())}, of {codes.size}")
+    rows = tables.get("text", 0)
+    if rows and len(corpus.text.values) and int(corpus.text.values.max()) >= rows:
+        problems.append(f"its highest text id is {int(corpus.text.values.max())}, of {rows}")
+    if problems:
+        raise DataError(
+            f"The corpus was not made for this system: {'; '.join(problems)}.",
+            str(corpus.files[0].parent if corpus.files else "the corpus"),
+            "Tokenise it with this system: 'wishbone data tokenize'.",
+        )
+
+
 def _read_foreign(path: Path, files: Sequence[Path], system: Config) -> TokenCorpus:
+    """A corpus of another format, its text encoded by the system's tokenizer."""
     tokenizer, _, codes = build_layout(system)
     account = Account()
     rows = list(_rows(files, tokenizer, codes, account))
-    account.kept = len(rows)
+    account.usable = len(rows)
     print(f"{path}: {account}", file=sys.stderr)
     if not rows:
         raise DataError(
@@ -76,42 +111,43 @@ def _rows(
     files: Sequence[Path], tokenizer: Tokenizer, codes: CodeSpace, account: Account
 ) -> Iterator[dict[str, Any]]:
     """Utterances with the ids of their text, those that do not fit the codec left out."""
-    for found in utterances(files, account):
-        ids = tokenizer.encode(found.text)
-        if found.prompt_text:
-            # upstream lays a prompt out as the beginning of the utterance
-            ids = tokenizer.encode(found.prompt_text) + ids
-        if why := _unfit(found, ids, codes):
-            account.dropped[why] += 1
+    for utterance in utterances(files, account):
+        ids = tokenizer.encode(utterance.text)
+        if utterance.prompt_text:
+            # a prompt of such a corpus is the beginning of the utterance, its codes already are
+            ids = tokenizer.encode(utterance.prompt_text) + ids
+        if reason := _reason_to_drop(utterance, ids, codes):
+            account.dropped[reason] += 1
             continue
         yield {
-            "id": found.id,
-            "text": found.text,
+            "id": utterance.id,
+            "text": utterance.text,
             "text_ids": ids,
-            "codes": [code for frame in found.frames for code in frame],
-            "seconds": len(found.frames) / codes.rate,
-            "global_codes": found.global_codes if codes.global_count else (),
-            "instruct": tokenizer.encode(found.instruct) if found.instruct else (),
+            "codes": [code for frame in utterance.frames for code in frame],
+            "seconds": len(utterance.frames) / codes.rate,
+            "global_codes": utterance.global_codes if codes.global_count else (),
+            "instruct": tokenizer.encode(utterance.instruct) if utterance.instruct else (),
         }
 
 
-def _unfit(found: Utterance, ids: Sequence[int], codes: CodeSpace) -> str:
-    """Why an utterance is left out, or nothing."""
-    seconds, (shortest, longest) = len(found.frames) / codes.rate, found.kind.seconds
-    whole, count = found.global_codes, codes.global_count
-    known = len(whole) == count and all(0 <= code < codes.global_size for code in whole)
+def _reason_to_drop(utterance: Utterance, ids: Sequence[int], codes: CodeSpace) -> str:
+    """The reason to leave an utterance out; empty for one that can be used."""
+    frames, limits = utterance.frames, utterance.kind
+    seconds, (shortest, longest) = len(frames) / codes.rate, limits.seconds
+    of_voice, count = utterance.global_codes, codes.global_count
+    valid = len(of_voice) == count and all(0 <= code < codes.global_size for code in of_voice)
     reasons = {
         "with nothing to say in the text": not ids,
-        f"with more than {found.kind.most_text} ids of text": len(ids) > found.kind.most_text,
+        f"with more than {limits.most_text} ids of text": len(ids) > limits.most_text,
         f"shorter than {shortest:g} s": seconds < shortest,
         f"longer than {longest:g} s": seconds > longest,
-        f"of {len(found.frames[0])} codebooks": len(found.frames[0]) != codes.codebooks,
+        f"of {len(frames[0])} codebooks": len(frames[0]) != codes.codebooks,
         "with codes the codec has not": any(
-            not 0 <= code < codes.size for frame in found.frames for code in frame
+            not 0 <= code < codes.size for frame in frames for code in frame
         ),
-        "without the codec's global codes": count > 0 and not known,
+        "without the codec's global codes": count > 0 and not valid,
     }
-    return next((why for why, holds in reasons.items() if holds), "")
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _joined(parts: Sequence[TokenCorpus]) -> TokenCorpus:
@@ -129,7 +165,7 @@ def _joined(parts: Sequence[TokenCorpus]) -> TokenCorpus:
 
     def chained(name: str) -> Ragged | None:
         lists = [getattr(part, name) for part in parts]
-        if all(each is None for each in lists):
+        if all(column is None for column in lists):
             return None
         empty = [Ragged.of([()] * len(part)) for part in parts]
         return Ragged.chain([e if x is None else x for x, e in zip(lists, empty, strict=True)])

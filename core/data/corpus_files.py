@@ -1,4 +1,4 @@
-"""Files of corpora: which there are, of which format each is, and its rows."""
+"""The files of a corpus, the format of each by its columns, and its utterances."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.contract.corpus import Unusable, Utterance
 from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.extensions.corpus import Unusable, Utterance
 from wishbone.core.data.tokens import METADATA, arrow
 from wishbone.core.registry.loader import Search, create, guarded, registry, search
 
 PARQUET = b"PAR1"
-"""How a Parquet file begins; CosyVoice calls its own ``parquet_000000000.tar``."""
-
-
+"""First bytes of a Parquet file, which tell one whatever it is called."""
 ENDINGS = (".parquet", ".jsonl", ".tar")
+"""Names of files in a folder that may be a corpus; a ``.tar`` counts where it is Parquet."""
+FORMATS = "Give a folder of token data, or of a format that 'wishbone plugins list' has as corpus."
 
 
 @dataclass
 class Account:
-    """What became of the rows of a corpus."""
+    """Counts of a corpus: rows read, usable utterances, and reasons to drop the others."""
 
     read: int = 0
-    kept: int = 0
+    usable: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    """Reason -> how many."""
+    """Reason -> number of rows."""
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{count} {why}" for why, count in self.dropped.most_common())
-        return f"{self.kept} utterances from {self.read} rows" + (
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
+        return f"{self.usable} utterances from {self.read} rows" + (
             f"; left out: {reasons}" if reasons else "; none left out"
         )
 
 
 def corpus_files(source: str | Path) -> list[Path]:
-    """The files of a corpus: one file, a CosyVoice ``data.list``, or a folder, looked into deeply.
+    """The files of a corpus: one file, those in a ``.list``, or a folder with its subfolders.
 
     Raises ``DataError`` where there is none.
     """
     source = Path(source)
     if source.suffix == ".list" and source.is_file():
         lines = source.read_text(encoding="utf-8").split("\n")
-        named = [Path(line.strip()) for line in lines if line.strip()]
-        files = [path if path.exists() else source.parent / path.name for path in named]
+        entries = [Path(line.strip()) for line in lines if line.strip()]
+        files = [path if path.exists() else source.parent / path.name for path in entries]
     elif source.is_dir():
         files = sorted(path for path in source.rglob("*") if path.suffix in ENDINGS)
-        files = [p for p in files if p.suffix != ".tar" or _begins(p) == PARQUET]
+        files = [p for p in files if p.suffix != ".tar" or _first_bytes(p) == PARQUET]
     else:
         files = [source]
-    gone = [path for path in files if not path.is_file()]
-    if gone or not files:
+    missing = [path.name for path in files if not path.is_file()]
+    if missing or not files:
         raise DataError(
-            f"{gone[0].name} is not here." if gone else "There is no Parquet and no JSONL file.",
+            f"{missing[0]} is not here." if missing else "There is no Parquet and no JSONL file.",
             str(source),
-            "Give a folder of token data, of CosyVoice's Parquet or of RWKVTTS's JSONL.",
+            FORMATS,
         )
     return files
 
 
 def is_token_data(file: Path) -> bool:
-    """Whether a file is our own."""
-    if _begins(file) != PARQUET:
+    """Return whether a file is Wishbone's own token data."""
+    if _first_bytes(file) != PARQUET:
         return False
     return METADATA in (arrow().parquet.read_schema(file).metadata or {})
 
@@ -72,7 +72,7 @@ def is_token_data(file: Path) -> bool:
 def utterances(files: Iterable[Path], account: Account) -> Iterator[Utterance]:
     """Every utterance that can be used, in order; ``account`` counts the others.
 
-    Raises ``DataError`` for a file that is of no known kind.
+    Raises ``DataError`` for a file of no known format.
     """
     for file in files:
         match: Search | None = None
@@ -90,7 +90,7 @@ def utterances(files: Iterable[Path], account: Account) -> Iterator[Utterance]:
 
 
 def format_of(columns: Iterable[str], where: Path) -> Search:
-    """The kind of corpus that has these columns.
+    """The registered format that has one of these columns.
 
     Raises ``DataError`` where there is none, ``PluginError`` where one that may be it is broken.
     """
@@ -100,19 +100,16 @@ def format_of(columns: Iterable[str], where: Path) -> Search:
         return match
     if match.failed:
         raise match.failed[0]
-    if {"audio_data", "wav", "audio"} & columns:
-        do = "Make codes first: CosyVoice's tools/extract_speech_token.py, or 'data tokenize'."
-    else:
-        do = "Give a folder of token data, of CosyVoice's Parquet or of RWKVTTS's JSONL."
     raise DataError(
-        f"No column holds codes; known are {_known()}, and there are {', '.join(sorted(columns))}.",
+        f"No column holds codes; known are {_code_columns()}, and there are"
+        f" {', '.join(sorted(columns))}.",
         str(where),
-        do,
+        f"{FORMATS} Recordings become codes by 'wishbone data tokenize'.",
     )
 
 
-def _known() -> str:
-    """The first column of every format."""
+def _code_columns() -> str:
+    """The first column of every format, for people."""
     names = []
     for entry in registry().of("corpus"):
         part = create(entry)
@@ -122,12 +119,13 @@ def _known() -> str:
 
 
 def _records(file: Path) -> Iterator[Any]:
-    """Rows of a file as dictionaries; a line that is none comes as None."""
-    if _begins(file) == PARQUET:
+    """Rows of a file as dictionaries; None for a line that is no JSON."""
+    if _first_bytes(file) == PARQUET:
         parquet = arrow().parquet.ParquetFile(file)
-        heavy = {"audio_data", "wav", "utt_embedding", "spk_embedding", "reject_speech_token"}
-        format_of(parquet.schema_arrow.names, file)
-        columns = [name for name in parquet.schema_arrow.names if name not in heavy]
+        match = format_of(parquet.schema_arrow.names, file)
+        with guarded(match.entry):
+            unread = set(match.part.unread)
+        columns = [name for name in parquet.schema_arrow.names if name not in unread]
         for batch in parquet.iter_batches(batch_size=1024, columns=columns):
             yield from batch.to_pylist()
         return
@@ -147,6 +145,6 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def _begins(file: Path) -> bytes:
+def _first_bytes(file: Path) -> bytes:
     with file.open("rb") as opened:
         return opened.read(len(PARQUET))

@@ -1,4 +1,4 @@
-"""What is in a corpus, in a few lines."""
+"""Figures of a corpus, for people."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Work cut into shards: several processes, one report for each shard, and nothing done twice.
 
-A shard is one Parquet file of the output folder, so a shard that is there is complete.
-``report/NAME.json`` says what it kept and dropped, and why; ``Report`` gathers these files.
+A shard is one Parquet file of the output folder, renamed to its name when it is complete.
+``report/NAME.json`` lists the utterances it kept and dropped, and why; ``Report`` gathers these
+files.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ BEGUN = "settings"
 
 @dataclass
 class ShardReport:
-    """What became of one shard."""
+    """The utterances that one shard kept and dropped."""
 
     name: str
     kept: int = 0
@@ -45,7 +46,7 @@ class ShardReport:
 
 
 class Report:
-    """What became of every shard of an output folder, gathered from one file for each of them.
+    """The reports of all shards of an output folder, gathered from one file for each of them.
 
     As no two shards share a file, several processes can write into one folder. ``settings`` are
     those of the command, or None to take them from the files. Raises ``DataError`` where the
@@ -54,7 +55,7 @@ class Report:
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
-        # as JSON gives them back, where tuples are lists
+        # as JSON returns them, where tuples are lists
         self.settings = None if settings is None else json.loads(json.dumps(settings))
         self.shards: dict[str, dict[str, Any]] = {}
         if self.gather() or settings is None:
@@ -74,9 +75,9 @@ class Report:
         self._write(report.name, {report.name: self.shards[report.name]})
 
     def gather(self) -> int:
-        """Read what all processes have reported by now -> the number of files."""
+        """Read the files that all processes have written by now -> their number."""
         paths = sorted((self.folder / REPORTS).glob("*.json"))
-        # folders of earlier versions have one file for all; what was made since stands in others
+        # folders of earlier versions have one file for all shards, beside which newer ones stand
         before = self.folder / REPORT
         paths = [before, *paths] if before.exists() else paths
         for path in paths:
@@ -141,6 +142,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
 
 
 def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Raise ``DataError`` where the folder was begun with other settings."""
     differ = [k for k in before.keys() | now.keys() if before.get(k) != now.get(k)]
     if differ:
         raise DataError(
@@ -161,10 +163,10 @@ def run_shards(
     """Call ``work(*arguments)`` for every job whose file ``<name>.parquet`` is not there yet.
 
     ``jobs`` are ``(name, arguments)``; ``work`` writes the file and is importable by name, because
-    ``workers`` > 1 run it in fresh processes. ``lines`` says which lines of the source each job is
-    about, where each of them is one utterance and the first of them the name: a shard that has
-    fewer is made again, and ``DataError`` is raised when two would share some. Prints progress
-    with the time left.
+    ``workers`` > 1 run it in new processes. ``lines`` are the lines of the source of each job,
+    where every line is one utterance and the number of the first is the job's name: a shard that
+    has fewer is made again, and ``DataError`` is raised when two would share some. Prints progress
+    with the remaining time.
     """
     report = Report(folder, settings)
     lines = lines or {}
@@ -181,11 +183,11 @@ def run_shards(
         report.add(result)
         seconds += result.seconds
         passed = time.monotonic() - begin
-        left = int(passed / number * (len(waiting) - number))
+        remaining = int(passed / number * (len(waiting) - number))
         _say(
             f"{number}/{len(waiting)}  {result.name}: {result.kept} kept,"
             f" {len(result.dropped)} dropped  {seconds / max(passed, 1e-9):.1f} x real time"
-            f"  {left // 60}:{left % 60:02d} left"
+            f"  {remaining // 60}:{remaining % 60:02d} left"
         )
     # other processes may have added theirs meanwhile
     report.gather()
@@ -200,10 +202,12 @@ def run_shards(
 
 
 def _refuse_overlaps(lines: Mapping[str, range], report: Report) -> None:
+    """Raise ``DataError`` where a finished shard of another name has lines of a job."""
     for name in report.shards if lines else ():
-        there = range(int(name), int(name) + report.count(name))
-        for other, wanted in lines.items():
-            first, last = max(there.start, wanted.start), min(there.stop, wanted.stop)
+        finished = range(int(name), int(name) + report.count(name))
+        for other, requested in lines.items():
+            first = max(finished.start, requested.start)
+            last = min(finished.stop, requested.stop)
             if other != name and first < last:
                 raise DataError(
                     f"Lines {first} to {last - 1} are in the shard {name} already, and would be in"
@@ -216,6 +220,7 @@ def _refuse_overlaps(lines: Mapping[str, range], report: Report) -> None:
 def _results(
     work: Callable[..., ShardReport], jobs: Sequence[tuple[str, tuple[Any, ...]]], workers: int
 ) -> Iterator[ShardReport]:
+    """Reports of jobs as they end, in this process or in ``workers`` others."""
     if workers <= 1 or len(jobs) <= 1:
         for _, arguments in jobs:
             yield work(*arguments)

@@ -1,4 +1,4 @@
-"""Where recordings come from: audio data that a teacher made, or a folder of files and a table.
+"""Sources of recordings: audio data that a teacher made, or a folder of files and a table.
 
 Audio data is Parquet with the columns ``id``, ``text``, ``words``, ``phonemes`` (of each word,
 joined by spaces), ``separators``, ``ends`` (second at which each word ends), optionally
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.contract.errors import DataError, WishboneError
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 from wishbone.core.data.tokens import arrow, parquet_files
 
 TABLE = "metadata.tsv"
@@ -31,7 +31,7 @@ SHARD = 250
 
 @dataclass(frozen=True)
 class Recording:
-    """One utterance: what is said, and how it sounds."""
+    """One utterance: its text and its audio."""
 
     id: str
     text: str
@@ -49,7 +49,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a source that becomes one shard: a Parquet file, or rows of a table."""
+    """A part of a source that becomes one shard: a Parquet file, or rows of a table."""
 
     name: str
     path: str
@@ -57,7 +57,7 @@ class Part:
     end: int = 0
 
     def recordings(self) -> Iterator[Recording | WishboneError]:
-        """Each recording, or what is wrong with it."""
+        """Every recording in turn, or the error of one that cannot be read."""
         return _of_parquet(self.path) if not self.end else _of_folder(self)
 
 
@@ -66,27 +66,27 @@ def parts(sources: Sequence[str | Path]) -> list[Part]:
 
     Raises ``DataError`` when a source is neither kind or two parts have one name.
     """
-    found: list[Part] = []
+    result: list[Part] = []
     for source in map(Path, sources):
         if source.is_dir() and (source / TABLE).is_file():
             count = len(_table(source))
-            found += [
+            result += [
                 Part(f"{source.name}-{begin:06d}", str(source), begin, min(begin + SHARD, count))
                 for begin in range(0, count, SHARD)
             ]
         elif source.exists():
-            found += [Part(file.stem, str(file)) for file in parquet_files(source)]
+            result += [Part(file.stem, str(file)) for file in parquet_files(source)]
         else:
             raise DataError("There is no such file or folder.", str(source), "Check the name.")
-    names = [part.name for part in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    names = [part.name for part in result]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
         raise DataError(
-            f"Two sources have a part of the same name: {', '.join(twice)}.",
+            f"Two sources have a part of the same name: {', '.join(repeated)}.",
             ", ".join(map(str, sources)),
             "Put them into folders of different names, or into different outputs.",
         )
-    return found
+    return result
 
 
 def decode(data: bytes) -> tuple[Tensor, int]:

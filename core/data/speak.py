@@ -16,7 +16,8 @@ from wishbone.core.audio import files as sound
 from wishbone.core.config.compose import Config
 from wishbone.core.config.schema import parse_slot
 from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
-from wishbone.core.contract.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.tokens import arrow, write_table
 from wishbone.core.registry.loader import blame
@@ -27,15 +28,15 @@ SHORTEST, LONGEST = 0.6, 11.0
 """Seconds. Shorter is a slip of the front end; longer makes a batch of padding."""
 
 Line = tuple[int, str, int]
-"""Number of a line, its text, and the line that says the same before it, or -1."""
+"""Number of a line, its text, and the number of an earlier line with the same text, or -1."""
 
 
 def speak(
     sentences: str | Path,
     out: str | Path,
     *,
-    teacher: str = "piper",
-    tokenizer: str = "phonemes",
+    teacher: str,
+    tokenizer: str,
     overrides: Sequence[str] = (),
     start: int = 0,
     count: int = 0,
@@ -45,10 +46,10 @@ def speak(
 ) -> Report:
     """Audio data of the lines ``start .. start + count`` into the folder ``out``.
 
-    Goes on where an earlier call stopped, and may be called again with more lines: a
-    shard that ``count`` had cut short is then made again. Raises ``DataError`` when ``out`` was
-    begun with other settings, or when a line would be in two shards. ``speaker`` is the name of
-    the voice in every row.
+    Goes on where an earlier call stopped, and may be called again with more lines: a shard that
+    ``count`` had cut short is then made again. Raises ``DataError`` when ``out`` was begun with
+    other settings, or when a line would be in two shards. ``speaker`` is the name of the voice in
+    every row.
     """
     lines = _read_lines(sentences)
     names = (teacher, tokenizer, tuple(overrides))
@@ -59,7 +60,7 @@ def speak(
         "sentences": hashlib.sha256(Path(sentences).read_bytes()).hexdigest()[:16],
         "shard": shard,
         "sample_rate": SAMPLE_RATE,
-        # folders begun before voices had names stay as they are
+        # a folder begun before voices had names has no such setting and can still be continued
         **({"speaker": speaker} if speaker else {}),
     }
     end = min(len(lines), start + count) if count else len(lines)
@@ -67,8 +68,8 @@ def speak(
         f"{first:06d}": range(first, min(first + shard, end)) for first in range(start, end, shard)
     }
     jobs = [
-        (name, (lines[each.start : each.stop], str(out), names, speaker))
-        for name, each in ranges.items()
+        (name, (lines[span.start : span.stop], str(out), names, speaker))
+        for name, span in ranges.items()
     ]
     return run_shards(speak_lines, jobs, Path(out), settings, workers, ranges)
 
@@ -76,16 +77,16 @@ def speak(
 def speak_lines(
     lines: Sequence[Line], out: str, names: tuple[str, str, tuple[str, ...]], speaker: str = ""
 ) -> ShardReport:
-    """One shard into ``out``, named by the number of its first line."""
+    """Write one shard into ``out``, named by the number of its first line."""
     if torch.multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
     front_end, teacher = _parts(*names)
     report = ShardReport(f"{lines[0][0]:06d}")
     rows = []
-    for number, text, same in lines:
+    for number, text, earlier in lines:
         identity = f"s{number:06d}"
         try:
-            row = _row(identity, text, same, front_end, teacher)
+            row = _row(identity, text, earlier, front_end, teacher)
         except DataError as error:
             report.drop(identity, text, error.what)
             continue
@@ -96,13 +97,15 @@ def speak_lines(
     return report
 
 
-def _row(identity: str, text: str, same: int, front_end: Any, teacher: Teacher) -> dict[str, Any]:
-    """One row of audio data; ``DataError`` says why a sentence is left out."""
+def _row(
+    identity: str, text: str, earlier: int, front_end: Tokenizer, teacher: Teacher
+) -> dict[str, Any]:
+    """One row of audio data. Raises ``DataError`` with the reason to leave a sentence out."""
     if not text.strip():
         raise DataError("empty line")
-    if same >= 0:
-        raise DataError(f"same sentence as an earlier line: {same}")
-    words: list[Word] = front_end.words(text)
+    if earlier >= 0:
+        raise DataError(f"same sentence as an earlier line: {earlier}")
+    words = front_end.words(text)
     if not words:
         raise DataError("nothing to say in the text")
     try:
@@ -115,13 +118,13 @@ def _row(identity: str, text: str, same: int, front_end: Any, teacher: Teacher) 
         # the sentence is left out, and the report names the plug-in whose code it was
         raise DataError(f"the teacher failed: {_cause(error)}") from error
     audio = sound.resample(sound.Audio(spoken.audio, spoken.sample_rate), SAMPLE_RATE)
-    check_audio(audio)
+    require_usable(audio)
     return audio_row(identity, text, words, spoken, audio)
 
 
 def _cause(error: Exception) -> str:
-    broken = blame(error)
-    return f"{broken.what} ({broken.where})" if broken else f"{type(error).__name__}: {error}"
+    blamed = blame(error)
+    return f"{blamed.what} ({blamed.where})" if blamed else f"{type(error).__name__}: {error}"
 
 
 def audio_row(
@@ -144,8 +147,8 @@ def _ends(spoken: Spoken) -> dict[str, list[float]]:
     return {"ends": list(spoken.word_ends), "phoneme_ends": list(spoken.phoneme_ends)}
 
 
-def check_audio(audio: sound.Audio) -> None:
-    """``DataError`` for audio that is no use: not finite, too short, too long or silent."""
+def require_usable(audio: sound.Audio) -> None:
+    """Raise ``DataError`` for audio that is of no use: not finite, too short, too long, silent."""
     if not torch.isfinite(audio.samples).all():
         raise DataError("the audio is not finite")
     if audio.seconds < SHORTEST:
@@ -166,7 +169,7 @@ def _flac(audio: sound.Audio) -> bytes:
 
 
 def write_audio(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows of audio data to one Parquet file."""
+    """Write rows of audio data to one Parquet file."""
     pyarrow = arrow()
     strings, numbers = pyarrow.list_(pyarrow.string()), pyarrow.list_(pyarrow.float64())
     schema = pyarrow.schema(
@@ -187,20 +190,25 @@ def write_audio(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 @cache
-def _parts(teacher: str, tokenizer: str, overrides: tuple[str, ...]) -> tuple[Any, Any]:
+def _parts(teacher: str, tokenizer: str, overrides: tuple[str, ...]) -> tuple[Tokenizer, Teacher]:
     """The front end and the teacher, made once in a process."""
     from omegaconf import OmegaConf
 
     fields = dict(OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides))))
-    config = Config({"teacher": {"name": teacher, **fields}, "tokenizer": {"name": tokenizer}})
-    front_end = parse_slot(config, "tokenizer").build()
+    config = Config({"teacher": {"name": teacher, **fields}})
+    return build_front_end(tokenizer), parse_slot(config, "teacher").build()
+
+
+def build_front_end(name: str) -> Tokenizer:
+    """The tokenizer ``name``. Raises ``ConfigError`` for one that knows no pronunciations."""
+    front_end = parse_slot({"tokenizer": {"name": name}}, "tokenizer").build()
     if front_end.words("") is None:
         raise ConfigError(
-            f"The tokenizer '{tokenizer}' cannot say how words are spoken (it has no 'words').",
-            "the front end of a teacher",
-            "Use --tokenizer phonemes.",
+            f"The tokenizer '{name}' does not know how words are spoken (its 'words' is None).",
+            "--tokenizer",
+            "Leave --tokenizer out, or name one that 'wishbone data speak' can use.",
         )
-    return front_end, parse_slot(config, "teacher").build()
+    return front_end
 
 
 def _read_lines(path: str | Path) -> list[Line]:
@@ -213,6 +221,6 @@ def _read_lines(path: str | Path) -> list[Line]:
     first: dict[str, int] = {}
     lines = []
     for number, text in enumerate(texts):
-        before = first.setdefault(" ".join(text.lower().split()), number)
-        lines.append((number, text, before if before != number else -1))
+        earlier = first.setdefault(" ".join(text.lower().split()), number)
+        lines.append((number, text, earlier if earlier != number else -1))
     return lines

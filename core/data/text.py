@@ -16,41 +16,41 @@ from wishbone.core.system.build import build_layout
 SHARD = 20_000
 """Lines of one file."""
 CODEC = "text"
-"""What token data without speech says of its codec."""
+"""Name of the codec in token data without speech."""
 
 
 def write(
     sentences: str | Path,
     out: str | Path,
-    system: str = "text-rwkv7",
+    system: str,
     overrides: Sequence[str] = (),
     *,
     exclude: Iterable[str | Path] = (),
     start: int = 0,
     count: int = 0,
 ) -> Report:
-    """The lines of a file as ids of ``system``'s tokenizer into the folder ``out``.
+    """Write the lines of a file as ids of ``system``'s tokenizer into the folder ``out``.
 
     ``exclude`` are files of sentences, one a line, and token data, whose texts must not be in it;
-    texts that differ only in what the tokenizer does not tell apart count as the same, and a text
-    is taken once. ``start`` and ``count`` choose lines, counted from 0; 0 means all. Goes on where
-    an earlier call stopped. Raises ``DataError`` when nothing is left.
+    texts with the same ids count as the same, and a text is taken once. ``start`` and ``count``
+    choose lines, counted from 0; 0 means all. Goes on where an earlier call stopped. Raises
+    ``DataError`` when nothing is left.
     """
     config = text_system.read(system, overrides)
     tokenizer, _, _ = build_layout(config)
     source, out, exclude = Path(sentences), Path(out), [Path(file) for file in exclude]
-    whole = source.read_text(encoding="utf-8")
-    lines = whole.splitlines()
+    content = source.read_text(encoding="utf-8")
+    lines = content.splitlines()
     end = start + count if count else len(lines)
     about = {"tokenizer": config["tokenizer"]["name"], "codec": CODEC, "codebooks": 1}
-    mark = "".join(f"{file.name} {_digest(file)} " for file in exclude)
+    excluded = "".join(f"{file.name} {_digest(file)} " for file in exclude)
     settings = about | {
-        "source": sha256(whole.encode()).hexdigest()[:16],
+        "source": sha256(content.encode()).hexdigest()[:16],
         "lines": [start, end],
-        "exclude": mark,
+        "exclude": excluded,
     }
     report = Report(out, settings)
-    seen = {tuple(tokenizer.encode(text)) for file in exclude for text in _texts(file)}
+    taken_ids = {tuple(tokenizer.encode(text)) for file in exclude for text in _texts(file)}
     for begin in range(start, min(end, len(lines)), SHARD):
         name = f"{begin:08d}"
         shard, rows = ShardReport(name), []
@@ -59,10 +59,10 @@ def write(
             ids = tuple(tokenizer.encode(text))
             if not ids:
                 shard.drop(identity, text, "nothing in it has an id")
-            elif ids in seen:
+            elif ids in taken_ids:
                 shard.drop(identity, text, "excluded, or there already")
             else:
-                seen.add(ids)
+                taken_ids.add(ids)
                 rows.append(_row(identity, text, ids))
         shard.kept = len(rows)
         if not report.done(name):
@@ -95,4 +95,4 @@ def _texts(file: Path) -> Iterator[str]:
 
 def _digest(file: Path) -> str:
     files = parquet_files(file) if file.is_dir() else [file]
-    return sha256(b"".join(each.read_bytes() for each in files)).hexdigest()[:16]
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]

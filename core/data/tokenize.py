@@ -26,8 +26,8 @@ BATCH_SECONDS = 40.0
 """Audio that goes through the codec at once; more gains nothing on one core."""
 
 
-class Tokens:
-    """The two parts of a system that make token data, ready to use."""
+class TokenMaker:
+    """The two parts of a system that make token data: its tokenizer and its speech tokenizer."""
 
     def __init__(self, config: Config) -> None:
         self.text: Tokenizer = parse_slot(config, "tokenizer").build()
@@ -54,12 +54,12 @@ class Tokens:
         }
 
     def text_ids(self, recording: Recording) -> list[int]:
-        """The ids of the words as they were spoken, where the tokenizer can say them."""
+        """The ids of the words as they were spoken, where the tokenizer has ids for that."""
         ids = self.text.encode_words(recording.words) if recording.words else None
         return self.text.encode(recording.text) if ids is None else ids
 
     def codes(self, recordings: Sequence[Recording]) -> list[Tensor]:
-        """Codes [T, Q] of each; all at once, which some codecs do faster."""
+        """Codes [T, Q] of every recording; all at once, which some codecs do faster."""
         rate = self.speech.sample_rate
         audios = [
             sound.resample(sound.Audio(r.audio, r.sample_rate), rate).samples for r in recordings
@@ -68,14 +68,14 @@ class Tokens:
 
     def mark(self, mark: str) -> list[int]:
         """The id of a mark, or of none. Raises ``UsageError`` for one that the tokenizer lacks."""
-        known = self.text.space.specials
-        if mark and mark not in known:
+        marks = self.text.space.specials
+        if mark and mark not in marks:
             raise UsageError(
-                f"The tokenizer has no id for the mark '{mark}'; known are {', '.join(known)}.",
+                f"The tokenizer has no id for the mark '{mark}'; known are {', '.join(marks)}.",
                 "wishbone data tokenize --mark",
                 "Add it: --set 'tokenizer.marks=[...]', as the system in training will have it.",
             )
-        return [known[mark]] if mark else []
+        return [marks[mark]] if mark else []
 
     def row(
         self, recording: Recording, codes: Tensor, speaker: str, mark: str = ""
@@ -112,7 +112,7 @@ def tokenize(
     ``exclude`` is a file of sentences, one a line, that must not be in it; ``mark`` stands in front
     of every text, such as that of a dialect. Goes on where an earlier call stopped.
     """
-    # Every part must load before the first shard, so that a mistake costs nothing.
+    # every part must load before the first shard, so that a mistake costs nothing
     tokens = _tokens(system, tuple(overrides))
     tokens.mark(mark)
     about = tokens.about
@@ -135,7 +135,7 @@ def tokenize_part(
     exclude: str,
     mark: str = "",
 ) -> ShardReport:
-    """One part into ``out/<name>.parquet``."""
+    """Write one part into ``out/<name>.parquet``."""
     if torch.multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
     tokens = _tokens(system, overrides)
@@ -156,21 +156,22 @@ def tokenize_part(
 
 
 @cache
-def _tokens(system: str, overrides: tuple[str, ...]) -> Tokens:
-    # Composed, not resolved: a system without a backbone can make tokens, too.
-    return Tokens(compose(system, overrides))
+def _tokens(system: str, overrides: tuple[str, ...]) -> TokenMaker:
+    # composed, not resolved: a system without a backbone can make tokens, too
+    return TokenMaker(compose(system, overrides))
 
 
 def _usable(part: Part, report: ShardReport, excluded: frozenset[str]) -> Iterator[Recording]:
-    for found in part.recordings():
-        if isinstance(found, WishboneError):
-            report.drop(found.where, found.do, found.what)
-        elif found.text.strip() in excluded:
-            report.drop(found.id, found.text, "excluded sentence")
-        elif not len(found.audio):
-            report.drop(found.id, found.text, "empty audio")
+    """The recordings that can become tokens; the others go into the report with a reason."""
+    for recording in part.recordings():
+        if isinstance(recording, WishboneError):
+            report.drop(recording.where, recording.do, recording.what)
+        elif recording.text.strip() in excluded:
+            report.drop(recording.id, recording.text, "excluded sentence")
+        elif not len(recording.audio):
+            report.drop(recording.id, recording.text, "empty audio")
         else:
-            yield found
+            yield recording
 
 
 def _batches(recordings: Iterator[Recording]) -> Iterator[list[Recording]]:

@@ -3,8 +3,9 @@
 A corpus is a folder of Parquet files. Columns: ``id``, ``text``, ``text_ids``, ``codes`` (frame by
 frame, the codebooks of one frame together), ``word_ends`` (code frames spoken when each word ends,
 may be empty), ``seconds``, ``speaker``; ``global_codes`` and ``instruct`` (ids) where there are
-any; ``prompt``, where an utterance begins with another that is given: how many of its ids, frames
-and words that has. What made the ids stands in the schema's metadata under ``wishbone``, as JSON.
+any; ``prompt``, where an utterance begins with one that is its prompt: the numbers of ids, frames
+and words of the prompt. The parts that made the ids stand in the schema's metadata under
+``wishbone``, as JSON.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Ragged:
 
     @classmethod
     def join(cls, parts: Sequence[Any]) -> Ragged:
-        """From pyarrow list columns, one per file."""
+        """Make one from pyarrow list columns, one per file."""
         values, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
         for part in parts:
             column = part.combine_chunks()
@@ -83,12 +84,12 @@ class Ragged:
         return self.values[self.starts[index] : self.starts[index + 1]]
 
     def lengths(self) -> np.ndarray:
-        """How long each list is."""
+        """Length of every list, [lists]."""
         return np.diff(self.starts)
 
     @classmethod
     def of(cls, lists: Iterable[Sequence[int]]) -> Ragged:
-        """From lists of whole numbers."""
+        """Make one from lists of integers."""
         arrays = [np.asarray(row, dtype=np.int32) for row in lists]
         starts = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
         return cls(np.concatenate([np.empty(0, np.int32), *arrays]), starts)
@@ -119,14 +120,14 @@ class TokenCorpus:
     word_ends: Ragged
     seconds: np.ndarray
     about: dict[str, Any]
-    """What made the tokens: ``tokenizer``, ``codec``, ``codebooks``, ``rate``, ..."""
+    """The parts that made the tokens: ``tokenizer``, ``codec``, ``codebooks``, ``rate``, ..."""
     files: list[Path]
     global_codes: Ragged | None = None
     """Codes of each utterance as a whole, where any has them."""
     instruct: Ragged | None = None
-    """Ids of what each was spoken under, where any has them."""
+    """Ids of the instruction that each was spoken under, where any has one."""
     prompt: Ragged | None = None
-    """Ids, frames and words of each that are given and not said, or nothing, where any has them."""
+    """Numbers of ids, frames and words of each one's prompt, or nothing, where any has one."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -145,16 +146,16 @@ class TokenCorpus:
             if (lists := getattr(self, name)) is not None
         }
         text, ends = self.text[index].tolist(), self.word_ends[index].tolist()
-        given = () if self.prompt is None else self.prompt[index].tolist()
-        if not given:
+        lengths = () if self.prompt is None else self.prompt[index].tolist()
+        if not lengths:
             return Sample(text, frames, ends, **extra)
-        ids, heard, words = given
-        prompt = Prompt(text[:ids], frames[:heard], ends[:words])
-        ends = [end - heard for end in ends[words:]]
-        return Sample(text[ids:], frames[heard:], ends, **extra, prompt=prompt)
+        prompt_ids, prompt_frames, prompt_words = lengths
+        prompt = Prompt(text[:prompt_ids], frames[:prompt_frames], ends[:prompt_words])
+        ends = [end - prompt_frames for end in ends[prompt_words:]]
+        return Sample(text[prompt_ids:], frames[prompt_frames:], ends, **extra, prompt=prompt)
 
     def positions(self) -> np.ndarray:
-        """[N] about how many positions each utterance takes: its ids, its frames, two marks.
+        """[N] approximate positions of every utterance: its ids, its frames, two marks.
 
         Codebooks may run behind each other, the last by as many frames as there are others.
         """
@@ -201,24 +202,24 @@ def read_tokens(folders: str | Path | Iterable[str | Path]) -> TokenCorpus:
                 str(file),
                 "Make token data with 'wishbone data tokenize'.",
             )
-        described = json.loads(schema.metadata[METADATA])
-        if about is not None and described != about:
+        description = json.loads(schema.metadata[METADATA])
+        if about is not None and description != about:
             raise DataError(
-                f"Two files were made with different parts: {about} and {described}.",
+                f"Two files were made with different parts: {about} and {description}.",
                 str(file),
                 "Tokenise all of them with one system.",
             )
-        about = described
+        about = description
         extra = [name for name in (*EXTRA, PROMPT) if name in schema.names]
         tables.append(pyarrow.parquet.read_table(file, columns=[*names, *extra]))
-    whole = {name: [table.column(name) for table in tables] for name in names}
+    columns = {name: [table.column(name) for table in tables] for name in names}
     return TokenCorpus(
-        ids=[value for column in whole["id"] for value in column.to_pylist()],
-        texts=[value for column in whole["text"] for value in column.to_pylist()],
-        text=Ragged.join(whole["text_ids"]),
-        codes=Ragged.join(whole["codes"]),
-        word_ends=Ragged.join(whole["word_ends"]),
-        seconds=np.concatenate([np.asarray(c, dtype=np.float32) for c in whole["seconds"]]),
+        ids=[value for column in columns["id"] for value in column.to_pylist()],
+        texts=[value for column in columns["text"] for value in column.to_pylist()],
+        text=Ragged.join(columns["text_ids"]),
+        codes=Ragged.join(columns["codes"]),
+        word_ends=Ragged.join(columns["word_ends"]),
+        seconds=np.concatenate([np.asarray(c, dtype=np.float32) for c in columns["seconds"]]),
         about=about or {},
         files=files,
         **{name: _optional(name, tables) for name in (*EXTRA, PROMPT)},

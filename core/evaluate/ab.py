@@ -17,7 +17,7 @@ import numpy as np
 
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.contract.metric import Clip, GenerationMetric, Package, Value
+from wishbone.core.contract.extensions.metric import Clip, GenerationMetric, Package, Value
 from wishbone.core.evaluate.experiment import budget, config_diff, generate
 from wishbone.core.evaluate.experiment.arm_engines import (
     EngineChoice,

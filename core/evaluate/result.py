@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wishbone.core.contract.metric import MetricInfo
+from wishbone.core.contract.extensions.metric import MetricInfo
 from wishbone.core.evaluate.record import inline, optional, others, read_record, record_json
 
 SCHEMA = 1

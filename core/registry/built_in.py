@@ -17,13 +17,13 @@ def wishbone_register(registry: Registry) -> None:
 
 PARTS = (
     # in the order in which somebody new needs them, which is that of 'wishbone --help'
-    ("command", "say", "cli.say:main", "Speak a text into a file."),
+    ("command", "say", "cli.speech.say:main", "Speak a text into a file."),
     ("command", "doctor", "cli.doctor:main",
      "Show what works on this machine, and why the rest does not."),
     ("command", "ab", "cli.ab:main",
      "Compare systems that differ in one part, and write a report."),
     ("command", "train", "cli.train:main", "Train a model by a recipe, or go on with a run."),
-    ("command", "evaluate", "cli.evaluate:main",
+    ("command", "evaluate", "cli.evaluation.evaluate:main",
      "Judge a system's speech, a codec or recordings."),
     ("command", "data", "cli.data:main",
      "Make training data: sentences to audio, audio to tokens."),
@@ -31,11 +31,11 @@ PARTS = (
     ("command", "match", "cli.match:main", "Find the size at which two backbones cost the same."),
     ("command", "bench", "cli.bench:main", "Measure speed and memory beside other projects."),
     ("command", "convert", "cli.convert:main", "Bring weights in from other projects, and out."),
-    ("command", "text", "cli.text:main", "Continue a text with a language model."),
+    ("command", "text", "cli.speech.text:main", "Continue a text with a language model."),
     ("objective", "codes", "train.objectives:Codes",
      "cross entropy of the next code, the ordinary one"),
-    ("contender", "memory", "bench.memory:Memory", "how fast this machine's memory is read"),
-    ("contender", "wishbone", "bench.models:Wishbone", "a backbone and a head of Wishbone"),
-    ("contender", "system", "bench.speaking_system:SpeakingSystem",
+    ("contender", "memory", "bench.built_in.memory:Memory", "how fast this machine's memory is read"),
+    ("contender", "wishbone", "bench.built_in.models:Wishbone", "a backbone and a head of Wishbone"),
+    ("contender", "system", "bench.built_in.speaking_system:SpeakingSystem",
      "a whole system, from text to sound"),
 )  # fmt: skip

@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from wishbone.core.contract.errors import MissingExtra
-from wishbone.core.contract.metric import Package
-from wishbone.core.contract.optional import INSTALL
+from wishbone.core.contract.extensions.metric import Package
+from wishbone.core.contract.extensions.optional import INSTALL
 
 
 def missing_packages(

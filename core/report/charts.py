@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wishbone.core.contract.optional import need
+from wishbone.core.contract.extensions.optional import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wishbone.core.contract.atomic import write_text
-from wishbone.core.contract.optional import need
+from wishbone.core.contract.extensions.optional import need
 from wishbone.core.report.charts import data_url
 
 

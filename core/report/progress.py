@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
 from typing import TypeVar
 
-from wishbone.core.contract.optional import need
+from wishbone.core.contract.extensions.optional import need
 
 Value = TypeVar("Value")
 EVERY = 10.0

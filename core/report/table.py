@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from wishbone.core.contract.optional import need
+from wishbone.core.contract.extensions.optional import need
 
 PIPE_WIDTH = 160
 """Columns of text that is not shown in a terminal."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.contract.errors import CheckpointError
-from wishbone.core.contract.release import ReleasePart
+from wishbone.core.contract.extensions.release import ReleasePart
 from wishbone.core.model.wrapper import Wrapper, wrappers
 from wishbone.core.registry.loader import guarded
 from wishbone.core.weights import releases

@@ -22,19 +22,11 @@ from typing import Any
 
 from wishbone.core.registry.loader import loaded, registry
 from wishbone.core.testing import (
-    backbone,
-    codec,
-    command,
-    contender,
-    converter,
-    corpus,
-    head,
-    layout,
-    metric,
-    objective,
-    release,
-    teacher,
-    tokenizer,
+    backbone_suite,
+    codec_suite,
+    head_suite,
+    layout_suite,
+    tokenizer_suite,
 )
 from wishbone.core.testing.common import (
     COMMON,
@@ -45,6 +37,16 @@ from wishbone.core.testing.common import (
     Violation,
     small_config,
     trained_looking_,
+)
+from wishbone.core.testing.extensions import (
+    command_suite,
+    contender_suite,
+    converter_suite,
+    corpus_suite,
+    metric_suite,
+    objective_suite,
+    release_suite,
+    teacher_suite,
 )
 
 WITHOUT_CONFIG = ("corpus", "converter", "release", "command")
@@ -65,20 +67,20 @@ __all__ = [
 def suite(kind: str) -> Sequence[Check]:
     """Return every check of ``kind``: its own, and the common ones."""
     checks = {
-        "backbone": backbone.CHECKS,
-        "head": head.CHECKS,
-        "layout": layout.CHECKS,
-        "tokenizer": tokenizer.CHECKS,
-        "metric": metric.CHECKS,
-        "decoder": codec.DECODER_CHECKS,
-        "speech_tokenizer": codec.TOKENIZER_CHECKS,
-        "teacher": teacher.CHECKS,
-        "objective": objective.CHECKS,
-        "corpus": corpus.CHECKS,
-        "converter": converter.CHECKS,
-        "release": release.CHECKS,
-        "contender": contender.CHECKS,
-        "command": command.CHECKS,
+        "backbone": backbone_suite.CHECKS,
+        "head": head_suite.CHECKS,
+        "layout": layout_suite.CHECKS,
+        "tokenizer": tokenizer_suite.CHECKS,
+        "metric": metric_suite.CHECKS,
+        "decoder": codec_suite.DECODER_CHECKS,
+        "speech_tokenizer": codec_suite.TOKENIZER_CHECKS,
+        "teacher": teacher_suite.CHECKS,
+        "objective": objective_suite.CHECKS,
+        "corpus": corpus_suite.CHECKS,
+        "converter": converter_suite.CHECKS,
+        "release": release_suite.CHECKS,
+        "contender": contender_suite.CHECKS,
+        "command": command_suite.CHECKS,
     }
     common = (LIGHT,) if kind in WITHOUT_CONFIG else COMMON
     return (*checks.get(kind, ()), *common)

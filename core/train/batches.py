@@ -1,4 +1,4 @@
-"""Which utterances go into which step, and making tensors of them.
+"""The plan of utterances for every step, and the padded tensors that are made of them.
 
 Everything follows from the seed and the number of the step: to resume is to count.
 """
@@ -31,9 +31,9 @@ class Batch:
     targets: Tensor  # [B, T, Q]
     mask: Tensor  # [B, T]
     rows: tuple[int, ...]
-    """Which utterances of the corpus."""
+    """Indices of the utterances in the corpus."""
 
-    def silent(self) -> Batch:
+    def without_targets(self) -> Batch:
         """The same without targets: it takes part and teaches nothing."""
         return replace(self, targets=torch.full_like(self.targets, IGNORE))
 
@@ -95,15 +95,15 @@ class BatchPlan:
         """Utterances of rising length into batches that stay within the budget."""
         batches, begin = [], 0
         for end in range(1, len(pool) + 1):
-            whole = end == len(pool)
-            if whole or (end + 1 - begin) * self.lengths[pool[end]] > self.budget:
+            last = end == len(pool)
+            if last or (end + 1 - begin) * self.lengths[pool[end]] > self.budget:
                 batches.append(pool[begin:end])
                 begin = end
         return batches
 
 
 def lay_out(corpus: TokenCorpus, layout: Layout, row: int, seed: int, epoch: int) -> Positions:
-    """One utterance; what the layout varies depends on seed, epoch and row alone."""
+    """Lay out one utterance; the layout's random choices follow from seed, epoch and row alone."""
     return layout.train(corpus.sample(row), Random(f"{seed}-{epoch}-{row}"))
 
 
@@ -111,10 +111,10 @@ def collate(sequences: Sequence[Positions], rows: Sequence[int]) -> Batch:
     """Pad on the right to the longest. Padding reads row 0 of the head's table and is masked."""
     longest = max(len(sequence.table) for sequence in sequences)
     count, books = len(sequences), sequences[0].ids.shape[-1]
-    table = np.zeros((count, longest), np.int64)
-    ids = np.zeros((count, longest, books), np.int64)
-    targets = np.full((count, longest, books), IGNORE, np.int64)
-    mask = np.zeros((count, longest), bool)
+    table = np.zeros((count, longest), np.int64)  # [B, T]
+    ids = np.zeros((count, longest, books), np.int64)  # [B, T, Q]
+    targets = np.full((count, longest, books), IGNORE, np.int64)  # [B, T, Q]
+    mask = np.zeros((count, longest), bool)  # [B, T]
     for index, sequence in enumerate(sequences):
         length = len(sequence.table)
         table[index, :length] = sequence.table.numpy()
@@ -125,14 +125,28 @@ def collate(sequences: Sequence[Positions], rows: Sequence[int]) -> Batch:
     return Batch(*parts, tuple(int(row) for row in rows))
 
 
+def batches_by_length(sequences: Sequence[Positions], budget: int) -> list[Batch]:
+    """All sequences, shortest first, in batches of at most ``budget`` padded positions."""
+    order = sorted(range(len(sequences)), key=lambda row: len(sequences[row].table))
+    batches: list[Batch] = []
+    begin = 0
+    for end in range(1, len(order) + 1):
+        last = end == len(order)
+        if last or (end + 1 - begin) * len(sequences[order[end]].table) > budget:
+            rows = order[begin:end]
+            batches.append(collate([sequences[row] for row in rows], rows))
+            begin = end
+    return batches
+
+
 def split_held_out(corpus: TokenCorpus, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to keep out: whole texts, chosen by a hash of the text."""
-    marks = [int.from_bytes(sha256(text.encode()).digest()[:8], "big") for text in corpus.texts]
-    out = np.asarray(marks, np.float64) / 2.0**64 < share
-    return np.flatnonzero(~out), np.flatnonzero(out)
+    hashes = [int.from_bytes(sha256(text.encode()).digest()[:8], "big") for text in corpus.texts]
+    held_out = np.asarray(hashes, np.float64) / 2.0**64 < share  # [utterances]
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def without_texts(corpus: TokenCorpus, other: TokenCorpus) -> np.ndarray:
     """Rows of ``corpus`` whose text is not a text of ``other``."""
-    known = set(other.texts)
-    return np.flatnonzero([text not in known for text in corpus.texts])
+    excluded = set(other.texts)
+    return np.flatnonzero([text not in excluded for text in corpus.texts])

@@ -4,9 +4,9 @@
 
     RUN/config.yaml                    the recipe with the system resolved in it
     RUN/log.jsonl                      one JSON object per line: losses, rates, speeds
-    RUN/checkpoints/step-00001000/     model, average, optimizer (see pieces.py), state.json,
-                                       and carried, where long sequences are cut
-    RUN/export/                        at the end: what a system's ``weights:`` can name
+    RUN/checkpoints/step-00001000/     model, average, optimizer (sharded_files.py), state.json,
+                                       and carried, for training on segments
+    RUN/export/                        at the end: weights that a system can name
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from wishbone.core.contract.atomic import replace_folder, write_text
 from wishbone.core.contract.errors import CheckpointError, ConfigError
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.system.loading import load_tensors
+from wishbone.core.train.distributed.processes import ProcessGroup
+from wishbone.core.train.distributed.sharded_files import read_part, write_part, write_rows
 from wishbone.core.train.optimizer import Average, Together, load_optimizer, optimizer_tensors
-from wishbone.core.train.processes import Processes
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved
-from wishbone.core.train.sharded_files import read_part, write_part, write_rows
 
 
-class Run:
+class RunFolder:
     """The files of one run."""
 
     def __init__(self, folder: str | Path, keep: int = 2) -> None:
@@ -48,10 +48,10 @@ class Run:
         processes: int = 1,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        """Begin a run here, or make sure that the one here is the same.
+        """Begin a run in the folder, or make sure that the one in it is the same.
 
-        ``data`` is the corpus' hash, ``about`` what the objective says of itself. Raises
-        ``ConfigError`` naming the fields that differ, unless ``change`` says that this is meant.
+        ``data`` is the corpus' hash, ``about`` the result of ``Objective.about``. Raises
+        ``ConfigError`` naming the fields that differ, unless ``change`` allows it.
         More processes and fewer batches of each make the same steps, and are no difference.
         """
         path = self.folder / "config.yaml"
@@ -76,9 +76,9 @@ class Run:
                 "Choose another 'out'.",
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in (self.folder / "checkpoints").glob(".step-*"):
-            if not _lives(left.suffix.removeprefix(".")):
-                shutil.rmtree(left)
+        for unfinished in (self.folder / "checkpoints").glob(".step-*"):
+            if not _lives(unfinished.suffix.removeprefix(".")):
+                shutil.rmtree(unfinished)
         write_text(path, dump(now))
 
     def newest(self) -> Path | None:
@@ -91,29 +91,29 @@ class Run:
         average: Average,
         optimizer: torch.optim.Optimizer | Together,
         state: dict[str, Any],
-        here: Processes,
+        group: ProcessGroup,
         carried: Mapping[str, torch.Tensor],
     ) -> Path:
         """Write a checkpoint aside, rename it, and remove the oldest beyond ``keep``.
 
-        All processes call it: what they share out, each writes its share of, and of ``carried``,
-        the states of sequences that go on in the next step, each writes its own rows.
+        All processes call it: each writes its shares of the tensors that are shared out, and its
+        rows of ``carried``, the states of sequences that go on in the next step.
         """
         target = self.folder / "checkpoints" / f"step-{state['step']:08d}"
-        if here.agree(target.exists()):
+        if group.agree(target.exists()):
             return target
-        aside = target.with_name(f".{target.name}.{here.told(os.getpid())}")
-        if here.leads:
+        aside = target.with_name(f".{target.name}.{group.broadcast(os.getpid())}")
+        if group.leads:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-        here.wait()
-        write_part(aside, "model", model.state_dict(), here)
-        write_part(aside, "average", average.tensors(), here)
-        write_part(aside, "optimizer", optimizer_tensors(optimizer, model), here)
+        group.barrier()
+        write_part(aside, "model", model.state_dict(), group)
+        write_part(aside, "average", average.tensors(), group)
+        write_part(aside, "optimizer", optimizer_tensors(optimizer, model), group)
         if carried:
-            write_rows(aside, "carried", carried, here)
-        here.wait()
-        if here.leads:
+            write_rows(aside, "carried", carried, group)
+        group.barrier()
+        if group.leads:
             write_text(aside / "state.json", json.dumps(state, indent=2) + "\n")
             replace_folder(aside, target)
             for old in self._all()[: -self.keep]:
@@ -125,7 +125,7 @@ class Run:
     ) -> dict[str, Any]:
         """Go back to the newest checkpoint; an empty dictionary where there is none.
 
-        Every process reads what it has now, whatever number of processes wrote it.
+        Every process reads the rows it holds now, whatever number of processes wrote them.
         """
         folder = self.newest()
         if folder is None:
@@ -141,18 +141,16 @@ class Run:
         weights = model.state_dict()
         load_tensors(model, read_part(folder, "model", weights.get), str(folder))
         average.load(read_part(folder, "average", weights.get))
-        remembered = read_part(
-            folder, "optimizer", lambda name: weights.get(name.partition("/")[2])
-        )
-        load_optimizer(optimizer, model, remembered)
+        memory = read_part(folder, "optimizer", lambda name: weights.get(name.partition("/")[2]))
+        load_optimizer(optimizer, model, memory)
         return state
 
     def trim_log(self, step: int) -> None:
-        """Remove what the log says about steps after ``step``."""
+        """Remove the lines of the log about steps after ``step``."""
         if self.log_file.exists():
             lines = self.log_file.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step_of(line) <= step]
-            write_text(self.log_file, "".join(line + "\n" for line in kept))
+            lines = [line for line in lines if _step_of(line) <= step]
+            write_text(self.log_file, "".join(line + "\n" for line in lines))
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to the log."""
@@ -164,7 +162,7 @@ class Run:
 
 
 def _lives(pid: str) -> bool:
-    """Whether the process that writes a checkpoint still runs; true where nobody can tell."""
+    """Return whether the process that writes a checkpoint still runs; true where unknown."""
     if os.name != "posix" or not pid.isdigit():
         return True
     try:
@@ -185,7 +183,7 @@ def _step_of(line: str) -> float:
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Fields by which losses would change; what an older run does not say was the default."""
+    """Fields by which losses would change; a field that an older run lacks had its default."""
     differ = set(_differences(as_saved(Recipe()) | before, now))
     if "positions_per_step" not in before:
         differ.discard("positions_per_step")
@@ -198,9 +196,9 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
     """Dotted keys at which two recipes differ, those of ``RUNNING`` left out."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [prefix]
-    found = []
+    names = []
     for key in sorted(before.keys() | now.keys(), key=str):
         name = f"{prefix}.{key}" if prefix else str(key)
         if name not in RUNNING:
-            found += _differences(before.get(key), now.get(key), name)
-    return found
+            names += _differences(before.get(key), now.get(key), name)
+    return names

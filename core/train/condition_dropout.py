@@ -1,8 +1,7 @@
-"""Leaving conditions out now and then, so that a model also knows to speak without them.
+"""Condition dropout: training without some condition now and then, which guidance needs later.
 
-The public precedent is RWKVTTS's ``drop_prompt_audio_rate`` (data/utils/llm_dataset.py), which
-leaves out a prompt's text and codes together, for a whole batch at once. Here every utterance is
-decided by itself, and every condition too.
+Every utterance and every condition is decided by itself. Conditions are defined in
+``wishbone.core.speak.guidance``.
 """
 
 from __future__ import annotations
@@ -20,45 +19,43 @@ from wishbone.core.speak.guidance import blanked, check_conditions, sample_witho
 
 @dataclass
 class Drop:
-    """Probabilities with which an utterance is shown without something, each independent.
-
-    What each means stands in ``wishbone.core.speak.guidance``.
-    """
+    """Probabilities with which an utterance is laid out without a condition, each independent."""
 
     text: float = 0.0
-    """What is said."""
+    """The text that is spoken."""
     prompt: float = 0.0
-    """What was said before, text and codes together, as RWKVTTS does (0.5 in its script)."""
+    """Text and codes of the prompt together, the utterance before this one."""
     prompt_text: float = 0.0
-    """The text of what was said before."""
+    """The prompt's text."""
     prompt_audio: float = 0.0
-    """The codes of what was said before."""
+    """The prompt's codes."""
     speaker: float = 0.0
-    """Who speaks."""
+    """The speaker."""
     instruct: float = 0.0
-    """How to speak."""
+    """The instruction about the manner of speaking."""
 
     def conditions(self) -> tuple[str, ...]:
-        """Names of ``guidance.CONDITIONS`` that are left out at all."""
+        """Names of ``guidance.CONDITIONS`` that are ever left out."""
         return _names([name for name, chance in asdict(self).items() if chance > 0])
 
-    def chosen(self, random: Random) -> tuple[str, ...]:
+    def draw(self, random: Random) -> tuple[str, ...]:
         """The conditions left out this time.
 
         One number is drawn for each field in their order, so no probability changes what another
         one decides.
         """
-        drawn = {name: random.random() < chance for name, chance in asdict(self).items()}
-        return _names([name for name, out in drawn.items() if out])
+        left_out = {name: random.random() < chance for name, chance in asdict(self).items()}
+        return _names([name for name, out in left_out.items() if out])
 
 
 def _names(fields: list[str]) -> tuple[str, ...]:
+    """Names of conditions for names of fields: ``prompt`` is two conditions."""
     both = ("prompt_text", "prompt_audio")
     return tuple(dict.fromkeys(n for f in fields for n in (both if f == "prompt" else (f,))))
 
 
-class Dropping(Layout):
-    """A layout whose training samples lack something now and then; all else is the layout's."""
+class DroppingLayout(Layout):
+    """A layout whose training samples lack a condition now and then; all else is the layout's."""
 
     def __init__(self, layout: Layout, drop: Drop, space: TextSpace) -> None:
         self._layout, self._drop, self._space = layout, drop, space
@@ -69,7 +66,7 @@ class Dropping(Layout):
     def train(self, sample: Sample, random: Random) -> Positions:
         """As the layout's, whose own choices are the same with and without dropping."""
         state = random.getstate()
-        dropped = self._drop.chosen(Random(f"drop {random.random()}"))
+        dropped = self._drop.draw(Random(f"drop {random.random()}"))
         random.setstate(state)
         return self._layout.train(sample_without(sample, dropped, self._space), random)
 
@@ -81,8 +78,8 @@ class Dropping(Layout):
 def dropping(drop: Drop, layout: Layout, space: TextSpace, corpus: TokenCorpus) -> Layout:
     """``layout`` for training; itself where nothing is ever left out.
 
-    Raises ``ConfigError`` for a probability that is none and for what the layout cannot do without,
-    ``DataError`` for a condition that no utterance of the corpus has.
+    Raises ``ConfigError`` for a number that is no probability and for a condition that the layout
+    needs, ``DataError`` for a condition that no utterance of the corpus has.
     """
     for name, chance in asdict(drop).items():
         if not 0 <= chance <= 1:
@@ -91,11 +88,11 @@ def dropping(drop: Drop, layout: Layout, space: TextSpace, corpus: TokenCorpus) 
                 "the training recipe",
                 "Write a number from 0 to 1.",
             )
-    wanted = drop.conditions()
-    if not wanted:
+    conditions = drop.conditions()
+    if not conditions:
         return layout
-    check_conditions(wanted, layout, "drop of the training recipe")
-    if "text" in wanted:
+    check_conditions(conditions, layout, "drop of the training recipe")
+    if "text" in conditions:
         blanked((), space)
     prompts = corpus.prompt is not None and len(corpus.prompt.values) > 0
     missing = {
@@ -103,11 +100,11 @@ def dropping(drop: Drop, layout: Layout, space: TextSpace, corpus: TokenCorpus) 
         "prompt_audio": not prompts and "'wishbone data join --prompt' makes utterances with one",
         "instruct": corpus.instruct is None and "give token data with a column 'instruct'",
     }
-    for name in wanted:
+    for name in conditions:
         if missing.get(name):
             raise DataError(
                 f"No utterance of the corpus has what 'drop.{name}' would leave out.",
                 str(corpus.files[0].parent if corpus.files else "the corpus"),
                 f"Set it to 0, or {missing[name]}.",
             )
-    return Dropping(layout, drop, space)
+    return DroppingLayout(layout, drop, space)

@@ -1,4 +1,4 @@
-"""What a run tells people: the log, a progress line, TensorBoard, and spoken samples."""
+"""Reports of a run: the log, a progress line, TensorBoard, and spoken samples."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from typing import Any
 from torch import Tensor
 
 from wishbone.core.contract.errors import MissingExtra
-from wishbone.core.train.checkpoint import Run
-from wishbone.core.train.processes import Processes
+from wishbone.core.speak import pipeline
+from wishbone.core.system.build import build_system
+from wishbone.core.train.checkpoint import RunFolder
+from wishbone.core.train.distributed.processes import ProcessGroup
 from wishbone.core.train.recipe import Recipe
 
 
-class Watch:
+class Logger:
     """Reports of the leading process; the others are silent."""
 
-    def __init__(self, recipe: Recipe, run: Run, here: Processes, step: int) -> None:
+    def __init__(self, recipe: Recipe, run: RunFolder, group: ProcessGroup, step: int) -> None:
         self.recipe = recipe
         self.run = run
-        self.leads = here.leads
+        self.leads = group.leads
         self._saved_at = time.monotonic()
         self._first, self._began = step, time.monotonic()
-        self._board = _tensorboard(run.folder) if recipe.tensorboard and here.leads else None
+        self._board = _tensorboard(run.folder) if recipe.tensorboard and group.leads else None
 
     def training(self, step: int, tally: Any, rate: float, elapsed: float) -> None:
-        """A line about the last steps."""
+        """Log the steps since the last line."""
         if not self.leads:
             return
         speed = tally.positions / max(1e-9, tally.seconds)
@@ -43,28 +45,28 @@ class Watch:
         }
         self.run.log(entry)
         self._scalars(step, {"loss": tally.mean, "rate": rate, "norm": tally.parts.get("norm", 0)})
-        each = (time.monotonic() - self._began) / max(1, step - self._first)
-        left = _clock((self.recipe.steps - step) * each)
+        seconds_per_step = (time.monotonic() - self._began) / max(1, step - self._first)
+        remaining = _clock((self.recipe.steps - step) * seconds_per_step)
         self._say(
             f"step {step}/{self.recipe.steps}  loss {tally.mean:.4f}  rate {rate:.2e}"
-            f"  norm {tally.parts.get('norm', 0):.2f}  {speed:.0f} positions/s  {left} left"
+            f"  norm {tally.parts.get('norm', 0):.2f}  {speed:.0f} positions/s  {remaining} left"
         )
 
     def held_out(self, step: int, loss: float) -> None:
-        """The held-out loss."""
+        """Log the held-out loss."""
         if self.leads and loss == loss:
             self.run.log({"step": step, "held_out": loss})
             self._scalars(step, {"held_out": loss})
             self._say(f"step {step}/{self.recipe.steps}  held-out loss {loss:.4f}")
 
     def checkpoint_due(self, step: int) -> bool:
-        """Whether enough steps or minutes have passed since the last checkpoint."""
+        """Return whether enough steps or minutes have passed since the last checkpoint."""
         every, minutes = self.recipe.checkpoint_every, self.recipe.checkpoint_minutes
         late = 0 < minutes * 60 < time.monotonic() - self._saved_at
         return late or bool(every and step % every == 0)
 
     def saved(self, folder: Path) -> None:
-        """A checkpoint was written."""
+        """Note that a checkpoint was written."""
         self._saved_at = time.monotonic()
         self._say(f"wrote {folder}")
 
@@ -74,14 +76,14 @@ class Watch:
             target = self.run.folder / "samples" / f"{folder.name}-{number}.wav"
             try:
                 speak(weights, system, sentence, target)
-            # A young model may say anything or nothing; that must not stop its training.
+            # a young model may speak anything or nothing; that must not stop its training
             except Exception as error:
                 self._say(f"no sample: {type(error).__name__}: {error}")
                 continue
             self._say(f"wrote {target}")
 
     def close(self) -> None:
-        """Flush what is still held back."""
+        """Flush TensorBoard's events."""
         if self._board:
             self._board.close()
 
@@ -96,14 +98,11 @@ class Watch:
 
 
 def speak(weights: Mapping[str, Tensor], system: Any, sentence: str, target: Path) -> None:
-    """One sentence with the weights in training and the system's own decoder, into a WAV file."""
-    from wishbone.core.speak import pipeline
-    from wishbone.core.system.build import build_system
-
-    whole = build_system({key: value for key, value in system.items() if key != "weights"})
-    whole.model.load_state_dict(dict(weights))
+    """Speak a sentence into a WAV file, with weights in training and the system's own decoder."""
+    speaking = build_system({key: value for key, value in system.items() if key != "weights"})
+    speaking.model.load_state_dict(dict(weights))
     target.parent.mkdir(parents=True, exist_ok=True)
-    pipeline.say(whole, sentence).save(target, overwrite=True)
+    pipeline.say(speaking, sentence).save(target, overwrite=True)
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from wishbone.core.config.schema import parse_slot
-from wishbone.core.contract.objective import Objective
+from wishbone.core.contract.extensions.objective import Objective
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.registry.loader import guarded, registry
 
 
 class Codes(Objective):
-    """Cross entropy of the next code: how a speech model is ordinarily trained."""
+    """Cross entropy of the next code, the ordinary objective of a speech model."""
 
     @dataclass
     class Config:

@@ -1,27 +1,55 @@
-"""AdamW or Muon, the learning rate of every step, and the average of the weights."""
+"""The trained parameters, AdamW or Muon, the learning rate of a step, averaged weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.contract.errors import CheckpointError, ConfigError
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.model.wrapper import trainable
-from wishbone.core.train.data_shards import is_share, local, share_like
+from wishbone.core.train.distributed.fsdp import is_share, local, share_like
 from wishbone.core.train.recipe import Recipe
 
 FIRST = 0.01
-"""Learning rate of the first step as a share of the highest (RWKV-LM, train.py)."""
-
-
+"""Learning rate of the first step as a share of the highest."""
 SMALLEST = 16
 """Rows and columns of a matrix that Muon takes at least: what is narrower is a few vectors."""
+
+
+def freeze_(model: nn.Module, names: Sequence[str]) -> None:
+    """Let no gradient reach the parameters that ``names`` select, each a part or one parameter.
+
+    ``"backbone"`` is all of the backbone, ``"tables.text"`` one table. Raises ``ConfigError`` where
+    a name is none of the model's, or nothing is left to train.
+    """
+    for name in names:
+        matches = [p for n, p in model.named_parameters() if n == name or n.startswith(f"{name}.")]
+        if not matches:
+            parts = ", ".join(n for n, child in model.named_children() if list(child.parameters()))
+            raise ConfigError(
+                f"'freeze' names '{name}', and no parameter of the model is called so.",
+                "the training recipe",
+                f"Name a part ({parts}), or one inside, such as backbone.norm_in.",
+            )
+        for parameter in matches:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            "Everything is frozen, so there is nothing to train.",
+            "the training recipe",
+            "Take a name out of 'freeze'.",
+        )
+
+
+def count_trained(model: nn.Module) -> int:
+    """Count the numbers that the training may change."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 class Together:
@@ -58,41 +86,43 @@ def make_optimizer(model: SpeechLM, recipe: Recipe) -> torch.optim.Optimizer | T
         inside = model.backbone.parameters()
         matrices = {id(p) for p in inside if p.ndim == 2 and min(p.shape) >= SMALLEST}
     plain = _only(groups, lambda p: id(p) not in matrices)
-    turned = _only(groups, lambda p: id(p) in matrices)
-    for group in turned:
+    orthogonal = _only(groups, lambda p: id(p) in matrices)
+    for group in orthogonal:
         group["lr"] *= recipe.muon_rate
-    for group in plain + turned:
+    for group in plain + orthogonal:
         group["highest"] = group["lr"]
     parts: list[torch.optim.Optimizer] = []
     if plain:
         betas = (recipe.beta1, recipe.beta2)
         parts.append(torch.optim.AdamW(plain, betas=betas, eps=recipe.epsilon, fused=True))
-    if turned:
-        parts.append(torch.optim.Muon(turned, adjust_lr_fn="match_rms_adamw"))
+    if orthogonal:
+        parts.append(torch.optim.Muon(orthogonal, adjust_lr_fn="match_rms_adamw"))
     return parts[0] if len(parts) == 1 else Together(*parts)
 
 
-def _only(groups: list[dict[str, Any]], wanted: Callable[[Tensor], bool]) -> list[dict[str, Any]]:
-    """The groups with those of their parameters that are wanted, without the empty ones."""
-    parted = [{**group, "params": [p for p in group["params"] if wanted(p)]} for group in groups]
+def _only(
+    groups: list[dict[str, Any]], condition: Callable[[Tensor], bool]
+) -> list[dict[str, Any]]:
+    """The groups with those of their parameters that meet a condition, without the empty ones."""
+    parted = [{**group, "params": [p for p in group["params"] if condition(p)]} for group in groups]
     return [group for group in parted if group["params"]]
 
 
-def rate(step: int, recipe: Recipe) -> float:
-    """Share of the highest learning rate in a step counted from 0."""
+def schedule_factor(step: int, recipe: Recipe) -> float:
+    """The learning rate of a step, counted from 0, as a share of the highest."""
     if step < recipe.warmup_steps:
         return FIRST + (1 - FIRST) * (step + 1) / recipe.warmup_steps
     last = recipe.final_rate
     if recipe.schedule == "cosine":
-        whole = max(1, recipe.steps - recipe.warmup_steps)
-        done = min(1.0, (step - recipe.warmup_steps) / whole)
-        return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * done))
+        duration = max(1, recipe.steps - recipe.warmup_steps)
+        progress = min(1.0, (step - recipe.warmup_steps) / duration)
+        return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * progress))
     falling = max(1.0, recipe.decay_share * recipe.steps)
-    left = max(0.0, recipe.steps - step)
-    return last + (1 - last) * min(1.0, left / falling)
+    remaining = max(0.0, recipe.steps - step)
+    return last + (1 - last) * min(1.0, remaining / falling)
 
 
-def set_rate(optimizer: torch.optim.Optimizer | Together, share: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer | Together, share: float) -> None:
     """Give every group its own highest learning rate times ``share``."""
     for group in optimizer.param_groups:
         group["lr"] = group["highest"] * share
@@ -101,19 +131,21 @@ def set_rate(optimizer: torch.optim.Optimizer | Together, share: float) -> None:
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer | Together, model: nn.Module
 ) -> dict[str, Tensor]:
-    """Its memory as named tensors: of AdamW ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME``,
-    of Muon ``momentum_buffer/NAME``."""
-    named = {}
+    """The optimizer's memory as named tensors.
+
+    Of AdamW ``exp_avg/NAME``, ``exp_avg_sq/NAME``, ``step/NAME``, of Muon ``momentum_buffer/NAME``.
+    """
+    tensors = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            named[f"{key}/{name}"] = value.detach()
-    return named
+            tensors[f"{key}/{name}"] = value.detach()
+    return tensors
 
 
 def load_optimizer(
     optimizer: torch.optim.Optimizer | Together, model: nn.Module, tensors: dict[str, Tensor]
 ) -> None:
-    """Put back what ``optimizer_tensors`` took. Raises ``CheckpointError`` if a name is unknown."""
+    """Put back ``optimizer_tensors`` of earlier. Raises ``CheckpointError`` for an unknown name."""
     parameters = dict(model.named_parameters())
     for full, value in tensors.items():
         key, _, name = full.partition("/")
@@ -132,15 +164,15 @@ class Average:
     """Exponential moving average of the weights; young averages forget faster.
 
     The decay of step t is ``min(decay, (1 + t) / (10 + t))``, so that the first steps do not weigh
-    on the average for ever. Of weights that are shared out it averages the rows that are here. What
-    is frozen is its own average, and not kept twice.
+    on the average for ever. Of weights that are shared out it averages the rows of this process. A
+    frozen parameter is its own average and not stored twice.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.names = list(named)
-        self._weights = list(named.values())
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.names = list(parameters)
+        self._weights = list(parameters.values())
         self._live = [local(p) for p in self._weights]
         self._mean = [p.clone() for p in self._live]
 
@@ -151,9 +183,10 @@ class Average:
         torch._foreach_lerp_(self._mean, self._live, 1 - decay)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The averages by parameter name; the weights themselves where none are kept."""
-        kept = zip(self.names, self._mean if self.decay else self._live, self._weights, strict=True)
-        return {name: share_like(mean, weight) for name, mean, weight in kept}
+        """The averages by parameter name; the weights themselves without averaging."""
+        values = self._mean if self.decay else self._live
+        triples = zip(self.names, values, self._weights, strict=True)
+        return {name: share_like(mean, weight) for name, mean, weight in triples}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -163,13 +196,13 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with averaged weights; afterwards it has its own again."""
+        """Give the model its averaged weights, and afterwards the trained ones again."""
         if not self.decay:
             yield
             return
-        held = [p.clone() for p in self._live]
+        trained = [p.clone() for p in self._live]
         torch._foreach_copy_(self._live, self._mean)
         try:
             yield
         finally:
-            torch._foreach_copy_(self._live, held)
+            torch._foreach_copy_(self._live, trained)

@@ -1,4 +1,4 @@
-"""What a training YAML may say, and reading it."""
+"""The fields of a training YAML, and reading one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Recipe:
     out: str = ""
     """Folder of the run; empty means ``runs/`` and the name of the YAML file."""
     objective: Any = field(default_factory=lambda: {"name": "codes"})
-    """What is made small: ``{name: KEY, ...fields}``; "codes" is the cross entropy of the codes."""
+    """The loss that is minimised: ``{name: KEY, ...fields}``; "codes" is cross entropy."""
     freeze: list[str] = field(default_factory=list)
     """Parts that stay as they are, such as backbone, head or tables.text."""
     steps: int = 10_000
@@ -44,20 +44,20 @@ class Recipe:
     accumulate: int = 1
     """How many such batches a process sees in one step, one after another."""
     segment_positions: int = 0
-    """Longest piece of a sequence that gradients go back through: longer sequences are cut, a piece
-    a step, and as many are read side by side as fit into batch_positions. 0 means whole ones."""
+    """Longest segment that gradients go back through: longer sequences are cut, a segment a step,
+    and as many are read side by side as fit into batch_positions. 0 means whole sequences."""
     carry: bool = True
-    """Whether the state after a piece is where the next one begins; without it each begins anew."""
+    """True to begin each segment with the state after the one before; else each begins anew."""
     shard: str = "none"
     """"none": every process has all weights, and gradients are summed. "full": processes share
     weights, gradients, average and AdamW's memory out (FSDP2). One process alone has all of it."""
     optimizer: str = "adamw"
-    """"adamw", or "muon": Muon for the matrices inside the backbone, AdamW for what else learns."""
+    """"adamw", or "muon": Muon for the matrices inside the backbone, AdamW for the others."""
     muon_rate: float = 3.0
     """Learning rate of Muon's matrices over that of the others. Of 1, 3 and 6 the middle one was
     best after 250 steps of the bundled Transformer."""
     drop: Drop = field(default_factory=Drop)
-    """How often an utterance is shown without its text, its prompt, ...; never a held-out one."""
+    """Probabilities of training without a condition (text, prompt, ...); held-out data has all."""
     learning_rate: float = 1e-3
     """Highest learning rate."""
     weight_decay: float = 0.01
@@ -65,9 +65,9 @@ class Recipe:
     beta1: float = 0.9
     """Decay of AdamW's mean of gradients."""
     beta2: float = 0.99
-    """Decay of AdamW's mean of squared gradients; RWKV's choice, quicker than the usual 0.999."""
+    """Decay of AdamW's mean of squared gradients, quicker than the usual 0.999."""
     epsilon: float = 1e-18
-    """AdamW's guard against division by zero. RWKV's choice: tables have rare, tiny gradients."""
+    """AdamW's guard against division by zero; small, because tables have rare, tiny gradients."""
     clip: float = 1.0
     """Longest gradient, as a norm over all parameters; 0 means any."""
     warmup_steps: int = 100
@@ -120,7 +120,7 @@ def read_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tupl
     if isinstance(values.get("system"), Mapping):
         values, inner = compose(name_or_path, overrides, kind="train"), []
     recipe: Recipe = _structured(values)
-    _check(recipe, values)
+    _validate(recipe, values)
     places = {"objective": recipe.objective}
     recipe.objective = resolve_objective(Config(places, values.path, values.places))
     if not recipe.out:
@@ -138,20 +138,25 @@ def _structured(values: Config) -> Recipe:
 
 
 def _system(system: Any, overrides: list[str], folder: Path, over: dict[str, Any]) -> Config:
-    """The resolved system; a file beside the recipe comes before a bundled name."""
+    """The resolved system; a file beside the recipe comes before a bundled name.
+
+    ``over`` are values of the recipe that go over the system's.
+    """
 
     def place(name: str) -> str | Path:
         return folder / name if (folder / name).is_file() else name
 
     if isinstance(system, str):
         return resolve(compose(place(system), overrides, over=over))
-    own = merge(system, over)
-    # what the recipe says may be what the base refers to
-    values = compose(place(own.pop("base")), over=own) if "base" in own else own
-    return resolve(Config(values))
+    differences = merge(system, over)
+    if "base" not in differences:
+        return resolve(Config(differences))
+    # the differences are merged before references of the base are resolved, which may name them
+    base = place(differences.pop("base"))
+    return resolve(Config(compose(base, over=differences)))
 
 
-def _check(recipe: Recipe, values: Config) -> None:
+def _validate(recipe: Recipe, values: Config) -> None:
     def refuse(key: str, what: str, do: str) -> None:
         raise ConfigError(what, values.place(key), do)
 

@@ -22,41 +22,40 @@ from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.system.spec import require
 from wishbone.core.train.batches import split_held_out, without_texts
-from wishbone.core.train.checkpoint import Run
-from wishbone.core.train.freeze import trained
+from wishbone.core.train.checkpoint import RunFolder
+from wishbone.core.train.distributed.processes import ProcessGroup, join_processes
 from wishbone.core.train.loop import Trainer
-from wishbone.core.train.processes import Processes, processes
+from wishbone.core.train.optimizer import count_trained
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
-from wishbone.core.train.segments import CUT, CUT_NEEDS
-from wishbone.core.train.truncated_bptt import LongTrainer
+from wishbone.core.train.truncated_bptt import CAPABILITIES, FEATURE, SegmentTrainer
 from wishbone.core.weights.checkpoint import save
 from wishbone.core.weights.provenance import hash_files, provenance
 from wishbone.core.weights.training_record import provenance_entry
 
 
 def run(config: str, overrides: Sequence[str] = (), change: bool = False) -> int:
-    """Begin the run that ``config`` describes, or go on with it; 0 also when told to stop."""
+    """Begin the run that ``config`` describes, or go on with it; 0 also after an interruption."""
     recipe, system = read_recipe(config, overrides)
-    with processes(recipe.device) as here:
-        return _train(recipe, system, here, change)
+    with join_processes(recipe.device) as group:
+        return _train(recipe, system, group, change)
 
 
-def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int:
-    if here.device.type == "cuda":
+def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) -> int:
+    if group.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     training, held_out = corpora(recipe, system)
-    run = Run(recipe.out, recipe.keep)
+    run = RunFolder(recipe.out, recipe.keep)
     digest = hash_files(training.files)
     # the corpus is checked before the folder is taken, so that a mistake leaves nothing behind
-    kind = LongTrainer if recipe.segment_positions else Trainer
+    trainer_class = SegmentTrainer if recipe.segment_positions else Trainer
     if recipe.segment_positions:
-        require(system, CUT, *CUT_NEEDS)
-    trainer = kind(recipe, system, training, held_out, here, run)
-    if here.leads:
-        run.claim(recipe, digest, change, here.count, trainer.loss.about())
-    here.wait()
-    if here.leads:
-        _introduce(trainer, training, held_out)
+        require(system, FEATURE, *CAPABILITIES)
+    trainer = trainer_class(recipe, system, training, held_out, group, run)
+    if group.leads:
+        run.claim(recipe, digest, change, group.size, trainer.objective.about())
+    group.barrier()
+    if group.leads:
+        _print_summary(trainer, training, held_out)
     # AdamW's sums sink below the smallest normal number, where a CPU is a hundred times slower
     torch.set_flush_denormal(True)
     try:
@@ -66,25 +65,25 @@ def _train(recipe: Recipe, system: Config, here: Processes, change: bool) -> int
         torch.set_flush_denormal(False)
     held_out_loss = trainer.evaluate() if finished else math.nan
     weights = trainer.weights() if finished else {}
-    if here.leads:
+    if group.leads:
         if finished:
             export(trainer, weights, digest, held_out_loss)
         else:
             print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
-    here.wait()
+    group.barrier()
     return 0
 
 
 def corpora(recipe: Recipe, system: Config) -> tuple[TokenCorpus, TokenCorpus]:
-    """What to train on and what to measure on; no text is in both."""
+    """The corpora to train on and to measure on; no text is in both."""
     corpus = read_corpus(recipe.data, system)
     if isinstance(recipe.held_out, str | list):
         held_out = read_corpus(recipe.held_out, system)
         return corpus.take(without_texts(corpus, held_out)), held_out
-    rows, out = split_held_out(corpus, float(recipe.held_out))
+    rows, held_out_rows = split_held_out(corpus, float(recipe.held_out))
     if not len(rows):
         raise DataError("No utterance is left to train on.", str(recipe.data), "Lower 'held_out'.")
-    return corpus.take(rows), corpus.take(out)
+    return corpus.take(rows), corpus.take(held_out_rows)
 
 
 def export(
@@ -92,21 +91,21 @@ def export(
 ) -> Path | None:
     """The averaged ``weights`` as a folder that a system's ``weights:`` can name."""
     run, recipe = trainer.run, trainer.recipe
-    target = _free(run, recipe, trainer.step)
+    target = _export_folder(run, recipe, trainer.step)
     if target is None:
         return None
     notes = {
         "steps": trainer.step,
         "positions": trainer.positions,
         "positions_before": _positions_before(trainer.system),
-        "before": _before(trainer.system),
+        "before": _earlier_trainings(trainer.system),
         "minutes": round(trainer.elapsed / 60, 2),
         "held_out_loss": held_out_loss,
-        "trained_parameters": trained(trainer.model),
+        "trained_parameters": count_trained(trainer.model),
         "utterances": len(trainer.training),
         "hours": round(float(trainer.training.seconds.sum()) / 3600, 2),
         "recipe": {k: v for k, v in as_saved(recipe).items() if k != "system"},
-        "objective": trainer.loss.about(),
+        "objective": trainer.objective.about(),
         "learned": provenance_entry(
             trainer.system, trainer.training.instruct is not None, recipe.drop.conditions()
         ),
@@ -114,7 +113,7 @@ def export(
     origin = provenance(trainer.system, data=digest, seeds={"train": recipe.seed}, notes=notes)
     config = {key: value for key, value in trainer.system.items() if key != "weights"}
     for slot in ("backbone", "head"):
-        # what it began with must not be laid over what it became
+        # the weights that the slot began with must not be laid over those it has now
         config[slot] = {key: value for key, value in config[slot].items() if key != "weights"}
     # an export that is replaced stays complete until the new one is
     aside = run.folder / f".{target.name}.new"
@@ -127,30 +126,30 @@ def export(
 
 def _positions_before(system: Mapping[str, Any]) -> int:
     """Positions seen by the weights that a run began with, all trainings together; 0 if unknown."""
-    notes = _begun_with(system).get("notes") or {}
+    notes = _starting_provenance(system).get("notes") or {}
     try:
         return int(notes["positions"]) + int(notes["positions_before"])
     except (ValueError, KeyError, TypeError):
         return 0
 
 
-def _before(system: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _earlier_trainings(system: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The trainings that made the weights a run began with, first one first; [] if unknown."""
-    said = _begun_with(system)
-    notes = said.get("notes") or {}
+    origin = _starting_provenance(system)
+    notes = origin.get("notes") or {}
     if "steps" not in notes:
         return []
     recipe = notes.get("recipe") or {}
     last = {
-        "data": said.get("data"),
-        "seeds": said.get("seeds"),
+        "data": origin.get("data"),
+        "seeds": origin.get("seeds"),
         "steps": notes["steps"],
         "recipe": {k: v for k, v in recipe.items() if k not in (*RUNNING, "weights")},
     }
     return [*(notes.get("before") or []), last]
 
 
-def _begun_with(system: Mapping[str, Any]) -> dict[str, Any]:
+def _starting_provenance(system: Mapping[str, Any]) -> dict[str, Any]:
     """The provenance of the weights that a run began with; {} if there is none."""
     if not system.get("weights"):
         return {}
@@ -161,8 +160,8 @@ def _begun_with(system: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _free(run: Run, recipe: Recipe, step: int) -> Path | None:
-    """Where to export: over an earlier step of this run, beside anything else, or nowhere."""
+def _export_folder(run: RunFolder, recipe: Recipe, step: int) -> Path | None:
+    """The folder to export to: over an earlier step of this run, beside anything else, or None."""
     if not run.export.exists():
         return run.export
     try:
@@ -180,12 +179,12 @@ def _free(run: Run, recipe: Recipe, step: int) -> Path | None:
     return beside
 
 
-def _introduce(trainer: Trainer, training: TokenCorpus, held_out: TokenCorpus) -> None:
+def _print_summary(trainer: Trainer, training: TokenCorpus, held_out: TokenCorpus) -> None:
     count = sum(p.numel() for p in trainer.model.parameters())
-    changed = trained(trainer.model)
-    if changed < count:
-        print(f"{changed / 1e6:.3f} M parameters are trained, the rest frozen", file=sys.stderr)
-    epoch = trainer.steps_an_epoch()
+    trained = count_trained(trainer.model)
+    if trained < count:
+        print(f"{trained / 1e6:.3f} M parameters are trained, the rest frozen", file=sys.stderr)
+    epoch = trainer.steps_per_epoch()
     if form := trainer.model.backbone.training_form():
         print(form, file=sys.stderr)
     print(
@@ -201,10 +200,10 @@ class _Interruptions:
     """SIGINT and SIGTERM ask the loop to stop after its step; the second one kills."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.requested
 
     def __enter__(self) -> _Interruptions:
         self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -215,7 +214,7 @@ class _Interruptions:
             signal.signal(number, handler)
 
     def _ask(self, number: int, _: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
         print("stopping after this step", file=sys.stderr, flush=True)

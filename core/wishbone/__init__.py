@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wishbone.core.contract.backbone import Backbone
     from wishbone.core.contract.codec import Decoder, SpeechTokenizer
+    from wishbone.core.contract.extensions.teacher import Teacher
     from wishbone.core.contract.head import Head
     from wishbone.core.contract.layout import Layout
-    from wishbone.core.contract.teacher import Teacher
     from wishbone.core.contract.text import Tokenizer
     from wishbone.core.registry.loader import hookimpl, names
     from wishbone.core.speak.speaker import Speaker, build, load
@@ -32,7 +32,7 @@ _HOME = {
     "Head": "wishbone.core.contract.head",
     "Layout": "wishbone.core.contract.layout",
     "SpeechTokenizer": "wishbone.core.contract.codec",
-    "Teacher": "wishbone.core.contract.teacher",
+    "Teacher": "wishbone.core.contract.extensions.teacher",
     "Tokenizer": "wishbone.core.contract.text",
 }
 

@@ -1,1 +1,1 @@
-"""An aligner of phonemes and recordings."""
+"""Forced alignment of recordings and their text: ``wishbone data align``."""

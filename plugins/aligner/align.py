@@ -1,7 +1,7 @@
-"""Recordings of people to audio data: what they say is known, and when is found out.
+"""Forced alignment: recordings and their text to audio data with the ends of words and phonemes.
 
-``wishbone data align``: a classifier of frames (``aligner.py``) learns from audio data of a
-teacher, then from the recordings themselves as it has aligned them, and is kept in the output
+A classifier of frames (``aligner.py``) learns from audio data of a teacher, whose phoneme ends are
+exact, then from the recordings themselves as it has aligned them, and is stored in the output
 folder. Any voice can be aligned that way with nothing to download.
 """
 
@@ -19,12 +19,18 @@ import numpy as np
 import torch
 
 from wishbone.core.audio import files as sound
-from wishbone.core.config.schema import parse_slot
-from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
-from wishbone.core.contract.teacher import Spoken, Word
+from wishbone.core.contract.errors import DataError, WishboneError
+from wishbone.core.contract.extensions.teacher import Spoken, Word
+from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.shards import Report, ShardReport, run_shards
 from wishbone.core.data.sources import Part, Recording, parts
-from wishbone.core.data.speak import SAMPLE_RATE, audio_row, check_audio, write_audio
+from wishbone.core.data.speak import (
+    SAMPLE_RATE,
+    audio_row,
+    build_front_end,
+    require_usable,
+    write_audio,
+)
 from wishbone.core.weights.provenance import hash_files
 from wishbone.plugins.aligner import aligner as aligning
 from wishbone.plugins.aligner.aligner import Aligner, Alignment, Utterance
@@ -32,9 +38,9 @@ from wishbone.plugins.aligner.aligner import Aligner, Alignment, Utterance
 PAUSE = 0.2
 """Seconds of silence between two words from which on it is a pause, written as a comma."""
 BEFORE, AFTER = 0.1, 0.25
-"""Seconds that are kept before the first phoneme and after the last one."""
+"""Seconds of a recording before the first phoneme and after the last one that stay."""
 TOLERANCES = (0.02, 0.05)
-"""Seconds; how many boundaries lie within is printed."""
+"""Seconds; the share of boundaries within each is printed."""
 
 
 def align(
@@ -53,16 +59,16 @@ def align(
     seed: int = 1,
     learned: str | Path = "",
 ) -> Report:
-    """Audio data of ``sources`` with the ends of words and phonemes into the folder ``out``.
+    """Write audio data of ``sources`` with ends of words and phonemes into the folder ``out``.
 
-    ``like`` are folders of audio data with phoneme ends, of which ``like_hours`` each are learned
-    from for ``steps`` steps, and then ``rounds`` times as many together with the sources. Texts
+    ``like`` are folders of audio data with phoneme ends: the classifier learns from ``like_hours``
+    of each for ``steps`` steps, and then ``rounds`` times as long together with the sources. Texts
     are held out whole: all recordings of a share ``hold_out`` of them go into the folder
-    ``held_out``. Recordings whose mean score is under ``least`` say something else than their
-    text and are dropped. ``learned`` is a file that an earlier call left in its output folder, to
-    be used as it is: nothing is learned then. Goes on where an earlier call stopped.
+    ``held_out``. Recordings whose mean score is under ``least`` are of another text and dropped.
+    ``learned`` is an ``aligner.safetensors`` of an earlier call, used without further training.
+    Goes on where an earlier call stopped.
     """
-    out, found = Path(out), parts(sources)
+    out, source_parts = Path(out), parts(sources)
     digest = hashlib.sha256(" ".join(sorted(map(str, like))).encode()).hexdigest()[:16]
     learning = {"like": digest, "like_hours": like_hours, "steps": steps, "rounds": rounds}
     settings = learning | {"seed": seed, "tokenizer": tokenizer, "least": least}
@@ -75,12 +81,13 @@ def align(
             )
         settings |= {"learned": hash_files([path])[:16]}
     elif not path.exists():
-        known = [row for folder in like for row in _known(folder, like_hours)]
-        _learn(found, known, steps, rounds, tokenizer, seed).save(path)
+        examples = [row for folder in like for row in _with_phoneme_ends(folder, like_hours)]
+        _learn(source_parts, examples, steps, rounds, tokenizer, seed).save(path)
 
     def jobs(inside: bool) -> list[tuple[str, tuple[Any, ...]]]:
         names = (str(out if inside else held_out), str(path), tokenizer, speaker)
-        return [(each.name, (each, *names, least, hold_out, inside)) for each in found]
+        options = (*names, least, hold_out, inside)
+        return [(part.name, (part, *options)) for part in source_parts]
 
     report = run_shards(align_part, jobs(True), out, settings)
     if hold_out:
@@ -98,7 +105,7 @@ def align_part(
     hold_out: float,
     inside: bool,
 ) -> ShardReport:
-    """One part into ``out/<name>.parquet``: what is held out, or what is not (``inside``)."""
+    """Write one part into ``out/<name>.parquet``: held-out texts, or the others (``inside``)."""
     report, rows = ShardReport(source.name), []
     network = _loaded(aligner)
     for recording in source.recordings():
@@ -120,31 +127,31 @@ def align_part(
 
 
 def share_of(text: str) -> float:
-    """A text to a number in 0..1 that depends on its letters alone: the same prompt, the same."""
+    """A number in 0..1 that follows from the letters of a text, so equal texts have the same."""
     letters = "".join(c for c in text.lower() if c.isalnum())
     return int.from_bytes(hashlib.sha256(letters.encode()).digest()[:4], "big") / 2**32
 
 
 def with_pauses(words: Sequence[Word], alignment: Alignment) -> list[Word]:
-    """The words as they were read: a pause where the text has no mark becomes a comma."""
-    read, place = [], 0
+    """The words with a comma where the reader paused and the text has no mark."""
+    result, place = [], 0
     for number, word in enumerate(words):
         place += len(word.phonemes)
         last = number == len(words) - 1
         gap = 0.0 if last else alignment.starts[place] - alignment.ends[place - 1]
         mark = "," if word.separator == " " and gap >= PAUSE else word.separator
-        read.append(dataclasses.replace(word, separator=mark))
-    return read
+        result.append(dataclasses.replace(word, separator=mark))
+    return result
 
 
 def word_ends(words: Sequence[Word], alignment: Alignment, seconds: float) -> list[float]:
-    """A word ends where the next begins, so a pause belongs to the word before it."""
+    """Second at which each word ends: where the next begins, so it has the pause behind it."""
     places = np.cumsum([len(word.phonemes) for word in words])
     return [alignment.starts[place] for place in places[:-1]] + [seconds]
 
 
 def _row(recording: Recording, network: Aligner, tokenizer: str, least: float) -> dict[str, Any]:
-    """One row of audio data; ``DataError`` says why a recording is left out."""
+    """One row of audio data. Raises ``DataError`` with the reason to leave a recording out."""
     words = _words(recording, tokenizer)
     features = aligning.features_of(recording.audio, recording.sample_rate)
     alignment = network.align(features, words)
@@ -155,7 +162,7 @@ def _row(recording: Recording, network: Aligner, tokenizer: str, least: float) -
     end = min(audio.seconds, alignment.ends[-1] + AFTER)
     cut = audio.samples[round(begin * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
     audio = sound.Audio(cut, SAMPLE_RATE)
-    check_audio(audio)
+    require_usable(audio)
     moved = Alignment(
         tuple(start - begin for start in alignment.starts),
         tuple(min(end - begin, audio.seconds) for end in alignment.ends),
@@ -174,15 +181,8 @@ def _words(recording: Recording, tokenizer: str) -> list[Word]:
 
 
 @cache
-def _front_end(tokenizer: str) -> Any:
-    front_end = parse_slot({"tokenizer": {"name": tokenizer}}, "tokenizer").build()
-    if not hasattr(front_end, "words"):
-        raise ConfigError(
-            f"The tokenizer '{tokenizer}' cannot say how words are spoken (it has no 'words').",
-            "the front end of an alignment",
-            "Use --tokenizer phonemes.",
-        )
-    return front_end
+def _front_end(tokenizer: str) -> Tokenizer:
+    return build_front_end(tokenizer)
 
 
 @cache
@@ -190,73 +190,72 @@ def _loaded(path: str) -> Aligner:
     return aligning.load(Path(path))
 
 
-def _recordings(found: Sequence[Part]) -> Iterator[Recording]:
-    for each in found:
-        for recording in each.recordings():
+def _recordings(source_parts: Sequence[Part]) -> Iterator[Recording]:
+    """The recordings that can be read."""
+    for part in source_parts:
+        for recording in part.recordings():
             if not isinstance(recording, WishboneError):
                 yield recording
 
 
-def _known(folder: str | Path, hours: float) -> list[Recording]:
+def _with_phoneme_ends(folder: str | Path, hours: float) -> list[Recording]:
     """Recordings of audio data with phoneme ends, so many hours of them."""
-    kept, seconds = [], 0.0
+    result, seconds = [], 0.0
     for recording in _recordings(parts([folder])):
         if seconds > hours * 3600:
             break
         if recording.phoneme_ends:
-            kept.append(recording)
+            result.append(recording)
             seconds += len(recording.audio) / recording.sample_rate
-    if not kept:
+    if not result:
         raise DataError(
             "No recording here says when its phonemes end.",
             str(folder),
             "Name audio data that 'wishbone data speak' made in --like.",
         )
-    return kept
+    return result
 
 
 def _learn(
-    found: Sequence[Part],
-    learned: Sequence[Recording],
+    source_parts: Sequence[Part],
+    examples: Sequence[Recording],
     steps: int,
     rounds: int,
     tokenizer: str,
     seed: int,
 ) -> Aligner:
-    """Train on the teacher's audio, tell how exact that is, then adapt to the sources."""
+    """Train on ``examples``, print the errors on a held-out twentieth, adapt to the sources."""
     torch.manual_seed(seed)
-    symbols = sorted(
-        {p.lstrip("ˈˌ") for each in learned for word in each.words for p in word.phonemes}
-    )
-    network = Aligner(symbols)
-    every = max(2, len(learned) // 20)
-    _say(f"learning from {len(learned)} recordings whose phoneme ends are known")
-    right = aligning.train(
-        network, [_utterance(each, network) for n, each in enumerate(learned) if n % every],
-        steps, seed,
-    )  # fmt: skip
-    _say(f"frames that are right: {100 * right:.0f} %; {exactness(network, learned[::every])}")
-    known = [_utterance(each, network) for n, each in enumerate(learned) if n % every]
+    symbols = {p.lstrip("ˈˌ") for row in examples for word in row.words for p in word.phonemes}
+    network = Aligner(sorted(symbols))
+    every = max(2, len(examples) // 20)
+    held_out = examples[::every]
+    training = [_utterance(row, network) for n, row in enumerate(examples) if n % every]
+    _say(f"learning from {len(examples)} recordings whose phoneme ends are known")
+    accuracy = aligning.train(network, training, steps, seed)
+    _say(f"frames that are right: {100 * accuracy:.0f} %; {boundary_errors(network, held_out)}")
     for number in range(rounds):
-        own = [*_aligned(found, network, tokenizer)]
-        # as much of the recordings as of what is known, so that neither is forgotten
-        mixed = known + own * max(1, len(known) // max(1, len(own)))
-        right = aligning.train(network, mixed, steps, seed + number + 1)
+        aligned = [*_aligned(source_parts, network, tokenizer)]
+        # as many of the recordings as of the examples, so that neither is forgotten
+        mixed = training + aligned * max(1, len(training) // max(1, len(aligned)))
+        accuracy = aligning.train(network, mixed, steps, seed + number + 1)
         _say(
-            f"round {number + 1} with {len(own)} recordings of the sources: frames that are right"
-            f" {100 * right:.0f} %; {exactness(network, learned[::every])}"
+            f"round {number + 1} with {len(aligned)} recordings of the sources: frames that are"
+            f" right {100 * accuracy:.0f} %; {boundary_errors(network, held_out)}"
         )
     return network
 
 
-def exactness(network: Aligner, held_out: Sequence[Recording]) -> str:
-    """How far found ends of phonemes are from known ones, in words."""
-    off: list[float] = []
-    for each in held_out:
-        found = network.align(aligning.features_of(each.audio, each.sample_rate), each.words).ends
-        inner = slice(0, len(found) - 1)
-        off += np.abs(np.array(found[inner]) - np.array(each.phoneme_ends[inner])).tolist()
-    errors = np.array(off)
+def boundary_errors(network: Aligner, held_out: Sequence[Recording]) -> str:
+    """Distances of aligned phoneme ends from the exact ones, in words."""
+    distances: list[float] = []
+    for row in held_out:
+        features = aligning.features_of(row.audio, row.sample_rate)
+        ends = network.align(features, row.words).ends
+        inner = slice(0, len(ends) - 1)
+        exact = np.array(row.phoneme_ends[inner])
+        distances += np.abs(np.array(ends[inner]) - exact).tolist()
+    errors = np.array(distances)
     within = ", ".join(
         f"{100 * float((errors <= limit + 1e-9).mean()):.0f} % within {1000 * limit:.0f} ms"
         for limit in TOLERANCES
@@ -272,9 +271,9 @@ def _utterance(recording: Recording, network: Aligner) -> Utterance:
     return Utterance(features, labels)
 
 
-def _aligned(found: Sequence[Part], network: Aligner, tokenizer: str) -> Iterator[Utterance]:
-    """The sources with the classes that the network itself gives them."""
-    for recording in _recordings(found):
+def _aligned(source_parts: Sequence[Part], network: Aligner, tokenizer: str) -> Iterator[Utterance]:
+    """The sources with the classes of the network's own alignment."""
+    for recording in _recordings(source_parts):
         try:
             words = _words(recording, tokenizer)
             features = aligning.features_of(recording.audio, recording.sample_rate)

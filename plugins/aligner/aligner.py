@@ -1,9 +1,9 @@
-"""Where each phoneme of a recording lies: a small classifier of frames, and the best path in it.
+"""The aligner of phonemes: a small classifier of frames, and the best path through its scores.
 
-The classifier learns from audio data whose phoneme ends are known, because a teacher made it. It
-gives the probability of every phoneme for each 10 ms; of all ways to lay the phonemes of a text
-over the recording, with pauses between words allowed, dynamic programming (Viterbi 1967) finds
-the likeliest. As in hybrid recognisers, probabilities are divided by how frequent each phoneme is
+The classifier learns from audio data with exact phoneme ends, because a teacher made it. It gives
+the probability of every phoneme for each 10 ms; of all ways to lay the phonemes of a text over the
+recording, with pauses between words allowed, dynamic programming (Viterbi 1967) finds the
+likeliest. As in hybrid recognisers, probabilities are divided by how frequent each phoneme is
 (Bourlard and Morgan 1994, equation 7.1).
 """
 
@@ -24,13 +24,13 @@ from torch.nn import functional as F
 from wishbone.core.audio import files as sound
 from wishbone.core.contract.atomic import replacing
 from wishbone.core.contract.errors import DataError
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 
 RATE = 24_000
 HOP, WINDOW, MELS = 240, 600, 64
 """10 ms steps and windows of 25 ms, usual for recognisers."""
 WIDTH, DILATIONS = 128, (1, 2, 4)
-"""Channels, and how far apart the taps of each block are: a frame sees 160 ms to both sides."""
+"""Channels, and the dilation of each block: a frame sees 160 ms to both sides."""
 LEAST = 2
 """Frames a phoneme or a pause lasts at least."""
 CROP, BATCH = 300, 16
@@ -42,7 +42,7 @@ SILENCE = 0
 
 @dataclass
 class Utterance:
-    """A recording as the classifier sees it."""
+    """A recording as the classifier reads it."""
 
     features: Tensor
     """[64, T]."""
@@ -67,15 +67,15 @@ class Aligner(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """features [B, 64, T] -> logits [B, classes, T]."""
-        hidden = F.gelu(self.entry(features))
+        hidden = F.gelu(self.entry(features))  # [B, 128, T]
         for block in self.blocks:
-            hidden = hidden + F.gelu(block(hidden))
-        return self.exit(hidden)
+            hidden = hidden + F.gelu(block(hidden))  # [B, 128, T]
+        return self.exit(hidden)  # [B, classes, T]
 
     @torch.inference_mode()
     def probabilities(self, features: Tensor) -> Tensor:
         """features [64, T] -> natural logarithm of each class's probability [T, classes]."""
-        return self(features[None])[0].T.log_softmax(-1)
+        return self(features[None])[0].T.log_softmax(-1)  # [T, classes]
 
     def align(self, features: Tensor, words: Sequence[Word]) -> Alignment:
         """Lay the phonemes of ``words`` over a recording's ``features`` [64, T].
@@ -84,11 +84,11 @@ class Aligner(nn.Module):
         and for a recording shorter than its text can be.
         """
         line, optional = self._line(words)
-        known = self.probabilities(features).numpy()
-        scores = known - self.frequency.clamp(min=1e-4).log().numpy()
-        ends = best_path(scores, line, optional)
-        starts = np.concatenate([[0], ends[:-1]])
-        spoken = [known[a:b, c].sum() for a, b, c in zip(starts, ends, line, strict=True) if c]
+        logs = self.probabilities(features).numpy()  # [T, classes]
+        scores = logs - self.frequency.clamp(min=1e-4).log().numpy()  # [T, classes]
+        ends = best_path(scores, line, optional)  # [len(line)]
+        starts = np.concatenate([[0], ends[:-1]])  # [len(line)]
+        spoken = [logs[a:b, c].sum() for a, b, c in zip(starts, ends, line, strict=True) if c]
         frames = sum(b - a for a, b, c in zip(starts, ends, line, strict=True) if c)
         places = np.flatnonzero(line)
         return Alignment(
@@ -98,7 +98,7 @@ class Aligner(nn.Module):
         )
 
     def _line(self, words: Sequence[Word]) -> tuple[np.ndarray, np.ndarray]:
-        """Classes of an utterance in a row and which may be left out: pauses around words."""
+        """Classes of an utterance in a row, and a mask of the optional ones: the pauses."""
         line = [SILENCE]
         for word in words:
             for phoneme in word.phonemes:
@@ -115,7 +115,7 @@ class Aligner(nn.Module):
         return classes, classes == SILENCE
 
     def save(self, path: Path) -> None:
-        """Weights and symbols into one safetensors file."""
+        """Write weights and symbols into one safetensors file."""
         with replacing(path) as temporary:
             notes = {"symbols": json.dumps(self.symbols)}
             save_file(self.state_dict(), temporary, metadata=notes)
@@ -123,16 +123,16 @@ class Aligner(nn.Module):
 
 @dataclass(frozen=True)
 class Alignment:
-    """Where the phonemes of an utterance lie, in seconds."""
+    """Times of the phonemes of an utterance, in seconds."""
 
     starts: tuple[float, ...]
     ends: tuple[float, ...]
     score: float
-    """Mean logarithm of the probability of what should be heard, over all frames of speech."""
+    """Mean log probability of the text's phonemes over all frames of speech."""
 
 
 def load(path: Path) -> Aligner:
-    """What ``Aligner.save`` wrote."""
+    """Load a file of ``Aligner.save``."""
     with safe_open(path, "pt") as file:
         aligner = Aligner(json.loads(file.metadata()["symbols"]))
         aligner.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
@@ -142,8 +142,8 @@ def load(path: Path) -> Aligner:
 def features_of(samples: Tensor, rate: int) -> Tensor:
     """samples [S] -> log-mel [64, T], every band with mean 0 and spread 1 over the recording."""
     audio = sound.resample(sound.Audio(samples.float(), rate), RATE)
-    mel = sound.log_mel(audio, MELS, WINDOW, HOP)
-    return (mel - mel.mean(1, keepdim=True)) / mel.std(1, keepdim=True).clamp(min=0.1)
+    mel = sound.log_mel(audio, MELS, WINDOW, HOP)  # [64, T]
+    return (mel - mel.mean(1, keepdim=True)) / mel.std(1, keepdim=True).clamp(min=0.1)  # [64, T]
 
 
 def best_path(scores: np.ndarray, line: np.ndarray, optional: np.ndarray) -> np.ndarray:
@@ -161,30 +161,30 @@ def best_path(scores: np.ndarray, line: np.ndarray, optional: np.ndarray) -> np.
             f"{frames} frames",
             "Check that the text is the right one.",
         )
-    emitted = scores[:, np.repeat(line, LEAST)]
+    emitted = scores[:, np.repeat(line, LEAST)]  # [T, states]
     # the first state of an element after an optional one may follow the last of the one before it
-    jump = np.zeros(states, bool)
+    jump = np.zeros(states, bool)  # [states]
     jump[LEAST::LEAST] = optional[:-1]
     jump[: 2 * LEAST] = False
-    best = np.full(states, -np.inf)
+    best = np.full(states, -np.inf)  # [states]
     best[0] = emitted[0, 0]
     if optional[0]:
         best[LEAST] = emitted[0, LEAST]
-    came = np.zeros((frames, states), np.int8)
+    back = np.zeros((frames, states), np.int8)  # [T, states]: stay, step or leap
     far = LEAST + 1
     for frame in range(1, frames):
-        step = np.concatenate([[-np.inf], best[:-1]])
+        step = np.concatenate([[-np.inf], best[:-1]])  # [states]
         leap = np.where(jump, np.concatenate([np.full(far, -np.inf), best[:-far]]), -np.inf)
-        choices = np.stack([best, step, leap])
-        came[frame] = choices.argmax(0)
-        best = choices.max(0) + emitted[frame]
+        choices = np.stack([best, step, leap])  # [3, states]
+        back[frame] = choices.argmax(0)
+        best = choices.max(0) + emitted[frame]  # [states]
     state = states - 1
     if optional[-1] and best[state - LEAST] > best[state]:
         state -= LEAST
     ends = np.full(len(line), -1)
     ends[state // LEAST] = frames
     for frame in range(frames - 1, 0, -1):
-        before = state - (0, 1, far)[came[frame, state]]
+        before = state - (0, 1, far)[back[frame, state]]
         if before // LEAST != state // LEAST:
             ends[before // LEAST] = frame
         state = before
@@ -192,7 +192,7 @@ def best_path(scores: np.ndarray, line: np.ndarray, optional: np.ndarray) -> np.
 
 
 def _filled(ends: np.ndarray, first: int) -> np.ndarray:
-    """Elements that were left out end where the one before them ends."""
+    """Set the ends of elements that the path left out to the end of the one before them."""
     ends[:first] = 0
     for place in range(1, len(ends)):
         if ends[place] < 0:
@@ -204,7 +204,7 @@ def labels_of(
     words: Sequence[Word], ends: Sequence[float], phoneme_ends: Sequence[float], aligner: Aligner,
     frames: int,
 ) -> np.ndarray:  # fmt: skip
-    """[T] class of each frame of audio data; a pause lies behind a word with a mark."""
+    """Classes of the frames of audio data, [T]; a pause lies behind a word with a mark."""
     classes: list[int] = []
     until: list[float] = []
     place = 0
@@ -218,15 +218,15 @@ def labels_of(
         else:
             classes.append(SILENCE)
             until.append(word_end)
-    time = np.arange(frames) * HOP / RATE
-    places = np.searchsorted(np.asarray(until), time).clip(max=len(classes) - 1)
-    return np.asarray(classes)[places]
+    time = np.arange(frames) * HOP / RATE  # [T] seconds
+    places = np.searchsorted(np.asarray(until), time).clip(max=len(classes) - 1)  # [T]
+    return np.asarray(classes)[places]  # [T]
 
 
 def labels_along(
     words: Sequence[Word], alignment: Alignment, aligner: Aligner, features: Tensor
 ) -> np.ndarray:
-    """[T] class of each frame as an alignment has it."""
+    """Classes of the frames by an alignment, [T]."""
     labels = np.full(features.shape[1], SILENCE)
     phonemes = (phoneme.lstrip("ˈˌ") for word in words for phoneme in word.phonemes)
     for phoneme, start, end in zip(phonemes, alignment.starts, alignment.ends, strict=True):
@@ -235,46 +235,46 @@ def labels_along(
 
 
 def train(aligner: Aligner, data: Sequence[Utterance], steps: int, seed: int) -> float:
-    """Learn from ``data`` for so many steps; returns the share of frames that is right at last."""
+    """Learn from ``data`` for so many steps -> the share of frames that is right at the end."""
     random = np.random.default_rng(seed)
     counts = np.bincount(
-        np.concatenate([each.labels for each in data]), minlength=len(aligner.frequency)
+        np.concatenate([utterance.labels for utterance in data]), minlength=len(aligner.frequency)
     )
     aligner.frequency.copy_(torch.from_numpy(counts / counts.sum()))
     optimizer = torch.optim.AdamW(aligner.parameters(), 2e-3, betas=(0.9, 0.98))
     aligner.train()
-    right = 0.0
+    accuracy = 0.0
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 20) * (1 - step / steps) ** 0.5
         features, labels = _batch(data, random)
-        logits = aligner(features)
+        logits = aligner(features)  # [B, classes, T]
         loss = F.cross_entropy(logits, labels, ignore_index=-1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(aligner.parameters(), 1.0)
         optimizer.step()
         hit = (logits.argmax(1) == labels)[labels >= 0].float().mean()
-        right += (float(hit) - right) * (0.1 if step else 1.0)
+        accuracy += (float(hit) - accuracy) * (0.1 if step else 1.0)
     aligner.eval()
-    return right
+    return accuracy
 
 
 def _batch(data: Sequence[Utterance], random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    features = torch.zeros(BATCH, MELS, CROP)
-    labels = torch.full((BATCH, CROP), -1)
+    """Random cuts [B, 64, T] with their mel axis stretched at random, and their classes [B, T]."""
+    features = torch.zeros(BATCH, MELS, CROP)  # [B, 64, T]
+    labels = torch.full((BATCH, CROP), -1)  # [B, T], -1 is padding
     for row in range(BATCH):
-        each = data[random.integers(len(data))]
-        length = min(CROP, len(each.labels))
-        start = int(random.integers(len(each.labels) - length + 1))
-        features[row, :, :length] = each.features[:, start : start + length]
-        labels[row, :length] = torch.from_numpy(each.labels[start : start + length])
-    stretch = torch.from_numpy(random.uniform(1 - WARP, 1 + WARP, (BATCH, 1))).float()
-    place = (torch.arange(MELS) * stretch).clamp(max=MELS - 1)
-    low = place.floor().long()
-    share = (place - low)[..., None]
-    rows = torch.arange(BATCH)[:, None]
-    warped = (
-        features[rows, low] * (1 - share) + features[rows, (low + 1).clamp(max=MELS - 1)] * share
-    )
+        utterance = data[random.integers(len(data))]
+        length = min(CROP, len(utterance.labels))
+        start = int(random.integers(len(utterance.labels) - length + 1))
+        features[row, :, :length] = utterance.features[:, start : start + length]
+        labels[row, :length] = torch.from_numpy(utterance.labels[start : start + length])
+    stretch = torch.from_numpy(random.uniform(1 - WARP, 1 + WARP, (BATCH, 1))).float()  # [B, 1]
+    place = (torch.arange(MELS) * stretch).clamp(max=MELS - 1)  # [B, 64]
+    low = place.floor().long()  # [B, 64]
+    high = (low + 1).clamp(max=MELS - 1)  # [B, 64]
+    share = (place - low)[..., None]  # [B, 64, 1]
+    rows = torch.arange(BATCH)[:, None]  # [B, 1]
+    warped = features[rows, low] * (1 - share) + features[rows, high] * share  # [B, 64, T]
     return warped, labels

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from wishbone.core.bench.contenders import INSTALL, version_of
-from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.core.contract.extensions.contender import Contender, Job, Times
 from wishbone.core.registry.loader import registry
 from wishbone.plugins.bench_peers.gguf import write_gguf
 

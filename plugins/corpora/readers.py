@@ -1,13 +1,13 @@
 """Corpora of other projects, read as they are: CosyVoice's Parquet, RWKVTTS's JSONL.
 
-A file's columns say what it is: a format is a part of kind ``corpus``, and ``CorpusFormat`` is its
-contract. Every utterance that is left out is counted with its reason, and
-``train`` says so before it begins. Names and limits are those of CosyVoice
-(tools/make_parquet_list.py, cosyvoice/dataset/processor.py) and of RWKVTTS
-(data/utils/llm_dataset.py, utils/multiple_jsonl.py, utils/xy_data_processor.py). Where those lose
-data silently, this does not: one line that is no JSON costs itself, not its file; a list of codes
-that is missing is no utterance that ends at once; and a speaker's prompt is not dropped for a whole
-batch at a time, every line counts with it and without it.
+A file's columns tell its format: a part of kind ``corpus``, whose contract is ``CorpusFormat``.
+Every utterance that is left out is counted with its reason, and ``train`` prints the counts before
+it begins. Names and limits are those of CosyVoice (tools/make_parquet_list.py,
+cosyvoice/dataset/processor.py) and of RWKVTTS (data/utils/llm_dataset.py, utils/multiple_jsonl.py,
+utils/xy_data_processor.py). Where those lose data silently, these readers do not: one line that is
+no JSON costs itself, not its file; a list of codes that is missing is no utterance that ends at
+once; and a speaker's prompt is not dropped for a whole batch at a time, every line counts with it
+and without it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from wishbone.core.contract.corpus import CorpusFormat, Unusable, Utterance
+from wishbone.core.contract.extensions.corpus import CorpusFormat, Unusable, Utterance
 from wishbone.plugins.rwkvtts.properties import marks
 
 ALIASES: Mapping[str, Sequence[str]] = {
@@ -24,38 +24,40 @@ ALIASES: Mapping[str, Sequence[str]] = {
     "speaker": ("spk", "speaker", "spk_id", "speaker_id"),
     "instruct": ("instruct", "instruction"),
 }
-"""What we call a column, and what others do."""
+"""Name of a column in this module -> its names in files, the first that is there counts."""
 
 
 class CodeColumns(CorpusFormat):
     """Rows with one column of text and one of codes, as the projects below write them."""
 
+    unread = ("audio_data", "wav", "utt_embedding", "spk_embedding", "reject_speech_token")
+
     global_codes: ClassVar[str] = ""
     """Column of the codes of the whole utterance."""
     prompt: ClassVar[tuple[str, str]] = ("", "")
-    """Columns of what a prompt says, and of its codes."""
+    """Columns of a prompt's text, and of its codes."""
     channels_first: ClassVar[bool] = False
     """True where codes are [Q][T]."""
 
     def utterances(self, row: Mapping[str, Any], name: str) -> Iterator[Utterance]:
         """The row, and the row with its prompt before it."""
-        text = _column(row, "text")
-        if not _speaks(text):
+        text = _value_of(row, "text")
+        if not _has_text(text):
             raise Unusable("without text")
         codes = next((row[n] for n in self.columns if n in row), None)
         frames = _frames(codes, self.channels_first)
         plain = Utterance(
             self,
-            id=str(_column(row, "id") or name),
+            id=str(_value_of(row, "id") or name),
             text=text,
             frames=frames,
-            global_codes=_whole(row.get(self.global_codes)) if self.global_codes else (),
-            instruct=marks(row) if self.global_codes else str(_column(row, "instruct") or ""),
-            speaker=str(_column(row, "speaker") or ""),
+            global_codes=_integers(row.get(self.global_codes)) if self.global_codes else (),
+            instruct=marks(row) if self.global_codes else str(_value_of(row, "instruct") or ""),
+            speaker=str(_value_of(row, "speaker") or ""),
         )
         yield plain
         prompt_text, prompt = (row.get(column) for column in self.prompt)
-        if _speaks(prompt_text) and isinstance(prompt, list) and prompt:
+        if _has_text(prompt_text) and isinstance(prompt, list) and prompt:
             yield Utterance(
                 self,
                 f"{plain.id}+prompt",
@@ -109,12 +111,12 @@ class XY(CodeColumns):
     channels_first = True
 
 
-def _speaks(text: Any) -> bool:
+def _has_text(text: Any) -> bool:
     return isinstance(text, str) and bool(text.strip())
 
 
 def _frames(value: Any, channels_first: bool) -> list[tuple[int, ...]]:
-    """Codes as frames, whatever they were: one list, one list in another, or [Q][T]."""
+    """Codes as frames [T][Q], from one list, from one list in another, or from [Q][T]."""
     rows = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(rows, list) or not rows:
         raise Unusable("without codes")
@@ -122,7 +124,7 @@ def _frames(value: Any, channels_first: bool) -> list[tuple[int, ...]]:
         rows = [rows]
     elif not channels_first and len(rows) != 1:
         raise Unusable("with codes of several codebooks")
-    codes = [_whole(channel) for channel in rows]
+    codes = [_integers(channel) for channel in rows]
     if not codes[0]:
         raise Unusable("without codes")
     if len({len(channel) for channel in codes}) != 1:
@@ -130,7 +132,7 @@ def _frames(value: Any, channels_first: bool) -> list[tuple[int, ...]]:
     return list(zip(*codes, strict=True))
 
 
-def _whole(value: Any) -> list[int]:
+def _integers(value: Any) -> list[int]:
     """A list of whole numbers; floats of whole value count, as pandas makes them of ints."""
     rows = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(rows, list) or not all(
@@ -141,5 +143,5 @@ def _whole(value: Any) -> list[int]:
     return [int(n) for n in rows]
 
 
-def _column(row: Mapping[str, Any], name: str) -> Any:
+def _value_of(row: Mapping[str, Any], name: str) -> Any:
     return next((row[other] for other in ALIASES[name] if row.get(other) is not None), None)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import Backbone
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.extensions.objective import Objective
 from wishbone.core.contract.layout import IGNORE
-from wishbone.core.contract.objective import Objective
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.plugins.distil.capture import capture_mixers, run_mixers
 from wishbone.plugins.distil.teacher import WHERE, TeacherFields, TeacherModel

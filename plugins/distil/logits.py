@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.extensions.objective import Objective
 from wishbone.core.contract.layout import IGNORE
-from wishbone.core.contract.objective import Objective
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.plugins.distil.align import inherit, train_mixers_only
 from wishbone.plugins.distil.teacher import WHERE, TeacherFields, TeacherModel

@@ -1,4 +1,4 @@
-"""Audio data as the codec's training wants it: arrays in memory, cut at random."""
+"""Audio data for the codec's training: arrays in memory, cut at random."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VOWELS = "ɪ i ʊ u ɛ ə ʌ ɔ ɑ æ ɚ eɪ aɪ ɔɪ oʊ aʊ".split()
 CONSONANTS = "p b t d k ɡ t͡ʃ d͡ʒ f v θ ð s z ʃ ʒ h m n ŋ l ɹ j w".split()
 CLASSES = {symbol: number + 1 for number, symbol in enumerate((*VOWELS, *CONSONANTS))}
 """Phoneme without stress -> class; 0 is silence."""
-PREPARED = 2  # raised whenever a recording is worked out in another way
+PREPARED = 2  # raised whenever recordings are prepared in another way
 LABEL_SECONDS = SAMPLES / 2 / SAMPLE_RATE  # two labels per code frame
 
 
@@ -37,7 +37,7 @@ class Recording:
     voiced: np.ndarray
     """[4 T] bool."""
     labels: np.ndarray
-    """[2 T] phoneme class, or -1 where the data does not say."""
+    """[2 T] phoneme class, or -1 without phoneme ends in the data."""
 
 
 def recording(row: dict) -> Recording:
@@ -62,6 +62,7 @@ def recording(row: dict) -> Recording:
 
 
 def _labels(row: dict, frames: int) -> np.ndarray:
+    """Phoneme classes of label frames, [frames]."""
     ends = row.get("phoneme_ends")
     if not ends:
         return np.full(frames, -1, np.int8)
@@ -78,33 +79,33 @@ def _labels(row: dict, frames: int) -> np.ndarray:
             until.append(word_end)
         else:
             until[-1] = word_end
-    middle = (np.arange(frames) + 0.5) * LABEL_SECONDS
-    place = np.searchsorted(np.asarray(until), middle).clip(max=len(classes) - 1)
-    return np.asarray(classes, np.int8)[place]
+    middle = (np.arange(frames) + 0.5) * LABEL_SECONDS  # [frames] seconds
+    place = np.searchsorted(np.asarray(until), middle).clip(max=len(classes) - 1)  # [frames]
+    return np.asarray(classes, np.int8)[place]  # [frames]
 
 
 def prepared(file: Path) -> list[Recording]:
-    """The recordings of one Parquet file; what was worked out is kept beside it for the next run.
+    """The recordings of one Parquet file; the arrays are stored beside it for the next run.
 
     Tracking the pitch takes longer than reading: a second for each minute of audio.
     """
     import pyarrow.parquet as parquet
 
-    kept = file.parent / "prepared" / f"{file.stem}-{hash_files([file])[:12]}-{PREPARED}.npz"
-    if not kept.exists():
-        made = [recording(row) for row in parquet.read_table(file).to_pylist()]
+    cache = file.parent / "prepared" / f"{file.stem}-{hash_files([file])[:12]}-{PREPARED}.npz"
+    if not cache.exists():
+        recordings = [recording(row) for row in parquet.read_table(file).to_pylist()]
         arrays = {
-            name: np.concatenate([getattr(item, name) for item in made])
+            name: np.concatenate([getattr(item, name) for item in recordings])
             for name in ("audio", "pitch", "voiced", "labels")
         }
-        frames = np.array([len(item.labels) // 2 for item in made])
-        with replacing(kept) as temporary, temporary.open("wb") as out:
+        frames = np.array([len(item.labels) // 2 for item in recordings])  # [recordings]
+        with replacing(cache) as temporary, temporary.open("wb") as out:
             np.savez(out, frames=frames, **arrays)
-    with np.load(kept, allow_pickle=False) as stored:
+    with np.load(cache, allow_pickle=False) as stored:
         cuts = np.cumsum(stored["frames"])[:-1]
         parts = (
-            np.split(stored[name], cuts * each)
-            for name, each in (("audio", SAMPLES), ("pitch", 4), ("voiced", 4), ("labels", 2))
+            np.split(stored[name], cuts * per_frame)
+            for name, per_frame in (("audio", SAMPLES), ("pitch", 4), ("voiced", 4), ("labels", 2))
         )
         return [Recording(*arrays) for arrays in zip(*parts, strict=True)]
 
@@ -114,7 +115,7 @@ def load(folders: Sequence[Path], hours: float) -> tuple[list[list[Recording]], 
 
     Also returns the files that were read.
     """
-    groups, used = [], []
+    groups, files_read = [], []
     for folder in folders:
         files = sorted(folder.glob("*.parquet"), reverse=True)
         if not files:
@@ -125,20 +126,20 @@ def load(folders: Sequence[Path], hours: float) -> tuple[list[list[Recording]], 
             )
         group: list[Recording] = []
         for file in files:
-            used.append(file)
+            files_read.append(file)
             group += prepared(file)
             if sum(len(item.audio) for item in group) / SAMPLE_RATE > hours * 3600:
                 break
         groups.append(group)
-    return groups, used
+    return groups, files_read
 
 
 class Crops:
     """Random cuts of recordings, all of ``frames`` code frames, as batches for training.
 
     A folder is drawn with a weight of the square root of its hours, so that a voice with little
-    audio is heard often and one with much is not worn out. Raises ``DataError`` where a folder has
-    no recording long enough.
+    audio comes often enough and not too often. Raises ``DataError`` where a folder has no recording
+    long enough.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Crops:
         self.weights = weights / weights.sum()
 
     def batch(self, size: int) -> Batch:
-        """``size`` cuts, each with another cut of the same recording to know the voice by."""
+        """``size`` cuts, each with another cut of the same recording for the speaker embedding."""
         draw = self.generator
         cuts, others = [], []
         for _ in range(size):
@@ -175,6 +176,7 @@ class Crops:
             spare = len(item.labels) - labels
             cuts.append(_cut(item, int(draw.integers(spare + 1)), labels, self.frames))
             others.append(_cut(item, int(draw.integers(spare + 1)), labels, self.frames)[0])
+        # [size, samples], [size, 4 F], [size, 4 F], [size, 2 F]
         audio, pitch, voiced, labels = (np.stack(part) for part in zip(*cuts, strict=True))
         return Batch(
             torch.from_numpy(audio),
@@ -186,8 +188,9 @@ class Crops:
 
 
 STRETCH = 1.3
-"""How much faster or slower at most. A vocal tract is up to a fifth shorter in a woman than in a
-man and shorter still in a child; playing faster shortens it and raises the pitch with it."""
+"""Largest factor of a stretched cut, faster or slower. A vocal tract is up to a fifth shorter in a
+woman than in a man and shorter still in a child; playing faster shortens it and raises the pitch
+with it."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream
 from wishbone.core.contract.errors import UsageError
 from wishbone.plugins.fsqcodec import source
 from wishbone.plugins.fsqcodec.layers import Block, Cache, Convolution, Upsample
-from wishbone.plugins.fsqcodec.speaker import Manner, Modulation, SpeakerEncoder
+from wishbone.plugins.fsqcodec.speaker import Film, Modulation, SpeakerEncoder
 
 SAMPLE_RATE = 24_000  # CosyVoice2's rate
 CODE_RATE = 25  # code frames per second, as CosyVoice2's speech tokenizer
@@ -29,12 +29,13 @@ PITCH_LOW, PITCH_HIGH = 50.0, 500.0  # Hz; log pitch is squeezed between them
 
 def digits(codes: Tensor) -> Tensor:
     """codes [...] -> digits [..., 8] in {-1, 0, 1}, least significant first."""
-    powers = 3 ** torch.arange(DIGITS, device=codes.device)
-    return (torch.div(codes[..., None], powers, rounding_mode="floor") % 3 - 1).float()
+    powers = 3 ** torch.arange(DIGITS, device=codes.device)  # [8]
+    quotients = torch.div(codes[..., None], powers, rounding_mode="floor")  # [..., 8]
+    return (quotients % 3 - 1).float()  # [..., 8]
 
 
 class FSQCodecDecoder(Decoder):
-    """A quarter of a second of thought per second of speech: causal but for two code frames."""
+    """A convolutional trunk and a source-filter synthesiser, causal but for two code frames."""
 
     @dataclass
     class Config:
@@ -51,7 +52,7 @@ class FSQCodecDecoder(Decoder):
         envelope_points: int = 160
         """Points of each spectral envelope, spaced as mels; between them it is interpolated."""
         speaker_width: int = 0
-        """Length of the vector that says whose voice it is; 0 for a decoder of one voice."""
+        """Length of the speaker embedding; 0 for a decoder of one voice."""
 
     sample_rate = SAMPLE_RATE
     codes = CodeSpace(size=3**DIGITS, rate=CODE_RATE, levels=(3,) * DIGITS)
@@ -82,7 +83,7 @@ class FSQCodecDecoder(Decoder):
             self.listener = SpeakerEncoder(SAMPLE_RATE, SAMPLES // 2, config.speaker_width)
             widths = [width] * (config.blocks + config.fine_blocks) + [fine] * config.fine_blocks
             self.modulation = Modulation(config.speaker_width, widths)
-            # the voice of whoever gives no recording
+            # the speaker embedding where no recording is given
             self.register_buffer("voice", torch.zeros(config.speaker_width))
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("noise_window", _noise_window(), persistent=False)
@@ -90,44 +91,43 @@ class FSQCodecDecoder(Decoder):
         hertz = torch.linspace(0.0, SAMPLE_RATE / 2, WINDOW // 2 + 1)
         self.register_buffer("audible", (hertz <= TOP_HZ).float(), persistent=False)
 
-    def trunk(
-        self, values: Tensor, cache: Cache | None = None, manner: Manner | None = None
-    ) -> Tensor:
+    def trunk(self, values: Tensor, cache: Cache | None = None, film: Film | None = None) -> Tensor:
         """Digits [B, 8, T] -> features [B, 4 T, C]; with a cache, those that are final now.
 
-        ``manner`` is what ``modulation`` makes of a speaker, for a decoder of many voices.
+        ``film`` is the result of ``modulation`` for a speaker, for a decoder of many voices.
         """
-        said = iter(manner or ())
+        modulations = iter(film or ())
 
         def through(blocks: nn.ModuleList, h: Tensor) -> Tensor:
             for block in blocks:
-                h = block(h, cache)
-                if manner:
-                    gain, shift = next(said)
-                    h = h * gain + shift
+                h = block(h, cache)  # [B, C, T]
+                if film:
+                    gain, shift = next(modulations)  # [B, C, 1] each
+                    h = h * gain + shift  # [B, C, T]
             return h
 
-        h = through(self.coarse, self.entry(values, cache))
-        h = through(self.middle, self.rise1(h))
-        h = through(self.fine, self.rise2(h))
-        return self.norm(h.transpose(1, 2))
+        h = through(self.coarse, self.entry(values, cache))  # [B, C, T]
+        h = through(self.middle, self.rise1(h))  # [B, C, 2 T]
+        h = through(self.fine, self.rise2(h))  # [B, C', 4 T]
+        return self.norm(h.transpose(1, 2))  # [B, 4 T, C']
 
     def pitch_of(self, features: Tensor) -> Tensor:
         """features [B, n, C] -> pitch [B, n] in Hz at the end of each frame."""
         low, high = math.log(PITCH_LOW), math.log(PITCH_HIGH)
-        return (low + (high - low) * torch.sigmoid(self.pitch(features).squeeze(-1).float())).exp()
+        share = torch.sigmoid(self.pitch(features).squeeze(-1).float())  # [B, n]
+        return (low + (high - low) * share).exp()  # [B, n]
 
     def voicing_of(self, features: Tensor) -> Tensor:
         """features [B, n, C] -> probability [B, n] that each frame is voiced."""
-        return torch.sigmoid(self.voicing(features).squeeze(-1).float())
+        return torch.sigmoid(self.voicing(features).squeeze(-1).float())  # [B, n]
 
     def pulse_share(self, features: Tensor) -> Tensor:
         """features [B, n, C] -> share of pulses [B, n], 0 noise to 1 pulses.
 
-        Almost a switch, in the middle at a probability of 38 %: noise in a voiced frame is heard as
+        Almost a switch, in the middle at a probability of 38 %: noise in a voiced frame sounds like
         hoarseness, a pulse in an unvoiced one hardly at all.
         """
-        return torch.sigmoid(8.0 * self.voicing(features).squeeze(-1).float() + 4.0)
+        return torch.sigmoid(8.0 * self.voicing(features).squeeze(-1).float() + 4.0)  # [B, n]
 
     def spectra(
         self, features: Tensor, voicing: Tensor | None, pulse: Tensor, noise: Tensor
@@ -139,17 +139,17 @@ class FSQCodecDecoder(Decoder):
         comes in shorter frames, so that bursts stay short.
         """
         points = self.config.envelope_points
-        parts = self.envelopes(features).float().unflatten(-1, (3, points))
-        voiced, breath, turned = (parts @ self.spread).unbind(-2)
+        parts = self.envelopes(features).float().unflatten(-1, (3, points))  # [B, n, 3, points]
+        voiced, breath, deviation = (parts @ self.spread).unbind(-2)  # [B, n, F] each
         voiced, breath = voiced.clamp(min=-14.0, max=6.0), breath.clamp(min=-14.0, max=6.0)
-        phase = source.minimum_phase(voiced) + turned
-        pulse, noise = pulse * self.audible, noise * self.audible
+        phase = source.minimum_phase(voiced) + deviation  # [B, n, F]
+        pulse, noise = pulse * self.audible, noise * self.audible  # [B, n, F] each
         if voicing is None:
-            return source.filtered(pulse, voiced, phase) + noise * breath.exp()
-        both = torch.logaddexp(2 * voiced, 2 * breath) / 2
-        share = voicing[..., None]
-        voice = source.filtered(pulse, both, phase) * share.sqrt()
-        return voice + noise * (both.exp() * (1.0 - share).sqrt())
+            return source.filtered(pulse, voiced, phase) + noise * breath.exp()  # [B, n, F]
+        both = torch.logaddexp(2 * voiced, 2 * breath) / 2  # [B, n, F]
+        share = voicing[..., None]  # [B, n, 1]
+        voice = source.filtered(pulse, both, phase) * share.sqrt()  # [B, n, F]
+        return voice + noise * (both.exp() * (1.0 - share).sqrt())  # [B, n, F]
 
     def synthesise(
         self,
@@ -162,35 +162,33 @@ class FSQCodecDecoder(Decoder):
         """Audio [B, n HOP], all at once.
 
         features [B, n, C], pitch [B, n] Hz, voicing [B, n] as in ``spectra``, noise [B, n HOP].
-        ``phase`` [B] float64, in turns, is where each pulse train begins; zero if not given.
+        ``phase`` [B] float64, in turns, is that at which each pulse train begins; 0 by default.
         """
-        before = torch.cat([pitch[:, :1], pitch], dim=1)
+        bounds = torch.cat([pitch[:, :1], pitch], dim=1)  # [B, n + 1]
         if phase is None:
-            phase = torch.zeros(len(pitch), dtype=torch.float64, device=pitch.device)
-        pulse, _ = source.pulses(before, phase, HOP, SAMPLE_RATE)
+            phase = torch.zeros(len(pitch), dtype=torch.float64, device=pitch.device)  # [B]
+        pulse, _ = source.pulses(bounds, phase, HOP, SAMPLE_RATE)  # [B, n HOP]
         pad = (WINDOW - HOP) // 2
-        of_noise = self.window if voicing is None else self.noise_window
-        pulse, noise = (
-            source.frames_of(F.pad(x, (pad, pad)), window, HOP)
-            for x, window in ((pulse, self.window), (noise, of_noise))
-        )
-        spectra = self.spectra(features, voicing, pulse, noise)
-        audio = source.overlap_add(spectra, self.window, HOP)
-        return audio[:, pad : audio.shape[1] - pad] / WINDOW_SUM
+        of_noise = self.window if voicing is None else self.noise_window  # [WINDOW]
+        pulse = source.frames_of(F.pad(pulse, (pad, pad)), self.window, HOP)  # [B, n, F]
+        noise = source.frames_of(F.pad(noise, (pad, pad)), of_noise, HOP)  # [B, n, F]
+        spectra = self.spectra(features, voicing, pulse, noise)  # [B, n, F]
+        audio = source.overlap_add(spectra, self.window, HOP)  # [B, n HOP + 2 pad]
+        return audio[:, pad : audio.shape[1] - pad] / WINDOW_SUM  # [B, n HOP]
 
     @torch.inference_mode()
     def decode(self, codes: Tensor, *, seed: int = 0, prompt: State | None = None) -> Tensor:
         """codes [T, 1] -> samples [960 T]: the whole utterance in one stream."""
         stream = self.start(seed=seed, prompt=prompt)
-        return torch.cat([stream.push(codes), stream.finish()])
+        return torch.cat([stream.push(codes), stream.finish()])  # [960 T]
 
     def start(
         self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
     ) -> FSQCodecStream:
-        """A stream in the voice that ``hear`` made a ``prompt`` of, or in the decoder's own."""
+        """A stream in the voice of a ``prompt`` from ``hear``, or in the decoder's own voice."""
         if not self.config.speaker_width:
             return FSQCodecStream(self, seed, None)
-        voice = (prompt or {}).get("speaker", self.voice)
+        voice = (prompt or {}).get("speaker", self.voice)  # [E]
         with torch.inference_mode():
             return FSQCodecStream(self, seed, self.modulation(voice[None]))
 
@@ -198,7 +196,7 @@ class FSQCodecDecoder(Decoder):
     def hear(self, audio: Tensor, codes: Tensor) -> State:
         """audio [S], codes not needed -> "speaker" [E]; {} from a decoder of one voice.
 
-        Raises ``UsageError`` for a recording too short to know anybody by.
+        Raises ``UsageError`` for a recording too short to recognise a voice.
         """
         if not self.config.speaker_width:
             return {}
@@ -208,35 +206,35 @@ class FSQCodecDecoder(Decoder):
                 "the voice's recording",
                 f"Give {SHORTEST} seconds or more of one person speaking.",
             )
-        whole = audio[: len(audio) // (SAMPLES // 2) * (SAMPLES // 2)]
-        return {"speaker": self.listener(whole[None])[0]}
+        frames = audio[: len(audio) // (SAMPLES // 2) * (SAMPLES // 2)]  # [S'], whole mel frames
+        return {"speaker": self.listener(frames[None])[0]}
 
 
-SHORTEST = 0.5  # seconds: a few syllables, without which a voice cannot be known
-TOP_HZ = 11_000.0  # nothing above: the recipe's loss ends there, so what came out would be chance
+SHORTEST = 0.5  # seconds: a few syllables, without which a voice cannot be recognised
+TOP_HZ = 11_000.0  # nothing above: the recipe's loss ends there, so higher sound would be chance
 NOISE_WINDOW = 480  # samples, 20 ms: a pulse train needs two periods in a frame, noise does not
 WINDOW_SUM = 1.5  # sum of squared Hann windows at four frames per window
 
 
 def _noise_window() -> Tensor:
-    """[WINDOW]: a short Hann window amid a frame, once the frame's own window came on top of it.
+    """A short Hann window in the middle of a frame, divided by the frame's own window, [WINDOW].
 
     Frames of noise and of pulses then add up to the same ``WINDOW_SUM``.
     """
     edge = (WINDOW - NOISE_WINDOW) // 2
-    short = F.pad(torch.hann_window(NOISE_WINDOW), (edge, edge))
+    short = F.pad(torch.hann_window(NOISE_WINDOW), (edge, edge))  # [WINDOW]
     added = NOISE_WINDOW / 2 / HOP
-    return WINDOW_SUM / added * short / torch.hann_window(WINDOW).clamp(min=1e-3)
+    return WINDOW_SUM / added * short / torch.hann_window(WINDOW).clamp(min=1e-3)  # [WINDOW]
 
 
 def _spread(points: int) -> Tensor:
-    """[points, F]: linear interpolation from points spaced as mels to the bins of a frame."""
+    """Linear interpolation from points spaced as mels to the bins of a frame, [points, F]."""
     bins = WINDOW // 2 + 1
     top = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
-    hertz = torch.linspace(0.0, SAMPLE_RATE / 2, bins)
-    place = 2595.0 * torch.log10(1.0 + hertz / 700.0) / top * (points - 1)
-    distance = (place[None, :] - torch.arange(points)[:, None]).abs()
-    return (1.0 - distance).clamp(min=0.0)
+    hertz = torch.linspace(0.0, SAMPLE_RATE / 2, bins)  # [F]
+    place = 2595.0 * torch.log10(1.0 + hertz / 700.0) / top * (points - 1)  # [F]
+    distance = (place[None, :] - torch.arange(points)[:, None]).abs()  # [points, F]
+    return (1.0 - distance).clamp(min=0.0)  # [points, F]
 
 
 class FSQCodecStream(DecoderStream):
@@ -246,77 +244,81 @@ class FSQCodecStream(DecoderStream):
     features by two frames and samples follow the spectra by another ``pad``.
     """
 
-    def __init__(self, decoder: FSQCodecDecoder, seed: int, manner: Manner | None):
-        self.decoder, self.manner = decoder, manner
+    def __init__(self, decoder: FSQCodecDecoder, seed: int, film: Film | None):
+        self.decoder, self.film = decoder, film
         self.generator = torch.Generator().manual_seed(seed)
         self.cache: Cache = {}
         self.features: Tensor | None = None  # [1, n, C] still without their spectra
         self.pitch: Tensor | None = None  # [1, 1] Hz at the end of the last frame
         self.device = device = decoder.window.device
-        self.phase = torch.zeros(1, dtype=torch.float64, device=device)
+        self.phase = torch.zeros(1, dtype=torch.float64, device=device)  # [1] turns
         pad = (WINDOW - HOP) // 2
         # pulse and noise from the next frame's window on
-        self.sources = torch.zeros(2, pad, device=device)
-        self.tail = torch.zeros(
-            0, device=device
-        )  # overlap-added samples that later frames still add to
+        self.sources = torch.zeros(2, pad, device=device)  # [2, S]
+        # overlap-added samples that later frames still add to
+        self.tail = torch.zeros(0, device=device)  # [S]
         self.skip = pad  # samples before the utterance begins
-        self.done = False
+        self.finished = False
 
     def push(self, codes: Tensor) -> Tensor:
-        if self.done:
+        """codes [T, 1] -> the samples [S] that are final now."""
+        if self.finished:
             raise RuntimeError("this stream is finished; start another one")
         if codes.shape[0] == 0:
-            return torch.zeros(0, device=self.device)
+            return torch.zeros(0, device=self.device)  # [0]
         with torch.inference_mode():
-            values = digits(codes[:, 0]).T[None]
-            return self._advance(self.decoder.trunk(values, self.cache, self.manner), last=False)
+            values = digits(codes[:, 0]).T[None]  # [1, 8, T]
+            return self._advance(self.decoder.trunk(values, self.cache, self.film), last=False)
 
     def finish(self) -> Tensor:
-        if self.done:
+        """The remaining samples [S]."""
+        if self.finished:
             raise RuntimeError("this stream is finished; start another one")
-        self.done = True
+        self.finished = True
         with torch.inference_mode():
-            ahead = torch.zeros(1, DIGITS, AHEAD, device=self.device)
-            return self._advance(self.decoder.trunk(ahead, self.cache, self.manner), last=True)
+            ahead = torch.zeros(1, DIGITS, AHEAD, device=self.device)  # [1, 8, AHEAD]
+            return self._advance(self.decoder.trunk(ahead, self.cache, self.film), last=True)
 
     def _advance(self, features: Tensor, last: bool) -> Tensor:
+        """features [1, n, C] after the earlier ones -> the samples [S] that are final with them."""
         self._extend_sources(features)
-        held = features if self.features is None else torch.cat([self.features, features], dim=1)
+        if self.features is not None:
+            features = torch.cat([self.features, features], dim=1)  # [1, n, C]
         if last:
-            self.sources = F.pad(self.sources, (0, (WINDOW - HOP) // 2))
-        ready = min(held.shape[1], max(0, (self.sources.shape[1] - WINDOW) // HOP + 1))
-        self.features = held[:, ready:]
+            self.sources = F.pad(self.sources, (0, (WINDOW - HOP) // 2))  # [2, S]
+        ready = min(features.shape[1], max(0, (self.sources.shape[1] - WINDOW) // HOP + 1))
+        self.features = features[:, ready:]  # [1, n - ready, C]
         if ready == 0:
-            return torch.zeros(0, device=self.device)
+            return torch.zeros(0, device=self.device)  # [0]
         reach = (ready - 1) * HOP + WINDOW
-        windows = torch.stack([self.decoder.window, self.decoder.noise_window])[:, None]
-        pulse, noise = source.frames_of(self.sources[:, :reach], windows, HOP)
-        self.sources = self.sources[:, ready * HOP :]
-        held = held[:, :ready]
-        voicing = self.decoder.pulse_share(held)
-        spectra = self.decoder.spectra(held, voicing, pulse[None], noise[None])
-        added = source.overlap_add(spectra, self.decoder.window, HOP)[0]
+        windows = torch.stack([self.decoder.window, self.decoder.noise_window])  # [2, WINDOW]
+        sources = self.sources[:, :reach]  # [2, reach]
+        pulse, noise = source.frames_of(sources, windows[:, None], HOP)  # [ready, F] each
+        self.sources = self.sources[:, ready * HOP :]  # [2, S]
+        features = features[:, :ready]  # [1, ready, C]
+        voicing = self.decoder.pulse_share(features)  # [1, ready]
+        spectra = self.decoder.spectra(features, voicing, pulse[None], noise[None])  # [1, ready, F]
+        added = source.overlap_add(spectra, self.decoder.window, HOP)[0]  # [reach]
         added[: len(self.tail)] += self.tail
         final = len(added) - (WINDOW - HOP)
-        self.tail = added[final:]
-        out = added[: final + (WINDOW - HOP) // 2] if last else added[:final]
-        skipped = min(self.skip, len(out))
+        self.tail = added[final:]  # [WINDOW - HOP]
+        samples = added[: final + (WINDOW - HOP) // 2] if last else added[:final]  # [S]
+        skipped = min(self.skip, len(samples))
         self.skip -= skipped
-        return out[skipped:] / WINDOW_SUM
+        return samples[skipped:] / WINDOW_SUM  # [S - skipped]
 
     def _extend_sources(self, features: Tensor) -> None:
+        """Append the pulses and the noise of the frames of ``features`` [1, n, C]."""
         if features.shape[1] == 0:
             return
         # a grid of 1/32 Hz: float error in the trunk would otherwise add up in the pulses' phase
-        pitch = (self.decoder.pitch_of(features) * 32).round() / 32
-        before = pitch[:, :1] if self.pitch is None else self.pitch
-        pulse, self.phase = source.pulses(
-            torch.cat([before, pitch], dim=1), self.phase, HOP, SAMPLE_RATE
-        )
-        self.pitch = pitch[:, -1:]
+        pitch = (self.decoder.pitch_of(features) * 32).round() / 32  # [1, n]
+        before = pitch[:, :1] if self.pitch is None else self.pitch  # [1, 1]
+        bounds = torch.cat([before, pitch], dim=1)  # [1, n + 1]
+        pulse, self.phase = source.pulses(bounds, self.phase, HOP, SAMPLE_RATE)  # [1, n HOP], [1]
+        self.pitch = pitch[:, -1:]  # [1, 1]
         # one draw per frame: the same noise however the codes are grouped into pushes, and drawn
         # on the CPU, so that a seed sounds the same on every device
         noise = [torch.randn(HOP, generator=self.generator) for _ in range(features.shape[1])]
-        both = torch.stack([pulse[0], torch.cat(noise).to(self.device)])
-        self.sources = torch.cat([self.sources, both], dim=1)
+        both = torch.stack([pulse[0], torch.cat(noise).to(self.device)])  # [2, n HOP]
+        self.sources = torch.cat([self.sources, both], dim=1)  # [2, S]

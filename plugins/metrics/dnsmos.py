@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wishbone.core.contract.metric import AudioMetric, Clip, MetricInfo, Package, Value
+from wishbone.core.contract.extensions.metric import AudioMetric, Clip, MetricInfo, Package, Value
 from wishbone.plugins.metrics.versions import version_of
 
 RATE = 16_000

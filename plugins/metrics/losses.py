@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wishbone.core.contract.metric import HeldOut, MetricInfo, ModelMetric
+from wishbone.core.contract.extensions.metric import HeldOut, MetricInfo, ModelMetric
 
 
 class HeldOutLoss(ModelMetric):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wishbone.core.contract.metric import Clip, MetricInfo, Package, SpeakerMetric
+from wishbone.core.contract.extensions.metric import Clip, MetricInfo, Package, SpeakerMetric
 from wishbone.plugins.metrics.versions import version_of
 
 if TYPE_CHECKING:

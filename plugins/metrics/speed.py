@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wishbone.core.contract.metric import GenerationMetric, MetricInfo
+from wishbone.core.contract.extensions.metric import GenerationMetric, MetricInfo
 
 
 class RealTimeFactor(GenerationMetric):

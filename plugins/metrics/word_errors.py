@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wishbone.core.contract.metric import AudioMetric, Clip, MetricInfo, Package, Row, Value
+from wishbone.core.contract.extensions.metric import (
+    AudioMetric,
+    Clip,
+    MetricInfo,
+    Package,
+    Row,
+    Value,
+)
 from wishbone.core.evaluate.measure.transcript import normalize
 from wishbone.plugins.metrics.versions import version_of
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from wishbone.core.config.compose import Config
 from wishbone.core.config.schema import innermost, structured
-from wishbone.core.contract.converter import Converted, Converter
 from wishbone.core.contract.errors import CapabilityError, CheckpointError, UsageError
+from wishbone.core.contract.extensions.converter import Converted, Converter
 from wishbone.core.system.build import build_model
 from wishbone.core.system.loading import load_tensors
 from wishbone.core.system.spec import read

@@ -27,7 +27,7 @@ class CharacterTokenizer(Tokenizer):
 
     @dataclass
     class Config:
-        """The alphabet is fixed, because trained tables depend on it; marks follow it."""
+        """The alphabet is fixed, because trained tables depend on it; marks come behind it."""
 
         marks: list[str] = field(default_factory=list)
         """Events and dialects with ids of their own, such as "[laughter]" and "<|dialect:us|>".
@@ -56,15 +56,15 @@ class CharacterTokenizer(Tokenizer):
         return ids
 
     def _encode_part(self, text: str) -> list[int]:
-        found: list[list[str]] = []
+        words: list[list[str]] = []
         places: list[tuple[int, str, int]] = []
         for piece, is_mark in tags.split(text, self.config.marks):
             if is_mark:
-                places.append((len(found), piece, self._ids[piece]))
+                places.append((len(words), piece, self._ids[piece]))
             else:
-                _collect(piece, found)
-        words = [[self._ids[c] for c in word + separator] for word, separator in _closed(found)]
-        return tags.joined(words, places)
+                _append_words(piece, words)
+        ids = [[self._ids[c] for c in word + separator] for word, separator in _closed(words)]
+        return tags.joined(ids, places)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The characters in a row; ids outside the alphabet show as a replacement mark."""
@@ -72,20 +72,20 @@ class CharacterTokenizer(Tokenizer):
         return "".join(symbols[i] if 0 < i < len(symbols) else "\ufffd" for i in ids)
 
 
-def _collect(text: str, found: list[list[str]]) -> None:
-    """Append words and what follows each; separators in front belong to the last word there is."""
+def _append_words(text: str, words: list[list[str]]) -> None:
+    """Append each word and the separators behind it; those in front belong to the last word."""
     text = unicodedata.normalize("NFKD", text.replace("’", "'")).lower()
     text = "".join(_MARKS.get(c, c) for c in text if not unicodedata.combining(c))
     text = "".join(c if c in _LETTERS or c in _SEPARATORS else " " for c in text)
-    if found:
-        found[-1][1] += text[: len(text) - len(text.lstrip(_SEPARATORS))]
-    found += map(list, re.findall(rf"([{_LETTERS}]+)([{_SEPARATORS}]*)", text))
+    if words:
+        words[-1][1] += text[: len(text) - len(text.lstrip(_SEPARATORS))]
+    words += map(list, re.findall(rf"([{_LETTERS}]+)([{_SEPARATORS}]*)", text))
 
 
-def _closed(found: list[list[str]]) -> list[tuple[str, str]]:
-    """Exactly one separator after every word."""
+def _closed(words: list[list[str]]) -> list[tuple[str, str]]:
+    """The words with exactly one separator behind each."""
     # the strongest of a run wins: "?!" closes a question, ", " a phrase
-    closed = [(word, next((m for m in "?!.," if m in run), " ")) for word, run in found]
+    closed = [(word, next((m for m in "?!.," if m in run), " ")) for word, run in words]
     if closed and closed[-1][1] in " ,":
         closed[-1] = (closed[-1][0], ".")
     return closed

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 from wishbone.core.contract import tags
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 from wishbone.core.contract.text import TextSpace, Tokenizer
 from wishbone.plugins.phonemes.symbols import (
     BREAKS,
@@ -34,12 +34,12 @@ class PhonemeTokenizer(Tokenizer):
 
     Numbers, dates, currencies and common abbreviations are written out by gruut, and words
     outside its lexicon go through its letter-to-sound model. Characters that nobody can
-    pronounce are dropped. Total: no string makes it raise.
+    pronounce are dropped. No string makes it raise.
     """
 
     @dataclass
     class Config:
-        """The alphabet is fixed, because trained tables depend on it; marks follow it."""
+        """The alphabet is fixed, because trained tables depend on it; marks come behind it."""
 
         marks: list[str] = field(default_factory=list)
         """Events and dialects with ids of their own, such as "[laughter]" and "<|dialect:us|>".
@@ -68,15 +68,14 @@ class PhonemeTokenizer(Tokenizer):
         return ids
 
     def _encode_part(self, text: str) -> list[int]:
-        found: list[list[Any]] = []
+        words: list[Word] = []
         places: list[tuple[int, str, int]] = []
         for piece, is_mark in tags.split(text, self.config.marks):
             if is_mark:
-                places.append((len(found), piece, self._ids[piece]))
+                places.append((len(words), piece, self._ids[piece]))
             else:
-                _collect(_plain(piece), found)
-        words = [self.encode_words([Word(*word)]) for word in _closed(found)]
-        return tags.joined(words, places)
+                _append_words(_plain(piece), words)
+        return tags.joined([self.encode_words([word]) for word in _closed(words)], places)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The phonemes written in a row; ids outside the alphabet show as a question mark box."""
@@ -85,10 +84,7 @@ class PhonemeTokenizer(Tokenizer):
 
     def words(self, text: str) -> list[Word]:
         """The words of ``text`` as they are spoken."""
-        return [
-            Word(spelling, phonemes, separator)
-            for spelling, phonemes, separator in _words(_plain(text))
-        ]
+        return _words(_plain(text))
 
     def encode_words(self, words: Sequence[Word]) -> list[int]:
         """Ids of words: the phonemes of each, then exactly one separator.
@@ -98,44 +94,48 @@ class PhonemeTokenizer(Tokenizer):
         """
         ids: list[int] = []
         for word in words:
-            known = (self._ids.get(_unstress_consonant(p)) for p in word.phonemes)
-            ids.extend(i for i in known if i is not None)
+            phonemes = (self._ids.get(_unstress_consonant(p)) for p in word.phonemes)
+            ids.extend(i for i in phonemes if i is not None)
             ids.append(self._ids[word.separator if word.separator in SEPARATORS else " "])
         return ids
 
 
-def _words(text: str) -> list[tuple[str, tuple[str, ...], str]]:
-    found: list[list[Any]] = []
-    _collect(text, found)
-    return _closed(found)
+def _words(text: str) -> list[Word]:
+    words: list[Word] = []
+    _append_words(text, words)
+    return _closed(words)
 
 
-def _collect(text: str, found: list[list[Any]]) -> None:
-    """Append the words of ``text``; a break at its beginning follows the last word there is."""
+def _append_words(text: str, words: list[Word]) -> None:
+    """Append the words of ``text``; a break at its beginning belongs to the last word before it."""
     for token in _gruut(text):
         if token.is_major_break or token.is_minor_break:
-            if found:
+            if words:
                 mark = "," if token.is_minor_break else "."
-                found[-1][2] = BREAKS.get(token.text.strip()[:1], mark)
+                _separate(words, BREAKS.get(token.text.strip()[:1], mark))
             continue
         if any(character.isdigit() for character in token.text):
-            spelt = _spell_digits(token.text)
-            found.extend(list(word) for word in _words(spelt))
-            if found and found[-1][2] == ".":
-                found[-1][2] = " "
+            words.extend(_words(_spell_digits(token.text)))
+            if words and words[-1].separator == ".":
+                _separate(words, " ")
             continue
         phonemes = tuple(p for p in token.phonemes or () if p not in ("|", "‖"))
         if token.text.lower() in UNSTRESSED:
             phonemes = tuple(p.lstrip("ˈˌ") for p in phonemes)
         if phonemes:
-            found.append([token.text, phonemes, " "])
+            words.append(Word(token.text, phonemes, " "))
 
 
-def _closed(found: list[list[Any]]) -> list[tuple[str, tuple[str, ...], str]]:
+def _closed(words: list[Word]) -> list[Word]:
     """The words with a stop behind the last, where it has none."""
-    if found and found[-1][2] in " ,":
-        found[-1][2] = "."
-    return [tuple(word) for word in found]
+    if words and words[-1].separator in " ,":
+        _separate(words, ".")
+    return words
+
+
+def _separate(words: list[Word], separator: str) -> None:
+    """Put another separator behind the last word."""
+    words[-1] = replace(words[-1], separator=separator)
 
 
 def _gruut(text: str) -> list[Any]:
@@ -146,7 +146,7 @@ def _gruut(text: str) -> list[Any]:
     for attempt in (text, _spell_digits(text), re.sub(r"[^A-Za-z' ,.?!]+", " ", text)):
         try:
             return [token for sentence in sentences(attempt, lang="en-us") for token in sentence]
-        # gruut fails in many ways (decimal overflow, lxml, regular expressions); none may escape.
+        # gruut fails in many ways (decimal overflow, lxml, regular expressions); none may escape
         except Exception:
             continue
     return []

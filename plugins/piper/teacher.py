@@ -1,4 +1,4 @@
-"""A Piper voice as a teacher: it says exactly our phonemes and tells when each of them ends.
+"""A Piper voice as a teacher: it speaks exactly the given phonemes and knows the end of each.
 
 Piper's voices are VITS models (arXiv:2106.06103) in ONNX. Their duration predictor's output is
 made visible, so the ends of words are those of the synthesis itself and nothing is aligned
@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from wishbone.core.contract.errors import DataError, MissingExtra
-from wishbone.core.contract.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
 
 HOP = 256
 """Samples of one step of the duration predictor in every Piper voice."""
 SYMBOLS = {"t͡ʃ": "tʃ", "d͡ʒ": "dʒ", "ɑ": "ɑː", "ɔ": "ɔː", "u": "uː"}
 STRESSED = {"ɚ": "ɜː", "i": "iː"}
-"""Vowels that espeak, whose symbols the voice learned, writes otherwise under stress."""
+"""Vowels that espeak, with whose symbols the voice was trained, writes otherwise under stress."""
 
 
 class PiperTeacher(Teacher):
@@ -57,7 +57,7 @@ class PiperTeacher(Teacher):
         """Speak the words with exactly the phonemes given, once through the network."""
         line = _Line(self._voice_config["phoneme_id_map"])
         for number, word in enumerate(words):
-            line.word(number, word, last=number == len(words) - 1)
+            line.add_word(number, word, last=number == len(words) - 1)
         line.close(len(words) - 1)
         audio, steps = self._session.run(
             None,
@@ -69,8 +69,8 @@ class PiperTeacher(Teacher):
                 ),
             },
         )
-        ends = np.cumsum(steps.squeeze()) * HOP / self._sample_rate
-        word_ends = np.zeros(len(words))
+        ends = np.cumsum(steps.squeeze()) * HOP / self._sample_rate  # [ids] seconds
+        word_ends = np.zeros(len(words))  # [words] seconds
         for place, number in enumerate(line.owners):
             if number >= 0:
                 word_ends[number] = ends[place]
@@ -96,14 +96,14 @@ class PiperTeacher(Teacher):
     @cached_property
     def _model_path(self) -> Path:
         package = _need(self.config.voice)
-        found = sorted(Path(str(resources.files(package))).glob("**/*.onnx"))
-        if len(found) != 1:
+        voices = sorted(Path(str(resources.files(package))).glob("**/*.onnx"))
+        if len(voices) != 1:
             raise DataError(
-                f"The package holds {len(found)} voices, not one.",
+                f"The package holds {len(voices)} voices, not one.",
                 self.config.voice,
                 "Name a package with one '.onnx' file in 'voice'.",
             )
-        return found[0]
+        return voices[0]
 
     @cached_property
     def _voice_config(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class PiperTeacher(Teacher):
 
 
 class _Line:
-    """The ids of an utterance, and to which word each belongs."""
+    """The ids of an utterance, the word that each belongs to, and the places of phoneme ends."""
 
     def __init__(self, table: dict[str, list[int]]) -> None:
         self.table = table
@@ -141,7 +141,8 @@ class _Line:
         self.owners = [-1] * len(self.ids)
         self.phoneme_places: list[int] = []
 
-    def word(self, number: int, word: Word, last: bool) -> None:
+    def add_word(self, number: int, word: Word, last: bool) -> None:
+        """Append a word's phonemes and the separator behind it."""
         for phoneme in word.phonemes:
             for character in symbol(phoneme):
                 self._put(character, number)
@@ -152,11 +153,12 @@ class _Line:
             self._put(" ", number)
 
     def close(self, number: int) -> None:
+        """Append the end of the utterance, which belongs to word ``number``."""
         self.ids += self.table["$"]
         self.owners += [number] * (len(self.ids) - len(self.owners))
 
     def _put(self, character: str, number: int) -> None:
-        """One symbol and the blank after it, which VITS puts between all symbols."""
+        """Append a symbol and the blank behind it, which VITS puts between all symbols."""
         if character not in self.table:
             raise DataError(
                 f"The voice cannot say '{character}'.", "a phoneme", "Leave the sentence out."

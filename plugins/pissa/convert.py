@@ -10,8 +10,8 @@ from torch import Tensor
 
 from wishbone.core.config.compose import Config, compose
 from wishbone.core.config.schema import structured
-from wishbone.core.contract.converter import Converted, Converter
 from wishbone.core.contract.errors import CheckpointError, UsageError
+from wishbone.core.contract.extensions.converter import Converted, Converter
 from wishbone.core.system.loading import load_tensors
 from wishbone.core.system.spec import read
 from wishbone.core.weights.files import FILE, read_tensors

@@ -1,1 +1,1 @@
-"""Other codecs, heard beside ours by ``wishbone evaluate codec``."""
+"""Other codecs, compared with those of Wishbone by ``wishbone evaluate codec``."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wishbone.core.cli.arguments import parse
-from wishbone.core.cli.evaluate_options import CodecOptions
-from wishbone.core.cli.evaluations import read_originals
+from wishbone.core.cli.evaluation.evaluate_options import CodecOptions
+from wishbone.core.cli.evaluation.evaluations import read_originals
 from wishbone.core.evaluate.measure import speech
 from wishbone.core.evaluate.measure.clips import read_lines
 from wishbone.core.evaluate.measure.score import Panel
@@ -21,9 +21,9 @@ def main(argv: Sequence[str]) -> int:
     options = parse(CodecOptions, argv, "wishbone codec-peers", EXAMPLES)
     originals = read_originals(options, read_lines(options.text or speech.own_prompts()))
     codec = speech.codec_of(options.system)
-    own, _ = speech.resynthesise(codec, originals)
+    clips, _ = speech.resynthesise(codec, originals)
     others, absent = peers.copies(originals)
-    codecs = {options.system: (own, peers.bits_of(codec.speech_tokenizer.codes)), **others}
+    codecs = {options.system: (clips, peers.bits_of(codec.speech_tokenizer.codes)), **others}
     listening = peers.Listening(Panel(options.threads), options.json)
     reference = listening.judge("original", originals)
     scores = {

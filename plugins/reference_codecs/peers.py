@@ -24,11 +24,11 @@ import soundfile
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import DataError, WishboneError
-from wishbone.core.contract.metric import Clip, resample
-from wishbone.core.contract.optional import need
+from wishbone.core.contract.extensions.metric import Clip, resample
+from wishbone.core.contract.extensions.optional import need
 from wishbone.core.evaluate.measure.score import Panel, summarize
-from wishbone.core.evaluate.report.terminal import progress
 from wishbone.core.evaluate.statistics.paired import bootstrap
+from wishbone.core.report.progress import progress
 
 OPUS_BITS = 6_000
 """Bits per second, the lowest that Opus is specified for."""
@@ -50,11 +50,11 @@ class Peer:
     name: str
     code: Coder
     missing: Callable[[], str]
-    """Why it cannot be used here, or an empty string."""
+    """Returns the reason why it cannot be used on this machine, or an empty string."""
 
 
 def opus(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int, int]:
-    """Through libopus for speech; the bits are those of its packets, without the Ogg around them.
+    """Code by libopus for speech; the bits are those of its packets, without the Ogg around them.
 
     Raises ``MissingExtra`` where PyAV is not installed.
     """
@@ -72,27 +72,28 @@ def opus(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int, int]:
                 bits += 8 * packet.size
                 container.mux(packet)
     buffer.seek(0)
-    found, rate = soundfile.read(buffer, dtype="float32", always_2d=True)
-    return found.mean(axis=1), rate, bits
+    decoded, rate = soundfile.read(buffer, dtype="float32", always_2d=True)
+    return decoded.mean(axis=1), rate, bits
 
 
 def codec2(mode: str) -> Coder:
-    """Through the programs ``c2enc`` and ``c2dec`` at one of their rates.
+    """Code by the programs ``c2enc`` and ``c2dec`` at one of their rates.
 
     The bits are those of the mode; the programs' files pad every frame to whole bytes.
     """
 
     def code(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int, int]:
-        sent = _run(["c2enc", mode, "-", "-"], _integers(resample(audio, rate, NARROW)).tobytes())
-        heard = np.frombuffer(_run(["c2dec", mode, "-", "-"], sent), np.int16)
-        bits = int(mode.rstrip("C")) * len(heard) // NARROW
-        return heard.astype(np.float32) / 32768, NARROW, bits
+        samples = _integers(resample(audio, rate, NARROW))
+        frames = _run(["c2enc", mode, "-", "-"], samples.tobytes())
+        decoded = np.frombuffer(_run(["c2dec", mode, "-", "-"], frames), np.int16)
+        bits = int(mode.rstrip("C")) * len(decoded) // NARROW
+        return decoded.astype(np.float32) / 32768, NARROW, bits
 
     return code
 
 
 def narrow(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int, int]:
-    """Nothing but fewer samples: what Codec 2 gets, in 16 bits each."""
+    """Resample to the rate of Codec 2 and do nothing else, in 16 bits a sample."""
     samples = resample(audio, rate, NARROW)
     return samples, NARROW, 16 * len(samples)
 
@@ -101,16 +102,16 @@ def _integers(audio: np.ndarray) -> np.ndarray:
     return (np.clip(audio, -1, 1) * 32767).astype(np.int16)
 
 
-def _run(words: list[str], given: bytes) -> bytes:
-    done = subprocess.run(words, input=given, capture_output=True, check=False)
-    if done.returncode or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+def _run(command: list[str], data: bytes) -> bytes:
+    process = subprocess.run(command, input=data, capture_output=True, check=False)
+    if process.returncode or not process.stdout:
+        message = process.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise DataError(
-            f"{words[0]} failed with code {done.returncode}: {' '.join(said)}.",
-            " ".join(words),
+            f"{command[0]} failed with code {process.returncode}: {' '.join(message)}.",
+            " ".join(command),
             "Install another version of codec2, or leave out --peers.",
         )
-    return done.stdout
+    return process.stdout
 
 
 def _no_opus() -> str:
@@ -136,11 +137,11 @@ PEERS = (
 def copies(
     originals: Sequence[Clip], peers: Sequence[Peer] = PEERS
 ) -> tuple[dict[str, tuple[list[Clip], float]], dict[str, str]]:
-    """Every recording through every peer that is there.
+    """Put every recording through every codec that is installed.
 
     Returns name -> (recordings, bits per second), and name -> reason for those that are not.
     """
-    made: dict[str, tuple[list[Clip], float]] = {}
+    decoded: dict[str, tuple[list[Clip], float]] = {}
     absent = {peer.name: why for peer in peers if (why := peer.missing())}
     for peer in peers:
         if peer.name in absent:
@@ -150,21 +151,22 @@ def copies(
             audio, rate, spent = peer.code(clip.audio, clip.rate)
             clips.append(Clip(clip.key, clip.text, audio, rate))
             bits += spent
-        made[peer.name] = (clips, bits / sum(clip.seconds for clip in originals))
-    return made, absent
+        decoded[peer.name] = (clips, bits / sum(clip.seconds for clip in originals))
+    return decoded, absent
 
 
 @dataclass
 class Listening:
-    """Judging many sets of recordings, which goes on where it was stopped.
+    """The judging of many sets of recordings, which goes on where it was stopped.
 
-    What was heard in a recording is kept in ``path`` by the hash of its samples, so that after a
-    change of one codec only that one is listened to again. Rows of other judges are not used.
+    ``path`` keeps the scores of a recording by the hash of its samples, so that after a change of
+    one codec only that one is judged again. Scores of other judges are not used.
     """
 
     panel: Panel
     path: Path | None
-    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Hash of the samples -> scores of the recording."""
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     EVERY = 10
     """Recordings after which the file is written."""
@@ -173,59 +175,54 @@ class Listening:
         if self.path is None or not self.path.exists():
             return
         try:
-            before = json.loads(self.path.read_text(encoding="utf-8"))
-            rows = [row for each in before["sets"].values() for row in each["items"]]
-            same = before["signatures"] == self.panel.first.signatures
-            self.known = {row["audio"]: row for row in rows} if same else {}
+            earlier = json.loads(self.path.read_text(encoding="utf-8"))
+            rows = [row for part in earlier["sets"].values() for row in part["items"]]
+            same = earlier["signatures"] == self.panel.first.signatures
+            self.scores = {row["audio"]: row for row in rows} if same else {}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"The file holds something else: {error!r}.", str(self.path), "Name another file."
             ) from error
 
     def judge(self, name: str, clips: Sequence[Clip], bits: float | None = None) -> Rows:
-        """Rows of a set of recordings; ``bits`` per second go into the file with them."""
-        marks = [hashlib.sha256(clip.audio.tobytes()).hexdigest()[:16] for clip in clips]
-        todo = [pair for pair in zip(marks, clips, strict=True) if pair[0] not in self.known]
-        judged = self.panel.map(lambda scorer, pair: scorer.score(pair[1]), todo)
-        pairs = zip(progress(todo, f"listening to {name}"), judged, strict=True)
-        for number, ((mark, _), row) in enumerate(pairs, start=1):
-            self.known[mark] = {**row, "audio": mark}
+        """Return the rows of a set of recordings; ``bits`` per second go into the file too."""
+        hashes = [hashlib.sha256(clip.audio.tobytes()).hexdigest()[:16] for clip in clips]
+        new = [pair for pair in zip(hashes, clips, strict=True) if pair[0] not in self.scores]
+        judged = self.panel.map(lambda scorer, pair: scorer.score(pair[1]), new)
+        pairs = zip(progress(new, f"listening to {name}"), judged, strict=True)
+        for number, ((key, _), row) in enumerate(pairs, start=1):
+            self.scores[key] = {**row, "audio": key}
             if number % self.EVERY == 0:
-                self._note(name, bits, marks)
-        return self._note(name, bits, marks)
+                self._write(name, bits, hashes)
+        return self._write(name, bits, hashes)
 
-    def _note(self, name: str, bits: float | None, marks: Sequence[str]) -> Rows:
-        rows = [self.known[mark] for mark in marks if mark in self.known]
+    def _write(self, name: str, bits: float | None, hashes: Sequence[str]) -> Rows:
+        rows = [self.scores[key] for key in hashes if key in self.scores]
         self.sets[name] = {"bits_per_second": bits, "items": rows}
         if self.path:
-            # rows of an earlier run that this one has not come to yet are kept
-            others = {mark for each in self.sets.values() for mark in _marks(each["items"])}
-            rest = [row for mark, row in self.known.items() if mark not in others]
-            sets = self.sets | ({"not used": {"items": rest}} if rest else {})
-            whole = {"signatures": self.panel.first.signatures, "sets": sets}
-            text = json.dumps(whole, indent=1, ensure_ascii=False)
-            write_text(self.path, text + "\n")
+            # rows of an earlier run that this one has not come to yet stay in the file
+            used = {row["audio"] for part in self.sets.values() for row in part["items"]}
+            unused = [row for key, row in self.scores.items() if key not in used]
+            sets = self.sets | ({"not used": {"items": unused}} if unused else {})
+            data = {"signatures": self.panel.first.signatures, "sets": sets}
+            write_text(self.path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
         return rows
 
 
-def _marks(rows: Rows) -> list[str]:
-    return [row["audio"] for row in rows]
-
-
 def bits_of(codes: CodeSpace) -> float:
-    """Bits per second of codes, each as long as any other."""
+    """Return the bits per second of codes, each as long as any other."""
     return codes.rate * codes.codebooks * math.log2(codes.size)
 
 
 def table(
     judged: Mapping[str, tuple[Rows, float]], original: Rows, absent: Mapping[str, str]
 ) -> list[str]:
-    """One line a codec, the recordings themselves first; intervals are 95 %, paired by line."""
+    """Write a line for each codec, the recordings first; intervals are 95 %, paired by line."""
     words = np.array([row["words"] for row in original], float)
 
     def errors(rows: Rows) -> np.ndarray:
-        found = np.array([min(row["errors"], row["words"]) for row in rows])
-        return 100 * found / np.maximum(words, 1)
+        counts = np.array([min(row["errors"], row["words"]) for row in rows])  # [N]
+        return 100 * counts / np.maximum(words, 1)  # [N]
 
     lines = [f"{'':<18}{'bit/s':>8}  {'word errors':<22}{'above original':<24}DNSMOS"]
     for name, (rows, bits) in {"original": (original, 0.0), **judged}.items():

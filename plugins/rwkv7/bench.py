@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.bench.contenders import version_of
-from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.core.contract.extensions.contender import Contender, Job, Times
 from wishbone.kernels.elementwise import DECAY
 from wishbone.kernels.wkv7 import available, wkv7, wkv7_chunked, wkv7_reference
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from wishbone.core.contract.atomic import new_folder
-from wishbone.core.contract.converter import Converted, Converter
 from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.contract.extensions.converter import Converted, Converter
 from wishbone.core.weights.files import read_tensors, write_tensors
 from wishbone.core.weights.foreign import check, read_folder, write_pickle
 from wishbone.plugins.rwkv7.backbone import RWKV7

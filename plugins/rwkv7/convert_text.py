@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from wishbone.core.contract.converter import Converted, Converter
 from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.contract.extensions.converter import Converted, Converter
 from wishbone.plugins.rwkv7.convert import RWKVLM
 
 TABLES = {"tables.embedding": "head.table.weight", "tables.head": "head.output.weight"}

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from wishbone.core.contract.atomic import new_folder
-from wishbone.core.contract.converter import Converted, Converter
+from wishbone.core.contract.extensions.converter import Converted, Converter
 from wishbone.core.weights.files import write_tensors
 from wishbone.core.weights.foreign import write_pickle
 from wishbone.plugins.rwkv7.convert import FLA, fla_config

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from wishbone.core.contract.errors import CheckpointError
-from wishbone.core.contract.release import Found, ReleaseReader
+from wishbone.core.contract.extensions.release import Found, ReleaseReader
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.speak.voice import Voice
 from wishbone.core.weights import foreign

@@ -6,13 +6,13 @@ import pytest
 import torch
 from controls import failed
 
-from wishbone.core.contract.contender import Contender, Job
-from wishbone.core.contract.converter import Converted, Converter
-from wishbone.core.contract.corpus import CorpusFormat, Unusable, Utterance
 from wishbone.core.contract.errors import CheckpointError, UsageError
-from wishbone.core.contract.objective import Objective
-from wishbone.core.contract.release import Found, ReleaseReader
-from wishbone.core.contract.teacher import Spoken, Teacher
+from wishbone.core.contract.extensions.contender import Contender, Job
+from wishbone.core.contract.extensions.converter import Converted, Converter
+from wishbone.core.contract.extensions.corpus import CorpusFormat, Unusable, Utterance
+from wishbone.core.contract.extensions.objective import Objective
+from wishbone.core.contract.extensions.release import Found, ReleaseReader
+from wishbone.core.contract.extensions.teacher import Spoken, Teacher
 from wishbone.core.testing import check_class
 from wishbone.core.weights.files import read_tensors, write_tensors
 

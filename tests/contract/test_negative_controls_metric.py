@@ -3,7 +3,12 @@
 import pytest
 from controls import failed
 
-from wishbone.core.contract.metric import AudioMetric, GenerationMetric, MetricInfo, ModelMetric
+from wishbone.core.contract.extensions.metric import (
+    AudioMetric,
+    GenerationMetric,
+    MetricInfo,
+    ModelMetric,
+)
 from wishbone.core.testing import suite
 
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from wishbone.core.contract.contender import Contender
+from wishbone.core.contract.extensions.contender import Contender
 from wishbone.core.registry.registry import HOME, Entry
 
 FOLDER = str(Path(__file__).parent)

@@ -14,7 +14,7 @@ from test_charts import texts
 
 from wishbone.core.config.compose import Config
 from wishbone.core.contract.errors import ConfigError, DataError
-from wishbone.core.contract.metric import HeldOut, UtteranceLosses
+from wishbone.core.contract.extensions.metric import HeldOut, UtteranceLosses
 from wishbone.core.evaluate.experiment import config_diff, generate
 from wishbone.core.evaluate.experiment.arms import Arm, factor_levels
 from wishbone.core.evaluate.experiment.items import Items

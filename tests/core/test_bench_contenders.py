@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wishbone.core.bench import rounds
-from wishbone.core.bench.models import (
+from wishbone.core.bench.built_in.models import (
     Wishbone,
     WishboneConfig,
     accelerated_head,
@@ -20,8 +20,8 @@ from wishbone.core.bench.suite import read_plan
 from wishbone.core.bench.worker import _answer, timed_round
 from wishbone.core.cli.bench import main, own_overrides
 from wishbone.core.config.compose import bundled
-from wishbone.core.contract.contender import Job
 from wishbone.core.contract.errors import CapabilityError, UsageError
+from wishbone.core.contract.extensions.contender import Job
 from wishbone.core.registry.loader import registry
 from wishbone.core.registry.registry import import_target
 
@@ -169,7 +169,7 @@ def test_a_state_without_room_is_refused(monkeypatch):
         WishboneConfig(engine="eager", backbone=slot), Job({"vocabulary": 16, "seed": 0})
     )
     model.load()
-    monkeypatch.setattr("wishbone.core.bench.models.available_bytes", lambda: 10_000)
+    monkeypatch.setattr("wishbone.core.bench.built_in.models.available_bytes", lambda: 10_000)
     assert model.prepare("context 16")["state_bytes"] == 16 * 128 + 8
     with pytest.raises(MemoryError, match="GB are free"):
         model.prepare("context 64")
@@ -225,7 +225,7 @@ def test_every_suite_of_the_cpu_runs_to_its_end(suite, tmp_path, monkeypatch, ca
     out = tmp_path / "out"
     # no compiler is waited for here
     words = [suite, "--quick", "--rounds", "3", "--out", str(out)]
-    monkeypatch.setattr("wishbone.core.bench.models.FASTEST", ("auto",))
+    monkeypatch.setattr("wishbone.core.bench.built_in.models.FASTEST", ("auto",))
     left_out = NARROW.get(suite, [])
     assert main([*words, *(f"contenders.{key}=null" for key in left_out)]) == 0
     printed = capsys.readouterr().out

@@ -8,7 +8,7 @@ from bench_toys import FOLDER, TOY
 
 from wishbone.core.bench import protocol
 from wishbone.core.bench.protocol import ContenderLost, Worker
-from wishbone.core.contract.contender import Job
+from wishbone.core.contract.extensions.contender import Job
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from wishbone.core.cli import evaluate
+from wishbone.core.cli.evaluation import evaluate
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import DataError
-from wishbone.core.contract.metric import Clip
+from wishbone.core.contract.extensions.metric import Clip
 from wishbone.plugins.reference_codecs import command, peers
 from wishbone.plugins.reference_codecs.peers import Peer
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wishbone.core.cli import main
-from wishbone.core.contract.converter import Converted, Converter
+from wishbone.core.contract.extensions.converter import Converted, Converter
 from wishbone.core.registry.loader import registry
 
 

@@ -8,11 +8,12 @@ import soundfile
 import torch
 
 from wishbone.core.contract.errors import DataError, UsageError
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
 from wishbone.core.cli.data import main  # noqa: E402
+from wishbone.core.cli.main import main as run  # noqa: E402
 from wishbone.core.data.shards import gathered  # noqa: E402
 from wishbone.core.data.sources import parts  # noqa: E402
 from wishbone.core.data.speak import write_audio  # noqa: E402
@@ -154,6 +155,17 @@ def command(folder, like, out, *more):
         ["align", str(folder), "--like", str(like), "--out", str(out), "--steps", "60",
          "--rounds", "0", *map(str, more)]
     )  # fmt: skip
+
+
+def test_the_command_is_a_subcommand_of_data_alone(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "align " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["align", "--help"])
+    assert "usage: wishbone data align" in capsys.readouterr().out
+    run(["--help"])
+    assert "align" not in capsys.readouterr().out
 
 
 def test_recordings_become_audio_data(tmp_path, small, like, voice, capsys):

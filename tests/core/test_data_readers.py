@@ -19,6 +19,7 @@ from wishbone.core.contract.errors import DataError  # noqa: E402
 from wishbone.core.contract.text import TextSpace, Tokenizer  # noqa: E402
 from wishbone.core.data import corpora
 from wishbone.core.data.corpora import read_corpus  # noqa: E402
+from wishbone.core.data.corpus_files import is_token_data  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
 from wishbone.plugins.corpora import readers  # noqa: E402
 from wishbone.plugins.rwkvtts.properties import marks  # noqa: E402
@@ -82,6 +83,20 @@ def test_cosyvoice_parquet_as_its_tool_writes_it(codec, tmp_path, capsys):
         assert corpus.seconds.tolist() == pytest.approx([1.2, 1.2])
         assert corpus.about["codec"] == "toy" and corpus.global_codes is None
     assert "2 utterances from 2 rows; none left out" in capsys.readouterr().err
+
+
+def test_columns_without_a_use_are_not_read(codec, tmp_path, monkeypatch):
+    read = readers.CosyVoice.utterances
+    columns = set()
+
+    def spy(self, row, name):
+        columns.update(row)
+        return read(self, row, name)
+
+    monkeypatch.setattr(readers.CosyVoice, "utterances", spy)
+    write_parquet(tmp_path / "a.parquet", cosyvoice())
+    assert len(read_corpus(tmp_path, SYSTEM)) == 2
+    assert columns == {"utt", "text", "spk", "speech_token"}
 
 
 @pytest.mark.parametrize(
@@ -266,7 +281,7 @@ def test_a_folder_without_a_corpus(codec, tmp_path):
     with pytest.raises(DataError, match="gone.tar is not here"):
         read_corpus(tmp_path / "data.list", SYSTEM)
     (tmp_path / "a.tar").write_bytes(b"a real archive")
-    assert readers.is_token_data(tmp_path / "a.tar") is False
+    assert is_token_data(tmp_path / "a.tar") is False
 
 
 def test_a_training_reads_both_as_they_are(tmp_path, capsys):

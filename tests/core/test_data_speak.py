@@ -7,7 +7,7 @@ import soundfile
 import torch
 
 from wishbone.core.contract.errors import ConfigError, DataError
-from wishbone.core.contract.teacher import Spoken, Word
+from wishbone.core.contract.extensions.teacher import Spoken, Word
 
 parquet = pytest.importorskip(
     "pyarrow.parquet", reason="pip install 'wishbone-tts[train]' for corpora"

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_system import tiny_system
 
-from wishbone.core.cli import evaluate
+from wishbone.core.cli.evaluation import evaluate
 from wishbone.core.contract.errors import GateFailed, UsageError
 from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.measure import completion

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 from tiny_system import tiny_system
 
-from wishbone.core.cli import evaluate
+from wishbone.core.cli.evaluation import evaluate
 from wishbone.core.contract.errors import ConfigError, GateFailed, UsageError
-from wishbone.core.contract.metric import Clip
+from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.evaluate.measure import speech
 from wishbone.core.evaluate.measure.clips import read_lines
 from wishbone.core.evaluate.measure.score import Panel

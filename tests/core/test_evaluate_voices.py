@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from wishbone.core.cli import evaluate
+from wishbone.core.cli.evaluation import evaluate
 from wishbone.core.contract.errors import GateFailed, UsageError
-from wishbone.core.contract.metric import Clip
+from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.evaluate.measure import long_text, speaker_identity
 from wishbone.core.evaluate.measure.long_text import Stretch, cut, errors_at_start
 from wishbone.plugins.metrics.speaker_similarity import SpeakerSimilarity

@@ -9,7 +9,7 @@ import soundfile
 from test_ab_parts import plan
 
 from wishbone.core.contract.errors import ConfigError, MissingExtra, PluginBroken, UnknownName
-from wishbone.core.contract.metric import (
+from wishbone.core.contract.extensions.metric import (
     AudioMetric,
     Clip,
     GenerationMetric,
@@ -243,28 +243,28 @@ def test_it_is_judged_compared_and_shown(tmp_path, monkeypatch):
     )
     chosen = metrics.choose({}, ["acme/loud", "acme/stall"])
     keys = ("wer", "rtf", "acme/loud", "acme/stall")
-    given = replace(plan(prompts=8), metrics={key: chosen[key] for key in keys})
-    items = judged(tmp_path, given)
-    signatures = ab._judge(given, items, tmp_path, 1)
+    ab_plan = replace(plan(prompts=8), metrics={key: chosen[key] for key in keys})
+    items = judged(tmp_path, ab_plan)
+    signatures = ab._judge(ab_plan, items, tmp_path, 1)
     assert signatures["acme/loud"] == "loud|version 1" and signatures["acme/stall"] == "stall"
     assert signatures.keys() == set(keys)
     assert len(calls) == 14
-    result = compare.analyse(items, given)
-    each = next(c for c in result.comparisons if c.metric == "acme/loud")
+    result = compare.analyse(items, ab_plan)
+    row = next(c for c in result.comparisons if c.metric == "acme/loud")
     # 7 prompts 6 dB louder that weigh their samples, and one that failed in both and weighs 1
-    assert each.outcome.difference == pytest.approx(20 * np.log10(2) * 56_000 / 56_001)
-    assert each.outcome.verdict == "better" and each.outcome.low > 1 and each.p_holm is not None
-    raw = compare.raw(items, given, {})
+    assert row.outcome.difference == pytest.approx(20 * np.log10(2) * 56_000 / 56_001)
+    assert row.outcome.verdict == "better" and row.outcome.low > 1 and row.p_holm is not None
+    raw = compare.raw(items, ab_plan, {})
     assert raw.weights["acme/loud"] == [2000 * (n + 1) for n in range(7)] + [1]
     assert raw.words == [2] * 8 and raw.values["acme/stall"]["old"][0] == [5.0]
-    facts = {key: metrics.facts(each) for key, each in given.metrics.items()}
-    json.dumps({key: record_json(each) for key, each in facts.items()})
+    facts = {key: metrics.facts(metric) for key, metric in ab_plan.metrics.items()}
+    json.dumps({key: record_json(part) for key, part in facts.items()})
     assert facts["acme/loud"].source == "audio"
     assert "loudness -20.00" in players.numbers(items.get("old", "000", 0), facts)
     # another version judges again, and only with that metric
     monkeypatch.setattr(Loud, "version", 2)
     monkeypatch.setattr(Loud, "score", lambda self, clip: {"acme/loud": 1.0})
-    ab._judge(given, items, tmp_path, 1)
+    ab._judge(ab_plan, items, tmp_path, 1)
     assert len(calls) == 14 and items.get("old", "000", 0).row["acme/loud"] == 1.0
     assert items.get("old", "007", 0).failure == "error"
 

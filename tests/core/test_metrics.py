@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from wishbone.core.contract import optional
 from wishbone.core.contract.errors import ConfigError, MissingExtra, UsageError
-from wishbone.core.contract.metric import Clip
+from wishbone.core.contract.extensions import optional
+from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.evaluate.measure import clips, score
 from wishbone.core.evaluate.statistics import metrics
 from wishbone.plugins.metrics import word_errors

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from wishbone.core.contract.errors import CheckpointError, PluginBroken
-from wishbone.core.contract.release import Found, ReleaseReader
+from wishbone.core.contract.extensions.release import Found, ReleaseReader
 from wishbone.core.speak.voice import release_voices
 from wishbone.core.system.loading import load_part
 from wishbone.core.weights import releases

@@ -11,8 +11,8 @@ from tiny_system import tiny_system
 
 from wishbone.core.audio import files
 from wishbone.core.audio.files import Audio
-from wishbone.core.cli import speaking
 from wishbone.core.cli.main import main
+from wishbone.core.cli.speech import speaking
 from wishbone.core.contract.engines import parse_engine
 from wishbone.core.speak import pipeline, speaker
 from wishbone.core.speak.voice import Voice
@@ -223,7 +223,7 @@ def test_an_untrained_model_is_told(tmp_path, capsys, monkeypatch):
 
 
 def test_help_imports_no_torch():
-    code = "import sys, wishbone.core.cli.say; print('torch' in sys.modules)"
+    code = "import sys, wishbone.core.cli.speech.say; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

@@ -16,7 +16,7 @@ pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for cor
 
 from wishbone.core.cli.convert import main as convert  # noqa: E402
 from wishbone.core.cli.data import main as data  # noqa: E402
-from wishbone.core.cli.text import main as text  # noqa: E402
+from wishbone.core.cli.speech.text import main as text  # noqa: E402
 from wishbone.core.cli.train import main as train  # noqa: E402
 from wishbone.core.system.build import build_model  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402

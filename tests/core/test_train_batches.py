@@ -11,7 +11,7 @@ from torch import nn
 from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.layout import IGNORE, Positions
 from wishbone.core.train.batches import BatchPlan, collate, split_held_out, without_texts
-from wishbone.core.train.optimizer import Average, rate
+from wishbone.core.train.optimizer import Average, schedule_factor
 from wishbone.core.train.recipe import Recipe
 
 LENGTHS = np.array([Random(i).randint(20, 300) for i in range(500)])
@@ -75,12 +75,12 @@ def test_held_out_texts_are_whole(tmp_path):
 
 def test_the_rate_rises_holds_and_falls():
     recipe = Recipe(steps=100, warmup_steps=10, schedule="trapezoid", decay_share=0.2)
-    shares = [rate(step, recipe) for step in range(101)]
+    shares = [schedule_factor(step, recipe) for step in range(101)]
     assert shares[0] == pytest.approx(0.109) and shares[9] == 1.0
     assert set(shares[10:81]) == {1.0}
     assert shares[90] == pytest.approx(0.5) and shares[100] == 0.0
     recipe = Recipe(steps=100, warmup_steps=10, schedule="cosine", final_rate=0.1)
-    shares = [rate(step, recipe) for step in range(101)]
+    shares = [schedule_factor(step, recipe) for step in range(101)]
     assert shares[55] == pytest.approx(0.55) and shares[100] == pytest.approx(0.1)
     assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False))
 

@@ -127,15 +127,15 @@ def test_spark_and_xy_lay_a_prompt_out_and_leave_the_speaker_away():
 
 def test_every_probability_decides_for_itself():
     base = Drop(text=0.3, prompt_text=0.5, speaker=0.2)
-    drawn = [base.chosen(Random(n)) for n in range(4000)]
+    drawn = [base.draw(Random(n)) for n in range(4000)]
     for name in CONDITIONS:
         share = sum(name in each for each in drawn) / len(drawn)
         assert share == pytest.approx(getattr(base, name), abs=0.03)
     both = sum({"text", "prompt_text"} <= set(each) for each in drawn) / len(drawn)
     assert both == pytest.approx(0.15, abs=0.03)
-    other = [replace(base, text=0.9).chosen(Random(n)) for n in range(4000)]
+    other = [replace(base, text=0.9).draw(Random(n)) for n in range(4000)]
     assert [set(d) - {"text"} for d in drawn] == [set(o) - {"text"} for o in other]
-    assert Drop(prompt=1.0).chosen(Random(0)) == ("prompt_text", "prompt_audio")
+    assert Drop(prompt=1.0).draw(Random(0)) == ("prompt_text", "prompt_audio")
     assert Drop(prompt=0.5, text=0.1).conditions() == ("text", "prompt_text", "prompt_audio")
 
 
@@ -203,8 +203,8 @@ def test_a_killed_run_drops_what_it_would_have_dropped(tmp_path, monkeypatch):
 
 def test_the_comparison_sees_dropping_that_does_not_follow_from_the_seed(tmp_path, monkeypatch):
     path, loose = recipe(tmp_path), Random(0)
-    whole = Drop.chosen
-    monkeypatch.setattr(Drop, "chosen", lambda self, random: whole(self, loose))
+    whole = Drop.draw
+    monkeypatch.setattr(Drop, "draw", lambda self, random: whole(self, loose))
     main([path, f"out={tmp_path}/whole", *DROPS])
     heal = kill_before(monkeypatch, 5)
     with pytest.raises(Killed):

@@ -22,15 +22,15 @@ from wishbone.core.train import truncated_bptt  # noqa: E402
 from wishbone.core.train.batches import collate, lay_out  # noqa: E402
 from wishbone.core.train.objectives import Codes  # noqa: E402
 from wishbone.core.train.recipe import read_recipe  # noqa: E402
-from wishbone.core.train.segments import (  # noqa: E402
-    Pieces,
+from wishbone.core.train.truncated_bptt import (  # noqa: E402
+    ContinuedCodes,
     Segment,
-    Streams,
-    before,
-    check_carries,
+    SegmentBatch,
+    SegmentStreams,
     detached,
+    require_carried_state,
+    state_before,
 )
-from wishbone.core.train.truncated_bptt import Continued  # noqa: E402
 from wishbone.core.weights.files import read_tensors  # noqa: E402
 
 RWKV7 = "system.backbone={name: rwkv7, width: 32, layers: 2, head_size: 16}"
@@ -60,17 +60,17 @@ def cut(sequences, begin, size):
         Positions(s.table[begin:][:size], s.ids[begin:][:size], s.targets[begin:][:size])
         for s in sequences
     ]
-    return Pieces.of([Segment(row, 0, begin == 0, one) for row, one in enumerate(pieces)], 0)
+    return SegmentBatch.of([Segment(row, 0, begin == 0, one) for row, one in enumerate(pieces)], 0)
 
 
 def read_in_pieces(model, sequences, size, carry=True, masked=True):
     """Sum of the losses, the state at the end, and how many pieces it took."""
-    objective, held, total, begin = Continued(Codes.Config(), model, {}), None, 0.0, 0
+    objective, held, total, begin = ContinuedCodes(Codes.Config(), model, {}), None, 0.0, 0
     longest = max(len(one.table) for one in sequences)
     while begin < longest:
         batch = cut(sequences, begin, size)
         mask = batch.mask if masked else torch.ones_like(batch.mask)
-        loss, _, after = objective(batch.table, batch.ids, batch.targets, mask, batch.fresh, held)
+        loss, _, after = objective(batch.table, batch.ids, batch.targets, mask, batch.first, held)
         total, begin = total + loss, begin + size
         held = detached(after) if carry else None
     return total, held
@@ -126,12 +126,12 @@ def test_a_segment_that_holds_the_sequence_has_the_whole_gradient(tmp_path, back
 def test_every_row_reads_whole_sequences_in_order(tmp_path):
     _, _, corpus, layout = parts(tmp_path)
     corpus = corpus.take(torch.arange(5).numpy())
-    streams = Streams(corpus, layout, rows=2, segment=9, seed=4)
+    streams = SegmentStreams(corpus, layout, rows=2, segment=9, seed=4)
     steps = [streams.take() for _ in range(60)]
     seen = []
     for row in range(2):
         read = [step[row] for step in steps]
-        begins = [at for at, one in enumerate(read) if one.fresh]
+        begins = [at for at, one in enumerate(read) if one.first]
         for begin, end in zip(begins, begins[1:], strict=False):
             pieces = read[begin:end]
             assert len({(one.utterance, one.epoch) for one in pieces}) == 1
@@ -141,16 +141,16 @@ def test_every_row_reads_whole_sequences_in_order(tmp_path):
             assert torch.equal(targets, expected.targets)
             seen.append((pieces[0].epoch, pieces[0].utterance))
     assert sorted(utterance for epoch, utterance in seen if epoch == 0) == list(range(5))
-    other = Streams(corpus, layout, rows=2, segment=9, seed=4)
+    other = SegmentStreams(corpus, layout, rows=2, segment=9, seed=4)
     for _ in range(7):
         other.take()
-    resumed = Streams(corpus, layout, rows=2, segment=9, seed=4)
-    resumed.go_to(json.loads(json.dumps(other.where())))
+    resumed = SegmentStreams(corpus, layout, rows=2, segment=9, seed=4)
+    resumed.restore(json.loads(json.dumps(other.progress())))
     for expected, found in zip(steps[7], resumed.take(), strict=True):
-        assert (found.utterance, found.fresh) == (expected.utterance, expected.fresh)
+        assert (found.utterance, found.first) == (expected.utterance, expected.first)
         assert torch.equal(found.positions.ids, expected.positions.ids)
     with pytest.raises(CheckpointError, match="2 rows in a step, and this run has 3"):
-        Streams(corpus, layout, rows=3, segment=9, seed=4).go_to(other.where())
+        SegmentStreams(corpus, layout, rows=3, segment=9, seed=4).restore(other.progress())
 
 
 def test_a_row_that_begins_takes_nothing_over_and_keeps_its_gradient():
@@ -158,7 +158,7 @@ def test_a_row_that_begins_takes_nothing_over_and_keeps_its_gradient():
     first = torch.nn.Parameter(torch.randn(16))
     backbone.init_state = lambda batch, device=None: {"h": first.repeat(batch, 1)}
     held = {"h": torch.randn(3, 16)}
-    state = before(backbone, torch.tensor([True, False, True]), held)["h"]
+    state = state_before(backbone, torch.tensor([True, False, True]), held)["h"]
     assert torch.equal(state[1], held["h"][1])
     assert torch.equal(state[0], first) and torch.equal(state[2], first)
     state.sum().backward()
@@ -194,12 +194,12 @@ def test_the_comparison_sees_states_that_do_not_come_back(tmp_path, monkeypatch)
     carried = read_tensors(next((tmp_path / "cut").glob("checkpoints/*4/carried.safetensors")))
     kinds = {part.dtype for name, part in carried.items() if name != "row"}
     assert kinds == {torch.float32}
-    right = truncated_bptt.unstack
+    right = truncated_bptt.select_rows
 
     def forgetful(*words):
         return {name: torch.zeros_like(part) for name, part in right(*words).items()}
 
-    monkeypatch.setattr(truncated_bptt, "unstack", forgetful)
+    monkeypatch.setattr(truncated_bptt, "select_rows", forgetful)
     main([recipe, f"out={tmp_path}/cut", *words])
     before_, after = losses(tmp_path / "whole"), losses(tmp_path / "cut")
     assert before_[:4] == after[:4] and before_ != after
@@ -228,10 +228,10 @@ def test_what_cannot_be_cut_is_refused(tmp_path):
         caps = Caps(constant_state=True, varlen=False)
 
     with pytest.raises(CapabilityError, match="does not say how long"):
-        check_carries(Growing())
+        require_carried_state(Growing())
     with pytest.raises(CapabilityError, match="varlen"):
-        check_carries(Unmasked())
-    check_carries(Recurrent())
+        require_carried_state(Unmasked())
+    require_carried_state(Recurrent())
 
 
 @pytest.mark.timeout(600)

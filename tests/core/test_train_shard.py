@@ -13,7 +13,7 @@ from wishbone.core.contract.errors import CheckpointError, ConfigError, PluginBr
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
 from wishbone.core.cli.train import main  # noqa: E402
-from wishbone.core.train import data_shards  # noqa: E402
+from wishbone.core.train.distributed import fsdp  # noqa: E402
 from wishbone.core.weights.files import read_tensors  # noqa: E402
 
 # the processes import torch, which takes minutes on a busy machine
@@ -207,7 +207,7 @@ def test_a_backbone_that_names_what_is_not_its_own_is_told_so():
 
     cls = registry().get("backbone", "transformer")
     part = cls(cls.small_config())
-    data_shards._check(part, part.shardable())
+    fsdp.require_disjoint(part, part.shardable())
     for wrong in ([torch.nn.Linear(1, 1)], [part, part.blocks[0]]):
         with pytest.raises(PluginBroken, match="shardable"):
-            data_shards._check(part, wrong)
+            fsdp.require_disjoint(part, wrong)

@@ -104,9 +104,9 @@ def test_the_recipes_say_what_the_public_one_says():
     recipe, system = read_recipe("cosyvoice2")
     assert system["layout"]["bistream_probability"] == 0.5
     assert (recipe.learning_rate, recipe.clip, recipe.accumulate) == (1e-5, 5.0, 2)
-    from wishbone.core.train.optimizer import rate
+    from wishbone.core.train.optimizer import schedule_factor
 
-    assert {rate(step, recipe) for step in (0, 5, recipe.steps - 1)} == {1.0}
+    assert {schedule_factor(step, recipe) for step in (0, 5, recipe.steps - 1)} == {1.0}
     _, system = read_recipe("cosyvoice2-rwkv7", ["weights=somewhere"])
     assert system["backbone"]["name"] == "rwkv7"
     assert system["weights"] == system["decoder"]["weights"] == "somewhere"

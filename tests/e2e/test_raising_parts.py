@@ -38,10 +38,10 @@ from pathlib import Path
 
 Path("imported").write_text("the module of the parts was imported")
 
-from wishbone.core.contract.contender import Contender as Contends
-from wishbone.core.contract.converter import Converter as Converts
-from wishbone.core.contract.corpus import CorpusFormat
-from wishbone.core.contract.release import ReleaseReader
+from wishbone.core.contract.extensions.contender import Contender as Contends
+from wishbone.core.contract.extensions.converter import Converter as Converts
+from wishbone.core.contract.extensions.corpus import CorpusFormat
+from wishbone.core.contract.extensions.release import ReleaseReader
 
 
 @dataclass

@@ -82,7 +82,10 @@ def test_one_that_raises_is_named_and_leaves_the_rest_alone(place):
         file.write(broken)
     told = run(python, "-m", "wishbone", "plugins", "list", cwd=folder)
     assert KEY in told
-    use = "from wishbone.core.evaluate.measure.score import Scorer; print(Scorer(['wer', '{}']).signatures)"
+    use = (
+        "from wishbone.core.evaluate.measure.score import Scorer\n"
+        "print(Scorer(['wer', '{}']).signatures)"
+    )
     failure = (
         "from wishbone.core.contract.errors import PluginBroken\n"
         "from wishbone.core.evaluate.measure.score import Scorer\n"

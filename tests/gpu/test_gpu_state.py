@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from wishbone.core.train.segments import before, detached
+from wishbone.core.train.truncated_bptt import detached, state_before
 from wishbone.plugins.state_tuning.backbone import StateTuned
 
 BASE = {"name": "rwkv7", "width": 256, "layers": 3, "head_size": 64}
@@ -27,8 +27,8 @@ def read(backbone, x, weights, size):
     held, total = None, 0.0
     for begin in range(0, x.shape[1], size):
         piece = x[:, begin : begin + size]
-        restarted = torch.full((len(x),), begin == 0, device=x.device)
-        y, after = backbone(piece, before(backbone, restarted, held))
+        fresh = torch.full((len(x),), begin == 0, device=x.device)
+        y, after = backbone(piece, state_before(backbone, fresh, held))
         total = total + (y * weights[:, begin : begin + size]).sum()
         held = detached(after)
     total.backward()

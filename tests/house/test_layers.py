@@ -28,7 +28,7 @@ DRIVERS = ("cli", "bench", "evaluate", "train", "data")
 RECIPES = {"train", "corpus", "convert", "export", "recipe", "command", "__main__"}
 EXTENDS = {
     "plugins/bench_peers": {"bench"}, "plugins/corpora": {"data"}, "plugins/metrics": {"evaluate"},
-    "plugins/aligner": {"data"}, "plugins/reference_codecs": {"evaluate"},
+    "plugins/aligner": {"cli", "data"}, "plugins/reference_codecs": {"evaluate"},
 }  # fmt: skip
 """Folder of plug-ins that extend a driver -> the drivers they may import."""
 LIGHT = ("wishbone", "wishbone.core", "wishbone.core.cli.main", "wishbone.plugins",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wishbone.core.bench.suite import read_plan
-from wishbone.core.contract.contender import Job
+from wishbone.core.contract.extensions.contender import Job
 from wishbone.core.registry.registry import import_target
 
 

@@ -7,7 +7,7 @@ import torch
 from cosyvoice2_release import write, write_system
 
 from wishbone.core.bench.suite import read_plan
-from wishbone.core.contract.contender import Job
+from wishbone.core.contract.extensions.contender import Job
 from wishbone.plugins.cosyvoice2.bench.clocks import Shares
 from wishbone.plugins.cosyvoice2.bench.public_code import Reference, ReferenceConfig
 from wishbone.plugins.cosyvoice2.bench.release import Release, ReleaseConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wishbone.core.contract.errors import ConfigError, DataError, MissingExtra
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 from wishbone.core.registry.registry import Registry
 from wishbone.plugins import wishbone_register
 from wishbone.plugins.kokoro import teacher as kokoro

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wishbone.core.contract.errors import DataError, MissingExtra
-from wishbone.core.contract.teacher import Word
+from wishbone.core.contract.extensions.teacher import Word
 from wishbone.plugins.piper.teacher import PiperTeacher, symbol
 
 WORDS = [

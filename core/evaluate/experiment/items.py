@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.contract.metric import Row
+from wishbone.core.contract.extensions.metric import Row
 
 Key = tuple[str, str, int]
 """Checkpoint, prompt, repeat."""

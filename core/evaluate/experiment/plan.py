@@ -13,7 +13,7 @@ from wishbone.core.config.compose import Config, bundled, compose, weights_folde
 from wishbone.core.config.schema import innermost, structured
 from wishbone.core.contract.engines import parse_engine
 from wishbone.core.contract.errors import ConfigError
-from wishbone.core.contract.metric import MetricInfo, ModelMetric
+from wishbone.core.contract.extensions.metric import MetricInfo, ModelMetric
 from wishbone.core.evaluate.experiment.arms import (
     Arm,
     Checkpoint,

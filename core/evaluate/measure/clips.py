@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from wishbone.core.contract.errors import DataError, UsageError
-from wishbone.core.contract.metric import Clip
+from wishbone.core.contract.extensions.metric import Clip
 
 SHORTEST = 0.1
 """Seconds; less audio than this is an empty answer."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from wishbone.core.contract.metric import Row
+from wishbone.core.contract.extensions.metric import Row
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.record import record_json
 from wishbone.core.speak.server import Server

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wishbone.core.contract.metric import HeldOut, ModelMetric
+from wishbone.core.contract.extensions.metric import HeldOut, ModelMetric
 from wishbone.core.data.corpora import read_corpus
 from wishbone.core.evaluate.experiment.arms import Checkpoint
 from wishbone.core.evaluate.experiment.plan import Plan

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from wishbone.core.contract.errors import GateFailed, UsageError
-from wishbone.core.contract.metric import Clip
+from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.measure.score import RATE, Scorer
 from wishbone.core.evaluate.measure.transcript import normalize

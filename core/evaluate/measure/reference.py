@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from wishbone.core.contract.metric import Clip, Value
+from wishbone.core.contract.extensions.metric import Clip, Value
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import Plan
 from wishbone.core.evaluate.measure.clips import read_audio

@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from wishbone.core.contract.metric import AudioMetric, Clip, Row, SpeakerMetric, Value, unit_mean
+from wishbone.core.contract.extensions.metric import (
+    AudioMetric,
+    Clip,
+    Row,
+    SpeakerMetric,
+    Value,
+    unit_mean,
+)
 from wishbone.core.evaluate.measure.clips import failure
 from wishbone.core.evaluate.statistics.metrics import QUALITY, blamed, checked, create, signature
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.contract.metric import Clip
+from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.data.sources import Recording, parts
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.experiment.plan import Prompt, seed_of

@@ -14,7 +14,7 @@ from wishbone.core.audio.files import Audio, resample
 from wishbone.core.audio.pitch import semitones_off
 from wishbone.core.config.compose import bundled, compose
 from wishbone.core.contract.errors import GateFailed, UsageError
-from wishbone.core.contract.metric import Clip
+from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.experiment.plan import seed_of
 from wishbone.core.evaluate.measure.clips import read_folder

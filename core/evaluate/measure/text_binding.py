@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.extensions.metric import HeldOut, UtteranceLosses
 from wishbone.core.contract.layout import Layout, Sample
-from wishbone.core.contract.metric import HeldOut, UtteranceLosses
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.evaluate.statistics.paired import Interval, bootstrap
 from wishbone.core.model.speech_lm import SpeechLM

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from wishbone.core.contract.metric import MetricInfo
+from wishbone.core.contract.extensions.metric import MetricInfo
 from wishbone.core.evaluate.experiment.items import Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan
 from wishbone.core.evaluate.result import Analysis, Comparison, Estimate, Failures, Prompt, Raw

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from wishbone.core.contract.metric import MetricInfo
+from wishbone.core.contract.extensions.metric import MetricInfo
 from wishbone.core.evaluate.experiment.plan import Plan
 from wishbone.core.evaluate.result import Effect, Outcome
 from wishbone.core.evaluate.statistics import paired

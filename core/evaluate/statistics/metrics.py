@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from wishbone.core.contract.errors import ConfigError, did_you_mean
-from wishbone.core.contract.metric import (
+from wishbone.core.contract.extensions.metric import (
     AudioMetric,
     ItemMetric,
     Metric,
@@ -40,7 +40,7 @@ def metric_class(key: str) -> type[Metric]:
     """Return the class registered as ``key``.
 
     Raises ``UnknownName`` or ``PluginError`` as the registry does, ``PluginBroken`` when the class
-    does not keep the contract of ``core.contract.metric``.
+    does not keep the contract of ``core.contract.extensions.metric``.
     """
     cls = registry().get("metric", key)
     with blamed(key, "being read"):

@@ -6,7 +6,7 @@ from math import exp
 
 import numpy as np
 
-from wishbone.core.contract.metric import MetricInfo
+from wishbone.core.contract.extensions.metric import MetricInfo
 from wishbone.core.evaluate.result import Outcome
 from wishbone.core.evaluate.statistics import paired
 from wishbone.core.evaluate.statistics.contrast import Contrast

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.contract.contender import Times
+from wishbone.core.contract.extensions.contender import Times
 
 SAMPLE_RATE = 24_000
 

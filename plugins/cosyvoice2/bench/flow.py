@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wishbone.core.contract.contender import Contender, Times
+from wishbone.core.contract.extensions.contender import Contender, Times
 from wishbone.core.testing.common import trained_looking_
 from wishbone.plugins.cosyvoice2.bench.clocks import Stopwatch
 from wishbone.plugins.cosyvoice2.flow.encoder import Attention

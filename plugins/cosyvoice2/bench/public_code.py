@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.bench.contenders import version_of
-from wishbone.core.contract.contender import Job
+from wishbone.core.contract.extensions.contender import Job
 from wishbone.plugins.cosyvoice2.bench.speaking import Speaking, excitation, no_release
 from wishbone.plugins.cosyvoice2.flow.model import CODES
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.core.bench.models import accelerated_model
-from wishbone.core.contract.contender import Job
+from wishbone.core.bench.built_in.models import accelerated_model
+from wishbone.core.contract.extensions.contender import Job
 from wishbone.core.contract.layout import Layout
 from wishbone.core.contract.session import Draw, Feed
 from wishbone.core.speak.speaker import build

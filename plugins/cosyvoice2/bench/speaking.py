@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.bench.contenders import resident_bytes
-from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.core.contract.extensions.contender import Contender, Job, Times
 from wishbone.plugins.cosyvoice2.bench.clocks import Shares
 from wishbone.plugins.cosyvoice2.flow.model import CODES
 from wishbone.plugins.cosyvoice2.tokenizer import CosyVoice2Tokenizer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wishbone.core.contract.release import Found, ReleaseReader
+from wishbone.core.contract.extensions.release import Found, ReleaseReader
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.speak.voice import Voice
 from wishbone.plugins.cosyvoice2.release import files, presets, settings

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from wishbone.core.bench.built_in.models import accelerated_model
 from wishbone.core.bench.contenders import peak_bytes, resident_bytes
-from wishbone.core.bench.models import accelerated_model
-from wishbone.core.contract.contender import Contender, Times
+from wishbone.core.contract.extensions.contender import Contender, Times
 from wishbone.core.speak.server import Server
 from wishbone.core.speak.speaker import load
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from wishbone.core.contract.errors import WishboneError
-from wishbone.core.contract.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
 from wishbone.core.testing.common import Check, Skipped, require
 
 WORDS = (
@@ -20,7 +20,10 @@ LATE = 0.05
 
 
 def _build(cls: Any, config: Any) -> Any:
-    require(issubclass(cls, Teacher), "the class is no wishbone.core.contract.teacher.Teacher")
+    require(
+        issubclass(cls, Teacher),
+        "the class is no wishbone.core.contract.extensions.teacher.Teacher",
+    )
     return cls(config)
 
 

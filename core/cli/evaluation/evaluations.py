@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wishbone.core.cli.evaluate_options import (
+from wishbone.core.cli.evaluation.evaluate_options import (
     AudioOptions,
     BindingOptions,
     CodecOptions,
@@ -20,8 +20,9 @@ from wishbone.core.cli.evaluate_options import (
     StatePrecisionOptions,
     VoicesOptions,
 )
+from wishbone.core.cli.evaluation.output import _speed, keep, report, write_json
 from wishbone.core.contract.errors import GateFailed, UsageError
-from wishbone.core.contract.metric import Clip
+from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.data.tokens import read_tokens
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.experiment.plan import Prompt
@@ -33,7 +34,6 @@ from wishbone.core.evaluate.measure import (
     state_precision,
 )
 from wishbone.core.evaluate.measure.clips import read_audio, read_folder, read_lines
-from wishbone.core.evaluate.measure.output import _speed, keep, report, write_json
 from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.measure.text_binding import binding
 from wishbone.core.evaluate.report.terminal import progress

@@ -23,7 +23,10 @@ class CorpusFormat(ABC):
     columns: ClassVar[Sequence[str]]
     """A file with one of these columns is of this format; Wishbone's formats are asked first."""
     most_text: ClassVar[int] = 2047
-    """Most ids of text of an utterance; longer ones are left out."""
+    """Ids of text above which an utterance is left out."""
+    unread: ClassVar[Sequence[str]] = ()
+    """Columns of Parquet files that ``utterances`` has no use for, such as the recordings: they are
+    not read."""
     seconds: ClassVar[tuple[float, float]] = (0.0, 81.9)
     """Shortest and longest utterance that is not left out."""
 

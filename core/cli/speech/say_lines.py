@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wishbone.core.cli import speaking
-from wishbone.core.cli.speaking import SayOptions
+from wishbone.core.cli.speech import speaking
+from wishbone.core.cli.speech.speaking import SayOptions
 from wishbone.core.contract.errors import UsageError
 
 if TYPE_CHECKING:

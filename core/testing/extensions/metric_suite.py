@@ -8,8 +8,7 @@ import numpy as np
 from torch import nn
 
 from wishbone.core.contract.errors import MissingExtra
-from wishbone.core.contract.layout import Sample
-from wishbone.core.contract.metric import (
+from wishbone.core.contract.extensions.metric import (
     AudioMetric,
     Clip,
     GenerationMetric,
@@ -19,6 +18,7 @@ from wishbone.core.contract.metric import (
     ModelMetric,
     UtteranceLosses,
 )
+from wishbone.core.contract.layout import Sample
 from wishbone.core.evaluate.statistics.metrics import checked
 from wishbone.core.registry.extras import missing_packages
 from wishbone.core.testing.common import Check, Skipped, Violation, require
@@ -34,7 +34,8 @@ RATE = 24_000
 def facts(cls: Any, config: Any, module: str | None) -> str:
     """The info is complete, and the worst value of a failure lies on the bad side."""
     require(
-        issubclass(cls, Metric), "it does not derive from a class of wishbone.core.contract.metric"
+        issubclass(cls, Metric),
+        "it does not derive from a class of wishbone.core.contract.extensions.metric",
     )
     info = cls.info
     kinds = (AudioMetric, GenerationMetric, ModelMetric)

@@ -6,14 +6,15 @@ import json
 import math
 from typing import Any
 
-from wishbone.core.contract.contender import Contender, Job
+from wishbone.core.contract.extensions.contender import Contender, Job
 from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 
 def contract(cls: Any, config: Any, module: str | None) -> None:
     """The class is a ``Contender`` and is made from its config and a job, loading nothing."""
     require(
-        issubclass(cls, Contender), "the class is no wishbone.core.contract.contender.Contender"
+        issubclass(cls, Contender),
+        "the class is no wishbone.core.contract.extensions.contender.Contender",
     )
     for name in ("load", "run"):
         require(getattr(cls, name) is not getattr(Contender, name), f"it has no {name}()")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from wishbone.core.cli.arguments import parse_subcommand
-from wishbone.core.cli.evaluate_options import (
+from wishbone.core.cli.evaluation.evaluate_options import (
     AudioOptions,
     BindingOptions,
     CodecOptions,
@@ -48,6 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(options, CodecOptions) and options.peers:
         return run_command("codec-peers", [word for word in words[1:] if word != "--peers"])
     # after parsing, so that --help and mistakes need no torch
-    from wishbone.core.cli.evaluations import RUN
+    from wishbone.core.cli.evaluation.evaluations import RUN
 
     return RUN[type(options)](options)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from wishbone.core.contract.errors import WishboneError
+from wishbone.core.contract.extensions.objective import Objective
 from wishbone.core.contract.layout import IGNORE
-from wishbone.core.contract.objective import Objective
 from wishbone.core.testing.common import Check, Skipped, near, require
 from wishbone.core.testing.toys import CODES, TEXT, toy_model
 
@@ -20,7 +20,8 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def _build(cls: Any, config: Any) -> Objective:
     require(
-        issubclass(cls, Objective), "the class is no wishbone.core.contract.objective.Objective"
+        issubclass(cls, Objective),
+        "the class is no wishbone.core.contract.extensions.objective.Objective",
     )
     try:
         return cls(config, toy_model(), {})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wishbone.core.cli.arguments import parse
-from wishbone.core.cli.speaking import (
+from wishbone.core.cli.speech.speaking import (
     SayOptions,
     load_system,
     load_voice,
@@ -58,7 +58,7 @@ def _main(argv: list[str]) -> int:
         words, overrides = [], [*words, *overrides]
     _require_overrides(overrides)
     if options.lines:
-        from wishbone.core.cli.say_lines import speak_lines
+        from wishbone.core.cli.speech.say_lines import speak_lines
 
         return speak_lines(options, overrides)
     if options.revoice and options.guidance is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from wishbone.core.contract.corpus import CorpusFormat, Unusable, Utterance
+from wishbone.core.contract.extensions.corpus import CorpusFormat, Unusable, Utterance
 from wishbone.core.testing.common import Check, Skipped, Violation, require
 
 

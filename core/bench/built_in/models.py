@@ -15,8 +15,8 @@ from wishbone.core.config.compose import Config
 from wishbone.core.config.schema import structured
 from wishbone.core.contract.backbone import Backbone, State
 from wishbone.core.contract.codec import CodeSpace
-from wishbone.core.contract.contender import Contender, Job, Times
 from wishbone.core.contract.errors import CapabilityError
+from wishbone.core.contract.extensions.contender import Contender, Job, Times
 from wishbone.core.contract.head import Head
 from wishbone.core.evaluate.measure.speed import clocked
 from wishbone.core.model.speech_lm import SpeechLM

@@ -1,4 +1,4 @@
-"""One process or many: torchrun's environment, and what processes tell each other."""
+"""One process or many: the environment that torchrun sets, and messages between processes."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from torch import distributed as dist
 
 
 @dataclass(frozen=True)
-class Processes:
-    """This process among all."""
+class ProcessGroup:
+    """All processes of a run, seen from this one; a group of one sends nothing."""
 
     rank: int
-    count: int
+    size: int
     device: torch.device
 
     @property
     def leads(self) -> bool:
-        """Whether this one writes files and prints."""
+        """True in the process that writes files and prints."""
         return self.rank == 0
 
     def sum_(self, value: Tensor) -> Tensor:
         """The sum of ``value`` over all processes, in place."""
-        if self.count > 1:
+        if self.size > 1:
             dist.all_reduce(value)
         return value
 
     def sum_gradients_(self, model: nn.Module) -> None:
         """Every gradient becomes its sum over all processes, in one message."""
-        if self.count == 1:
+        if self.size == 1:
             return
         parameters = [p for p in model.parameters() if p.requires_grad]
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.flatten() for p in parameters])
+        flat = torch.cat([p.grad.flatten() for p in parameters])  # [all parameters]
         dist.all_reduce(flat)
         begin = 0
         for parameter in parameters:
@@ -48,40 +48,40 @@ class Processes:
             begin = end
 
     def agree(self, flag: bool) -> bool:
-        """What the leading process says, so that all stop in the same step."""
-        return bool(self.told(int(flag)))
+        """The leading process's ``flag``, so that all stop in the same step."""
+        return bool(self.broadcast(int(flag)))
 
-    def told(self, number: int) -> int:
+    def broadcast(self, number: int) -> int:
         """The leading process's ``number``."""
-        if self.count == 1:
+        if self.size == 1:
             return number
-        told = torch.tensor([number], device=self.device)
-        dist.broadcast(told, 0)
-        return int(told.item())
+        message = torch.tensor([number], device=self.device)  # [1]
+        dist.broadcast(message, 0)
+        return int(message.item())
 
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.count > 1:
+    def barrier(self) -> None:
+        """Wait until all processes have come to this point."""
+        if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
-def processes(device: str = "auto") -> Iterator[Processes]:
+def join_processes(device: str = "auto") -> Iterator[ProcessGroup]:
     """Join the others if torchrun started this process, and leave them at the end."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    if count > 1:
+    if size > 1:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        here = Processes(rank, count, torch.device(device))
-        yield here
+        group = ProcessGroup(rank, size, torch.device(device))
+        yield group
         # nobody leaves while another still writes: gloo may abort whoever is left behind
-        here.wait()
+        group.barrier()
     finally:
-        if count > 1:
+        if size > 1:
             dist.destroy_process_group()

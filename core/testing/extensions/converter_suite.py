@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from wishbone.core.config.schema import parse_slot
-from wishbone.core.contract.converter import Converted, Converter
 from wishbone.core.contract.errors import WishboneError
+from wishbone.core.contract.extensions.converter import Converted, Converter
 from wishbone.core.registry.registry import KINDS
 from wishbone.core.testing.common import Check, Skipped, Violation, require
 
@@ -21,7 +21,8 @@ MODEL = "model"
 def contract(cls: Any, config: Any, module: str | None) -> str:
     """The class is made without arguments and says which kind of part it is for."""
     require(
-        issubclass(cls, Converter), "the class is no wishbone.core.contract.converter.Converter"
+        issubclass(cls, Converter),
+        "the class is no wishbone.core.contract.extensions.converter.Converter",
     )
     slot = getattr(cls(), "slot", None)
     require(slot in (*KINDS, MODEL), f"slot is {slot!r}, neither a kind of part nor '{MODEL}'")

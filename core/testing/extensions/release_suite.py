@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wishbone.core.contract.release import Found, ReleaseReader
+from wishbone.core.contract.extensions.release import Found, ReleaseReader
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing.common import Check, Skipped, Violation, require
 from wishbone.core.testing.toys import toy_model
@@ -18,7 +18,7 @@ def contract(cls: Any, config: Any, module: str | None) -> None:
     """The class is made without arguments and is a ``ReleaseReader``."""
     require(
         issubclass(cls, ReleaseReader),
-        "the class is no wishbone.core.contract.release.ReleaseReader",
+        "the class is no wishbone.core.contract.extensions.release.ReleaseReader",
     )
     cls()
 

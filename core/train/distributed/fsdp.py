@@ -2,12 +2,12 @@
 
 Every process keeps the same share of the rows of each parameter, of its gradient, of AdamW's memory
 and of the average. A layer's parameters are gathered while it computes, forward and backward, and
-its gradients are summed where they belong. Which modules are layers the backbone says
-(``Backbone.shardable``); head, tables and what is left of the backbone are one more, which stays
-gathered from the beginning of a step to its end.
+its gradients are summed in the process that holds the rows. The layers are the modules that
+``Backbone.shardable`` returns; head, tables and the remaining modules of the backbone are one more
+unit, which stays gathered from the beginning of a step to its end.
 
-A tensor is a share where it is a ``DTensor``; everything here takes plain tensors, too, and then
-does what one would do without sharing.
+A tensor is a share where it is a ``DTensor``. The functions take plain tensors, too, and then do
+what one would do without sharing.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.errors import PluginBroken
-
-if TYPE_CHECKING:
-    from wishbone.core.contract.objective import Objective
-    from wishbone.core.train.processes import Processes
+from wishbone.core.contract.extensions.objective import Objective
+from wishbone.core.train.distributed.processes import ProcessGroup
 
 
-def shard_(objective: Objective, here: Processes) -> None:
+def shard_(objective: Objective, group: ProcessGroup) -> None:
     """Share the parameters out among all processes, in place: calling ``objective`` gathers them.
 
     The parameters must be the same in every process and may be on the CPU; shares are made on the
@@ -38,8 +36,8 @@ def shard_(objective: Objective, here: Processes) -> None:
 
     backbone = objective.model.backbone
     layers = objective.shardable()
-    _check(backbone, layers)
-    mesh = init_device_mesh(here.device.type, (here.count,))
+    require_disjoint(backbone, layers)
+    mesh = init_device_mesh(group.device.type, (group.size,))
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     fully_shard(objective, mesh=mesh, reshard_after_forward=False)
@@ -62,28 +60,28 @@ def gathered(root: nn.Module) -> Iterator[None]:
         yield
     finally:
         for unit in units:
-            # what stayed gathered would be taken for the weights of the next step
+            # parameters that stayed gathered would be taken for the weights of the next step
             unit.reshard()
             unit.set_reshard_after_forward(unit is not root, recurse=False)
 
 
 def is_share(tensor: Tensor) -> bool:
-    """Whether other processes have other rows of it."""
+    """True where other processes have other rows of it."""
     return hasattr(tensor, "to_local")
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The rows that are here, in the same memory; all of a plain tensor."""
+    """The rows of this process, in the same memory; all of a plain tensor."""
     return tensor.detach().to_local() if is_share(tensor) else tensor.detach()
 
 
-def rows_here(share: Any) -> tuple[int, int]:
-    """First row that is here, and the one after the last: ``torch.chunk`` along the first axis."""
-    count, own = share.shape[0], local(share).shape[0]
+def local_range(share: Any) -> tuple[int, int]:
+    """First row of this process, and the one after its last, as ``torch.chunk`` cuts axis 0."""
+    count, rows = share.shape[0], local(share).shape[0]
     size = -(-count // share.device_mesh.size())
     begin = min(count, share.device_mesh.get_local_rank() * size)
-    assert own == min(count, begin + size) - begin
-    return begin, begin + own
+    assert rows == min(count, begin + size) - begin
+    return begin, begin + rows
 
 
 def share_like(rows: Tensor, share: Any) -> Tensor:
@@ -102,30 +100,30 @@ def share_like(rows: Tensor, share: Any) -> Tensor:
     )
 
 
-def whole(model: nn.Module, keep: bool) -> dict[str, Tensor]:
+def full_state_dict(model: nn.Module, keep: bool) -> dict[str, Tensor]:
     """The model's state on the CPU, put together; all processes call it, one at least keeps it.
 
-    Nothing comes back where ``keep`` is false. One tensor at a time is whole on a GPU.
+    Returns nothing where ``keep`` is false. One tensor at a time is whole on a GPU.
     """
-    found = {}
+    tensors = {}
     for name, tensor in model.state_dict().items():
         full: Tensor = tensor.detach()
         if is_share(full):
             full = full.full_tensor()
         if keep:
-            found[name] = full.cpu().clone()
-    return found
+            tensors[name] = full.cpu().clone()
+    return tensors
 
 
 @torch.no_grad()
-def clip_gradients_(parameters: Iterable[nn.Parameter], limit: float, here: Processes) -> float:
+def clip_gradients_(parameters: Iterable[nn.Parameter], limit: float, group: ProcessGroup) -> float:
     """Make the gradient no longer than ``limit`` (0: any) -> its length over all processes."""
     parameters = list(parameters)
     if not any(is_share(parameter) for parameter in parameters):
         return float(nn.utils.clip_grad_norm_(parameters, limit or math.inf))
     gradients = [local(p.grad) for p in parameters if p.grad is not None]
-    square = torch.stack(torch._foreach_norm(gradients)).double().square().sum()
-    norm = float(here.sum_(square).sqrt())
+    square = torch.stack(torch._foreach_norm(gradients)).double().square().sum()  # []
+    norm = float(group.sum_(square).sqrt())
     if limit and norm > limit:
         torch._foreach_mul_(gradients, limit / (norm + 1e-6))
     return norm
@@ -136,16 +134,17 @@ def _units(root: nn.Module) -> list[Any]:
     return [module for module in root.modules() if hasattr(module, "unshard")]
 
 
-def _check(backbone: nn.Module, layers: Iterable[nn.Module]) -> None:
+def require_disjoint(backbone: nn.Module, layers: Iterable[nn.Module]) -> None:
+    """Raise ``PluginBroken`` unless the layers are modules of ``backbone``, none inside another."""
     inside = {id(module) for module in backbone.modules()}
-    seen: set[int] = set()
+    covered: set[int] = set()
     for layer in layers:
-        own = {id(module) for module in layer.modules()}
-        if not own <= inside or own & seen:
+        modules = {id(module) for module in layer.modules()}
+        if not modules <= inside or modules & covered:
             raise PluginBroken(
                 f"'shardable' of {type(backbone).__name__} names a {type(layer).__name__} that is"
                 " no part of it, or lies in another that it names.",
                 "the backbone's class",
                 "Return modules of the backbone, none inside another; or train with shard=none.",
             )
-        seen |= own
+        covered |= modules

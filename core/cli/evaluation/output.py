@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.contract.atomic import write_text
-from wishbone.core.contract.metric import Row
+from wishbone.core.contract.extensions.metric import Row
 from wishbone.core.evaluate.measure.score import Panel, summarize
 
 

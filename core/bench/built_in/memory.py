@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wishbone.core.contract.contender import Contender, Job, Times
+from wishbone.core.contract.extensions.contender import Contender, Job, Times
 from wishbone.core.evaluate.measure.speed import clocked
 
 

@@ -1,0 +1,1 @@
+"""Contenders that Wishbone itself brings to a benchmark."""

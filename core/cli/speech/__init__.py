@@ -1,0 +1,1 @@
+"""Commands that make speech or text: ``say`` and ``text``."""

@@ -1,0 +1,1 @@
+"""Contracts of what stands around a system: data, training, measuring, commands."""

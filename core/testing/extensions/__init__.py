@@ -1,0 +1,1 @@
+"""Suites of the parts around a system, one for each contract in ``contract/extensions``."""
