@@ -49,6 +49,7 @@ from wishbone.core.evaluate.statistics import metrics
 from wishbone.core.evaluate.statistics.compare import analyse, estimate, raw
 from wishbone.core.registry.extras import installed, missing_packages
 from wishbone.core.registry.loader import registry
+from wishbone.core.report.progress import progress, say
 from wishbone.core.speak.speaker import build
 from wishbone.core.system.system import System
 from wishbone.core.weights.provenance import revision
@@ -77,9 +78,9 @@ def run(
     config_diff.refuse_untrained(plan, allow)
     _need_packages(plan)
     items = _claim(plan, out)
-    terminal.say(_announcement(plan))
+    say(_announcement(plan))
     costs = _speak(plan, items, out)
-    losses = held_out_loss.measure(plan, out, terminal.progress)
+    losses = held_out_loss.measure(plan, out, progress)
     signatures = held_out_loss.signatures(plan) | _judge(plan, items, out, threads)
     result = Result(
         schema=SCHEMA,
@@ -106,8 +107,8 @@ def run(
     write_text(out / "ab.json", as_text(to_json(result)))
     report = write_report(result, items, out)
     terminal.show(result)
-    terminal.say(f"wrote {out / 'ab.json'}, {items.path} and {report}")
-    terminal.say(f"took {time.time() - begin:.0f} s; open {report} in a browser to listen")
+    say(f"wrote {out / 'ab.json'}, {items.path} and {report}")
+    say(f"took {time.time() - begin:.0f} s; open {report} in a browser to listen")
     return result
 
 
@@ -173,9 +174,9 @@ def _speak(plan: Plan, items: Items, out: Path) -> Costs:
     systems = {checkpoint.key: build(checkpoint.config) for checkpoint in plan.checkpoints}
     choice = accelerate_alike({key: system.model for key, system in systems.items()}, plan.engine)
     refuse_mixed(items, choice.used, list(systems))
-    terminal.say(f"engine of the decoding steps: {', '.join(dict.fromkeys(choice.used.values()))}")
+    say(f"engine of the decoding steps: {', '.join(dict.fromkeys(choice.used.values()))}")
     generate.warm_up(systems, plan.voice)
-    for prompt, repeat, key in terminal.progress(missing, "speaking"):
+    for prompt, repeat, key in progress(missing, "speaking"):
         _speak_item(plan, items, out, prompt, repeat, key, systems[key])
     costs = _costs(plan, systems, choice)
     write_text(path, as_text(record_json(costs)))
@@ -200,9 +201,7 @@ def _costs(plan: Plan, systems: dict[str, System], choice: EngineChoice) -> Cost
     firsts = {arm: systems[key] for arm, key in first.items()}
     longest = max(plan.prompts, key=lambda prompt: len(prompt.text)).text
     length, memory = {}, {}
-    for measurement in terminal.progress(
-        ["steps", "memory"], "measuring speed and memory against length"
-    ):
+    for measurement in progress(["steps", "memory"], "measuring speed and memory against length"):
         if measurement == "steps":
             length = speed.against_length(firsts)
         else:
@@ -232,7 +231,7 @@ def _judge(plan: Plan, items: Items, out: Path, threads: int) -> dict[str, str]:
     panel = Panel(threads, list(plan.metrics), plan.options)
     clips = reference.recordings(plan)
     if clips:
-        reference.judge_reference(panel, clips, items, terminal.progress)
+        reference.judge_reference(panel, clips, items, progress)
     signatures = panel.first.signatures
     unjudged = [
         item
@@ -249,7 +248,7 @@ def _judge(plan: Plan, items: Items, out: Path, threads: int) -> dict[str, str]:
         return scorer.values(clip, item.failure, item.unjudged(signatures))
 
     scores = panel.map(judge, unjudged)
-    for item, values in zip(terminal.progress(unjudged, "listening"), scores, strict=True):
+    for item, values in zip(progress(unjudged, "listening"), scores, strict=True):
         items.add(*item.key, {**values, "judged": signatures})
     return signatures | _generation_signatures(plan)
 

@@ -1,5 +1,8 @@
 """What the arms cost, and what is said when they cost different amounts."""
 
+import ast
+import importlib
+import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -9,6 +12,7 @@ from tiny_system import WIDTH, tiny_system
 from wishbone.core.config.compose import Config
 from wishbone.core.evaluate.experiment import budget
 from wishbone.core.evaluate.experiment.plan import Arm
+from wishbone.core.evaluate.measure import speed
 
 
 def arm(key="one", **values):
@@ -68,3 +72,15 @@ def test_bytes_for_people(count, shown):
 def test_shared_parameters_count_once():
     table = torch.nn.Embedding(3, 2)
     assert budget.count(torch.nn.ModuleList([table, table])) == 6
+
+
+def test_the_process_that_measures_memory_imports_what_exists():
+    # its errors are taken for "cannot be measured", so a module that moved would go unnoticed
+    imports = [n for n in ast.walk(ast.parse(speed._CHILD)) if isinstance(n, ast.ImportFrom)]
+    assert len(imports) == 2
+    for statement in imports:
+        module = importlib.import_module(statement.module)
+        for name in statement.names:
+            assert hasattr(module, name.name) or importlib.util.find_spec(
+                f"{statement.module}.{name.name}"
+            )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.evaluate.experiment.arms import Training
-from wishbone.core.evaluate.report.terminal import say
+from wishbone.core.report.progress import say
 from wishbone.core.train.run import run
 
 

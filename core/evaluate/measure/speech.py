@@ -20,9 +20,9 @@ from wishbone.core.evaluate.experiment.plan import seed_of
 from wishbone.core.evaluate.measure.clips import read_folder
 from wishbone.core.evaluate.measure.score import Panel, summarize
 from wishbone.core.evaluate.record import record_json
-from wishbone.core.evaluate.report.terminal import progress, say
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.statistics.paired import bootstrap
+from wishbone.core.report.progress import progress, say
 from wishbone.core.speak.guidance import Guide
 from wishbone.core.speak.speaker import load
 from wishbone.core.system.build import build_codec
