@@ -83,14 +83,19 @@ def test_the_whole_is_solved_without_a_mask_and_the_stream_with_it(contender, mo
 
 
 def test_as_many_codes_as_asked_are_drawn(contender, monkeypatch):
-    steps = []
-    advance = contender.system.model.advance
+    steps, backbone = [], contender.system.model.backbone
+    step, forward = backbone.step_, backbone.forward
 
-    def counted(positions, *others):
-        steps.append(len(positions))
-        return advance(positions, *others)
+    def stepped(x, state):
+        steps.append(x.shape[1])
+        return step(x, state)
 
-    monkeypatch.setattr(contender.system.model, "advance", counted)
+    def counted(x, *others, **options):
+        steps.append(x.shape[1])
+        return forward(x, *others, **options)
+
+    monkeypatch.setattr(backbone, "step_", stepped)
+    monkeypatch.setattr(backbone, "forward", counted)
     contender.run("stream", 1)
     assert steps.count(1) >= CODES - 1 and sum(steps) < CODES + PROMPT + 100
 

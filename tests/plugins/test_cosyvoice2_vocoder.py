@@ -224,7 +224,7 @@ def test_a_stream_remembers_the_same_amount_however_long_it_is(vocoder):
         stream = vocoder.start(seeded())
         for piece in melody(frames)[0].split(10, dim=1):
             stream.push(piece)
-        return sum(x.untyped_storage().nbytes() for x in stream._memory._held.values())
+        return sum(x.untyped_storage().nbytes() for x in stream._memory._stored.values())
 
     assert held(30) == held(60) < 200_000
 

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def _tensor(onnx: Any, initializer: Any, path: Path, what: str) -> Tensor:
 
 def _import(package: str, what: str) -> Any:
     try:
-        return import_module(package)
+        return importlib.import_module(package)
     except ImportError as error:
         raise MissingExtra(
             f"The {what} needs the package {package}: {error}",
