@@ -13,9 +13,9 @@ from torch import Tensor
 from wishbone.core.contract.errors import MissingExtra
 from wishbone.core.speak import pipeline
 from wishbone.core.system.build import build_system
-from wishbone.core.train.checkpoint import RunFolder
 from wishbone.core.train.distributed.processes import ProcessGroup
 from wishbone.core.train.recipe import Recipe
+from wishbone.core.train.run_folder import RunFolder
 
 
 class Logger:

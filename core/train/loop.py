@@ -26,7 +26,6 @@ from wishbone.core.data.corpora import require_same_parts
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.system.build import build_layout, build_model
 from wishbone.core.train.batches import Batch, BatchPlan, batches_by_length, collate, lay_out
-from wishbone.core.train.checkpoint import RunFolder
 from wishbone.core.train.condition_dropout import dropping
 from wishbone.core.train.distributed.fsdp import (
     clip_gradients_,
@@ -45,6 +44,7 @@ from wishbone.core.train.optimizer import (
     set_learning_rate,
 )
 from wishbone.core.train.recipe import Recipe
+from wishbone.core.train.run_folder import RunFolder
 
 
 @dataclass

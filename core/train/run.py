@@ -22,11 +22,11 @@ from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.system.spec import require
 from wishbone.core.train.batches import split_held_out, without_texts
-from wishbone.core.train.checkpoint import RunFolder
 from wishbone.core.train.distributed.processes import ProcessGroup, join_processes
 from wishbone.core.train.loop import Trainer
 from wishbone.core.train.optimizer import count_trained
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
+from wishbone.core.train.run_folder import RunFolder
 from wishbone.core.train.truncated_bptt import CAPABILITIES, FEATURE, SegmentTrainer
 from wishbone.core.weights.checkpoint import save
 from wishbone.core.weights.provenance import hash_files, provenance

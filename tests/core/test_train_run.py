@@ -71,7 +71,7 @@ def test_the_comparison_sees_a_run_that_resumes_wrongly(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         main([recipe, f"out={tmp_path}/cut"])
     heal()
-    monkeypatch.setattr("wishbone.core.train.checkpoint.load_optimizer", lambda *_: None)
+    monkeypatch.setattr("wishbone.core.train.run_folder.load_optimizer", lambda *_: None)
     main([recipe, f"out={tmp_path}/cut"])
     assert losses(tmp_path / "cut") != losses(tmp_path / "whole")
 

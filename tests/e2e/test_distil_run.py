@@ -135,7 +135,7 @@ def test_the_comparison_sees_a_stage_that_starts_anew(folder, monkeypatch):
     with pytest.raises(Killed):
         main(stage("align", folder, "anew"))
     heal()
-    monkeypatch.setattr("wishbone.core.train.checkpoint.load_optimizer", lambda *_: None)
+    monkeypatch.setattr("wishbone.core.train.run_folder.load_optimizer", lambda *_: None)
     assert main(stage("align", folder, "anew")) == 0
     main(stage("align", folder, "sound"))
     assert losses(folder / "anew") != losses(folder / "sound")
