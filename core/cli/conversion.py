@@ -17,8 +17,8 @@ from wishbone.core.contract.extensions.converter import TABLES, Converted, Conve
 from wishbone.core.registry.loader import create, guarded, registry
 from wishbone.core.registry.registry import Entry
 from wishbone.core.weights.checkpoint import save
-from wishbone.core.weights.files import FILE, read_tensors, write_tensors
 from wishbone.core.weights.provenance import provenance
+from wishbone.core.weights.tensor_files import FILE, read_tensors, write_tensors
 
 
 class Format(NamedTuple):

@@ -28,8 +28,8 @@ from wishbone.core.speak.prompt import prefix
 from wishbone.core.speak.voice_files import RECORDINGS, bundled, locate
 from wishbone.core.system.system import System
 from wishbone.core.weights import releases
-from wishbone.core.weights.files import read_tensors, write_tensors
 from wishbone.core.weights.fingerprint import fingerprint
+from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 from wishbone.core.weights.training_record import check_instruct
 
 LONGEST_PROMPT = 30.0

@@ -13,7 +13,7 @@ from wishbone.core.contract.extensions.release import ReleasePart
 from wishbone.core.model.wrapper import Wrapper, wrappers
 from wishbone.core.registry.loader import guarded
 from wishbone.core.weights import releases
-from wishbone.core.weights.files import FILE, part_tensors
+from wishbone.core.weights.tensor_files import FILE, part_tensors
 
 
 def load_part(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wishbone.core.config.compose import dump
 from wishbone.core.contract.atomic import new_folder
 from wishbone.core.contract.errors import CheckpointError
-from wishbone.core.weights.files import FILE, write_tensors
+from wishbone.core.weights.tensor_files import FILE, write_tensors
 
 
 def save(

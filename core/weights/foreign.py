@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wishbone.core.contract.atomic import replacing
 from wishbone.core.contract.errors import CheckpointError
-from wishbone.core.weights.files import read_tensors
+from wishbone.core.weights.tensor_files import read_tensors
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """One file of weights, the better first."""

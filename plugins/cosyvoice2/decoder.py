@@ -16,7 +16,7 @@ from wishbone.core.audio.files import Audio
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream
 from wishbone.core.system.loading import load_tensors
-from wishbone.core.weights.files import translate
+from wishbone.core.weights.tensor_files import translate
 from wishbone.plugins.cosyvoice2.flow.model import CODES, RISE, Flow, FlowShape
 from wishbone.plugins.cosyvoice2.flow.names import FLOW_NAMES
 from wishbone.plugins.cosyvoice2.flow.noise import Noises

@@ -19,8 +19,8 @@ from wishbone.core.cli.arguments import argument, option, parse
 from wishbone.core.cli.main import in_three_lines
 from wishbone.core.contract.errors import CheckpointError, UsageError
 from wishbone.core.weights.checkpoint import save
-from wishbone.core.weights.files import read_tensors
 from wishbone.core.weights.provenance import provenance
+from wishbone.core.weights.tensor_files import read_tensors
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import FSQCodecDecoder
 

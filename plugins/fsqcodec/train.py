@@ -25,8 +25,8 @@ from wishbone.core.cli.arguments import parse
 from wishbone.core.cli.main import in_three_lines
 from wishbone.core.contract.atomic import replacing, write_text
 from wishbone.core.contract.errors import CheckpointError, UsageError
-from wishbone.core.weights.files import read_tensors
 from wishbone.core.weights.provenance import hash_files
+from wishbone.core.weights.tensor_files import read_tensors
 from wishbone.plugins.fsqcodec import corpus
 from wishbone.plugins.fsqcodec.decoder import CODE_RATE, SAMPLE_RATE
 from wishbone.plugins.fsqcodec.layers import LogMel

@@ -14,7 +14,7 @@ from wishbone.core.contract.errors import CheckpointError, UsageError
 from wishbone.core.contract.extensions.converter import Converted, Converter
 from wishbone.core.system.loading import load_tensors
 from wishbone.core.system.spec import read
-from wishbone.core.weights.files import FILE, read_tensors
+from wishbone.core.weights.tensor_files import FILE, read_tensors
 from wishbone.plugins.peft.files import write_adapter
 from wishbone.plugins.pissa.backbone import PiSSA
 from wishbone.plugins.pissa.targets import merged_state

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from wishbone.core.contract.atomic import new_folder
 from wishbone.core.contract.extensions.converter import Converted, Converter
-from wishbone.core.weights.files import write_tensors
 from wishbone.core.weights.foreign import write_pickle
+from wishbone.core.weights.tensor_files import write_tensors
 from wishbone.plugins.rwkv7.convert import FLA, fla_config
 from wishbone.plugins.rwkvtts import names, release
 

@@ -18,7 +18,7 @@ from wishbone.core.contract.extensions.release import Found, ReleaseReader
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.speak.voice import Voice
 from wishbone.core.weights import foreign
-from wishbone.core.weights.files import read_tensors
+from wishbone.core.weights.tensor_files import read_tensors
 from wishbone.plugins.cosyvoice2.release import files, presets, settings
 from wishbone.plugins.rwkvtts import names
 

@@ -16,8 +16,8 @@ from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import CapabilityError, CheckpointError, UsageError
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.system.system import System
-from wishbone.core.weights.files import read_tensors, write_tensors
 from wishbone.core.weights.foreign import write_pickle
+from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 from wishbone.plugins.state_tuning.backbone import MATRIX, StateTuned
 
 PEFT_NAME = re.compile(r"(?:.*\.)?blocks\.(\d+)\.att\.time_state")

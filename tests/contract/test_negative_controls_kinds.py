@@ -14,7 +14,7 @@ from wishbone.core.contract.extensions.objective import Objective
 from wishbone.core.contract.extensions.release import Found, ReleaseReader
 from wishbone.core.contract.extensions.teacher import Spoken, Teacher
 from wishbone.core.testing import check_class
-from wishbone.core.weights.files import read_tensors, write_tensors
+from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 
 
 @dataclass

@@ -18,7 +18,7 @@ from wishbone.core.speak.voice import Voice
 from wishbone.core.system.build import build_model
 from wishbone.core.system.loading import load_tensors
 from wishbone.core.system.spec import read
-from wishbone.core.weights.files import read_tensors
+from wishbone.core.weights.tensor_files import read_tensors
 
 NAMES = ("default", "calm", "wild", "base")
 LINES = ("We speak of one thing.", "Go on, then.", "A voice says what it has to say.", "So it is.")

@@ -17,7 +17,7 @@ from wishbone.core.speak.speaker import build
 from wishbone.core.system.build import build_layout, build_model
 from wishbone.core.system.compatibility import Parts, check_fit
 from wishbone.core.system.spec import read, require
-from wishbone.core.weights.files import write_tensors
+from wishbone.core.weights.tensor_files import write_tensors
 
 SYSTEM = """\
 tokenizer: {name: characters}

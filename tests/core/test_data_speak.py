@@ -17,7 +17,7 @@ from wishbone.core.cli.data import main  # noqa: E402
 from wishbone.core.data import speak as speaking  # noqa: E402
 from wishbone.core.data.shards import gathered  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
-from wishbone.core.weights.files import write_tensors  # noqa: E402
+from wishbone.core.weights.tensor_files import write_tensors  # noqa: E402
 from wishbone.plugins.fsqcodec.tokenizer import FSQCodecTokenizer  # noqa: E402
 
 

@@ -10,8 +10,8 @@ from wishbone.core.system.build import build_model
 from wishbone.core.system.spec import read
 from wishbone.core.system.vocabulary_growth import TABLE, grown
 from wishbone.core.weights.checkpoint import save
-from wishbone.core.weights.files import read_tensors
 from wishbone.core.weights.provenance import provenance
+from wishbone.core.weights.tensor_files import read_tensors
 from wishbone.plugins.cosyvoice2 import frontend
 from wishbone.plugins.phonemes.characters import CharacterTokenizer
 from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer

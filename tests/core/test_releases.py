@@ -55,7 +55,7 @@ def test_a_part_that_knows_no_release_needs_weights_of_ours(folder):
 
 
 def test_our_own_weights_come_first(folder):
-    from wishbone.core.weights.files import write_tensors
+    from wishbone.core.weights.tensor_files import write_tensors
 
     write_tensors(folder / "model.safetensors", nn.Linear(2, 2))
     model = nn.Linear(2, 2)

@@ -10,7 +10,7 @@ from two_processes import losses
 
 from wishbone.core.contract.errors import CheckpointError, GateFailed, UsageError
 from wishbone.core.system.loading import load_part
-from wishbone.core.weights.files import read_tensors
+from wishbone.core.weights.tensor_files import read_tensors
 
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 

@@ -21,7 +21,7 @@ from wishbone.core.cli.data import main as data  # noqa: E402
 from wishbone.core.cli.train import main as train  # noqa: E402
 from wishbone.core.data.shards import gathered  # noqa: E402
 from wishbone.core.data.tokens import read_tokens  # noqa: E402
-from wishbone.core.weights.files import read_tensors  # noqa: E402
+from wishbone.core.weights.tensor_files import read_tensors  # noqa: E402
 
 BACKBONE = {"name": "transformer", "width": 32, "layers": 1, "heads": 2, "kv_heads": 1}
 SYSTEM = {

@@ -31,7 +31,7 @@ from wishbone.core.train.truncated_bptt import (  # noqa: E402
     require_carried_state,
     state_before,
 )
-from wishbone.core.weights.files import read_tensors  # noqa: E402
+from wishbone.core.weights.tensor_files import read_tensors  # noqa: E402
 
 RWKV7 = "system.backbone={name: rwkv7, width: 32, layers: 2, head_size: 16}"
 BACKBONES = {"rwkv7": [RWKV7], "transformer": []}

@@ -19,7 +19,7 @@ from wishbone.core.system.build import build_model  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402
 from wishbone.core.train.optimizer import make_optimizer  # noqa: E402
 from wishbone.core.train.recipe import read_recipe  # noqa: E402
-from wishbone.core.weights.files import read_tensors  # noqa: E402
+from wishbone.core.weights.tensor_files import read_tensors  # noqa: E402
 
 
 class Killed(BaseException):

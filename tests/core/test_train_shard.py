@@ -14,7 +14,7 @@ pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for cor
 
 from wishbone.core.cli.train import main  # noqa: E402
 from wishbone.core.train.distributed import fsdp  # noqa: E402
-from wishbone.core.weights.files import read_tensors  # noqa: E402
+from wishbone.core.weights.tensor_files import read_tensors  # noqa: E402
 
 # the processes import torch, which takes minutes on a busy machine
 pytestmark = pytest.mark.timeout(600)

@@ -11,8 +11,8 @@ from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.system.loading import load_part, load_tensors
 from wishbone.core.weights import checkpoint
 from wishbone.core.weights.checkpoint import save
-from wishbone.core.weights.files import read_tensors, translate, write_tensors
 from wishbone.core.weights.provenance import hash_files, provenance
+from wishbone.core.weights.tensor_files import read_tensors, translate, write_tensors
 
 
 def small():

@@ -14,7 +14,7 @@ from wishbone.core.system.build import build_model
 from wishbone.core.system.loading import load_tensors
 from wishbone.core.system.spec import read, require
 from wishbone.core.testing import check_class
-from wishbone.core.weights.files import read_tensors, write_tensors
+from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 
 BASE = {"name": "rwkv7", "width": 32, "layers": 2, "head_size": 16}
 TILTED = {"name": wrapped_toys.KEY, "base": BASE}

@@ -20,7 +20,7 @@ from wishbone.core.contract.errors import ConfigError  # noqa: E402
 from wishbone.core.system.build import build_model  # noqa: E402
 from wishbone.core.system.spec import read  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402
-from wishbone.core.weights.files import read_tensors  # noqa: E402
+from wishbone.core.weights.tensor_files import read_tensors  # noqa: E402
 
 # two processes import torch, which takes minutes on a busy machine
 pytestmark = pytest.mark.timeout(600)

@@ -86,7 +86,7 @@ def test_an_rwkv7_takes_the_place_and_keeps_its_training(folder):
     own = f"system.backbone.weights={export}"
     words = train(folder, "cosyvoice2-rwkv7", "further", "steps=1", own)
     # a backbone's own weights are a file of a backbone
-    from wishbone.core.weights.files import read_tensors, write_tensors
+    from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 
     whole = read_tensors(export / "model.safetensors")
     own = {n.removeprefix("backbone."): t for n, t in whole.items() if n.startswith("backbone.")}

@@ -69,7 +69,7 @@ def test_the_front_door_is_lazy_and_complete():
         "assert wishbone.names('backbone')\n"
         "assert not {'torch', 'omegaconf'} & set(sys.modules)\n"
         "for name in wishbone.__all__: assert getattr(wishbone, name) is not None, name\n"
-        "from wishbone.core.contract.layout import Backbone\n"
+        "from wishbone.core.contract.backbone import Backbone\n"
         "assert wishbone.Backbone is Backbone\n"
         "assert set(wishbone.__all__) <= set(dir(wishbone))\n"
         "try: wishbone.nothing\n"

@@ -62,7 +62,7 @@ def test_no_two_modules_of_core_share_a_name():
     names = Counter(path.stem for path in sources("core") if not path.stem.startswith("__"))
     shared = {name for name, count in names.items() if count > 1}
     # a command and what it runs are one thing seen from two sides
-    commands = {path.stem for path in (ROOT / "core/cli").glob("*.py")}
+    commands = {path.stem for path in (ROOT / "core/cli").rglob("*.py")}
     assert shared - commands == set()
 
 

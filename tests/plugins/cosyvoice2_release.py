@@ -17,7 +17,7 @@ from wishbone.core.speak import pipeline
 from wishbone.core.system.build import build_model
 from wishbone.core.system.spec import resolve
 from wishbone.core.testing import trained_looking_
-from wishbone.core.weights.files import translate
+from wishbone.core.weights.tensor_files import translate
 from wishbone.plugins.cosyvoice2.decoder import CosyVoice2Decoder
 from wishbone.plugins.cosyvoice2.flow.names import FLOW_NAMES
 from wishbone.plugins.cosyvoice2.tokenizer import MARKS, PIECES

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.system.loading import load_tensors
-from wishbone.core.weights.files import translate
+from wishbone.core.weights.tensor_files import translate
 from wishbone.plugins.cosyvoice2 import packed
 from wishbone.plugins.cosyvoice2.flow import model as flow_module
 from wishbone.plugins.cosyvoice2.flow.encoder import by_distance, distances

@@ -230,7 +230,7 @@ def test_weights_of_another_base_are_refused():
 def test_the_base_may_lie_in_a_folder_of_its_own(method, kind, tmp_path):
     """Then a file of the adapter's tensors alone is enough."""
     from wishbone.core.system.loading import load_bases
-    from wishbone.core.weights.files import write_tensors
+    from wishbone.core.weights.tensor_files import write_tensors
 
     base = plain("rwkv7")
     write_tensors(tmp_path / "backbone.safetensors", base)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from wishbone.core.system.loading import load_tensors
-from wishbone.core.weights.files import read_tensors, write_tensors
+from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 from wishbone.plugins.peft.quantized import (
     BLOCK,
     LEVELS,

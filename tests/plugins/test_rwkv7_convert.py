@@ -9,7 +9,7 @@ from rwkv7_files import squeezed, trained_looking
 from wishbone.core.cli import main
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.system.loading import load_part, load_tensors
-from wishbone.core.weights.files import read_tensors, write_tensors
+from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.convert import FLA, RULES, RWKVLM
 

@@ -7,7 +7,7 @@ import torch
 from wishbone.core.cli.convert import main
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.system import text_system
-from wishbone.core.weights.files import read_tensors
+from wishbone.core.weights.tensor_files import read_tensors
 from wishbone.plugins.rwkv7.convert_text import Text
 
 TOKENS = [*(bytes([byte]) for byte in range(256)), b"ab"]

@@ -68,7 +68,7 @@ def said(one, voice=None):
 
 
 def test_nothing_but_the_state_was_trained(runs):
-    from wishbone.core.weights.files import read_tensors
+    from wishbone.core.weights.tensor_files import read_tensors
 
     plain = read_tensors(runs / "plain" / "export" / "model.safetensors")
     tuned = read_tensors(runs / "tuned" / "export" / "model.safetensors")

@@ -22,7 +22,7 @@ from wishbone.core.evaluate.measure.speed import clocked
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.registry.loader import registry
 from wishbone.core.testing.common import trained_looking_
-from wishbone.core.weights.files import read_tensors, write_tensors
+from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 
 SMALLEST_RANK = 8
 """Narrower side of a matrix from which on it counts as one of a layer's low-rank factors."""

@@ -28,7 +28,7 @@ from torch import Tensor
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.train.distributed.fsdp import is_share, local, local_range, share_like
 from wishbone.core.train.distributed.processes import ProcessGroup
-from wishbone.core.weights.files import read_tensors, write_tensors
+from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 
 _NUMBERED = re.compile(r".+-(\d+)-of-(\d+)\.safetensors")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.system.loading import load_tensors
-from wishbone.core.weights.files import translate
+from wishbone.core.weights.tensor_files import translate
 from wishbone.plugins.cosyvoice2.vocoder.model import HiFT
 
 LENGTH, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
