@@ -33,7 +33,6 @@ from wishbone.core.evaluate.measure.score import Panel, Scorer
 from wishbone.core.evaluate.record import read_record, record_json
 from wishbone.core.evaluate.report import terminal
 from wishbone.core.evaluate.report.html import write_report
-from wishbone.core.evaluate.report.tables import as_text
 from wishbone.core.evaluate.result import (
     SCHEMA,
     ArmFacts,
@@ -49,6 +48,7 @@ from wishbone.core.evaluate.statistics import metrics
 from wishbone.core.evaluate.statistics.compare import analyse, estimate, raw
 from wishbone.core.registry.extras import installed, missing_packages
 from wishbone.core.registry.loader import registry
+from wishbone.core.report.json_file import as_text
 from wishbone.core.report.progress import progress, say
 from wishbone.core.speak.speaker import build
 from wishbone.core.system.system import System

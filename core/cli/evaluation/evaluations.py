@@ -36,7 +36,7 @@ from wishbone.core.evaluate.measure import (
 from wishbone.core.evaluate.measure.clips import read_audio, read_folder, read_lines
 from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.measure.text_binding import binding
-from wishbone.core.evaluate.report.terminal import progress
+from wishbone.core.report.progress import progress
 from wishbone.core.speak import pipeline, speaker
 from wishbone.core.system.spec import read
 

@@ -7,13 +7,8 @@ from collections.abc import Mapping, Sequence
 from wishbone.core.evaluate.experiment import budget
 from wishbone.core.evaluate.report import wording
 from wishbone.core.evaluate.result import Effect, Memory, MetricFacts, Result
-from wishbone.core.report.json_file import as_text
 from wishbone.core.report.table import Table
 
-__all__ = [
-    "as_text", "cells", "comparison", "differences", "effects", "failures", "lengths", "margins",
-    "memory", "sizes", "trainings",
-]  # fmt: skip
 LENGTHS = (0.0, 10.0, 80.0)
 """Seconds of audio behind a step at which the table of lengths shows it; plots show all."""
 TRAININGS = "Each training on its own, in the order of seeds"

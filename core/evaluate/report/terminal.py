@@ -6,9 +6,6 @@ from wishbone.core.evaluate.report import tables
 from wishbone.core.evaluate.report.wording import closing
 from wishbone.core.evaluate.result import Result
 from wishbone.core.report import table
-from wishbone.core.report.progress import progress, say
-
-__all__ = ["progress", "say", "show"]
 
 
 def show(result: Result) -> None:
