@@ -100,7 +100,7 @@ class CosyVoice2SpeechTokenizer(SpeechTokenizer):
 
     @torch.inference_mode()
     def encode_batch(self, audios: Sequence[Tensor]) -> list[Tensor]:
-        """Encode several recordings [S] at once -> codes [T, 1], the same as one by one."""
+        """Encode audios [S] at once -> codes [T, 1] of each, the same as one by one."""
         mels = [whisper_mel(audio.float(), self.config.mels) for audio in audios]  # [mels, T] each
         cuts = [mel[:, start:end] for mel in mels for start, end in windows(mel.shape[1])]
         coded = iter(self._codes(cuts))

@@ -76,7 +76,7 @@ class FSQCodecTokenizer(SpeechTokenizer):
 
     @torch.inference_mode()
     def encode_batch(self, audios: list[Tensor]) -> list[Tensor]:
-        """Encode several recordings [S] of similar length at once -> codes [T, 1] of each.
+        """Encode audios [S] of similar length at once -> codes [T, 1] of each.
 
         They are the codes of each alone but for the last few frames, whose context is silence
         where a recording alone would end.

@@ -46,7 +46,7 @@ def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantize_nf4(index: Tensor, scale: Tensor) -> Tensor:
-    """Restore index [R, C] uint8 and the scales of blocks [N] -> weight [R, C] float32."""
+    """Restore index [R, C] uint8 with scale [N], one a block -> weight [R, C] float32."""
     levels = torch.tensor(LEVELS, device=index.device)[index.flatten().long()]  # [R C]
     blocks = F.pad(levels, (0, -len(levels) % BLOCK)).view(-1, BLOCK) * scale[:, None]  # [N, 64]
     return blocks.flatten()[: len(levels)].view(index.shape)  # [R, C]

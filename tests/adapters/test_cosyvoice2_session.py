@@ -286,5 +286,5 @@ def test_a_draw_must_be_answered():
     session.end_text()
     while not isinstance(session.next(), Draw):
         pass
-    with pytest.raises(RuntimeError, match="not told"):
+    with pytest.raises(RuntimeError, match="no ids were given"):
         session.next()

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from wishbone.core.cli import ab
 from wishbone.core.contract.errors import ConfigError, UsageError
-from wishbone.core.evaluate import ab
 from wishbone.kernels.linear import compiler_missing
 
 AB = "install the extra: pip install wishbone-tts[ab]"

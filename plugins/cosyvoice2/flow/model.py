@@ -104,7 +104,7 @@ class Flow(nn.Module):
         return self.codes.weight.device
 
     def speaker_of(self, vector: Tensor | None) -> Tensor:
-        """Project a speaker embedding [E] of any norm, or None for nobody -> [M]."""
+        """Project vector [E], a speaker embedding of any norm, or None for nobody -> [M]."""
         weight = self.speaker.weight
         if vector is None:
             vector = torch.zeros(weight.shape[1])  # [E]
