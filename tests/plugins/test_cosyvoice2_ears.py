@@ -62,8 +62,9 @@ def test_spectrograms_are_the_reference(golden):
     mel = spectra.vocoder_mel(recording(12_000, 24_000))
     assert mel.shape == (80, 25)
     assert largest(mel[:, :12], golden["matcha"]) < 2e-5
-    assert largest(spectra.kaldi_mel(SECOND)[:20], golden["kaldi"]) < 1e-5
-    # a control: another sound is not within those tolerances
+    assert largest(spectra.kaldi_mel(SECOND)[:20], golden["kaldi"]) < 2e-4  # faint bands
+    # controls: another sound is not within those tolerances
+    assert largest(spectra.kaldi_mel(SECOND * 0.9)[:20], golden["kaldi"]) > 1e-1
     assert largest(spectra.whisper_mel(SECOND * 0.9)[:, :20], golden["whisper"]) > 1e-4
 
 
