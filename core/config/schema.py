@@ -6,15 +6,15 @@ of it may hold a slot of its own, as a wrapper's ``base`` does; ``nested`` marks
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, cast
 
 from wishbone.core.config.compose import Config
+from wishbone.core.config.limits import outside_limits
 from wishbone.core.contract.errors import ConfigError, WishboneError, did_you_mean
-from wishbone.core.contract.part import OneOf, Range
+from wishbone.core.contract.part import OneOf
 from wishbone.core.registry.loader import registry
 
 KIND = "wishbone.kind"
@@ -139,7 +139,7 @@ def check_limits(parsed: Any, key: str, config: Config | None = None) -> None:
 
     ``parsed`` is an instance of a schema, which stands under ``key`` in ``config``, if in any.
     """
-    for name, value, limit in _outside_limits(parsed):
+    for name, value, limit in outside_limits(parsed):
         full = f"{key}.{name}"
         what = f"{full}: {value} is outside its range."
         if isinstance(limit, OneOf):
@@ -176,42 +176,3 @@ def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use")
 def _nested_fields(parsed: Any) -> list[tuple[str, str]]:
     """List the fields that hold slots: (name, kind)."""
     return [(part.name, part.metadata[KIND]) for part in fields(parsed) if KIND in part.metadata]
-
-
-def limits_of(schema: type[Any]) -> dict[str, Range | OneOf]:
-    """Return field -> its limit, of the fields of a dataclass that declare one."""
-    limits: dict[str, Range | OneOf] = {}
-    for name, hint in get_type_hints(schema, include_extras=True).items():
-        optional = [option for option in get_args(hint) if get_origin(option) is Annotated]
-        for annotated in [hint, *optional]:
-            for extra in getattr(annotated, "__metadata__", ()):
-                if isinstance(extra, Range | OneOf):
-                    limits[name] = extra
-    return limits
-
-
-def _outside_limits(config: Any) -> Iterator[tuple[str, Any, Range | OneOf]]:
-    """Yield (field, value, limit) of values that are not allowed, also in dataclasses inside.
-
-    A list or a mapping is checked value by value; None is an absent value, and allowed.
-    """
-    limits = limits_of(type(config))
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if is_dataclass(value):
-            inside = _outside_limits(value)
-            yield from ((f"{item.name}.{name}", number, limit) for name, number, limit in inside)
-        elif item.name in limits:
-            limit, values = limits[item.name], value
-            if isinstance(value, dict):
-                values = list(value.values())
-            for one in values if isinstance(values, list) else [values]:
-                if one is not None and not _allowed(one, limit):
-                    yield item.name, one, limit
-
-
-def _allowed(value: Any, limit: Range | OneOf) -> bool:
-    if isinstance(limit, OneOf):
-        return value in limit
-    inside = limit.at_least <= value <= limit.at_most and limit.above < value < limit.below
-    return inside and math.isfinite(value)
