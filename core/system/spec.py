@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.config.compose import Config, compose
-from wishbone.core.config.schema import SlotSpec, innermost, parse_slot, structured
+from wishbone.core.config.schema import SlotSpec, innermost, parse_nested, parse_slot, structured
 from wishbone.core.contract.backbone import require_caps
-from wishbone.core.contract.errors import ConfigError, did_you_mean
 from wishbone.core.model.sampling import Sampling
-from wishbone.core.registry.loader import registry
 
 
 @dataclass(frozen=True)
@@ -131,24 +129,6 @@ def require(config: Mapping[str, Any] | SystemSpec, feature: str, *capabilities:
     """
     values = config.config if isinstance(config, SystemSpec) else config
     # a wrapper promises the same as the backbone inside it
-    key = innermost(values["backbone"])["name"]
-    require_caps(registry().get("backbone", key), feature, *capabilities, key=key)
-
-
-def task_of(config: Mapping[str, Any]) -> Task:
-    """Return the task that a configuration is for."""
-    return TEXT if config.get("task") == TEXT.name else SPEECH
-
-
-def _check_keys(config: Config, task: Task) -> None:
-    """Raise ``ConfigError`` for an unknown key, or one that must be text and is not."""
-    for key in config:
-        if key not in task.keys:
-            raise ConfigError(
-                f"'{key}' is not a key of {task.title}.",
-                config.place(key),
-                f"{did_you_mean(key, task.keys)} Keys: {', '.join(task.keys)}.".strip(),
-            )
-    for key in ("weights", "voice", "about"):
-        if config.get(key) is not None and not isinstance(config[key], str):
-            raise ConfigError(f"'{key}' must be text.", config.place(key), "Quote it.")
+    slot = parse_nested(innermost(values["backbone"]), "backbone", "backbone")
+    caps = slot.cls.caps_of(slot.config)
+    require_caps(slot.cls, feature, *capabilities, key=slot.name, caps=caps)
