@@ -19,6 +19,7 @@ from wishbone.kernels.linear_scan.rows import log_scan, scan, scan_back
 __all__ = [
     "NEVER",
     "empty_mean",
+    "last_state",
     "linear_scan",
     "linear_scan_reference",
     "weighted_mean",
@@ -61,6 +62,20 @@ def weighted_mean(
     lead = before + w - k  # [B, T, C]
     means = _Scan.apply(lead.sigmoid(), (-lead).sigmoid() * v, mean)  # [B, T, C]
     return means.view(shape), weights.view(shape)  # [B, T, ...]
+
+
+def last_state(h: Tensor, start: Tensor, lengths: Tensor | None) -> Tensor:
+    """h [B, T, ...], start [B, ...], lengths [B] -> h after the last real position of each row.
+
+    Row b has ``lengths[b]`` real positions at its front, all T if there are no lengths; the state
+    of a row with none is ``start``. Returns a copy [B, ...].
+    """
+    if lengths is None:
+        return h[:, -1].clone()  # [B, ...]
+    rows = torch.arange(len(h), device=h.device)  # [B]
+    last = h[rows, (lengths - 1).clamp_min(0)]  # [B, ...]
+    some = (lengths > 0).view(-1, *[1] * (h.ndim - 2))  # [B, 1, ...]
+    return torch.where(some, last, start.to(h.dtype))  # [B, ...]
 
 
 class _Scan(torch.autograd.Function):
