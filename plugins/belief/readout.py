@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import State
+from wishbone.core.contract.part import Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import memory_dtype
 from wishbone.kernels.linear_scan import NEVER, last_state, linear_scan, weighted_mean
@@ -31,7 +32,7 @@ LEAST = 1e-6
 class BeliefConfig:
     """Size of the belief."""
 
-    size: int = 64
+    size: Size = 64
     """Channels that are kept a mean and a variance of."""
 
 

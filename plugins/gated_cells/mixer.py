@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from wishbone.core.contract.backbone import State
+from wishbone.core.contract.part import OptionalSize
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import memory_dtype
 
@@ -20,7 +21,7 @@ from wishbone.core.contract.stack.rows import memory_dtype
 class CellConfig:
     """Size of the state."""
 
-    size: int = 0
+    size: OptionalSize = 0
     """Numbers of the state (of each of both, for LSTM); 0 means the width."""
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import State
+from wishbone.core.contract.part import Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import extended, last_inputs, memory_dtype
 from wishbone.kernels.convolution import causal_convolution
@@ -28,11 +29,11 @@ SHORT = 3
 class HyenaConfig:
     """Filters."""
 
-    longest: int = 4096
+    longest: Size = 4096
     """Lags a filter has; what lies further back is not seen."""
-    inner: int = 64
+    inner: Size = 64
     """Width of the network that writes the filters."""
-    bands: int = 1
+    bands: Size = 1
     """Waves that it sees the time as."""
 
 

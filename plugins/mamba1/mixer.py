@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
+from wishbone.core.contract.part import OptionalSize, Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import last_inputs, memory_dtype
 from wishbone.kernels.convolution import causal_convolution
@@ -29,13 +30,13 @@ SLOWEST, FASTEST = 1e-3, 1e-1
 class MambaConfig:
     """Sizes; the defaults are those of the released models."""
 
-    expand: int = 2
+    expand: Size = 2
     """Channels E as a multiple of the width."""
-    state: int = 16
+    state: Size = 16
     """Numbers N of each channel."""
-    convolution: int = 4
+    convolution: Size = 4
     """Positions W that the convolution sees."""
-    rank: int = 0
+    rank: OptionalSize = 0
     """Rank of the step size; 0 means width / 16."""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.part import Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import memory_dtype
 from wishbone.kernels.linear_scan import NEVER, last_state, weighted_mean
@@ -22,7 +23,7 @@ from wishbone.plugins.initial_weights import start_small
 class AarenConfig:
     """Heads."""
 
-    heads: int = 4
+    heads: Size = 4
     """Queries; each has width / heads numbers."""
 
 
@@ -37,7 +38,7 @@ class Aaren(Mixer):
 
     def __init__(self, config: AarenConfig, place: Place) -> None:
         super().__init__(config, place)
-        if config.heads < 1 or place.width % config.heads:
+        if place.width % config.heads:
             raise ConfigError(
                 f"A width of {place.width} does not divide into {config.heads} heads.",
                 "the mixer 'aaren' of the stack",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import State
+from wishbone.core.contract.part import OptionalSize
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import memory_dtype
 from wishbone.kernels.linear_scan import NEVER, last_state, weighted_mean
@@ -21,7 +22,7 @@ from wishbone.plugins.initial_weights import start_small
 class AFTConfig:
     """Size of the state."""
 
-    size: int = 0
+    size: OptionalSize = 0
     """Channels of the mean; 0 means the width."""
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
+from wishbone.core.contract.part import Positive
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import memory_dtype
 from wishbone.kernels.linear_scan import last_state, linear_scan
@@ -25,7 +26,7 @@ from wishbone.kernels.linear_scan import last_state, linear_scan
 class MinConfig:
     """Size of the state."""
 
-    expand: float = 1.5
+    expand: Positive = 1.5
     """Numbers of the state as a multiple of the width."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wishbone.core.contract.part import OptionalSize
+
 
 @dataclass
 class RWKV4Config:
@@ -14,5 +16,5 @@ class RWKV4Config:
 class ChannelMixConfig:
     """Inner width."""
 
-    width: int = 0
+    width: OptionalSize = 0
     """Inner width F; 0 means the stack's ``ffn_width``, or four times the width without one."""

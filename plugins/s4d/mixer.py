@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
+from wishbone.core.contract.part import Range
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import memory_dtype
 
@@ -28,7 +30,7 @@ PIECE = 64
 class S4DConfig:
     """Size of the state."""
 
-    state: int = 64
+    state: Annotated[int, Range(2, 2**16)] = 64
     """Real numbers N of a channel; every two are one complex mode."""
 
 

@@ -7,6 +7,7 @@ and values of W - 1 positions, the latest at its end, so it has one size from th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.part import OptionalSize, Positive, Range, Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import last_inputs
 from wishbone.plugins.initial_weights import start_small
@@ -27,15 +29,15 @@ ROWS = 64
 class WindowConfig:
     """Heads, and how far they see."""
 
-    window: int = 128
+    window: Annotated[int, Range(2, 2**20)] = 128
     """Positions W that one attends to, itself among them."""
-    heads: int = 4
+    heads: Size = 4
     """Query heads; each has width / heads numbers."""
-    kv_heads: int = 0
+    kv_heads: OptionalSize = 0
     """Heads of keys and values; each serves heads / kv_heads query heads. 0 means ``heads``."""
     rotary: bool = True
     """True turns queries and keys by their positions."""
-    rope_theta: float = 10000.0
+    rope_theta: Positive = 10000.0
     """Base of the rotary frequencies."""
 
 
@@ -49,20 +51,14 @@ class Window(Mixer):
     def __init__(self, config: WindowConfig, place: Place) -> None:
         super().__init__(config, place)
         self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
-        self.size, odd = divmod(place.width, max(1, self.heads))
+        self.size, odd = divmod(place.width, self.heads)
         """K."""
-        if self.heads < 1 or odd or self.size % 2 or self.heads % self.kv_heads:
+        if odd or self.size % 2 or self.heads % self.kv_heads:
             raise ConfigError(
                 f"A width of {place.width} does not divide into {self.heads} heads of an even size,"
                 f" or these not into {self.kv_heads} groups.",
                 "the mixer 'window' of the stack",
                 "Make width a multiple of 2 * heads, and heads one of kv_heads.",
-            )
-        if config.window < 2:
-            raise ConfigError(
-                f"A window of {config.window} positions has none to look back at.",
-                "the mixer 'window' of the stack",
-                "Make it 2 or more.",
             )
         rows = (self.heads + 2 * self.kv_heads) * self.size
         self.qkv = nn.Linear(place.width, rows, bias=False)
