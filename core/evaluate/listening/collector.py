@@ -183,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing: addresses of listeners are not to be stored."""
 
     def _is_for_us(self) -> bool:
-        """Refuse what another site lets a browser send here (DNS rebinding, cross-site requests)."""
+        """Refuse what another site makes a browser send here, by a name or an origin of its own."""
         origin = self.headers.get("Origin")
         fine = self.headers.get("Host", "") in self.server.hosts and (
             origin is None or urlsplit(origin).netloc in self.server.hosts

@@ -126,7 +126,7 @@ def williams(size: int) -> list[list[int]]:
 
 
 def catch_places(length: int, count: int, random: np.random.Generator) -> list[int]:
-    """Places in a form of ``length`` trials before which its catch trials stand, never the first."""
+    """Places among ``length`` trials before which catch trials stand, never the first place."""
     edges = np.linspace(1, length, count + 1)
     return [
         int(random.integers(int(low), max(int(low) + 1, int(high))))

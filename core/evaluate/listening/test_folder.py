@@ -292,7 +292,9 @@ class _Maker:
             name = self._names[place] = secrets.token_hex(8)
             audio = self._recordings[system, item]
             bad = role.startswith(DEGRADED)
-            self.audio[name] = loudness.degrade(audio, self.rate, self.wishes.seed) if bad else audio
+            self.audio[name] = (
+                loudness.degrade(audio, self.rate, self.wishes.seed) if bad else audio
+            )
             self.clips[name] = {
                 "system": system,
                 "item": item,
