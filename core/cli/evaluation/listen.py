@@ -193,7 +193,8 @@ def _make(options: MakeOptions) -> None:
           f" {written.minutes:.0f} minutes for each of them")  # fmt: skip
     print(f"{written.key}: the key; keep it from listeners, 'analyze' needs it")
     if stimuli.missing:
-        print(f"left out, without a recording of every system: {', '.join(stimuli.missing)}")
+        some = ", ".join([*stimuli.missing[:5], *(["..."] if len(stimuli.missing) > 5 else [])])
+        print(f"left out, {len(stimuli.missing)} without a good recording of every system: {some}")
     if written.matched.target < wishes.target:
         print(f"loudness is {written.matched.target:.1f} LUFS, because louder clips would clip")
     if written.matched.softer:

@@ -20,9 +20,9 @@ FEW = 20
 """Listeners below which a warning stands."""
 LEVEL = 0.05
 UNITS = {
-    "ab": "share that prefers it",
-    "cmos": "comparison, -3 to 3",
-    "abx": "share recognised",
+    "ab": "preferred",
+    "cmos": "scale of -3 to 3",
+    "abx": "recognised",
     "mos": "rating, 1 to 5",
     "mushra": "rating, 0 to 100",
 }
@@ -109,7 +109,7 @@ def analyze(
         warnings.append(
             f"{excluded} of {everybody.listeners} listeners are left out; see the screening log."
         )
-    if good.listeners < FEW:
+    if 0 < good.listeners < FEW:
         warnings.append(
             f"{good.listeners} listeners are few: {FEW} or more are usual, and the intervals lean"
             " on Student's t."
@@ -122,14 +122,19 @@ def analyze(
 
 
 def estimate(
-    test: Answers, answers: Sequence[Answer], margin: float | None, draws: int, seed: int
+    test: Answers,
+    answers: Sequence[Answer],
+    margin: float | None,
+    draws: int,
+    seed: int,
+    wilcoxon: bool = True,
 ) -> Estimates:
-    """Compute all figures of ``answers``."""
+    """Compute all figures of ``answers``; Wilcoxon's test takes most of the time."""
     listeners = len({answer.rater for answer in answers})
     items = len({answer.item for answer in answers})
     if not answers:
         return Estimates(listeners, items, 0)
-    run = _Run(test, answers, margin, draws, seed)
+    run = _Run(test, answers, margin, draws, seed, wilcoxon)
     if test.design in ("mos", "mushra"):
         comparisons, standings = run.ratings()
     else:
@@ -151,6 +156,7 @@ class _Run:
     margin: float | None
     draws: int
     seed: int
+    wilcoxon: bool
 
     def pairs(self) -> list[Comparison]:
         """Compare every pair of systems that was set side by side: ab, cmos, abx."""
@@ -194,11 +200,17 @@ class _Run:
         if self.test.design == "abx":
             second = float(scipy.stats.binomtest(wins, len(values), 0.5, "greater").pvalue)
         else:
-            second = _wilcoxon(_by_rater([a.rater for a, _ in rows], values - equal))
+            second = self._wilcoxon(_by_rater([a.rater for a, _ in rows], values - equal))
         return Comparison(
             *pair, float(result.value[0]), low, high, p, p, "", len(values), wins,
             len(values) - wins - losses, losses, second,
         )  # fmt: skip
+
+    def _wilcoxon(self, values: np.ndarray) -> float | None:
+        """Wilcoxon's signed-rank test of listeners' means [R] against 0, zeros by Pratt's way."""
+        if not self.wilcoxon or len(values) < 6 or not values.any():
+            return None
+        return float(scipy.stats.wilcoxon(values, zero_method="pratt").pvalue)
 
     def _spread(self, statistic, rows: Sequence[tuple[Answer, float]]) -> Spread:
         raters = [answer.rater for answer, _ in rows]
@@ -275,7 +287,7 @@ class _Run:
                                          for a in self.answers)  # fmt: skip
         return Comparison(
             base, system, float(result.value[place]), *result.interval(place), p, p, "", number,
-            wins, len(gaps) - wins - losses, losses, _wilcoxon(gaps),
+            wins, len(gaps) - wins - losses, losses, self._wilcoxon(gaps),
         )  # fmt: skip
 
     def _by_rater_and_system(self) -> dict[str, dict[str, float]]:
@@ -369,10 +381,3 @@ def _by_rater(raters: Sequence[str], values: np.ndarray) -> np.ndarray:
     """Means of values [N] by listener [R]."""
     codes = np.unique(np.asarray(raters), return_inverse=True)[1]  # [N]
     return np.bincount(codes, values) / np.bincount(codes)
-
-
-def _wilcoxon(values: np.ndarray) -> float | None:
-    """Wilcoxon's signed-rank test of listeners' means [R] against 0, zeros by Pratt's way."""
-    if len(values) < 6 or not values.any():
-        return None
-    return float(scipy.stats.wilcoxon(values, zero_method="pratt").pvalue)

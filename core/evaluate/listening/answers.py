@@ -189,7 +189,9 @@ def _caught(design: str, scores: Sequence[float], clips: Sequence[Mapping[str, A
         return scores[0] == 1.0
     if design == "mos":
         return scores[0] <= RIGHT_MOS
-    return all(score > scores[bad] for place, score in enumerate(scores) if place != bad)
+    others = [score for place, score in enumerate(scores) if place != bad]
+    # an anchor may be as bad, a system's own clip is not
+    return min(others) >= scores[bad] < max(others)
 
 
 def _foreign(tables: Sequence[tuple[Path, list[dict[str, Any]]]], rater: str) -> Answers:

@@ -118,7 +118,7 @@ def check(assumed: Assumed, listeners: int, runs: int, seed: int = 0) -> Checked
     better = covered = worse = 0
     for run in range(runs):
         answers = simulate(assumed, listeners, np.random.default_rng([seed, run]))
-        result = estimate(answers, answers.answers, None, SOME_DRAWS, seed)
+        result = estimate(answers, answers.answers, None, SOME_DRAWS, seed, False)
         comparison = result.comparisons[0]
         better += comparison.verdict in ("better", "told apart")
         worse += comparison.verdict == "worse"

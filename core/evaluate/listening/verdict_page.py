@@ -16,6 +16,7 @@ from wishbone.core.report.table import Table
 TEMPLATE = Path(__file__).with_name("listening_result.html")
 RESULT, PAGE = "listening.json", "listening.html"
 SCHEMA = "wishbone-listening-1"
+UNSETTLED = "inconclusive"
 PERCENT = ("ab", "abx")
 """Designs whose values are shares."""
 
@@ -44,7 +45,12 @@ def headline(analysis: Analysis) -> str:
     comparisons = analysis.estimates.comparisons
     if not comparisons:
         return "No answer is left after screening, so there is no result."
-    return " ".join(_sentence(analysis.design, c) for c in comparisons[:3])
+    if len(comparisons) == 1 or analysis.design == "abx":
+        return " ".join(_sentence(analysis.design, c) for c in comparisons)
+    settled = [_sentence(analysis.design, c) for c in comparisons if c.verdict != UNSETTLED]
+    others = [f"{c.system} and {c.base}" for c in comparisons if c.verdict == UNSETTLED]
+    rest = [f"Nothing is settled between {', '.join(others)}."] if others else []
+    return " ".join([*settled, *rest])
 
 
 def _sentence(design: str, c: Comparison) -> str:
@@ -80,7 +86,7 @@ def figures(analysis: Analysis, estimates: Estimates) -> list[Table]:
 def _comparisons(analysis: Analysis, estimates: Estimates) -> Table:
     design = analysis.design
     several = len(estimates.comparisons) > 1
-    second = "binomial p, answers independent" if design == "abx" else "Wilcoxon p"
+    second = "binomial p" if design == "abx" else "Wilcoxon p"
     counts = "right" if design == "abx" else "won"
     rows = [
         [
@@ -150,13 +156,13 @@ def chart(analysis: Analysis) -> str:
     """Draw the estimates of systems, or else of comparisons, with their intervals."""
     estimates = analysis.estimates
     if estimates.standings:
-        names = [s.system for s in estimates.standings]
-        cells = [
-            charts.Cell(place, 0, s.value, _end(s.low), _end(s.high))
+        rows = [
+            charts.Row(s.system, s.value, _end(s.low), _end(s.high), charts.colour(place))
             for place, s in enumerate(estimates.standings)
         ]
-        title = "points" if analysis.design == "ab" else analysis.unit
-        return charts.panels([charts.Panel(title, 1, cells)], [title], names, title)
+        strengths = analysis.design == "ab"
+        title = "points of strength" if strengths else analysis.unit
+        return charts.estimates(rows, 0.0 if strengths else None, title)
     scale = 100 if analysis.design in PERCENT else 1
     unit = f"{analysis.unit}, %" if analysis.design in PERCENT else analysis.unit
     rows = [
