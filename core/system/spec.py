@@ -132,3 +132,22 @@ def require(config: Mapping[str, Any] | SystemSpec, feature: str, *capabilities:
     slot = parse_nested(innermost(values["backbone"]), "backbone", "backbone")
     caps = slot.cls.caps_of(slot.config)
     require_caps(slot.cls, feature, *capabilities, key=slot.name, caps=caps)
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """Return the task that a configuration is for."""
+    return TEXT if config.get("task") == TEXT.name else SPEECH
+
+
+def _check_keys(config: Config, task: Task) -> None:
+    """Raise ``ConfigError`` for an unknown key, or one that must be text and is not."""
+    for key in config:
+        if key not in task.keys:
+            raise ConfigError(
+                f"'{key}' is not a key of {task.title}.",
+                config.place(key),
+                f"{did_you_mean(key, task.keys)} Keys: {', '.join(task.keys)}.".strip(),
+            )
+    for key in ("weights", "voice", "about"):
+        if config.get(key) is not None and not isinstance(config[key], str):
+            raise ConfigError(f"'{key}' must be text.", config.place(key), "Quote it.")
