@@ -74,6 +74,12 @@ PARTS = (
     # measuring
     ("metric", "wer", "metrics.word_errors:WordErrorRate",
      "word errors of Whisper tiny.en's transcript, in percent (extra: ab)"),
+    ("metric", "wer_base", "metrics.word_errors:WordErrorRateBase",
+     "word errors of Whisper base's transcript, in percent (extra: ab)"),
+    ("metric", "cer", "metrics.word_errors:CharacterErrorRate",
+     "letter errors of Whisper tiny.en's transcript, in percent (extra: ab)"),
+    ("metric", "cer_base", "metrics.word_errors:CharacterErrorRateBase",
+     "letter errors of Whisper base's transcript, in percent (extra: ab)"),
     ("metric", "dnsmos", "metrics.dnsmos:DNSMOS",
      "predicted quality, 1 to 5, of the package speechmos (extra: ab)"),
     ("metric", "similarity", "metrics.speaker_similarity:SpeakerSimilarity",

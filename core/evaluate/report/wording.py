@@ -89,8 +89,30 @@ def shows(result: Result) -> list[str]:
     failed = f"Failed sentences, counted as worst: {listed}."
     first = failed if sum(counts.values()) else "No sentence failed."
     if result.factors:
-        return [first, *_effects(result)]
-    return [first, *(_sentence(comparison, result) for comparison in result.analysis.comparisons)]
+        return [first, *_effects(result), *agreement(result)]
+    return [
+        first,
+        *agreement(result),
+        *(_sentence(comparison, result) for comparison in result.analysis.comparisons),
+    ]
+
+
+def agreement(result: Result) -> list[str]:
+    """Write for every two recognisers how many of the words that either missed both did."""
+    lines = []
+    every = result.analysis.agreement or []
+    for pair in dict.fromkeys(one.metrics for one in every):
+        shares = [
+            f"{one.arm} {one.both} of {one.both + sum(one.only)} ({100 * one.share:.0f} %)"
+            for one in every
+            if one.metrics == pair and one.share is not None
+        ]
+        if shares:
+            lines.append(
+                f"Recognisers {' and '.join(pair)}: of the words that either missed, both did in "
+                f"{', '.join(shares)}; the others are rather a recogniser's than the speech's."
+            )
+    return lines
 
 
 def _effects(result: Result) -> list[str]:

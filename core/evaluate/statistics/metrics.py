@@ -28,7 +28,7 @@ from wishbone.core.registry.extras import missing_packages
 from wishbone.core.registry.loader import guarded, registry
 from wishbone.core.registry.registry import HOME
 
-QUALITY = ("wer", "dnsmos", "similarity")
+QUALITY = ("wer", "wer_base", "dnsmos", "similarity")
 """Metrics that recordings are always judged by."""
 SPEECH = (*QUALITY, "rtf", "first_audio", "token_rate")
 """Metrics of items in every A/B, in the order of the tables."""
