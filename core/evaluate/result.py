@@ -175,8 +175,8 @@ class Outcome:
     """End of the 95 % interval; None where it has none."""
     high: float | None
     ratio: bool
-    margin: float
-    """Largest difference that counts as equivalent."""
+    margin: float | None
+    """Largest difference that counts as equivalent; None where none does."""
     p: float
     p_checkpoints: float
     """p for these very checkpoints, where others trained alike would differ too."""
@@ -185,8 +185,8 @@ class Outcome:
     seed_share: float | None
     """Share of the variance that comes from training seeds."""
     verdict: str
-    """"better", "worse", "equivalent", "inconclusive"; "none" for a smoke test. Interactions:
-    "present", "none beyond margin", "inconclusive"."""
+    """"better", "worse", "equivalent", "inconclusive"; "none" for a smoke test; "different" where
+    neither side is better. Interactions: "present", "none beyond margin", "inconclusive"."""
     more_prompts: int | None
     """About so many more would settle it; None where no number can be given."""
     detectable: float | None

@@ -44,10 +44,10 @@ class MetricInfo:
     """Name in tables."""
     unit: str
     better: str
-    """"lower" or "higher"."""
-    margin: float
+    """"lower", "higher", or "neither" for what only describes: its verdict can be "different"."""
+    margin: float | None
     """Largest difference that is still equivalent, unless an A/B file says otherwise under
-    ``margins``: in units, or as a share for a ratio."""
+    ``margins``: in units, or as a share for a ratio. None: nothing is called equivalent."""
     about: str
     """One sentence for readers who do not know the metric."""
     ratio: bool = False
@@ -60,9 +60,11 @@ class MetricInfo:
     """Decimals in tables."""
 
     def __post_init__(self) -> None:
-        if self.better not in ("lower", "higher"):
-            raise ValueError(f"{self.key}: better is 'lower' or 'higher', not '{self.better}'")
-        if not self.margin > 0:
+        if self.better not in ("lower", "higher", "neither"):
+            raise ValueError(
+                f"{self.key}: better is 'lower', 'higher' or 'neither', not '{self.better}'"
+            )
+        if self.margin is not None and not self.margin > 0:
             raise ValueError(f"{self.key}: the margin is {self.margin}, not above 0")
 
 

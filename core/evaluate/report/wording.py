@@ -30,6 +30,8 @@ def interval(outcome: Outcome, metric: MetricFacts) -> str:
 
 def margin(metric: MetricFacts) -> str:
     """Write the margin of equivalence."""
+    if metric.margin is None:
+        return "none"
     if metric.ratio:
         return f"{100 * metric.margin:g} %"
     return f"{metric.margin:g} {metric.unit.replace('%', 'points')}"
@@ -141,6 +143,8 @@ def _sentence(comparison: Comparison, result: Result) -> str:
         return f"{title}: {arm} and {baseline} are equivalent within {margin(metric)}; {amount}."
     if outcome.verdict in ("better", "worse"):
         return f"{title}: {arm} is {outcome.verdict} than {baseline}; {amount}."
+    if outcome.verdict == "different":
+        return f"{title}: {arm} differs from {baseline}; {amount}."
     more = outcome.more_prompts
     hint = f"; about {more} more prompts would settle it" if more else ""
     return f"{title}: no verdict between {arm} and {baseline}; {amount}{hint}."

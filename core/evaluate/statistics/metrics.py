@@ -200,6 +200,6 @@ def check_margins(margins: Mapping[str, float], keys: Iterable[str]) -> None:
 def _chosen(keys: Iterable[str], margins: Mapping[str, float] | None) -> dict[str, MetricInfo]:
     infos = {key: metric_class(key).info for key in keys}
     return {
-        key: replace(info, margin=float((margins or {}).get(key, info.margin)))
+        key: replace(info, margin=float(margins[key])) if key in (margins or {}) else info
         for key, info in infos.items()
     }
