@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, cast
 
 from wishbone.core.config.compose import Config
-from wishbone.core.contract.errors import ConfigError, WishboneError
+from wishbone.core.config.limits import outside_limits
+from wishbone.core.contract.errors import ConfigError, WishboneError, did_you_mean
+from wishbone.core.contract.part import OneOf
 from wishbone.core.registry.loader import registry
 
 KIND = "wishbone.kind"
@@ -38,8 +40,8 @@ class SlotSpec:
     """An instance of ``cls.Config``."""
     values: dict[str, Any]
     """The section with every field, as it is saved."""
-    place: str
-    """File and line of the section, for errors."""
+    source: Config
+    """The configuration it stands in."""
     base: SlotSpec | None = None
     """The slot inside, where this one wraps another."""
 
@@ -47,6 +49,11 @@ class SlotSpec:
     def name(self) -> str:
         """Registry key of the class."""
         return str(self.values["name"])
+
+    @property
+    def place(self) -> str:
+        """File and line of the section, for errors."""
+        return self.source.place(self.key)
 
     @property
     def weights(self) -> str | None:
@@ -134,7 +141,7 @@ def innermost(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: Config) -> Any:
     """Make an instance of the dataclass ``schema`` from ``values``, which stand under ``key``.
 
-    Raises ``ConfigError`` with the full key, its line, and the nearest legal name.
+    Raises ``ConfigError`` with the full key, its line, and the nearest legal name or the range.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -142,7 +149,7 @@ def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: C
     try:
         section = OmegaConf.create({key: OmegaConf.structured(schema)})
         merged = OmegaConf.merge(section, {key: dict(values)})
-        return cast(dict[str, Any], OmegaConf.to_object(merged))[key]
+        parsed = cast(dict[str, Any], OmegaConf.to_object(merged))[key]
     except OmegaConfBaseException as error:
         full = str(error.full_key or key)
         what = (error.msg or str(error)).splitlines()[0]
@@ -159,6 +166,22 @@ def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: C
         raise ConfigError(
             f"{key}: {error}", config.place(key), "Correct the values of that slot."
         ) from error
+    check_limits(parsed, key, config)
+    return parsed
+
+
+def check_limits(parsed: Any, key: str, config: Config | None = None) -> None:
+    """Raise ``ConfigError`` where a field of ``parsed`` is outside the limit its schema declares.
+
+    ``parsed`` is an instance of a schema, which stands under ``key`` in ``config``, if in any.
+    """
+    for name, value, limit in outside_limits(parsed):
+        full = f"{key}.{name}"
+        what = f"{full}: {value} is outside its range."
+        if isinstance(limit, OneOf):
+            what = f"{full}: there is no '{value}'. {did_you_mean(str(value), limit)}".rstrip()
+        place = full if config is None else config.place(full)
+        raise ConfigError(what, place, f"Allowed: {limit}.")
 
 
 def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use") -> SlotSpec:
@@ -177,7 +200,7 @@ def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use")
     parsed = replace(parsed, **inside)
     values |= {name: _plain(value) for name, value in inside.items()}
     base = inside["base"].slot if isinstance(inside.get("base"), Section) else None
-    return SlotSpec(key, cls, parsed, values, config.place(key), base)
+    return SlotSpec(key, cls, parsed, values, config, base)
 
 
 def _parse_inside(parsed: Any, key: str, config: Config) -> dict[str, Any]:
