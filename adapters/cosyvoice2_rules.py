@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import CapabilityError, ConfigError, DataError
+from wishbone.core.contract.part import Count, NonNegative, Positive, Share
 from wishbone.core.contract.text import TextSpace
 
 SPEECH, TEXT, MARKS = 0, 1, 2
@@ -32,21 +33,21 @@ class CosyVoice2Config:
     """Rule that cuts a bistream sequence: "ratio" a fixed mix, "words" the ends of words."""
     mix: list[int] = field(default_factory=lambda: [5, 15])
     """Ids of text and codes of speech in one block, under pace "ratio"."""
-    lookahead_words: int = 2
+    lookahead_words: Count = 2
     """Words of text in front of the word being spoken, under pace "words"."""
-    bistream_probability: float = 0.5
+    bistream_probability: Share = 0.5
     """Share of the training samples laid out as bistream; the rest are unistream."""
-    bistream_min_ratio: float = 3.0
+    bistream_min_ratio: NonNegative = 3.0
     """Under pace "ratio", bistream needs more codes per id of text than this."""
-    min_code_ratio: float = 2.0
+    min_code_ratio: NonNegative = 2.0
     """Codes per id of text before the end may be drawn, where no words are counted."""
-    max_code_ratio: float = 20.0
+    max_code_ratio: Positive = 20.0
     """Codes per id of text after which speech is cut, where no words are counted."""
-    min_codes_per_word: int = 1
+    min_codes_per_word: Count = 1
     """Codes of a word before the next word may be asked for, under pace "words"."""
-    word_base: int = 15
+    word_base: Count = 15
     """A word is cut after this many codes, ..."""
-    word_per_id: int = 6
+    word_per_id: Count = 6
     """... plus this many for each of its ids."""
     fill: bool = True
     """True where the head has FILL and the unused id before it; RWKVTTS's models have only the

@@ -26,6 +26,7 @@ from wishbone.adapters.cosyvoice2 import Line
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import ConfigError, DataError
 from wishbone.core.contract.layout import Layout, Positions, Prompt, Sample
+from wishbone.core.contract.part import NonNegative, Positive, Share
 from wishbone.core.contract.session import (
     Draw,
     Emit,
@@ -73,12 +74,12 @@ class Spark(Layout):
     class Config:
         form: str = "respark"
         """Sequence of marks: "respark" or "spark"."""
-        voice_probability: float = 0.5
+        voice_probability: Share = 0.5
         """Share of training samples in which the voice is predicted, after its properties where
         they are known; in the others it is given. RWKVTTS lays every sample out both ways."""
-        min_code_ratio: float = 2.0
+        min_code_ratio: NonNegative = 2.0
         """Codes per id of text before the end may be drawn."""
-        max_code_ratio: float = 40.0
+        max_code_ratio: Positive = 40.0
         """Codes per id of text after which speech is cut: at 50 codes a second, CosyVoice2's."""
 
     def __init__(self, config: Config, *, text: TextSpace, codes: CodeSpace) -> None:

@@ -26,6 +26,7 @@ import torch
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import CapabilityError, ConfigError
 from wishbone.core.contract.layout import IGNORE, Layout, Positions, Prompt, Sample
+from wishbone.core.contract.part import Count, NonNegative, Positive, Size
 from wishbone.core.contract.session import (
     Draw,
     Emit,
@@ -52,13 +53,13 @@ class XY(Layout):
 
     @dataclass
     class Config:
-        speakers: int = 10
+        speakers: Size = 10
         """Marks of speakers."""
-        speaker: int = 0
+        speaker: Count = 0
         """Number of the one that speaks."""
-        min_code_ratio: float = 1.0
+        min_code_ratio: NonNegative = 1.0
         """Frames per id of text before the end may be drawn."""
-        max_code_ratio: float = 10.0
+        max_code_ratio: Positive = 10.0
         """Frames per id of text after which speech is cut: at 12.5 frames a second, CosyVoice2's
         bound."""
 

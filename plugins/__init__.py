@@ -42,12 +42,18 @@ PARTS = (
      "a modern decoder: RMSNorm, RoPE, SwiGLU, grouped-query attention"),
     ("backbone", "arwkv", "arwkv.backbone:ARWKV",
      "a Transformer's blocks with RWKV-7's time mixing in place of attention, to be distilled"),
+    ("backbone", "stack", "stack.backbone:Stack",
+     "blocks of any token mixer and any feed-forward part, by a pattern"),
     ("backbone", "pissa", "pissa.backbone:PiSSA",
      "speech beside text on one set of weights: PiSSA's difference, by row of a batch"),
     ("backbone", "peft", "peft.backbone:PEFT",
      "LoRA, DoRA, MiSS or PiSSA on another backbone, quantised or not (extra: adapt)"),
     ("backbone", "state_tuned", "state_tuning.backbone:StateTuned",
      "any backbone with matrices in its state, beginning with a state it has learned"),
+    # the halves of a block of a stack
+    ("mixer", "attention", "transformer.mixer:Attention",
+     "grouped-query attention with rotary positions, or without"),
+    ("ffn", "swiglu", "ffn.swiglu:SwiGLU", "SwiGLU: two projections, one the gate of the other"),
     # the hidden vector to logits of the next code
     ("head", "linear", "heads.head:LinearHead", "one row per code, in and out"),
     ("head", "fsq", "heads.head:FSQHead", "codes share the vectors of their FSQ digits"),

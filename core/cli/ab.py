@@ -10,6 +10,7 @@ from pathlib import Path
 from wishbone.core.cli.arguments import COMPUTING, argument, option, parse
 from wishbone.core.cli.bundled import listing
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.part import Count, Size
 
 EXAMPLES = (
     "examples:",
@@ -39,13 +40,13 @@ class ABOptions:
         default_text="ab-NAME",
         help="where recordings and report are written",
     )
-    prompts: int | None = option(
+    prompts: Size | None = option(
         None,
         metavar="N",
         default_text="the file's 'limit'",
         help="speak only the first N sentences",
     )
-    seeds: int | None = option(
+    seeds: Size | None = option(
         None, metavar="N", default_text="the file's 'seeds'", help="speak each sentence N times"
     )
     quick: bool = option(
@@ -70,7 +71,7 @@ class ABOptions:
         help="how decoding steps are computed, in every arm: auto is the fastest that this machine"
         " can have, eager is plain PyTorch; 'wishbone say --help' names them all",
     )  # fmt: skip
-    threads: int = option(
+    threads: Count = option(
         2, metavar="N", group=COMPUTING, help="recordings that are judged side by side"
     )
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from wishbone.core.cli.bundled import WIDEST
+from wishbone.core.config.limits import outside_limits
 from wishbone.core.contract.errors import UsageError
 
 Options = TypeVar("Options")
@@ -205,7 +206,16 @@ def _description(options: type) -> str:
 
 def _options_from(options: type[Options], namespace: argparse.Namespace) -> Options:
     names = [field.name for field in dataclasses.fields(options)]
-    return options(**{name: getattr(namespace, name) for name in names})
+    parsed = options(**{name: getattr(namespace, name) for name in names})
+    for name, value, limit in outside_limits(parsed):
+        flag = _flags_of(options, name)
+        raise UsageError(f"{flag}: {value} is outside its range.", flag, f"Allowed: {limit}.")
+    return parsed
+
+
+def _flags_of(options: type, name: str) -> str:
+    about: _Argument = options.__dataclass_fields__[name].metadata["argument"]
+    return f"--{name.replace('_', '-')}" if about.flags is not None else name.upper()
 
 
 def _add_fields(parser: argparse.ArgumentParser, options: type) -> None:
@@ -266,7 +276,7 @@ def _help(about: _Argument, default: object) -> str:
 
 def _type_of(hint: Any) -> tuple[type, bool]:
     """Return the type of one word, and True for a list of them: ``list[int]`` -> int, True."""
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         (hint,) = (inner for inner in typing.get_args(hint) if inner is not types.NoneType)
     if typing.get_origin(hint) is list:
         return typing.get_args(hint)[0], True

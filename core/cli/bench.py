@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from wishbone.core.cli.arguments import argument, option, parse
 from wishbone.core.cli.bundled import listing
 from wishbone.core.contract.errors import GATE, UsageError
+from wishbone.core.contract.part import Size
 
 if TYPE_CHECKING:
     from wishbone.core.bench.records import BenchResult
@@ -36,7 +37,7 @@ class BenchOptions:
     out: Path | None = option(
         None, metavar="FOLDER", help="write bench.json and bench.html into this new folder"
     )
-    rounds: int | None = option(
+    rounds: Size | None = option(
         None, metavar="N", default_text="the suite's 'rounds'",
         help="how often every contender has its turn; more makes the intervals narrower",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from wishbone.core.cli.arguments import argument, option, parse_subcommand
 from wishbone.core.cli.main import run_command
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.part import Count, Seed, Size
 from wishbone.core.registry.loader import registry
 
 EXAMPLES = """examples, from sentences to what a training reads:
@@ -56,10 +57,10 @@ class SpeakOptions:
         [], metavar="key=value", repeat=True,
         help="a change to the teacher's configuration; may be given several times",
     )  # fmt: skip
-    workers: int = option(1, metavar="N", help="processes that speak at the same time")
-    shard: int = option(250, metavar="N", help="sentences in each file of the data")
-    start: int = option(0, metavar="N", group=PART, help="first line to speak, counted from 0")
-    count: int = option(0, metavar="N", group=PART, help="lines to speak; 0 means all of them")
+    workers: Size = option(1, metavar="N", help="processes that speak at the same time")
+    shard: Size = option(250, metavar="N", help="sentences in each file of the data")
+    start: Count = option(0, metavar="N", group=PART, help="first line to speak, counted from 0")
+    count: Count = option(0, metavar="N", group=PART, help="lines to speak; 0 means all of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class TokenizeOptions:
     mark: str = option(
         "", metavar="MARK", help="put this in front of every text, such as '<|dialect:us|>'"
     )
-    workers: int = option(1, metavar="N", help="processes that work at the same time")
+    workers: Size = option(1, metavar="N", help="processes that work at the same time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +105,8 @@ class TextOptions:
     exclude: list[str] = option(
         [], metavar="PATH", help="text files or token data with sentences to leave out"
     )
-    start: int = option(0, metavar="N", group=PART, help="first line to take, counted from 0")
-    count: int = option(0, metavar="N", group=PART, help="lines to take; 0 means all of them")
+    start: Count = option(0, metavar="N", group=PART, help="first line to take, counted from 0")
+    count: Count = option(0, metavar="N", group=PART, help="lines to take; 0 means all of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +115,12 @@ class JoinOptions:
 
     source: str = argument(help="folder of token data")
     out: str = option(metavar="FOLDER", help="folder that the joined token data is written to")
-    pairs: int = option(40, metavar="N", help="how many to make from each file")
-    utterances: int = option(
+    pairs: Size = option(40, metavar="N", help="how many to make from each file")
+    utterances: Size = option(
         2, metavar="N", help="utterances in each of them; more than 2 are of one speaker"
     )
     in_order: bool = option(False, help="take utterances as they follow in the file, not by chance")
-    seed: int = option(0, metavar="N", help="start of the random numbers")
+    seed: Seed = option(0, metavar="N", help="start of the random numbers")
     prompt: bool = option(
         False, help="the first of a pair is a prompt that is heard, only the second is learned"
     )

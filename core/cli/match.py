@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wishbone.core.cli.arguments import argument, option, parse
+from wishbone.core.contract.part import NonNegative
 
 EXAMPLES = """examples:
   wishbone match quickstart-transformer mine.yaml
@@ -21,7 +22,7 @@ class MatchOptions:
 
     a: str = argument(metavar="A", help="the system whose size is kept: a name or a YAML file")
     b: str = argument(metavar="B", help="the system whose backbone is sized: a name or a YAML file")
-    tolerance: float = option(
+    tolerance: NonNegative = option(
         0.01, metavar="SHARE", help="how far from A's size is near enough, as a share; 0.01 is 1 %"
     )
 

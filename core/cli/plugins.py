@@ -193,11 +193,14 @@ def _raise_missing(key: str, registry: Registry) -> None:
 
 
 def fields_of(config: type[Any]) -> list[tuple[str, str, str, str]]:
-    """(name, type, `` = default``, the sentence under it) of a config dataclass."""
+    """(name, type, `` = default`` and range, the sentence under it) of a config dataclass."""
     import ast
     import dataclasses
     import inspect
     import textwrap
+    from typing import get_type_hints
+
+    from wishbone.core.config.limits import limits_of
 
     about: dict[str, str] = {}
     for cls in (base for base in reversed(config.__mro__) if dataclasses.is_dataclass(base)):
@@ -205,12 +208,16 @@ def fields_of(config: type[Any]) -> list[tuple[str, str, str, str]]:
         for field, text in zip(body, body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
                 about[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
-    rows = []
+    rows, limits, hints = [], limits_of(config), get_type_hints(config)
     for field in dataclasses.fields(config):
         kind = field.type if isinstance(field.type, str) else field.type.__name__
+        if field.name in limits and isinstance(hints[field.name], type):
+            kind = hints[field.name].__name__  # the type without the limit, which stands behind it
         default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
         if field.default_factory is not dataclasses.MISSING:
             default = f" = {field.default_factory()!r}"
+        if field.name in limits:
+            default += f", {limits[field.name]}"
         rows.append((field.name, kind, default, about.get(field.name, "")))
     return rows
 

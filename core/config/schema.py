@@ -12,11 +12,19 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, cast
 
 from wishbone.core.config.compose import Config
-from wishbone.core.contract.errors import ConfigError, WishboneError
+from wishbone.core.config.limits import outside_limits
+from wishbone.core.contract.errors import ConfigError, WishboneError, did_you_mean
+from wishbone.core.contract.part import OneOf
 from wishbone.core.registry.loader import registry
 
 KIND = "wishbone.kind"
 """Key in the metadata of a field that holds a slot; its value is the kind of the part in it."""
+ANY_FORM = "wishbone.any_form"
+"""Key in the metadata of a field that ``slots`` makes."""
+ITEMS = "wishbone.items"
+"""Key in the metadata of a field that holds a list of mappings; its value is their schema."""
+NONE = "none"
+"""Word that leaves a slot of ``slots`` empty."""
 HEADER = ("name", "weights")
 """Keys of a section that are not fields of the class it names."""
 
@@ -32,8 +40,8 @@ class SlotSpec:
     """An instance of ``cls.Config``."""
     values: dict[str, Any]
     """The section with every field, as it is saved."""
-    place: str
-    """File and line of the section, for errors."""
+    source: Config
+    """The configuration it stands in."""
     base: SlotSpec | None = None
     """The slot inside, where this one wraps another."""
 
@@ -41,6 +49,11 @@ class SlotSpec:
     def name(self) -> str:
         """Registry key of the class."""
         return str(self.values["name"])
+
+    @property
+    def place(self) -> str:
+        """File and line of the section, for errors."""
+        return self.source.place(self.key)
 
     @property
     def weights(self) -> str | None:
@@ -71,6 +84,26 @@ def nested(kind: str) -> Any:
     return field(default_factory=dict, metadata={KIND: kind})
 
 
+def slots(kind: str, default: str | None) -> Any:
+    """Make a field of a ``Config`` that holds one slot or several, in the shortest form.
+
+    ``KEY``, ``{name: KEY, ...}``, a list of both, or ``none``. ``default`` is a key, or None where
+    an empty field has a meaning of its own.
+    """
+    return field(default=default, metadata={KIND: kind, ANY_FORM: True})
+
+
+def filled(kind: str, cls: type[Any], config: Any) -> Section:
+    """Fill a slot with a class that need not be registered, built from ``config``."""
+    values = {"name": cls.__name__, **asdict(config)}
+    return _section(SlotSpec(kind, cls, config, values, "a class given by hand"))
+
+
+def items(schema: type[Any]) -> Any:
+    """Make a field of a ``Config`` that holds a list of mappings, each checked by ``schema``."""
+    return field(default_factory=list, metadata={ITEMS: schema})
+
+
 def parse_slot(config: Mapping[str, Any], slot: str, kind: str = "") -> SlotSpec:
     """Check ``config[slot]`` against the class it names, and those of slots inside it.
 
@@ -88,6 +121,16 @@ def parse_nested(values: Mapping[str, Any], kind: str, key: str = "base") -> Slo
     return _parse(values, key, kind, Config({}), "wrap")
 
 
+def parse_slots(values: Any, kind: str, key: str = "") -> list[SlotSpec]:
+    """Parse what a field that ``slots`` marks holds, if that was not done before; [] for none."""
+    if values is None or values == NONE:
+        return []
+    if isinstance(values, list):
+        return [slot for value in values for slot in parse_slots(value, kind, key)]
+    section = _any_form(values, key or kind, kind, Config({}))
+    return [] if section.slot is None else [section.slot]
+
+
 def innermost(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the section of the innermost backbone: ``values`` itself, or its base's base ..."""
     while isinstance(values.get("base"), Mapping) and values["base"]:
@@ -98,7 +141,7 @@ def innermost(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: Config) -> Any:
     """Make an instance of the dataclass ``schema`` from ``values``, which stand under ``key``.
 
-    Raises ``ConfigError`` with the full key, its line, and the nearest legal name.
+    Raises ``ConfigError`` with the full key, its line, and the nearest legal name or the range.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -106,7 +149,7 @@ def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: C
     try:
         section = OmegaConf.create({key: OmegaConf.structured(schema)})
         merged = OmegaConf.merge(section, {key: dict(values)})
-        return cast(dict[str, Any], OmegaConf.to_object(merged))[key]
+        parsed = cast(dict[str, Any], OmegaConf.to_object(merged))[key]
     except OmegaConfBaseException as error:
         full = str(error.full_key or key)
         what = (error.msg or str(error)).splitlines()[0]
@@ -123,6 +166,22 @@ def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: C
         raise ConfigError(
             f"{key}: {error}", config.place(key), "Correct the values of that slot."
         ) from error
+    check_limits(parsed, key, config)
+    return parsed
+
+
+def check_limits(parsed: Any, key: str, config: Config | None = None) -> None:
+    """Raise ``ConfigError`` where a field of ``parsed`` is outside the limit its schema declares.
+
+    ``parsed`` is an instance of a schema, which stands under ``key`` in ``config``, if in any.
+    """
+    for name, value, limit in outside_limits(parsed):
+        full = f"{key}.{name}"
+        what = f"{full}: {value} is outside its range."
+        if isinstance(limit, OneOf):
+            what = f"{full}: there is no '{value}'. {did_you_mean(str(value), limit)}".rstrip()
+        place = full if config is None else config.place(full)
+        raise ConfigError(what, place, f"Allowed: {limit}.")
 
 
 def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use") -> SlotSpec:
@@ -137,19 +196,71 @@ def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use")
     field_values = {name: value for name, value in section.items() if name not in HEADER}
     parsed = structured(cls.Config, field_values, key, config)
     values = {name: section[name] for name in HEADER if name in section} | asdict(parsed)
-    base = None
-    for name, inner_kind in _nested_fields(parsed):
-        inside = getattr(parsed, name)
-        # an empty 'weights' of a slot inside is none, as merging configurations leaves it
-        inside = {k: v for k, v in inside.items() if v or k != "weights"}
-        inner = _parse(inside, f"{key}.{name}", inner_kind, config, "wrap")
-        with_slot = Section(inner.values)
-        with_slot.slot = inner
-        parsed, values[name] = replace(parsed, **{name: with_slot}), inner.values
-        base = inner if name == "base" else base
-    return SlotSpec(key, cls, parsed, values, config.place(key), base)
+    inside = _parse_inside(parsed, key, config)
+    parsed = replace(parsed, **inside)
+    values |= {name: _plain(value) for name, value in inside.items()}
+    base = inside["base"].slot if isinstance(inside.get("base"), Section) else None
+    return SlotSpec(key, cls, parsed, values, config, base)
 
 
-def _nested_fields(parsed: Any) -> list[tuple[str, str]]:
-    """List the fields that hold slots: (name, kind)."""
-    return [(part.name, part.metadata[KIND]) for part in fields(parsed) if KIND in part.metadata]
+def _parse_inside(parsed: Any, key: str, config: Config) -> dict[str, Any]:
+    """Parse the slots inside of a slot: the fields that hold some, with a ``Section`` for each."""
+    inside: dict[str, Any] = {}
+    for part in fields(parsed):
+        values, at = getattr(parsed, part.name), f"{key}.{part.name}"
+        if ITEMS in part.metadata:
+            schema = part.metadata[ITEMS]
+            inside[part.name] = [
+                _parse_item(schema, item, f"{at}.{i}", config) for i, item in enumerate(values)
+            ]
+        elif ANY_FORM in part.metadata:
+            inside[part.name] = _any_form(values, at, part.metadata[KIND], config)
+        elif KIND in part.metadata:
+            # an empty 'weights' of a slot inside is none, as merging configurations leaves it
+            values = {k: v for k, v in values.items() if v or k != "weights"}
+            inside[part.name] = _section(_parse(values, at, part.metadata[KIND], config, "wrap"))
+    return inside
+
+
+def _parse_item(schema: type[Any], item: Any, key: str, config: Config) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        legal = ", ".join(schema.__dataclass_fields__)
+        raise ConfigError(
+            f"{key}: '{item}' is not a mapping.", config.place(key), f"Write some of {legal}."
+        )
+    parsed = structured(schema, item, key, config)
+    return asdict(parsed) | _parse_inside(parsed, key, config)
+
+
+def _any_form(values: Any, key: str, kind: str, config: Config) -> Any:
+    """Parse ``KEY``, ``{name: KEY}`` or a list of both; "none" and None stay as they are."""
+    if values is None or values == NONE or (isinstance(values, Section) and values.slot):
+        return values
+    if isinstance(values, list):
+        return [_any_form(value, f"{key}.{i}", kind, config) for i, value in enumerate(values)]
+    if isinstance(values, str):
+        values = {"name": values}
+    if isinstance(values, Mapping) and "weights" in values:
+        raise ConfigError(
+            f"A {kind} has no weights of its own.",
+            config.place(f"{key}.weights"),
+            "Name the folder of the whole model's weights instead.",
+        )
+    return _section(_parse(values, key, kind, config))
+
+
+def _section(slot: SlotSpec) -> Section:
+    section = Section(slot.values)
+    section.slot = slot
+    return section
+
+
+def _plain(value: Any) -> Any:
+    """Turn sections and lists of them to the plain values that are saved."""
+    if isinstance(value, Section) and value.slot is not None:
+        return value.slot.values
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value

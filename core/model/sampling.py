@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from wishbone.core.config.schema import check_limits
 from wishbone.core.contract.codec import CodeSpace
-from wishbone.core.contract.errors import ConfigError, WishboneError
+from wishbone.core.contract.errors import WishboneError
+from wishbone.core.contract.part import Range
 from wishbone.core.contract.session import Draw
 
 OFF = float("-inf")
@@ -25,51 +28,30 @@ Pick = Callable[[Tensor, int], int]
 
 @dataclass
 class Sampling:
-    """Rules by which ids are drawn.
+    """Rules by which ids are drawn; ranges are checked when a file is read, and by ``Sampler``."""
 
-    Raises ``ConfigError`` when a number is outside its range.
-    """
-
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(0)] = 1.0
     """Logits are divided by this; 0 is the same as ``greedy``."""
-    top_k: int = 25
+    top_k: Annotated[int, Range(0)] = 25
     """Only this many of the likeliest ids may be drawn; 0 is off."""
-    top_p: float = 0.8
+    top_p: Annotated[float, Range(0)] = 0.8
     """Only the likeliest ids whose predecessors hold less probability than this; 1 is off."""
-    min_p: float = 0.0
+    min_p: Annotated[float, Range(0, 1)] = 0.0
     """Only ids at least this share as likely as the likeliest; 0 is off."""
     greedy: bool = False
     """Always take the likeliest id."""
-    repetition_window: int = 10
+    repetition_window: Annotated[int, Range(0)] = 10
     """Number of the last codes that repetition-aware sampling looks at; 0 is off."""
-    repetition_threshold: float = 0.1
+    repetition_threshold: Annotated[float, Range(above=0)] = 0.1
     """A draw that fills at least this share of the window is drawn again without filters."""
     repetition_masked: bool = True
     """The second draw cannot repeat the first; some published models were made to allow it."""
-    guidance: float = 1.0
+    guidance: Annotated[float, Range(0)] = 1.0
     """Scale of what the conditions change: 1 is plain decoding, 0 does without them,
     more exaggerates. Anything but 1 costs a second row; see ``wishbone.core.speak.guidance``."""
     guidance_drops: list[str] = field(default_factory=list)
     """Conditions that the second row does without; none means those that were left out now and
     then in the training of the weights."""
-
-    def __post_init__(self) -> None:
-        legal = {
-            "temperature": self.temperature >= 0,
-            "top_k": self.top_k >= 0,
-            "top_p": 0 <= self.top_p,
-            "min_p": 0 <= self.min_p <= 1,
-            "repetition_window": self.repetition_window >= 0,
-            "repetition_threshold": self.repetition_threshold > 0,
-            "guidance": 0 <= self.guidance < float("inf"),
-        }
-        for name, fine in legal.items():
-            if not fine:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}, which is outside its range.",
-                    where=f"sampling.{name}",
-                    do="See the fields of wishbone.core.model.sampling.Sampling for their ranges.",
-                )
 
 
 def choose(
@@ -146,6 +128,8 @@ class Sampler:
     """
 
     def __init__(self, sampling: Sampling, codes: CodeSpace, seed: int = 0) -> None:
+        """Raise ``ConfigError`` when a number of ``sampling`` is outside its range."""
+        check_limits(sampling, "sampling")
         self._sampling = sampling
         self._codes = codes
         self._generator = torch.Generator().manual_seed(seed)

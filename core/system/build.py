@@ -16,15 +16,15 @@ from torch import nn
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.config.schema import SlotSpec, parse_slot
-from wishbone.core.config.tasks import SPEECH, TEXT, Task
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.layout import Layout
 from wishbone.core.contract.text import Tokenizer
+from wishbone.core.model.device import find_device
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.system.compatibility import Parts, check_fit
 from wishbone.core.system.loading import load_bases, load_part
-from wishbone.core.system.spec import SystemSpec, parse, require
+from wishbone.core.system.spec import SPEECH, TEXT, SystemSpec, Task, parse, require
 from wishbone.core.system.system import Codec, System
 from wishbone.core.system.text_layout import TextLayout
 from wishbone.core.system.vocabulary_growth import grow
@@ -36,6 +36,7 @@ def build_system(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") ->
     On ``device="meta"`` shapes are checked and nothing is read. Raises ``ConfigError`` when parts
     do not fit, ``CheckpointError`` when weights do not.
     """
+    find_device(device)  # before anything is read
     spec = parse(config)
     require_task(spec, SPEECH)
     if spec.sampling.guidance != 1:

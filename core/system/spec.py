@@ -2,6 +2,12 @@
 
 ``compose`` gives a dictionary, ``parse`` makes a ``SystemSpec`` of it, and everything is built
 from that. ``SystemSpec.config`` is the dictionary with every field of every slot, as it is saved.
+There are two tasks, speech and continuing a text; a system of the second has three slots::
+
+    task: text
+    tokenizer: {name: KEY}
+    backbone: {name: KEY, width: 192, layers: 6}
+    head: {name: KEY}       # the table of text, in both directions
 """
 
 from __future__ import annotations
@@ -12,11 +18,36 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.config.compose import Config, compose
-from wishbone.core.config.schema import SlotSpec, innermost, parse_slot, structured
-from wishbone.core.config.tasks import Task, check_keys, task_of
+from wishbone.core.config.schema import SlotSpec, innermost, parse_nested, parse_slot, structured
 from wishbone.core.contract.backbone import require_caps
 from wishbone.core.model.sampling import Sampling
-from wishbone.core.registry.loader import registry
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: the slots of its systems, and the other keys that a configuration may have."""
+
+    name: str
+    """The value of ``task:``; a configuration without one speaks."""
+    title: str
+    """Name in errors."""
+    slots: tuple[str, ...]
+    keys: tuple[str, ...]
+    """Every legal key of the configuration, in the order in which errors list them."""
+
+
+_SPEECH_SLOTS = ("tokenizer", "speech_tokenizer", "layout", "backbone", "head", "decoder")
+_TEXT_SLOTS = ("tokenizer", "backbone", "head")
+
+SPEECH = Task(
+    "speech",
+    "a system",
+    _SPEECH_SLOTS,
+    # how codes are drawn, the folder of the language model's weights, the voice to speak with,
+    # and a sentence for people
+    (*_SPEECH_SLOTS, "sampling", "weights", "voice", "about"),
+)
+TEXT = Task("text", "a text system", _TEXT_SLOTS, ("task", *_TEXT_SLOTS, "end", "weights", "about"))
 
 
 @dataclass(frozen=True)
@@ -68,7 +99,7 @@ def parse(config: Mapping[str, Any] | SystemSpec) -> SystemSpec:
         return config
     config = config if isinstance(config, Config) else Config(config)
     task = task_of(config)
-    check_keys(config, task)
+    _check_keys(config, task)
     slots = {slot: parse_slot(config, slot) for slot in task.slots}
     sampling, end = Sampling(), -1
     if "sampling" in task.keys:
@@ -98,5 +129,25 @@ def require(config: Mapping[str, Any] | SystemSpec, feature: str, *capabilities:
     """
     values = config.config if isinstance(config, SystemSpec) else config
     # a wrapper promises the same as the backbone inside it
-    key = innermost(values["backbone"])["name"]
-    require_caps(registry().get("backbone", key), feature, *capabilities, key=key)
+    slot = parse_nested(innermost(values["backbone"]), "backbone", "backbone")
+    caps = slot.cls.caps_of(slot.config)
+    require_caps(slot.cls, feature, *capabilities, key=slot.name, caps=caps)
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """Return the task that a configuration is for."""
+    return TEXT if config.get("task") == TEXT.name else SPEECH
+
+
+def _check_keys(config: Config, task: Task) -> None:
+    """Raise ``ConfigError`` for an unknown key, or one that must be text and is not."""
+    for key in config:
+        if key not in task.keys:
+            raise ConfigError(
+                f"'{key}' is not a key of {task.title}.",
+                config.place(key),
+                f"{did_you_mean(key, task.keys)} Keys: {', '.join(task.keys)}.".strip(),
+            )
+    for key in ("weights", "voice", "about"):
+        if config.get(key) is not None and not isinstance(config[key], str):
+            raise ConfigError(f"'{key}' must be text.", config.place(key), "Quote it.")

@@ -1,6 +1,6 @@
 """A language model of text: the same backbone, tables and training, with ids of text for codes.
 
-Its configuration is in ``wishbone.core.config.tasks``. Its head reads and predicts ids of text, so
+Its configuration is in ``wishbone.core.system.spec``. Its head reads and predicts ids of text, so
 it is a ``SpeechLM`` whose only table is the head's, and ``wishbone train`` trains it as it trains
 any other. A speech system takes its backbone by ``backbone: {weights: FOLDER}``; a wrapper's own
 tensors leave the text model as it was.
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from wishbone.core.config.compose import Config, compose, weights_folder
-from wishbone.core.config.tasks import TEXT
 from wishbone.core.contract.backbone import Backbone
 from wishbone.core.contract.layout import Layout
 from wishbone.core.contract.session import Draw
@@ -27,7 +26,7 @@ from wishbone.core.model.sampling import Sampler, Sampling
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.system.build import build_layout, build_model, require_task
 from wishbone.core.system.loading import load_tensors
-from wishbone.core.system.spec import SystemSpec, parse
+from wishbone.core.system.spec import TEXT, SystemSpec, parse
 from wishbone.core.system.text_layout import TextLayout
 from wishbone.core.weights.tensor_files import part_tensors
 

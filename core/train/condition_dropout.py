@@ -11,6 +11,7 @@ from random import Random
 
 from wishbone.core.contract.errors import ConfigError, DataError
 from wishbone.core.contract.layout import Layout, Positions, Prompt, Sample
+from wishbone.core.contract.part import Share
 from wishbone.core.contract.session import LayoutSession
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.data.tokens import TokenCorpus
@@ -21,17 +22,17 @@ from wishbone.core.speak.guidance import blanked, check_conditions, sample_witho
 class Drop:
     """Probabilities with which an utterance is laid out without a condition, each independent."""
 
-    text: float = 0.0
+    text: Share = 0.0
     """The text that is spoken."""
-    prompt: float = 0.0
+    prompt: Share = 0.0
     """Text and codes of the prompt together, the utterance before this one."""
-    prompt_text: float = 0.0
+    prompt_text: Share = 0.0
     """The prompt's text."""
-    prompt_audio: float = 0.0
+    prompt_audio: Share = 0.0
     """The prompt's codes."""
-    speaker: float = 0.0
+    speaker: Share = 0.0
     """The speaker."""
-    instruct: float = 0.0
+    instruct: Share = 0.0
     """The instruction about the manner of speaking."""
 
     def conditions(self) -> tuple[str, ...]:

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from wishbone.core.config.compose import Config, compose, merge
 from wishbone.core.config.schema import structured
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.part import (
+    Count,
+    Dropout,
+    NonNegative,
+    OneOf,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    Size,
+)
 from wishbone.core.system.spec import resolve
 from wishbone.core.train.condition_dropout import Drop
 from wishbone.core.train.objectives import resolve_objective
@@ -27,7 +38,7 @@ class Recipe:
     """Folder of token data, or a list of folders."""
     held_out: Any = 0.02
     """Folder of token data no training sees, or the share of the texts of ``data`` to keep out."""
-    held_out_limit: int = 500
+    held_out_limit: Count = 500
     """Utterances of the held-out loss at most, so that measuring it stays short."""
     out: str = ""
     """Folder of the run; empty means ``runs/`` and the name of the YAML file."""
@@ -35,66 +46,66 @@ class Recipe:
     """The loss that is minimised: ``{name: KEY, ...fields}``; "codes" is cross entropy."""
     freeze: list[str] = field(default_factory=list)
     """Parts that stay as they are, such as backbone, head or tables.text."""
-    steps: int = 10_000
+    steps: Annotated[int, Range(1, 10**9)] = 10_000
     """Optimiser steps of the whole run; the schedule ends there."""
-    max_minutes: float = 0.0
+    max_minutes: NonNegative = 0.0
     """Stop with a checkpoint after this many minutes of this call; 0 means never."""
-    batch_positions: int = 8192
+    batch_positions: Annotated[int, Range(1, 2**31 - 1)] = 8192
     """Padded positions a process sees at once: batch size times longest sequence."""
-    accumulate: int = 1
+    accumulate: Size = 1
     """How many such batches a process sees in one step, one after another."""
-    segment_positions: int = 0
+    segment_positions: Count = 0
     """Longest segment that gradients go back through: longer sequences are cut, a segment a step,
     and as many are read side by side as fit into batch_positions. 0 means whole sequences."""
     carry: bool = True
     """True to begin each segment with the state after the one before; else each begins anew."""
-    shard: str = "none"
+    shard: Annotated[str, OneOf("none", "full")] = "none"
     """"none": every process has all weights, and gradients are summed. "full": processes share
     weights, gradients, average and AdamW's memory out (FSDP2). One process alone has all of it."""
-    optimizer: str = "adamw"
+    optimizer: Annotated[str, OneOf("adamw", "muon")] = "adamw"
     """"adamw", or "muon": Muon for the matrices inside the backbone, AdamW for the others."""
-    muon_rate: float = 3.0
+    muon_rate: Positive = 3.0
     """Learning rate of Muon's matrices over that of the others. Of 1, 3 and 6 the middle one was
     best after 250 steps of the bundled Transformer."""
     drop: Drop = field(default_factory=Drop)
     """Probabilities of training without a condition (text, prompt, ...); held-out data has all."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, Range(0, 10)] = 1e-3
     """Highest learning rate."""
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, Range(0, 10)] = 0.01
     """Of AdamW, for the matrices that the model's parameter groups name."""
-    beta1: float = 0.9
+    beta1: Dropout = 0.9
     """Decay of AdamW's mean of gradients."""
-    beta2: float = 0.99
+    beta2: Dropout = 0.99
     """Decay of AdamW's mean of squared gradients, quicker than the usual 0.999."""
-    epsilon: float = 1e-18
+    epsilon: Annotated[float, Range(0, 1)] = 1e-18
     """AdamW's guard against division by zero; small, because tables have rare, tiny gradients."""
-    clip: float = 1.0
+    clip: NonNegative = 1.0
     """Longest gradient, as a norm over all parameters; 0 means any."""
-    warmup_steps: int = 100
+    warmup_steps: Count = 100
     """Steps over which the learning rate rises from a hundredth to its highest."""
-    schedule: str = "cosine"
+    schedule: Annotated[str, OneOf("cosine", "trapezoid")] = "cosine"
     """"cosine" falls all the time; "trapezoid" stays high and falls in a line at the end."""
-    final_rate: float = 0.0
+    final_rate: Share = 0.0
     """Learning rate at the end, as a share of the highest."""
-    decay_share: float = 0.25
+    decay_share: Share = 0.25
     """Share of the steps in which "trapezoid" falls."""
-    ema: float = 0.999
+    ema: Dropout = 0.999
     """Decay per step of the averaged weights, which are measured and exported; 0 averages none."""
-    precision: str = "bf16"
+    precision: Annotated[str, OneOf("bf16", "fp32")] = "bf16"
     """"bf16" runs forward and backward under autocast, "fp32" does not."""
-    seed: int = 1
+    seed: Seed = 1
     """Of the initial weights, the order of the data, the layouts and the dropout."""
     device: str = "auto"
     """"auto" takes the GPU where there is one."""
-    log_every: int = 20
+    log_every: Annotated[int, Range(1)] = 20
     """Steps between lines of the log."""
-    evaluate_every: int = 500
+    evaluate_every: Count = 500
     """Steps between held-out losses; 0 means only at the end."""
-    checkpoint_every: int = 0
+    checkpoint_every: Count = 0
     """Steps between checkpoints; 0 means by time alone."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: NonNegative = 10.0
     """Minutes between checkpoints; 0 means by steps alone."""
-    keep: int = 2
+    keep: Annotated[int, Range(1, 10**6)] = 2
     """Checkpoints to keep."""
     tensorboard: bool = False
     """Write TensorBoard events beside the log."""
@@ -166,21 +177,10 @@ def _validate(recipe: Recipe, values: Config) -> None:
         refuse("data", "'data' does not name a folder of token data.", "Write 'data: FOLDER'.")
     if not isinstance(recipe.held_out, str | float | int | list):
         refuse("held_out", "'held_out' is neither a folder nor a share.", "Write a number or path.")
-    if recipe.schedule not in ("cosine", "trapezoid"):
-        refuse("schedule", f"There is no schedule '{recipe.schedule}'.", "cosine or trapezoid.")
-    if recipe.precision not in ("bf16", "fp32"):
-        refuse("precision", f"There is no precision '{recipe.precision}'.", "Write bf16 or fp32.")
-    if recipe.shard not in ("none", "full"):
-        refuse("shard", f"There is no way to shard '{recipe.shard}'.", "Write none or full.")
-    if recipe.optimizer not in ("adamw", "muon"):
-        refuse("optimizer", f"There is no optimizer '{recipe.optimizer}'.", "adamw or muon.")
     if recipe.optimizer == "muon" and recipe.shard == "full":
         refuse("optimizer", "Muon needs whole matrices, and 'shard: full' cuts them.",
                "Write 'shard: none', or 'optimizer: adamw'.")  # fmt: skip
-    for key in ("steps", "batch_positions", "accumulate", "log_every", "keep"):
-        if getattr(recipe, key) < 1:
-            refuse(key, f"'{key}' must be at least 1.", "Write a larger number.")
-    if not 0 <= recipe.segment_positions <= recipe.batch_positions:
+    if recipe.segment_positions > recipe.batch_positions:
         refuse(
             "segment_positions",
             f"A piece of {recipe.segment_positions} positions does not fit into a batch of"
@@ -194,8 +194,6 @@ def _validate(recipe: Recipe, values: Config) -> None:
             f"The objective '{objective}' sees whole sequences only.",
             "Write 'objective: {name: codes}', or segment_positions: 0.",
         )
-    if not 0 <= recipe.ema < 1:
-        refuse("ema", "'ema' must be at least 0 and less than 1.", "Write 0.999, for example.")
 
 
 def as_saved(recipe: Recipe) -> dict[str, Any]:

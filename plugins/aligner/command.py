@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from wishbone.core.cli.arguments import argument, option, parse
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.part import Count, Finite, NonNegative, Seed, Share
 
 LEARNING = "how the times are learned"
 EXAMPLES = """examples:
@@ -29,25 +30,25 @@ class AlignOptions:
         [], metavar="FOLDER", group=LEARNING,
         help="learn from this audio data, in which the end of each phoneme is known",
     )  # fmt: skip
-    like_hours: float = option(
+    like_hours: NonNegative = option(
         0.5, metavar="HOURS", group=LEARNING, help="audio to learn from, of each --like folder"
     )
     learned: str = option(
         "", metavar="FILE", group=LEARNING,
         help="instead of --like: the aligner.safetensors that an earlier call wrote",
     )  # fmt: skip
-    steps: int = option(
+    steps: Count = option(
         300, metavar="N", group=LEARNING, help="optimiser steps in each round of learning"
     )
-    rounds: int = option(
+    rounds: Count = option(
         1, metavar="N", group=LEARNING,
         help="rounds of learning on the sources themselves, after the --like data",
     )  # fmt: skip
-    seed: int = option(1, metavar="N", group=LEARNING, help="start of the random numbers")
-    least: float = option(
+    seed: Seed = option(1, metavar="N", group=LEARNING, help="start of the random numbers")
+    least: Finite = option(
         -2.0, metavar="SCORE", help="drop an utterance that fits its text worse than this"
     )
-    hold_out: float = option(
+    hold_out: Share = option(
         0.0, metavar="SHARE", help="share of the texts that goes into --held-out instead"
     )
     held_out: str = option("", metavar="FOLDER", help="folder for the texts held out of training")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from wishbone.core.audio.files import Audio
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream
+from wishbone.core.contract.part import Count, Layers, OneOf, Range, Size
 from wishbone.core.system.loading import load_tensors
 from wishbone.core.weights.tensor_files import translate
 from wishbone.plugins.cosyvoice2.flow.model import CODES, RISE, Flow, FlowShape
@@ -43,43 +45,35 @@ class CosyVoice2Decoder(Decoder):
 
     @dataclass
     class Config(FlowShape):
-        vocoder_width: int = 512
+        vocoder_width: Size = 512
         """Channels of the vocoder at the rate of mel frames."""
-        vocoder_pitch_width: int = 512
+        vocoder_pitch_width: Size = 512
         """Channels of its pitch predictor."""
-        steps: int = 10
+        steps: Layers = 10
         """Euler steps of the flow; fewer are faster and rougher."""
         streaming: bool = True
         """Solve chunk by chunk. Otherwise wait for the last code and let everything see everything,
         as upstream does when it does not stream."""
-        chunk: int = 25
+        chunk: Size = 25
         """Codes in a chunk; the release was trained with 25, one second."""
-        left_chunks: int = 30
+        left_chunks: Annotated[int, Range(-1)] = 30
         """Chunks that a chunk sees before it; -1 for all, as upstream, at a cost that grows with
         length. Training saw 30 s at most, so up to there both are the same."""
         first_chunks: list[int] = field(default_factory=list)
         """Codes of speech in the first chunks of a request, the last again and again, such as
         [10, 15, 25] for an earlier start; empty cuts where upstream's mask does."""
-        parity: str = "right"
+        parity: Annotated[str, OneOf("right", "upstream")] = "right"
         """"right": noise from the request's own seed. "upstream": its one fixed noise, in which a
         seed changes only the vocoder."""
-        prompts: int = 1
+        prompts: Count = 1
         """Prompts whose memory is reused by the next request, about 230 MB per second of prompt in
         float32; 0 reuses none."""
-        precision: str = "float32"
+        precision: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
         """Precision of the estimator, nearly all of the work, and of its memory. "bfloat16" takes
         half the memory and is faster where a processor computes with it; noise, solver, encoder
         and vocoder stay in float32."""
 
         def __post_init__(self) -> None:
-            if self.parity not in ("right", "upstream"):
-                raise ValueError(f"parity is '{self.parity}', not 'right' or 'upstream'")
-            if self.precision not in ("float32", "bfloat16"):
-                raise ValueError(f"precision is '{self.precision}', not 'float32' or 'bfloat16'")
-            bounds = {"steps": 1, "chunk": 1, "left_chunks": -1, "prompts": 0}
-            for name, bound in bounds.items():
-                if getattr(self, name) < bound:
-                    raise ValueError(f"{name} is {getattr(self, name)}, not {bound} or more")
             if any(size < 1 for size in self.first_chunks):
                 raise ValueError("first_chunks holds a number below 1")
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from wishbone.core.contract.codec import CodeSpace, SpeechTokenizer
 from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.contract.part import Layers, Size
 from wishbone.core.system.loading import load_tensors
 from wishbone.plugins.cosyvoice2.mel import whisper_mel
 from wishbone.plugins.cosyvoice2.release.files import EARS, file_of
@@ -38,13 +39,13 @@ class CosyVoice2SpeechTokenizer(SpeechTokenizer):
     class Config:
         engine: str = "onnx"
         """onnx (needs onnxruntime) or torch (needs onnx, to read the file's weights)."""
-        mels: int = 128
+        mels: Size = 128
         """Bands of a mel frame."""
-        width: int = 1280
+        width: Size = 1280
         """Channels; of the engine torch alone, as are the two below."""
-        layers: int = 6
+        layers: Layers = 6
         """Blocks."""
-        kernel: int = 31
+        kernel: Size = 31
         """Positions that the memory beside the attention sees."""
 
     sample_rate = 16_000

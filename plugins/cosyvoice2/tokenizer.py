@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.contract.errors import CheckpointError, ConfigError, MissingExtra
+from wishbone.core.contract.part import Layers, Size
 from wishbone.core.contract.tags import MARK
 from wishbone.core.contract.text import TextSpace, Tokenizer
 from wishbone.plugins.cosyvoice2.frontend import FrontEnd
@@ -50,15 +51,15 @@ class CosyVoice2Tokenizer(Tokenizer):
     class Config:
         release: str | None = None
         """Folder of the release; the YAML of the system says ``${weights}``."""
-        rows: int = 151936
+        rows: Size = 151936
         """Rows of the table of text where no release says; Qwen2's 151 646 ids and spare rows."""
         normaliser: str = "auto"
         """Normaliser of numbers: "wetext", "builtin", "none"; "auto" is wetext where installed."""
-        most: int = 80
+        most: Layers = 80
         """Letters of Chinese, ids of other languages, in a piece of text, ..."""
-        least: int = 60
+        least: Layers = 60
         """... which may end once it has this many, ..."""
-        merge: int = 20
+        merge: Layers = 20
         """... and a last piece of fewer joins the one before."""
 
     def __init__(self, config: CosyVoice2Tokenizer.Config) -> None:

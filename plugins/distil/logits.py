@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.extensions.objective import Objective
 from wishbone.core.contract.layout import IGNORE
+from wishbone.core.contract.part import NonNegative, Positive
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.plugins.distil.align import inherit, train_mixers_only
 from wishbone.plugins.distil.teacher import WHERE, TeacherFields, TeacherModel
@@ -34,11 +35,11 @@ class Logits(Objective):
     class Config(TeacherFields):
         """The teacher, the two losses and the parameters to train."""
 
-        temperature: float = 1.0
+        temperature: Positive = 1.0
         """tau: above 1, codes that the teacher finds unlikely count for more."""
-        kl_weight: float = 1.0
+        kl_weight: NonNegative = 1.0
         """Weight of the divergence."""
-        ce_weight: float = 0.0
+        ce_weight: NonNegative = 0.0
         """Weight of the cross entropy with the code that was really spoken."""
         train: str = "all"
         """"all" that is not frozen, or "mixers", which leaves everything else as inherited."""

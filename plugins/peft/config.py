@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wishbone.core.contract.errors import ConfigError, did_you_mean
+from wishbone.core.contract.part import Dropout, NonNegative, Size
 from wishbone.core.model.wrapper import Wrapper
 from wishbone.plugins.peft.layers import DEFAULT, INITIAL
 from wishbone.plugins.peft.quantized import KINDS
@@ -21,13 +22,13 @@ class PEFTConfig(Wrapper.Config):
 
     method: str = "lora"
     """lora, dora, miss or pissa."""
-    rank: int = 8
+    rank: Size = 8
     """r, rows of A; the size of MiSS' blocks."""
-    alpha: float = 0.0
+    alpha: NonNegative = 0.0
     """B A counts alpha / rank times; 0 means once. MiSS has none."""
     targets: list[str] = field(default_factory=list)
     """Endings of layers' names, such as channel_mix.key; empty means all the base offers."""
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
     """Share of what enters an adapter dropped in training."""
     base_weights: str = "float32"
     """Precision of the layers that the base offers: float32, bfloat16, int8 or nf4."""

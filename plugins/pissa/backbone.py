@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from wishbone.core.contract.errors import (
     UnknownName,
     did_you_mean,
 )
+from wishbone.core.contract.part import Count, Range
 from wishbone.core.model.wrapper import Wrapper, build_base, count_base
 from wishbone.plugins.engines import LARGEST_UNASKED
 from wishbone.plugins.peft.adapter import Adapter
@@ -53,7 +54,7 @@ class PiSSA(Wrapper):
     class Config(Wrapper.Config):
         """The base, and the parts of it that are adapted."""
 
-        rank: int = 16
+        rank: Annotated[int, Range(1, 2**20)] = 16
         """Rank of the trained factors; the difference from the base has twice as much."""
         targets: list[str] = field(default_factory=list)
         """Endings of the names of adapted layers, among those the base declares; empty means the
@@ -63,7 +64,7 @@ class PiSSA(Wrapper):
         own; "*" means all that lie in no adapted layer."""
         mode: str = "speech"
         """The mode of a state whose mode nobody chose: "speech" or "text"."""
-        iterations: int = 0
+        iterations: Count = 0
         """Power iterations by which the principal factors are found; 0 decomposes the matrix."""
         start: dict[str, str] = field(default_factory=dict)
         """{weights: FOLDER}: a LoRA of Hugging Face's peft to begin as, its rank that of this."""

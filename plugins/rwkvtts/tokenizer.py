@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.contract.errors import CheckpointError, ConfigError
+from wishbone.core.contract.part import Layers, Size
 from wishbone.core.contract.text import TextSpace, Tokenizer
 from wishbone.plugins.cosyvoice2.frontend import FrontEnd
 from wishbone.plugins.cosyvoice2.release import files, settings
@@ -47,18 +48,18 @@ class WorldTokenizer(Tokenizer):
     class Config:
         release: str | None = None
         """Folder of the release; the YAML of the system says ``${weights}``."""
-        rows: int = 65548
+        rows: Size = 65548
         """Rows of the table of text where the release's YAML says nothing: the World vocabulary,
         CosyVoice2's marks."""
         marks: bool = True
         """True gives CosyVoice2's marks ids of their own; ReSpark has none."""
         normaliser: str = "auto"
         """Normaliser of numbers: "wetext", "builtin", "none"; "auto" is wetext where installed."""
-        most: int = 80
+        most: Layers = 80
         """Letters of Chinese, ids of other languages, in a piece of text, ..."""
-        least: int = 60
+        least: Layers = 60
         """... which may end once it has this many, ..."""
-        merge: int = 20
+        merge: Layers = 20
         """... and a last piece of fewer joins the one before."""
 
     def __init__(self, config: WorldTokenizer.Config) -> None:

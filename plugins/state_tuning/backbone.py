@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import Backbone, Caps, State, require_caps
 from wishbone.core.contract.errors import CapabilityError, ConfigError
+from wishbone.core.contract.part import OptionalSize, Positive
 from wishbone.core.model.wrapper import Wrapper, build_base, count_base, trainable
 
 MATRIX = 4
@@ -68,9 +69,9 @@ class StateTuned(Wrapper):
     class Config(Wrapper.Config):
         """The base, and the parts of its first state that are learned."""
 
-        rank: int = 0
+        rank: OptionalSize = 0
         """Rank of each head's matrix, as a product of two; 0 learns every number of it."""
-        rate: float = 100.0
+        rate: Positive = 100.0
         """Learning rate of the state as a multiple of the recipe's: a state that begins at zero has
         far to go, and RWKV-PEFT's rates for it (1 falling to 0.01) would spoil anything else."""
         vectors: bool = False

@@ -242,8 +242,8 @@ def test_what_cannot_be_guided_is_refused():
     assert "prompt_audio" in caught.value.do
     with pytest.raises(CapabilityError, match="never trained with a condition left out"):
         spoken(system_that_drops([]), scale=2.0)
-    with pytest.raises(ConfigError, match="guidance is -1"):
-        Sampling(guidance=-1.0)
+    with pytest.raises(ConfigError, match="guidance: -1"):
+        spoken(system_that_drops(["text"]), scale=-1.0)
     with pytest.raises(CapabilityError, match="no id that could stand"):
         blanked([1], TextSpace(vocabulary=3))
 

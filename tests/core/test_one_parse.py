@@ -6,12 +6,11 @@ from omegaconf import OmegaConf
 
 from wishbone.core.config.compose import compose, dump
 from wishbone.core.config.schema import Section
-from wishbone.core.config.tasks import SPEECH, TEXT
 from wishbone.core.model.wrapper import count_base
 from wishbone.core.speak import speaker
 from wishbone.core.system import text_system
 from wishbone.core.system.build import build_layout, build_model
-from wishbone.core.system.spec import parse, resolve
+from wishbone.core.system.spec import SPEECH, TEXT, parse, resolve
 
 SYSTEM = """\
 tokenizer: {name: characters}

@@ -112,7 +112,7 @@ def test_logits_that_are_not_numbers_are_refused(greedy):
 @pytest.mark.parametrize("field, value", [("temperature", -1), ("min_p", 1.5), ("top_k", -2)])
 def test_numbers_outside_their_range_are_refused(field, value):
     with pytest.raises(ConfigError, match=field):
-        Sampling(**{field: value})
+        sampler(**{field: value})
 
 
 class Fixed(Head):

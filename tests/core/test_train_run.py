@@ -188,11 +188,11 @@ def test_mistakes_in_a_recipe_are_named(tmp_path):
     for words, said in (
         (["learning_rat=1"], "learning_rat"),
         (["steps=many"], "steps"),
-        (["schedule=linear"], "schedule 'linear'"),
+        (["schedule=linear"], "recipe.schedule: there is no 'linear'"),
         (["system.backbone.widht=3"], "widht"),
         (["ema=1.5"], "ema"),
-        (["shard=half"], "shard 'half'"),
-        (["optimizer=sgd"], "optimizer 'sgd'"),
+        (["shard=half"], "shard: there is no 'half'"),
+        (["optimizer=sgd"], "optimizer: there is no 'sgd'"),
         (["optimizer=muon", "shard=full"], "Muon needs whole matrices"),
         (["accumulate=0"], "accumulate"),
     ):

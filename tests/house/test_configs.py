@@ -8,13 +8,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from wishbone.core.config.compose import compose, dump, weights_folder
-from wishbone.core.config.tasks import TEXT, task_of
 from wishbone.core.contract.errors import MissingExtra
 from wishbone.core.evaluate.experiment import config_diff
 from wishbone.core.evaluate.experiment.plan import read_plan
 from wishbone.core.speak.speaker import build
 from wishbone.core.system.build import build_model
-from wishbone.core.system.spec import read
+from wishbone.core.system.spec import TEXT, read, task_of
 from wishbone.core.train.recipe import read_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from wishbone.core.contract.extensions.contender import Contender, Job, Times
+from wishbone.core.contract.part import Size
 from wishbone.core.evaluate.measure.speed import clocked
 
 
@@ -16,7 +17,7 @@ from wishbone.core.evaluate.measure.speed import clocked
 class MemoryConfig:
     """The block that is read and copied."""
 
-    megabytes: int = 512
+    megabytes: Size = 512
     """Size of the block in 2^20 bytes; well beyond the last cache."""
 
 

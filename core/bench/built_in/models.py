@@ -18,6 +18,7 @@ from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.extensions.contender import Contender, Job, Times
 from wishbone.core.contract.head import Head
+from wishbone.core.contract.part import Size
 from wishbone.core.evaluate.measure.speed import clocked
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.registry.loader import registry
@@ -52,7 +53,7 @@ class WishboneConfig:
     """Type of the matrix products when many positions go in at once: float32 or bfloat16."""
     backbone: dict[str, Any] = field(default_factory=dict)
     """Slot of the backbone; empty means the suite's ``model.backbone``."""
-    batch: int = 1
+    batch: Size = 1
     """Sequences that step together."""
 
 

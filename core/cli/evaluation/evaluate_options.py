@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wishbone.core.cli.arguments import EngineOptions, argument, option
+from wishbone.core.contract.part import Count, Finite, Positive, Size
 
 LIMITS = "limits: beyond them the exit code is 4"
 REPORT = "how much, and what is reported"
@@ -15,11 +16,11 @@ REPORT = "how much, and what is reported"
 class JudgingOptions:
     """Options of everything that judges recordings."""
 
-    limit: int | None = option(
+    limit: Count | None = option(
         None, metavar="N", group=REPORT, default_text="all of them",
         help="use only the first N sentences, recordings or utterances",
     )  # fmt: skip
-    threads: int = option(
+    threads: Count = option(
         2, metavar="N", group=REPORT, help="recordings that are judged side by side"
     )
     json: Path | None = option(
@@ -42,14 +43,14 @@ class BesideOptions(JudgingOptions):
         None, metavar="FOLDER", default_text="the bundled teacher's, for the bundled prompts",
         help="recordings of the same sentences to compare with, or 'none'",
     )  # fmt: skip
-    errors_above: float | None = option(
+    errors_above: Finite | None = option(
         None, metavar="POINTS", group=LIMITS,
         help="most word errors beyond the reference's, in percentage points",
     )  # fmt: skip
-    quality_least: float | None = option(
+    quality_least: Finite | None = option(
         None, metavar="SCORE", group=LIMITS, help="least mean DNSMOS, which goes from 1 to 5"
     )
-    failures_most: int | None = option(
+    failures_most: Count | None = option(
         None, metavar="N", group=LIMITS, help="most recordings that are empty, silent or run on"
     )
 
@@ -109,9 +110,9 @@ class VoicesOptions(JudgingOptions, EngineOptions):
         default_text="the bundled prompts",
         help="the text, one sentence a line",
     )
-    references: int = option(20, metavar="N", help="recordings of each voice to compare with")
+    references: Size = option(20, metavar="N", help="recordings of each voice to compare with")
     out: Path | None = option(None, metavar="FOLDER", help="keep what was spoken in this folder")
-    right_least: float | None = option(
+    right_least: Finite | None = option(
         None, metavar="SHARE", group=LIMITS,
         help="least share of utterances nearer to their own voice, for each pair of voices",
     )  # fmt: skip
@@ -134,12 +135,12 @@ class DriftOptions(JudgingOptions, EngineOptions):
         default_text="the system's own",
         help="the voice that the system speaks with",
     )
-    minutes: float = option(5.0, metavar="MINUTES", help="about how long the speech shall be")
-    seconds: float = option(
+    minutes: Positive = option(5.0, metavar="MINUTES", help="about how long the speech shall be")
+    seconds: Positive = option(
         60.0, metavar="SECONDS", help="length of the two ends that are compared"
     )
     out: Path | None = option(None, metavar="FILE", help="keep the recording in this .flac file")
-    drift_most: float | None = option(
+    drift_most: Finite | None = option(
         None, metavar="POINTS", group=LIMITS,
         help="most word errors at the end beyond those of the beginning, in percentage points",
     )  # fmt: skip
@@ -156,15 +157,15 @@ class EndingsOptions(JudgingOptions, EngineOptions):
         default_text="the bundled prompts",
         help="the text, one sentence a line",
     )
-    seeds: int = option(5, metavar="N", help="how often each sentence is spoken")
-    slots: int = option(8, metavar="N", help="how many are spoken at once")
+    seeds: Size = option(5, metavar="N", help="how often each sentence is spoken")
+    slots: Size = option(8, metavar="N", help="how many are spoken at once")
     voice: str | None = option(
         None,
         metavar="NAME",
         default_text="the system's own",
         help="the voice that the system speaks with",
     )
-    failures_most: int | None = option(
+    failures_most: Count | None = option(
         None, metavar="N", group=LIMITS, help="most utterances that fail"
     )
 
@@ -177,7 +178,7 @@ class BindingOptions:
     data: list[Path] = argument(
         metavar="DATA", help="files or folders of token data that it was not trained on"
     )
-    limit: int = option(200, metavar="N", help="use only N utterances")
+    limit: Count = option(200, metavar="N", help="use only N utterances")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +187,7 @@ class StatePrecisionOptions:
 
     system: str = argument(help="a system's name or file, or a trained folder")
     data: list[Path] = argument(metavar="DATA", help="files or folders of token data")
-    limit: int = option(100, metavar="N", help="use only N utterances, drawn by chance")
+    limit: Count = option(100, metavar="N", help="use only N utterances, drawn by chance")
     part: str = option(
         ".wkv", metavar="ENDING", help="round the parts of the state whose names end so"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from wishbone.core.cli.arguments import COMPUTING, REQUIRED, EngineOptions, argument, option
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.part import NonNegative, Seed, Size
 
 if TYPE_CHECKING:
     from wishbone.core.speak.voice import Voice
@@ -40,7 +41,7 @@ class SayOptions(EngineOptions):
         None, metavar="FILE", group=TEXT,
         help="speak every line of this file into a file of its own: -o a.wav makes a-0001.wav, ...",
     )  # fmt: skip
-    together: int = option(
+    together: Size = option(
         8, metavar="N", group=TEXT, help="with --lines: how many lines are spoken at once"
     )
     revoice: str | None = option(
@@ -80,10 +81,10 @@ class SayOptions(EngineOptions):
         SYSTEM, metavar="NAME", group=MODEL,
         help="a bundled system's name, a YAML file, or a folder that a training exported",
     )  # fmt: skip
-    seed: int = option(
+    seed: Seed = option(
         0, metavar="N", group=MODEL, help="start of the random numbers: same seed, same speech"
     )
-    guidance: float | None = option(
+    guidance: NonNegative | None = option(
         None, metavar="SCALE", group=MODEL, default_text="the system's, usually 1",
         help="exaggerate what the text or the voice changes, beyond 1; for models trained for it",
     )  # fmt: skip

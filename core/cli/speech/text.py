@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from wishbone.core.cli.arguments import REQUIRED, EngineOptions, argument, option, parse
 from wishbone.core.contract.engines import parse_engine
 from wishbone.core.contract.errors import CapabilityError, GateFailed
+from wishbone.core.contract.part import Count, NonNegative, Seed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,15 +55,15 @@ class TextOptions(EngineOptions):
     speak: str | None = option(
         None, metavar="FILE", help="with --inside: let the speech system say the text, into a file"
     )
-    count: int = option(120, metavar="N", group=DRAWING, help="tokens to add, at most")
-    seed: int = option(
+    count: Count = option(120, metavar="N", group=DRAWING, help="tokens to add, at most")
+    seed: Seed = option(
         0, metavar="N", group=DRAWING, help="start of the random numbers: same seed, same text"
     )
-    temperature: float = option(
+    temperature: NonNegative = option(
         0.7, metavar="T", group=DRAWING,
         help="how adventurous: 0 always takes the likeliest token, 1 the model's own odds",
     )  # fmt: skip
-    top_p: float = option(
+    top_p: NonNegative = option(
         0.95, metavar="P", group=DRAWING,
         help="draw among the likeliest tokens that together have this probability; 1 is off",
     )  # fmt: skip

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from wishbone.core.model.device import find_device
+
 
 @dataclass(frozen=True)
 class ProcessGroup:
@@ -70,8 +72,7 @@ def join_processes(device: str = "auto") -> Iterator[ProcessGroup]:
     """Join the others if torchrun started this process, and leave them at the end."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(find_device(device))
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from wishbone.core.contract.extensions.contender import Contender, Times
+from wishbone.core.contract.part import Range, Size
 from wishbone.core.testing.common import trained_looking_
 from wishbone.plugins.cosyvoice2.bench.clocks import Stopwatch
 from wishbone.plugins.cosyvoice2.flow.encoder import Attention
@@ -28,9 +29,9 @@ class FlowWayConfig:
 
     way: str = "remembering"
     """"remembering" keeps a memory of the past, "recomputing" starts from the first code again."""
-    left: int = -1
+    left: Annotated[int, Range(-1)] = -1
     """Seconds that a chunk sees before it, -1 for all; for the first way."""
-    hop: int = RATE
+    hop: Size = RATE
     """Codes between two computations; for the second way, whose largest is 100 upstream."""
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.core.contract.part import Count, Layers, Size
 from wishbone.plugins.cosyvoice2.flow.encoder import Encoder
 from wishbone.plugins.cosyvoice2.flow.estimator import Estimator
 from wishbone.plugins.cosyvoice2.flow.memory import Memory, chunk_mask
@@ -32,31 +33,31 @@ GUIDANCE = 0.7
 class FlowShape:
     """Sizes of a flow; the defaults are those of the release."""
 
-    mels: int = 80
+    mels: Size = 80
     """Bands of the spectrogram."""
-    speaker: int = 192
+    speaker: Size = 192
     """Numbers in a speaker vector."""
-    lookahead: int = 3
+    lookahead: Count = 3
     """Codes the encoder sees ahead."""
-    encoder_width: int = 512
+    encoder_width: Size = 512
     """D of the encoder."""
-    encoder_heads: int = 8
+    encoder_heads: Layers = 8
     """Heads of its attention, ``encoder_width`` over as many numbers each."""
-    encoder_inner: int = 2048
+    encoder_inner: Size = 2048
     """Inner width of its linear layers."""
-    encoder_blocks: int = 6
+    encoder_blocks: Layers = 6
     """Blocks at 25 Hz."""
-    encoder_fine_blocks: int = 4
+    encoder_fine_blocks: Layers = 4
     """Blocks at 50 Hz."""
-    width: int = 256
+    width: Size = 256
     """Channels of the estimator."""
-    units: int = 12
+    units: Layers = 12
     """Its units in the middle."""
-    blocks: int = 4
+    blocks: Layers = 4
     """Transformer blocks in each unit."""
-    heads: int = 8
+    heads: Layers = 8
     """Heads of its attention."""
-    head_size: int = 64
+    head_size: Size = 64
     """Numbers per head."""
 
 

@@ -1,0 +1,1 @@
+"""Belief read-out: a running mean and variance beside what a backbone computes."""

@@ -1,0 +1,1 @@
+"""Hyena: long convolutions whose filters a small network writes, between gates."""

@@ -1,0 +1,1 @@
+"""Mamba, the first: a diagonal state space whose step size and in- and outputs see the position."""

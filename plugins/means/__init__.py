@@ -1,0 +1,1 @@
+"""Attention whose query does not change with the position: weighted means of all values so far."""

@@ -1,0 +1,1 @@
+"""minGRU and minLSTM: gated recurrences whose gates see the input alone."""

@@ -1,0 +1,35 @@
+"""The longest match, by its definition: no automaton, one row of match lengths a position.
+
+Let m_i[j] be the number of latest bits of q up to position i that equal those of k up to j < i::
+
+    m_i[j] = (1 + m_{i-1}[j-1]) if q_i = k_j else 0
+    answer_i = v[j + 1] of the greatest m_i[j] > 0, of equal ones the latest j; no match: 0
+
+BlinkDL's automaton (RWKV-LM, RWKV-v8) finds the same j in one walk for each channel; here all
+channels of all rows go at once, and a position costs as much as there are positions before it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def next_match(
+    match: Tensor, q: Tensor, k: Tensor, start: Tensor, t: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """match [B, S, C], q [B, C], k [B, S, C], start [B] -> match, source, hit of position t.
+
+    ``match`` are the lengths of the position before, at slots of k; row b is at position
+    start[b] + t now, and only earlier slots count. Returns the lengths of this position
+    [B, S, C], the slot j + 1 [B, C] of the answer, and whether there is one [B, C].
+    """
+    batch, slots, _ = k.shape
+    longer = torch.nn.functional.pad(match, (0, 0, 1, 0))[:, :slots] + 1  # [B, S, C]
+    slot = torch.arange(slots, device=k.device)  # [S]
+    earlier = (slot < start[:, None] + t)[..., None]  # [B, S, 1]
+    match = torch.where((k == q[:, None]) & earlier, longer, 0)  # [B, S, C]
+    # One number orders by length and then by slot.
+    order = match.long() * slots + slot[:, None]  # [B, S, C]
+    best = order.max(1).values  # [B, C]
+    return match, best % slots + 1, best >= slots

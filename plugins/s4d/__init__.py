@@ -1,0 +1,1 @@
+"""S4D: diagonal state spaces whose parameters do not change with the position."""

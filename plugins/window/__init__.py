@@ -1,0 +1,1 @@
+"""Sliding-window attention: a cache that does not grow."""
