@@ -189,11 +189,16 @@ def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _note_lines(node: Any, prefix: str, lines: dict[str, int]) -> None:
-    for key, value in getattr(node, "value", None) or []:
-        name = f"{prefix}{key.value}"
-        lines[name] = key.start_mark.line + 1
-        if type(value).__name__ == "MappingNode":
-            _note_lines(value, f"{name}.", lines)
+    """Note the line of every key below ``node``; of an item of a list by its number."""
+    if type(node).__name__ == "MappingNode":
+        children = [(key.value, key, value) for key, value in node.value]
+    elif type(node).__name__ == "SequenceNode":
+        children = [(str(i), value, value) for i, value in enumerate(node.value)]
+    else:
+        return
+    for key, at, value in children:
+        lines[f"{prefix}{key}"] = at.start_mark.line + 1
+        _note_lines(value, f"{prefix}{key}.", lines)
 
 
 def _refuse_resolvers(value: Any, key: str, where: Any) -> None:

@@ -19,6 +19,12 @@ from wishbone.core.registry.loader import registry
 
 KIND = "wishbone.kind"
 """Key in the metadata of a field that holds a slot; its value is the kind of the part in it."""
+ANY_FORM = "wishbone.any_form"
+"""Key in the metadata of a field that ``slots`` makes."""
+ITEMS = "wishbone.items"
+"""Key in the metadata of a field that holds a list of mappings; its value is their schema."""
+NONE = "none"
+"""Word that leaves a slot of ``slots`` empty."""
 HEADER = ("name", "weights")
 """Keys of a section that are not fields of the class it names."""
 
@@ -78,6 +84,26 @@ def nested(kind: str) -> Any:
     return field(default_factory=dict, metadata={KIND: kind})
 
 
+def slots(kind: str, default: str | None) -> Any:
+    """Make a field of a ``Config`` that holds one slot or several, in the shortest form.
+
+    ``KEY``, ``{name: KEY, ...}``, a list of both, or ``none``. ``default`` is a key, or None where
+    an empty field has a meaning of its own.
+    """
+    return field(default=default, metadata={KIND: kind, ANY_FORM: True})
+
+
+def filled(kind: str, cls: type[Any], config: Any) -> Section:
+    """Fill a slot with a class that need not be registered, built from ``config``."""
+    values = {"name": cls.__name__, **asdict(config)}
+    return _section(SlotSpec(kind, cls, config, values, "a class given by hand"))
+
+
+def items(schema: type[Any]) -> Any:
+    """Make a field of a ``Config`` that holds a list of mappings, each checked by ``schema``."""
+    return field(default_factory=list, metadata={ITEMS: schema})
+
+
 def parse_slot(config: Mapping[str, Any], slot: str, kind: str = "") -> SlotSpec:
     """Check ``config[slot]`` against the class it names, and those of slots inside it.
 
@@ -93,6 +119,16 @@ def parse_nested(values: Mapping[str, Any], kind: str, key: str = "base") -> Slo
     if isinstance(values, Section) and values.slot is not None:
         return values.slot
     return _parse(values, key, kind, Config({}), "wrap")
+
+
+def parse_slots(values: Any, kind: str, key: str = "") -> list[SlotSpec]:
+    """Parse what a field that ``slots`` marks holds, if that was not done before; [] for none."""
+    if values is None or values == NONE:
+        return []
+    if isinstance(values, list):
+        return [slot for value in values for slot in parse_slots(value, kind, key)]
+    section = _any_form(values, key or kind, kind, Config({}))
+    return [] if section.slot is None else [section.slot]
 
 
 def innermost(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -160,19 +196,71 @@ def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use")
     field_values = {name: value for name, value in section.items() if name not in HEADER}
     parsed = structured(cls.Config, field_values, key, config)
     values = {name: section[name] for name in HEADER if name in section} | asdict(parsed)
-    base = None
-    for name, inner_kind in _nested_fields(parsed):
-        inside = getattr(parsed, name)
-        # an empty 'weights' of a slot inside is none, as merging configurations leaves it
-        inside = {k: v for k, v in inside.items() if v or k != "weights"}
-        inner = _parse(inside, f"{key}.{name}", inner_kind, config, "wrap")
-        with_slot = Section(inner.values)
-        with_slot.slot = inner
-        parsed, values[name] = replace(parsed, **{name: with_slot}), inner.values
-        base = inner if name == "base" else base
+    inside = _parse_inside(parsed, key, config)
+    parsed = replace(parsed, **inside)
+    values |= {name: _plain(value) for name, value in inside.items()}
+    base = inside["base"].slot if isinstance(inside.get("base"), Section) else None
     return SlotSpec(key, cls, parsed, values, config, base)
 
 
-def _nested_fields(parsed: Any) -> list[tuple[str, str]]:
-    """List the fields that hold slots: (name, kind)."""
-    return [(part.name, part.metadata[KIND]) for part in fields(parsed) if KIND in part.metadata]
+def _parse_inside(parsed: Any, key: str, config: Config) -> dict[str, Any]:
+    """Parse the slots inside of a slot: the fields that hold some, with a ``Section`` for each."""
+    inside: dict[str, Any] = {}
+    for part in fields(parsed):
+        values, at = getattr(parsed, part.name), f"{key}.{part.name}"
+        if ITEMS in part.metadata:
+            schema = part.metadata[ITEMS]
+            inside[part.name] = [
+                _parse_item(schema, item, f"{at}.{i}", config) for i, item in enumerate(values)
+            ]
+        elif ANY_FORM in part.metadata:
+            inside[part.name] = _any_form(values, at, part.metadata[KIND], config)
+        elif KIND in part.metadata:
+            # an empty 'weights' of a slot inside is none, as merging configurations leaves it
+            values = {k: v for k, v in values.items() if v or k != "weights"}
+            inside[part.name] = _section(_parse(values, at, part.metadata[KIND], config, "wrap"))
+    return inside
+
+
+def _parse_item(schema: type[Any], item: Any, key: str, config: Config) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        legal = ", ".join(schema.__dataclass_fields__)
+        raise ConfigError(
+            f"{key}: '{item}' is not a mapping.", config.place(key), f"Write some of {legal}."
+        )
+    parsed = structured(schema, item, key, config)
+    return asdict(parsed) | _parse_inside(parsed, key, config)
+
+
+def _any_form(values: Any, key: str, kind: str, config: Config) -> Any:
+    """Parse ``KEY``, ``{name: KEY}`` or a list of both; "none" and None stay as they are."""
+    if values is None or values == NONE or (isinstance(values, Section) and values.slot):
+        return values
+    if isinstance(values, list):
+        return [_any_form(value, f"{key}.{i}", kind, config) for i, value in enumerate(values)]
+    if isinstance(values, str):
+        values = {"name": values}
+    if isinstance(values, Mapping) and "weights" in values:
+        raise ConfigError(
+            f"A {kind} has no weights of its own.",
+            config.place(f"{key}.weights"),
+            "Name the folder of the whole model's weights instead.",
+        )
+    return _section(_parse(values, key, kind, config))
+
+
+def _section(slot: SlotSpec) -> Section:
+    section = Section(slot.values)
+    section.slot = slot
+    return section
+
+
+def _plain(value: Any) -> Any:
+    """Turn sections and lists of them to the plain values that are saved."""
+    if isinstance(value, Section) and value.slot is not None:
+        return value.slot.values
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value

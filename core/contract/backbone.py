@@ -48,6 +48,15 @@ class Backbone(Part, nn.Module):
     width: int
     """D of the vectors that go in and come out."""
 
+    @classmethod
+    def caps_of(cls, config: Any) -> Caps:
+        """Return the promises of a backbone of ``config``, an instance of ``Config``.
+
+        The default is ``caps``; a class whose promises depend on its configuration overrides this,
+        and its instances have the answer as their ``caps``.
+        """
+        return cls.caps
+
     @abstractmethod
     def init_state(
         self,
@@ -188,18 +197,21 @@ def require_caps(
     feature: str,
     *capabilities: str,
     key: str = "",
+    caps: Caps | None = None,
     do: str = "Choose another backbone, or leave that feature out.",
 ) -> None:
     """Check the promises a feature relies on: the one way in which features ask for them.
 
     ``wishbone.core.system.spec.require`` asks the class that a configuration names, before anything
-    is built. ``feature``, ``key`` (the backbone's registry key) and ``do`` are for the error.
+    is built; it hands in the ``caps`` that the class has for that configuration. ``feature``,
+    ``key`` (the backbone's registry key) and ``do`` are for the error.
     Raises ``CapabilityError`` for the first of ``capabilities``, fields of ``Caps``, that is not
     promised.
     """
     cls = backbone if isinstance(backbone, type) else type(backbone)
+    promised = backbone.caps if caps is None else caps
     for capability in capabilities:
-        if not getattr(backbone.caps, capability):
+        if not getattr(promised, capability):
             name = f"backbone '{key}'" if key else cls.__name__
             raise CapabilityError(
                 f"{feature} needs '{capability}', and {name} does not promise it.",

@@ -113,6 +113,12 @@ class Wrapper(Backbone):
         return self.base.state_bytes(length, dtype=dtype)
 
     @classmethod
+    def caps_of(cls, config: Any) -> Caps:
+        """The base's."""
+        base = parse_nested(config.base, "backbone")
+        return base.cls.caps_of(base.config)
+
+    @classmethod
     def count_parameters(cls, config: Any) -> int:
         """The base's; a subclass adds its own."""
         return count_base(config.base)

@@ -25,6 +25,8 @@ PARTS = (
     ("command", "train", "cli.train:main", "Train a model by a recipe, or go on with a run."),
     ("command", "evaluate", "cli.evaluation.evaluate:main",
      "Judge a system's speech, a codec or recordings."),
+    ("command", "listen", "cli.evaluation.listen:main",
+     "Let people hear systems and decide: make, serve, analyze, plan."),
     ("command", "data", "cli.data:main",
      "Make training data: sentences to audio, audio to tokens."),
     ("command", "plugins", "cli.plugins:main", "List and check parts, and write your own."),

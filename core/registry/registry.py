@@ -21,6 +21,8 @@ KINDS = (
     "speech_tokenizer",
     "layout",
     "backbone",
+    "mixer",
+    "ffn",
     "head",
     "decoder",
     "teacher",

@@ -178,6 +178,21 @@ def ratios(rows: Sequence[Row], title: str) -> str:
         return _svg(figure, title)
 
 
+def estimates(rows: Sequence[Row], equal: float | None, unit: str) -> str:
+    """Draw estimates and their intervals, beside an upright line at ``equal`` (no difference)."""
+    with _chart(WIDTH, 0.75 + 0.42 * len(rows)) as figure:
+        axes = _rows(figure, [row.label for row in rows])
+        for place, row in enumerate(rows):
+            axes.plot(_ends(row), [place] * 2, color=row.colour, linewidth=2.5)
+            axes.plot(row.value, place, "o", color=row.colour, markersize=6)
+        if equal is not None:
+            axes.axvline(equal, color=SOFT, linewidth=1, linestyle=(0, (3, 3)))
+            reach = 1.1 * max([1e-9, *(abs(end - equal) for row in rows for end in _ends(row))])
+            axes.set_xlim(equal - reach, equal + reach)
+        axes.set(xlabel=unit)
+        return _svg(figure, unit)
+
+
 def bars(rows: Sequence[Row], title: str, unit: str) -> str:
     """Draw horizontal bars from 0 with the ends of their intervals."""
     with _chart(WIDTH + 1, 0.8 + 0.3 * len(rows)) as figure:

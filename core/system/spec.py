@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.config.compose import Config, compose
-from wishbone.core.config.schema import SlotSpec, innermost, parse_slot, structured
+from wishbone.core.config.schema import SlotSpec, innermost, parse_nested, parse_slot, structured
 from wishbone.core.contract.backbone import require_caps
 from wishbone.core.contract.errors import ConfigError, did_you_mean
 from wishbone.core.model.sampling import Sampling
-from wishbone.core.registry.loader import registry
 
 
 @dataclass(frozen=True)
@@ -131,8 +130,9 @@ def require(config: Mapping[str, Any] | SystemSpec, feature: str, *capabilities:
     """
     values = config.config if isinstance(config, SystemSpec) else config
     # a wrapper promises the same as the backbone inside it
-    key = innermost(values["backbone"])["name"]
-    require_caps(registry().get("backbone", key), feature, *capabilities, key=key)
+    slot = parse_nested(innermost(values["backbone"]), "backbone", "backbone")
+    caps = slot.cls.caps_of(slot.config)
+    require_caps(slot.cls, feature, *capabilities, key=slot.name, caps=caps)
 
 
 def task_of(config: Mapping[str, Any]) -> Task:

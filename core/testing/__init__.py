@@ -26,6 +26,7 @@ from wishbone.core.testing import (
     codec_suite,
     head_suite,
     layout_suite,
+    mixer_suite,
     tokenizer_suite,
 )
 from wishbone.core.testing.common import (
@@ -68,6 +69,8 @@ def suite(kind: str) -> Sequence[Check]:
     """Return every check of ``kind``: its own, and the common ones."""
     checks = {
         "backbone": backbone_suite.CHECKS,
+        "mixer": mixer_suite.checks("mixer"),
+        "ffn": mixer_suite.checks("ffn"),
         "head": head_suite.CHECKS,
         "layout": layout_suite.CHECKS,
         "tokenizer": tokenizer_suite.CHECKS,

@@ -22,7 +22,7 @@ from wishbone.core.testing.states import STATE_CHECKS
 def splits(cls: Any, config: Any, module: str | None) -> str:
     """One call with T equals T calls with one and calls of any length, also from a warm state."""
     case = Case(cls, config)
-    if not cls.caps.streaming:
+    if not cls.caps_of(config).streaming:
         raise Skipped("caps.streaming is false")
     worst = 0.0
     for start in (None, case.warm()):
@@ -82,7 +82,7 @@ def _masked(side: str) -> Any:
     @torch.no_grad()
     def run(cls: Any, config: Any, module: str | None) -> str:
         case = Case(cls, config)
-        if not cls.caps.varlen:
+        if not cls.caps_of(config).varlen:
             raise Skipped("caps.varlen is false")
         worst, mask, more = 0.0, _masks(side), case.x(length=4, seed=5)
         for start in (None, case.warm()):
@@ -108,7 +108,7 @@ def _masked(side: str) -> Any:
 def masked_entirely(cls: Any, config: Any, module: str | None) -> str:
     """A call in which nothing is real leaves the state as it was, and makes no NaN."""
     case = Case(cls, config)
-    if not cls.caps.varlen:
+    if not cls.caps_of(config).varlen:
         raise Skipped("caps.varlen is false")
     start = case.warm()
     mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)  # [B, T]
@@ -180,7 +180,9 @@ def adapters(cls: Any, config: Any, module: str | None) -> str:
     """The layers that adapters may wrap exist, and the cost of a step is a positive number."""
     model = build(cls, config, torch.float32)
     linear = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
-    lost = [end for end in cls.caps.peft_targets if not any(n.endswith(end) for n in linear)]
+    lost = [
+        end for end in cls.caps_of(config).peft_targets if not any(n.endswith(end) for n in linear)
+    ]
     require(not lost, f"caps.peft_targets names {lost}, and no linear layer ends so")
     flops = [model.flops_per_position(context) for context in (0, 100)]
     require(0 < flops[0] <= flops[1], f"flops_per_position gives {flops} at 0 and 100 positions")
@@ -249,7 +251,7 @@ def low_precision(cls: Any, config: Any, module: str | None) -> str:
         # Rounding to 8 bits gives 0.2 % a step of the way; a few layers add up to a few percent.
         require(bool(error < 0.05), f"{what}: relative error {error:.3f} against float32")
         worst = max(worst, error.item())
-    if cls.caps.constant_state:
+    if cls.caps_of(config).constant_state:
         name = max(after, key=lambda key: after[key].numel())
         for origin, output in (("init_state", half.init_state(2)), ("forward", after)):
             kind = output[name].dtype

@@ -16,7 +16,8 @@ from wishbone.core.testing.common import Check, Skipped, Violation, near, requir
 
 def _continue_equally(case: Case, a: State, b: State, what: str) -> None:
     """Both states must continue alike to the last bit."""
-    more = case.x(next(iter(a.values())).shape[0], 7, seed=4)  # [B, 7, D]
+    batch = len(next(iter(a.values()))) if a else BATCH
+    more = case.x(batch, 7, seed=4)  # [B, 7, D]
     y, after = case.model(more, a)  # [B, 7, D]
     expected, expected_after = case.model(more, b)  # [B, 7, D]
     near(y, expected, 0.0, what)
@@ -152,7 +153,7 @@ def size(cls: Any, config: Any, module: str | None) -> str:
                 f" state_bytes says {stated}",
             )
         growth = sizes[2] - sizes[1]
-        if cls.caps.constant_state:
+        if cls.caps_of(config).constant_state:
             require(growth == 0, f"caps.constant_state, yet a position adds {growth} bytes")
         require(sizes[3] - sizes[2] == 38 * growth, "the state does not grow by equal amounts")
     return f"{sizes[0]} bytes and {sizes[2] - sizes[1]} more a position in bfloat16"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.config.compose import weights_folder
-from wishbone.core.contract.backbone import Backbone, State
+from wishbone.core.contract.backbone import Backbone, Caps, State
 from wishbone.core.contract.errors import (
     CapabilityError,
     CheckpointError,
@@ -70,7 +70,7 @@ class PEFT(Wrapper):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.caps = replace(self.base.caps, peft_targets=())
+        self.caps = self.caps_of(config)
         check_config(config)
         targets = target_layers(self.base, config.targets)
         check_rank(config.method, config.rank, targets)
@@ -93,6 +93,11 @@ class PEFT(Wrapper):
         """LoRA on a small RWKV-7."""
         base = {"name": "rwkv7", "width": 48, "layers": 2, "head_size": 16, "ffn_width": 112}
         return cls.Config(base=base, rank=4)
+
+    @classmethod
+    def caps_of(cls, config: Any) -> Caps:
+        """The base's, whose layers are taken."""
+        return replace(super().caps_of(config), peft_targets=())
 
     @property
     def scale(self) -> float:

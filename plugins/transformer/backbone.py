@@ -109,7 +109,8 @@ class Transformer(Backbone):
         if x.shape[1] == 0:
             before = self.init_state(x.shape[0], device=x.device) if state is None else state
             return x.clone(), {name: tensor.clone() for name, tensor in before.items()}
-        past = plan_past(x, state, count, self._angles)
+        before = None if state is None else state["length"]  # [B]
+        past = plan_past(x, before, count, self._angles)
         after: State = {"length": past.length_after}
         for number, block in enumerate(self.blocks):
             names = f"blocks.{number}.key", f"blocks.{number}.value"
@@ -127,7 +128,7 @@ class Transformer(Backbone):
         engine = self._engine
         if engine is not None and not self.training and engine.takes(x, state):
             return engine.step_(x, state)
-        past = plan_step(x, state, self._angles)
+        past = plan_step(x, state["length"], self._angles)
         for number, block in enumerate(self.blocks):
             names = f"blocks.{number}.key", f"blocks.{number}.value"
             x, *cache = block.step_(x, past, *(state[name] for name in names))  # [B, 1, D], ...

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wishbone.core.contract.backbone import State
-
-Angles = Callable[[Tensor, torch.dtype], tuple[Tensor, Tensor]]
+Angles = Callable[[Tensor, torch.dtype], tuple[Tensor, Tensor] | None]
 
 
 @dataclass
 class Past:
     """The plan that all blocks of one call share: where new positions go, what they may see."""
 
-    angles: tuple[Tensor, Tensor]
-    """Cosines and sines [1 or B, T, K/2] of the new positions."""
+    angles: tuple[Tensor, Tensor] | None
+    """Cosines and sines [1 or B, T, K/2] of the new positions; None for attention without."""
     used: int
     """Slots of the longest row before this call."""
     length: Tensor | None
@@ -53,13 +51,16 @@ class Past:
         return torch.where(self.alive, joined[:, :, : self.alive.shape[2]], 0)
 
 
-def plan_past(x: Tensor, state: State | None, count: Tensor | None, angles: Angles) -> Past:
-    """Plan a call of T positions x [B, T, D], of which row b keeps the first ``count[b]``."""
+def plan_past(x: Tensor, before: Tensor | None, count: Tensor | None, angles: Angles) -> Past:
+    """Plan a call of T positions x [B, T, D], of which row b keeps the first ``count[b]``.
+
+    before [B] positions of each row came earlier; None means none in any.
+    """
     batch, length, _ = x.shape
     new = torch.arange(length, device=x.device)  # [T]
-    before = x.new_zeros(batch, dtype=torch.int64) if state is None else state["length"]
+    used, even = (0, True) if before is None else _extent(before)
+    before = x.new_zeros(batch, dtype=torch.int64) if before is None else before  # [B]
     after = before + (length if count is None else count)  # [B]
-    used, even = _extent(before, state)
     if even:
         past = Past(angles((used + new)[None], x.dtype), used, None, after)
         past.causal = used == 0
@@ -75,10 +76,9 @@ def plan_past(x: Tensor, state: State | None, count: Tensor | None, angles: Angl
     return past
 
 
-def plan_step(x: Tensor, state: State, angles: Angles) -> Past:
-    """Plan one position for every row of x [B, 1, D]."""
-    before = state["length"]
-    used, even = _extent(before, state)
+def plan_step(x: Tensor, before: Tensor, angles: Angles) -> Past:
+    """Plan one position for every row of x [B, 1, D], after before [B] earlier ones."""
+    used, even = _extent(before)
     if even:
         position = torch.full((1, 1), used, device=x.device)  # [1, 1]
         return Past(angles(position, x.dtype), used, None, before + 1)
@@ -146,16 +146,18 @@ class Spare:
         return cls(memory, slots)
 
 
-def _extent(length: Tensor, state: State | None) -> tuple[int, bool]:
+def _extent(length: Tensor) -> tuple[int, bool]:
     """Slots of the longest row, and whether all rows are as long."""
-    if state is None:
-        return 0, True
     low, high = length.aminmax()
     return int(high), bool(low == high)
 
 
 def _mixed(
-    positions: Tensor, used: int, before: Tensor, after: Tensor, angles: tuple[Tensor, Tensor]
+    positions: Tensor,
+    used: int,
+    before: Tensor,
+    after: Tensor,
+    angles: tuple[Tensor, Tensor] | None,
 ) -> Past:
     """Rows of different lengths: new positions go behind the end of their own row."""
     new = positions.shape[1]

@@ -96,20 +96,25 @@ class Attention(nn.Module):
 
     def attend(self, queries: Tensor, key: Tensor, value: Tensor, past: Past) -> Tensor:
         """queries [B, H, T, K] over key, value [B, G, S, K] -> y [B, T, D]."""
-        batch, _, length, size = queries.shape
-        share = self.heads // self.kv_heads
-        if length == 1 and past.bias is None:
-            # One position that sees everything: the query heads of a group stand in for positions.
-            queries = queries.reshape(batch, self.kv_heads, share, size)  # [B, G, H/G, K]
-            y = F.scaled_dot_product_attention(queries, key, value)  # [B, G, H/G, K]
-        elif past.causal:
-            y = causal_attention(queries, key, value)  # [B, H, T, K]
-        else:
-            y = F.scaled_dot_product_attention(
-                queries, key, value, attn_mask=past.bias, enable_gqa=share > 1
-            )  # [B, H, T, K]
-        heads = y.reshape(batch, -1, length, size).transpose(1, 2)  # [B, T, H, K]
-        return self.output(heads.flatten(2))
+        return self.output(attend(queries, key, value, past))
+
+
+def attend(queries: Tensor, key: Tensor, value: Tensor, past: Past) -> Tensor:
+    """queries [B, H, T, K] over key, value [B, G, S, K] -> the heads side by side [B, T, D]."""
+    batch, heads, length, size = queries.shape
+    kv_heads = key.shape[1]
+    share = heads // kv_heads
+    if length == 1 and past.bias is None:
+        # One position that sees everything: the query heads of a group stand in for positions.
+        queries = queries.reshape(batch, kv_heads, share, size)  # [B, G, H/G, K]
+        y = F.scaled_dot_product_attention(queries, key, value)  # [B, G, H/G, K]
+    elif past.causal:
+        y = causal_attention(queries, key, value)  # [B, H, T, K]
+    else:
+        y = F.scaled_dot_product_attention(
+            queries, key, value, attn_mask=past.bias, enable_gqa=share > 1
+        )  # [B, H, T, K]
+    return y.reshape(batch, -1, length, size).transpose(1, 2).flatten(2)  # [B, T, D]
 
 
 class FeedForward(nn.Module):

@@ -19,6 +19,8 @@ CONTRACTS = {
     "speech_tokenizer": "codec:SpeechTokenizer",
     "layout": "layout:Layout",
     "backbone": "backbone:Backbone",
+    "mixer": "stack.mixer:Mixer",
+    "ffn": "stack.mixer:Mixer",
     "head": "head:Head",
     "decoder": "codec:Decoder",
     "teacher": "extensions.teacher:Teacher",
@@ -32,7 +34,7 @@ CONTRACTS = {
 }
 """Kind -> the class or protocol in ``core/contract`` that its parts keep."""
 NOT_CONSUMERS = {"registry.py", "built_in.py", "scaffold.py"}
-READS_REGISTRY = ("registry()", "search(", "parse_slot(", "parse_nested(")
+READS_REGISTRY = ("registry()", "search(", "parse_slot(", "parse_slots(", "parse_nested(")
 """Calls that get a part from the registry, by its kind or by the slot of that name."""
 
 

@@ -29,6 +29,10 @@ class Place:
     """Number of its block, from 0."""
     layers: int = 1
     """Number of blocks."""
+    published: tuple[str, ...] = ()
+    """Names that earlier halves leave in ``Call.shared``."""
+    ffn_width: int = 0
+    """Inner width that the stack asks of a feed-forward part; 0 means by the part's own rule."""
 
 
 @dataclass
@@ -44,6 +48,8 @@ class Call:
     ``ids``."""
     ids: Tensor | None = None
     """[B, T, Q] int64, the row in that table; None unless a half has ``ids``."""
+    first: bool = False
+    """No row has had a position before this call; False where that is not known."""
     shared: dict[str, Any] = field(default_factory=dict)
     """What one half leaves for later ones of the same call, by the names of ``publishes``."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +83,8 @@ class Mixer(Part, nn.Module):
     """Name endings of linear layers that adapters may wrap."""
     fast: ClassVar[tuple[str, ...]] = ()
     """Name endings of parameters that learn at twice the rate and are never decayed."""
+    vectors: ClassVar[tuple[str, ...]] = ()
+    """Name endings of parameters with several axes that are no matrices to multiply with."""
 
     def __init__(self, config: Any, place: Place) -> None:
         """Build for one place. Raises ``ConfigError`` where sizes do not fit, such as heads."""
@@ -116,6 +124,21 @@ class Mixer(Part, nn.Module):
     def operations(self, context: int = 0) -> int:
         """Count what a step does besides its matrices: operations on state after ``context``."""
         return 0
+
+    @classmethod
+    def count_parameters(cls, config: Any, place: Place) -> int:
+        """Count the parameters of a half at ``place``; the default builds it on the meta device.
+
+        The number may depend on ``layer`` only as far as the first and the last block differ from
+        the ones between. Raises as ``__init__`` does.
+        """
+        with torch.device("meta"):
+            half = cls(config, place)
+        return sum(parameter.numel() for parameter in half.parameters())
+
+    def training_form(self) -> str:
+        """Name the form of ``forward`` in training on this device, for the log; "" for one form."""
+        return ""
 
     def reset_parameters(self) -> None:
         """Set initial values again, as ``__init__`` does; the default calls those of children."""

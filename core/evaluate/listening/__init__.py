@@ -1,0 +1,1 @@
+"""Listening tests: a page that people hear and judge, collecting answers, analysing them."""

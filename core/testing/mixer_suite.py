@@ -1,0 +1,64 @@
+"""Suite of token mixers and feed-forward parts, the halves of a block.
+
+A half is put into a stack of two blocks and has to pass the suite of backbones there. Before that
+it is called by itself, so that a fault is named where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from wishbone.core.config.blocks import STACK
+from wishbone.core.config.schema import NONE, filled
+from wishbone.core.registry.loader import registry
+from wishbone.core.testing import backbone_suite
+from wishbone.core.testing.common import Check
+from wishbone.core.testing.half_alone import CHECKS, Alone
+
+WIDTH = 48
+"""D of the stack: three heads of 16, four of 12."""
+OF_BACKBONE = (
+    "splits", "causality", "mask_right", "mask_left", "mask_mixed", "mask_all", "state_form",
+    "state_file", "state_fork", "state_reorder", "step_in_place", "step_rewritten", "state_size",
+    "gradient", "parameters", "adapters", "low_precision",
+)  # fmt: skip
+"""Checks of backbones that a stack with this half has to pass."""
+
+
+def checks(kind: str) -> tuple[Check, ...]:
+    """Return the checks of halves of ``kind``."""
+    own = tuple(Check(name, text, _alone(kind, run)) for name, text, run in CHECKS)
+    inside = [check for check in backbone_suite.CHECKS if check.name in OF_BACKBONE]
+    return (*own, *(Check(c.name, c.sentence, _in_stack(kind, c)) for c in inside))
+
+
+def stack_config(kind: str, cls: Any, config: Any) -> tuple[Any, Any]:
+    """Return the class of the stack, and the configuration of two blocks with that half alone."""
+    stack = registry().get("backbone", STACK)
+    halves: dict[str, Any] = {"mixer": NONE, "ffn": NONE, kind: filled(kind, cls, config)}
+    if cls.reads:
+        halves["mixer" if kind == "ffn" else "ffn"] = _publisher(cls.reads)
+    return stack, stack.Config(width=WIDTH, layers=2, **halves)
+
+
+def _publisher(names: tuple[str, ...]) -> str:
+    """Return the key of a mixer that leaves ``names`` for a half that reads them."""
+    for key in registry().names("mixer"):
+        if set(names) <= set(registry().get("mixer", key).publishes):
+            return key
+    return NONE
+
+
+def _in_stack(kind: str, check: Check) -> Callable[[Any, Any, str | None], str | None]:
+    def run(cls: Any, config: Any, module: str | None) -> str | None:
+        return check.run(*stack_config(kind, cls, config), module)
+
+    return run
+
+
+def _alone(kind: str, check: Callable[[Alone], str]) -> Callable[..., str]:
+    def run(cls: Any, config: Any, module: str | None) -> str:
+        return check(Alone(*stack_config(kind, cls, config), cls))
+
+    return run

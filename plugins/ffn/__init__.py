@@ -1,0 +1,1 @@
+"""Feed-forward parts of a block: they see one position, or a few, and most remember nothing."""
