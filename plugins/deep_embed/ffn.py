@@ -48,7 +48,7 @@ class DeepEmbed(Mixer):
     def __init__(self, config: DeepEmbedConfig, place: Place) -> None:
         super().__init__(config, place)
         width, rank = place.width, config.rank
-        inner = config.width or getattr(place, "ffn_width", 0) or 4 * width
+        inner = config.width or place.ffn_width or 4 * width
         self.mix = nn.Parameter(torch.empty(width))
         """Share of the position before: RWKV-LM's x_k."""
         self.key = nn.Linear(width, inner, bias=False)

@@ -50,7 +50,7 @@ class Experts(Mixer):
                 "the feed-forward part 'experts' of the stack",
                 "Make chosen smaller, or experts larger.",
             )
-        shared = getattr(place, "ffn_width", 0) or round(8 / 3 * place.width)
+        shared = place.ffn_width or round(8 / 3 * place.width)
         inner = config.width or max(1, shared // config.chosen)
         self.router = nn.Linear(place.width, config.experts, bias=False)
         self.parts = nn.ModuleList(_Expert(place.width, inner) for _ in range(config.experts))

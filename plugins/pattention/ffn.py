@@ -34,7 +34,7 @@ class Pattention(Mixer):
 
     def __init__(self, config: PattentionConfig, place: Place) -> None:
         super().__init__(config, place)
-        slots = config.slots or getattr(place, "ffn_width", 0) or 4 * place.width
+        slots = config.slots or place.ffn_width or 4 * place.width
         self.tau = (config.scaled_for or slots) ** 0.5
         self.keys = nn.Linear(place.width, slots, bias=False)
         self.values = nn.Linear(slots, place.width, bias=False)
