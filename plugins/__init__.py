@@ -51,8 +51,12 @@ PARTS = (
     ("backbone", "state_tuned", "state_tuning.backbone:StateTuned",
      "any backbone with matrices in its state, beginning with a state it has learned"),
     # the halves of a block of a stack
-    ("mixer", "attention", "transformer.mixer:Attention",
+    ("mixer", "attention", "transformer.layers:Attention",
      "grouped-query attention with rotary positions, or without"),
+    ("mixer", "rwkv7", "rwkv7.layers:TimeMix",
+     "RWKV-7's time mixing: one matrix per head, with decay and the delta rule"),
+    ("ffn", "rwkv7", "rwkv7.layers:ChannelMix",
+     "RWKV-7's channel mixing: squared ReLU, with a token shift"),
     ("ffn", "swiglu", "ffn.swiglu:SwiGLU", "SwiGLU: two projections, one the gate of the other"),
     # with vectors for memory
     ("mixer", "mingru", "mingru.mixer:MinGRU", "a GRU whose gate sees the input alone"),
