@@ -126,6 +126,11 @@ def check(assumed: Assumed, listeners: int, runs: int, seed: int = 0) -> Checked
     return Checked(runs, better / runs, covered / runs, worse / runs)
 
 
+def without_difference(assumed: Assumed) -> Assumed:
+    """Return the same test of two systems that are alike."""
+    return replace(assumed, effect=EQUAL.get(assumed.design, 0.0))
+
+
 def simulate(
     assumed: Assumed, listeners: int, random: np.random.Generator, ties: float = 0.0
 ) -> Answers:
