@@ -9,8 +9,8 @@ import scipy
 from wishbone.core.cli import main
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.evaluate.listening import crossed
-from wishbone.core.evaluate.listening.analysis import analyze, estimate
 from wishbone.core.evaluate.listening.answers import Answer, Answers
+from wishbone.core.evaluate.listening.estimates import analyze, estimate
 from wishbone.core.evaluate.listening.listener_count import (
     Assumed,
     check,

@@ -227,8 +227,8 @@ def _serve(options: ServeOptions) -> None:
 
 
 def _analyze(options: AnalyzeOptions) -> None:
-    from wishbone.core.evaluate.listening.analysis import analyze
     from wishbone.core.evaluate.listening.answers import read_answers
+    from wishbone.core.evaluate.listening.estimates import analyze
     from wishbone.core.evaluate.listening.verdict_page import lines, tables, write_result
     from wishbone.core.report.table import show
 

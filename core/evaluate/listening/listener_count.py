@@ -15,9 +15,9 @@ from statistics import NormalDist
 import numpy as np
 import scipy
 
-from wishbone.core.evaluate.listening.analysis import estimate
 from wishbone.core.evaluate.listening.answers import Answer, Answers
 from wishbone.core.evaluate.listening.design import DESIGNS, MOST_TRIALS
+from wishbone.core.evaluate.listening.estimates import estimate
 from wishbone.core.evaluate.statistics.paired import POWER, student
 
 MOST = 2000

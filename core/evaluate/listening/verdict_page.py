@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from wishbone.core.evaluate.listening.analysis import Analysis, Comparison, Estimates
+from wishbone.core.evaluate.listening.estimates import Analysis, Comparison, Estimates
 from wishbone.core.report import charts
 from wishbone.core.report.html_page import image, write_page
 from wishbone.core.report.json_file import write_json
