@@ -41,12 +41,20 @@ class Backbone(Part, nn.Module):
 
     ``wishbone match`` finds sizes at which two backbones cost the same; it changes those of the
     fields ``width``, ``layers`` or ``depth``, ``heads``, ``head_size`` and ``ffn_width`` that
-    ``Config`` has.
+    ``Config`` has; where ``blocks`` has a pattern, ``repeat`` in the place of ``layers``.
     """
 
     caps: ClassVar[Caps] = Caps()
     width: int
     """D of the vectors that go in and come out."""
+    exact: bool = True
+    """Earlier outputs are the same to the last bit whatever follows; not so with an FFT."""
+    memory: tuple[str, ...] | None = None
+    """Name endings of what recurs in the state, float32 at least; None where that is not said:
+    the largest part then, if the state is constant."""
+    rounding: float = 0.05
+    """Largest relative error of a model in bfloat16 that rounding explains: it adds up with the
+    layers, and is more where numbers of the state are multiplied with each other."""
 
     @classmethod
     def caps_of(cls, config: Any) -> Caps:

@@ -175,8 +175,8 @@ class Outcome:
     """End of the 95 % interval; None where it has none."""
     high: float | None
     ratio: bool
-    margin: float
-    """Largest difference that counts as equivalent."""
+    margin: float | None
+    """Largest difference that counts as equivalent; None where none does."""
     p: float
     p_checkpoints: float
     """p for these very checkpoints, where others trained alike would differ too."""
@@ -185,8 +185,8 @@ class Outcome:
     seed_share: float | None
     """Share of the variance that comes from training seeds."""
     verdict: str
-    """"better", "worse", "equivalent", "inconclusive"; "none" for a smoke test. Interactions:
-    "present", "none beyond margin", "inconclusive"."""
+    """"better", "worse", "equivalent", "inconclusive"; "none" for a smoke test; "different" where
+    neither side is better. Interactions: "present", "none beyond margin", "inconclusive"."""
     more_prompts: int | None
     """About so many more would settle it; None where no number can be given."""
     detectable: float | None
@@ -245,6 +245,24 @@ class Effect:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Words that two recognisers missed in an arm's items, failed items left out."""
+
+    arm: str
+    metrics: tuple[str, str]
+    both: int
+    """Words that both missed."""
+    only: tuple[int, int]
+    """Words that the first, and that the second missed alone."""
+
+    @property
+    def share(self) -> float | None:
+        """Of the words that either missed, the share that both did; None where none was missed."""
+        either = self.both + sum(self.only)
+        return self.both / either if either else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failures:
     """Failed items of an arm, and the interval of their rate."""
 
@@ -277,6 +295,8 @@ class Analysis:
     """Arm -> metric -> the value of each checkpoint."""
     seed_spread: dict[str, dict[str, float]]
     """Arm -> metric -> standard deviation over repeats of the whole prompt set."""
+    agreement: list[Agreement] | None = optional()
+    """Recognisers two by two, for each arm and the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,8 @@ class Wrapper(Backbone):
         self.base = build_base(config.base).requires_grad_(False)
         self.width = self.base.width
         self.caps: Caps = self.base.caps  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.exact, self.memory = self.base.exact, self.base.memory
+        self.rounding = self.base.rounding
         self.base_weights = str(config.base.get("weights") or "")
         """Folder of the base's weights, where the configuration names one."""
         self._plain = tuple(self.base.state_dict())

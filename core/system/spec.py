@@ -20,6 +20,7 @@ from typing import Any
 from wishbone.core.config.compose import Config, compose
 from wishbone.core.config.schema import SlotSpec, innermost, parse_nested, parse_slot, structured
 from wishbone.core.contract.backbone import require_caps
+from wishbone.core.contract.errors import ConfigError, did_you_mean
 from wishbone.core.model.sampling import Sampling
 
 

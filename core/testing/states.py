@@ -13,15 +13,18 @@ from wishbone.core.model.state_batch import copied, pick, rows_may_differ, write
 from wishbone.core.testing.case import BATCH, Case, build, same_state
 from wishbone.core.testing.common import Check, Skipped, Violation, near, require
 
+ONE_ROUNDING = 5e-16
+"""Of a number near 1 in float64: what another alignment of memory may change in a product."""
 
-def _continue_equally(case: Case, a: State, b: State, what: str) -> None:
-    """Both states must continue alike to the last bit."""
+
+def _continue_equally(case: Case, a: State, b: State, what: str, allowed: float = 0.0) -> None:
+    """Both states must continue alike to the last bit, or to ``allowed``."""
     batch = len(next(iter(a.values()))) if a else BATCH
     more = case.x(batch, 7, seed=4)  # [B, 7, D]
     y, after = case.model(more, a)  # [B, 7, D]
     expected, expected_after = case.model(more, b)  # [B, 7, D]
-    near(y, expected, 0.0, what)
-    same_state(after, expected_after, 0.0, what)
+    near(y, expected, allowed, what)
+    same_state(after, expected_after, allowed, what)
 
 
 @torch.no_grad()
@@ -44,7 +47,10 @@ def form(cls: Any, config: Any, module: str | None) -> str:
 
 @torch.no_grad()
 def file(cls: Any, config: Any, module: str | None) -> str:
-    """A state written by safetensors and read again continues to the last bit."""
+    """A state written by safetensors and read again continues to the last bit.
+
+    In float64 to a rounding: memory read from a file may be aligned in another way.
+    """
     from safetensors.torch import load_file, save_file
 
     case = Case(cls, config)
@@ -53,8 +59,9 @@ def file(cls: Any, config: Any, module: str | None) -> str:
         path = Path(folder) / "state.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
         again = load_file(path)
-    _continue_equally(case, again, state, "a state from a file")
-    return "bit-equal"
+    allowed = ONE_ROUNDING if case.dtype == torch.float64 else 0.0
+    _continue_equally(case, again, state, "a state from a file", allowed)
+    return f"equal to {allowed:.0e}"
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import Backbone
+from wishbone.core.contract.stack.mixer import Call
 
 
 def capture_mixers(
@@ -46,6 +47,9 @@ def run_mixers(
 
     def record(_: nn.Module, arguments: Any, output: Any) -> Any:
         outputs.append(_hidden(output))
+        for call in arguments:
+            if isinstance(call, Call):
+                call.shared = _detached(call.shared)
         return _detached(output)
 
     with _hooked(backbone, feed, record):
@@ -59,9 +63,11 @@ def _hidden(output: Any) -> Tensor:
 
 
 def _detached(output: Any) -> Any:
-    """The same without gradient; so ARWKV's first values, too, reach the other layers without."""
+    """The same without gradient; what a mixer leaves for later ones is without it, too."""
     if isinstance(output, tuple):
         return tuple(_detached(part) for part in output)
+    if isinstance(output, dict):
+        return {name: _detached(part) for name, part in output.items()}
     return output.detach() if isinstance(output, Tensor) else output
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -32,16 +33,17 @@ class SwiGLU(Mixer):
         inner = inner_width(config, place)
         self.gate_up = nn.Linear(place.width, 2 * inner, bias=False)
         self.down = nn.Linear(inner, place.width, bias=False)
-        self.reset_parameters()
+        if place.start:
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw normal weights of standard deviation sqrt(2 / 5D) (arXiv:1910.05895, section 2.2).
 
         What is added to the residual stream is smaller by sqrt(2 layers), as in GPT-2.
         """
-        spread = (2 / (5 * self.place.width)) ** 0.5
+        spread = math.sqrt(2 / (5 * self.place.width))
         nn.init.normal_(self.gate_up.weight, std=spread)
-        nn.init.normal_(self.down.weight, std=spread / (2 * self.place.layers) ** 0.5)
+        nn.init.normal_(self.down.weight, std=spread / math.sqrt(2 * self.place.layers))
 
     def forward(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
         """x [..., D] -> y [..., D]."""

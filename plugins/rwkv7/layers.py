@@ -30,68 +30,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.stack.mixer import Call, Mixer, Place
+from wishbone.core.contract.stack.rows import last_inputs, memory_dtype, real_positions
 from wishbone.kernels.elementwise import DECAY, finish, fused, mix, prepare, squared_relu
-from wishbone.kernels.wkv7 import wkv7
+from wishbone.kernels.wkv7 import triton_missing, wkv7
 from wishbone.plugins.engines import Engine
 from wishbone.plugins.rwkv7.engines.fused_backward import Vectors, attend_fused
 
+FIRST = "v_first"
+"""Name in ``Call.shared`` of the values [B, T, D] of the first time mixing of a stack."""
 
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of an RWKV-7: its configuration with every zero replaced by RWKV-LM's rule."""
 
-    width: int
-    """C of RWKV-LM, D here."""
-    layers: int
-    head_size: int
-    ffn_width: int
-    decay_rank: int
-    rate_rank: int
-    value_rank: int
-    gate_rank: int
-    group_norm_eps: float
+@dataclass
+class TimeMixConfig:
+    """Heads and the ranks of low-rank products."""
 
-    @property
-    def heads(self) -> int:
-        """H."""
-        return self.width // self.head_size
+    head_size: int = 64
+    """K and V of one head."""
+    decay_rank: int = 0
+    """Rank of the decay's low-rank product; 0 means RWKV-LM's rule for this width."""
+    rate_rank: int = 0
+    """Rank for a, the in-context learning rate; 0 means the rule."""
+    value_rank: int = 0
+    """Rank for the share of the first block's value; 0 means the rule."""
+    gate_rank: int = 0
+    """Rank for the output gate; 0 means the rule."""
+    group_norm_eps: float = 64e-5
+    """Of the norm after WKV: RWKV-LM uses this for every head size, fla head_size * 1e-5."""
 
-    @classmethod
-    def of(cls, config: Any) -> Shape:
-        """Fill in RWKV-LM's rules. Raises ``ConfigError`` when heads do not divide the width."""
-        width, size = config.width, config.head_size
-        if width < 1 or size < 1 or width % size:
-            raise ConfigError(
-                f"Width {width} is not a multiple of head size {size}.",
-                "The backbone slot of the system configuration.",
-                "Change width or head_size so that the heads fill the width.",
-            )
-        return cls(
-            width=width,
-            layers=config.layers,
-            head_size=size,
-            ffn_width=config.ffn_width or 4 * width,
-            decay_rank=config.decay_rank or rank(2.5, width),
-            rate_rank=config.rate_rank or rank(2.5, width),
-            value_rank=config.value_rank or rank(1.7, width),
-            gate_rank=config.gate_rank or rank(5.0, width),
-            group_norm_eps=config.group_norm_eps,
-        )
 
-    def parameters(self) -> int:
-        """Count the parameters of a backbone of this shape."""
-        width = self.width
-        channel = 5 * width + 2 * width * self.ffn_width
-        return 4 * width + self.time_parameters() + self.layers * channel
+@dataclass
+class ChannelMixConfig:
+    """Inner width."""
 
-    def time_parameters(self) -> int:
-        """Count the parameters of time mixing, all layers together."""
-        width = self.width
-        low_rank = 2 * width * (self.decay_rank + self.rate_rank + self.gate_rank)
-        value = width + 2 * width * self.value_rank
-        per_layer = 13 * width + 4 * width**2 + low_rank
-        return self.layers * per_layer + (self.layers - 1) * value
+    width: int = 0
+    """Inner width F; 0 means the stack's ``ffn_width``, or 4 D where that is 0, too."""
 
 
 def rank(factor: float, width: int) -> int:
@@ -99,118 +74,112 @@ def rank(factor: float, width: int) -> int:
     return max(32, 32 * round(factor * math.sqrt(width) / 32))
 
 
-class TokenShift:
-    """The real position before each position, worked out from a mask once for all blocks."""
+class TimeMix(Mixer):
+    """The recurrent half of a block: it reads and writes the state of earlier positions.
 
-    def __init__(self, mask: Tensor | None, x: Tensor) -> None:
-        """mask [B, T] true at real positions, or nothing; x [B, T, D] gives the device."""
-        on_cpu = x.device.type == "cpu"
-        if mask is not None and on_cpu and bool(mask.all()):
-            mask = None
-        self.mask = mask
-        """[B, T], or None where every position is real."""
-        self.last: Tensor | None = None
-        """[B] one more than the last real position, 0 where there is none."""
-        self.previous: Tensor | None = None
-        """[B, T] one more than the real position before each; None where that is its neighbour."""
-        if mask is None:
-            return
-        ones = torch.arange(1, mask.shape[1] + 1, device=mask.device)  # [T]
-        latest = torch.where(mask, ones, 0).cummax(1).values  # [B, T]
-        self.last = latest[:, -1]  # [B]
-        # Padding at the right end alone leaves the neighbours of real positions as they are.
-        if not (on_cpu and bool((mask[:, 1:] <= mask[:, :-1]).all())):
-            self.previous = F.pad(latest[:, :-1], (1, 0))  # [B, T]
+    State: ``wkv`` [B, H, V, K], rows are values as in RWKV-LM, and ``time_shift`` [B, D], the last
+    vector. The first such half of a stack leaves its values to the later ones.
+    """
 
-    def before(self, h: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """h [B, T, D], shift [B, D] -> the vector before each position [B, T, D], next shift."""
-        joined = torch.cat([shift.to(h.dtype)[:, None], h], 1)  # [B, 1 + T, D]
-        if self.last is None:
-            return joined[:, :-1], h[:, -1]
-        rows = torch.arange(len(h), device=h.device)  # [B]
-        after = joined[rows, self.last]  # [B, D]
-        if self.previous is None:
-            return joined[:, :-1], after
-        return joined[rows[:, None], self.previous], after
+    Config = TimeMixConfig
+    publishes = (FIRST,)
+    memory = tunable = ("wkv",)
+    targets = ("receptance", "key", "value", "output")
+    fast = ("w0",)
+    vectors = ("mix", "r_k")
 
-
-class TimeMix(nn.Module):
-    """The recurrent half of a block: it reads and writes the state of earlier positions."""
-
-    def __init__(self, shape: Shape, layer: int) -> None:
-        super().__init__()
-        width = shape.width
-        self.eps = shape.group_norm_eps
+    def __init__(self, config: TimeMixConfig, place: Place) -> None:
+        super().__init__(config, place)
+        width, size = place.width, config.head_size
+        self.heads = check_heads(width, size)
+        ranks = (
+            config.decay_rank or rank(2.5, width),
+            config.rate_rank or rank(2.5, width),
+            config.value_rank or rank(1.7, width),
+            config.gate_rank or rank(5.0, width),
+        )
+        self.adds_first = FIRST in place.published
+        """True where an earlier half leaves its values."""
+        self.eps = config.group_norm_eps
         self.mix = nn.Parameter(torch.empty(6, width))
         """Share of the previous vector in r, w, k, v, a, g: RWKV-LM's x_r ... x_g."""
         self.w0 = nn.Parameter(torch.empty(width))
-        self.w1 = nn.Parameter(torch.empty(width, shape.decay_rank))
-        self.w2 = nn.Parameter(torch.empty(shape.decay_rank, width))
+        self.w1 = nn.Parameter(torch.empty(width, ranks[0]))
+        self.w2 = nn.Parameter(torch.empty(ranks[0], width))
         self.a0 = nn.Parameter(torch.empty(width))
-        self.a1 = nn.Parameter(torch.empty(width, shape.rate_rank))
-        self.a2 = nn.Parameter(torch.empty(shape.rate_rank, width))
-        if layer:
+        self.a1 = nn.Parameter(torch.empty(width, ranks[1]))
+        self.a2 = nn.Parameter(torch.empty(ranks[1], width))
+        if self.adds_first:
             self.v0 = nn.Parameter(torch.empty(width))
-            self.v1 = nn.Parameter(torch.empty(width, shape.value_rank))
-            self.v2 = nn.Parameter(torch.empty(shape.value_rank, width))
-        self.g1 = nn.Parameter(torch.empty(width, shape.gate_rank))
-        self.g2 = nn.Parameter(torch.empty(shape.gate_rank, width))
+            self.v1 = nn.Parameter(torch.empty(width, ranks[2]))
+            self.v2 = nn.Parameter(torch.empty(ranks[2], width))
+        self.g1 = nn.Parameter(torch.empty(width, ranks[3]))
+        self.g2 = nn.Parameter(torch.empty(ranks[3], width))
         self.k_k = nn.Parameter(torch.empty(width))
         self.k_a = nn.Parameter(torch.empty(width))
-        self.r_k = nn.Parameter(torch.empty(shape.heads, shape.head_size))
+        self.r_k = nn.Parameter(torch.empty(self.heads, size))
         self.receptance = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
         self.ln_x = nn.LayerNorm(width)
         """Weight and bias of the group norm over each head."""
+        if place.start:
+            self.reset_parameters()
 
-    def forward(
-        self, h: Tensor, v_first: Tensor | None, wkv: Tensor, shift: Tensor, order: TokenShift
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mix T positions h [B, T, D] -> out [B, T, D], v_first, wkv, shift.
+    @classmethod
+    def small_config(cls) -> TimeMixConfig:
+        """Three heads in a stack of width 48."""
+        return TimeMixConfig(head_size=16)
 
-        v_first [B, T, D] is v of block 0, or None in it; wkv [B, H, V, K], shift [B, D].
-        """
-        (x_r, x_w, x_k, x_v, x_a, x_g), shift = _mixed(h, shift, self.mix, order)  # [B, T, D] each
+    def init_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        """Return zeros."""
+        size, kind = self.config.head_size, memory_dtype(dtype)
+        wkv = torch.zeros(batch, self.heads, size, size, device=device, dtype=kind)  # [B, H, V, K]
+        shift = torch.zeros(batch, self.place.width, device=device, dtype=dtype)  # [B, D]
+        return {"wkv": wkv, "time_shift": shift}
+
+    def forward(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
+        """x [B, T, D] -> y [B, T, D], state."""
+        mixed, shift = _mixed(x, state["time_shift"], self.mix, call.lengths)
+        x_r, x_w, x_k, x_v, x_a, x_g = mixed  # [B, T, D] each
         r, k, v = self.receptance(x_r), self.key(x_k), self.value(x_v)  # [B, T, D] each
         low_w = torch.tanh(x_w @ self.w1) @ self.w2  # [B, T, D]
         low_a = (x_a @ self.a1) @ self.a2  # [B, T, D]
         gate = torch.sigmoid(x_g @ self.g1) @ self.g2  # [B, T, D]
-        if v_first is None:
-            v_first = v
-        else:
+        v_first = call.shared.setdefault(FIRST, v)  # [B, T, D]
+        if self.adds_first:
             low_v = (x_v @ self.v1) @ self.v2  # [B, T, D]
             v = torch.lerp(v, v_first, torch.sigmoid(low_v + self.v0).to(v.dtype))  # [B, T, D]
         vectors = Vectors(
             self.w0, self.a0, self.k_k, self.k_a, self.r_k, self.ln_x.weight, self.ln_x.bias
         )
         # On a GPU slices would only multiply the launches; kernels do there what fusing does here.
-        form = attend_fused if h.device.type == "cpu" and h.shape[1] > 1 else attend
-        projected = r, k, v, low_w, low_a, gate
-        y, wkv = form(projected, vectors, wkv, order.mask, self.eps)  # [B, T, D], [B, H, V, K]
-        return self.output(y), v_first, wkv, shift
+        form = attend_fused if x.device.type == "cpu" and x.shape[1] > 1 else attend
+        projected, mask = (r, k, v, low_w, low_a, gate), real_positions(call.lengths, x)
+        y, wkv = form(projected, vectors, state["wkv"], mask, self.eps)  # [B, T, D], [B, H, V, K]
+        return self.output(y), {"wkv": wkv, "time_shift": shift}
 
-    def step(
-        self, h: Tensor, v_first: Tensor | None, wkv: Tensor, shift: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mix one position h [B, D] -> out [B, D], v_first [B, D], the new wkv [B, H, V, K].
+    def step(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
+        """x [B, D] -> y [B, D], state.
 
         A step of a small model on a CPU costs what its number of operations costs, so there are
         few. B and H count together as lanes.
         """
+        if torch.is_autocast_enabled(x.device.type):
+            return super().step(x, state, call)
+        h, wkv, shift = x, state["wkv"], state["time_shift"]  # [B, D], [B, H, V, K], [B, D]
         mixed = torch.addcmul(h, shift.to(h.dtype) - h, self.mix[:, None])  # [6, B, D]
         x_r, x_w, x_k, x_v, x_a, x_g = mixed  # [B, D] each
-        heads = self.r_k.shape[0]
+        heads = self.heads
         batch, full = len(h), wkv.dtype
         r, k, v = self.receptance(x_r), self.key(x_k), self.value(x_v)  # [B, D] each
         low_w = torch.tanh(x_w @ self.w1) @ self.w2  # [B, D]
         decay = torch.exp(torch.sigmoid(low_w.to(full) + self.w0) * -DECAY)  # [B, D]
         a = torch.sigmoid(((x_a @ self.a1) @ self.a2).to(full) + self.a0)  # [B, D]
         gate = torch.sigmoid(x_g @ self.g1) @ self.g2  # [B, D]
-        if v_first is None:
-            v_first = v
-        else:
+        v_first = call.shared.setdefault(FIRST, v)  # [B, D]
+        if self.adds_first:
             share = torch.sigmoid((x_v @ self.v1) @ self.v2 + self.v0)  # [B, D]
             v = torch.lerp(v, v_first, share)  # [B, D]
         k = k.to(full)  # [B, D]
@@ -218,31 +187,44 @@ class TimeMix(nn.Module):
         kappa = F.normalize((k * self.k_k).view(lanes), dim=-1, eps=1e-12)  # [B H, 1, K]
         k = torch.addcmul(k, k, (a - 1) * self.k_a).view(lanes)  # [B H, 1, K]
         r, v_column = r.to(full).view(lanes), v.to(full).view(batch * heads, -1, 1)  # V in rows
-        state = wkv.flatten(0, 1)  # [B H, V, K]
-        removed = torch.bmm(state, -kappa.mT)  # [B H, V, 1]
+        before = wkv.flatten(0, 1)  # [B H, V, K]
+        removed = torch.bmm(before, -kappa.mT)  # [B H, V, 1]
         # [removed v] [a kappa; k] is both outer products at once.
-        state = torch.baddbmm(
-            state * decay.view(lanes),
+        after = torch.baddbmm(
+            before * decay.view(lanes),
             torch.cat((removed, v_column), 2),
             torch.cat((kappa * a.view(lanes), k), 1),
         )  # [B H, V, K]
-        y = torch.bmm(state, r.mT).view(batch, -1)  # [B, D]
+        y = torch.bmm(after, r.mT).view(batch, -1)  # [B, D]
         y = F.group_norm(
             y, heads, self.ln_x.weight.to(full), self.ln_x.bias.to(full), self.eps
         )  # [B, D]
         bonus = ((r * k).view(batch, heads, -1) * self.r_k).sum(-1).view(-1, 1, 1)  # [B H, 1, 1]
         y = torch.add(y, (bonus * v_column).view(batch, -1)) * gate  # [B, D]
-        return self.output(y.to(h.dtype)), v_first, state.view_as(wkv)
+        state = {"wkv": after.view_as(wkv), "time_shift": h.to(shift.dtype)}
+        return self.output(y.to(h.dtype)), state
+
+    def operations(self, context: int = 0) -> int:
+        """Count nine per number of the WKV state."""
+        return 9 * self.place.width * self.config.head_size
+
+    def training_form(self) -> str:
+        """Name the scan's form, and why it is not the Triton kernels where they do not run."""
+        missing = triton_missing()
+        if self.w0.is_cuda and not missing:
+            return "WKV-7 in Triton kernels"
+        return f"WKV-7 in chunks, PyTorch ({missing or 'not on the GPU'})"
 
     @torch.no_grad()
-    def reset_parameters(self, shape: Shape, layer: int) -> None:
+    def reset_parameters(self) -> None:
         """Start as RWKV-LM's x070 does (``train_temp``, after both of its stages).
 
-        ``layer`` counts from 0. Draws from torch's generator.
+        Draws from torch's generator.
         """
-        width, size = shape.width, shape.head_size
-        depth = layer / max(1, shape.layers - 1)
-        height = 1 - layer / shape.layers
+        width, size = self.place.width, self.config.head_size
+        layer, layers = self.place.layer, self.place.layers
+        depth = layer / max(1, layers - 1)
+        height = 1 - layer / layers
         n = torch.arange(width, dtype=torch.float32)  # [D]
         line = n / max(1, width - 1) - 0.5  # [D]
         tooth = (n % size - (size - 1) / 2) / max(0.5, (size - 1) / 2)  # [D]
@@ -254,7 +236,7 @@ class TimeMix(nn.Module):
         self.w0.copy_(-6 + 6 * curve + 0.5 + 2.5 * zigzag)
         self.a0.copy_(-0.19 + 0.3 * zigzag + 0.4 * line)
         pairs = [(self.w1, self.w2), (self.a1, self.a2), (self.g1, self.g2)]
-        if layer:
+        if self.adds_first:
             self.v0.copy_(0.73 - 0.4 * line)
             pairs.append((self.v1, self.v2))
         for down, up in pairs:
@@ -263,7 +245,7 @@ class TimeMix(nn.Module):
         self.k_k.copy_(0.71 - 0.1 * line)
         nn.init.constant_(self.k_a, 1.02)
         nn.init.constant_(self.r_k, -0.04)
-        nn.init.constant_(self.ln_x.weight, ((1 + layer) / shape.layers) ** 0.7)
+        nn.init.constant_(self.ln_x.weight, ((1 + layer) / layers) ** 0.7)
         _orthogonal(self.receptance.weight, 1.0)
         _orthogonal(self.key.weight, 0.1)
         _orthogonal(self.value.weight, 1.0)
@@ -297,33 +279,53 @@ def attend(
     return finish(y, r, key, v, gate, vectors.r_k, *norm), after
 
 
-class ChannelMix(nn.Module):
-    """The feed-forward half of a block; it sees one position and the one before it."""
+class ChannelMix(Mixer):
+    """The feed-forward half of a block; it sees one position and the one before it.
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.mix = nn.Parameter(torch.empty(1, shape.width))
+    State: ``channel_shift`` [B, D], the last vector.
+    """
+
+    Config = ChannelMixConfig
+    targets = ("key", "value")
+    vectors = ("mix",)
+
+    def __init__(self, config: ChannelMixConfig, place: Place) -> None:
+        super().__init__(config, place)
+        inner = config.width or place.ffn_width or 4 * place.width
+        self.mix = nn.Parameter(torch.empty(1, place.width))
         """Share of the previous vector: RWKV-LM's x_k."""
-        self.key = nn.Linear(shape.width, shape.ffn_width, bias=False)
-        self.value = nn.Linear(shape.ffn_width, shape.width, bias=False)
+        self.key = nn.Linear(place.width, inner, bias=False)
+        self.value = nn.Linear(inner, place.width, bias=False)
+        if place.start:
+            self.reset_parameters()
 
-    def forward(self, h: Tensor, shift: Tensor, order: TokenShift) -> tuple[Tensor, Tensor]:
-        """h [B, T, D], shift [B, D] -> out [B, T, D], next shift."""
-        (x_k,), shift = _mixed(h, shift, self.mix, order)  # [B, T, D]
+    def init_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
+        """Return zeros."""
+        shift = torch.zeros(batch, self.place.width, device=device, dtype=dtype)  # [B, D]
+        return {"channel_shift": shift}
+
+    def forward(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
+        """x [B, T, D] -> y [B, T, D], state."""
+        (x_k,), shift = _mixed(x, state["channel_shift"], self.mix, call.lengths)  # [B, T, D]
         inner = self.key(x_k)  # [B, T, F]
         inner = squared_relu(inner) if fused(inner) else _SquaredReLU.apply(inner)  # [B, T, F]
-        return self.value(inner), shift
+        return self.value(inner), {"channel_shift": shift}
 
-    def step(self, h: Tensor, shift: Tensor) -> Tensor:
-        """h, shift [B, D] -> out [B, D]."""
-        x_k = torch.addcmul(h, shift.to(h.dtype) - h, self.mix[0])  # [B, D]
-        return self.value(torch.relu(self.key(x_k)).square())
+    def step(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
+        """x [B, D] -> y [B, D], state."""
+        if torch.is_autocast_enabled(x.device.type):
+            return super().step(x, state, call)
+        shift = state["channel_shift"]  # [B, D]
+        x_k = torch.addcmul(x, shift.to(x.dtype) - x, self.mix[0])  # [B, D]
+        y = self.value(torch.relu(self.key(x_k)).square())  # [B, D]
+        return y, {"channel_shift": x.to(shift.dtype)}
 
     @torch.no_grad()
-    def reset_parameters(self, shape: Shape, layer: int) -> None:
-        """Start as RWKV-LM does; ``layer`` counts from 0. Draws from torch's generator."""
-        share = torch.arange(shape.width, dtype=torch.float32) / shape.width  # [D]
-        self.mix.copy_(1 - share ** ((1 - layer / shape.layers) ** 4))
+    def reset_parameters(self) -> None:
+        """Start as RWKV-LM does. Draws from torch's generator."""
+        width, height = self.place.width, 1 - self.place.layer / self.place.layers
+        share = torch.arange(width, dtype=torch.float32) / width  # [D]
+        self.mix.copy_(1 - share ** (height**4))
         _orthogonal(self.key.weight, 1.0)
         nn.init.zeros_(self.value.weight)
 
@@ -343,21 +345,19 @@ class _SquaredReLU(torch.autograd.Function):
         return (dy * positive).mul_(2)
 
 
-class Block(nn.Module):
-    """One layer: both halves and the norms before them."""
+class Block(Protocol):
+    """The parts of a block that an engine reads."""
 
-    def __init__(self, shape: Shape, layer: int) -> None:
-        super().__init__()
-        self.norm_time = nn.LayerNorm(shape.width)
-        self.time_mix = TimeMix(shape, layer)
-        self.norm_channel = nn.LayerNorm(shape.width)
-        self.channel_mix = ChannelMix(shape)
+    norm_time: nn.LayerNorm
+    time_mix: TimeMix
+    norm_channel: nn.LayerNorm
+    channel_mix: ChannelMix
 
 
 class Stack(Protocol):
     """The parts of the backbone that an engine reads."""
 
-    shape: Shape
+    config: Any
     width: int
     norm_in: nn.LayerNorm
     blocks: nn.ModuleList
@@ -366,20 +366,31 @@ class Stack(Protocol):
     _engine: Engine | None
 
 
+def check_heads(width: int, size: int) -> int:
+    """Return the number of heads. Raises ``ConfigError`` when heads do not fill the width."""
+    if width < 1 or size < 1 or width % size:
+        raise ConfigError(
+            f"Width {width} is not a multiple of head size {size}.",
+            "The backbone slot of the system configuration.",
+            "Change width or head_size so that the heads fill the width.",
+        )
+    return width // size
+
+
 def _mixed(
-    h: Tensor, shift: Tensor, rows: Tensor, order: TokenShift
+    h: Tensor, shift: Tensor, rows: Tensor, lengths: Tensor | None
 ) -> tuple[list[Tensor], Tensor]:
     """h + (before - h) * row for every row, in the type the matrix products want; next shift."""
     autocast = torch.is_autocast_enabled(h.device.type)
     low = torch.get_autocast_dtype(h.device.type) if autocast else h.dtype
+    if fused(h) and lengths is None:
+        return mix(h, shift, rows, low), h[:, -1].clone()
+    joined, after = last_inputs(shift[:, None], h, lengths)  # [B, 1 + T, D], [B, 1, D]
     if fused(h):
-        # Without a mask the kernel finds the neighbours itself.
-        before, after = (shift, h[:, -1]) if order.mask is None else order.before(h, shift)
-        return mix(h, before, rows, low), after
-    before, after = order.before(h, shift)  # [B, T, D], [B, D]
+        return mix(h, shift, rows, low), after[:, 0]
     h = h.to(low)  # [B, T, D]
-    difference = before.to(low) - h  # [B, T, D]
-    return [torch.addcmul(h, difference, row) for row in rows.to(low)], after
+    difference = joined[:, :-1].to(low) - h  # [B, T, D]
+    return [torch.addcmul(h, difference, row) for row in rows.to(low)], after[:, 0]
 
 
 def _orthogonal(weight: Tensor, gain: float) -> None:

@@ -12,7 +12,7 @@ What every backbone needs is here once: norms, residuals, padding, the names of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -76,8 +76,12 @@ class Stack(Backbone):
         self.norm_in = _norm(plan) if plan.norm_in else None
         self.blocks = nn.ModuleList(_blocks(plan, self.names))
         self.norm_out = _norm(plan)
+        leaves = plan.leaves()
+        self.exact = all(leaf.cls.exact for leaf in leaves)
+        self.memory = tuple(dict.fromkeys(f".{n}" for leaf in leaves for n in leaf.cls.memory))
+        self.rounding = max(leaf.cls.rounding for leaf in leaves)
         self._order = plan.order
-        self._counts = any(leaf.cls.positions for leaf in plan.leaves())
+        self._counts = any(leaf.cls.positions for leaf in leaves)
         self._engine: Engine | None = None
 
     @classmethod
@@ -274,6 +278,30 @@ class Stack(Backbone):
         """Return the halves of all weights, those side by side one by one."""
         modules = (module for block in self.blocks for module in block.modules())
         return [module for module in modules if isinstance(module, Mixer)]
+
+
+class Preset(Stack):
+    """A stack that fixes its halves and has a key, names and perhaps engines of its own.
+
+    A subclass has ``Config``, ``caps``, ``names`` and ``planned``, whose plan says ``start=False``:
+    initial values are drawn when all of it is built.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for block in self.blocks:
+            for half in block.halves():
+                half.reset_parameters()
+
+    @classmethod
+    def caps_of(cls, config: Any) -> Caps:
+        """The same for every configuration."""
+        return cls.caps
+
+
+def fields_of(schema: type[Any], config: Any) -> Any:
+    """Make an instance of the dataclass ``schema`` of the fields of the same names of another."""
+    return schema(**{part.name: getattr(config, part.name) for part in fields(schema)})
 
 
 def _half(slots: list[SlotSpec]) -> Half | None:

@@ -25,6 +25,8 @@ class Block(nn.Module):
         """Names of the norm and the half, in order."""
         self.parts: list[tuple[str, ...]] = []
         """Names of the state of each half."""
+        self.memory = tuple(name for *_, half in halves for name in half.memory)
+        """Names of what recurs, in a type of its own."""
         for norm_name, norm, name, half in halves:
             self.add_module(norm_name, norm)
             self.add_module(name, half)
@@ -50,7 +52,8 @@ class Block(nn.Module):
             own = {part: state[part] for part in names}
             y, new = getattr(self, name)(getattr(self, norm)(x), own, call)  # [B, T, D]
             for part in names:
-                after[part] = new[part].to(state[part].dtype)
+                kind = new[part].dtype if part in self.memory else state[part].dtype
+                after[part] = new[part].to(kind)
             x = x + self.drop(y)  # [B, T, D]
         return x, after
 

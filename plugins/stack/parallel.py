@@ -36,6 +36,8 @@ class Parallel(Mixer):
         self.halves = nn.ModuleList(half.build(place) for half in config.halves)
         self.parts = [tuple(state_of(half)) for half in self._each()]
         self.constant = all(half.constant for half in self._each())
+        each = enumerate(self._each())
+        self.memory = tuple(f"{j}.{name}" for j, half in each for name in half.memory)
 
     def init_state(self, batch: int, device: torch.device, dtype: torch.dtype) -> State:
         """All of theirs."""

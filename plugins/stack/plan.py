@@ -57,6 +57,8 @@ class Plan:
     """True for a norm before the first block, too."""
     dropout: float = 0.0
     """Probability of dropping a number of a residual branch in training."""
+    start: bool = True
+    """``Place.start`` of every half."""
 
     def halves(self) -> Iterator[tuple[int, int, Half, Place]]:
         """Yield (entry, 0 for the mixer or 1, half, place) of all weights, in order.
@@ -70,7 +72,7 @@ class Plan:
                 if half is None:
                     continue
                 width = self.ffn_width if which else 0
-                place = Place(self.width, layer, len(self.order), published, width)
+                place = Place(self.width, layer, len(self.order), published, width, self.start)
                 for leaf in half.leaves():
                     _check_reads(leaf, published, layer)
                     published += tuple(n for n in leaf.cls.publishes if n not in published)

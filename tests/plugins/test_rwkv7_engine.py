@@ -12,8 +12,8 @@ from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.testing import check_class, trained_looking_
 from wishbone.kernels.linear import build, compiler_missing, dequantized, narrowed
 from wishbone.plugins import engines
-from wishbone.plugins.rwkv7 import backbone as module
 from wishbone.plugins.rwkv7.backbone import RWKV7
+from wishbone.plugins.stack import backbone as module
 
 if compiler_missing():
     pytest.skip("needs a C++ compiler: install g++ or clang++", allow_module_level=True)
@@ -174,7 +174,7 @@ def test_many_positions_at_once(monkeypatch, weights, limit, config):
     backbone = model(config)
     exact = copy.deepcopy(backbone).double()
     backbone.accelerate("native", weights)
-    monkeypatch.setattr(module, "TokenShift", lambda *a: pytest.fail("went the plain way"))
+    monkeypatch.setattr(module.Stack, "_forward", lambda *a: pytest.fail("plain"))
     x = torch.randn(2, 150, config.width)
     actual, middle = backbone(x[:, :83])
     remaining, after = backbone(x[:, 83:], middle)

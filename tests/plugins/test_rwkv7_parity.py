@@ -13,6 +13,7 @@ import torch
 from rwkv7_files import squeezed, trained_looking
 from torch.nn import functional as F
 
+from wishbone.core.contract.stack.mixer import Call
 from wishbone.kernels.elementwise import reference
 from wishbone.plugins.rwkv7 import layers
 from wishbone.plugins.rwkv7.backbone import RWKV7
@@ -253,13 +254,13 @@ def test_mistakes_around_it_would_be_seen(official, monkeypatch):
     mixed = layers._mixed
     with monkeypatch.context() as patch:
         patch.setattr(
-            layers, "_mixed", lambda h, shift, rows, order: mixed(h, shift, 1 - rows, order)
+            layers, "_mixed", lambda h, shift, rows, lengths: mixed(h, shift, 1 - rows, lengths)
         )
         assert apart(model(TOKENS)[0], expected) > 100
     forward = layers.TimeMix.forward
     with monkeypatch.context() as patch:
         patch.setattr(
-            layers.TimeMix, "forward", lambda self, h, _, *others: forward(self, h, None, *others)
+            layers.TimeMix, "forward", lambda self, x, state, call: forward(self, x, state, Call())
         )
         assert apart(model(TOKENS)[0], expected) > 100
     for block in model.backbone.blocks:

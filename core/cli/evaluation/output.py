@@ -10,6 +10,8 @@ from typing import Any
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.extensions.metric import Row
 from wishbone.core.evaluate.measure.score import Panel, summarize
+from wishbone.core.evaluate.statistics.agreement import agreements, recognisers
+from wishbone.core.evaluate.statistics.metrics import QUALITY
 
 
 def report(title: str, rows: Sequence[Row], items: bool = False) -> None:
@@ -21,12 +23,23 @@ def report(title: str, rows: Sequence[Row], items: bool = False) -> None:
                 f"{row['failure'] or row['heard']}"
             )
     total = summarize(rows)
+    others = [
+        f"{total[key]:.1f} %" for key in recognisers(QUALITY) if key in total and key != "wer"
+    ]
+    second = f", 2nd recogniser {', '.join(others)}" if others else ""
     like = f"  similarity {total['similarity']:.3f}" if "similarity" in total else ""
     print(
-        f"{title}: word errors {total['wer']:.1f} % (mean of clips {total['wer_mean']:.1f} %)"
+        f"{title}: word errors {total['wer']:.1f} % (mean of clips {total['wer_mean']:.1f}"
+        f" %{second})"
         f"  DNSMOS {total['dnsmos']:.2f}{like}  failures {total['failures']:.0f}"
         f"  clips {total['clips']:.0f}  audio {total['seconds']:.0f} s"
     )
+    for one in agreements(title, rows, QUALITY):
+        if one.share is not None:
+            print(
+                f"{title}: of {one.both + sum(one.only)} words that {' or '.join(one.metrics)}"
+                f" missed, {one.both} ({100 * one.share:.0f} %) by both"
+            )
 
 
 def _speed(spoken: Sequence[Row]) -> str:

@@ -17,9 +17,9 @@ and a verdict against the margin. An A/B file adds a metric to the usual ones wi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from torch import nn
@@ -27,6 +27,7 @@ from torch import nn
 from wishbone.core.contract.layout import Layout, Sample
 from wishbone.core.contract.part import Part
 
+Computed = TypeVar("Computed")
 Value = float | int | str
 """Type of a value in a row of ``items.jsonl``."""
 Row = Mapping[str, Any]
@@ -43,10 +44,10 @@ class MetricInfo:
     """Name in tables."""
     unit: str
     better: str
-    """"lower" or "higher"."""
-    margin: float
+    """"lower", "higher", or "neither" for what only describes: its verdict can be "different"."""
+    margin: float | None
     """Largest difference that is still equivalent, unless an A/B file says otherwise under
-    ``margins``: in units, or as a share for a ratio."""
+    ``margins``: in units, or as a share for a ratio. None: nothing is called equivalent."""
     about: str
     """One sentence for readers who do not know the metric."""
     ratio: bool = False
@@ -59,9 +60,11 @@ class MetricInfo:
     """Decimals in tables."""
 
     def __post_init__(self) -> None:
-        if self.better not in ("lower", "higher"):
-            raise ValueError(f"{self.key}: better is 'lower' or 'higher', not '{self.better}'")
-        if not self.margin > 0:
+        if self.better not in ("lower", "higher", "neither"):
+            raise ValueError(
+                f"{self.key}: better is 'lower', 'higher' or 'neither', not '{self.better}'"
+            )
+        if self.margin is not None and not self.margin > 0:
             raise ValueError(f"{self.key}: the margin is {self.margin}, not above 0")
 
 
@@ -86,7 +89,7 @@ class Clip:
     """[S] float32."""
     rate: int
     """Samples per second."""
-    _resampled: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    _results: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def seconds(self) -> float:
@@ -95,9 +98,17 @@ class Clip:
 
     def at(self, rate: int) -> np.ndarray:
         """Return the audio [S] float32 at ``rate`` samples per second (a polyphase filter)."""
-        if rate not in self._resampled:
-            self._resampled[rate] = resample(self.audio, self.rate, rate)
-        return self._resampled[rate]
+        return self.once(f"at {rate}", lambda: resample(self.audio, self.rate, rate))
+
+    def once(self, name: str, compute: Callable[[], Computed]) -> Computed:
+        """Return what ``compute`` gives, computed for the first metric that asks for ``name``.
+
+        For what several metrics read: a transcript, a pitch track. ``name`` says everything that
+        decides it.
+        """
+        if name not in self._results:
+            self._results[name] = compute()
+        return self._results[name]
 
 
 def resample(audio: np.ndarray, old: int, new: int) -> np.ndarray:
@@ -159,6 +170,9 @@ class AudioMetric(ItemMetric):
     fields: ClassVar[tuple[str, ...]] = ()
     """Names that ``score`` gives values for, where it is not the key alone. Names of others than
     the built-in metrics begin with the key, as in ``acme/brightness.hertz``."""
+    missed_words: ClassVar[str] = ""
+    """Name of the value that lists the places of the text's words that were not understood, from 0
+    and with spaces between. Recognisers that have one are compared with each other."""
     needs_reference: ClassVar[bool] = False
     """True for a metric that compares with recordings of the imitated voice; it is left out where
     there are none."""

@@ -33,6 +33,8 @@ class Place:
     """Names that earlier halves leave in ``Call.shared``."""
     ffn_width: int = 0
     """Inner width that the stack asks of a feed-forward part; 0 means by the part's own rule."""
+    start: bool = True
+    """False where the stack calls ``reset_parameters`` itself, once everything is built."""
 
 
 @dataclass
@@ -71,11 +73,13 @@ class Mixer(Part, nn.Module):
     """The state does not grow. An instance may set it from its configuration."""
     exact: ClassVar[bool] = True
     """Earlier outputs are the same to the last bit whatever follows; not so with an FFT."""
+    rounding: ClassVar[float] = 0.05
+    """Largest relative error of a model in bfloat16 that rounding explains."""
     publishes: ClassVar[tuple[str, ...]] = ()
     """Names it leaves in ``call.shared``."""
     reads: ClassVar[tuple[str, ...]] = ()
     """Names in ``call.shared`` that an earlier half, also of an earlier block, leaves."""
-    memory: ClassVar[tuple[str, ...]] = ()
+    memory: tuple[str, ...] = ()
     """Names of state tensors that recur: float32, or float64, whatever the model is."""
     tunable: ClassVar[tuple[str, ...]] = ()
     """Names of state tensors that state tuning may learn."""

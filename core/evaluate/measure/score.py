@@ -18,7 +18,17 @@ from wishbone.core.contract.extensions.metric import (
     unit_mean,
 )
 from wishbone.core.evaluate.measure.clips import failure
-from wishbone.core.evaluate.statistics.metrics import QUALITY, blamed, checked, create, signature
+from wishbone.core.evaluate.statistics.agreement import recognisers
+from wishbone.core.evaluate.statistics.metrics import (
+    QUALITY,
+    blamed,
+    checked,
+    create,
+    metric_class,
+    signature,
+    value,
+    weight,
+)
 
 Work = TypeVar("Work")
 Score = TypeVar("Score")
@@ -158,6 +168,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, float]:
 
     ``wer`` is the corpus word error rate in percent: all errors over all words, each clip's
     errors capped at its words; ``wer_raw`` has no cap; ``wer_mean`` is the clips' mean capped rate.
+    Other recognisers' rates stand under their metric's key.
     """
     words = sum(row["words"] for row in rows)
     capped = [min(row["errors"], row["words"]) for row in rows]
@@ -171,6 +182,20 @@ def summarize(rows: Sequence[Row]) -> dict[str, float]:
         "wer_mean": 100 * float(np.mean(rates)) if rates else 0.0,
         "dnsmos": float(np.mean([row["dnsmos"] for row in rows])),
     }
+    for key in recognisers(QUALITY):
+        rate = corpus_rate(rows, key)
+        if key not in result and rate is not None:
+            result[key] = rate
     if rows and all("similarity" in row for row in rows):
         result["similarity"] = float(np.mean([row["similarity"] for row in rows]))
     return result
+
+
+def corpus_rate(rows: Sequence[Row], key: str) -> float | None:
+    """All errors of one recogniser over all words; None where not every row has words of it."""
+    info = metric_class(key).info
+    values = [value(row, info) for row in rows]
+    pairs = [(v, weight(row, info)) for v, row in zip(values, rows, strict=True) if v is not None]
+    if len(pairs) < sum(bool(row["words"]) for row in rows) or not pairs:
+        return None
+    return float(np.average([v for v, _ in pairs], weights=[w for _, w in pairs]))

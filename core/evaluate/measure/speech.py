@@ -21,6 +21,8 @@ from wishbone.core.evaluate.measure.clips import read_folder
 from wishbone.core.evaluate.measure.score import Panel, summarize
 from wishbone.core.evaluate.record import record_json
 from wishbone.core.evaluate.result import Prompt
+from wishbone.core.evaluate.statistics.agreement import recognisers
+from wishbone.core.evaluate.statistics.metrics import QUALITY, metric_class, value, weight
 from wishbone.core.evaluate.statistics.paired import bootstrap
 from wishbone.core.report.progress import progress, say
 from wishbone.core.speak.guidance import Guide
@@ -129,18 +131,23 @@ def entropy(codes: Sequence[int]) -> float:
 
 def beside(rows: Rows, reference: Rows) -> list[str]:
     """Lines that compare clips with the reference's clips of the same texts."""
-    words = np.array([row["words"] for row in rows], float)
-
-    def errors(clips: Rows) -> np.ndarray:
-        return np.array([min(r["errors"], r["words"]) for r in clips]) / np.maximum(words, 1)
-
-    wer = bootstrap(100 * (errors(rows) - errors(reference)), words)
+    lines = []
+    for key in recognisers(QUALITY):
+        info = metric_class(key).info
+        pairs = [(value(a, info), value(b, info)) for a, b in zip(rows, reference, strict=True)]
+        if any(None in pair for pair in pairs):
+            continue
+        weights = np.array([weight(row, info) for row in rows])
+        wer = bootstrap(np.array([a - b for a, b in pairs]), weights)
+        lines.append(
+            f"{info.title} above the reference: {wer.estimate:+.1f} points"
+            f" (95 %: {wer.low:+.1f} to {wer.high:+.1f})"
+        )
     mos = bootstrap(
         np.array([a["dnsmos"] - b["dnsmos"] for a, b in zip(rows, reference, strict=True)])
     )
     return [
-        f"word errors above the reference: {wer.estimate:+.1f} points"
-        f" (95 %: {wer.low:+.1f} to {wer.high:+.1f})",
+        *lines,
         f"predicted quality beside the reference: {mos.estimate:+.2f}"
         f" (95 %: {mos.low:+.2f} to {mos.high:+.2f})",
     ]

@@ -22,7 +22,8 @@ def forest(result: Result, arm: str) -> str:
             colour=charts.VERDICTS.get(comparison.outcome.verdict, charts.SOFT),
         )
         for comparison in result.analysis.comparisons
-        if comparison.arm == arm
+        # what has no margin cannot be drawn in units of it
+        if comparison.arm == arm and comparison.outcome.in_margins[0] is not None
     ]
     return charts.forest(rows)
 
@@ -57,7 +58,8 @@ def _panel(
                         dots if len(trainings) > 1 else (),
                     )
                 )  # fmt: skip
-    title = f"{metric.title} ({metric.unit}, {metric.better} is better)"
+    better = "" if metric.better == "neither" else f", {metric.better} is better"
+    title = f"{metric.title} ({metric.unit}{better})"
     return charts.Panel(title, metric.digits, intervals)
 
 

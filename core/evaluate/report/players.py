@@ -16,7 +16,7 @@ from wishbone.core.evaluate.measure.clips import read_audio
 from wishbone.core.evaluate.measure.transcript import normalize
 from wishbone.core.evaluate.report import wording
 from wishbone.core.evaluate.result import MetricFacts, Prompt, Result
-from wishbone.core.evaluate.statistics.metrics import QUALITY, metric_class, value
+from wishbone.core.evaluate.statistics.metrics import metric_class, value
 from wishbone.core.report import charts
 
 PLAYERS = 12
@@ -24,6 +24,8 @@ PLAYERS = 12
 LARGEST = 7_000_000
 """Bytes of audio and pictures before their coding as text adds a third: the file stays below
 10 MB."""
+SUMMED = ("wer", "dnsmos", "similarity")
+"""Metrics with words of their own in the line under a player."""
 NARROWEST = 2.0
 """Seconds a spectrogram shows at least."""
 
@@ -180,8 +182,11 @@ def numbers(item: Item, metrics: Mapping[str, MetricFacts]) -> str:
     if row.get("similarity") is not None:
         parts.append(f"likeness {row['similarity']:.2f}")
     for key, metric in metrics.items():
-        if key not in QUALITY and metric.source == "audio" and row.get(key) is not None:
-            parts.append(f"{metric.title} {wording.cell(row[key], metric)}")
+        if key in SUMMED or metric.source != "audio":
+            continue
+        number = value(row, metric_class(key).info)
+        if number is not None and not item.failure:
+            parts.append(f"{metric.title} {wording.cell(number, metric)}")
     if item.seconds:
         parts.append(f"{item.seconds:.1f} s")
     return " · ".join(parts)

@@ -30,6 +30,8 @@ def interval(outcome: Outcome, metric: MetricFacts) -> str:
 
 def margin(metric: MetricFacts) -> str:
     """Write the margin of equivalence."""
+    if metric.margin is None:
+        return "none"
     if metric.ratio:
         return f"{100 * metric.margin:g} %"
     return f"{metric.margin:g} {metric.unit.replace('%', 'points')}"
@@ -89,8 +91,30 @@ def shows(result: Result) -> list[str]:
     failed = f"Failed sentences, counted as worst: {listed}."
     first = failed if sum(counts.values()) else "No sentence failed."
     if result.factors:
-        return [first, *_effects(result)]
-    return [first, *(_sentence(comparison, result) for comparison in result.analysis.comparisons)]
+        return [first, *_effects(result), *agreement(result)]
+    return [
+        first,
+        *agreement(result),
+        *(_sentence(comparison, result) for comparison in result.analysis.comparisons),
+    ]
+
+
+def agreement(result: Result) -> list[str]:
+    """Write for every two recognisers how many of the words that either missed both did."""
+    lines = []
+    every = result.analysis.agreement or []
+    for pair in dict.fromkeys(one.metrics for one in every):
+        shares = [
+            f"{one.arm} {one.both} of {one.both + sum(one.only)} ({100 * one.share:.0f} %)"
+            for one in every
+            if one.metrics == pair and one.share is not None
+        ]
+        if shares:
+            lines.append(
+                f"Recognisers {' and '.join(pair)}: of the words that either missed, both did in "
+                f"{', '.join(shares)}; the others are rather a recogniser's than the speech's."
+            )
+    return lines
 
 
 def _effects(result: Result) -> list[str]:
@@ -119,6 +143,8 @@ def _sentence(comparison: Comparison, result: Result) -> str:
         return f"{title}: {arm} and {baseline} are equivalent within {margin(metric)}; {amount}."
     if outcome.verdict in ("better", "worse"):
         return f"{title}: {arm} is {outcome.verdict} than {baseline}; {amount}."
+    if outcome.verdict == "different":
+        return f"{title}: {arm} differs from {baseline}; {amount}."
     more = outcome.more_prompts
     hint = f"; about {more} more prompts would settle it" if more else ""
     return f"{title}: no verdict between {arm} and {baseline}; {amount}{hint}."

@@ -28,7 +28,7 @@ from wishbone.core.registry.extras import missing_packages
 from wishbone.core.registry.loader import guarded, registry
 from wishbone.core.registry.registry import HOME
 
-QUALITY = ("wer", "dnsmos", "similarity")
+QUALITY = ("wer", "wer_base", "dnsmos", "similarity")
 """Metrics that recordings are always judged by."""
 SPEECH = (*QUALITY, "rtf", "first_audio", "token_rate")
 """Metrics of items in every A/B, in the order of the tables."""
@@ -200,6 +200,6 @@ def check_margins(margins: Mapping[str, float], keys: Iterable[str]) -> None:
 def _chosen(keys: Iterable[str], margins: Mapping[str, float] | None) -> dict[str, MetricInfo]:
     infos = {key: metric_class(key).info for key in keys}
     return {
-        key: replace(info, margin=float((margins or {}).get(key, info.margin)))
+        key: replace(info, margin=float(margins[key])) if key in (margins or {}) else info
         for key, info in infos.items()
     }

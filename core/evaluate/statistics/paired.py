@@ -31,11 +31,36 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % interval."""
+    """An estimate and its interval, of 95 % where nothing else is said."""
 
     estimate: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """A weighted mean, drawn again many times from other units."""
+
+    estimate: float
+    means: np.ndarray
+    """[draws]; empty where one unit alone says nothing about others."""
+    units: int
+    """Units, or groups of them, that were drawn from."""
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """Percentiles, spread as if for Student's t and by sqrt(n / (n - 1)).
+
+        Plain ones are too narrow for few units (Hesterberg 2015, "What Teachers Should Know about
+        the Bootstrap", section 5.3).
+        """
+        if not len(self.means):
+            return Interval(self.estimate, float("-inf"), float("inf"))
+        tail = (1 - confidence) / 2
+        spread = student(1 - tail, self.units - 1) * sqrt(self.units / (self.units - 1))
+        outer = 1 - _NORMAL.cdf(spread)
+        low, high = np.quantile(self.means, [outer, 1 - outer])
+        return Interval(self.estimate, float(low), float(high))
 
 
 def bootstrap(
@@ -47,28 +72,35 @@ def bootstrap(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Interval:
-    """Interval of the weighted mean of ``values`` [U] or [U, K] (K seeds of each of U units).
+    """Interval of the weighted mean of ``values`` [U] or [U, K] (K repeats of each of U units)."""
+    return resamples(values, weights, groups=groups, draws=draws, seed=seed).interval(confidence)
 
-    Resamples groups (voices) where given, units within them, and seeds within units. The weights
-    [U] travel with their unit, so that with the words of each sentence as weights this is the
-    bootstrap of a corpus word error rate (Bisani and Ney 2004). The percentiles are spread as if
-    for Student's t and by sqrt(n / (n - 1)), because plain ones are too narrow for few units
-    (Hesterberg 2015, "What Teachers Should Know about the Bootstrap", section 5.3).
+
+def resamples(
+    values: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    groups: np.ndarray | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Resamples:
+    """Draw the weighted mean of ``values`` [U] or [U, K] again and again.
+
+    Resamples groups (voices) where given, and units within them. A unit's repeats are averaged
+    first: their noise is part of how units differ, and drawing them again would count it twice. The
+    weights [U] travel with their unit, so that with the words of each sentence as weights this is
+    the bootstrap of a corpus word error rate (Bisani and Ney 2004).
     """
     table = np.asarray(values, float)
-    table = table[:, None] if table.ndim == 1 else table
-    weight = np.ones(len(table)) if weights is None else np.asarray(weights, float)
-    estimate = float((table.mean(1) * weight).sum() / weight.sum())
+    unit = table if table.ndim == 1 else table.mean(1)  # [U]
+    weight = np.ones(len(unit)) if weights is None else np.asarray(weights, float)
+    estimate = float((unit * weight).sum() / weight.sum())
     labels = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    top = len(table) if labels is None else int(labels.max()) + 1
+    top = len(unit) if labels is None else int(labels.max()) + 1
     if top < 2:
-        return Interval(estimate, float("-inf"), float("inf"))
-    means = _resampled(table, weight, labels, np.random.default_rng(seed), draws)
-    tail = (1 - confidence) / 2
-    spread = student(1 - tail, top - 1) * sqrt(top / (top - 1))
-    outer = 1 - _NORMAL.cdf(spread)
-    low, high = np.quantile(means, [outer, 1 - outer])
-    return Interval(estimate, float(low), float(high))
+        return Resamples(estimate, np.zeros(0), top)
+    means = _resampled(unit, weight, labels, np.random.default_rng(seed), draws)
+    return Resamples(estimate, means, top)
 
 
 def sign_flip(
@@ -159,6 +191,36 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
     return Interval(successes / trials, float(ends.low), float(ends.high))
 
 
+def clustered_rate(counts: np.ndarray, trials: int) -> Interval:
+    """Interval of a rate over units that were tried ``trials`` times each; counts [U] of successes.
+
+    Tries of one unit are alike, so that they tell less than as many units would: Wilson's interval
+    of the number of independent tries that would scatter as the units do (the design effect; Korn
+    and Graubard 1998). Where no or every try succeeded nothing shows how alike they are, and only
+    units count.
+    """
+    counts = np.asarray(counts, float)
+    units = len(counts)
+    if not units:
+        return wilson(0, 0)
+    rate = float(counts.sum()) / (units * trials)
+    if units < 2 or rate in (0.0, 1.0):
+        return wilson_rate(rate, units)
+    between = float(counts.var(ddof=1)) / trials**2
+    effect_of_design = max(1.0, between * trials / (rate * (1 - rate)))
+    # how alike they are is itself known from those units alone that any try succeeded on
+    fewer = (_NORMAL.inv_cdf(0.975) / student(0.975, 1.0 + float((counts > 0).sum()))) ** 2
+    return wilson_rate(rate, max(float(units), units * trials * fewer / effect_of_design))
+
+
+def wilson_rate(rate: float, trials: float, confidence: float = 0.95) -> Interval:
+    """Wilson's interval of a rate from any number of tries, whole or not."""
+    z = _NORMAL.inv_cdf((1 + confidence) / 2)
+    middle = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
+    return Interval(rate, max(0.0, middle - half), min(1.0, middle + half))
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p that two arms fail equally often, from the items where only one failed."""
     trials = only_a + only_b
@@ -202,39 +264,32 @@ def effect(differences: np.ndarray, better: str) -> PairedEffect:
 
 
 def _resampled(
-    table: np.ndarray,
+    unit: np.ndarray,
     weight: np.ndarray,
     labels: np.ndarray | None,
     random: np.random.Generator,
     draws: int,
 ) -> np.ndarray:
     """Weighted means of ``draws`` resamples [draws]."""
-    units = len(table)
+    units = len(unit)
     groups = 0 if labels is None else int(labels.max()) + 1
     members = [np.flatnonzero(labels == group) for group in range(groups)]
     means = np.empty(draws)
-    # 500 resamples at a time: a table of 1000 prompts and 3 seeds then needs 12 MB
+    # 500 resamples at a time: 1000 prompts then need 4 MB
     for start in range(0, draws, 500):
         size = min(500, draws - start)
         if not members:
             pick = random.integers(0, units, (size, units))
-            means[start : start + size] = _means(table, weight, pick, random)
+            means[start : start + size] = _means(unit, weight, pick)
             continue
         for row in range(size):
             drawn = random.integers(0, len(members), len(members))
             pick = np.concatenate([random.choice(members[g], len(members[g])) for g in drawn])
-            means[start + row] = _means(table, weight, pick[None], random)[0]
+            means[start + row] = _means(unit, weight, pick[None])[0]
     return means
 
 
-def _means(
-    table: np.ndarray, weight: np.ndarray, pick: np.ndarray, random: np.random.Generator
-) -> np.ndarray:
-    """Weighted mean of the picked units [R, U], their seeds drawn again."""
-    seeds = table.shape[1]
-    if seeds == 1:
-        value = table[pick, 0]
-    else:
-        value = table[pick[..., None], random.integers(0, seeds, (*pick.shape, seeds))].mean(-1)
+def _means(unit: np.ndarray, weight: np.ndarray, pick: np.ndarray) -> np.ndarray:
+    """Weighted mean of the picked units [R, U]."""
     chosen = weight[pick]
-    return (value * chosen).sum(1) / chosen.sum(1)
+    return (unit[pick] * chosen).sum(1) / chosen.sum(1)

@@ -21,11 +21,15 @@ def outcome(
     margin" or "inconclusive".
     """
     interval, units = contrast.interval, len(contrast.units)
-    margin = float(np.log1p(metric.margin)) if metric.ratio else metric.margin
+    # without a margin nothing lies inside it
+    margin = metric.margin or 0.0
+    margin = float(np.log1p(margin)) if metric.ratio else margin
     verdict, more = _decide(interval, margin, metric, contrast.p, units)
     if interaction:
         names = {"better": "present", "worse": "present", "equivalent": "none beyond margin"}
         verdict = names.get(verdict, verdict)
+    elif metric.better == "neither":
+        verdict = {"better": "different", "worse": "different"}.get(verdict, verdict)
     if contrast.freedom is not None and more:
         # prompts alone settle it only where seeds are not what makes the interval wide
         more = more if (contrast.seed_share or 0) < 0.5 else None
@@ -69,6 +73,8 @@ def _in_margins(
     interval: paired.Interval, margin: float, metric: MetricInfo
 ) -> tuple[float | None, float | None, float | None]:
     """Estimate and ends in units of the margin, positive where the arm is better; for plots."""
+    if not margin:
+        return None, None, None
     sign = 1 if metric.better == "higher" else -1
     low, high = sorted(sign * end / margin for end in (interval.low, interval.high))
     return sign * interval.estimate / margin, _finite(low), _finite(high)

@@ -44,7 +44,8 @@ def facts(cls: Any, config: Any, module: str | None) -> str:
         require(bool(getattr(info, name).strip()), f"info.{name} is empty")
     require(info.about.endswith("."), f"info.about is no sentence: {info.about!r}")
     require(0 <= info.digits <= 6, f"info.digits is {info.digits}")
-    return f"{info.better} is better, margin {info.margin:g} {info.unit}"
+    margin = "no margin" if info.margin is None else f"margin {info.margin:g} {info.unit}"
+    return f"{info.better} is better, {margin}"
 
 
 def signature(cls: Any, config: Any, module: str | None) -> str:

@@ -42,8 +42,8 @@ def attach(backbone: Stack, weights: str = "float32") -> Replay:
         problem = f"the weights are on {parameter.device.type}, and only CUDA has graphs"
     elif weights not in WEIGHTS:
         problem = f"the kernels read float32 and bfloat16, not {weights}"
-    elif backbone.shape.head_size not in SIZES:
-        problem = f"heads of {backbone.shape.head_size}, where the kernels know {SIZES}"
+    elif backbone.config.head_size not in SIZES:
+        problem = f"heads of {backbone.config.head_size}, where the kernels know {SIZES}"
     elif parameter.dtype == torch.float64:
         problem = "the kernels compute in float32, the weights are float64"
     if problem:
@@ -91,7 +91,7 @@ class StaticRWKV7:
             kernels = _kernels(parameter.device)
         self.kernels = kernels
         self.width, self.kind = backbone.width, WEIGHTS[weights] or parameter.dtype
-        self.eps, self.head_eps = backbone.norm_in.eps, backbone.shape.group_norm_eps
+        self.eps, self.head_eps = backbone.norm_in.eps, backbone.config.group_norm_eps
         self.device = parameter.device
         with torch.inference_mode(False), torch.no_grad():
             self.norm_in, self.norm_out = _norm(backbone.norm_in), _norm(backbone.norm_out)

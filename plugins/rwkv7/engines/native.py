@@ -63,7 +63,7 @@ class NativeRWKV7:
 
     def __init__(self, backbone: Stack, weights: str) -> None:
         """Pack the weights. Raises ``NativeMissing``, and ``ValueError`` for odd shapes."""
-        shape = backbone.shape
+        shape = backbone.config
         if shape.head_size % LANES or shape.head_size > LARGEST:
             raise ValueError(f"heads of {shape.head_size}, where it has multiples of 16 up to 256")
         if backbone.norm_in.weight.dtype == torch.float64:
@@ -71,8 +71,8 @@ class NativeRWKV7:
         native = Native(build=True)
         self.library = library("rwkv7", SOURCE, build=True)
         self.threads = threads()
-        self.width, self.layers, self.heads = shape.width, shape.layers, shape.heads
-        self.size = shape.head_size
+        self.width, self.layers, self.size = shape.width, shape.layers, shape.head_size
+        self.heads = self.width // self.size
         self.names = [
             f"blocks.{i}.{part}"
             for i in range(self.layers)

@@ -38,7 +38,10 @@ class Prefill:
     ) -> None:
         self.backbone = [backbone]  # in a list, so that it is no child of its own child
         self.model, self.width = model, backbone.width
-        self.heads, self.size = backbone.shape.heads, backbone.shape.head_size
+        self.heads, self.size = (
+            backbone.width // backbone.config.head_size,
+            backbone.config.head_size,
+        )
         self.narrow = weights != "float32"
         self.copies = [_narrow(block) for block in backbone.blocks] if self.narrow else None
         self.mix, self.scan = library.rwkv7_mix, library.rwkv7_scan

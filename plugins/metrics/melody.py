@@ -1,0 +1,150 @@
+"""Metrics of pitch: ``pitch``, ``pitch_spread`` and ``prosody``, the melody beside a reference's.
+
+Pitch is tracked as in ``core/audio/pitch.py`` (Boersma 1993). The first two describe; a flat
+reading has a small spread. The third needs the same sentence spoken by the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import fft
+
+from wishbone.core.audio import files as sound
+from wishbone.core.audio import pitch
+from wishbone.core.contract.extensions.metric import AudioMetric, Clip, MetricInfo, Package, Value
+from wishbone.plugins.metrics.versions import version_of
+
+RATE = 16_000
+HOP = 160
+"""Samples between two values: 10 ms."""
+BANDS, WINDOW, COEFFICIENTS = 40, 400, 12
+"""Mel bands, the window of 25 ms and the cepstral coefficients by which two readings are laid over
+each other."""
+SETTINGS = "autocorrelation|10ms|voiced frames"
+
+
+class Pitch(AudioMetric):
+    """Median pitch of the voiced frames."""
+
+    info = MetricInfo(
+        key="pitch",
+        title="pitch",
+        unit="Hz",
+        better="neither",
+        margin=None,
+        about="Median pitch of the voice; it describes.",
+        digits=0,
+    )
+
+    def score(self, clip: Clip) -> Mapping[str, Value]:
+        """Hertz; nothing where no frame is voiced."""
+        hertz = voiced(clip)
+        return {self.info.key: float(np.median(hertz))} if len(hertz) else {}
+
+    def signature(self) -> str:
+        """The tracker."""
+        return f"pitch|median|{SETTINGS}"
+
+
+class PitchSpread(AudioMetric):
+    """Standard deviation of the voiced frames' pitch in semitones."""
+
+    info = MetricInfo(
+        key="pitch_spread",
+        title="pitch spread",
+        unit="semitones",
+        better="neither",
+        margin=None,
+        about="Standard deviation of the pitch within a sentence: small is flat; it describes.",
+    )
+
+    def score(self, clip: Clip) -> Mapping[str, Value]:
+        """Semitones; nothing where no frame is voiced."""
+        hertz = voiced(clip)
+        return {self.info.key: float(np.std(12 * np.log2(hertz)))} if len(hertz) else {}
+
+    def signature(self) -> str:
+        """The tracker."""
+        return f"pitch_spread|standard deviation|{SETTINGS}"
+
+
+class Prosody(AudioMetric):
+    """Root mean square of the difference of two melodies, each around its own median.
+
+    The two readings are laid over each other by dynamic time warping of mel cepstra, as for the
+    pitch error of the toolkit VERSA (Shi et al. 2024), which leaves the voices' height in.
+    """
+
+    info = MetricInfo(
+        key="prosody",
+        title="melody beside the reference",
+        unit="semitones",
+        better="lower",
+        margin=None,
+        about="Distance of the melody to the reference's reading of the same sentence, without "
+        "regard to the voice's height or the pace; good readings differ, too.",
+    )
+    needs_reference = True
+    packages = (Package("librosa", "librosa"),)
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._reference: dict[str, Clip] = {}
+
+    def set_reference(self, clips: Sequence[Clip]) -> None:
+        """Take the recordings, by their keys."""
+        self._reference = {clip.key: clip for clip in clips}
+
+    def score(self, clip: Clip) -> Mapping[str, Value]:
+        """Semitones; nothing without the sentence in the reference, or without voiced frames."""
+        other = self._reference.get(clip.key)
+        if other is None:
+            return {}
+        distance = melody_distance(clip, other)
+        return {} if distance is None else {self.info.key: distance}
+
+    def signature(self) -> str:
+        """The tracker and the alignment."""
+        warping = f"dtw:mfcc{COEFFICIENTS}|librosa:{version_of('librosa')}"
+        return f"prosody|rms around the median|{SETTINGS}|{warping}"
+
+
+def voiced(clip: Clip) -> np.ndarray:
+    """Pitch of the voiced frames in hertz, [n]."""
+    hertz, mask = _track(clip)
+    return hertz[mask]
+
+
+def _track(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    return clip.once("pitch", lambda: pitch.track(clip.at(RATE), RATE, HOP))
+
+
+def _timbre(clip: Clip) -> np.ndarray:
+    """Cepstral coefficients [COEFFICIENTS, T]: the first are left out (loudness), and so are the
+    high ones, in which the harmonics of the pitch show."""
+    audio = sound.Audio(torch.from_numpy(clip.at(RATE)), RATE)
+    mel = sound.log_mel(audio, BANDS, WINDOW, HOP).numpy()  # [BANDS, T]
+    return fft.dct(mel, axis=0, norm="ortho")[1 : COEFFICIENTS + 1]  # [COEFFICIENTS, T]
+
+
+def melody_distance(clip: Clip, other: Clip) -> float | None:
+    """Semitones between two readings of a sentence; None where no moment is voiced in both."""
+    import librosa
+
+    tracks = [_track(one) for one in (clip, other)]
+    if not all(mask.any() for _, mask in tracks):
+        return None
+    _, path = librosa.sequence.dtw(_timbre(clip), _timbre(other), metric="euclidean")
+    places = [np.minimum(path[:, i], len(tracks[i][0]) - 1) for i in (0, 1)]
+    both = np.logical_and(*(mask[place] for (_, mask), place in zip(tracks, places, strict=True)))
+    if not both.any():
+        return None
+    melodies = [
+        12 * np.log2(hertz[place[both]] / np.median(hertz[mask]))
+        for (hertz, mask), place in zip(tracks, places, strict=True)
+    ]
+    return float(np.sqrt(np.mean(np.square(melodies[0] - melodies[1]))))

