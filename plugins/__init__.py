@@ -57,6 +57,8 @@ PARTS = (
      "RWKV-7's time mixing: one matrix per head, with decay and the delta rule"),
     ("ffn", "channel7", "rwkv7.layers:ChannelMix",
      "RWKV-7's channel mixing: squared ReLU, with a token shift"),
+    ("ffn", "swiglu", "ffn.swiglu:SwiGLU", "SwiGLU: two projections, one the gate of the other"),
+    # with matrices for memory
     ("mixer", "linear_attention", "linear_attention.mixer:LinearAttention",
      "linear attention: elu + 1, a normaliser, no decay"),
     ("mixer", "retnet", "retnet.mixer:Retention",
@@ -76,9 +78,8 @@ PARTS = (
     ("mixer", "rwkv5", "rwkv56.five:RWKV5", "RWKV-5.2's time mixing: a fixed decay a channel"),
     ("mixer", "rwkv6", "rwkv56.six:RWKV6",
      "RWKV-6's time mixing: token shift and decay depend on the position"),
-    ("ffn", "rwkv5", "rwkv56.channel_mix:ChannelMix5", "RWKV-5's channel mixing"),
-    ("ffn", "rwkv6", "rwkv56.channel_mix:ChannelMix6", "RWKV-6's channel mixing"),
-    ("ffn", "swiglu", "ffn.swiglu:SwiGLU", "SwiGLU: two projections, one the gate of the other"),
+    ("ffn", "rwkv5_channel_mix", "rwkv56.channel_mix:ChannelMix5", "RWKV-5's channel mixing"),
+    ("ffn", "rwkv6_channel_mix", "rwkv56.channel_mix:ChannelMix6", "RWKV-6's channel mixing"),
     # with vectors for memory
     ("mixer", "mingru", "mingru.mixer:MinGRU", "a GRU whose gate sees the input alone"),
     ("mixer", "minlstm", "mingru.mixer:MinLSTM", "an LSTM whose gates see the input alone"),
@@ -207,6 +208,8 @@ PARTS = (
     ("command", "codec-export", "fsqcodec.export:main", "Turn such a training into a checkpoint."),
     ("command", "codec-peers", "reference_codecs.command:main",
      "Judge a codec beside others; the same as 'wishbone evaluate codec --peers'."),
+    ("command", "stack-speed", "stack_speed.command:main",
+     "Time every token mixer in a stack beside RWKV-7: training, and one step."),
     ("command", "state-convert", "state_tuning.__main__:main",
      "Turn a learned state into a voice, or into a file of RWKV-PEFT, or back."),
 )  # fmt: skip

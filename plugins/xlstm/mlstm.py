@@ -78,10 +78,8 @@ class MLSTM(MatrixMixer):
         cap = self.config.cap
         gates = cap * torch.tanh(self.gates(x).to(kind) / cap)  # [B, T, 2 H]
         enter, stay = gates[..., :heads], F.logsigmoid(gates[..., heads:])  # [B, T, H] each
-        # The outputs do not depend on m, whichever it is, so no gradient goes through it.
-        with torch.no_grad():
-            sums = stay.cumsum(1)  # [B, T, H]
-            scale = sums + torch.maximum((enter - sums).cummax(1).values, first[:, None])
+        sums = stay.cumsum(1)  # [B, T, H]
+        scale = sums + torch.maximum((enter - sums).cummax(1).values, first[:, None])  # m
         before = torch.cat([first[:, None], scale[:, :-1]], 1)  # [B, T, H]
         g = stay + before - scale  # [B, T, H]
         # At most 0 but for rounding, which must not stop the gradient.
