@@ -56,6 +56,12 @@ class Prompt:
     key: str
     """Its line in the file, from 0, three digits."""
     text: str
+    tags: tuple[str, ...] | None = optional()
+    """Kinds of sentence that it is; None in a file without them."""
+    recording: str | None = optional()
+    """Recording whose voice says it, where the list names one."""
+    transcript: str | None = optional()
+    """Words of that recording."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +269,21 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Slice:
+    """One metric of one arm against the baseline on one kind of sentence; exploratory."""
+
+    kind: str
+    metric: str
+    arm: str
+    prompts: int
+    value_baseline: float
+    value: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failures:
     """Failed items of an arm, and the interval of their rate."""
 
@@ -295,8 +316,6 @@ class Analysis:
     """Arm -> metric -> the value of each checkpoint."""
     seed_spread: dict[str, dict[str, float]]
     """Arm -> metric -> standard deviation over repeats of the whole prompt set."""
-    agreement: list[Agreement] | None = optional()
-    """Recognisers two by two, for each arm and the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,6 +376,10 @@ class Result:
     reference: dict[str, Estimate]
     """Metric -> value of the imitated voice itself; empty without recordings of it."""
     reference_folder: str
+    agreement: list[Agreement] | None = optional()
+    """Recognisers two by two, for each arm and the reference."""
+    slices: list[Slice] | None = optional()
+    """Arms against the baseline by kind of sentence; exploratory."""
     provenance: Provenance
 
 

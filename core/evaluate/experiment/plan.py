@@ -24,7 +24,7 @@ from wishbone.core.evaluate.experiment.arms import (
     factor_levels,
     named_arms,
 )
-from wishbone.core.evaluate.measure.clips import read_lines
+from wishbone.core.evaluate.prompts.prompt_lists import read_prompts
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.statistics.metrics import (
     choose,
@@ -55,7 +55,8 @@ class Experiment:
     vary: list[str] = field(default_factory=lambda: ["backbone"])
     """Keys of the system that may differ; weights differ with them. All else must be equal."""
     prompts: str = "prompts-en.txt"
-    """File of sentences, one a line; looked for beside the YAML file, then among the bundled."""
+    """File of sentences, one a line; looked for beside the YAML file, then among the bundled.
+    ``.tsv``: kinds of sentence before a tab; ``.lst``: a list of the form of seed-tts-eval."""
     limit: int = 0
     """Only the first so many prompts; 0 means all."""
     seeds: int = 1
@@ -155,6 +156,8 @@ class Plan:
 def seed_of(base: int, prompt: Prompt, repeat: int) -> int:
     """Seed of one item, below 2^31: from the base seed and the prompt, not from the run."""
     words = f"{base}/{prompt.key}/{prompt.text}/{repeat}"
+    if prompt.recording:
+        words += f"/{Path(prompt.recording).name}/{prompt.transcript}"
     return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big") >> 1
 
 
@@ -181,7 +184,7 @@ def read_plan(
     _check_experiment(experiment, values)
     parse_engine(engine := engine or experiment.engine, values.place("engine"))
     folder = values.path.parent if values.path else Path()
-    lines = read_lines(_locate(experiment.prompts, folder, values.place("prompts")))
+    lines = read_prompts(_locate(experiment.prompts, folder, values.place("prompts")))
     limit = QUICK if quick and prompts is None else (prompts or experiment.limit or len(lines))
     if limit > len(lines):
         raise ConfigError(
@@ -206,7 +209,7 @@ def read_plan(
         name=values.path.stem if values.path else "ab",
         about=experiment.about,
         arms=arms,
-        prompts=[Prompt(f"{i:03d}", text) for i, text in enumerate(lines[:limit])],
+        prompts=lines[:limit],
         seeds=seeds or experiment.seeds,
         seed=experiment.seed,
         vary=experiment.vary,

@@ -58,6 +58,7 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
         "memory": tables.memory(result),
         "budget": tables.sizes(result),
         "failures": tables.failures(result, with_tests=True),
+        "slices": tables.slices(result),
         "differences": tables.differences(result),
         "weights": _json(result.provenance.weights),
         "configs": {arm.key: _json(arm.config) for arm in result.arms},

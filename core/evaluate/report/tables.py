@@ -140,6 +140,22 @@ def failures(result: Result, with_tests: bool = False) -> Table:
     return Table("Failed items", [*head, *tests], rows, ("why",))
 
 
+def slices(result: Result) -> Table:
+    """Tabulate word errors and the other primary metrics by kind of sentence; no verdicts."""
+    rows = []
+    for one in result.slices or []:
+        metric = result.metrics[one.metric]
+        if not metric.primary:
+            continue
+        ends = f"{one.low:+.{metric.digits}f} to {one.high:+.{metric.digits}f}"
+        values = [wording.cell(value, metric) for value in (one.value_baseline, one.value)]
+        change = f"{one.difference:+.{metric.digits}f}"
+        title = f"{metric.title} ({metric.unit})"
+        rows.append([one.kind, str(one.prompts), title, one.arm, *values, change, ends])
+    head = ["kind", "sentences", "", "arm", result.arms[0].key, "arm's", "change", "95 % interval"]
+    return Table("By kind of sentence: exploratory, without verdicts", head, rows, ("", "arm"))
+
+
 def differences(result: Result) -> Table:
     """Tabulate the keys of the configuration that are not the same in all arms."""
     names = [arm.key for arm in result.arms]

@@ -102,7 +102,7 @@ def shows(result: Result) -> list[str]:
 def agreement(result: Result) -> list[str]:
     """Write for every two recognisers how many of the words that either missed both did."""
     lines = []
-    every = result.analysis.agreement or []
+    every = result.agreement or []
     for pair in dict.fromkeys(one.metrics for one in every):
         shares = [
             f"{one.arm} {one.both} of {one.both + sum(one.only)} ({100 * one.share:.0f} %)"

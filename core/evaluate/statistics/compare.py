@@ -13,17 +13,8 @@ import numpy as np
 from wishbone.core.contract.extensions.metric import MetricInfo
 from wishbone.core.evaluate.experiment.items import Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan
-from wishbone.core.evaluate.result import (
-    Agreement,
-    Analysis,
-    Comparison,
-    Estimate,
-    Failures,
-    Prompt,
-    Raw,
-)
+from wishbone.core.evaluate.result import Analysis, Comparison, Estimate, Failures, Prompt, Raw
 from wishbone.core.evaluate.statistics import effects, paired
-from wishbone.core.evaluate.statistics.agreement import agreements
 from wishbone.core.evaluate.statistics.contrast import Tables, contrast
 from wishbone.core.evaluate.statistics.metrics import value, weighs, weight
 from wishbone.core.evaluate.statistics.verdict import outcome
@@ -143,20 +134,7 @@ def analyse(items: Items, plan: Plan, losses: Losses | None = None) -> Analysis:
         values=_by_arm(every, metrics, tables, _estimate),
         checkpoints=_by_arm(every, metrics, tables, _checkpoint_means),
         seed_spread={arm: _seed_spread(items, plan, arm) for arm in every},
-        agreement=_agreement(items, plan, every),
     )
-
-
-def _agreement(items: Items, plan: Plan, arms: Sequence[str]) -> list[Agreement]:
-    """Recognisers two by two in each arm, and in the reference where there is one."""
-    rows = {
-        arm: [i.row for prompt in plan.prompts for i in _items_of(items, plan, arm, prompt)]
-        for arm in arms
-    }
-    if plan.reference is not None:
-        keys = {prompt.key for prompt in plan.prompts}
-        rows["reference"] = [i.row for i in items.of("reference") if i.prompt in keys]
-    return [one for arm in rows for one in agreements(arm, rows[arm], plan.metrics)]
 
 
 def _corrected(
