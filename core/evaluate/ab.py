@@ -45,7 +45,8 @@ from wishbone.core.evaluate.result import (
     to_json,
 )
 from wishbone.core.evaluate.statistics import metrics
-from wishbone.core.evaluate.statistics.compare import analyse, estimate, raw
+from wishbone.core.evaluate.statistics.compare import analyse, estimate
+from wishbone.core.evaluate.statistics.counts import raw
 from wishbone.core.registry.extras import installed, missing_packages
 from wishbone.core.registry.loader import registry
 from wishbone.core.report.json_file import as_text
