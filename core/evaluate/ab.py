@@ -48,7 +48,8 @@ from wishbone.core.evaluate.result import (
 )
 from wishbone.core.evaluate.statistics import metrics
 from wishbone.core.evaluate.statistics.agreement import agreement
-from wishbone.core.evaluate.statistics.compare import analyse, estimate, raw
+from wishbone.core.evaluate.statistics.compare import analyse, estimate
+from wishbone.core.evaluate.statistics.counts import raw
 from wishbone.core.registry.extras import installed, missing_packages
 from wishbone.core.registry.loader import registry
 from wishbone.core.report.json_file import as_text
