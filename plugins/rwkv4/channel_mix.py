@@ -27,7 +27,7 @@ class ChannelMix(Mixer):
     def __init__(self, config: ChannelMixConfig, place: Place) -> None:
         super().__init__(config, place)
         width = place.width
-        inner = config.width or getattr(place, "ffn_width", 0) or 4 * width
+        inner = config.width or place.ffn_width or 4 * width
         self.mix = nn.Parameter(torch.empty(2, width))
         """Share of the position itself in k, r: RWKV-LM's time_mix_k, _r."""
         self.key = nn.Linear(width, inner, bias=False)

@@ -69,7 +69,8 @@ class S4D(Mixer):
         """x [B, T, D] -> y [B, T, D] and the state."""
         start = state["modes"]  # [B, D, N/2, 2]
         u = x.to(start.dtype)  # [B, T, D]
-        y, modes = self.filter(u, torch.view_as_complex(start), call.lengths)
+        # A copy: memory that a file was mapped to need not be aligned as complex numbers want it.
+        y, modes = self.filter(u, torch.complex(*start.unbind(-1)), call.lengths)  # [B, T, D]
         y = F.gelu(y + self.skip.to(u.dtype) * u).to(x.dtype)  # [B, T, D]
         return F.glu(self.output(y), -1), {"modes": torch.view_as_real(modes).contiguous()}
 

@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from wishbone.core.contract.stack.mixer import Call, Place
+from wishbone.plugins.deep_embed.ffn import OF_TABLE, DeepEmbed
+from wishbone.plugins.experts.ffn import Experts
 from wishbone.plugins.gated_cells.mixer import GRU, LSTM
 from wishbone.plugins.hyena.filter import LongFilter
 from wishbone.plugins.hyena.mixer import Hyena
@@ -22,6 +24,7 @@ from wishbone.plugins.mamba1.mixer import Mamba
 from wishbone.plugins.means.aaren import Aaren
 from wishbone.plugins.means.aft import AFT
 from wishbone.plugins.mingru.mixer import MinGRU, MinLSTM
+from wishbone.plugins.pattention.ffn import Pattention, grown
 from wishbone.plugins.rosa.match import next_match
 from wishbone.plugins.s4d.mixer import S4D
 from wishbone.plugins.window.mixer import Window
@@ -265,3 +268,70 @@ def test_rwkv4_is_that_of_the_package_rwkv(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     error, state_error = (float(x) for x in done.stdout.split()[-2:])
     assert error < 1e-5 and state_error < 5e-5
+
+
+@torch.no_grad()
+def test_experts_are_mixtrals():
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    modeling = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
+    half, x = built(Experts, Experts.Config(experts=4, width=32), spread=0.2), inputs()
+    config = transformers.MixtralConfig(
+        hidden_size=WIDTH, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2
+    )
+    oracle = modeling.MixtralSparseMoeBlock(config).eval()
+    oracle.gate.weight = half.router.weight
+    oracle.experts.gate_up_proj = like(torch.stack([e.gate_up.weight for e in half.parts]))
+    oracle.experts.down_proj = like(torch.stack([e.down.weight for e in half.parts]))
+    call = Call()
+    assert worst(half.train()(x, {}, call)[0], oracle(x)) < 5e-6
+    logits = half.router(x).flatten(0, 1)
+    penalty = modeling.load_balancing_loss_func((logits,), 4, 2)
+    # transformers counts choices a position, so their shares add up to 2 where ours do to 1
+    assert call.extra["balance"].item() == pytest.approx(0.01 * penalty.item() / 2, rel=1e-5)
+
+
+@torch.no_grad()
+def test_padding_is_in_no_balance():
+    half, x = built(Experts, Experts.Config(experts=4, width=32)).train(), inputs()
+    padded, alone = Call(torch.tensor([150, 20])), Call()
+    half(x, {}, padded)
+    rows = torch.cat([x[0], x[1, :20]])[None]
+    half(rows, {}, alone)
+    assert padded.extra["balance"].item() == pytest.approx(alone.extra["balance"].item(), rel=1e-6)
+
+
+@torch.no_grad()
+def test_pattention_is_token_formers_and_grows():
+    part, x = built(Pattention, Pattention.Config(slots=40)).double(), inputs().double()
+    scores = x @ part.keys.weight.T
+    expected = F.gelu(scores / scores.norm(dim=-1, keepdim=True) * 40**0.5) @ part.values.weight.T
+    y, _ = part(x, {}, Call())
+    assert worst(y, expected) < 1e-13
+    larger = grown(part, 60)
+    assert worst(larger(x, {}, Call())[0], y) < 1e-13
+    larger.tau = 60**0.5  # negative control: the square root of the new number
+    assert worst(larger(x, {}, Call())[0], y) > 1e-2
+
+
+def test_new_slots_learn():
+    larger = grown(built(Pattention, Pattention.Config(slots=40)), 60)
+    larger(inputs(), {}, Call())[0].square().sum().backward()
+    assert larger.keys.weight.grad[40:].abs().min() > 0
+
+
+@torch.no_grad()
+def test_deep_embed_is_that_of_the_demo():
+    """Equations of RWKV-LM, RWKV-v7/rwkv_v7a_demo.py (RWKV_x070_CMix_seq), position by position."""
+    half, x = built(DeepEmbed, DeepEmbed.Config(rank=4, rows=64), spread=0.2), inputs(20)
+    table, ids = torch.ones(2, 20, dtype=torch.int64), torch.randint(0, 60, (2, 20, 1))
+    state = half.init_state(2, x.device, x.dtype)
+    y, _ = half(x, state, Call(table=table, ids=ids))
+    rows = (ids[..., 0] + OF_TABLE) % 64
+    previous = torch.zeros(WIDTH)
+    for t in range(20):
+        k = x[0, t] + (previous - x[0, t]) * half.mix
+        k = torch.relu(half.key.weight @ k) ** 2
+        ss = (half.down.weight @ x[0, t]) @ half.table.weight[rows[0, t]].view(4, 4)
+        k = k * (half.up.weight @ ss + half.up.bias)
+        assert worst(y[0, t], half.value.weight @ k) < 1e-5
+        previous = x[0, t]
