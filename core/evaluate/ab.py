@@ -30,6 +30,8 @@ from wishbone.core.evaluate.experiment.plan import Plan, weights_hash
 from wishbone.core.evaluate.measure import held_out_loss, reference, speed
 from wishbone.core.evaluate.measure.clips import read_audio
 from wishbone.core.evaluate.measure.score import Panel, Scorer
+from wishbone.core.evaluate.prompts.prompt_lists import voice_of
+from wishbone.core.evaluate.prompts.slices import slices
 from wishbone.core.evaluate.record import read_record, record_json
 from wishbone.core.evaluate.report import terminal
 from wishbone.core.evaluate.report.html import write_report
@@ -45,7 +47,9 @@ from wishbone.core.evaluate.result import (
     to_json,
 )
 from wishbone.core.evaluate.statistics import metrics
-from wishbone.core.evaluate.statistics.compare import analyse, estimate, raw
+from wishbone.core.evaluate.statistics.agreement import agreement
+from wishbone.core.evaluate.statistics.compare import analyse, estimate
+from wishbone.core.evaluate.statistics.counts import raw
 from wishbone.core.registry.extras import installed, missing_packages
 from wishbone.core.registry.loader import registry
 from wishbone.core.report.json_file import as_text
@@ -102,6 +106,8 @@ def run(
         raw=raw(items, plan, losses),
         reference=_reference_values(plan, items),
         reference_folder=str(plan.reference or ""),
+        agreement=agreement(items, plan),
+        slices=slices(items, plan),
         provenance=_provenance(plan, command, begin),
     )
     write_text(out / "ab.json", as_text(to_json(result)))
@@ -188,7 +194,8 @@ def _speak_item(
 ) -> None:
     """One prompt by one checkpoint: its recording, and a line of facts with nothing judged yet."""
     seed = plan.seed_of(prompt, repeat)
-    generation, audio = generate.speak(system, prompt.text, seed, plan.voice)
+    voice = voice_of(system, prompt, plan.voice)
+    generation, audio = generate.speak(system, prompt.text, seed, voice)
     name = f"audio/{key}/{prompt.key}-{repeat}.flac"
     generate.write(out / name, audio, system.decoder.sample_rate)
     unjudged = {"text": prompt.text, "audio": name, "heard": None, "judged": {}}

@@ -11,7 +11,7 @@ import soundfile
 from test_ab_parts import plan
 
 from wishbone.core.evaluate.experiment import generate
-from wishbone.core.evaluate.experiment.items import Items
+from wishbone.core.evaluate.experiment.items import Item, Items
 from wishbone.core.evaluate.report import html, players, terminal, wording
 from wishbone.core.evaluate.result import Difference, Prompt
 from wishbone.core.report import charts
@@ -56,7 +56,10 @@ def test_the_report_is_one_file_without_a_network(finished):
     pytest.importorskip("matplotlib", reason=AB)
     pytest.importorskip("whisper_normalizer", reason=AB)
     page = html.write_report(*finished).read_text(encoding="utf-8")
-    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", page)
+    # a link to a place in the page itself fetches nothing
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page)
+    places = re.findall(r'href="#([^"]*)"', page)
+    assert len(places) >= 7 and all(f' id="{place}"' in page for place in places)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(0)" in page
@@ -128,3 +131,12 @@ def test_the_terminal_shows_every_metric_and_then_the_sentences(finished, capsys
     assert compared
     assert all(f"{metric.title} ({metric.unit})" in printed for metric in compared)
     assert printed.rstrip().endswith(wording.closing(result)[-1])
+
+
+def test_more_wrong_words_than_the_sentence_has_are_said_so():
+    def line(errors, words):
+        row = {"arm": "a", "prompt": "p", "repeat": 0, "errors": errors, "words": words}
+        return players.numbers(Item.from_row(row), {})
+
+    assert line(2, 7) == "2 of 7 words wrong"
+    assert line(16, 7) == "16 errors in a sentence of 7 words"

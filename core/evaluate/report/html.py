@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.evaluate.experiment.items import Items
-from wishbone.core.evaluate.report import figures, players, tables, wording
+from wishbone.core.evaluate.report import claims, figures, players, tables, wording
 from wishbone.core.evaluate.result import Result
 from wishbone.core.report import charts
 from wishbone.core.report.html_page import image, write_page
@@ -45,7 +45,11 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
         "title": " and ".join(names) if len(names) < 4 else result.name,
         "overviews": _overviews(result),
         "figures": image(figures.cells(result)) if result.factors else "",
-        "warnings": wording.warnings(result),
+        "headline": claims.headline(result),
+        "warnings": [*claims.warnings(result), *wording.warnings(result)],
+        "rules": claims.rules(result),
+        "advice": claims.advice(result),
+        "words": tables.words(result) if result.analysis.words else None,
         "shows": wording.shows(result),
         "cannot": wording.cannot(result),
         "comparisons": [
@@ -58,6 +62,7 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
         "memory": tables.memory(result),
         "budget": tables.sizes(result),
         "failures": tables.failures(result, with_tests=True),
+        "slices": tables.slices(result),
         "differences": tables.differences(result),
         "weights": _json(result.provenance.weights),
         "configs": {arm.key: _json(arm.config) for arm in result.arms},
