@@ -52,6 +52,8 @@ class Backbone(Part, nn.Module):
     memory: tuple[str, ...] | None = None
     """Name endings of what recurs in the state, float32 at least; None where that is not said:
     the largest part then, if the state is constant."""
+    differentiable: bool = True
+    """Outputs change smoothly with inputs; not so with bits inside."""
     rounding: float = 0.05
     """Largest relative error of a model in bfloat16 that rounding explains: it adds up with the
     layers, and is more where numbers of the state are multiplied with each other."""

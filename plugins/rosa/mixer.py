@@ -38,6 +38,7 @@ class Rosa(Mixer):
     Config = RosaConfig
     positions = True
     constant = False
+    differentiable = False
     targets = ("query", "key", "value", "output")
     vectors = ("mix",)
 

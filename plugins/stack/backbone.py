@@ -79,6 +79,7 @@ class Stack(Backbone):
         leaves = plan.leaves()
         self.exact = all(leaf.cls.exact for leaf in leaves)
         self.memory = tuple(dict.fromkeys(f".{n}" for leaf in leaves for n in leaf.cls.memory))
+        self.differentiable = all(leaf.cls.differentiable for leaf in leaves)
         self.rounding = max(leaf.cls.rounding for leaf in leaves)
         self._order = plan.order
         self._counts = any(leaf.cls.positions for leaf in leaves)
