@@ -18,6 +18,7 @@ from typing import Any
 
 from wishbone.core.config.schema import SlotSpec, items, parse_slots, slots
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.part import Layers
 
 STACK = "stack"
 """Key of the backbone that is made of such blocks."""
@@ -31,7 +32,7 @@ class BlockConfig:
     """Token mixer, a list of mixers side by side, or none; left out, it is the stack's."""
     ffn: Any = slots("ffn", None)
     """Feed-forward part, a list of parts side by side, or none; left out, it is the stack's."""
-    times: int = 1
+    times: Layers = 1
     """Number of such blocks in a row."""
 
 
@@ -39,7 +40,7 @@ class BlockConfig:
 class BlocksConfig:
     """The blocks of a stack."""
 
-    layers: int = 6
+    layers: Layers = 6
     """Number of blocks where ``blocks`` is empty."""
     mixer: Any = slots("mixer", "attention")
     """Token mixer of every block, a list of mixers side by side, or none."""
@@ -47,7 +48,7 @@ class BlocksConfig:
     """Feed-forward part of every block, a list of parts side by side, or none."""
     blocks: list[Any] = items(BlockConfig)
     """Pattern of blocks, each entry a mapping of mixer, ffn and times; empty means all alike."""
-    repeat: int = 1
+    repeat: Layers = 1
     """Number of times that the pattern of ``blocks`` stands in the stack."""
     share: bool = False
     """True gives all blocks of an entry the same weights; what they remember stays their own."""

@@ -96,7 +96,7 @@ def slots(kind: str, default: str | None) -> Any:
 def filled(kind: str, cls: type[Any], config: Any) -> Section:
     """Fill a slot with a class that need not be registered, built from ``config``."""
     values = {"name": cls.__name__, **asdict(config)}
-    return _section(SlotSpec(kind, cls, config, values, "a class given by hand"))
+    return _section(SlotSpec(kind, cls, config, values, Config({})))
 
 
 def items(schema: type[Any]) -> Any:

@@ -233,12 +233,27 @@ def installed_points() -> list[Point]:
     """Entry points of every other distribution; one seen twice on the path counts once."""
     points: dict[tuple[str, str], Point] = {}
     for entry in metadata.entry_points(group=GROUP):
-        distribution = entry.dist.name if entry.dist else "unknown"
-        version = entry.dist.version if entry.dist else ""
+        distribution, version = _identity(entry)
         if entry.value not in BUILT_IN:
             point = Point(entry.name, entry.value, distribution, version, entry.load)
             points.setdefault((distribution, entry.name), point)
     return [points[at] for at in sorted(points)]
+
+
+def _identity(entry: metadata.EntryPoint) -> tuple[str, str]:
+    """Return name and version of the distribution of ``entry``.
+
+    One that was removed by halves has entry points and no metadata: what its folder is called
+    names it, as far as that can be learned.
+    """
+    if entry.dist is None:
+        return "unknown", ""
+    try:
+        name, version = entry.dist.metadata["Name"], entry.dist.metadata["Version"]
+    except Exception:  # which error a missing file gives differs between versions of Python
+        name, version = None, None
+    folder = getattr(getattr(entry.dist, "_path", None), "stem", "unknown")
+    return name or str(folder).partition("-")[0], version or ""
 
 
 def _register(

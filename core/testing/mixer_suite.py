@@ -13,7 +13,7 @@ from wishbone.core.config.blocks import STACK
 from wishbone.core.config.schema import NONE, filled
 from wishbone.core.registry.loader import registry
 from wishbone.core.testing import backbone_suite
-from wishbone.core.testing.common import Check
+from wishbone.core.testing.common import Check, small_config
 from wishbone.core.testing.half_alone import CHECKS, Alone
 
 WIDTH = 48
@@ -42,11 +42,12 @@ def stack_config(kind: str, cls: Any, config: Any) -> tuple[Any, Any]:
     return stack, stack.Config(width=WIDTH, layers=2, **halves)
 
 
-def _publisher(names: tuple[str, ...]) -> str:
-    """Return the key of a mixer that leaves ``names`` for a half that reads them."""
+def _publisher(names: tuple[str, ...]) -> Any:
+    """Return a small mixer that leaves ``names`` for a half that reads them; "none" without one."""
     for key in registry().names("mixer"):
-        if set(names) <= set(registry().get("mixer", key).publishes):
-            return key
+        cls = registry().get("mixer", key)
+        if set(names) <= set(cls.publishes):
+            return filled("mixer", cls, small_config(cls))
     return NONE
 
 

@@ -21,6 +21,9 @@ CHUNK = 32
 LONGEST = 64
 """exp(0.6065 * 64) is 7e16; float32 ends at 3e38, half of it in the exponent for products."""
 
+LOWEST = {4: -20.0, 8: -10.0, 16: -5.0, 32: -2.0, LONGEST: -1.3}
+"""Least g of a chunk length in float32, forward and backward; in float64 eight times as much."""
+
 SLICE = 1 << 18
 """Numbers per operand worked on at once, so that a handful of operands stay in the cache."""
 
@@ -38,19 +41,20 @@ def wkv7_chunked(
 ) -> tuple[Tensor, Tensor]:
     """Compute the same function as ``wkv7_reference``, with its own backward pass.
 
-    Shapes as there. ``chunk`` is 4, 8, 16, 32 or 64. Needs ``-0.7 <= g <= 0``, which RWKV-7's
-    decay always satisfies: a chunk divides by the decay of all its positions together.
-    Raises ``ValueError`` for another chunk length. Not differentiable twice.
+    Shapes as there. ``chunk`` is 4, 8, 16, 32 or 64. A chunk divides by the decay of all its
+    positions together: that holds for g down to ``LOWEST``, and RWKV-7's is never below -0.6066.
+    Raises ``ValueError`` for another chunk length, or a g below. Not differentiable twice.
     """
     if chunk not in (4, 8, 16, 32, LONGEST):
         raise ValueError(f"chunk length {chunk}: must be 4, 8, 16, 32 or {LONGEST}")
     batch, length, heads, keys = k.shape
     chunk = shorter(chunk, length)
+    kind = compute_dtype(r, g, k, v, a, b)
+    refuse_strong(g, chunk, kind)
     if mask is not None:
         hole = ~mask[:, :, None, None]  # [B, T, 1, 1]
         g, k, b = (x.masked_fill(hole, 0) for x in (g, k, b))  # [B, T, H, K] each
     if state is None:
-        kind = compute_dtype(r, g, k, v, a, b)
         state = torch.zeros(batch, heads, v.shape[-1], keys, dtype=kind, device=k.device)
     if not length:
         return torch.zeros_like(v), state
@@ -96,6 +100,23 @@ class _Chunked(torch.autograd.Function):
             with torch.autocast(dy.device.type, enabled=False):
                 _backward(rows, residuals, dy[part], dafter[part], [x[part] for x in grads])
         return (*grads, None)
+
+
+def refuse_strong(g: Tensor, chunk: int, kind: torch.dtype) -> None:
+    """Raise ``ValueError`` where a chunk of ``kind`` cannot divide by a decay g [B, T, H, K].
+
+    A shorter chunk chosen by the data would change the rounding of positions before a strong decay,
+    and a limit on g the function. On a GPU, and while a graph is traced, nothing looks.
+    """
+    if g.device.type != "cpu" or not g.numel() or torch.compiler.is_compiling():
+        return
+    limit = LOWEST[chunk] * (8 if kind == torch.float64 else 1)
+    lowest = g.detach().amin().item()
+    if lowest < limit:
+        raise ValueError(
+            f"g goes down to {lowest:.3g}; chunks of {chunk} positions are right from {limit} on. "
+            "Take wishbone.kernels.recurrence, which has no limit, or a shorter chunk."
+        )
 
 
 def shorter(chunk: int, length: int) -> int:

@@ -14,6 +14,7 @@ import torch
 
 from wishbone.core.contract.backbone import Backbone, Caps
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.part import Dropout, Layers, OptionalSize, Positive, Size
 from wishbone.plugins.ffn.swiglu import SwiGLU, SwiGLUConfig
 from wishbone.plugins.rwkv7.layers import TimeMix, TimeMixConfig
 from wishbone.plugins.stack.backbone import Preset, fields_of
@@ -26,27 +27,27 @@ from wishbone.plugins.transformer.layers import Attention
 class ARWKVConfig:
     """Shape of the stack; ``width``, ``layers``, ``ffn_width``, ``norm_eps`` are the teacher's."""
 
-    width: int = 256
+    width: Size = 256
     """D, a multiple of head_size."""
-    layers: int = 6
+    layers: Layers = 6
     """Number of blocks."""
-    ffn_width: int = 768
+    ffn_width: Size = 768
     """Inner width of the feed-forward part."""
-    norm_eps: float = 1e-6
+    norm_eps: Positive = 1e-6
     """Added to the mean square inside every RMSNorm."""
-    head_size: int = 64
+    head_size: Size = 64
     """K and V of one head of time mixing; the teacher's heads may have another size."""
-    decay_rank: int = 0
+    decay_rank: OptionalSize = 0
     """Rank of the decay's low-rank product; 0 means RWKV-LM's rule for this width."""
-    rate_rank: int = 0
+    rate_rank: OptionalSize = 0
     """Rank for a, the in-context learning rate; 0 means the rule."""
-    value_rank: int = 0
+    value_rank: OptionalSize = 0
     """Rank for the share of the first block's value; 0 means the rule."""
-    gate_rank: int = 0
+    gate_rank: OptionalSize = 0
     """Rank for the output gate; 0 means the rule."""
-    group_norm_eps: float = 64e-5
+    group_norm_eps: Positive = 64e-5
     """Of the norm after WKV."""
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
     """Probability of dropping a number of a residual branch in training."""
 
 

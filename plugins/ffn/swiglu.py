@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
+from wishbone.core.contract.part import OptionalSize, Positive
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 
 
@@ -16,9 +17,9 @@ from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 class SwiGLUConfig:
     """Inner width."""
 
-    width: int = 0
+    width: OptionalSize = 0
     """Inner width F; 0 means the stack's ``ffn_width``, or by ``ratio`` where that is 0, too."""
-    ratio: float = 8 / 3
+    ratio: Positive = 8 / 3
     """F as a multiple of D, rounded to a multiple of 16: 8/3 costs as much as 4 without a gate."""
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wishbone.core.contract.backbone import Caps
+from wishbone.core.contract.part import Dropout, Layers, OptionalSize, Positive, Size
 from wishbone.plugins.rwkv7.engines.cuda_graph import attach
 from wishbone.plugins.rwkv7.engines.native import NativeRWKV7
 from wishbone.plugins.rwkv7.layers import ChannelMix, ChannelMixConfig, TimeMix, TimeMixConfig
@@ -46,25 +47,25 @@ class RWKV7(Preset):
     class Config:
         """Shape of an RWKV-7."""
 
-        width: int = 512
+        width: Size = 512
         """D, a multiple of head_size."""
-        layers: int = 12
+        layers: Layers = 12
         """Number of blocks."""
-        head_size: int = 64
+        head_size: Size = 64
         """K and V of one head."""
-        ffn_width: int = 0
+        ffn_width: OptionalSize = 0
         """Inner width of channel mixing; 0 means 4 * width."""
-        decay_rank: int = 0
+        decay_rank: OptionalSize = 0
         """Rank of the decay's low-rank product; 0 means RWKV-LM's rule for this width."""
-        rate_rank: int = 0
+        rate_rank: OptionalSize = 0
         """Rank for a, the in-context learning rate; 0 means the rule."""
-        value_rank: int = 0
+        value_rank: OptionalSize = 0
         """Rank for the share of the first block's value; 0 means the rule."""
-        gate_rank: int = 0
+        gate_rank: OptionalSize = 0
         """Rank for the output gate; 0 means the rule."""
-        group_norm_eps: float = 64e-5
+        group_norm_eps: Positive = 64e-5
         """Of the norm after WKV: RWKV-LM uses this for every head size, fla head_size * 1e-5."""
-        dropout: float = 0.0
+        dropout: Dropout = 0.0
         """Share of each branch's output dropped in training; RWKV-LM itself uses none."""
 
     @classmethod

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.part import OptionalSize, Positive, Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import last_inputs, memory_dtype, real_positions
 from wishbone.kernels.elementwise import DECAY, finish, fused, mix, prepare, squared_relu
@@ -47,17 +48,17 @@ FIRST = "v_first"
 class TimeMixConfig:
     """Heads and the ranks of low-rank products."""
 
-    head_size: int = 64
+    head_size: Size = 64
     """K and V of one head."""
-    decay_rank: int = 0
+    decay_rank: OptionalSize = 0
     """Rank of the decay's low-rank product; 0 means RWKV-LM's rule for this width."""
-    rate_rank: int = 0
+    rate_rank: OptionalSize = 0
     """Rank for a, the in-context learning rate; 0 means the rule."""
-    value_rank: int = 0
+    value_rank: OptionalSize = 0
     """Rank for the share of the first block's value; 0 means the rule."""
-    gate_rank: int = 0
+    gate_rank: OptionalSize = 0
     """Rank for the output gate; 0 means the rule."""
-    group_norm_eps: float = 64e-5
+    group_norm_eps: Positive = 64e-5
     """Of the norm after WKV: RWKV-LM uses this for every head size, fla head_size * 1e-5."""
 
 
@@ -65,7 +66,7 @@ class TimeMixConfig:
 class ChannelMixConfig:
     """Inner width."""
 
-    width: int = 0
+    width: OptionalSize = 0
     """Inner width F; 0 means the stack's ``ffn_width``, or 4 D where that is 0, too."""
 
 

@@ -22,6 +22,7 @@ from wishbone.core.config.blocks import BlocksConfig, parse_blocks
 from wishbone.core.config.schema import SlotSpec
 from wishbone.core.contract.backbone import Backbone, Caps, State
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.part import Dropout, OptionalSize, Positive, Size
 from wishbone.core.contract.stack.mixer import Call, Mixer
 from wishbone.plugins.engines import Engine, Maker, choose
 from wishbone.plugins.stack.block import Block
@@ -40,13 +41,13 @@ memory a long text needs does not grow with it, and the state it leaves is the s
 class StackConfig(BlocksConfig):
     """Shape of a stack."""
 
-    width: int = 256
+    width: Size = 256
     """D, numbers per position."""
-    ffn_width: int = 0
+    ffn_width: OptionalSize = 0
     """Inner width of feed-forward parts that name none themselves; 0 means by their own rule."""
-    norm_eps: float = 1e-6
+    norm_eps: Positive = 1e-6
     """Added to the mean square inside every RMSNorm."""
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
     """Probability of dropping a number of a residual branch in training."""
 
 

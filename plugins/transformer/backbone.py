@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wishbone.core.contract.backbone import Caps
+from wishbone.core.contract.part import Dropout, Layers, Positive, Size
 from wishbone.plugins.ffn.swiglu import SwiGLU, SwiGLUConfig
 from wishbone.plugins.stack.backbone import Preset
 from wishbone.plugins.stack.plan import Half, Plan
@@ -30,23 +31,23 @@ from wishbone.plugins.transformer.layers import Attention, AttentionConfig, chec
 class TransformerConfig:
     """Shape of the stack. The defaults are a small speech model of about 5 M parameters."""
 
-    width: int = 256
+    width: Size = 256
     """D, numbers per position."""
-    layers: int = 6
+    layers: Layers = 6
     """Number of blocks."""
-    heads: int = 4
+    heads: Size = 4
     """Query heads; each has width / heads numbers."""
-    kv_heads: int = 2
+    kv_heads: Size = 2
     """Heads of keys and values; each serves heads / kv_heads query heads. Sets the cache size."""
-    ffn_width: int = 768
+    ffn_width: Size = 768
     """Inner width of the feed-forward part."""
-    rope_theta: float = 10000.0
+    rope_theta: Positive = 10000.0
     """Base of the rotary frequencies: the longest wave spans about 2 pi rope_theta positions."""
-    norm_eps: float = 1e-6
+    norm_eps: Positive = 1e-6
     """Added to the mean square inside every RMSNorm."""
     qkv_bias: bool = True
     """True gives queries, keys and values a bias, as in Qwen2."""
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
     """Probability of dropping a number of a residual branch in training."""
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.part import OptionalSize, Positive, Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.plugins.engines import Engine
 from wishbone.plugins.ffn.swiglu import SwiGLU
@@ -31,13 +32,13 @@ from wishbone.plugins.transformer.cache import Past, append_, plan_past, plan_st
 class AttentionConfig:
     """Heads and positions."""
 
-    heads: int = 4
+    heads: Size = 4
     """Query heads; each has width / heads numbers."""
-    kv_heads: int = 0
+    kv_heads: OptionalSize = 0
     """Heads of keys and values; each serves heads / kv_heads query heads. 0 means ``heads``."""
     rotary: bool = True
     """True turns queries and keys by their positions; without, order is left to other blocks."""
-    rope_theta: float = 10000.0
+    rope_theta: Positive = 10000.0
     """Base of the rotary frequencies: the longest wave spans about 2 pi rope_theta positions."""
     qkv_bias: bool = True
     """True gives queries, keys and values a bias, as in Qwen2."""

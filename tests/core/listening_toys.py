@@ -5,8 +5,8 @@ import json
 import numpy as np
 import soundfile
 
+from wishbone.core.evaluate.listening.handout import Wishes, default_key, write_test
 from wishbone.core.evaluate.listening.stimuli import find_stimuli
-from wishbone.core.evaluate.listening.test_folder import Wishes, default_key, write_test
 
 RATE = 16000
 
@@ -54,7 +54,7 @@ def session(written, key, rule, number=0, code=""):
         for trial in form
     ]
     return {
-        "version": 1, "test": key["test"], "session": f"{number:032x}", "code": code,
+        "version": 1, "test": key["test"], "session": f"{number:x}".ljust(32, "0"), "code": code,
         "answers": rows,
     }  # fmt: skip
 

@@ -170,3 +170,19 @@ def test_loading_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("contents", [None, "", "Metadata-Version: 2.1\n"])
+def test_a_distribution_removed_by_halves_harms_nobody(tmp_path, contents):
+    info = tmp_path / "acme_gru-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[wishbone.plugins]\ngru = acme_gru\n")
+    if contents is not None:
+        (info / "METADATA").write_text(contents)
+    result = subprocess.run(
+        [sys.executable, "-m", "wishbone", "plugins", "list"],
+        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "broken" in result.stdout and "acme_gru" in result.stdout
+    assert "rwkv7" in result.stdout

@@ -46,11 +46,11 @@ def test_a_key_nobody_has():
 def test_check_passes_and_fails_with_a_readable_verdict(capsys, monkeypatch):
     results = [CheckResult("causality", True, "bit-equal"), CheckResult("splits", True, "fine")]
     monkeypatch.setattr("wishbone.core.testing.check", lambda kind, key: results)
-    assert main(["check", "rwkv7"]) == 0
+    assert main(["check", "transformer"]) == 0
     assert "2 of 2 checks passed" in capsys.readouterr().out
     results[1] = CheckResult("splits", False, "differs by 0.3", "One call equals any split.")
     with pytest.raises(GateFailed, match="1 check") as caught:
-        main(["check", "rwkv7"])
+        main(["check", "transformer"])
     assert caught.value.exit_code == 4
     shown = capsys.readouterr().out
     assert "FAILED splits" in shown

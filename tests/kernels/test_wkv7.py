@@ -200,6 +200,28 @@ def test_a_strange_chunk_is_refused():
         wkv7_chunked(*inputs(), chunk=5)
 
 
+@pytest.mark.parametrize("chunk", [4, 8, 16, 32, 64])
+def test_a_decay_too_strong_for_a_chunk_is_refused(chunk):
+    lowest = package.chunked.LOWEST[chunk]
+    exact = inputs(length=96, keys=16, values=16, heads=1)
+    exact[1] = torch.full_like(exact[1], lowest).requires_grad_()
+    rounded = [x.detach().float().requires_grad_() for x in exact]
+    expected = both(exact, None, 4)
+    for name, (actual, _) in both(rounded, None, chunk).items():
+        if name != "grad g":
+            assert relative(actual, expected[name][1]) < 5e-6, name
+    rounded[1] = torch.full_like(rounded[1], lowest - 0.1)
+    with pytest.raises(ValueError, match="wishbone.kernels.recurrence"):
+        wkv7_chunked(*rounded, chunk=chunk)
+
+
+def test_without_the_refusal_a_strong_decay_gives_no_numbers(monkeypatch):
+    monkeypatch.setattr(package.chunked, "refuse_strong", lambda *_: None)
+    steps = [x.detach().float() for x in inputs(length=96)[:6]]
+    steps[1] = torch.full_like(steps[1], -5.0)
+    assert not torch.isfinite(wkv7_chunked(*steps)[0]).all()
+
+
 def test_every_form_says_whether_it_runs_here():
     forms = available()
     assert forms["reference"] == forms["chunked"] == ""

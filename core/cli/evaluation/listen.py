@@ -167,13 +167,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(options: MakeOptions) -> None:
-    from wishbone.core.evaluate.listening.stimuli import find_stimuli
-    from wishbone.core.evaluate.listening.test_folder import (
+    from wishbone.core.evaluate.listening.handout import (
         CONSENT,
         Wishes,
         default_key,
         write_test,
     )
+    from wishbone.core.evaluate.listening.stimuli import find_stimuli
 
     for name, lowest in (("items", 0), ("trials", 0), ("listeners", 1), ("catch", 0),
                          ("training", 0)):  # fmt: skip
@@ -227,8 +227,8 @@ def _serve(options: ServeOptions) -> None:
 
 
 def _analyze(options: AnalyzeOptions) -> None:
-    from wishbone.core.evaluate.listening.analysis import analyze
     from wishbone.core.evaluate.listening.answers import read_answers
+    from wishbone.core.evaluate.listening.estimates import analyze
     from wishbone.core.evaluate.listening.verdict_page import lines, tables, write_result
     from wishbone.core.report.table import show
 
@@ -288,7 +288,11 @@ def _plan(options: PlanOptions) -> None:
     )
     if options.simulate and needed:
         checked = count.check(assumed, needed, options.simulate)
-        print(f"{checked.runs} simulated tests of {needed} listeners: the difference was seen in"
-              f" {100 * checked.power:.0f} %, the 95 % interval had the true value in"
-              f" {100 * checked.coverage:.0f} %, the wrong system won in"
-              f" {100 * checked.wrong:.0f} %.")  # fmt: skip
+        alike = count.check(count.without_difference(assumed), needed, options.simulate)
+        print(
+            f"{options.simulate} simulated tests of {needed} listeners: the difference was seen in"
+            f" {100 * checked.power:.1f} %, and the interval held the true value in"
+            f" {100 * checked.coverage:.1f} %; where there is none,"
+            f" {100 * (alike.power + alike.wrong):.1f} % saw one, and the interval held it in"
+            f" {100 * alike.coverage:.1f} %."
+        )

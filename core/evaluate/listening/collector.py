@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.evaluate.listening.test_folder import AUDIO, PAGE
+from wishbone.core.evaluate.listening.handout import AUDIO, PAGE
 from wishbone.core.report.json_file import write_json
 
 LARGEST = 1_000_000

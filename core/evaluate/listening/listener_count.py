@@ -15,9 +15,9 @@ from statistics import NormalDist
 import numpy as np
 import scipy
 
-from wishbone.core.evaluate.listening.analysis import estimate
 from wishbone.core.evaluate.listening.answers import Answer, Answers
 from wishbone.core.evaluate.listening.design import DESIGNS, MOST_TRIALS
+from wishbone.core.evaluate.listening.estimates import estimate
 from wishbone.core.evaluate.statistics.paired import POWER, student
 
 MOST = 2000
@@ -124,6 +124,11 @@ def check(assumed: Assumed, listeners: int, runs: int, seed: int = 0) -> Checked
         worse += comparison.verdict == "worse"
         covered += comparison.low <= assumed.effect <= comparison.high
     return Checked(runs, better / runs, covered / runs, worse / runs)
+
+
+def without_difference(assumed: Assumed) -> Assumed:
+    """Return the same test of two systems that are alike."""
+    return replace(assumed, effect=EQUAL.get(assumed.design, 0.0))
 
 
 def simulate(

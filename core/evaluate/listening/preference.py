@@ -37,10 +37,10 @@ def counts(outcomes: np.ndarray, pairs: int, weights: np.ndarray) -> np.ndarray:
 
 
 def strengths(table: np.ndarray, systems: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the model to counts [D, P, 3] -> log strengths [D, S] of mean 0, and log v [D].
+    """Fit the model to table [D, P, 3] -> log strengths [D, S] of mean 0, and log v [D].
 
-    Maximum likelihood by Newton's method, for all D tables at once. Without a single tie, v is
-    about 0 and means nothing.
+    The table is that of ``counts``. Maximum likelihood by Newton's method, for all D tables at
+    once. Without a single tie, v is about 0 and means nothing.
     """
     design = _design(systems)  # [P, 3, S]: S - 1 strengths, the first being 0, and log v
     observed = table + PRIOR  # [D, P, 3]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from wishbone.core.evaluate.listening.analysis import Analysis, Comparison, Estimates
+from wishbone.core.evaluate.listening.estimates import Analysis, Comparison, Estimates
 from wishbone.core.report import charts
 from wishbone.core.report.html_page import image, write_page
 from wishbone.core.report.json_file import write_json
@@ -25,6 +25,7 @@ def write_result(analysis: Analysis, out: Path) -> list[Path]:
     """Write the figures as JSON and a page -> both paths. Raises ``MissingExtra``."""
     context = {
         "analysis": analysis,
+        "title": ", ".join(name for name in analysis.systems if name not in analysis.anchors),
         "headline": headline(analysis),
         "tables": tables(analysis),
         "chart": image(chart(analysis)) if analysis.estimates.answers else "",
@@ -101,7 +102,8 @@ def _comparisons(analysis: Analysis, estimates: Estimates) -> Table:
         ]
         for c in estimates.comparisons
     ]
-    head = ["systems", analysis.unit, "95 % interval", "p (Holm)" if several else "p", second,
+    unit = "difference" if design in ("mos", "mushra") else analysis.unit
+    head = ["systems", unit, "95 % interval", "p (Holm)" if several else "p", second,
             counts if design == "abx" else "won/tied/lost", "answers", "verdict"]  # fmt: skip
     verdicts = [_colour(c.verdict) for c in estimates.comparisons]
     return Table("Comparisons", head, rows, ("verdict",), verdicts)
@@ -118,7 +120,7 @@ def _standings(analysis: Analysis, estimates: Estimates) -> Table:
     head += ["votes"] if strengths else ["median", "quartiles", "answers"]
     rows = []
     for s in estimates.standings:
-        digits = 0 if strengths else 2 if analysis.design == "mos" else 1
+        digits = 0 if strengths else _digits(analysis.design)
         row = [s.system, f"{s.value:.{digits}f}", f"{s.low:.{digits}f} to {s.high:.{digits}f}"]
         if not strengths and s.quartiles is not None and s.median is not None:
             row += [f"{s.median:g}", f"{s.quartiles[0]:g} to {s.quartiles[1]:g}"]
@@ -185,7 +187,13 @@ def _end(value: float) -> float | None:
 
 
 def _number(design: str, value: float) -> str:
-    return f"{100 * value:.0f} %" if design in PERCENT else f"{value:+.2f}"
+    if design in PERCENT:
+        return f"{100 * value:.0f} %"
+    return f"{value:+.{_digits(design)}f}"
+
+
+def _digits(design: str) -> int:
+    return 1 if design == "mushra" else 2
 
 
 def _interval(design: str, low: float, high: float) -> str:
@@ -193,7 +201,7 @@ def _interval(design: str, low: float, high: float) -> str:
         return "not known"
     if design in PERCENT:
         return f"{100 * low:.0f} to {100 * high:.0f} %"
-    return f"{low:+.2f} to {high:+.2f}"
+    return f"{_number(design, low)} to {_number(design, high)}"
 
 
 def _p(value: float | None) -> str:

@@ -89,6 +89,7 @@ class Analysis:
     design: str
     unit: str
     systems: list[str]
+    anchors: list[str]
     estimates: Estimates
     everybody: Estimates
     """The same without screening."""
@@ -117,7 +118,14 @@ def analyze(
     if good.listeners == 1:
         warnings.append("One listener: the intervals speak of other sentences, not other people.")
     return Analysis(
-        answers.design, UNITS[answers.design], answers.systems, good, everybody, notes, warnings
+        answers.design,
+        UNITS[answers.design],
+        answers.systems,
+        answers.anchors,
+        good,
+        everybody,
+        notes,
+        warnings,
     )
 
 

@@ -1,0 +1,1 @@
+"""RetNet's retention."""

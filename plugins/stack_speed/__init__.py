@@ -1,0 +1,1 @@
+"""Speed of every token mixer in a stack, beside RWKV-7."""

@@ -1,0 +1,39 @@
+"""``wishbone stack-speed``: time of training and of a step of every token mixer beside RWKV-7."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wishbone.core.cli.arguments import argument, option, parse
+from wishbone.core.contract.part import Layers, Size
+
+EXAMPLES = """examples:
+  wishbone stack-speed gla mamba2 gdn
+  wishbone stack-speed kda --length 1024 --turns 5"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    """Time mixers in a stack of as many parameters as an RWKV-7, all in one process.
+
+    One thread, in turn; the least processor time of the turns counts. Ratios are to the RWKV-7
+    backbone: of forward and backward, and of one eager step.
+    """
+
+    mixers: list[str] = argument(metavar="MIXER", help="keys of mixers")
+    width: Size = option(192, metavar="D", help="numbers per position")
+    layers: Layers = option(6, metavar="N", help="blocks")
+    length: Size = option(2048, metavar="T", help="positions of forward and backward")
+    turns: Size = option(4, metavar="N", help="turns that count, after one that does not")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Time once; returns the exit code."""
+    options = parse(SpeedOptions, argv, "wishbone stack-speed", EXAMPLES)
+    # after parsing, so that --help and mistakes need no torch
+    from wishbone.plugins.stack_speed.measure import lines
+
+    for line in lines(options.mixers, options.width, options.layers, options.length, options.turns):
+        print(line, flush=True)
+    return 0

@@ -1,0 +1,1 @@
+"""UniMatrix-Core."""

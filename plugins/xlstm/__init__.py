@@ -1,0 +1,1 @@
+"""xLSTM's matrix memory."""
