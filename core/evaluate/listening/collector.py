@@ -145,7 +145,7 @@ def _problem(answers: Any, data: dict[str, Any]) -> str:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Collector
+    server: Collector  # type: ignore[assignment]
     timeout = TIMEOUT
     protocol_version = "HTTP/1.1"
     server_version = "wishbone"

@@ -134,7 +134,7 @@ def _chosen_items(items: Sequence[str], wishes: Wishes) -> list[str]:
     if not 0 < wishes.items < len(items):
         return list(items)
     places = np.random.default_rng(wishes.seed).permutation(len(items))[: wishes.items]
-    return [items[place] for place in sorted(places)]
+    return [items[place] for place in sorted(places.tolist())]
 
 
 class _Maker:
