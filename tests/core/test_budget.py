@@ -50,7 +50,7 @@ def test_all_stages_of_a_training_count(tmp_path):
     found = budget.budget(arm(weights=str(tmp_path)), tiny_system())
     assert (found.training_steps, found.training_positions) == (15, 160)
     lines = dict(budget.rows([found]))
-    assert lines["training steps, all stages"] == ["15 (5 + 10)"]
+    assert lines["training steps"] == ["15 (5 + 10)"]
     assert lines["minutes of training"] == ["3 (last stage)"]
 
 

@@ -101,7 +101,7 @@ def rows(budgets: Sequence[Budget]) -> list[tuple[str, list[str]]]:
         line("parameters that were trained", lambda b: _thousands(b.trained_parameters)),
         line("minutes of training", _minutes),
         line("speech codes in the training data", lambda b: _thousands(b.training_codes)),
-        line("training steps, all stages", _steps),
+        line("training steps", _steps),
         line("positions seen, padding included", lambda b: _thousands(b.training_positions)),
         line("held-out loss", lambda b: _loss(b.held_out_loss)),
     ]
