@@ -191,10 +191,9 @@ def differences(result: Result) -> Table:
     for difference in result.differences:
         values = [difference.values[name] for name in names]
         shown = ["-" if value is None else str(value) for value in values]
-        rows.append(
-            [difference.key, *shown, "varied" if difference.meant else "not meant to differ"]
-        )
-        verdicts.append("" if difference.meant else "worse")
+        why = "budget" if difference.budget else "not meant to differ"
+        rows.append([difference.key, *shown, "varied" if difference.meant else why])
+        verdicts.append("" if difference.meant or difference.budget else "worse")
     return Table("", ["key", *names, ""], rows, (*names, ""), verdicts)
 
 
