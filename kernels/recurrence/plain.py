@@ -54,6 +54,7 @@ class Plain(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dstate: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of all inputs from those of y and of the last state."""
         rows, (groups, inner, values) = ctx.rows, ctx.sizes
         r, k, v, before, *decayed = ctx.saved_tensors
         decays = Decays(decayed[0]) if decayed else None

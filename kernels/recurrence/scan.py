@@ -64,6 +64,7 @@ class Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dstate: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of all inputs from those of y and of the last state."""
         rows = ctx.rows
         reads, writes, carried, before, scores, solve, g_rows, *factors = ctx.saved_tensors
         decays = (Tree if ctx.channel else Uniform)(g_rows, reads, factors)
