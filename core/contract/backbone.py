@@ -49,6 +49,8 @@ class Backbone(Part, nn.Module):
     """D of the vectors that go in and come out."""
     exact: bool = True
     """Earlier outputs are the same to the last bit whatever follows; not so with an FFT."""
+    discrete: bool = False
+    """Decides by yes or no on the way, so gradients are not slopes, and rounding may turn it."""
     memory: tuple[str, ...] | None = None
     """Name endings of what recurs in the state, float32 at least; None where that is not said:
     the largest part then, if the state is constant."""

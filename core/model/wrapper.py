@@ -55,7 +55,7 @@ class Wrapper(Backbone):
         self.width = self.base.width
         self.caps: Caps = self.base.caps  # pyright: ignore[reportIncompatibleVariableOverride]
         self.exact, self.memory = self.base.exact, self.base.memory
-        self.rounding = self.base.rounding
+        self.rounding, self.discrete = self.base.rounding, self.base.discrete
         self.base_weights = str(config.base.get("weights") or "")
         """Folder of the base's weights, where the configuration names one."""
         self._plain = tuple(self.base.state_dict())

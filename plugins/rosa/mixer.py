@@ -36,6 +36,7 @@ class Rosa(Mixer):
     """Exact retrieval. State: bits of k and v, and the lengths of all matches [B, S, D]."""
 
     Config = RosaConfig
+    discrete = True
     positions = True
     constant = False
     targets = ("query", "key", "value", "output")

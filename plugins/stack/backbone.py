@@ -79,6 +79,7 @@ class Stack(Backbone):
         self.norm_out = _norm(plan)
         leaves = plan.leaves()
         self.exact = all(leaf.cls.exact for leaf in leaves)
+        self.discrete = any(leaf.cls.discrete for leaf in leaves)
         self.memory = tuple(dict.fromkeys(f".{n}" for leaf in leaves for n in leaf.cls.memory))
         self.rounding = max(leaf.cls.rounding for leaf in leaves)
         self._order = plan.order
