@@ -74,8 +74,9 @@ class Mixer(Part, nn.Module):
     """The state does not grow. An instance may set it from its configuration."""
     exact: ClassVar[bool] = True
     """Earlier outputs are the same to the last bit whatever follows; not so with an FFT."""
-    discrete: ClassVar[bool] = False
-    """Decides by yes or no on the way, so gradients are not slopes, and rounding may turn it."""
+    differentiable: ClassVar[bool] = True
+    """Outputs change smoothly with inputs; not so with bits, which have no gradient and no size of
+    a rounding error."""
     rounding: ClassVar[float] = 0.05
     """Largest relative error of a model in bfloat16 that rounding explains."""
     publishes: ClassVar[tuple[str, ...]] = ()
