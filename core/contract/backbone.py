@@ -18,6 +18,8 @@ from wishbone.core.contract.engines import eager_only
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.part import Part
 
+Reading = tuple[Tensor, Tensor]
+"""What positions read: table [B, T], 0 for speech, and ids [B, T, Q], the rows in that table."""
 State = dict[str, Tensor]
 """Memory of a backbone: flat names to plain tensors [B, ...], so a file can hold it."""
 
@@ -34,6 +36,8 @@ class Caps:
     """``mask`` is honoured: a masked position changes nothing."""
     peft_targets: tuple[str, ...] = ()
     """Name endings of the linear layers that adapters may wrap; empty means none."""
+    ids: bool = False
+    """``forward`` and ``step_`` need ``reading``: vectors alone do not say what a position is."""
 
 
 class Backbone(Part, nn.Module):
@@ -52,6 +56,8 @@ class Backbone(Part, nn.Module):
     memory: tuple[str, ...] | None = None
     """Name endings of what recurs in the state, float32 at least; None where that is not said:
     the largest part then, if the state is constant."""
+    differentiable: bool = True
+    """Outputs change smoothly with inputs; not so with bits inside."""
     rounding: float = 0.05
     """Largest relative error of a model in bfloat16 that rounding explains: it adds up with the
     layers, and is more where numbers of the state are multiplied with each other."""
@@ -87,6 +93,7 @@ class Backbone(Part, nn.Module):
 
         mask [B, T] is true at real positions; a masked one leaves the state as it was. ``state``
         is never changed in place. One call with T equals any split of it into several calls.
+        A backbone with ``caps.ids`` takes ``reading``, too, and nobody gives it to another.
         """
 
     def step_(self, x: Tensor, state: State) -> Tensor:
@@ -102,6 +109,13 @@ class Backbone(Part, nn.Module):
         state.clear()
         state.update(after)
         return y
+
+    def penalty(self) -> Tensor | None:
+        """Return what the last ``forward`` in training adds to the loss of each target, a scalar.
+
+        None for nothing, the default; a mixture of experts asks for a balance here.
+        """
+        return None
 
     def plain(self) -> Backbone:
         """Return the backbone inside its adapters, on the same memory; itself without any.

@@ -18,7 +18,7 @@ import numpy as np
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.extensions.metric import Clip, GenerationMetric, Package, Value
-from wishbone.core.evaluate.experiment import budget, config_diff, generate
+from wishbone.core.evaluate.experiment import budget, config_diff, generate, training_diff
 from wishbone.core.evaluate.experiment.arm_engines import (
     EngineChoice,
     accelerate_alike,
@@ -79,10 +79,13 @@ def run(
     config_diff.refuse_unfinished(plan)
     differences = config_diff.differences(plan)
     confounds = config_diff.refuse_confounds(differences, allow)
+    unequal = config_diff.unequal_training(plan, differences)
     config_diff.refuse_untrained(plan, allow)
     _need_packages(plan)
     items = _claim(plan, out)
     say(_announcement(plan))
+    if unequal:
+        say(unequal)
     costs = _speak(plan, items, out)
     losses = held_out_loss.measure(plan, out, progress)
     signatures = held_out_loss.signatures(plan) | _judge(plan, items, out, threads)
@@ -96,6 +99,7 @@ def run(
         varied=plan.vary,
         confounded=[difference.key for difference in confounds],
         differences=differences,
+        unequal_training=unequal,
         prompts=plan.prompts,
         seeds=plan.seeds,
         engine_requested=plan.engine,
@@ -291,6 +295,6 @@ def _provenance(plan: Plan, command: Sequence[str], begin: float) -> Provenance:
         git=revision(),
         distributions={name: installed(name) for name in names},
         weights={c.key: weights_hash(c.config) for c in plan.checkpoints},
-        trained={c.key: config_diff.provenance(c) for c in plan.checkpoints},
+        trained={c.key: training_diff.provenance(c) for c in plan.checkpoints},
         seed=plan.seed,
     )

@@ -48,6 +48,8 @@ class Difference:
     """Arm -> value; None where the key is missing."""
     meant: bool
     """True where this is what the comparison varies."""
+    budget: bool | None = optional()
+    """True where it says how long or at which rates an arm was trained: stated, never refused."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,11 @@ class Budget:
     """Hours of speech in the training data."""
     training_codes: int | None
     training_steps: int | None
+    """Of all trainings in a row."""
+    training_stages: list[int] | None = optional()
+    """Steps of each training, the first one first; None in older results, which count the last."""
     training_positions: int | None
-    """Padding included."""
+    """Of all trainings, padding included."""
     held_out_loss: float | None
 
 
@@ -387,6 +392,8 @@ class Result:
     confounded: list[str]
     """Keys that differ although nothing says that they are varied."""
     differences: list[Difference]
+    unequal_training: str | None = optional()
+    """A sentence about arms that were not trained alike, or ""."""
     prompts: list[Prompt]
     seeds: int
     """Repeats of each prompt."""

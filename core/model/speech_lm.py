@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wishbone.core.contract.backbone import Backbone, State
+from wishbone.core.contract.backbone import Backbone, Reading, State
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.head import Head
 from wishbone.core.contract.layout import IGNORE, Layout
@@ -88,10 +88,24 @@ class SpeechLM(nn.Module):
         One position is a decoding step, which may change ``state`` in place: use what comes back.
         """
         x = self.embed_positions(positions)  # [1, T, D]
+        beside = self.beside([positions])
         if len(positions) == 1:
-            return self.backbone.step_(x, state)[0, 0], state
-        y, state = self.backbone(x, state)  # [1, T, D]
+            return self.backbone.step_(x, state, **beside)[0, 0], state
+        y, state = self.backbone(x, state, **beside)  # [1, T, D]
         return y[0, -1], state
+
+    def beside(self, rows: Sequence[Sequence[Position]]) -> dict[str, Reading]:
+        """Return what the backbone takes beside vectors of positions, rows padded with zeros."""
+        if not self.backbone.caps.ids:
+            return {}
+        tables = [torch.tensor([index for index, _ in row]) for row in rows]  # [T] each
+        books = max((len(ids) for row in rows for _, ids in row), default=1)
+        ids = [
+            torch.tensor([ids for _, ids in row]).view(len(row), books) for row in rows
+        ]  # [T, Q]
+        pad = nn.utils.rnn.pad_sequence
+        together = pad(tables, True).to(self.device), pad(ids, True).to(self.device)
+        return {"reading": together}
 
     def rows(self, states: Sequence[State]) -> BatchRows:
         """Decode sequences that go on from ``states``, batch 1 each, as rows of one batch.
@@ -124,7 +138,8 @@ class SpeechLM(nn.Module):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """table [B, T], ids [B, T, Q], mask [B, T] -> hidden [B, T, D] and the state after them."""
-        return self.backbone(self.embed(table, ids), state, mask=mask)
+        beside = {"reading": (table, ids)} if self.backbone.caps.ids else {}
+        return self.backbone(self.embed(table, ids), state, mask=mask, **beside)
 
     def losses(self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """Cross entropy of every target in nats, [B, T, Q]; 0 where nothing is predicted.
@@ -144,7 +159,8 @@ class SpeechLM(nn.Module):
         """
         hidden, after = self(table, ids, state, mask)  # [B, T, D]
         count = ((targets != IGNORE) & mask[..., None]).sum()
-        return self._entropies(hidden, targets, mask).sum(), count, after
+        total = self._entropies(hidden, targets, mask).sum()
+        return self._with_penalty(total, count), count, after
 
     def _entropies(self, hidden: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """hidden [B, T, D] -> cross entropies [B, T, Q] of the targets, 0 where there is none."""
@@ -168,7 +184,12 @@ class SpeechLM(nn.Module):
         number of machines, can be averaged exactly.
         """
         count = ((targets != IGNORE) & mask[..., None]).sum()
-        return self.losses(table, ids, targets, mask).sum(), count
+        return self._with_penalty(self.losses(table, ids, targets, mask).sum(), count), count
+
+    def _with_penalty(self, total: Tensor, count: Tensor) -> Tensor:
+        """Add the backbone's penalty to the sum of ``count`` losses; only in training."""
+        penalty = self.backbone.penalty() if self.training else None
+        return total if penalty is None else total + penalty * count
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """The backbone's own groups for AdamW, then those of head and tables.
@@ -215,10 +236,11 @@ class BatchRows:
             self._advance_uneven(rows, lengths)
             return
         x = torch.cat([self._model.embed_positions(row) for row in rows])  # [B, T, D]
+        beside = self._model.beside(rows)
         if lengths[0] == 1:
-            y = self._model.backbone.step_(x, self._state)  # [B, 1, D]
+            y = self._model.backbone.step_(x, self._state, **beside)  # [B, 1, D]
         else:
-            y, self._state = self._model.backbone(x, self._state)  # [B, T, D]
+            y, self._state = self._model.backbone(x, self._state, **beside)  # [B, T, D]
         self._hidden = y[:, -1]  # [B, D]
 
     def _advance_uneven(self, rows: Sequence[Sequence[Position]], lengths: Sequence[int]) -> None:
@@ -230,7 +252,8 @@ class BatchRows:
         x[filled] = vectors  # [N, T, D]
         counts = torch.tensor(lengths, device=x.device)[:, None]  # [B, 1]
         mask = torch.arange(x.shape[1], device=x.device) < counts  # [B, T]
-        y, self._state = self._model.backbone(x, self._state, mask=mask)  # [B, T, D]
+        beside = self._model.beside(rows)
+        y, self._state = self._model.backbone(x, self._state, mask=mask, **beside)  # [B, T, D]
         last = torch.stack([y[index, max(n, 1) - 1] for index, n in enumerate(lengths)])  # [B, D]
         before = last if self._hidden is None else self._hidden  # [B, D]
         self._hidden = torch.where(counts > 0, last, before)  # [B, D]

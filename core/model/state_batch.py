@@ -117,6 +117,12 @@ class Pool:
         self.backbone, self.slots = backbone, slots
         self._empty = backbone.init_state(1)
         self._counters = counters(self._empty)
+        if backbone.caps.ids:
+            raise CapabilityError(
+                f"{type(backbone).__name__} asks what each position reads, and gets vectors alone.",
+                where="Pool",
+                do="Decode one stream at a time, or use a backbone without such halves.",
+            )
         if not rows_may_differ(backbone):
             raise CapabilityError(
                 f"{type(backbone).__name__} remembers more with every position and does not say"

@@ -53,6 +53,12 @@ class Wrapper(Backbone):
         self.config = config
         self.base = build_base(config.base).requires_grad_(False)
         self.width = self.base.width
+        if self.base.caps.ids:
+            raise CapabilityError(
+                f"{type(self).__name__} hands vectors on, and its base asks what they read, too.",
+                "base of the backbone",
+                "Use a base without such halves, or train it without an adapter.",
+            )
         self.caps: Caps = self.base.caps  # pyright: ignore[reportIncompatibleVariableOverride]
         self.exact, self.memory = self.base.exact, self.base.memory
         self.rounding = self.base.rounding
@@ -105,6 +111,10 @@ class Wrapper(Backbone):
     def step_(self, x: Tensor, state: State) -> Tensor:
         """x [B, 1, D] -> y [B, 1, D], by the base."""
         return self.base.step_(x, state)
+
+    def penalty(self) -> Tensor | None:
+        """The base's."""
+        return self.base.penalty()
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """The base's; a wrapper that changes what the base computes overrides this."""

@@ -61,17 +61,27 @@ class Alone:
         """Return the first state and a later one, each with its number of positions."""
         return [(self.first(), 0), (self.warm(), BEFORE)]
 
-    def call(self, start: int, batch: int, lengths: Tensor | None = None) -> Call:
-        """Return what the stack says of a call after ``start`` positions."""
-        before = torch.full((batch,), start) if self.half.positions else None  # [B]
-        return Call(lengths, before)
+    def call(self, start: int, x: Tensor, lengths: Tensor | None = None) -> Call:
+        """Return what the stack says of a call of x [B, T, D] after ``start`` positions."""
+        before = torch.full((len(x),), start) if self.half.positions else None  # [B]
+        table, ids = reading_of(x) if self.half.ids else (None, None)
+        return Call(lengths, before, table, ids)
 
     @torch.no_grad()
     def __call__(
         self, x: Tensor, state: State, start: int, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """x [B, T, D] -> y [B, T, D], state."""
-        return self.half(x, dict(state), self.call(start, len(x), lengths))
+        return self.half(x, dict(state), self.call(start, x, lengths))
+
+
+def reading_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x [B, T, D] -> table [B, T] and ids [B, T, 1] that the vectors themselves decide.
+
+    So a test of vectors tests what is read, too, however a call is split or padded.
+    """
+    table = (x[..., 0] > 0).long()  # [B, T]
+    return table, (8 * x[..., 1:2]).long().abs() % 32  # [B, T, 1]
 
 
 def form(alone: Alone) -> str:
@@ -145,7 +155,9 @@ def steps(alone: Alone) -> str:
         now, outputs = copied(state), []
         with torch.no_grad():
             for t in range(POSITIONS):
-                out, now = alone.half.step(x[:, t], now, alone.call(start + t, ROWS))  # [B, D]
+                out, now = alone.half.step(
+                    x[:, t], now, alone.call(start + t, x[:, t, None])
+                )  # [B, D]
                 outputs.append(out)
         stepped = torch.stack(outputs, 1)  # [B, T, D]
         _compare(stepped, y, alone.tolerance)
@@ -215,7 +227,7 @@ def memory(alone: Alone) -> str:
     first = half.init_state(ROWS, torch.device("cpu"), torch.bfloat16)
     for name in (*half.memory, *half.tunable):
         require(name in first, f"there is no '{name}' in the state, which has {[*first]}")
-    _, after = half(alone.x().bfloat16(), dict(first), alone.call(0, ROWS))
+    _, after = half(alone.x().bfloat16(), dict(first), alone.call(0, alone.x()))
     for origin, state in (("init_state", first), ("forward", after)):
         for name, tensor in state.items():
             wanted_kind = torch.float32 if name in half.memory else torch.bfloat16
@@ -280,7 +292,7 @@ def names(alone: Alone) -> str:
         lost = [end for end in endings if not any(n.endswith(f".{end}") for n in existing)]
         kind = "linear layer" if what == "targets" else "parameter"
         require(not lost, f"{what} names {lost}, and no {kind} ends so")
-    call = alone.call(0, ROWS)
+    call = alone.call(0, alone.x())
     half(alone.x(), alone.first(), call)
     missing = [name for name in half.publishes if name not in call.shared]
     require(not missing, f"publishes names {missing}, which forward leaves not in call.shared")

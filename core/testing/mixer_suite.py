@@ -14,7 +14,7 @@ from wishbone.core.config.schema import NONE, filled
 from wishbone.core.registry.loader import registry
 from wishbone.core.testing import backbone_suite
 from wishbone.core.testing.common import Check, small_config
-from wishbone.core.testing.half_alone import CHECKS, Alone
+from wishbone.core.testing.half_alone import CHECKS, Alone, reading_of
 
 WIDTH = 48
 """D of the stack: three heads of 16, four of 12."""
@@ -36,10 +36,25 @@ def checks(kind: str) -> tuple[Check, ...]:
 def stack_config(kind: str, cls: Any, config: Any) -> tuple[Any, Any]:
     """Return the class of the stack, and the configuration of two blocks with that half alone."""
     stack = registry().get("backbone", STACK)
+    stack = _reading(stack) if cls.ids else stack
     halves: dict[str, Any] = {"mixer": NONE, "ffn": NONE, kind: filled(kind, cls, config)}
     if cls.reads:
         halves["mixer" if kind == "ffn" else "ffn"] = _publisher(cls.reads)
     return stack, stack.Config(width=WIDTH, layers=2, **halves)
+
+
+def _reading(stack: Any) -> Any:
+    """Return a stack that is given vectors alone, and told what they read by ``reading_of``."""
+
+    def forward(
+        self: Any, x: Any, state: Any = None, *, mask: Any = None, reading: Any = None
+    ) -> Any:
+        return stack.forward(self, x, state, mask=mask, reading=reading or reading_of(x))
+
+    def step_(self: Any, x: Any, state: Any) -> Any:
+        return stack.step_(self, x, state, reading_of(x))
+
+    return type("Reading", (stack,), {"forward": forward, "step_": step_})
 
 
 def _publisher(names: tuple[str, ...]) -> Any:

@@ -18,18 +18,20 @@ from torch import Tensor
 def next_match(
     match: Tensor, q: Tensor, k: Tensor, start: Tensor, t: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """match [B, S, C], q [B, C], k [B, S, C], start [B] -> match, source, hit of position t.
+    """match [B, S', C], q [B, C], k [B, S, C], start [B] -> match, source, hit of position t.
 
-    ``match`` are the lengths of the position before, at slots of k; row b is at position
-    start[b] + t now, and only earlier slots count. Returns the lengths of this position
-    [B, S, C], the slot j + 1 [B, C] of the answer, and whether there is one [B, C].
+    ``match`` are the lengths of the position before, at the same slots of k or all but the last;
+    row b is at position start[b] + t now, and only earlier slots count. Returns the lengths of this
+    position [B, S, C], the slot j + 1 [B, C] of the answer, and whether there is one [B, C]. S is
+    not 0.
     """
-    batch, slots, _ = k.shape
+    slots = k.shape[1]
     longer = torch.nn.functional.pad(match, (0, 0, 1, 0))[:, :slots] + 1  # [B, S, C]
     slot = torch.arange(slots, device=k.device)  # [S]
     earlier = (slot < start[:, None] + t)[..., None]  # [B, S, 1]
     match = torch.where((k == q[:, None]) & earlier, longer, 0)  # [B, S, C]
     # One number orders by length and then by slot.
-    order = match.long() * slots + slot[:, None]  # [B, S, C]
-    best = order.max(1).values  # [B, C]
+    wide = torch.int32 if slots < 2**15 else torch.int64
+    order = torch.add(slot[:, None].to(wide), match.to(wide), alpha=slots)  # [B, S, C]
+    best = order.amax(1).long()  # [B, C]
     return match, best % slots + 1, best >= slots

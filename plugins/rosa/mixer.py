@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
@@ -38,6 +39,7 @@ class Rosa(Mixer):
     Config = RosaConfig
     positions = True
     constant = False
+    differentiable = False
     targets = ("query", "key", "value", "output")
     vectors = ("mix",)
 
@@ -75,16 +77,23 @@ class Rosa(Mixer):
         start, length = call.start, x.shape[1]
         keys, next_keys = extended(state["keys"], k, start, call.lengths)  # [B, S, D]
         values, next_values = extended(state["values"], v > 0, start, call.lengths)  # [B, S, D]
-        blank = torch.zeros_like(k, dtype=torch.int32)  # [B, T, D]
-        match, _ = extended(state["matches"], blank, start, None)  # [B, S, D]
-        soft, _ = extended(values.to(v.dtype)[:, : int(start.max())], _soft(v), start, None)
+        before_all = int(start.max())
+        soft, _ = extended(values.to(v.dtype)[:, :before_all], _soft(v), start, None)  # [B, S, D]
+        match = state["matches"][:, :before_all]  # [B, S, D]
         count = torch.full_like(start, length) if call.lengths is None else call.lengths  # [B]
         latest, answers = match, []
         for t in range(length):
-            match, source, hit = next_match(match, q[:, t].to(keys.dtype), keys, start, t)
-            picked = soft.gather(1, source[:, None].clamp_max(soft.shape[1] - 1))[:, 0]  # [B, D]
+            seen = before_all + t
+            if not seen:
+                answers.append(torch.zeros_like(v[:, 0]))
+                continue
+            now = q[:, t].to(keys.dtype)  # [B, D]
+            match, source, hit = next_match(match, now, keys[:, :seen], start, t)
+            picked = soft.gather(1, source[:, None])[:, 0]  # [B, D]
             answers.append(torch.where(hit, picked, 0))
-            latest = torch.where((count > t)[:, None, None], match, latest)  # [B, S, D]
+            aligned = F.pad(latest, (0, 0, 0, seen - latest.shape[1]))  # [B, S, D]
+            real = (count > t)[:, None, None]  # [B, 1, 1]
+            latest = match if call.lengths is None else torch.where(real, match, aligned)
         a = torch.stack(answers, 1)  # [B, T, D]
         if not self.config.straight_through:
             a = a.detach()  # [B, T, D]
@@ -121,5 +130,6 @@ def _soft(v: Tensor) -> Tensor:
 
 def _cut(matches: Tensor, ends: Tensor, slots: int) -> Tensor:
     """matches [B, S', D], ends [B] -> [B, S, D] of ``slots``, zeros behind the end of each row."""
+    matches = F.pad(matches, (0, 0, 0, max(0, slots - matches.shape[1])))  # [B, S'', D]
     real = torch.arange(slots, device=matches.device) < ends[:, None]  # [B, S]
     return torch.where(real[..., None], matches[:, :slots], 0)  # [B, S, D]

@@ -74,6 +74,16 @@ class S4D(Mixer):
         y = F.gelu(y + self.skip.to(u.dtype) * u).to(x.dtype)  # [B, T, D]
         return F.glu(self.output(y), -1), {"modes": torch.view_as_real(modes).contiguous()}
 
+    def step(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
+        """x [B, D] -> y [B, D] and the state: the recurrence itself."""
+        before = state["modes"]  # [B, D, N/2, 2]
+        u = x.to(before.dtype)  # [B, D]
+        powers, c = self._powers(1, u.dtype)  # [D, M, 2], [D, M]
+        modes = torch.complex(*before.unbind(-1)) * powers[..., 1] + u[..., None]  # [B, D, M]
+        y = 2 * (c * modes).sum(-1).real  # [B, D]
+        y = F.gelu(y + self.skip.to(u.dtype) * u).to(x.dtype)  # [B, D]
+        return F.glu(self.output(y), -1), {"modes": torch.view_as_real(modes).contiguous()}
+
     def filter(self, u: Tensor, modes: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """u [B, T, D], modes [B, D, M], lengths [B] -> K * u [B, T, D] and the modes after."""
         batch, length, width = u.shape

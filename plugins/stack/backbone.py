@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from wishbone.core.config.blocks import BlocksConfig, parse_blocks
 from wishbone.core.config.schema import SlotSpec
-from wishbone.core.contract.backbone import Backbone, Caps, State
-from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.backbone import Backbone, Caps, Reading, State
+from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.part import Dropout, OptionalSize, Positive, Size
 from wishbone.core.contract.stack.mixer import Call, Mixer
 from wishbone.plugins.engines import Engine, Maker, choose
@@ -30,6 +30,8 @@ from wishbone.plugins.stack.packing import Packing
 from wishbone.plugins.stack.parallel import Parallel, ParallelConfig
 from wishbone.plugins.stack.plan import Half, Plan
 
+BALANCE = "balance"
+"""Name in ``Call.extra`` of what is added to the loss of a target."""
 LENGTH = "length"
 """Name of the counter of positions [B], kept where a half wants it."""
 PIECE = 4096
@@ -45,6 +47,8 @@ class StackConfig(BlocksConfig):
     """D, numbers per position."""
     ffn_width: OptionalSize = 0
     """Inner width of feed-forward parts that name none themselves; 0 means by their own rule."""
+    gated: bool = False
+    """True weighs the answers of halves side by side by a learned gate; else it is their mean."""
     norm_eps: Positive = 1e-6
     """Added to the mean square inside every RMSNorm."""
     dropout: Dropout = 0.0
@@ -80,10 +84,12 @@ class Stack(Backbone):
         leaves = plan.leaves()
         self.exact = all(leaf.cls.exact for leaf in leaves)
         self.memory = tuple(dict.fromkeys(f".{n}" for leaf in leaves for n in leaf.cls.memory))
+        self.differentiable = all(leaf.cls.differentiable for leaf in leaves)
         self.rounding = max(leaf.cls.rounding for leaf in leaves)
         self._order = plan.order
         self._counts = any(leaf.cls.positions for leaf in leaves)
         self._engine: Engine | None = None
+        self._penalty: Tensor | None = None
 
     @classmethod
     def planned(cls, config: Any) -> Plan:
@@ -96,7 +102,10 @@ class Stack(Backbone):
         numbers = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
         return Plan(
             config.width,
-            tuple((_half(row[first].mixer), _half(row[first].ffn)) for first in firsts),
+            tuple(
+                (_half(row[first].mixer, config.gated), _half(row[first].ffn, config.gated))
+                for first in firsts
+            ),
             tuple(numbers[entry] for entry in entries),
             config.ffn_width,
             norm_eps=config.norm_eps,
@@ -124,23 +133,36 @@ class Stack(Backbone):
         return state
 
     def forward(
-        self, x: Tensor, state: State | None = None, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        state: State | None = None,
+        *,
+        mask: Tensor | None = None,
+        reading: Reading | None = None,
     ) -> tuple[Tensor, State]:
-        """x [B, T, D] -> y [B, T, D], state. Outputs at masked positions are zero."""
+        """x [B, T, D] -> y [B, T, D], state. Outputs at masked positions are zero.
+
+        ``reading`` is asked for where a half has ``ids``; else it is ignored.
+        """
         first = state is None
+        table, ids = self._read(reading)
         state = self.init_state(len(x), device=x.device) if state is None else state
         if not x.shape[1]:
             return x.clone(), {name: tensor.clone() for name, tensor in state.items()}
         if not torch.is_grad_enabled() and not self.training:
-            fast = self._prefill(x, state, mask)
+            fast = self._prefill(x, state, mask, reading)
             if fast is not None:
                 return fast
         packing = None if mask is None else Packing.of(mask, short=not self.caps.constant_state)
         if packing is None:
-            return self._forward(x, state, Call(start=state.get(LENGTH), first=first))
+            call = Call(start=state.get(LENGTH), table=table, ids=ids, first=first)
+            return self._forward(x, state, call)
         if not packing.size:
             return torch.zeros_like(x), {name: tensor.clone() for name, tensor in state.items()}
-        call = Call(packing.lengths, state.get(LENGTH), first=first)
+        if table is not None and ids is not None:
+            table = packing.pack(table[..., None])[..., 0]  # [B, P]
+            ids = packing.pack(ids)  # [B, P, Q]
+        call = Call(packing.lengths, state.get(LENGTH), table, ids, first)
         y, after = self._forward(packing.pack(x), state, call)  # [B, P, D]
         return packing.unpack(y), after
 
@@ -157,9 +179,24 @@ class Stack(Backbone):
             own = {name: state[f"blocks.{depth}.{name}"] for name in names}
             x, new = block(x, own, call)  # [B, P, D]
             after |= {f"blocks.{depth}.{name}": new[name] for name in names}
+        self._penalty = call.extra.get(BALANCE) if self.training else None
         return self.norm_out(x), after
 
-    def _prefill(self, x: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State] | None:
+    def _read(self, reading: Reading | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return table and ids where a half asks for them. Raises ``CapabilityError`` without."""
+        if not self.caps.ids:
+            return None, None
+        if reading is None:
+            raise CapabilityError(
+                "A half of this stack asks what each position reads, and was given vectors alone.",
+                "the blocks of a stack",
+                "Use it in a system of text and speech, without an adapter or a batch server.",
+            )
+        return reading
+
+    def _prefill(
+        self, x: Tensor, state: State, mask: Tensor | None, reading: Reading | None
+    ) -> tuple[Tensor, State] | None:
         """Compute by the engine or, where memory would grow, in pieces; return None elsewhere."""
         engine = self._engine
         many = getattr(engine, "takes_many", None)
@@ -172,17 +209,19 @@ class Stack(Backbone):
         for start in range(0, x.shape[1], piece):
             positions = slice(start, start + piece)
             part = None if mask is None else mask[:, positions]  # [B, P]
-            y, state = self(x[:, positions], state, mask=part)  # [B, P, D]
+            seen = None if reading is None else (reading[0][:, positions], reading[1][:, positions])
+            y, state = self(x[:, positions], state, mask=part, reading=seen)  # [B, P, D]
             parts.append(y)
         return torch.cat(parts, 1), state
 
     @torch.no_grad()
-    def step_(self, x: Tensor, state: State) -> Tensor:
+    def step_(self, x: Tensor, state: State, reading: Reading | None = None) -> Tensor:
         """As in ``Backbone``, without gradient; plain steps may put new tensors into ``state``."""
         engine = self._engine
         if engine is not None and not self.training and engine.takes(x, state):
             return engine.step_(x, state)
-        call = Call(start=state.get(LENGTH))
+        table, ids = self._read(reading)
+        call = Call(start=state.get(LENGTH), table=table, ids=ids)
         x = x[:, 0]  # [B, D]
         if self.norm_in is not None:
             x = self.norm_in(x)  # [B, D]
@@ -194,6 +233,10 @@ class Stack(Backbone):
         if self._counts:
             state[LENGTH] = state[LENGTH] + 1  # [B]
         return self.norm_out(x)[:, None]
+
+    def penalty(self) -> Tensor | None:
+        """The sum of what halves left as "balance"."""
+        return self._penalty
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """As in ``Backbone``; ``engines`` are the names beside "auto" and "eager"."""
@@ -226,7 +269,8 @@ class Stack(Backbone):
         with torch.device("meta"):
             constant = all(half.build(place).constant for _, _, half, place in plan.halves())
         targets = dict.fromkeys(end for leaf in plan.leaves() for end in leaf.cls.targets)
-        return Caps(constant_state=constant, peft_targets=tuple(targets))
+        ids = any(leaf.cls.ids for leaf in plan.leaves())
+        return Caps(constant_state=constant, peft_targets=tuple(targets), ids=ids)
 
     def flops_per_position(self, context: int = 0) -> int:
         """Count two per number of every matrix, and what each half does to its state."""
@@ -305,18 +349,10 @@ def fields_of(schema: type[Any], config: Any) -> Any:
     return schema(**{part.name: getattr(config, part.name) for part in fields(schema)})
 
 
-def _half(slots: list[SlotSpec]) -> Half | None:
+def _half(slots: list[SlotSpec], gated: bool) -> Half | None:
     halves = [Half(slot.cls, slot.config) for slot in slots]
-    for half in halves:
-        if half.cls.ids:
-            raise ConfigError(
-                f"{half.cls.__name__} asks which table each position came from, and a stack does"
-                " not say so.",
-                "the blocks of a stack",
-                "Choose another mixer.",
-            )
     if len(halves) > 1:
-        return Half(Parallel, ParallelConfig(tuple(halves)))
+        return Half(Parallel, ParallelConfig(tuple(halves), gated))
     return halves[0] if halves else None
 
 

@@ -21,10 +21,17 @@ class ParallelConfig:
 
     halves: tuple[Half, ...] = ()
     """Class and configuration of each."""
+    gated: bool = False
+    """True lets every position weigh the answers, number by number; else their mean is taken."""
 
 
 class Parallel(Mixer):
-    """Halves that see the same input and whose mean is the answer, as heads of two sorts.
+    """Halves that see the same input, as heads of two sorts; their weighted mean is the answer.
+
+    With a gate, the weights are softmax over the halves of W_g x, one for each number of a
+    position; W_g begins at zero, which is the plain mean. An interpretation of WuNeng (arXiv
+    2504.19191) and Hymba (arXiv 2411.13676), whose heads of two sorts read the same input: of both
+    the abstract was at hand, and how answers are joined is ours.
 
     State: that of half j under the names ``j.NAME``.
     """
@@ -34,6 +41,10 @@ class Parallel(Mixer):
     def __init__(self, config: ParallelConfig, place: Place) -> None:
         super().__init__(config, place)
         self.halves = nn.ModuleList(half.build(place) for half in config.halves)
+        self.gate = None
+        if config.gated:
+            self.gate = nn.Linear(place.width, len(config.halves) * place.width, bias=False)
+            nn.init.zeros_(self.gate.weight)
         self.parts = [tuple(state_of(half)) for half in self._each()]
         self.constant = all(half.constant for half in self._each())
         each = enumerate(self._each())
@@ -45,7 +56,7 @@ class Parallel(Mixer):
         return {f"{j}.{name}": t for j, part in enumerate(states) for name, t in part.items()}
 
     def forward(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
-        """x [B, T, D] -> y [B, T, D], the mean of all."""
+        """x [B, T, D] -> y [B, T, D], the weighted mean of all."""
         return self._mean([half.__call__ for half in self._each()], x, state, call)
 
     def step(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
@@ -71,8 +82,11 @@ class Parallel(Mixer):
 
     def _mean(self, calls: list[Any], x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
         total, after = torch.zeros_like(x), {}  # [..., D]
+        shares: Any = [1 / len(calls)] * len(calls)
+        if self.gate is not None:
+            shares = self.gate(x).unflatten(-1, (len(calls), -1)).softmax(-2).unbind(-2)  # [..., D]
         for j, (run, names) in enumerate(zip(calls, self.parts, strict=True)):
             y, new = run(x, {name: state[f"{j}.{name}"] for name in names}, call)  # [..., D]
-            total = total + y  # [..., D]
+            total = total + shares[j] * y  # [..., D]
             after |= {f"{j}.{name}": tensor for name, tensor in new.items()}
-        return total / len(calls), after
+        return total, after

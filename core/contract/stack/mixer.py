@@ -53,7 +53,8 @@ class Call:
     first: bool = False
     """No row has had a position before this call; False where that is not known."""
     shared: dict[str, Any] = field(default_factory=dict)
-    """What one half leaves for later ones of the same call, by the names of ``publishes``."""
+    """What one half leaves for later ones of the same call, by the names of ``publishes``. Tensors
+    are [B, T, ...], with a T of 1 in a step."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What leaves the stack beside y, such as a penalty for the training loss ("balance", a scalar)
     or a pointer for the head."""
@@ -73,6 +74,9 @@ class Mixer(Part, nn.Module):
     """The state does not grow. An instance may set it from its configuration."""
     exact: ClassVar[bool] = True
     """Earlier outputs are the same to the last bit whatever follows; not so with an FFT."""
+    differentiable: ClassVar[bool] = True
+    """Outputs change smoothly with inputs; not so with bits, which have no gradient and no size of
+    a rounding error."""
     rounding: ClassVar[float] = 0.05
     """Largest relative error of a model in bfloat16 that rounding explains."""
     publishes: ClassVar[tuple[str, ...]] = ()

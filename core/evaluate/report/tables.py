@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from wishbone.core.evaluate.experiment import budget
 from wishbone.core.evaluate.report import wording
-from wishbone.core.evaluate.result import Effect, Memory, MetricFacts, Result
+from wishbone.core.evaluate.result import Comparison, Effect, Memory, MetricFacts, Result
 from wishbone.core.report.table import Table
 
 LENGTHS = (0.0, 10.0, 80.0)
@@ -81,6 +81,34 @@ def effects(result: Result, kinds: Sequence[str] = ("main", "interaction")) -> T
     head = ["", "effect", "change", "interval", "p", "verdict"]
     title = " and ".join(f"{kind} effects" for kind in kinds).capitalize()
     return Table(title, head, rows, ("effect", "verdict"), verdicts)
+
+
+def every_arm(result: Result) -> Table:
+    """Tabulate every metric with all arms side by side, and each one's verdict."""
+    baseline, *others = [arm.key for arm in result.arms]
+    outcomes = {(row.metric, row.arm): row for row in result.analysis.comparisons}
+    rows = []
+    for key, metric in result.metrics.items():
+        against = [outcomes[key, arm] for arm in others if (key, arm) in outcomes]
+        if not against:
+            continue
+        reference = result.reference.get(key)
+        shown = wording.cell(reference.value if reference else None, metric)
+        rows.append(
+            [
+                f"{metric.title} ({metric.unit})",
+                *([shown] if result.reference else []),
+                wording.cell(against[0].value_baseline, metric),
+                *(_beside(outcomes.get((key, arm)), metric) for arm in others),
+            ]
+        )
+    head = ["", *(["reference"] if result.reference else []), f"{baseline} (baseline)", *others]
+    return Table(f"All arms, and what each is against {baseline}", head, rows)
+
+
+def _beside(row: Comparison | None, metric: MetricFacts) -> str:
+    """Return an arm's value and its verdict."""
+    return f"{wording.cell(row.value, metric)}, {row.outcome.verdict}" if row else "-"
 
 
 def trainings(result: Result) -> Table:
@@ -163,10 +191,9 @@ def differences(result: Result) -> Table:
     for difference in result.differences:
         values = [difference.values[name] for name in names]
         shown = ["-" if value is None else str(value) for value in values]
-        rows.append(
-            [difference.key, *shown, "varied" if difference.meant else "not meant to differ"]
-        )
-        verdicts.append("" if difference.meant else "worse")
+        why = "budget" if difference.budget else "not meant to differ"
+        rows.append([difference.key, *shown, "varied" if difference.meant else why])
+        verdicts.append("" if difference.meant or difference.budget else "worse")
     return Table("", ["key", *names, ""], rows, (*names, ""), verdicts)
 
 

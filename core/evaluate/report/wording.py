@@ -94,7 +94,7 @@ def closing(result: Result) -> list[str]:
 
 def warnings(result: Result) -> list[str]:
     """Write what a reader must know before believing any number."""
-    lines = []
+    lines = [f"BUDGET: {result.unequal_training}"] if result.unequal_training else []
     if result.quick:
         lines.append("SMOKE TEST: --quick gives no verdict; everything works, and that is all.")
     if result.confounded:
