@@ -55,7 +55,7 @@ PARTS = (
      "grouped-query attention with rotary positions, or without"),
     ("mixer", "rwkv7", "rwkv7.layers:TimeMix",
      "RWKV-7's time mixing: one matrix per head, with decay and the delta rule"),
-    ("ffn", "channel7", "rwkv7.layers:ChannelMix",
+    ("ffn", "rwkv7_channel_mix", "rwkv7.layers:ChannelMix",
      "RWKV-7's channel mixing: squared ReLU, with a token shift"),
     ("ffn", "swiglu", "ffn.swiglu:SwiGLU", "SwiGLU: two projections, one the gate of the other"),
     # with matrices for memory

@@ -59,6 +59,9 @@ class ABOptions:
         None, metavar="JSON",
         help="only write a page of tables and plots, from the ab.json of a comparison",
     )  # fmt: skip
+    recompute: bool = option(
+        False, help="with --page: make the statistics again from the JSON's raw values first"
+    )
     train: bool = option(
         False, group=TRAINING, help="train the arms that the file describes, and stop then"
     )
@@ -83,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.page:
         from wishbone.core.evaluate.report.markdown import write_page
 
-        for path in write_page(options.page, options.out):
+        for path in write_page(options.page, options.out, options.recompute):
             print(path)
         return 0
     if not options.name:

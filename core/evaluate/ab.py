@@ -18,7 +18,7 @@ import numpy as np
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.extensions.metric import Clip, GenerationMetric, Package, Value
-from wishbone.core.evaluate.experiment import budget, config_diff, generate
+from wishbone.core.evaluate.experiment import budget, config_diff, generate, training_diff
 from wishbone.core.evaluate.experiment.arm_engines import (
     EngineChoice,
     accelerate_alike,
@@ -30,6 +30,8 @@ from wishbone.core.evaluate.experiment.plan import Plan, weights_hash
 from wishbone.core.evaluate.measure import held_out_loss, reference, speed
 from wishbone.core.evaluate.measure.clips import read_audio
 from wishbone.core.evaluate.measure.score import Panel, Scorer
+from wishbone.core.evaluate.prompts.prompt_lists import voice_of
+from wishbone.core.evaluate.prompts.slices import slices
 from wishbone.core.evaluate.record import read_record, record_json
 from wishbone.core.evaluate.report import terminal
 from wishbone.core.evaluate.report.html import write_report
@@ -45,7 +47,9 @@ from wishbone.core.evaluate.result import (
     to_json,
 )
 from wishbone.core.evaluate.statistics import metrics
-from wishbone.core.evaluate.statistics.compare import analyse, estimate, raw
+from wishbone.core.evaluate.statistics.agreement import agreement
+from wishbone.core.evaluate.statistics.compare import analyse, estimate
+from wishbone.core.evaluate.statistics.counts import raw
 from wishbone.core.registry.extras import installed, missing_packages
 from wishbone.core.registry.loader import registry
 from wishbone.core.report.json_file import as_text
@@ -75,10 +79,13 @@ def run(
     config_diff.refuse_unfinished(plan)
     differences = config_diff.differences(plan)
     confounds = config_diff.refuse_confounds(differences, allow)
+    unequal = config_diff.unequal_training(plan, differences)
     config_diff.refuse_untrained(plan, allow)
     _need_packages(plan)
     items = _claim(plan, out)
     say(_announcement(plan))
+    if unequal:
+        say(unequal)
     costs = _speak(plan, items, out)
     losses = held_out_loss.measure(plan, out, progress)
     signatures = held_out_loss.signatures(plan) | _judge(plan, items, out, threads)
@@ -92,6 +99,7 @@ def run(
         varied=plan.vary,
         confounded=[difference.key for difference in confounds],
         differences=differences,
+        unequal_training=unequal,
         prompts=plan.prompts,
         seeds=plan.seeds,
         engine_requested=plan.engine,
@@ -102,6 +110,8 @@ def run(
         raw=raw(items, plan, losses),
         reference=_reference_values(plan, items),
         reference_folder=str(plan.reference or ""),
+        agreement=agreement(items, plan),
+        slices=slices(items, plan),
         provenance=_provenance(plan, command, begin),
     )
     write_text(out / "ab.json", as_text(to_json(result)))
@@ -188,7 +198,8 @@ def _speak_item(
 ) -> None:
     """One prompt by one checkpoint: its recording, and a line of facts with nothing judged yet."""
     seed = plan.seed_of(prompt, repeat)
-    generation, audio = generate.speak(system, prompt.text, seed, plan.voice)
+    voice = voice_of(system, prompt, plan.voice)
+    generation, audio = generate.speak(system, prompt.text, seed, voice)
     name = f"audio/{key}/{prompt.key}-{repeat}.flac"
     generate.write(out / name, audio, system.decoder.sample_rate)
     unjudged = {"text": prompt.text, "audio": name, "heard": None, "judged": {}}
@@ -284,6 +295,6 @@ def _provenance(plan: Plan, command: Sequence[str], begin: float) -> Provenance:
         git=revision(),
         distributions={name: installed(name) for name in names},
         weights={c.key: weights_hash(c.config) for c in plan.checkpoints},
-        trained={c.key: config_diff.provenance(c) for c in plan.checkpoints},
+        trained={c.key: training_diff.provenance(c) for c in plan.checkpoints},
         seed=plan.seed,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wishbone.core.contract.extensions.metric import MetricInfo
+from wishbone.core.evaluate.facts import Commitment, Size, Timing, WordCounts
 from wishbone.core.evaluate.record import inline, optional, others, read_record, record_json
 
 SCHEMA = 1
@@ -47,6 +48,8 @@ class Difference:
     """Arm -> value; None where the key is missing."""
     meant: bool
     """True where this is what the comparison varies."""
+    budget: bool | None = optional()
+    """True where it says how long or at which rates an arm was trained: stated, never refused."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,12 @@ class Prompt:
     key: str
     """Its line in the file, from 0, three digits."""
     text: str
+    tags: tuple[str, ...] | None = optional()
+    """Kinds of sentence that it is; None in a file without them."""
+    recording: str | None = optional()
+    """Recording whose voice says it, where the list names one."""
+    transcript: str | None = optional()
+    """Words of that recording."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +128,11 @@ class Budget:
     """Hours of speech in the training data."""
     training_codes: int | None
     training_steps: int | None
+    """Of all trainings in a row."""
+    training_stages: list[int] | None = optional()
+    """Steps of each training, the first one first; None in older results, which count the last."""
     training_positions: int | None
-    """Padding included."""
+    """Of all trainings, padding included."""
     held_out_loss: float | None
 
 
@@ -174,6 +186,15 @@ class Outcome:
     low: float | None
     """End of the 95 % interval; None where it has none."""
     high: float | None
+    low_together: float | None = optional()
+    """End of the interval that holds together with those of all other primary claims, at 95 % or
+    what a look may use; None, like all such, for exploratory metrics and in older results."""
+    high_together: float | None = optional()
+    confidence: float | None = optional()
+    """Of that interval alone."""
+    low_guarded: float | None = optional()
+    """The same, if any one arm had lost one more sentence."""
+    high_guarded: float | None = optional()
     ratio: bool
     margin: float | None
     """Largest difference that counts as equivalent; None where none does."""
@@ -185,10 +206,13 @@ class Outcome:
     seed_share: float | None
     """Share of the variance that comes from training seeds."""
     verdict: str
-    """"better", "worse", "equivalent", "inconclusive"; "none" for a smoke test; "different" where
-    neither side is better. Interactions: "present", "none beyond margin", "inconclusive"."""
+    """"better", "worse", "equivalent", "inconclusive"; "exploratory" for what was not planned;
+    "none" for a smoke test, or where it is withheld; "different" where neither side is better.
+    Interactions: "present", "none beyond margin", "inconclusive"."""
+    withheld: str | None = optional()
+    """Why no verdict is given on a primary metric."""
     more_prompts: int | None
-    """About so many more would settle it; None where no number can be given."""
+    """About so many more would settle it, in older results; newer ones have ``sizes``."""
     detectable: float | None
     """Smallest difference that this many prompts show with a chance of 80 %."""
     units: int
@@ -225,6 +249,8 @@ class Comparison:
     pairs: PairedEffect = inline()
     p_holm: float | None
     """p of a primary metric, corrected for all primary comparisons; None for other metrics."""
+    sizes: list[Size] | None = optional()
+    """Sizes of a study of a primary metric, and what each would show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +266,9 @@ class Effect:
     """Levels that are held, for a simple effect."""
     outcome: Outcome = inline()
     left_out: int
-    p_holm: float
-    """p, corrected for all effects of this kind on this metric."""
+    p_holm: float | None
+    """p of a primary metric, corrected for all of its family: main effects and interactions, or
+    simple effects, of all primary metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +287,21 @@ class Agreement:
         """Of the words that either missed, the share that both did; None where none was missed."""
         either = self.both + sum(self.only)
         return self.both / either if either else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """One metric of one arm against the baseline on one kind of sentence; exploratory."""
+
+    kind: str
+    metric: str
+    arm: str
+    prompts: int
+    value_baseline: float
+    value: float
+    difference: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,8 +337,10 @@ class Analysis:
     """Arm -> metric -> the value of each checkpoint."""
     seed_spread: dict[str, dict[str, float]]
     """Arm -> metric -> standard deviation over repeats of the whole prompt set."""
-    agreement: list[Agreement] | None = optional()
-    """Recognisers two by two, for each arm and the reference."""
+    words: dict[str, WordCounts] | None = optional()
+    """Arm -> its word errors, counted."""
+    not_understood: bool | None = optional()
+    """True where no arm is understood, so that nothing about quality follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,6 +353,10 @@ class Raw:
     """Weights of the prompts in word errors."""
     weights: dict[str, list[float]] | None = optional()
     """Metric -> weights of the prompts, for other metrics that have any."""
+    failed: dict[str, Nested] | None = optional()
+    """Checkpoint -> [prompts][repeats]: why an item failed, or ""."""
+    errors: dict[str, Nested] | None = optional()
+    """Checkpoint -> [prompts][repeats]: substitutions, deletions and insertions of words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,6 +392,8 @@ class Result:
     confounded: list[str]
     """Keys that differ although nothing says that they are varied."""
     differences: list[Difference]
+    unequal_training: str | None = optional()
+    """A sentence about arms that were not trained alike, or ""."""
     prompts: list[Prompt]
     seeds: int
     """Repeats of each prompt."""
@@ -354,9 +404,17 @@ class Result:
     costs: Costs = inline()
     analysis: Analysis = inline()
     raw: Raw
+    commitment: Commitment | None = optional()
+    """What was fixed before the data; None in older results and smoke tests."""
+    timing: Timing | None = optional()
+    """How times were taken; None in older results."""
     reference: dict[str, Estimate]
     """Metric -> value of the imitated voice itself; empty without recordings of it."""
     reference_folder: str
+    agreement: list[Agreement] | None = optional()
+    """Recognisers two by two, for each arm and the reference."""
+    slices: list[Slice] | None = optional()
+    """Arms against the baseline by kind of sentence; exploratory."""
     provenance: Provenance
 
 

@@ -16,6 +16,7 @@ from wishbone.core.system.build import build_system
 from wishbone.core.train.distributed.processes import ProcessGroup
 from wishbone.core.train.recipe import Recipe
 from wishbone.core.train.run_folder import RunFolder
+from wishbone.core.train.time_budget import Fit
 
 
 class Logger:
@@ -27,6 +28,8 @@ class Logger:
         self.leads = group.leads
         self._saved_at = time.monotonic()
         self._first, self._began = step, time.monotonic()
+        self.steps: int | None = recipe.steps
+        """Of the whole run; None while they are not known yet."""
         self._board = _tensorboard(run.folder) if recipe.tensorboard and group.leads else None
 
     def training(self, step: int, tally: Any, rate: float, elapsed: float) -> None:
@@ -46,10 +49,20 @@ class Logger:
         self.run.log(entry)
         self._scalars(step, {"loss": tally.mean, "rate": rate, "norm": tally.parts.get("norm", 0)})
         seconds_per_step = (time.monotonic() - self._began) / max(1, step - self._first)
-        remaining = _clock((self.recipe.steps - step) * seconds_per_step)
+        remaining = "time left not known yet"
+        if self.steps is not None:
+            remaining = f"{_clock((self.steps - step) * seconds_per_step)} left"
         self._say(
-            f"step {step}/{self.recipe.steps}  loss {tally.mean:.4f}  rate {rate:.2e}"
-            f"  norm {tally.parts.get('norm', 0):.2f}  {speed:.0f} positions/s  {remaining} left"
+            f"step {step}/{self.steps or '?'}  loss {tally.mean:.4f}  rate {rate:.2e}"
+            f"  norm {tally.parts.get('norm', 0):.2f}  {speed:.0f} positions/s  {remaining}"
+        )
+
+    def fitted(self, fit: Fit) -> None:
+        """Tell how many steps the time is enough for."""
+        self.steps = fit.steps
+        self._say(
+            f"{fit.minutes:g} minutes are enough for {fit.steps} of at most {self.recipe.steps}"
+            f" steps on this machine; the warm-up takes {fit.warmup_steps}"
         )
 
     def held_out(self, step: int, loss: float) -> None:
@@ -57,7 +70,7 @@ class Logger:
         if self.leads and loss == loss:
             self.run.log({"step": step, "held_out": loss})
             self._scalars(step, {"held_out": loss})
-            self._say(f"step {step}/{self.recipe.steps}  held-out loss {loss:.4f}")
+            self._say(f"step {step}/{self.steps or '?'}  held-out loss {loss:.4f}")
 
     def checkpoint_due(self, step: int) -> bool:
         """Return whether enough steps or minutes have passed since the last checkpoint."""

@@ -45,6 +45,7 @@ from wishbone.core.train.optimizer import (
 )
 from wishbone.core.train.recipe import Recipe
 from wishbone.core.train.run_folder import RunFolder
+from wishbone.core.train.time_budget import TimeBudget
 
 
 @dataclass
@@ -112,6 +113,9 @@ class Trainer:
         self.held_out = self._held_out_batches(held_out)
         self.optimizer = make_optimizer(self.model, recipe)
         self.average = Average(self.model, recipe.ema)
+        self.schedule = TimeBudget(recipe, run.folder)
+        self.evaluated: dict[int, float] = {}
+        """Step -> held-out loss measured in this call."""
         self.step = 0
         self.elapsed = 0.0
         """Seconds of training in all calls of this run."""
@@ -127,25 +131,43 @@ class Trainer:
         """
         self._resume()
         logger = Logger(self.recipe, self.run, self.group, self.step)
+        logger.steps = None if self.schedule.open else self._last_step()
         begin, earlier = time.monotonic(), self.elapsed
-        while self.step < self.recipe.steps:
+        while self.step < self._last_step():
+            before = time.monotonic()
             self._train_step()
+            self.schedule.time(time.monotonic() - before)
             self.elapsed = earlier + time.monotonic() - begin
-            last = self.step == self.recipe.steps
+            self._fit_steps(logger)
+            last = self.step == self._last_step()
             if self.step % self.recipe.log_every == 0 or last:
                 logger.training(self.step, self.tally, self._learning_rate(), self.elapsed)
                 self.tally = Tally()
             every = self.recipe.evaluate_every
             if last or (every and self.step % every == 0):
-                logger.held_out(self.step, self.evaluate())
-            out_of_time = 0 < self.recipe.max_minutes * 60 < time.monotonic() - begin
-            halt = self.group.agree(out_of_time or interrupted())
+                self.evaluated[self.step] = self.evaluate()
+                logger.held_out(self.step, self.evaluated[self.step])
+            halt = self.group.agree(interrupted())
             if last or halt or self.group.agree(logger.checkpoint_due(self.step)):
                 self.save(logger)
             if halt:
                 break
         logger.close()
-        return self.step >= self.recipe.steps
+        return self.step >= self._last_step()
+
+    def _last_step(self) -> int:
+        """The number of steps of the whole run, as far as it is known."""
+        return self.schedule.recipe_at(self.step).steps
+
+    def _fit_steps(self, logger: Logger) -> None:
+        """Fix the number of steps of a run that has so many minutes, once some were timed."""
+        if not self.schedule.open or not self.group.agree(self.schedule.due(self.elapsed)):
+            return
+        measured = sum(batch.mask.numel() for batch in self.held_out)
+        held_out_share = measured / (self.recipe.batch_positions * self.recipe.accumulate)
+        fitting = self.schedule.fitting_steps(self.step, self.elapsed, held_out_share)
+        fit = self.schedule.fix(self.step, self.group.broadcast(fitting), self.group.leads)
+        logger.fitted(fit)
 
     def _train_step(self) -> None:
         """One step of the optimizer over the batches of all processes."""
@@ -171,7 +193,9 @@ class Trainer:
         norm = clip_gradients_(self.model.parameters(), self.recipe.clip, self.group)
         if not math.isfinite(loss_sum) or not math.isfinite(norm):
             self._refuse(data, loss_sum, norm)
-        set_learning_rate(self.optimizer, schedule_factor(self.step, self.recipe))
+        set_learning_rate(
+            self.optimizer, schedule_factor(self.step, self.schedule.recipe_at(self.step))
+        )
         self.optimizer.step()
         if self.average.decay:
             self.average.update(self.step)
@@ -231,7 +255,8 @@ class Trainer:
         return torch.autocast(self.group.device.type, torch.bfloat16)
 
     def _learning_rate(self) -> float:
-        return self.recipe.learning_rate * schedule_factor(self.step - 1, self.recipe)
+        before = self.step - 1
+        return self.recipe.learning_rate * schedule_factor(before, self.schedule.recipe_at(before))
 
     def _sum(self, number: int) -> float:
         """The sum of a number over all processes."""
@@ -288,6 +313,7 @@ class Trainer:
     def _resume(self) -> dict[str, Any]:
         """Go back to the newest checkpoint -> its ``state.json``."""
         state = self.run.load(self.model, self.average, self.optimizer)
+        self.schedule.load()
         self.step = int(state.get("step", 0))
         self.elapsed = float(state.get("elapsed", 0.0))
         self.positions = int(state.get("positions", 0))

@@ -49,7 +49,8 @@ class Recipe:
     steps: Annotated[int, Range(1, 10**9)] = 10_000
     """Optimiser steps of the whole run; the schedule ends there."""
     max_minutes: NonNegative = 0.0
-    """Stop with a checkpoint after this many minutes of this call; 0 means never."""
+    """The run's time: after some steps its number of steps, at most ``steps``, and its warm-up are
+    fitted to what this machine does in it, and it ends with an export; 0 means ``steps`` alone."""
     batch_positions: Annotated[int, Range(1, 2**31 - 1)] = 8192
     """Padded positions a process sees at once: batch size times longest sequence."""
     accumulate: Size = 1
@@ -114,7 +115,7 @@ class Recipe:
 
 
 RUNNING = (
-    "out", "max_minutes", "log_every", "evaluate_every", "held_out_limit", "checkpoint_every",
+    "out", "log_every", "evaluate_every", "held_out_limit", "checkpoint_every",
     "checkpoint_minutes", "keep", "tensorboard", "samples", "device", "shard",
 )  # fmt: skip
 """Fields that may differ when a run is resumed, because no loss depends on them."""

@@ -27,6 +27,7 @@ from wishbone.core.train.loop import Trainer
 from wishbone.core.train.optimizer import count_trained
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
 from wishbone.core.train.run_folder import RunFolder
+from wishbone.core.train.time_budget import warmup_warning
 from wishbone.core.train.truncated_bptt import CAPABILITIES, FEATURE, SegmentTrainer
 from wishbone.core.weights.checkpoint import save
 from wishbone.core.weights.provenance import hash_files, provenance
@@ -63,7 +64,10 @@ def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) ->
             finished = trainer.train(interrupted)
     finally:
         torch.set_flush_denormal(False)
-    held_out_loss = trainer.evaluate() if finished else math.nan
+    held_out_loss = math.nan
+    if finished:
+        measured = trainer.evaluated.get(trainer.step)
+        held_out_loss = trainer.evaluate() if measured is None else measured
     weights = trainer.weights() if finished else {}
     if group.leads:
         if finished:
@@ -184,6 +188,8 @@ def _print_summary(trainer: Trainer, training: TokenCorpus, held_out: TokenCorpu
     trained = count_trained(trainer.model)
     if trained < count:
         print(f"{trained / 1e6:.3f} M parameters are trained, the rest frozen", file=sys.stderr)
+    if warning := warmup_warning(trainer.schedule.recipe_at(trainer.step)):
+        print(f"warning: {warning}", file=sys.stderr)
     epoch = trainer.steps_per_epoch()
     if form := trainer.model.backbone.training_form():
         print(form, file=sys.stderr)

@@ -179,7 +179,7 @@ class TimeMix(Mixer):
         decay = torch.exp(torch.sigmoid(low_w.to(full) + self.w0) * -DECAY)  # [B, D]
         a = torch.sigmoid(((x_a @ self.a1) @ self.a2).to(full) + self.a0)  # [B, D]
         gate = torch.sigmoid(x_g @ self.g1) @ self.g2  # [B, D]
-        v_first = call.shared.setdefault(FIRST, v)  # [B, D]
+        v_first = call.shared.setdefault(FIRST, v[:, None])[:, 0]  # [B, D]
         if self.adds_first:
             share = torch.sigmoid((x_v @ self.v1) @ self.v2 + self.v0)  # [B, D]
             v = torch.lerp(v, v_first, share)  # [B, D]

@@ -11,7 +11,7 @@ from wishbone.core.evaluate.result import (
     Provenance,
     Result,
 )
-from wishbone.core.evaluate.statistics import compare, metrics
+from wishbone.core.evaluate.statistics import compare, counts, metrics
 
 
 def costs(keys):
@@ -44,7 +44,7 @@ def result(plan, items, losses=None):
         prompts=plan.prompts, seeds=1, signatures={},
         metrics={key: metrics.facts(m) for key, m in (plan.listening | plan.metrics).items()},
         costs=costs([arm.key for arm in plan.arms]),
-        analysis=compare.analyse(items, plan, losses), raw=compare.raw(items, plan, losses),
+        analysis=compare.analyse(items, plan, losses), raw=counts.raw(items, plan, losses),
         reference={}, reference_folder="",
         provenance=Provenance(
             command=["wishbone", "ab"], began="now", ended="2026-11-21T00:00:00Z", python="3",

@@ -196,7 +196,7 @@ def provenance(folder, steps, seed, data="x"):
     return str(folder)
 
 
-def test_seeds_may_differ_within_an_arm_and_steps_may_not(tmp_path):
+def test_seeds_may_differ_within_an_arm_and_other_steps_are_stated(tmp_path):
     def arms(steps):
         made = []
         for key in ("r", "t"):
@@ -212,6 +212,7 @@ def test_seeds_may_differ_within_an_arm_and_steps_may_not(tmp_path):
     unmeant = [e for e in config_diff.differences(arms(6)) if not e.meant]
     assert [e.key for e in unmeant] == ["training.steps"]
     assert unmeant[0].values == {"r": 5, "t": [5, 6]}
+    assert unmeant[0].budget and config_diff.refuse_confounds(unmeant, allow=False) == []
 
 
 def test_a_table_with_a_hole_is_refused():

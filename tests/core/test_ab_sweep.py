@@ -8,7 +8,7 @@ from tiny_corpus import write_recipe
 from wishbone.core.cli import ab as command
 from wishbone.core.contract.errors import ConfigError, UsageError
 from wishbone.core.evaluate import ab
-from wishbone.core.evaluate.experiment import config_diff, sweep
+from wishbone.core.evaluate.experiment import config_diff, sweep, training_diff
 from wishbone.core.evaluate.experiment.arms import Training
 from wishbone.core.evaluate.experiment.plan import read_plan
 
@@ -122,7 +122,7 @@ def test_trained_arms_are_read_from_their_exports(experiment, tmp_path, capfd):
     given = read_plan(experiment, trained=out / "train")
     found = {each.key: each.config["weights"] for each in given.checkpoints}
     assert (out / "train" / "wide-words.2" / "export").samefile(found["wide-words.2"])
-    trained = [config_diff.provenance(each)["seeds"] for each in given.arms[1].checkpoints]
+    trained = [training_diff.provenance(each)["seeds"] for each in given.arms[1].checkpoints]
     assert trained == [{"train": 1}, {"train": 2}]
     # the same experiment with another number of steps is another one
     with pytest.raises(ConfigError, match="with other steps"):

@@ -41,6 +41,19 @@ def test_training_tokens_come_from_provenance(tmp_path):
     assert found.training_positions == 80
 
 
+def test_all_stages_of_a_training_count(tmp_path):
+    stage = '{"steps": 5, "recipe": {"batch_positions": 8, "accumulate": 2}}'
+    (tmp_path / "provenance.json").write_text(
+        f'{{"notes": {{"steps": 10, "minutes": 3, "recipe": {{"batch_positions": 8}},'
+        f' "before": [{stage}]}}}}'
+    )
+    found = budget.budget(arm(weights=str(tmp_path)), tiny_system())
+    assert (found.training_steps, found.training_positions) == (15, 160)
+    lines = dict(budget.rows([found]))
+    assert lines["training steps"] == ["15 (5 + 10)"]
+    assert lines["minutes of training"] == ["3 (last stage)"]
+
+
 def test_unequal_sizes_are_named():
     size = budget.budget(arm(), tiny_system())
 

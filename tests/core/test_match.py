@@ -19,6 +19,9 @@ ARMS = {
     "transformer": "backbone: {name: transformer, width: 128, layers: 3, heads: 4, kv_heads: 2,"
     " ffn_width: 384}",
     "rwkv7": "backbone: {name: rwkv7, width: 128, layers: 3, head_size: 32}",
+    "stack": "backbone: {name: stack, width: 128, layers: 3, mixer: attention}",
+    "pattern": "backbone: {name: stack, width: 128, repeat: 2, ffn: rwkv7_channel_mix, blocks: [{mixer:"
+    " {name: rwkv7, head_size: 32}, times: 2}, {mixer: attention}]}",
 }
 
 
@@ -33,7 +36,10 @@ def count(config):
     return sum(p.numel() for p in build_model(config, "meta").parameters())
 
 
-@pytest.mark.parametrize(("a", "b"), [("transformer", "rwkv7"), ("rwkv7", "transformer")])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [("transformer", "rwkv7"), ("rwkv7", "transformer"), ("rwkv7", "stack"), ("rwkv7", "pattern")],
+)
 def test_the_size_found_is_the_size_built(arms, a, b):
     left, right = read(arms / f"{a}.yaml"), read(arms / f"{b}.yaml")
     found = match(left, right)

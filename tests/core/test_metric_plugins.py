@@ -25,7 +25,7 @@ from wishbone.core.evaluate.experiment.plan import read_plan
 from wishbone.core.evaluate.measure.score import Scorer
 from wishbone.core.evaluate.record import record_json
 from wishbone.core.evaluate.report import players
-from wishbone.core.evaluate.statistics import compare, metrics
+from wishbone.core.evaluate.statistics import compare, counts, metrics
 from wishbone.core.registry import loader
 from wishbone.core.registry.loader import Point, hookimpl
 from wishbone.plugins.metrics.word_errors import WordErrorRate
@@ -254,7 +254,7 @@ def test_it_is_judged_compared_and_shown(tmp_path, monkeypatch):
     # 7 prompts 6 dB louder that weigh their samples, and one that failed in both and weighs 1
     assert row.outcome.difference == pytest.approx(20 * np.log10(2) * 56_000 / 56_001)
     assert row.outcome.verdict == "better" and row.outcome.low > 1 and row.p_holm is not None
-    raw = compare.raw(items, ab_plan, {})
+    raw = counts.raw(items, ab_plan, {})
     assert raw.weights["acme/loud"] == [2000 * (n + 1) for n in range(7)] + [1]
     assert raw.words == [2] * 8 and raw.values["acme/stall"]["old"][0] == [5.0]
     facts = {key: metrics.facts(metric) for key, metric in ab_plan.metrics.items()}

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from dataclasses import replace
 
 import ab_results
@@ -11,8 +12,8 @@ import soundfile
 from test_ab_parts import plan
 
 from wishbone.core.evaluate.experiment import generate
-from wishbone.core.evaluate.experiment.items import Items
-from wishbone.core.evaluate.report import html, players, terminal, wording
+from wishbone.core.evaluate.experiment.items import Item, Items
+from wishbone.core.evaluate.report import html, players, tables, terminal, wording
 from wishbone.core.evaluate.result import Difference, Prompt
 from wishbone.core.report import charts
 
@@ -56,7 +57,10 @@ def test_the_report_is_one_file_without_a_network(finished):
     pytest.importorskip("matplotlib", reason=AB)
     pytest.importorskip("whisper_normalizer", reason=AB)
     page = html.write_report(*finished).read_text(encoding="utf-8")
-    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", page)
+    # a link to a place in the page itself fetches nothing
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page)
+    places = re.findall(r'href="#([^"]*)"', page)
+    assert len(places) >= 7 and all(f' id="{place}"' in page for place in places)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(0)" in page
@@ -128,3 +132,85 @@ def test_the_terminal_shows_every_metric_and_then_the_sentences(finished, capsys
     assert compared
     assert all(f"{metric.title} ({metric.unit})" in printed for metric in compared)
     assert printed.rstrip().endswith(wording.closing(result)[-1])
+
+
+def test_more_wrong_words_than_the_sentence_has_are_said_so():
+    def line(errors, words):
+        row = {"arm": "a", "prompt": "p", "repeat": 0, "errors": errors, "words": words}
+        return players.numbers(Item.from_row(row), {})
+
+    assert line(2, 7) == "2 of 7 words wrong"
+    assert line(16, 7) == "16 errors in a sentence of 7 words"
+
+
+def with_more_arms(result, names):
+    """The result with copies of its last arm under other names."""
+    last = result.arms[-1].key
+
+    def more(table):
+        return {**table, **dict.fromkeys(names, table[last])} if last in table else table
+
+    analysis, costs = result.analysis, result.costs
+    copies = [replace(row, arm=name) for name in names for row in analysis.comparisons]
+    return replace(
+        result,
+        arms=[*result.arms, *(replace(result.arms[-1], key=name) for name in names)],
+        costs=replace(
+            costs, length=more(costs.length), memory=more(costs.memory), budget=more(costs.budget)
+        ),
+        analysis=replace(
+            analysis, comparisons=[*analysis.comparisons, *copies], values=more(analysis.values),
+            checkpoints=more(analysis.checkpoints), failures=more(analysis.failures),
+            failure_tests=more(analysis.failure_tests),
+        ),
+        differences=[replace(row, values=more(row.values)) for row in result.differences],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "title"),
+    [([], "old and new"), (["wide"], "old, new and wide"),
+     (["a", "b", "c"], "old and 4 other arms")],
+)  # fmt: skip
+def test_several_arms_stand_side_by_side_with_the_baseline_named(finished, names, title):
+    for package in ("jinja2", "matplotlib", "whisper_normalizer"):
+        pytest.importorskip(package, reason=AB)
+    result, items, out = finished
+    page = html.write_report(with_more_arms(result, names), items, out).read_text(encoding="utf-8")
+    assert f"<h1>{title}, compared</h1>" in page
+    assert ("old (baseline)" in page) == (len(names) > 0)
+    if names:
+        table = tables.every_arm(with_more_arms(result, names))
+        assert list(table.head) == ["", "old (baseline)", "new", *names]
+        verdicts = {row.outcome.verdict for row in result.analysis.comparisons}
+        assert {cell.split(", ")[1] for row in table.rows for cell in row[2:]} == verdicts
+
+
+def test_arrows_switch_arms_at_one_position_and_names_can_be_hidden(finished):
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright")
+    for package in ("jinja2", "matplotlib", "whisper_normalizer"):
+        pytest.importorskip(package, reason=AB)
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not browser:
+        pytest.skip("a Chromium browser")
+    page = html.write_report(*finished)
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        tab = opened.new_page()
+        tab.goto(f"file://{page}")
+        card = tab.locator(".card").nth(1)
+        first, second = card.locator("audio").nth(0), card.locator("audio").nth(1)
+        first.evaluate("sound => { sound.currentTime = 0.6; return sound.play(); }")
+        tab.keyboard.press("ArrowRight")
+        tab.wait_for_function("sound => !sound.paused", arg=second.element_handle())
+        assert first.evaluate("sound => sound.paused")
+        assert second.evaluate("sound => sound.currentTime") >= 0.59
+        tab.keyboard.press(" ")
+        assert second.evaluate("sound => sound.paused")
+        assert card.locator(".key").first.is_visible()
+        tab.click("#blind")
+        assert not card.locator(".key").first.is_visible()
+        assert sorted(card.locator(".letter").all_inner_texts()) == ["A", "B"]
+        tab.click("#blind")
+        assert card.locator(".key").first.is_visible()
+        opened.close()

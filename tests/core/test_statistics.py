@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from wishbone.core.evaluate.statistics import looks, sample_size
 from wishbone.core.evaluate.statistics import paired as st
 
 
@@ -142,7 +143,6 @@ def test_one_unit_says_nothing():
     found = st.bootstrap(np.array([3.0]))
     assert (found.low, found.high) == (-np.inf, np.inf)
     assert st.verdict(found, 1.0, "lower") == "inconclusive"
-    assert st.more_needed(found, 1.0, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -160,26 +160,67 @@ def test_verdicts(low, high, better, expected):
     assert st.verdict(st.Interval((low + high) / 2, low, high), 1.0, better) == expected
 
 
-def test_the_number_of_prompts_it_asks_for_settles_it_four_times_in_five():
-    # one world: the paired difference is 0.5 with a spread of sqrt(2), the margin 0.1
-    asked = []
+def test_the_size_that_is_advised_finds_the_difference_four_times_in_five():
+    # a pilot of 24 prompts and 3 repeats; noise of a repeat is 1 in each arm
+    sizes = {}
     for seed in range(60):
-        a, b = simulated(seed, units=16, shift=0.5)
-        found = st.bootstrap(b - a, draws=400, seed=seed)
-        known = st.Interval(
-            0.5, 0.5 - (found.high - found.low) / 2, 0.5 + (found.high - found.low) / 2
+        a, b = simulated(seed, units=24, seeds=3)
+        spread = sample_size.scatter([a[None], b[None]], (-1, 1), np.ones(24), 0.0)
+        for size in sample_size.curve(spread, (24, 3), 96, 0.95):
+            sizes.setdefault((size.prompts, size.seeds), []).append(size.detectable)
+    assert sorted({key[0] for key in sizes}) == [24, 48, 96]
+    for (units, seeds), differences in sizes.items():
+        shift = float(np.median(differences))
+        settled = 0
+        for seed in range(100):
+            a, b = simulated(1000 + seed, units=units, seeds=seeds, shift=shift)
+            settled += st.bootstrap(b - a, draws=200).low > 0
+        assert 0.68 <= settled / 100 <= 0.92
+
+
+def test_repeats_buy_most_where_they_are_what_scatters():
+    a, b = simulated(3, units=40, seeds=5)
+    spread = sample_size.scatter([a[None], b[None]], (-1, 1), np.ones(40), 0.0)
+    assert spread.within > 5 * spread.between and not spread.assumed
+    one, five = (sample_size.detectable(spread, 40, repeats, 0.95) for repeats in (1, 5))
+    assert five < 0.55 * one
+    # differences that belong to the prompts: repeats buy nothing
+    fixed = np.random.default_rng(0).normal(0, 1, (1, 40, 1)) + np.zeros((1, 40, 5))
+    spread = sample_size.scatter([np.zeros_like(fixed), fixed], (-1, 1), np.ones(40), 0.0)
+    assert spread.within == pytest.approx(0) and spread.between == pytest.approx(
+        fixed[0, :, 0].var(ddof=1)
+    )
+
+
+def test_no_size_is_advised_from_few_prompts_or_beyond_those_that_exist():
+    a, b = simulated(3, units=sample_size.FEWEST)
+    spread = sample_size.scatter([a[None], b[None]], (-1, 1), np.ones(len(a)), 0.0)
+    assert sample_size.curve(spread, (sample_size.FEWEST - 1, 1), 100, 0.95) == []
+    sizes = sample_size.curve(spread, (sample_size.FEWEST, 1), 20, 0.95)
+    assert max(size.prompts for size in sizes) == 20
+    # how repeats scatter is not known from a run without any, and it is said
+    assert {size.seeds: size.assumed for size in sizes} == {1: None, 3: True, 5: True}
+
+
+def test_looks_share_the_chance_of_a_false_alarm():
+    assert looks.parts([100], 0.05) == pytest.approx([0.05])
+    parts = looks.parts([24, 48, 96], 0.05)
+    assert sum(parts) == pytest.approx(0.05) and parts == sorted(parts)
+    assert parts[-1] > 0.04
+    assert looks.part_of([24, 96], 48, 0.05) == (0, 0.0)
+    # equal arms, eight looks, stopped at the first alarm
+    counts = list(range(12, 108, 12))
+    alarms = {"planned": 0, "free": 0}
+    for seed in range(200):
+        a, b = simulated(seed, units=96)
+        p = [st.sign_flip((b - a)[:count], draws=400, seed=seed) for count in counts]
+        alarms["planned"] += any(
+            value <= part for value, part in zip(p, looks.parts(counts, 0.05), strict=True)
         )
-        asked.append(16 + (st.more_needed(known, 0.1, 16) or 0))
-    units = int(np.median(asked))
-    settled = 0
-    for seed in range(150):
-        a, b = simulated(1000 + seed, units=units, shift=0.5)
-        settled += st.verdict(st.bootstrap(b - a, draws=400), 0.1, "higher") != "inconclusive"
-    assert 0.7 <= settled / 150 <= 0.95
-
-
-def test_a_settled_question_needs_no_more():
-    assert st.more_needed(st.Interval(2, 1, 3), 0.5, 10) == 0
+        alarms["free"] += min(p) <= 0.05
+    assert alarms["planned"] <= 16
+    # negative control
+    assert alarms["free"] >= 22
 
 
 def test_rates_of_failure():
@@ -189,6 +230,22 @@ def test_rates_of_failure():
     assert st.mcnemar(0, 0) == 1.0
     assert st.mcnemar(0, 6) == pytest.approx(2 / 64)
     assert st.mcnemar(3, 3) == 1.0
+
+
+def test_items_of_one_prompt_fail_together():
+    # 48 prompts of 9 items, half as alike as they can be; and the negative control
+    held = {"prompts": 0, "items": 0}
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        counts = random.binomial(9, random.beta(0.05, 0.95, 48))
+        clustered, naive = st.clustered_rate(counts, 9), st.wilson(int(counts.sum()), 48 * 9)
+        held["prompts"] += clustered.low <= 0.05 <= clustered.high
+        held["items"] += naive.low <= 0.05 <= naive.high
+    assert held["prompts"] >= 0.93 * 300
+    assert held["items"] <= 0.75 * 300
+    # nothing failed: prompts count, however often each was spoken
+    assert st.clustered_rate(np.zeros(48), 9).high == pytest.approx(st.wilson(0, 48).high)
+    assert st.clustered_rate(np.array([1, 0, 2]), 3).estimate == pytest.approx(1 / 3)
 
 
 def test_holm_is_between_no_correction_and_bonferroni():

@@ -18,7 +18,8 @@ from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
 from wishbone.core.system.build import build_model  # noqa: E402
 from wishbone.core.train import loop  # noqa: E402
 from wishbone.core.train.optimizer import make_optimizer  # noqa: E402
-from wishbone.core.train.recipe import read_recipe  # noqa: E402
+from wishbone.core.train.recipe import Recipe, read_recipe  # noqa: E402
+from wishbone.core.train.time_budget import TimeBudget  # noqa: E402
 from wishbone.core.weights.tensor_files import read_tensors  # noqa: E402
 
 
@@ -251,14 +252,58 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_utterances(tmp_path, monk
     assert not (run / "export").exists()
 
 
-def test_time_that_is_up_leaves_a_checkpoint(tmp_path):
+def test_time_that_is_up_ends_in_an_export(tmp_path, capsys):
     recipe = str(write_recipe(tmp_path))
     assert main([recipe, "max_minutes=0.0000001", "checkpoint_every=0"]) == 0
     run = tmp_path / "run"
-    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000001"]
-    assert not (run / "export").exists()
-    assert main([recipe, "checkpoint_every=0"]) == 0
-    assert (run / "export" / "model.safetensors").is_file()
+    assert exported(run / "export") == 1
+    assert "enough for 1 of at most 6 steps" in capsys.readouterr().err
+    # enough time changes nothing, and the time is part of the recipe
+    assert main([recipe, f"out={tmp_path}/long", "max_minutes=60"]) == 0
+    assert exported(tmp_path / "long" / "export") == 6
+    with pytest.raises(ConfigError, match="max_minutes"):
+        main([recipe, "checkpoint_every=0"])
+
+
+def test_a_fitted_schedule_ends_with_the_run_and_survives_a_kill(tmp_path, monkeypatch):
+    recipe = str(write_recipe(tmp_path, dropout=0.2))
+    words = ["max_minutes=5", "steps=1000", "schedule=cosine"]
+    # the clock decides nothing here: after the first step it is five more
+    monkeypatch.setattr(TimeBudget, "fitting_steps", lambda self, step, elapsed, share: step + 5)
+    monkeypatch.setattr(TimeBudget, "due", lambda self, elapsed: self.open and elapsed > 0)
+    assert main([recipe, f"out={tmp_path}/whole", *words]) == 0
+    rates = [json.loads(line).get("rate") for line in
+             (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]  # fmt: skip
+    rates = [rate for rate in rates if rate is not None]
+    assert len(rates) == 6 and rates[-1] < 0.2 * max(rates)
+    heal = kill_before(monkeypatch, 5)
+    with pytest.raises(Killed):
+        main([recipe, f"out={tmp_path}/cut", *words])
+    heal()
+    monkeypatch.setattr(TimeBudget, "fitting_steps", lambda self, *_: 99)
+    assert main([recipe, f"out={tmp_path}/cut", *words]) == 0
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_steps_fit_into_the_time_with_what_is_measured_on(tmp_path):
+    budget = TimeBudget(Recipe(max_minutes=10, steps=1000, evaluate_every=100), tmp_path)
+    for seconds in (30.0, 5.0, *[1.0] * 10):
+        assert not budget.due(45)
+        budget.time(seconds)
+    assert budget.due(45)
+    # 0.97 * 600 - 45 - 60 seconds, at 1 second a step and 60 seconds every 100 steps
+    assert budget.fitting_steps(12, 45, 180) == 12 + int(477 / 1.6)
+    fit = budget.fix(12, 310, write=True)
+    assert (budget.recipe_at(11).steps, budget.recipe_at(12).steps) == (1000, 310)
+    assert fit.warmup_steps == 31
+    again = TimeBudget(budget.recipe, tmp_path)
+    again.load()
+    assert again.fit == fit
+
+
+def test_a_warm_up_longer_than_the_run_is_said(tmp_path, capsys):
+    main([str(write_recipe(tmp_path)), "steps=1", "warmup_steps=2"])
+    assert "warm-up of 2 steps is no shorter than the run of 1" in capsys.readouterr().err
 
 
 def test_no_text_is_in_both_training_and_held_out(tmp_path, capsys):

@@ -10,6 +10,7 @@ from wishbone.core.cli.evaluation.evaluate_options import (
     AudioOptions,
     BindingOptions,
     CodecOptions,
+    ContaminationOptions,
     DriftOptions,
     EndingsOptions,
     SpeechOptions,
@@ -21,12 +22,14 @@ from wishbone.core.cli.main import run_command
 EXAMPLES = """examples:
   wishbone evaluate speech quickstart-rwkv7 --limit 20
   wishbone evaluate speech runs/mine/export --errors-above 2 --json figures.json
+  wishbone evaluate speech quickstart-rwkv7 --text configs/ab/prompts-en-kinds.tsv --limit 70
   wishbone evaluate codec quickstart --peers
   wishbone evaluate audio recordings --text sentences.txt --voice me.wav
   wishbone evaluate voices mine.yaml anna=data/anna ben=data/ben --right-least 0.95
   wishbone evaluate drift quickstart-rwkv7 --minutes 10 --out long.flac
   wishbone evaluate endings quickstart-rwkv7 --seeds 20 --failures-most 0
   wishbone evaluate binding quickstart-rwkv7 data/tokens
+  wishbone evaluate contamination configs/ab/prompts-en-kinds.tsv
   wishbone evaluate state-precision quickstart-rwkv7 data/tokens"""
 SUBCOMMANDS = {
     "speech": SpeechOptions,
@@ -36,6 +39,7 @@ SUBCOMMANDS = {
     "drift": DriftOptions,
     "endings": EndingsOptions,
     "binding": BindingOptions,
+    "contamination": ContaminationOptions,
     "state-precision": StatePrecisionOptions,
 }
 

@@ -26,6 +26,9 @@ class JudgingOptions:
     json: Path | None = option(
         None, metavar="FILE", group=REPORT, help="write the figures of every recording to this file"
     )
+    metrics: list[str] = option(
+        [], metavar="KEY", group=REPORT, help="metrics beside the usual ones: cer pace pitch ..."
+    )
     items: bool = option(False, group=REPORT, help="print a line for every recording")
 
 
@@ -179,6 +182,18 @@ class BindingOptions:
         metavar="DATA", help="files or folders of token data that it was not trained on"
     )
     limit: Count = option(200, metavar="N", help="use only N utterances")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContaminationOptions:
+    """Find sentences that the texts of training data have, too, whole or in part."""
+
+    text: Path = argument(metavar="FILE", help="the sentences: a file of prompts")
+    data: list[Path] = argument(
+        [Path("tokens/quickstart/train.parquet")],
+        metavar="DATA",
+        help="files or folders of token data, or names of bundled ones",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,18 +14,19 @@ from wishbone.core.cli.evaluation.evaluate_options import (
     AudioOptions,
     BindingOptions,
     CodecOptions,
+    ContaminationOptions,
     DriftOptions,
     EndingsOptions,
+    JudgingOptions,
     SpeechOptions,
     StatePrecisionOptions,
     VoicesOptions,
 )
-from wishbone.core.cli.evaluation.output import _speed, keep, report, write_json
+from wishbone.core.cli.evaluation.output import _speed, keep, report, report_more, write_json
 from wishbone.core.contract.errors import GateFailed, UsageError
 from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.data.tokens import read_tokens
 from wishbone.core.evaluate.experiment import generate
-from wishbone.core.evaluate.experiment.plan import Prompt
 from wishbone.core.evaluate.measure import (
     completion,
     long_text,
@@ -36,6 +37,10 @@ from wishbone.core.evaluate.measure import (
 from wishbone.core.evaluate.measure.clips import read_audio, read_folder, read_lines
 from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.measure.text_binding import binding
+from wishbone.core.evaluate.prompts import contamination
+from wishbone.core.evaluate.prompts.prompt_lists import read_prompts
+from wishbone.core.evaluate.result import Prompt
+from wishbone.core.evaluate.statistics.metrics import QUALITY, need_packages
 from wishbone.core.report.progress import progress
 from wishbone.core.speak import pipeline, speaker
 from wishbone.core.system.spec import read
@@ -48,45 +53,53 @@ NONE = Path("none")
 
 def judge_audio(options: AudioOptions) -> int:
     """Judge recordings against their texts, and print the figures."""
-    clips = read_folder(options.folder, read_lines(options.text), options.limit)
-    panel = Panel(options.threads)
+    prompts = read_prompts(options.text)
+    clips = read_folder(options.folder, [prompt.text for prompt in prompts], options.limit)
+    panel = _panel(options)
     if options.voice:
         audio, rate = read_audio(options.voice)
         panel.set_reference([Clip("voice", "", audio, rate)])
     scores = panel.map(lambda scorer, clip: scorer.score(clip), clips)
     rows = [row for _, row in zip(progress(clips, "listening"), scores, strict=True)]
     report(str(options.folder), rows, options.items)
+    report_more(rows, prompts, panel)
     keep(options.json, panel, {"items": rows})
     return 0
 
 
+def _panel(options: JudgingOptions) -> Panel:
+    """The judges: the usual metrics and those that are asked for."""
+    need_packages(options.metrics)
+    return Panel(options.threads, list(dict.fromkeys([*QUALITY, *options.metrics])))
+
+
 def judge_speech(options: SpeechOptions) -> int:
     """Let a system speak, or read what was spoken, and judge it beside the reference."""
-    lines = read_lines(options.text or speech.own_prompts())
+    prompts = read_prompts(options.text or speech.own_prompts(), options.limit)
     generated: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as aside:
         if Path(options.system).is_dir() and not (Path(options.system) / "config.yaml").exists():
-            clips = read_folder(Path(options.system), lines, options.limit)
+            texts = [prompt.text for prompt in prompts]
+            clips = read_folder(Path(options.system), texts, options.limit)
         else:
-            prompts = [Prompt(f"{i:03d}", line) for i, line in enumerate(lines[: options.limit])]
             out = options.out or Path(aside)
             clips, generated = speech.speak_all(
                 options.system, prompts, out, options.voice, SEED, options.overrides,
                 options.engine,
             )  # fmt: skip
         failures = [row["failure"] for row in generated] or None
-        return _judge_beside(options, clips, lines, failures, generated)
+        return _judge_beside(options, clips, prompts, failures, generated)
 
 
 def judge_codec(options: CodecOptions) -> int:
     """Put recordings through a codec, and judge the copies beside the originals."""
-    lines = read_lines(options.text or speech.own_prompts())
-    originals = read_originals(options, lines)
+    prompts = read_prompts(options.text or speech.own_prompts())
+    originals = read_originals(options, [prompt.text for prompt in prompts])
     codec = speech.codec_of(options.system)
     copies, used = speech.resynthesise(codec, originals)
     for copy in copies if options.out else ():
         generate.write(options.out / f"{copy.key}.flac", copy.audio, copy.rate)
-    status = _judge_beside(options, copies, lines, None, [])
+    status = _judge_beside(options, copies, prompts, None, [])
     pitch = speech.pitch_beside(copies, originals)
     print(
         f"pitch: {pitch['semitones']:.1f} semitones off (median), more than half an octave in"
@@ -110,7 +123,7 @@ def read_originals(options: CodecOptions, lines: list[str]) -> list[Clip]:
 def _judge_beside(
     options: SpeechOptions | CodecOptions,
     clips: list[Clip],
-    lines: list[str],
+    prompts: list[Prompt],
     failures: list[str] | None,
     generated: list[dict[str, Any]],
 ) -> int:
@@ -118,8 +131,9 @@ def _judge_beside(
     folder = options.reference or (speech.own_reference() if not options.text else None)
     if options.reference == NONE:
         folder = None
-    panel = Panel(options.threads)
-    reference = speech.matching(folder, clips, lines) if folder else []
+    panel = _panel(options)
+    texts = [prompt.text for prompt in prompts]
+    reference = speech.matching(folder, clips, texts) if folder else []
     if reference:
         panel.set_reference(reference)
     reference_rows = (
@@ -129,6 +143,7 @@ def _judge_beside(
     if reference_rows:
         report("reference", reference_rows)
     report(options.system, rows, options.items)
+    report_more(rows, prompts, panel)
     if generated:
         print(_speed(generated))
     for line in speech.beside(rows, reference_rows) if reference_rows else ():
@@ -273,6 +288,16 @@ def measure_state_precision(options: StatePrecisionOptions) -> int:
     return 0
 
 
+def find_contamination(options: ContaminationOptions) -> int:
+    """Print the sentences that training data have, too, and how many they are."""
+    sentences = [prompt.text for prompt in read_prompts(options.text)]
+    texts = [text for path in options.data for text in read_tokens(path).texts]
+    seen = contamination.overlaps(sentences, texts)
+    for line in contamination.summary(sentences, seen, len(texts)):
+        print(line)
+    return 0
+
+
 RUN: dict[type, Callable[[Any], int]] = {
     SpeechOptions: judge_speech,
     CodecOptions: judge_codec,
@@ -281,6 +306,7 @@ RUN: dict[type, Callable[[Any], int]] = {
     DriftOptions: measure_drift,
     EndingsOptions: count_endings,
     BindingOptions: measure_binding,
+    ContaminationOptions: find_contamination,
     StatePrecisionOptions: measure_state_precision,
 }
 """Options -> what runs with them."""

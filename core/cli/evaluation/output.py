@@ -9,9 +9,11 @@ from typing import Any
 
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.extensions.metric import Row
-from wishbone.core.evaluate.measure.score import Panel, summarize
+from wishbone.core.evaluate.measure.score import Panel, summarize, weighted_mean
+from wishbone.core.evaluate.prompts.slices import rates
+from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.statistics.agreement import agreements, recognisers
-from wishbone.core.evaluate.statistics.metrics import QUALITY
+from wishbone.core.evaluate.statistics.metrics import QUALITY, metric_class
 
 
 def report(title: str, rows: Sequence[Row], items: bool = False) -> None:
@@ -40,6 +42,22 @@ def report(title: str, rows: Sequence[Row], items: bool = False) -> None:
                 f"{title}: of {one.both + sum(one.only)} words that {' or '.join(one.metrics)}"
                 f" missed, {one.both} ({100 * one.share:.0f} %) by both"
             )
+
+
+def report_more(rows: Sequence[Row], prompts: Sequence[Prompt], panel: Panel) -> None:
+    """Print the means of metrics beside the usual ones, and word errors by kind of sentence."""
+    for key in panel.first.used:
+        if key not in QUALITY:
+            info = metric_class(key).info
+            mean, count = weighted_mean(rows, key)
+            shown = f"{mean:.{info.digits}f} {info.unit}" if count else "no value"
+            print(f"{info.title}: {shown} (mean of {count} clips)")
+    named = {str(row["key"]): row for row in rows}
+    for key in recognisers(QUALITY):
+        means = rates(named, prompts, key)
+        if means:
+            listed = ", ".join(f"{kind} {mean:.1f} %" for kind, mean in means.items())
+            print(f"{metric_class(key).info.title} by kind of sentence, exploratory: {listed}")
 
 
 def _speed(spoken: Sequence[Row]) -> str:

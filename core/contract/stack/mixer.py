@@ -53,7 +53,8 @@ class Call:
     first: bool = False
     """No row has had a position before this call; False where that is not known."""
     shared: dict[str, Any] = field(default_factory=dict)
-    """What one half leaves for later ones of the same call, by the names of ``publishes``."""
+    """What one half leaves for later ones of the same call, by the names of ``publishes``. Tensors
+    are [B, T, ...], with a T of 1 in a step."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What leaves the stack beside y, such as a penalty for the training loss ("balance", a scalar)
     or a pointer for the head."""

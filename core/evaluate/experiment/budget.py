@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from torch import nn
 
 from wishbone.core.evaluate.experiment.arms import Arm
-from wishbone.core.evaluate.experiment.config_diff import provenance
+from wishbone.core.evaluate.experiment.training_diff import provenance, stages
 from wishbone.core.evaluate.result import Budget
 from wishbone.core.system.system import System
 
@@ -24,8 +23,8 @@ def budget(arm: Arm, system: System) -> Budget:
     backbone, head = model.backbone, model.head
     tables = count(model) - count(backbone) - count(head)
     rows = codes.codebooks * (codes.size + system.layout.extra)
-    notes = provenance(arm).get("notes") or {}
-    recipe = notes.get("recipe") or {}
+    record = provenance(arm)
+    notes, every = record.get("notes") or {}, stages(record)
     hours = notes.get("hours")
     return Budget(
         backbone=arm.config["backbone"]["name"],
@@ -51,8 +50,9 @@ def budget(arm: Arm, system: System) -> Budget:
         training_minutes=notes.get("minutes"),
         training_hours=hours,
         training_codes=round(hours * 3600 * codes.rate) if hours else None,
-        training_steps=notes.get("steps"),
-        training_positions=_product(notes.get("steps"), recipe.get("batch_positions")),
+        training_steps=sum(every.steps) or None,
+        training_stages=list(every.steps) or None,
+        training_positions=_sum(every.positions),
         held_out_loss=notes.get("held_out_loss"),
     )
 
@@ -99,9 +99,9 @@ def rows(budgets: Sequence[Budget]) -> list[tuple[str, list[str]]]:
     return result + [
         line("numbers stored as", lambda b: b.dtype),
         line("parameters that were trained", lambda b: _thousands(b.trained_parameters)),
-        line("minutes of training", lambda b: str(b.training_minutes or "unknown")),
+        line("minutes of training", _minutes),
         line("speech codes in the training data", lambda b: _thousands(b.training_codes)),
-        line("training steps", lambda b: _thousands(b.training_steps)),
+        line("training steps", _steps),
         line("positions seen, padding included", lambda b: _thousands(b.training_positions)),
         line("held-out loss", lambda b: _loss(b.held_out_loss)),
     ]
@@ -124,5 +124,19 @@ def _thousands(value: int | None) -> str:
     return f"{value:,}" if isinstance(value, int) else "unknown"
 
 
-def _product(one: Any, other: Any) -> int | None:
-    return one * other if isinstance(one, int) and isinstance(other, int) else None
+def _minutes(budget: Budget) -> str:
+    """Minutes of the last training, which is the only one whose time is recorded."""
+    last = " (last stage)" if len(budget.training_stages or ()) > 1 else ""
+    return f"{budget.training_minutes}{last}" if budget.training_minutes else "unknown"
+
+
+def _steps(budget: Budget) -> str:
+    """Steps of all trainings, and of each where there are several."""
+    parts = budget.training_stages or []
+    each = f" ({' + '.join(f'{n:,}' for n in parts)})" if len(parts) > 1 else ""
+    return _thousands(budget.training_steps) + each
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None

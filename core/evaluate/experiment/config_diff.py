@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.contract.errors import ConfigError
-from wishbone.core.evaluate.experiment.arms import Arm, Checkpoint, flattened
+from wishbone.core.evaluate.experiment.arms import flattened
 from wishbone.core.evaluate.experiment.plan import Plan
+from wishbone.core.evaluate.experiment.training_diff import BUDGET, sentence, training
 from wishbone.core.evaluate.result import Difference
-from wishbone.core.train.recipe import RUNNING
 
 TRAINED = ("tokenizer", "speech_tokenizer", "layout", "backbone", "head")
 """Parts that a language model's weights are made for: where one is varied, weights differ too."""
 
 
 def differences(plan: Plan) -> list[Difference]:
-    """Every key of the systems, and of how their weights were trained, that differs."""
+    """Every key of the systems, and of how their weights were trained, that differs.
+
+    Files are compared by what they hold, wherever they lie.
+    """
     configs = {arm.key: flattened(arm.config) for arm in plan.arms}
     follows = any(_under(key, TRAINED) for key in plan.vary)
     allowed = (*plan.vary, "about", *(["weights"] if follows else []))
     result = _differences(configs, lambda key: _under(key, allowed))
+    result = [one for one in result if not _same_files(one)]
     trained = {arm.key: training(arm) for arm in plan.arms}
     if all(trained.values()):
-        result += _differences(trained, lambda key: _under("weights", plan.vary))
+        made = _differences(trained, lambda key: _under("weights", plan.vary))
+        result += [replace(one, budget=True) if one.key in BUDGET else one for one in made]
     elif any(trained.values()):
         records = {key: "recorded" if value else "unknown" for key, value in trained.items()}
         result.append(Difference("training", records, False))
@@ -61,48 +66,12 @@ def refuse_unfinished(plan: Plan) -> None:
         )
 
 
-def training(arm: Arm) -> dict[str, Any]:
-    """The making of an arm's weights, as far as it must be equal; empty when unknown.
-
-    Where an arm has several checkpoints, what differs between them is a list: that of their seeds
-    is to be the same in every arm too.
-    """
-    trainings = [_training(provenance(checkpoint)) for checkpoint in arm.checkpoints]
-    if not all(trainings):
-        return {}
-    keys = dict.fromkeys(key for one in trainings for key in one)
-    rows = {key: [one.get(key) for one in trainings] for key in keys}
-    return {k: row[0] if all(v == row[0] for v in row) else row for k, row in rows.items()}
-
-
-def _training(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat keys of one ``provenance.json``."""
-    if not record:
-        return {}
-    notes = record.get("notes") or {}
-    recipe = {k: v for k, v in (notes.get("recipe") or {}).items() if k not in RUNNING}
-    facts = {"data": record.get("data"), "seeds": record.get("seeds"), "steps": notes.get("steps")}
-    if notes.get("before"):
-        # weights to begin with have a folder for each arm; how those were trained is to be equal
-        facts["before"] = notes["before"]
-        recipe.pop("weights", None)
-    return flattened({"training": {**facts, "recipe": recipe}})
-
-
-def provenance(arm: Arm | Checkpoint) -> dict[str, Any]:
-    """The ``provenance.json`` beside a checkpoint's weights, an arm's first; empty without one."""
-    if not arm.config.get("weights"):
-        return {}
-    path = Path(weights_folder(arm.config["weights"])) / "provenance.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
 def refuse_confounds(differences: Sequence[Difference], allow: bool) -> list[Difference]:
-    """The differences nobody asked for; raises ``ConfigError`` unless they are allowed."""
-    confounds = [difference for difference in differences if not difference.meant]
+    """The differences nobody asked for; raises ``ConfigError`` unless they are allowed.
+
+    Those of budget are no confounds: ``unequal_training`` states them.
+    """
+    confounds = [one for one in differences if not one.meant and not one.budget]
     if confounds and not allow:
         listed = "; ".join(
             f"{one.key} ({', '.join(f'{k}: {_short(v)}' for k, v in one.values.items())})"
@@ -115,6 +84,27 @@ def refuse_confounds(differences: Sequence[Difference], allow: bool) -> list[Dif
             "Make these equal, add them to 'vary', or say --allow; the report will then say so.",
         )
     return confounds
+
+
+def unequal_training(plan: Plan, differences: Sequence[Difference]) -> str:
+    """One sentence about arms that were trained for longer, or at other rates; "" if none was."""
+    return sentence(plan.arms, [one.key for one in differences if one.budget and not one.meant])
+
+
+def _same_files(difference: Difference) -> bool:
+    """True where a part's ``weights`` are other folders with the same tensors in every arm."""
+    if not difference.key.endswith(".weights") or None in difference.values.values():
+        return False
+    contents = [_content(str(value)) for value in difference.values.values()]
+    return contents[0] is not None and all(content == contents[0] for content in contents)
+
+
+def _content(folder: str) -> list[str] | None:
+    """SHA-256 of every file of tensors in a folder; None where there is none."""
+    files = sorted(weights_folder(folder).glob("*.safetensors"))
+    if not files:
+        return None
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 
 
 def _differences(

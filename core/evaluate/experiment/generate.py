@@ -18,6 +18,7 @@ from wishbone.core.evaluate.record import optional, stored_as
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.speak.pipeline import Utterance, stream
 from wishbone.core.speak.server import Server
+from wishbone.core.speak.voice import Voice
 from wishbone.core.system.system import System
 
 PATIENCE = 120.0
@@ -58,7 +59,7 @@ def speak(
     system: System,
     text: str,
     seed: int,
-    voice: str | None = None,
+    voice: Voice | str | None = None,
     patience: float = PATIENCE,
     server: Server | None = None,
 ) -> tuple[Generation, np.ndarray]:

@@ -16,6 +16,9 @@ from wishbone.core.contract.extensions.metric import Row
 
 Key = tuple[str, str, int]
 """Checkpoint, prompt, repeat."""
+UNMEASURED = "not measured"
+"""The failure of an item that ran out of processor time: it says nothing about the arm's speech, so
+it is spoken again when the run goes on, and has no value until then."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Item:
     def key(self) -> Key:
         """Checkpoint, prompt and repeat."""
         return self.arm, self.prompt, self.repeat
+
+    @property
+    def failed(self) -> bool:
+        """True where the arm is to blame for what cannot be listened to."""
+        return self.failure not in ("", UNMEASURED)
 
     def unjudged(self, signatures: Mapping[str, str]) -> list[str]:
         """Keys of the metrics that have not judged it yet, or not with the same signature."""

@@ -113,6 +113,9 @@ def _tune(config: Any, target: int, total: Any) -> tuple[Any, float]:
         return config, 0.0
     count, narrow = total(config), total(replace(config, ffn_width=16))
     step = total(replace(config, ffn_width=32)) - narrow
+    if not step:
+        # every feed-forward part has a width of its own
+        return config, 0.0
     width = config.ffn_width or 16 + round(16 * (count - narrow) / step)
     moves = round((target - count) / step)
     if not moves or abs(16 * moves) > width / 3:
@@ -127,7 +130,8 @@ def _change(base: Any, config: Any, depth: str) -> float:
 
 
 def _depth_field(base: Any, config: Mapping[str, Any]) -> str:
-    depth = next((name for name in ("layers", "depth") if hasattr(base, name)), None)
+    names = ("repeat",) if getattr(base, "blocks", None) else ("layers", "depth")
+    depth = next((name for name in names if hasattr(base, name)), None)
     if depth is None or not hasattr(base, "width"):
         name = config["backbone"]["name"]
         raise ConfigError(

@@ -24,11 +24,12 @@ from wishbone.core.evaluate.experiment.arms import (
     factor_levels,
     named_arms,
 )
-from wishbone.core.evaluate.measure.clips import read_lines
+from wishbone.core.evaluate.prompts.prompt_lists import read_prompts
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.statistics.metrics import (
     choose,
     choose_listening,
+    choose_primary,
     metric_class,
     needs_reference,
 )
@@ -55,7 +56,8 @@ class Experiment:
     vary: list[str] = field(default_factory=lambda: ["backbone"])
     """Keys of the system that may differ; weights differ with them. All else must be equal."""
     prompts: str = "prompts-en.txt"
-    """File of sentences, one a line; looked for beside the YAML file, then among the bundled."""
+    """File of sentences, one a line; looked for beside the YAML file, then among the bundled.
+    ``.tsv``: kinds of sentence before a tab; ``.lst``: a list of the form of seed-tts-eval."""
     limit: int = 0
     """Only the first so many prompts; 0 means all."""
     seeds: int = 1
@@ -66,6 +68,15 @@ class Experiment:
     """Metrics beside the usual ones: keys of the registry, or ``{name: KEY, ...options}``."""
     margins: dict[str, float] = field(default_factory=dict)
     """Metric -> largest difference that counts as equivalent."""
+    primary: list[str] = field(default_factory=list)
+    """Metrics that a verdict is given on, corrected together; empty means the usual ones. All
+    others are exploratory."""
+    looks: list[int] = field(default_factory=list)
+    """Numbers of prompts at which the result is looked at, such as [24, 48, 96]: each look uses a
+    part of the chance of a false alarm. Empty means one look, at all prompts."""
+    rounds: int = 3
+    """Times that each item is spoken for its times, of which the median counts; 1 is quicker, and
+    for systems that take long."""
     voice: str = ""
     """Voice of all arms; empty means each system's own."""
     engine: str = "auto"
@@ -109,6 +120,12 @@ class Plan:
     """The trainings that the arms need, in order; empty when the arms are given."""
     engine: str = "auto"
     """The engine that all arms are asked for, as in ``Experiment``."""
+    looks: list[int] = field(default_factory=list)
+    """As in ``Experiment``."""
+    rounds: int = 3
+    """As in ``Experiment``."""
+    available: int = 0
+    """Prompts that the file has; 0 where that is not known."""
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -155,6 +172,8 @@ class Plan:
 def seed_of(base: int, prompt: Prompt, repeat: int) -> int:
     """Seed of one item, below 2^31: from the base seed and the prompt, not from the run."""
     words = f"{base}/{prompt.key}/{prompt.text}/{repeat}"
+    if prompt.recording:
+        words += f"/{Path(prompt.recording).name}/{prompt.transcript}"
     return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big") >> 1
 
 
@@ -181,7 +200,7 @@ def read_plan(
     _check_experiment(experiment, values)
     parse_engine(engine := engine or experiment.engine, values.place("engine"))
     folder = values.path.parent if values.path else Path()
-    lines = read_lines(_locate(experiment.prompts, folder, values.place("prompts")))
+    lines = read_prompts(_locate(experiment.prompts, folder, values.place("prompts")))
     limit = QUICK if quick and prompts is None else (prompts or experiment.limit or len(lines))
     if limit > len(lines):
         raise ConfigError(
@@ -202,27 +221,33 @@ def read_plan(
     held_out = (
         [experiment.held_out] if isinstance(experiment.held_out, str) else list(experiment.held_out)
     )
+    metrics = choose(experiment.margins, options)
+    listening = choose_listening(experiment.margins, options) if any(held_out) else {}
+    primary = choose_primary(experiment.primary, metrics | listening, values.place("primary"))
     return Plan(
         name=values.path.stem if values.path else "ab",
         about=experiment.about,
         arms=arms,
-        prompts=[Prompt(f"{i:03d}", text) for i, text in enumerate(lines[:limit])],
+        prompts=lines[:limit],
         seeds=seeds or experiment.seeds,
         seed=experiment.seed,
         vary=experiment.vary,
-        metrics=choose(experiment.margins, options),
+        metrics={key: primary[key] for key in metrics},
         voice=experiment.voice or None,
         reference=reference,
         quick=quick,
         held_out=[_data(name, folder, values.place("held_out")) for name in held_out if name],
         held_out_limit=experiment.held_out_limit,
-        listening=choose_listening(experiment.margins, options) if any(held_out) else {},
+        listening={key: primary[key] for key in listening},
         options=options,
         factors=factor_levels(arms, values.place("arms")),
         trainings=all_trainings(experiment.factors, experiment.train, folder, trained)
         if trained
         else [],
         engine=engine,
+        looks=list(experiment.looks),
+        rounds=experiment.rounds,
+        available=len(lines),
     )
 
 
@@ -303,7 +328,16 @@ def _check_experiment(experiment: Experiment, values: Config) -> None:
                 values.place(f"arms.{key}"),
                 "Use letters, digits and hyphens; 'reference' has a meaning of its own.",
             )
-    for key in ("limit", "seeds", "seed", "held_out_limit"):
+    if (
+        list(experiment.looks) != sorted(set(experiment.looks))
+        or min(experiment.looks, default=1) < 1
+    ):
+        raise ConfigError(
+            f"'looks' is {experiment.looks}.",
+            values.place("looks"),
+            "Write growing numbers of prompts, such as [24, 48, 96].",
+        )
+    for key in ("limit", "seeds", "seed", "held_out_limit", "rounds"):
         if getattr(experiment, key) < (0 if key in ("limit", "seed") else 1):
             raise ConfigError(
                 f"'{key}' is {getattr(experiment, key)}.",

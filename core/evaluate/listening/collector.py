@@ -31,8 +31,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline';"
-    " script-src 'unsafe-inline'; media-src 'self'; connect-src 'self'; base-uri 'none';"
-    " form-action 'none'; frame-ancestors 'none'",
+    " script-src 'unsafe-inline'; img-src data:; media-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
 
@@ -145,7 +145,7 @@ def _problem(answers: Any, data: dict[str, Any]) -> str:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Collector
+    server: Collector  # type: ignore[assignment]
     timeout = TIMEOUT
     protocol_version = "HTTP/1.1"
     server_version = "wishbone"

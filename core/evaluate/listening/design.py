@@ -29,8 +29,6 @@ class Design:
     """A way to ask listeners."""
 
     key: str
-    title: str
-    """For people who read about the test."""
     question: str
     """Asked on every trial, unless the maker of the test asks another."""
     steps: tuple[str, ...] = ()
@@ -42,11 +40,11 @@ class Design:
 DESIGNS = {
     design.key: design
     for design in (
-        Design("ab", "preference", "Which of the two sounds more natural?"),
-        Design("cmos", "comparison", "Compared with A, how natural is B?", BETTER),
-        Design("abx", "discrimination", "X is one of the two. Is it A or B?"),
-        Design("mos", "rating", "How natural does this sound?", QUALITY, systems=1),
-        Design("mushra", "rating side by side", "How good is each of these?", QUALITY, systems=0),
+        Design("ab", "Which of the two sounds more natural?"),
+        Design("cmos", "Compared with A, how natural is B?", BETTER),
+        Design("abx", "X is one of the two. Is it A or B?"),
+        Design("mos", "How natural does this sound?", QUALITY, systems=1),
+        Design("mushra", "How good is each of these?", QUALITY, systems=0),
     )
 }
 

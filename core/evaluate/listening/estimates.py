@@ -11,7 +11,14 @@ import numpy as np
 import scipy
 
 from wishbone.core.evaluate.listening.answers import Answer, Answers
-from wishbone.core.evaluate.listening.crossed import DRAWS, Spread, agreement, mean_of, spread
+from wishbone.core.evaluate.listening.crossed import (
+    DRAWS,
+    Spread,
+    Statistic,
+    agreement,
+    mean_of,
+    spread,
+)
 from wishbone.core.evaluate.listening.preference import POINTS, counts, pairs_of, strengths
 from wishbone.core.evaluate.listening.screening import Note, counted, screen, uncaught
 from wishbone.core.evaluate.statistics.paired import holm, wilson
@@ -220,7 +227,7 @@ class _Run:
             return None
         return float(scipy.stats.wilcoxon(values, zero_method="pratt").pvalue)
 
-    def _spread(self, statistic, rows: Sequence[tuple[Answer, float]]) -> Spread:
+    def _spread(self, statistic: Statistic, rows: Sequence[tuple[Answer, float]]) -> Spread:
         raters = [answer.rater for answer, _ in rows]
         items = [answer.item for answer, _ in rows]
         return spread(statistic, raters, items, self.draws, self.seed)

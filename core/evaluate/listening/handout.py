@@ -40,8 +40,8 @@ VERSION = 1
 """Of the key and of the answers that the page writes."""
 TEMPLATE = Path(__file__).with_name("listening_test.html")
 CONSENT = (
-    "Your answers are stored with the times at which you gave them and the code that you enter,"
-    " and with nothing else about you. You can stop at any time by closing the page."
+    "Stored are your answers, their times, your code, whether you used headphones, and your"
+    " comment; nothing else about you. You can stop at any time by closing the page."
 )
 X, DEGRADED, ANCHOR = "x", "degraded", "anchor"
 """Roles of clips beside a system's own."""
@@ -134,7 +134,7 @@ def _chosen_items(items: Sequence[str], wishes: Wishes) -> list[str]:
     if not 0 < wishes.items < len(items):
         return list(items)
     places = np.random.default_rng(wishes.seed).permutation(len(items))[: wishes.items]
-    return [items[place] for place in sorted(places)]
+    return [items[place] for place in sorted(places.tolist())]
 
 
 class _Maker:

@@ -98,7 +98,7 @@ def degrade(audio: np.ndarray, rate: int, seed: int) -> np.ndarray:
 def _weighted(audio: np.ndarray, rate: int) -> np.ndarray:
     """Pass audio [S] through the two filters of K-weighting: a head's shelf, then a high pass."""
     for b, a in filters(rate):
-        audio = lfilter(b, a, audio)
+        audio = np.asarray(lfilter(b, a, audio))  # [S]
     return audio
 
 

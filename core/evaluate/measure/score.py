@@ -193,9 +193,16 @@ def summarize(rows: Sequence[Row]) -> dict[str, float]:
 
 def corpus_rate(rows: Sequence[Row], key: str) -> float | None:
     """All errors of one recogniser over all words; None where not every row has words of it."""
+    mean, count = weighted_mean(rows, key)
+    return mean if count and count >= sum(bool(row["words"]) for row in rows) else None
+
+
+def weighted_mean(rows: Sequence[Row], key: str) -> tuple[float, int]:
+    """A metric's mean over the rows that have a value, weighed as it says, and their number."""
     info = metric_class(key).info
-    values = [value(row, info) for row in rows]
-    pairs = [(v, weight(row, info)) for v, row in zip(values, rows, strict=True) if v is not None]
-    if len(pairs) < sum(bool(row["words"]) for row in rows) or not pairs:
-        return None
-    return float(np.average([v for v, _ in pairs], weights=[w for _, w in pairs]))
+    pairs = [(value(row, info), weight(row, info)) for row in rows]
+    numbers = [(number, size) for number, size in pairs if number is not None]
+    if not numbers:
+        return 0.0, 0
+    mean = np.average([number for number, _ in numbers], weights=[size for _, size in numbers])
+    return float(mean), len(numbers)

@@ -19,6 +19,7 @@ from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.experiment.plan import seed_of
 from wishbone.core.evaluate.measure.clips import read_folder
 from wishbone.core.evaluate.measure.score import Panel, summarize
+from wishbone.core.evaluate.prompts.prompt_lists import voice_of
 from wishbone.core.evaluate.record import record_json
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.statistics.agreement import recognisers
@@ -62,7 +63,8 @@ def speak_all(
     generate.warm_up({"": system}, voice)
     clips, rows = [], []
     for prompt in progress(prompts, "speaking"):
-        generation, audio = generate.speak(system, prompt.text, seed_of(seed, prompt, 0), voice)
+        as_whom = voice_of(system, prompt, voice)
+        generation, audio = generate.speak(system, prompt.text, seed_of(seed, prompt, 0), as_whom)
         rate = system.decoder.sample_rate
         generate.write(out / f"{prompt.key}.flac", audio, rate)
         clips.append(Clip(prompt.key, prompt.text, audio, rate))

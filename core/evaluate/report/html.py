@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wishbone.core.evaluate.experiment.items import Items
-from wishbone.core.evaluate.report import figures, players, tables, wording
+from wishbone.core.evaluate.report import claims, figures, players, tables, wording
 from wishbone.core.evaluate.result import Result
 from wishbone.core.report import charts
 from wishbone.core.report.html_page import image, write_page
@@ -42,10 +43,14 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
         "result": result,
         "names": names,
         "trainings": len(result.arms[0].checkpoints),
-        "title": " and ".join(names) if len(names) < 4 else result.name,
+        "title": _title(names),
         "overviews": _overviews(result),
         "figures": image(figures.cells(result)) if result.factors else "",
-        "warnings": wording.warnings(result),
+        "headline": claims.headline(result),
+        "warnings": [*claims.warnings(result), *wording.warnings(result)],
+        "rules": claims.rules(result),
+        "advice": claims.advice(result),
+        "words": tables.words(result) if result.analysis.words else None,
         "shows": wording.shows(result),
         "cannot": wording.cannot(result),
         "comparisons": [
@@ -58,6 +63,7 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
         "memory": tables.memory(result),
         "budget": tables.sizes(result),
         "failures": tables.failures(result, with_tests=True),
+        "slices": tables.slices(result),
         "differences": tables.differences(result),
         "weights": _json(result.provenance.weights),
         "configs": {arm.key: _json(arm.config) for arm in result.arms},
@@ -66,9 +72,18 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
     }
 
 
+def _title(names: Sequence[str]) -> str:
+    """Name the arms; of many, the baseline and the number of the others."""
+    if len(names) > 4:
+        return f"{names[0]} and {len(names) - 1} other arms"
+    return " and ".join([", ".join(names[:-1]), names[-1]])
+
+
 def _overviews(result: Result) -> list[Table]:
-    """Return the tables before the single comparisons: factors, and each training's figures."""
+    """Return the tables before the single comparisons: factors or arms, and each training's."""
     factors = [tables.cells(result), tables.effects(result)] if result.factors else []
+    if len(result.arms) > 2 and not result.factors:
+        factors = [tables.every_arm(result)]
     several = any(len(arm.checkpoints) > 1 for arm in result.arms)
     return [*factors, tables.trainings(result)] if several else factors
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from wishbone.core.config.compose import bundled
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import DataError
-from wishbone.core.evaluate.report import figures, tables, wording
+from wishbone.core.evaluate.again import recomputed
+from wishbone.core.evaluate.report import claims, figures, tables, wording
 from wishbone.core.evaluate.result import Result, from_json, to_json
 from wishbone.core.report import table
 from wishbone.core.report.json_file import as_text
@@ -21,15 +22,21 @@ BLOCK = "<!-- {name}: made by wishbone ab --page -->"
 END = "<!-- {name}: end -->"
 
 
-def write_page(path: Path, out: Path | None = None) -> list[Path]:
+def write_page(path: Path, out: Path | None = None, recompute: bool = False) -> list[Path]:
     """Write ``NAME.md`` and ``NAME-*.svg`` beside the JSON file; returns the written files.
 
     Where a README.md in that folder has a block for this result, the tables go in there instead.
     With ``out`` the JSON is copied to ``NAME.json`` in that folder first, without this machine's
-    folders in it, and the page is written there. Raises ``DataError`` for a file that is no result.
+    folders in it, and the page is written there. ``recompute`` makes the statistics again first,
+    from the raw values and by the present rules, and writes the JSON too. Raises ``DataError`` for
+    a file that is no result.
     """
     result = read_result(path)
     folder, files = path.parent, []
+    if recompute:
+        result = recomputed(result)
+        if out is None:
+            files.append(_write(path, as_text(to_json(result))))
     if out is not None:
         folder = out
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,11 +70,14 @@ def read_result(path: Path) -> Result:
 def markdown(result: Result) -> str:
     """Return the block of a page: what was compared, warnings, tables and plots."""
     name = result.name
-    parts = [_summary(result), *(f"**{line}**" for line in wording.warnings(result))]
+    warnings = [*claims.warnings(result), *wording.warnings(result)]
+    parts = [_summary(result), *(f"**{line}**" for line in warnings), *claims.rules(result)]
     contents = [tables.sizes(result)]
     if result.factors:
         contents = [tables.cells(result), tables.effects(result), *contents]
-    contents += [tables.trainings(result), tables.lengths(result), tables.failures(result)]
+    counted = [tables.words(result)] if result.analysis.words else []
+    contents += [tables.trainings(result), *counted]
+    contents += [tables.lengths(result), tables.failures(result)]
     for number, content in enumerate(contents):
         parts += [f"### {content.title}", table.markdown(content)]
         if result.factors and number == 0:

@@ -176,7 +176,7 @@ def numbers(item: Item, metrics: Mapping[str, MetricFacts]) -> str:
     """Write the figures of one recording in a line."""
     row, parts = item.row, []
     if row.get("words"):
-        parts.append(f"{row['errors']} of {row['words']} words wrong")
+        parts.append(_word_errors(row["errors"], row["words"]))
     if row.get("dnsmos") is not None:
         parts.append(f"quality {row['dnsmos']:.2f}")
     if row.get("similarity") is not None:
@@ -190,6 +190,13 @@ def numbers(item: Item, metrics: Mapping[str, MetricFacts]) -> str:
     if item.seconds:
         parts.append(f"{item.seconds:.1f} s")
     return " · ".join(parts)
+
+
+def _word_errors(errors: int, words: int) -> str:
+    """Say how many words are wrong; added words may be more than the sentence has."""
+    if errors > words:
+        return f"{errors} errors in a sentence of {words} words"
+    return f"{errors} of {words} words wrong"
 
 
 def _reference_audio(key: str, result: Result) -> Audio | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from wishbone.core.evaluate.experiment import budget
 from wishbone.core.evaluate.report import wording
-from wishbone.core.evaluate.result import Effect, Memory, MetricFacts, Result
+from wishbone.core.evaluate.result import Comparison, Effect, Memory, MetricFacts, Result
 from wishbone.core.report.table import Table
 
 LENGTHS = (0.0, 10.0, 80.0)
@@ -34,13 +34,13 @@ def comparison(result: Result, arm: str) -> Table:
                 wording.change(outcome, metric),
                 wording.interval(outcome, metric),
                 wording.margin(metric),
-                f"{outcome.p:.3f}",
+                wording.chance(outcome, row.p_holm),
                 wording.verdict(outcome, metric),
             ]
         )
         verdicts.append(outcome.verdict)
     head = ["", *(["reference"] if result.reference else []), baseline, arm]
-    head += ["change", "95 % interval", "margin", "p", "verdict"]
+    head += ["change", "interval", "margin", "p", "verdict"]
     return Table(f"{arm} compared with {baseline}", head, rows, ("verdict",), verdicts)
 
 
@@ -64,8 +64,8 @@ def cells(result: Result) -> Table:
             verdicts.append(effect.outcome.verdict if effect and len(levels) == 2 else "")
     head = ["", " and ".join(others), *levels]
     if len(levels) == 2:
-        head += [f"{levels[1]} - {levels[0]}", "95 % interval", "p", "verdict"]
-    title = f"{' and '.join([*others, columns])}, with 95 % intervals"
+        head += [f"{levels[1]} - {levels[0]}", "interval", "p", "verdict"]
+    title = f"{' and '.join([*others, columns])}, each with its 95 % interval"
     return Table(title, head, rows, (head[1], "verdict"), verdicts)
 
 
@@ -78,9 +78,37 @@ def effects(result: Result, kinds: Sequence[str] = ("main", "interaction")) -> T
                 title = f"{metric.title} ({metric.unit})"
                 rows.append([title, wording.effect_title(effect), *_effect_cells(effect, metric)])
                 verdicts.append(effect.outcome.verdict)
-    head = ["", "effect", "change", "95 % interval", "p", "verdict"]
+    head = ["", "effect", "change", "interval", "p", "verdict"]
     title = " and ".join(f"{kind} effects" for kind in kinds).capitalize()
     return Table(title, head, rows, ("effect", "verdict"), verdicts)
+
+
+def every_arm(result: Result) -> Table:
+    """Tabulate every metric with all arms side by side, and each one's verdict."""
+    baseline, *others = [arm.key for arm in result.arms]
+    outcomes = {(row.metric, row.arm): row for row in result.analysis.comparisons}
+    rows = []
+    for key, metric in result.metrics.items():
+        against = [outcomes[key, arm] for arm in others if (key, arm) in outcomes]
+        if not against:
+            continue
+        reference = result.reference.get(key)
+        shown = wording.cell(reference.value if reference else None, metric)
+        rows.append(
+            [
+                f"{metric.title} ({metric.unit})",
+                *([shown] if result.reference else []),
+                wording.cell(against[0].value_baseline, metric),
+                *(_beside(outcomes.get((key, arm)), metric) for arm in others),
+            ]
+        )
+    head = ["", *(["reference"] if result.reference else []), f"{baseline} (baseline)", *others]
+    return Table(f"All arms, and what each is against {baseline}", head, rows)
+
+
+def _beside(row: Comparison | None, metric: MetricFacts) -> str:
+    """Return an arm's value and its verdict."""
+    return f"{wording.cell(row.value, metric)}, {row.outcome.verdict}" if row else "-"
 
 
 def trainings(result: Result) -> Table:
@@ -140,6 +168,22 @@ def failures(result: Result, with_tests: bool = False) -> Table:
     return Table("Failed items", [*head, *tests], rows, ("why",))
 
 
+def slices(result: Result) -> Table:
+    """Tabulate word errors and the other primary metrics by kind of sentence; no verdicts."""
+    rows = []
+    for one in result.slices or []:
+        metric = result.metrics[one.metric]
+        if not metric.primary:
+            continue
+        ends = f"{one.low:+.{metric.digits}f} to {one.high:+.{metric.digits}f}"
+        values = [wording.cell(value, metric) for value in (one.value_baseline, one.value)]
+        change = f"{one.difference:+.{metric.digits}f}"
+        title = f"{metric.title} ({metric.unit})"
+        rows.append([one.kind, str(one.prompts), title, one.arm, *values, change, ends])
+    head = ["kind", "sentences", "", "arm", result.arms[0].key, "arm's", "change", "95 % interval"]
+    return Table("By kind of sentence: exploratory, without verdicts", head, rows, ("", "arm"))
+
+
 def differences(result: Result) -> Table:
     """Tabulate the keys of the configuration that are not the same in all arms."""
     names = [arm.key for arm in result.arms]
@@ -147,17 +191,42 @@ def differences(result: Result) -> Table:
     for difference in result.differences:
         values = [difference.values[name] for name in names]
         shown = ["-" if value is None else str(value) for value in values]
-        rows.append(
-            [difference.key, *shown, "varied" if difference.meant else "not meant to differ"]
-        )
-        verdicts.append("" if difference.meant else "worse")
+        why = "budget" if difference.budget else "not meant to differ"
+        rows.append([difference.key, *shown, "varied" if difference.meant else why])
+        verdicts.append("" if difference.meant or difference.budget else "worse")
     return Table("", ["key", *names, ""], rows, (*names, ""), verdicts)
 
 
 def margins(result: Result) -> str:
-    """List the differences that count as none, chosen before the result was seen."""
+    """List the differences that count as none."""
     listed = (f"{metric.title} {wording.margin(metric)}" for metric in result.metrics.values())
-    return f"Margins of equivalence, chosen beforehand: {', '.join(listed)}."
+    return f"Margins of equivalence{beforehand(result)}: {', '.join(listed)}."
+
+
+def beforehand(result: Result) -> str:
+    """Say that margins were chosen before the result was seen, where that was written down."""
+    commitment = result.commitment
+    changed = commitment is None or commitment.changed or not commitment.before_data
+    return "" if changed else ", chosen beforehand"
+
+
+def words(result: Result) -> Table:
+    """Tabulate the word errors of each arm by kind, and what the cap of each item takes off."""
+    rows = []
+    for arm, counts in (result.analysis.words or {}).items():
+        kinds = (counts.substitutions, counts.deletions, counts.insertions)
+        rows.append(
+            [
+                arm,
+                str(counts.words),
+                *("-" if number is None else str(number) for number in kinds),
+                f"{counts.rate:.1f} %",
+                "-" if counts.rate_raw is None else f"{counts.rate_raw:.1f} %",
+                f"{counts.full} of {counts.items}",
+            ]
+        )
+    head = ["", "words", "changed", "missed", "added", "capped", "not capped", "all words wrong"]
+    return Table("Word errors, counted", head, rows)
 
 
 def arm_at(result: Result, levels: Mapping[str, str]) -> str:
@@ -196,7 +265,8 @@ def _find(result: Result, key: str, kind: str, within: Mapping[str, str]) -> Eff
 def _effect_cells(effect: Effect, metric: MetricFacts) -> list[str]:
     outcome = effect.outcome
     size, ends = wording.change(outcome, metric), wording.interval(outcome, metric)
-    return [size, ends, f"{outcome.p:.3f}", wording.verdict(outcome, metric)]
+    p = wording.chance(outcome, effect.p_holm)
+    return [size, ends, p, wording.verdict(outcome, metric)]
 
 
 def _by_training(result: Result, arm: str, key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wishbone.core.evaluate.report import tables
+from wishbone.core.evaluate.report import claims, tables
 from wishbone.core.evaluate.report.wording import closing
 from wishbone.core.evaluate.result import Result
 from wishbone.core.report import table
@@ -10,6 +10,7 @@ from wishbone.core.report import table
 
 def show(result: Result) -> None:
     """Print the tables of a result on standard output."""
+    print(claims.headline(result))
     table.show(tables.sizes(result))
     # with factors, single arms are in the report
     if result.factors:
@@ -18,5 +19,6 @@ def show(result: Result) -> None:
         contents = [tables.comparison(result, arm.key) for arm in result.arms[1:]]
     for content in contents:
         table.show(content)
-    for line in closing(result):
+    lines = [*claims.warnings(result), *claims.rules(result), *claims.advice(result)]
+    for line in [*lines, *closing(result)]:
         print(line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from wishbone.core.evaluate.result import Comparison, Effect, MetricFacts, Outcome, Result
 from wishbone.core.evaluate.statistics.metrics import HELD_OUT
 from wishbone.core.evaluate.statistics.paired import student
@@ -20,12 +22,31 @@ def change(outcome: Outcome, metric: MetricFacts) -> str:
 
 
 def interval(outcome: Outcome, metric: MetricFacts) -> str:
-    """Write both ends of the difference's interval."""
-    if outcome.low is None or outcome.high is None:
+    """Write both ends of the difference's interval: the one that its verdict goes by."""
+    low, high = outcome.low, outcome.high
+    if outcome.low_together is not None and outcome.high_together is not None:
+        low, high = outcome.low_together, outcome.high_together
+    if low is None or high is None:
         return "unknown"
     if outcome.ratio:
-        return f"{100 * (outcome.low - 1):+.1f} to {100 * (outcome.high - 1):+.1f} %"
-    return f"{outcome.low:+.{metric.digits}f} to {outcome.high:+.{metric.digits}f}"
+        return f"{100 * (low - 1):+.1f} to {100 * (high - 1):+.1f} %"
+    return f"{low:+.{metric.digits}f} to {high:+.{metric.digits}f}"
+
+
+def chance(outcome: Outcome, p_holm: float | None) -> str:
+    """Write p: corrected, where the verdict goes by that."""
+    corrected = outcome.confidence is not None and p_holm is not None
+    return f"{p_holm if corrected else outcome.p:.3f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Join words as a sentence does."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def margin(metric: MetricFacts) -> str:
@@ -38,12 +59,16 @@ def margin(metric: MetricFacts) -> str:
 
 
 def verdict(outcome: Outcome, metric: MetricFacts) -> str:
-    """Write the verdict, and the number of further prompts that would settle it."""
+    """Write the verdict, and why there is none or what an older result says would settle it."""
     more = outcome.more_prompts
+    if outcome.withheld:
+        return f"{outcome.verdict} ({outcome.withheld})"
     if outcome.verdict != "inconclusive":
         return outcome.verdict
     if more is None and (outcome.seed_share or 0) >= 0.5:
         return f"{outcome.verdict} (needs more training seeds)"
+    if more is None and outcome.confidence is not None:
+        return outcome.verdict
     # results of Wishbone 0.1 do not say where a metric's values come from
     source = metric.source or ("model" if metric.key in HELD_OUT else "audio")
     units = "utterances" if source == "model" else "prompts"
@@ -69,7 +94,7 @@ def closing(result: Result) -> list[str]:
 
 def warnings(result: Result) -> list[str]:
     """Write what a reader must know before believing any number."""
-    lines = []
+    lines = [f"BUDGET: {result.unequal_training}"] if result.unequal_training else []
     if result.quick:
         lines.append("SMOKE TEST: --quick gives no verdict; everything works, and that is all.")
     if result.confounded:
@@ -92,17 +117,29 @@ def shows(result: Result) -> list[str]:
     first = failed if sum(counts.values()) else "No sentence failed."
     if result.factors:
         return [first, *_effects(result), *agreement(result)]
-    return [
-        first,
-        *agreement(result),
-        *(_sentence(comparison, result) for comparison in result.analysis.comparisons),
+    rows = result.analysis.comparisons
+    planned = [row for row in rows if row.outcome.verdict != "exploratory"]
+    explored = [
+        f"{_title(row, result)} {_amount(row.outcome, result.metrics[row.metric])}"
+        for row in rows
+        if row not in planned
     ]
+    lines = [first, *agreement(result), *(_sentence(row, result) for row in planned)]
+    return (
+        [*lines, f"Exploratory, without a verdict: {'; '.join(explored)}."] if explored else lines
+    )
+
+
+def _title(row: Comparison, result: Result) -> str:
+    """Name the metric of a comparison, and the arm where there are several."""
+    title = result.metrics[row.metric].title
+    return title if len(result.arms) == 2 else f"{title} of {row.arm}"
 
 
 def agreement(result: Result) -> list[str]:
     """Write for every two recognisers how many of the words that either missed both did."""
     lines = []
-    every = result.analysis.agreement or []
+    every = result.agreement or []
     for pair in dict.fromkeys(one.metrics for one in every):
         shares = [
             f"{one.arm} {one.both} of {one.both + sum(one.only)} ({100 * one.share:.0f} %)"
@@ -124,7 +161,8 @@ def _effects(result: Result) -> list[str]:
         for effect in result.analysis.effects
         if effect.kind != "simple" and result.metrics[effect.metric].primary
     ]
-    settled = [effect for effect in effects if effect.outcome.verdict != "inconclusive"]
+    unsettled = ("inconclusive", "none")
+    settled = [effect for effect in effects if effect.outcome.verdict not in unsettled]
     lines = []
     for effect in settled:
         metric = result.metrics[effect.metric]
@@ -132,7 +170,7 @@ def _effects(result: Result) -> list[str]:
         lines.append(f"{title}: {effect.outcome.verdict}; {_amount(effect.outcome, metric)}.")
     open_ = len(effects) - len(settled)
     kinds = "main effects and interactions of the primary metrics"
-    return [*lines, f"{open_} of {len(effects)} {kinds} are inconclusive."]
+    return [*lines, f"{open_} of {len(effects)} {kinds} are inconclusive or without a verdict."]
 
 
 def _sentence(comparison: Comparison, result: Result) -> str:
@@ -145,14 +183,16 @@ def _sentence(comparison: Comparison, result: Result) -> str:
         return f"{title}: {arm} is {outcome.verdict} than {baseline}; {amount}."
     if outcome.verdict == "different":
         return f"{title}: {arm} differs from {baseline}; {amount}."
-    more = outcome.more_prompts
+    more, why = outcome.more_prompts, outcome.withheld
     hint = f"; about {more} more prompts would settle it" if more else ""
-    return f"{title}: no verdict between {arm} and {baseline}; {amount}{hint}."
+    because = f" ({why})" if why else ""
+    return f"{title}: no verdict between {arm} and {baseline}{because}; {amount}{hint}."
 
 
 def _amount(outcome: Outcome, metric: MetricFacts) -> str:
     unit = "" if outcome.ratio else f" {metric.unit.replace('%', 'points')}"
-    return f"{change(outcome, metric)}{unit} (95 %: {interval(outcome, metric)})"
+    confidence = f"{100 * (outcome.confidence or 0.95):.3g}"
+    return f"{change(outcome, metric)}{unit} ({confidence} %: {interval(outcome, metric)})"
 
 
 def _capitalized(metric: MetricFacts) -> str:

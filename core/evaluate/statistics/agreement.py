@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from wishbone.core.contract.extensions.metric import AudioMetric, Row
+from wishbone.core.evaluate.experiment.items import Items
+from wishbone.core.evaluate.experiment.plan import Plan
 from wishbone.core.evaluate.result import Agreement
 from wishbone.core.evaluate.statistics.metrics import metric_class
 
@@ -29,6 +31,22 @@ def agreements(arm: str, rows: Sequence[Row], keys: Iterable[str]) -> list[Agree
     pairs = combinations(recognisers(keys).items(), 2)
     return [
         _agreement(arm, [row for row in rows if not row.get("failure")], *pair) for pair in pairs
+    ]
+
+
+def agreement(items: Items, plan: Plan) -> list[Agreement]:
+    """Compare recognisers in every arm of a run, and in the reference where there is one."""
+    keys = {prompt.key for prompt in plan.prompts}
+    sides = {arm.key: [checkpoint.key for checkpoint in arm.checkpoints] for arm in plan.arms}
+    sides |= {"reference": ["reference"]} if plan.reference is not None else {}
+    return [
+        one
+        for side, checkpoints in sides.items()
+        for one in agreements(
+            side,
+            [i.row for name in checkpoints for i in items.of(name) if i.prompt in keys],
+            plan.metrics,
+        )
     ]
 
 

@@ -3,122 +3,93 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import exp
+from math import exp, expm1
 from typing import TypeVar
 
 import numpy as np
 
 from wishbone.core.contract.extensions.metric import MetricInfo
-from wishbone.core.evaluate.experiment.items import Item, Items
+from wishbone.core.evaluate.experiment.items import UNMEASURED, Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan
-from wishbone.core.evaluate.result import (
-    Agreement,
-    Analysis,
-    Comparison,
-    Estimate,
-    Failures,
-    Prompt,
-    Raw,
-)
-from wishbone.core.evaluate.statistics import effects, paired
-from wishbone.core.evaluate.statistics.agreement import agreements
+from wishbone.core.evaluate.facts import Size
+from wishbone.core.evaluate.result import Analysis, Comparison, Estimate, Failures, Outcome, Prompt
+from wishbone.core.evaluate.statistics import counts, paired, sample_size
 from wishbone.core.evaluate.statistics.contrast import Tables, contrast
-from wishbone.core.evaluate.statistics.metrics import value, weighs, weight
-from wishbone.core.evaluate.statistics.verdict import outcome
+from wishbone.core.evaluate.statistics.effects import effects
+from wishbone.core.evaluate.statistics.metrics import facts
+from wishbone.core.evaluate.statistics.study import (
+    NOT_UNDERSTOOD,
+    Losses,
+    Study,
+    item_tables,
+    loss_tables,
+)
+from wishbone.core.evaluate.statistics.verdict import ALPHA, Asked, ask, judge
 
 Summary = TypeVar("Summary")
-Losses = Mapping[str, Mapping[str, Sequence[float]]]
-"""Checkpoint -> metric -> its value for each held-out utterance."""
-
-
-def item_table(
-    items: Items, plan: Plan, checkpoint: str, metric: MetricInfo
-) -> tuple[np.ndarray, np.ndarray]:
-    """Values [U, R] of prompts and repeats, NaN where missing; weights [U], 0 where missing.
-
-    Prompts weigh what the metric says: their words for word errors, so that their mean is the
-    corpus rate.
-    """
-    values = np.full((len(plan.prompts), plan.seeds), np.nan)
-    weights = np.zeros(len(plan.prompts))
-    for i, prompt in enumerate(plan.prompts):
-        for repeat in range(plan.seeds):
-            row = items.get(checkpoint, prompt.key, repeat).row
-            number = value(row, metric)
-            values[i, repeat] = np.nan if number is None else number
-            if row:
-                weights[i] = max(weights[i], weight(row, metric))
-    return values, weights
-
-
-def item_tables(items: Items, plan: Plan, arms: Sequence[str], metric: MetricInfo) -> Tables:
-    """Align the values of arms over the prompts; an arm may be the reference."""
-    checkpoints = {arm.key: [c.key for c in arm.checkpoints] for arm in plan.arms}
-    tables = [
-        [item_table(items, plan, key, metric) for key in checkpoints.get(arm, [arm])]
-        for arm in arms
-    ]
-    # a reference without any value of its own has no words either
-    weights = np.max([weights for arm in tables for _, weights in arm], axis=0)
-    return _aligned([np.stack([values for values, _ in arm]) for arm in tables], weights, metric)
-
-
-def loss_tables(losses: Losses, plan: Plan, arms: Sequence[str], metric: MetricInfo) -> Tables:
-    """Align what was measured on held-out utterances, which weigh the same."""
-    checkpoints = {arm.key: arm.checkpoints for arm in plan.arms}
-    values = [
-        np.stack([np.asarray(losses[c.key][metric.key]) for c in checkpoints[arm]])[..., None]
-        for arm in arms
-    ]
-    return _aligned(values, np.ones(values[0].shape[1]), metric)
-
-
-def _aligned(arms: list[np.ndarray], weights: np.ndarray, metric: MetricInfo) -> Tables:
-    complete = ~np.any([np.isnan(values).any(axis=(0, 2)) for values in arms], axis=0)
-    selected = [values[:, complete] for values in arms]
-    if metric.ratio:
-        selected = [np.log(values) for values in selected]
-    return Tables(selected, weights[complete], int((~complete).sum()))
 
 
 def compare(
     items: Items, plan: Plan, metric: MetricInfo, arm: str, baseline: str
 ) -> Comparison | None:
-    """Compare one metric of one arm with the baseline; None when no prompt has both."""
+    """Compare one metric of one arm with the baseline; None when no prompt has both.
+
+    The metric is taken for the only one that a verdict is asked of.
+    """
     tables = item_tables(items, plan, (baseline, arm), metric)
-    return compare_tables(tables, plan, metric, arm, baseline)
-
-
-def compare_tables(
-    tables: Tables, plan: Plan, metric: MetricInfo, arm: str, baseline: str
-) -> Comparison | None:
-    """Compare two arms, given as the tables of the baseline and the arm."""
     if tables.empty:
         return None
-    result = contrast(tables.arms, (-1, 1), tables.weights)
-    value_baseline, value_arm = (mean(values, tables.weights, metric) for values in tables.arms)
+    ((outcome, p_holm),) = judge([ask(tables, (-1, 1), metric)], ALPHA, plan.quick)
+    return _comparison(tables, metric, (baseline, arm), outcome, p_holm)
+
+
+def _comparison(
+    tables: Tables,
+    metric: MetricInfo,
+    arms: tuple[str, str],
+    outcome: Outcome,
+    p_holm: float | None,
+    sizes: list[Size] | None = None,
+) -> Comparison:
+    baseline, arm = (mean(values, tables.weights, metric) for values in tables.arms)
+    units = tables.arms[1].mean((0, 2)) - tables.arms[0].mean((0, 2))  # [U]
     return Comparison(
         metric=metric.key,
-        arm=arm,
-        baseline=baseline,
-        value_baseline=value_baseline,
-        value=value_arm,
-        outcome=outcome(result, metric, plan.quick),
+        arm=arms[1],
+        baseline=arms[0],
+        value_baseline=baseline,
+        value=arm,
+        outcome=outcome,
         left_out=tables.left_out,
-        pairs=paired.effect(result.units, metric.better),
-        p_holm=None,
+        pairs=paired.effect(units, metric.better),
+        p_holm=p_holm,
+        sizes=sizes,
     )
 
 
-def analyse(items: Items, plan: Plan, losses: Losses | None = None) -> Analysis:
+def analyse(
+    items: Items,
+    plan: Plan,
+    losses: Losses | None = None,
+    *,
+    alpha: float = ALPHA,
+    busy: str = "",
+) -> Analysis:
     """All metrics of all arms against the first one, failures, and each arm's own values.
 
-    ``losses`` is what ``held_out_loss.measure`` returns.
+    ``losses`` is what ``held_out_loss.measure`` returns. ``alpha`` is what this look may use of
+    the chance of a false alarm, ``busy`` why no verdict on speed is given.
     """
+    return analysis(study_of(items, plan, losses, alpha, busy))
+
+
+def study_of(
+    items: Items, plan: Plan, losses: Losses | None, alpha: float = ALPHA, busy: str = ""
+) -> Study:
+    """The statistics' view of a run."""
     baseline, *others = [arm.key for arm in plan.arms]
-    every = [baseline, *others]
     metrics = plan.listening | plan.metrics
 
     def tables(arms: Sequence[str], metric: MetricInfo) -> Tables:
@@ -126,60 +97,91 @@ def analyse(items: Items, plan: Plan, losses: Losses | None = None) -> Analysis:
             return loss_tables(losses or {}, plan, arms, metric)
         return item_tables(items, plan, arms, metric)
 
-    comparisons = [
-        compare_tables(tables((baseline, arm), metric), plan, metric, arm, baseline)
-        for arm in others
-        for metric in metrics.values()
-    ]
-    return Analysis(
-        comparisons=_corrected([one for one in comparisons if one is not None], metrics),
-        effects=[
-            effect
-            for metric in (metrics.values() if plan.factors else ())
-            for effect in effects.effects(tables(every, metric), plan, metric)
-        ],
-        failures={arm: failures(items, plan, arm) for arm in every},
+    return Study(
+        arms={arm.key: [c.key for c in arm.checkpoints] for arm in plan.arms},
+        levels=[arm.levels for arm in plan.arms],
+        factors=plan.factors,
+        metrics=metrics,
+        sources={key: facts(metric).source or "" for key, metric in metrics.items()},
+        tables=tables,
+        failures={arm: failures(items, plan, arm) for arm in (baseline, *others)},
         failure_tests={arm: _mcnemar(items, plan, arm, baseline) for arm in others},
-        values=_by_arm(every, metrics, tables, _estimate),
-        checkpoints=_by_arm(every, metrics, tables, _checkpoint_means),
-        seed_spread={arm: _seed_spread(items, plan, arm) for arm in every},
-        agreement=_agreement(items, plan, every),
+        words=counts.of_items(items, plan),
+        seeds=plan.seeds,
+        quick=plan.quick,
+        available=max(plan.available, len(plan.prompts)),
+        alpha=alpha,
+        busy=busy,
     )
 
 
-def _agreement(items: Items, plan: Plan, arms: Sequence[str]) -> list[Agreement]:
-    """Recognisers two by two in each arm, and in the reference where there is one."""
-    rows = {
-        arm: [i.row for prompt in plan.prompts for i in _items_of(items, plan, arm, prompt)]
-        for arm in arms
+def analysis(study: Study) -> Analysis:
+    """The statistics of a study."""
+    values = _by_arm(study, _estimate)
+    deaf = {
+        arm
+        for arm, own in values.items()
+        if (wer := own.get("wer")) is not None and wer.value >= NOT_UNDERSTOOD
     }
-    if plan.reference is not None:
-        keys = {prompt.key for prompt in plan.prompts}
-        rows["reference"] = [i.row for i in items.of("reference") if i.prompt in keys]
-    return [one for arm in rows for one in agreements(arm, rows[arm], plan.metrics)]
+    study = replace(study, not_understood=frozenset(deaf))
+    return Analysis(
+        comparisons=_comparisons(study),
+        effects=effects(study) if study.factors else [],
+        failures=dict(study.failures),
+        failure_tests=dict(study.failure_tests),
+        values=values,
+        checkpoints=_by_arm(study, _checkpoint_means),
+        seed_spread={arm: _seed_spread(study, arm) for arm in study.arms},
+        words=dict(study.words) or None,
+        not_understood=True if deaf == set(study.arms) else None,
+    )
 
 
-def _corrected(
-    comparisons: Sequence[Comparison], metrics: Mapping[str, MetricInfo]
-) -> list[Comparison]:
-    """The comparisons with p of the primary metrics corrected for all of these together."""
-    primary = {
-        (one.arm, one.metric): one.outcome.p for one in comparisons if metrics[one.metric].primary
-    }
-    p_holm = paired.holm(primary)
-    return [replace(one, p_holm=p_holm.get((one.arm, one.metric))) for one in comparisons]
+def _comparisons(study: Study) -> list[Comparison]:
+    """Every metric of every arm against the baseline; the primary ones are one family."""
+    family: list[tuple[Tables, MetricInfo, str, Asked]] = []
+    for arm in [arm for arm in study.arms if arm != study.baseline]:
+        for metric in study.metrics.values():
+            pair = (study.baseline, arm)
+            tables = study.tables(pair, metric)
+            if not tables.empty:
+                asked = ask(tables, (-1, 1), metric, study.withheld(metric, pair))
+                family.append((tables, metric, arm, asked))
+    outcomes = judge([asked for *_, asked in family], study.alpha, study.quick)
+    return [
+        _comparison(
+            tables, metric, (study.baseline, arm), outcome, p_holm,
+            _sizes(study, tables, asked, outcome.confidence),
+        )
+        for (tables, metric, arm, asked), (outcome, p_holm) in zip(family, outcomes, strict=True)
+    ]  # fmt: skip
+
+
+def _sizes(
+    study: Study, tables: Tables, asked: Asked, confidence: float | None
+) -> list[Size] | None:
+    """Sizes of the study of a primary metric of items; None for others, and from too few."""
+    metric = asked.metric
+    if confidence is None or asked.withheld or study.sources.get(metric.key) == "model":
+        return None
+    spread = sample_size.scatter(tables.arms, (-1, 1), tables.weights, asked.contrast.trainings)
+    now = (len(tables.weights), study.seeds)
+    sizes = sample_size.curve(spread, now, study.available, confidence)
+    if metric.ratio:
+        sizes = [replace(size, detectable=expm1(size.detectable)) for size in sizes]
+    return sizes or None
 
 
 def _by_arm(
-    arms: Sequence[str],
-    metrics: Mapping[str, MetricInfo],
-    tables: Callable[[Sequence[str], MetricInfo], Tables],
-    summary: Callable[[Tables, MetricInfo], Summary],
+    study: Study, summary: Callable[[Tables, MetricInfo], Summary]
 ) -> dict[str, dict[str, Summary]]:
     """Arm -> metric -> what ``summary`` makes of its table."""
     return {
-        arm: {key: summary(tables((arm,), metric), metric) for key, metric in metrics.items()}
-        for arm in arms
+        arm: {
+            key: summary(study.tables((arm,), metric), metric)
+            for key, metric in study.metrics.items()
+        }
+        for arm in study.arms
     }
 
 
@@ -209,12 +211,22 @@ def _checkpoint_means(tables: Tables, metric: MetricInfo) -> list[float]:
 
 
 def failures(items: Items, plan: Plan, arm: str) -> Failures:
-    """Count the failed items and their reasons, with the interval of their rate."""
-    spoken = [item for prompt in plan.prompts for item in _items_of(items, plan, arm, prompt)]
-    why = Counter(item.failure for item in spoken if item.failure)
-    rate = paired.wilson(why.total(), len(spoken))
+    """Count the failed items and their reasons, with the interval of their rate.
+
+    Items of one prompt fail together: the interval is over prompts. What could not be measured is
+    no failure.
+    """
+    by_prompt = [_items_of(items, plan, arm, prompt) for prompt in plan.prompts]
+    spoken = [[item for item in each if item.failure != UNMEASURED] for each in by_prompt]
+    why = Counter(item.failure for each in spoken for item in each if item.failed)
+    failed = np.array([sum(item.failed for item in each) for each in spoken])
+    rate = paired.clustered_rate(failed, max(map(len, by_prompt), default=0))
     return Failures(
-        items=len(spoken), why=dict(why), estimate=rate.estimate, low=rate.low, high=rate.high
+        items=sum(map(len, spoken)),
+        why=dict(why),
+        estimate=rate.estimate,
+        low=rate.low,
+        high=rate.high,
     )
 
 
@@ -229,7 +241,7 @@ def _mcnemar(items: Items, plan: Plan, arm: str, baseline: str) -> float:
     only = [0, 0]
     for prompt in plan.prompts:
         failed = [
-            any(item.failure for item in _items_of(items, plan, key, prompt))
+            any(item.failed for item in _items_of(items, plan, key, prompt))
             for key in (baseline, arm)
         ]
         if failed[0] != failed[1]:
@@ -237,14 +249,14 @@ def _mcnemar(items: Items, plan: Plan, arm: str, baseline: str) -> float:
     return paired.mcnemar(*only)
 
 
-def _seed_spread(items: Items, plan: Plan, arm: str) -> dict[str, float]:
+def _seed_spread(study: Study, arm: str) -> dict[str, float]:
     """Standard deviation of each metric's value over repeats of the whole prompt set."""
-    if plan.seeds < 2:
+    if study.seeds < 2:
         return {}
     spread = {}
-    for key, metric in plan.metrics.items():
-        tables = item_tables(items, plan, (arm,), metric)
-        if not tables.left_out:
+    for key, metric in study.metrics.items():
+        tables = study.tables((arm,), metric)
+        if study.sources.get(key) != "model" and not tables.left_out and not tables.empty:
             (values,) = tables.arms  # [K, U, R]
             natural = np.exp(values) if metric.ratio else values
             repeats = np.average(natural, axis=1, weights=tables.weights)  # [K, R]
@@ -256,26 +268,3 @@ def mean(values: np.ndarray, weights: np.ndarray, metric: MetricInfo) -> float:
     """The weighted mean of values [K, U, R]; of a ratio's logarithms, the geometric one."""
     average = float(np.average(values.mean((0, 2)), weights=weights))
     return exp(average) if metric.ratio else average
-
-
-def raw(items: Items, plan: Plan, losses: Losses) -> Raw:
-    """Every single value, from which all else follows."""
-    values: dict[str, dict[str, list]] = {
-        key: {c.key: list(losses[c.key][key]) for c in plan.checkpoints} for key in plan.listening
-    }
-    weights: dict[str, list[float]] = {}
-    for key, metric in plan.metrics.items():
-        tables = {c.key: item_table(items, plan, c.key, metric) for c in plan.checkpoints}
-        values[key] = {
-            checkpoint: [[_finite(number) for number in row] for row in numbers.tolist()]
-            for checkpoint, (numbers, _) in tables.items()
-        }
-        if weighs(metric):
-            largest = np.max([row for _, row in tables.values()], axis=0)
-            weights[key] = np.where(largest > 0, largest, 1).tolist()
-    words = weights.pop("wer", [1.0] * len(plan.prompts))
-    return Raw(values=values, words=words, weights=weights or None)
-
-
-def _finite(number: float) -> float | None:
-    return round(number, 6) if np.isfinite(number) else None

@@ -60,6 +60,8 @@ class Contrast:
     """Share of the variance that more prompts would not lessen: that of the training seeds."""
     at: Callable[[float], Interval]
     """Confidence -> interval."""
+    trainings: float = 0.0
+    """Variance of the estimate from training seeds."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def contrast(
         return Interval(estimate, estimate - half, estimate + half)
 
     p = two_sided(abs(estimate) / deviation, freedom)
-    return Contrast(at(0.95), p, fixed, units, freedom, min(1.0, parts.excess / parts.total), at)
+    seeds = min(1.0, parts.excess / parts.total)
+    return Contrast(at(0.95), p, fixed, units, freedom, seeds, at, parts.excess)
 
 
 def lost_sentence(

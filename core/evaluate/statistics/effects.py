@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 from wishbone.core.contract.extensions.metric import MetricInfo
-from wishbone.core.evaluate.experiment.plan import Plan
 from wishbone.core.evaluate.result import Effect, Outcome
-from wishbone.core.evaluate.statistics import paired
-from wishbone.core.evaluate.statistics.contrast import Tables, contrast
-from wishbone.core.evaluate.statistics.verdict import outcome
+from wishbone.core.evaluate.statistics.contrast import Tables
+from wishbone.core.evaluate.statistics.study import Study
+from wishbone.core.evaluate.statistics.verdict import Asked, ask, judge
 
 KINDS = ("main", "interaction", "simple")
+FAMILIES = (("main", "interaction"), ("simple",))
+"""Kinds whose claims are corrected together."""
 
 
 @dataclass(frozen=True)
@@ -73,40 +74,45 @@ def _question(
     return Question(kind, dict(changed), dict(within), tuple(sign / share for sign in signs))
 
 
-def effects(tables: Tables, plan: Plan, metric: MetricInfo) -> list[Effect]:
-    """All effects on one metric, from the tables of all arms; Holm's p within each kind."""
-    if tables.empty:
-        return []
-    asking = questions(plan.factors, [arm.levels for arm in plan.arms])
-    outcomes = [_outcome(question, tables, metric, plan.quick) for question in asking]
-    corrected: dict[int, float] = {}
-    for kind in KINDS:
-        corrected |= paired.holm(
-            {
-                number: result.p
-                for number, (question, result) in enumerate(zip(asking, outcomes, strict=True))
-                if question.kind == kind
-            }
-        )
+def effects(study: Study) -> list[Effect]:
+    """All effects on all metrics.
+
+    Main effects and interactions of the primary metrics are one family of claims, simple effects
+    another; each is corrected as a whole.
+    """
+    asking = questions(study.factors, study.levels)
+    found: list[tuple[Question, MetricInfo, Tables]] = []
+    for metric in study.metrics.values():
+        tables = study.tables(list(study.arms), metric)
+        if not tables.empty:
+            found += [(question, metric, tables) for question in asking]
+    results: dict[int, tuple[Outcome, float | None]] = {}
+    for family in FAMILIES:
+        places = [n for n, (question, _, _) in enumerate(found) if question.kind in family]
+        asked = [_asked(*found[n], study) for n in places]
+        results |= dict(zip(places, judge(asked, study.alpha, study.quick), strict=True))
     return [
         Effect(
             metric=metric.key,
             kind=question.kind,
             changed=dict(question.changed),
             within=question.within,
-            outcome=result,
+            outcome=results[number][0],
             left_out=tables.left_out,
-            p_holm=corrected[number],
+            p_holm=results[number][1],
         )
-        for number, (question, result) in enumerate(zip(asking, outcomes, strict=True))
+        for number, (question, metric, tables) in enumerate(found)
     ]
 
 
-def _outcome(question: Question, tables: Tables, metric: MetricInfo, quick: bool) -> Outcome:
+def _asked(question: Question, metric: MetricInfo, tables: Tables, study: Study) -> Asked:
     used = [number for number, c in enumerate(question.coefficients) if c]
-    result = contrast(
-        [tables.arms[number] for number in used],
-        [question.coefficients[number] for number in used],
-        tables.weights,
+    coefficients = [question.coefficients[number] for number in used]
+    arms = list(study.arms)
+    return ask(
+        Tables([tables.arms[n] for n in used], tables.weights, tables.left_out),
+        coefficients,
+        metric,
+        study.withheld(metric, [arms[number] for number in used]),
+        question.kind == "interaction",
     )
-    return outcome(result, metric, quick, question.kind == "interaction")

@@ -23,6 +23,7 @@ from wishbone.core.contract.extensions.metric import (
     Row,
     Value,
 )
+from wishbone.core.evaluate.experiment.items import UNMEASURED
 from wishbone.core.evaluate.result import MetricFacts
 from wishbone.core.registry.extras import missing_packages
 from wishbone.core.registry.loader import guarded, registry
@@ -30,7 +31,9 @@ from wishbone.core.registry.registry import HOME
 
 QUALITY = ("wer", "wer_base", "dnsmos", "similarity")
 """Metrics that recordings are always judged by."""
-SPEECH = (*QUALITY, "rtf", "first_audio", "token_rate")
+SPEED = ("rtf", "first_audio", "token_rate")
+"""Metrics of the times of speaking."""
+SPEECH = (*QUALITY, *SPEED)
 """Metrics of items in every A/B, in the order of the tables."""
 HELD_OUT = ("loss", "loss_marks", "binding")
 """Metrics of language models in every A/B with held-out data."""
@@ -93,8 +96,11 @@ def signature(metric: Metric) -> str:
 def value(row: Row, metric: MetricInfo) -> float | None:
     """Return a metric's value for one item; None where it has none.
 
-    A failed item has the worst value where the metric has one, whatever was measured of it.
+    A failed item has the worst value where the metric has one, whatever was measured of it; one
+    that was not measured has none.
     """
+    if row.get("failure") == UNMEASURED:
+        return None
     if row.get("failure"):
         return metric.worst
     cls = metric_class(metric.key)
@@ -174,6 +180,26 @@ def choose_listening(
     keys = dict.fromkeys([*HELD_OUT, *added])
     check_margins(margins or {}, [*SPEECH, *keys])
     return _chosen([key for key in keys if issubclass(metric_class(key), ModelMetric)], margins)
+
+
+def choose_primary(
+    primary: Iterable[str], metrics: Mapping[str, MetricInfo], place: str
+) -> dict[str, MetricInfo]:
+    """The same metrics, with those of ``primary`` alone marked so; unchanged where it names none.
+
+    Raises ``ConfigError`` for one that is not measured.
+    """
+    named = list(primary)
+    for key in named:
+        if key not in metrics:
+            raise ConfigError(
+                f"There is no metric '{key}' in this A/B.",
+                place,
+                f"{did_you_mean(key, list(metrics))} Measured: {', '.join(metrics)}.".strip(),
+            )
+    if not named:
+        return dict(metrics)
+    return {key: replace(info, primary=key in named) for key, info in metrics.items()}
 
 
 def check_margins(margins: Mapping[str, float], keys: Iterable[str]) -> None:

@@ -160,27 +160,10 @@ def verdict(interval: Interval, margin: float, better: str) -> str:
     return "inconclusive"
 
 
-def more_needed(interval: Interval, margin: float, units: int) -> int | None:
-    """About how many more prompts would settle it, if the difference seen is the true one.
-
-    A verdict falls when the interval's half width is below the distance from the estimate to zero
-    or, for equivalence, to the margin; half widths shrink with the square root of the number of
-    prompts. The number is for an 80 % chance. 0 when settled; None when no number can be given.
-    """
-    half = (interval.high - interval.low) / 2
-    if verdict(interval, margin, "higher") != "inconclusive":
-        return 0
-    distance = max(abs(interval.estimate), margin - abs(interval.estimate))
-    if not np.isfinite(half) or distance <= 0:
-        return None
-    factor = 1 + _NORMAL.inv_cdf(POWER) / _NORMAL.inv_cdf(0.975)
-    return max(1, int(np.ceil(units * (factor * half / distance) ** 2)) - units)
-
-
-def detectable(interval: Interval) -> float:
+def detectable(interval: Interval, confidence: float = 0.95) -> float:
     """Smallest true difference that this many prompts would have shown with a chance of 80 %."""
     half = (interval.high - interval.low) / 2
-    return half * (1 + _NORMAL.inv_cdf(POWER) / _NORMAL.inv_cdf(0.975))
+    return half * (1 + _NORMAL.inv_cdf(POWER) / _NORMAL.inv_cdf((1 + confidence) / 2))
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:

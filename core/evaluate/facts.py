@@ -1,0 +1,92 @@
+"""Records that a result holds beside its statistics: the plan, how times were taken, counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wishbone.core.evaluate.record import optional
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What was fixed before the first item was spoken."""
+
+    primary: list[str]
+    """Metrics that a verdict is given on; all others are exploratory."""
+    margins: dict[str, float]
+    """Metric -> largest difference that counts as equivalent."""
+    looks: list[int]
+    """Numbers of prompts at which the result is looked at; the last is the size of the study."""
+    seeds: int
+    """Repeats of each prompt."""
+    alpha: float
+    """Chance of any false verdict of a difference, over all primary metrics and all looks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commitment:
+    """A protocol, when it was written down, and what became of it."""
+
+    protocol: Protocol
+    digest: str
+    """SHA-256 of the protocol."""
+    written: str
+    """Time (UTC)."""
+    before_data: bool
+    """False where items were there before the protocol."""
+    changed: list[str]
+    """What the analysis does otherwise than the protocol says."""
+    prompts: int
+    """Prompts of this look."""
+    look: int
+    """Number of this look, from 1; 0 where none was planned here."""
+    alpha: float
+    """Part of the protocol's alpha that this look may use; 0 where none was planned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How the times of items were taken."""
+
+    rounds: int
+    """Times that each item was spoken for its times; their median counts."""
+    load: float | None
+    """Median of the machine's load while items were spoken; None where it is not known."""
+    load_most: float | None
+    cores: int
+    waited: float
+    """Share of the clock's time in which the processor did not work for the item, the median."""
+    unmeasured: int
+    """Items that ran out of processor time and have no value."""
+    busy: str
+    """Why no verdict on speed is given, or ""."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordCounts:
+    """Word errors of an arm, counted over all its items."""
+
+    words: int
+    substitutions: int | None
+    """None, like the next two, where the recogniser's metric does not tell them apart."""
+    deletions: int | None
+    insertions: int | None
+    rate: float
+    """Errors of 100 words, no item with more errors than words."""
+    rate_raw: float | None
+    """The same without that cap, which may be above 100; None where it is not known."""
+    full: int
+    """Items in which every word is wrong."""
+    items: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A size of the study, and what it would show."""
+
+    prompts: int
+    seeds: int
+    detectable: float
+    """Smallest true difference that it finds in four cases of five."""
+    assumed: bool | None = optional()
+    """True where repeats were not tried, and are taken to scatter as they did elsewhere."""

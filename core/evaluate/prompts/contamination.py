@@ -1,0 +1,80 @@
+"""Contamination: sentences of a set of prompts that the texts of training data have, too.
+
+Case, marks and spelling of quotes do not count. A sentence that stands whole in a text of training
+was seen; one that shares eight words in a row was seen in part (n-grams, as Brown et al. 2020,
+appendix C, with shorter ones because these are single sentences). Sentences of fewer words than
+``SHORT`` are in any language by chance and are counted apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from wishbone.core.evaluate.measure.transcript import plain_marks
+
+WORDS = 8
+"""Words in a row that a sentence shares with a text, from which on it is seen in part."""
+SHORT = 4
+"""Words of a sentence, below which it is in any language by chance."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """One sentence that training saw."""
+
+    sentence: int
+    """Its place in the list, from 0."""
+    whole: bool
+    """True where all of it stands in the text."""
+    text: str
+    """The first text of training that has it."""
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a text without case and marks."""
+    return tuple(re.findall(r"[^\W_]+", plain_marks(text).lower().replace("'", "")))
+
+
+def overlaps(sentences: Sequence[str], training: Iterable[str]) -> list[Overlap]:
+    """Every sentence that stands whole or in part in one of the texts, in order."""
+    sought: dict[tuple[str, ...], list[tuple[int, bool]]] = {}
+    for place, sentence in enumerate(sentences):
+        words = words_of(sentence)
+        if words:
+            sought.setdefault(words, []).append((place, True))
+        for part in _runs(words, WORDS) if len(words) > WORDS else ():
+            sought.setdefault(part, []).append((place, False))
+    lengths = sorted({len(words) for words in sought})
+    found: dict[int, Overlap] = {}
+    for text in training:
+        words = words_of(text)
+        for length in lengths:
+            for run in _runs(words, length):
+                for place, whole in sought.get(run, ()):
+                    if place not in found or (whole and not found[place].whole):
+                        found[place] = Overlap(place, whole, text)
+    return [found[place] for place in sorted(found)]
+
+
+def summary(sentences: Sequence[str], seen: Sequence[Overlap], texts: int) -> list[str]:
+    """Lines for people: every sentence that was seen, then the counts."""
+    short = [one for one in seen if len(words_of(sentences[one.sentence])) < SHORT]
+    counted = [one for one in seen if one not in short]
+    lines = [
+        f"line {one.sentence + 1}, {'whole' if one.whole else f'{WORDS} words or more'}:"
+        f" {sentences[one.sentence]}\n  training: {one.text}"
+        for one in counted
+    ]
+    whole = sum(one.whole for one in counted)
+    return [
+        *lines,
+        f"{len(sentences)} sentences beside {texts} texts of training: {whole} stand there whole,"
+        f" {len(counted) - whole} more share {WORDS} words in a row or more;"
+        f" {len(short)} of fewer than {SHORT} words are somewhere in them",
+    ]
+
+
+def _runs(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
+    return (tuple(words[i : i + length]) for i in range(len(words) - length + 1))

@@ -1,0 +1,67 @@
+"""Files of prompts: plain lines, lines with their kinds, and lists of the form of seed-tts-eval.
+
+- ``.tsv``: ``KIND,KIND<TAB>SENTENCE``, such as ``configs/ab/prompts-en-kinds.tsv``;
+- ``.lst``: ``NAME|TRANSCRIPT|RECORDING|SENTENCE`` with or without a fifth field, where a voice is
+  taken from the recording, or ``NAME|SENTENCE``, or ``NAME|SENTENCE|RECORDING`` (the benchmark of
+  Seed-TTS, Anastassiou et al. 2024, its script ``get_wav_res_ref_text.py``);
+- anything else: a sentence a line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wishbone.core.contract.errors import DataError
+from wishbone.core.evaluate.measure.clips import read_lines
+from wishbone.core.evaluate.result import Prompt
+from wishbone.core.speak.voice import Voice
+from wishbone.core.system.system import System
+
+
+def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
+    """Read the first ``limit`` prompts of a file, or all; their keys are their lines' numbers.
+
+    Raises ``UsageError`` for a file that cannot be read, ``DataError`` for a line of another form.
+    """
+    make = {".tsv": _tagged, ".lst": _listed}.get(path.suffix, _plain)
+    return [make(f"{i:03d}", line, path) for i, line in enumerate(read_lines(path)[:limit])]
+
+
+def voice_of(system: System, prompt: Prompt, voice: str | None) -> Voice | str | None:
+    """The voice that says a prompt: ``voice``, or that of the recording which its list names.
+
+    Raises what ``Voice.from_audio`` raises for a recording that is missing or too long.
+    """
+    if voice or not prompt.recording:
+        return voice
+    return Voice.from_audio(system, prompt.recording, prompt.transcript or "")
+
+
+def _plain(key: str, line: str, path: Path) -> Prompt:
+    return Prompt(key, line)
+
+
+def _tagged(key: str, line: str, path: Path) -> Prompt:
+    tags, tab, text = line.partition("\t")
+    if not tab or not text.strip():
+        raise _wrong(key, line, path, "KIND,KIND<TAB>SENTENCE")
+    return Prompt(key, text.strip(), tags=tuple(tag.strip() for tag in tags.split(",")))
+
+
+def _listed(key: str, line: str, path: Path) -> Prompt:
+    fields = [field.strip() for field in line.split("|")]
+    if len(fields) in (4, 5):
+        _, transcript, recording, text = fields[:4]
+        return Prompt(key, text, recording=str(path.parent / recording), transcript=transcript)
+    if len(fields) in (2, 3):
+        # without its transcript, a recording makes no voice
+        return Prompt(key, fields[1])
+    raise _wrong(key, line, path, "NAME|TRANSCRIPT|RECORDING|SENTENCE")
+
+
+def _wrong(key: str, line: str, path: Path, form: str) -> DataError:
+    return DataError(
+        f"Line {int(key) + 1} is not of the form {form}: '{line[:60]}'.",
+        str(path),
+        "Correct the line, or name the file .txt for a sentence a line.",
+    )

@@ -1,0 +1,157 @@
+"""Verdicts: one more lost sentence, families of claims, looks that nobody planned, deaf arms."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ab_results import result
+from test_ab_factors import crossed, told
+from test_ab_parts import items_of, plan
+
+from wishbone.core.evaluate.again import recomputed
+from wishbone.core.evaluate.report import claims
+from wishbone.core.evaluate.statistics import compare
+from wishbone.core.evaluate.statistics.contrast import Tables, contrast, lost_sentence
+from wishbone.core.evaluate.statistics.metrics import choose, choose_primary
+from wishbone.core.evaluate.statistics.verdict import Asked, Level, ask, judge, outcome
+
+WER = choose()["wer"]
+
+
+def tables(*arms):
+    """Tables of arms [K, U, R] of equal weights."""
+    arrays = [np.asarray(arm, float).reshape(1, -1, 1) for arm in arms]
+    return Tables(arrays, np.ones(arrays[0].shape[1]), 0)
+
+
+def single(*arms, metric=WER):
+    ((answer, _),) = judge([ask(tables(*arms), (-1, 1), metric)], 0.05, quick=False)
+    return answer
+
+
+def test_two_flawless_arms_are_not_equivalent():
+    assert single(np.zeros(6), np.zeros(6)).verdict == "inconclusive"
+    # nor with any number of sentences that never differ
+    assert single(np.zeros(600), np.zeros(600)).verdict == "inconclusive"
+    random = np.random.default_rng(0)
+    few, many = (random.choice([0.0, 0, 0, 10], (2, count)) for count in (100, 400))
+    assert single(*few).verdict == "inconclusive"
+    assert single(*many).verdict == "equivalent"
+
+
+def test_a_difference_must_outlast_one_more_lost_sentence():
+    random = np.random.default_rng(1)
+    worse = random.choice([0.0, 0, 10], 60)
+    small = single(worse + 0.0, np.maximum(0, worse - 2))
+    assert small.high_together < 0 and small.verdict == "inconclusive"
+    large = single(worse + random.choice([5.0, 15], 60), worse)
+    assert large.verdict == "better"
+    assert large.low_guarded <= large.low_together < large.high_together <= large.high_guarded
+    # where nothing counts as worst, nothing is lost
+    assert single(worse, worse - 2.5, metric=replace(WER, worst=None)).verdict == "better"
+
+
+def test_a_lost_sentence_moves_the_contrast_by_one_item():
+    one, other = np.full((3, 9, 2), 10.0), np.full((3, 9, 2), 20.0)
+    moves = lost_sentence([one, other], (-1, 1), np.ones(9), 100.0)
+    assert moves == pytest.approx((-90 / (10 * 6), 80 / (10 * 6)))
+
+
+def test_claims_are_corrected_together_and_the_rest_is_exploratory():
+    random = np.random.default_rng(2)
+    base = random.normal(50, 3, 40)
+    # p of about 0.02 alone
+    shifted = base + random.normal(0, 2, 40)
+    shifted += 0.75 - (shifted - base).mean()
+    metric = replace(WER, worst=None, margin=0.01)
+    asked = ask(tables(base, shifted), (-1, 1), metric)
+    assert 0.005 < asked.contrast.p < 0.05
+    alone, *_ = judge([asked], 0.05, quick=False)
+    assert alone[0].verdict == "worse" and alone[1] == asked.contrast.p
+    family = judge([asked, *[ask(tables(base, base[::-1]), (-1, 1), metric)] * 9], 0.05, False)
+    assert family[0][0].verdict == "inconclusive" and family[0][0].confidence == 0.995
+    assert family[0][1] == pytest.approx(min(1, 10 * asked.contrast.p))
+    explored = ask(tables(base, shifted), (-1, 1), replace(metric, primary=False))
+    ((answer, p_holm),) = judge([explored], 0.05, quick=False)
+    assert (answer.verdict, p_holm, answer.confidence) == ("exploratory", None, None)
+
+
+def test_an_experiment_names_its_primary_metrics():
+    chosen = choose_primary(["rtf"], choose(), "here")
+    assert [key for key, metric in chosen.items() if metric.primary] == ["rtf"]
+    assert choose_primary([], choose(), "here") == choose()
+
+
+def test_an_unplanned_look_and_a_busy_machine_give_no_verdict(tmp_path):
+    given = plan(prompts=12)
+    given.metrics = choose_primary(["wer", "rtf"], given.metrics, "here")
+    items = items_of(tmp_path, given, {"old": [4, 5, 6] * 4, "new": [1, 2, 1] * 4})
+    for number, prompt in enumerate(given.prompts):
+        items.add("new", prompt.key, 0, {"rtf": 0.1 + 0.001 * number})
+    verdicts = {}
+    for name, rules in {
+        "plain": {}, "unplanned": {"alpha": 0.0}, "busy": {"busy": "load 9"},
+    }.items():  # fmt: skip
+        analysis = compare.analyse(items, given, **rules)
+        verdicts[name] = {row.metric: row.outcome.verdict for row in analysis.comparisons}
+    assert verdicts["plain"]["wer"] == verdicts["plain"]["rtf"] == "better"
+    assert verdicts["unplanned"]["wer"] == verdicts["unplanned"]["rtf"] == "none"
+    assert verdicts["busy"]["wer"] == "better" and verdicts["busy"]["rtf"] == "none"
+    assert verdicts["plain"]["dnsmos"] == "exploratory"
+
+
+def test_where_no_arm_is_understood_nothing_about_quality_follows(tmp_path):
+    given = plan(prompts=12)
+    items = items_of(tmp_path, given, {"old": [10] * 12, "new": [9, 8, 9] * 4})
+    answer = result(given, items)
+    assert claims.headline(answer).startswith("No arm is understood (at least 87 % of words")
+    assert claims.warnings(answer)[0].startswith("NOT UNDERSTOOD")
+    assert any(line.startswith("SATURATED: 12 of 24") for line in claims.warnings(answer))
+    quality = ("wer", "dnsmos", "similarity")
+    rows = [row for row in answer.analysis.comparisons if row.metric in quality]
+    assert {row.outcome.verdict for row in rows} == {"none"}
+    # one arm that speaks is enough to tell them apart
+    items = items_of(tmp_path / "True", given, {"old": [10] * 12, "new": [1, 2, 1] * 4})
+    answer = result(given, items)
+    assert answer.analysis.not_understood is None
+    assert answer.analysis.comparisons[0].outcome.verdict == "better"
+    assert "better in word errors" in claims.headline(answer)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path):
+    (tmp_path / "True").mkdir()
+
+
+def test_words_are_counted_capped_and_not(tmp_path):
+    given = plan(prompts=2)
+    items = items_of(tmp_path, given, {"old": [1, 2], "new": [3, 25]})
+    for key, kinds in (("000", (1, 1, 1)), ("001", (5, 0, 20))):
+        names = dict(zip(("substitutions", "deletions", "insertions"), kinds, strict=True))
+        items.add("new", key, 0, names)
+    words = compare.analyse(items, given).words
+    assert (words["new"].substitutions, words["new"].insertions) == (6, 21)
+    assert (words["new"].rate, words["new"].rate_raw) == (65.0, 140.0)
+    assert (words["new"].full, words["old"].full) == (1, 0)
+    assert words["old"].substitutions is None
+
+
+def test_statistics_are_made_again_from_raw_values(tmp_path):
+    given = crossed()
+    items = told(tmp_path, given, {"r-u": 1, "r-w": 3, "t-u": 5, "t-w": 7})
+    items.add("r-u.2", "000", 0, {"failure": "empty"})
+    before = result(given, items)
+    after = recomputed(before)
+    assert after.analysis.failures == before.analysis.failures
+    assert after.analysis.comparisons[0].outcome.low == pytest.approx(
+        before.analysis.comparisons[0].outcome.low, abs=1e-4
+    )
+    assert [e.outcome.verdict for e in after.analysis.effects] == [
+        e.outcome.verdict for e in before.analysis.effects
+    ]
+
+
+def test_the_interval_without_an_end_settles_nothing():
+    found = contrast([np.ones((2, 1, 1)), np.zeros((1, 1, 1))], (-1, 1), np.ones(1))
+    answer = outcome(Asked(found, WER, (0.1, 0.1)), Level(), 0.01, quick=False)
+    assert answer.verdict == "inconclusive" and answer.high_together is None
