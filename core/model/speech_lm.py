@@ -96,7 +96,7 @@ class SpeechLM(nn.Module):
 
     def beside(self, rows: Sequence[Sequence[Position]]) -> dict[str, Reading]:
         """Return what the backbone takes beside vectors of positions, rows padded with zeros."""
-        if not self.backbone.caps.ids:
+        if not self.backbone.needs_reading:
             return {}
         tables = [torch.tensor([index for index, _ in row]) for row in rows]  # [T] each
         books = max((len(ids) for row in rows for _, ids in row), default=1)
@@ -138,7 +138,7 @@ class SpeechLM(nn.Module):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """table [B, T], ids [B, T, Q], mask [B, T] -> hidden [B, T, D] and the state after them."""
-        beside = {"reading": (table, ids)} if self.backbone.caps.ids else {}
+        beside = {"reading": (table, ids)} if self.backbone.needs_reading else {}
         return self.backbone(self.embed(table, ids), state, mask=mask, **beside)
 
     def losses(self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
