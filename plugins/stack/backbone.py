@@ -210,8 +210,8 @@ class Stack(Backbone):
         for start in range(0, x.shape[1], piece):
             positions = slice(start, start + piece)
             part = None if mask is None else mask[:, positions]  # [B, P]
-            seen = None if reading is None else (reading[0][:, positions], reading[1][:, positions])
-            y, state = self(x[:, positions], state, mask=part, reading=seen)  # [B, P, D]
+            read = None if reading is None else (reading[0][:, positions], reading[1][:, positions])
+            y, state = self(x[:, positions], state, mask=part, reading=read)  # [B, P, D]
             parts.append(y)
         return torch.cat(parts, 1), state
 
