@@ -36,8 +36,6 @@ class Caps:
     """``mask`` is honoured: a masked position changes nothing."""
     peft_targets: tuple[str, ...] = ()
     """Name endings of the linear layers that adapters may wrap; empty means none."""
-    ids: bool = False
-    """``forward`` and ``step_`` need ``reading``: vectors alone do not say what a position is."""
 
 
 class Backbone(Part, nn.Module):
@@ -51,6 +49,8 @@ class Backbone(Part, nn.Module):
     caps: ClassVar[Caps] = Caps()
     width: int
     """D of the vectors that go in and come out."""
+    needs_reading: bool = False
+    """``forward`` and ``step_`` need ``reading``: vectors alone do not say what a position is."""
     exact: bool = True
     """Earlier outputs are the same to the last bit whatever follows; not so with an FFT."""
     memory: tuple[str, ...] | None = None
@@ -93,7 +93,7 @@ class Backbone(Part, nn.Module):
 
         mask [B, T] is true at real positions; a masked one leaves the state as it was. ``state``
         is never changed in place. One call with T equals any split of it into several calls.
-        A backbone with ``caps.ids`` takes ``reading``, too, and nobody gives it to another.
+        A backbone with ``needs_reading`` takes ``reading``, too, and no other one is given it.
         """
 
     def step_(self, x: Tensor, state: State) -> Tensor:

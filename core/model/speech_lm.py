@@ -96,13 +96,15 @@ class SpeechLM(nn.Module):
 
     def beside(self, rows: Sequence[Sequence[Position]]) -> dict[str, Reading]:
         """Return what the backbone takes beside vectors of positions, rows padded with zeros."""
-        if not self.backbone.caps.ids:
+        if not self.backbone.needs_reading:
             return {}
-        tables = [torch.tensor([index for index, _ in row]) for row in rows]  # [T] each
+        kind = torch.int64
+        tables = [torch.tensor([index for index, _ in row], dtype=kind) for row in rows]  # [T]
         books = max((len(ids) for row in rows for _, ids in row), default=1)
         ids = [
-            torch.tensor([ids for _, ids in row]).view(len(row), books) for row in rows
-        ]  # [T, Q]
+            torch.tensor([ids for _, ids in row], dtype=kind).view(-1, books)  # [T, Q]
+            for row in rows
+        ]
         pad = nn.utils.rnn.pad_sequence
         together = pad(tables, True).to(self.device), pad(ids, True).to(self.device)
         return {"reading": together}
@@ -138,7 +140,7 @@ class SpeechLM(nn.Module):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """table [B, T], ids [B, T, Q], mask [B, T] -> hidden [B, T, D] and the state after them."""
-        beside = {"reading": (table, ids)} if self.backbone.caps.ids else {}
+        beside = {"reading": (table, ids)} if self.backbone.needs_reading else {}
         return self.backbone(self.embed(table, ids), state, mask=mask, **beside)
 
     def losses(self, table: Tensor, ids: Tensor, targets: Tensor, mask: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ class Pool:
         self.backbone, self.slots = backbone, slots
         self._empty = backbone.init_state(1)
         self._counters = counters(self._empty)
-        if backbone.caps.ids:
+        if backbone.needs_reading:
             raise CapabilityError(
                 f"{type(backbone).__name__} asks what each position reads, and gets vectors alone.",
                 where="Pool",

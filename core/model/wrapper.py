@@ -53,7 +53,7 @@ class Wrapper(Backbone):
         self.config = config
         self.base = build_base(config.base).requires_grad_(False)
         self.width = self.base.width
-        if self.base.caps.ids:
+        if self.base.needs_reading:
             raise CapabilityError(
                 f"{type(self).__name__} hands vectors on, and its base asks what they read, too.",
                 "base of the backbone",

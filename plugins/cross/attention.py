@@ -71,19 +71,19 @@ class CrossAttention(Mixer):
         text, real = call.table != 0, real_positions(call.lengths, x)  # [B, T] each
         text = text if real is None else text & real  # [B, T]
         before, places = state["text_seen"], self.config.places  # [B]
-        seen = before[:, None] + text.cumsum(1)  # [B, T]
+        texts = before[:, None] + text.cumsum(1)  # [B, T]
         pairs = self.memory_in(x)  # [B, T, 2 D]
         front = text.to(torch.int8).argsort(dim=1, descending=True, stable=True)  # [B, T]
         packed = pairs.gather(1, front[..., None].expand_as(pairs))  # [B, T, 2 D]
         _, after = last_inputs(state["text"], packed, text.sum(1))  # [B, M, 2 D]
         old = before[:, None] - places + 1 + torch.arange(places, device=x.device)  # [B, M]
-        number = torch.cat([old, torch.where(text, seen, 0)], 1)[:, None]  # [B, 1, M + T]
-        visible = (number > 0) & (number <= seen[..., None])  # [B, T, M + T]
-        visible &= number > seen[..., None] - places  # [B, T, M + T]
+        number = torch.cat([old, torch.where(text, texts, 0)], 1)[:, None]  # [B, 1, M + T]
+        visible = (number > 0) & (number <= texts[..., None])  # [B, T, M + T]
+        visible &= number > texts[..., None] - places  # [B, T, M + T]
         # A text position has its number before those behind it have theirs: s <= t holds.
         memory = torch.cat([state["text"].to(pairs.dtype), pairs], 1)  # [B, M + T, 2 D]
         y = self._attend(self.query(x), memory, visible)  # [B, T, D]
-        return self.output(y), {"text": after, "text_seen": seen[:, -1].clone()}
+        return self.output(y), {"text": after, "text_seen": texts[:, -1].clone()}
 
     def _attend(self, queries: Tensor, memory: Tensor, visible: Tensor) -> Tensor:
         """queries [B, T, D], memory [B, S, 2 D], visible [B, T, S] -> [B, T, D]."""

@@ -30,7 +30,7 @@ class HyenaConfig:
     """Filters."""
 
     longest: Size = 4096
-    """Lags a filter has; what lies further back is not seen."""
+    """Lags a filter has; what lies further back is not visible."""
     inner: Size = 64
     """Width of the network that writes the filters."""
     bands: Size = 1
@@ -111,8 +111,8 @@ def long_convolution(full: Tensor, h: Tensor, start: Tensor, length: int) -> Ten
     batch, total, width = full.shape
     if length == 1:
         lag = start[:, None] - torch.arange(total, device=full.device)  # [B, S]
-        seen = ((lag >= 0) & (lag < len(h)))[..., None]  # [B, S, 1]
-        weights = torch.where(seen, h[lag.clamp(0, len(h) - 1)], 0)  # [B, S, D]
+        visible = ((lag >= 0) & (lag < len(h)))[..., None]  # [B, S, 1]
+        weights = torch.where(visible, h[lag.clamp(0, len(h) - 1)], 0)  # [B, S, D]
         return (weights * full).sum(1, keepdim=True)  # [B, 1, D]
     size = total + len(h)
     spectrum = torch.fft.rfft(full, size, 1) * torch.fft.rfft(h, size, 0)  # [B, F, D]

@@ -83,15 +83,15 @@ class Rosa(Mixer):
         count = torch.full_like(start, length) if call.lengths is None else call.lengths  # [B]
         latest, answers = match, []
         for t in range(length):
-            seen = before_all + t
-            if not seen:
+            earlier = before_all + t
+            if not earlier:
                 answers.append(torch.zeros_like(v[:, 0]))
                 continue
             now = q[:, t].to(keys.dtype)  # [B, D]
-            match, source, hit = next_match(match, now, keys[:, :seen], start, t)
+            match, source, hit = next_match(match, now, keys[:, :earlier], start, t)
             picked = soft.gather(1, source[:, None])[:, 0]  # [B, D]
             answers.append(torch.where(hit, picked, 0))
-            aligned = F.pad(latest, (0, 0, 0, seen - latest.shape[1]))  # [B, S, D]
+            aligned = F.pad(latest, (0, 0, 0, earlier - latest.shape[1]))  # [B, S, D]
             real = (count > t)[:, None, None]  # [B, 1, 1]
             latest = match if call.lengths is None else torch.where(real, match, aligned)
         a = torch.stack(answers, 1)  # [B, T, D]

@@ -65,8 +65,8 @@ class TimeMix(Mixer):
         decay = -self.time_decay.to(kind).exp()  # [D]
         means, weights = weighted_mean(k, v, decay, start)  # [B, T, D]
         past, past_weight = (
-            torch.cat([first[:, None], each[:, :-1]], 1)  # [B, T, D]
-            for first, each in zip(start, (means, weights), strict=True)
+            torch.cat([first[:, None], after[:, :-1]], 1)  # [B, T, D]
+            for first, after in zip(start, (means, weights), strict=True)
         )
         share = torch.sigmoid(self.time_first.to(kind) + k - past_weight)  # [B, T, D]
         y = self.output(gate * torch.lerp(past, v, share).to(gate.dtype))  # [B, T, D]

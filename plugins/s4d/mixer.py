@@ -96,13 +96,16 @@ class S4D(Mixer):
         pieces = F.pad(u, (0, 0, 0, -length % piece)).unflatten(1, (-1, piece))  # [B, P, L, D]
         columns = pieces.permute(3, 2, 1, 0).flatten(2)  # [D, L, P B]
         inside = (toeplitz @ columns).unflatten(2, (-1, batch))  # [D, L, P, B]
-        written = powers[..., :-1].flip(2) @ columns.to(c.dtype)  # [D, M, P B]
+        # Real and imaginary parts side by side: a product of complex numbers would be four.
+        written = _parts(powers[..., :-1].flip(2)) @ columns  # [D, 2 M, P B]
+        written = torch.complex(*written.chunk(2, 1))  # [D, M, P B]
         starts = [modes]
         for added in written.unflatten(2, (-1, batch)).permute(2, 3, 0, 1).unbind(0):
             starts.append(torch.addcmul(added, powers[..., -1], starts[-1]))  # [B, D, M]
         before = torch.stack(starts[:-1])  # [P, B, D, M]
         rows = before.permute(2, 3, 0, 1).flatten(2)  # [D, M, P B]
-        carried = (2 * (c[..., None] * powers[..., 1:]).mT @ rows).real  # [D, L, P B]
+        reading = 2 * (c[..., None] * powers[..., 1:]).conj()  # [D, M, L]
+        carried = _parts(reading).mT @ _parts(rows)  # [D, L, P B]
         y = inside + carried.unflatten(2, (-1, batch))  # [D, L, P, B]
         y = y.permute(3, 2, 1, 0).reshape(batch, -1, width)[:, :length]  # [B, T, D]
         return y, _at_end(u, torch.stack(starts), powers, lengths)
@@ -129,6 +132,11 @@ class S4D(Mixer):
         nn.init.uniform_(self.dt_log, math.log(1e-3), math.log(1e-1))
         nn.init.normal_(self.skip)
         self.output.reset_parameters()
+
+
+def _parts(x: Tensor) -> Tensor:
+    """Complex x [D, M, ...] -> [D, 2 M, ...], real parts, then imaginary ones."""
+    return torch.cat([x.real, x.imag], 1)
 
 
 def _at_end(u: Tensor, starts: Tensor, powers: Tensor, lengths: Tensor | None) -> Tensor:

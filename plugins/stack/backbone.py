@@ -82,6 +82,7 @@ class Stack(Backbone):
         self.blocks = nn.ModuleList(_blocks(plan, self.names))
         self.norm_out = _norm(plan)
         leaves = plan.leaves()
+        self.needs_reading = any(leaf.cls.ids for leaf in leaves)
         self.exact = all(leaf.cls.exact for leaf in leaves)
         self.memory = tuple(dict.fromkeys(f".{n}" for leaf in leaves for n in leaf.cls.memory))
         self.differentiable = all(leaf.cls.differentiable for leaf in leaves)
@@ -184,7 +185,7 @@ class Stack(Backbone):
 
     def _read(self, reading: Reading | None) -> tuple[Tensor | None, Tensor | None]:
         """Return table and ids where a half asks for them. Raises ``CapabilityError`` without."""
-        if not self.caps.ids:
+        if not self.needs_reading:
             return None, None
         if reading is None:
             raise CapabilityError(
@@ -209,8 +210,8 @@ class Stack(Backbone):
         for start in range(0, x.shape[1], piece):
             positions = slice(start, start + piece)
             part = None if mask is None else mask[:, positions]  # [B, P]
-            seen = None if reading is None else (reading[0][:, positions], reading[1][:, positions])
-            y, state = self(x[:, positions], state, mask=part, reading=seen)  # [B, P, D]
+            read = None if reading is None else (reading[0][:, positions], reading[1][:, positions])
+            y, state = self(x[:, positions], state, mask=part, reading=read)  # [B, P, D]
             parts.append(y)
         return torch.cat(parts, 1), state
 
@@ -269,8 +270,7 @@ class Stack(Backbone):
         with torch.device("meta"):
             constant = all(half.build(place).constant for _, _, half, place in plan.halves())
         targets = dict.fromkeys(end for leaf in plan.leaves() for end in leaf.cls.targets)
-        ids = any(leaf.cls.ids for leaf in plan.leaves())
-        return Caps(constant_state=constant, peft_targets=tuple(targets), ids=ids)
+        return Caps(constant_state=constant, peft_targets=tuple(targets))
 
     def flops_per_position(self, context: int = 0) -> int:
         """Count two per number of every matrix, and what each half does to its state."""

@@ -68,6 +68,12 @@ class Parallel(Mixer):
         each = enumerate(self._each())
         return {f"{j}.{name}": count for j, half in each for name, count in half.growth().items()}
 
+    def reset_parameters(self) -> None:
+        """Those of all; the gate begins as the plain mean."""
+        super().reset_parameters()
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+
     def operations(self, context: int = 0) -> int:
         """The sum of theirs."""
         return sum(half.operations(context) for half in self._each())

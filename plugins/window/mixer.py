@@ -114,14 +114,14 @@ def banded(queries: Tensor, keys: Tensor, values: Tensor, start: Tensor) -> Tens
         last = min(first + rows, length)
         slot = torch.arange(first, last + reach, device=keys.device)  # [S]
         lag = torch.arange(first, last, device=keys.device)[:, None] + reach - slot  # [R, S]
-        seen = (lag >= 0) & (lag <= reach)  # [R, S]
+        visible = (lag >= 0) & (lag <= reach)  # [R, S]
         if first < reach:
             held = slot >= reach - start[:, None]  # [B, S]
-            seen = seen & held[:, None, None]  # [B, 1, R, S]
+            visible = visible & held[:, None, None]  # [B, 1, R, S]
         part = slice(first, last + reach)
         outputs.append(
             F.scaled_dot_product_attention(
-                queries[:, :, first:last], keys[:, :, part], values[:, :, part], seen,
+                queries[:, :, first:last], keys[:, :, part], values[:, :, part], visible,
                 enable_gqa=grouped,
             )  # [B, H, R, K]
         )  # fmt: skip

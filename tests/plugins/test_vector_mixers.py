@@ -92,7 +92,8 @@ def test_rows_of_a_batch_read_their_own(key):
     row = positions(table, ids)
     together = lm.rows([lm.backbone.init_state(1) for _ in range(2)])
     together.advance([row[:9], row[3:8]])
-    together.advance([row[9:10], row[8:9]])
+    together.advance([row[9:10], []])
+    together.advance([[], row[8:9]])
     alone = []
     for part in (row[:10], row[3:9]):
         single = lm.rows([lm.backbone.init_state(1)])
