@@ -56,9 +56,9 @@ def spread(
 
     Listeners, items, and meetings of a listener with an item are resampled apart, and the variances
     combined as listeners + items - meetings (Cameron, Gelbach and Miller 2011, "Robust Inference
-    with Multiway Clustering", equation 2.12, each with n / (n - 1)). Resampling listeners and items at once
-    counts the chance of single answers three times (Owen 2007, "The pigeonhole bootstrap"), so
-    that its intervals are up to 1.7 times too wide. One listener alone: items only.
+    with Multiway Clustering", equation 2.12, each with n / (n - 1)). Resampling listeners and items
+    at once counts the chance of single answers three times (Owen 2007, "The pigeonhole bootstrap"),
+    so that its intervals are up to 1.7 times too wide. One listener alone: items only.
     """
     random = np.random.default_rng(seed)
     value = statistic(np.ones((1, len(raters))))[0]  # [K]
