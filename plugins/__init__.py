@@ -157,6 +157,8 @@ PARTS = (
     ("metric", "prosody", "metrics.melody:Prosody",
      "distance of the melody to the reference's, in semitones (extra: ab)"),
     ("metric", "rtf", "metrics.speed:RealTimeFactor", "seconds of computing per second of audio"),
+    ("metric", "processor_rtf", "metrics.speed:ProcessorFactor",
+     "seconds of processor time per second of audio"),
     ("metric", "first_audio", "metrics.speed:FirstAudio", "milliseconds to the first samples"),
     ("metric", "token_rate", "metrics.speed:TokenRate", "code frames per second of computing"),
     ("metric", "loss", "metrics.losses:HeldOutLoss", "cross entropy of held-out codes"),

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 from wishbone.core.contract.errors import WishboneError
 from wishbone.core.contract.extensions.command import Command
-from wishbone.core.registry.loader import blame, guarded, own_version, registry
+from wishbone.core.registry.entry_points import own_version
+from wishbone.core.registry.loader import blame, guarded, registry
 from wishbone.core.registry.registry import HOME, Entry, import_target
 
 CORE = "wishbone.core."

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from wishbone.core.config.compose import Config
 from wishbone.core.config.limits import outside_limits
-from wishbone.core.contract.errors import ConfigError, WishboneError, did_you_mean
+from wishbone.core.contract.errors import ConfigError, UnknownName, WishboneError, did_you_mean
 from wishbone.core.contract.part import OneOf
 from wishbone.core.registry.loader import registry
 
@@ -192,7 +192,11 @@ def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use")
             f"Write '{key.rpartition('.')[2]}: {{name: KEY}}'; 'wishbone plugins list' shows the"
             " keys.",
         )
-    cls = registry().get(kind, section["name"])
+    try:
+        cls = registry().get(kind, section["name"])
+    except UnknownName as error:
+        where = f"{config.place(f'{key}.name')}; {error.where}"
+        raise UnknownName(error.what, where, error.do) from None
     field_values = {name: value for name, value in section.items() if name not in HEADER}
     parsed = structured(cls.Config, field_values, key, config)
     values = {name: section[name] for name in HEADER if name in section} | asdict(parsed)

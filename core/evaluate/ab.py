@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +18,21 @@ import numpy as np
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.extensions.metric import Clip, GenerationMetric, Package, Value
-from wishbone.core.evaluate.experiment import budget, config_diff, generate, training_diff
+from wishbone.core.evaluate.experiment import (
+    budget,
+    config_diff,
+    generate,
+    protocol,
+    timing,
+    training_diff,
+)
 from wishbone.core.evaluate.experiment.arm_engines import (
     EngineChoice,
     accelerate_alike,
     refuse_mixed,
 )
 from wishbone.core.evaluate.experiment.arms import Arm
+from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.experiment.items import Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan, weights_hash
 from wishbone.core.evaluate.measure import held_out_loss, reference, speed
@@ -50,6 +58,7 @@ from wishbone.core.evaluate.statistics import metrics
 from wishbone.core.evaluate.statistics.agreement import agreement
 from wishbone.core.evaluate.statistics.compare import analyse, estimate
 from wishbone.core.evaluate.statistics.counts import raw
+from wishbone.core.evaluate.statistics.verdict import ALPHA
 from wishbone.core.registry.extras import installed, missing_packages
 from wishbone.core.registry.loader import registry
 from wishbone.core.report.json_file import as_text
@@ -83,12 +92,19 @@ def run(
     config_diff.refuse_untrained(plan, allow)
     _need_packages(plan)
     items = _claim(plan, out)
+    commitment = None
+    if not plan.quick:
+        commitment = protocol.commit(plan, out, begun=_begun(plan, items), allow=allow)
     say(_announcement(plan))
     if unequal:
         say(unequal)
     costs = _speak(plan, items, out)
     losses = held_out_loss.measure(plan, out, progress)
     signatures = held_out_loss.signatures(plan) | _judge(plan, items, out, threads)
+    on_cpu = not costs.machine.gpu
+    timed = timing.summary(plan, items, on_cpu)
+    alpha = commitment.alpha if commitment else ALPHA
+    busy = timed.busy if timed else ""
     result = Result(
         schema=SCHEMA,
         name=plan.name,
@@ -106,8 +122,10 @@ def run(
         metrics={key: metrics.facts(m) for key, m in (plan.listening | plan.metrics).items()},
         signatures=signatures,
         costs=costs,
-        analysis=analyse(items, plan, losses),
+        analysis=analyse(items, plan, losses, alpha=alpha, busy=busy),
         raw=raw(items, plan, losses),
+        commitment=commitment,
+        timing=timed,
         reference=_reference_values(plan, items),
         reference_folder=str(plan.reference or ""),
         agreement=agreement(items, plan),
@@ -168,13 +186,21 @@ def _claim(plan: Plan, out: Path) -> Items:
     return Items(out / "items.jsonl")
 
 
+def _begun(plan: Plan, items: Items) -> bool:
+    """True where an item of the run has been spoken."""
+    return any(items.of(checkpoint.key) for checkpoint in plan.checkpoints)
+
+
 def _speak(plan: Plan, items: Items, out: Path) -> Costs:
     """Speak the items that are missing; measure budgets, speed and memory once."""
     path = out / "measured.json"
     missing = [
-        (prompt, repeat, key)
-        for prompt, repeat, key in generate.schedule(plan)
-        if items.get(key, prompt.key, repeat).seed != plan.seed_of(prompt, repeat)
+        (prompt, repeat, orders)
+        for prompt, repeat, orders in timing.schedule(plan)
+        if any(
+            timing.unspoken(items.get(key, prompt.key, repeat), plan.seed_of(prompt, repeat))
+            for key in orders[0]
+        )
     ]
     if path.exists() and not missing:
         costs = read_record(Costs, json.loads(path.read_text(encoding="utf-8")))
@@ -186,24 +212,48 @@ def _speak(plan: Plan, items: Items, out: Path) -> Costs:
     refuse_mixed(items, choice.used, list(systems))
     say(f"engine of the decoding steps: {', '.join(dict.fromkeys(choice.used.values()))}")
     generate.warm_up(systems, plan.voice)
-    for prompt, repeat, key in progress(missing, "speaking"):
-        _speak_item(plan, items, out, prompt, repeat, key, systems[key])
+    for prompt, repeat, orders in progress(missing, "speaking"):
+        speak_prompt(plan, items, out, prompt, repeat, orders, systems)
     costs = _costs(plan, systems, choice)
     write_text(path, as_text(record_json(costs)))
     return costs
 
 
-def _speak_item(
-    plan: Plan, items: Items, out: Path, prompt: Prompt, repeat: int, key: str, system: System
+def speak_prompt(
+    plan: Plan,
+    items: Items,
+    out: Path,
+    prompt: Prompt,
+    repeat: int,
+    orders: Sequence[Sequence[str]],
+    systems: Mapping[str, System],
 ) -> None:
-    """One prompt by one checkpoint: its recording, and a line of facts with nothing judged yet."""
+    """One prompt by all checkpoints that have not spoken it, in turn, once for every order.
+
+    The first round's audio is kept; the others are spoken for their times alone. Then each has its
+    recording, and a line of facts with nothing judged yet.
+    """
     seed = plan.seed_of(prompt, repeat)
-    voice = voice_of(system, prompt, plan.voice)
-    generation, audio = generate.speak(system, prompt.text, seed, voice)
-    name = f"audio/{key}/{prompt.key}-{repeat}.flac"
-    generate.write(out / name, audio, system.decoder.sample_rate)
-    unjudged = {"text": prompt.text, "audio": name, "heard": None, "judged": {}}
-    items.add(key, prompt.key, repeat, {**unjudged, **record_json(generation)})
+    speakers = [
+        key for key in orders[0] if timing.unspoken(items.get(key, prompt.key, repeat), seed)
+    ]
+    generate.read_text([systems[key] for key in speakers], prompt.text)
+    rounds: dict[str, list[Generation]] = {key: [] for key in speakers}
+    audios: dict[str, np.ndarray] = {}
+    for order in orders:
+        for key in [key for key in order if key in rounds]:
+            if any(one.error or (one.processor or 0) > timing.CHEAP for one in rounds[key]):
+                continue
+            voice = voice_of(systems[key], prompt, plan.voice)
+            generation, audio = generate.speak(systems[key], prompt.text, seed, voice)
+            rounds[key].append(replace(generation, load=timing.load()))
+            audios.setdefault(key, audio)
+    for key, spoken in rounds.items():
+        name = f"audio/{key}/{prompt.key}-{repeat}.flac"
+        generate.write(out / name, audios[key], systems[key].decoder.sample_rate)
+        unjudged = {"text": prompt.text, "audio": name, "heard": None, "judged": {}}
+        row = {**unjudged, **record_json(timing.together(spoken))}
+        items.add(key, prompt.key, repeat, row)
 
 
 def _costs(plan: Plan, systems: dict[str, System], choice: EngineChoice) -> Costs:

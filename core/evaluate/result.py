@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wishbone.core.contract.extensions.metric import MetricInfo
+from wishbone.core.evaluate.details import Agreement, Slice
 from wishbone.core.evaluate.facts import Commitment, Size, Timing, WordCounts
 from wishbone.core.evaluate.record import inline, optional, others, read_record, record_json
 
@@ -269,39 +270,6 @@ class Effect:
     p_holm: float | None
     """p of a primary metric, corrected for all of its family: main effects and interactions, or
     simple effects, of all primary metrics."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """Words that two recognisers missed in an arm's items, failed items left out."""
-
-    arm: str
-    metrics: tuple[str, str]
-    both: int
-    """Words that both missed."""
-    only: tuple[int, int]
-    """Words that the first, and that the second missed alone."""
-
-    @property
-    def share(self) -> float | None:
-        """Of the words that either missed, the share that both did; None where none was missed."""
-        either = self.both + sum(self.only)
-        return self.both / either if either else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """One metric of one arm against the baseline on one kind of sentence; exploratory."""
-
-    kind: str
-    metric: str
-    arm: str
-    prompts: int
-    value_baseline: float
-    value: float
-    difference: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)

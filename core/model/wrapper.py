@@ -62,6 +62,7 @@ class Wrapper(Backbone):
         self.caps: Caps = self.base.caps  # pyright: ignore[reportIncompatibleVariableOverride]
         self.exact, self.memory = self.base.exact, self.base.memory
         self.rounding = self.base.rounding
+        self.differentiable = self.base.differentiable
         self.base_weights = str(config.base.get("weights") or "")
         """Folder of the base's weights, where the configuration names one."""
         self._plain = tuple(self.base.state_dict())

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module, metadata
 from typing import Any
 
 import pluggy
@@ -29,12 +28,15 @@ from wishbone.core.contract.errors import (
     PluginIncompatible,
     WishboneError,
 )
+from wishbone.core.registry.entry_points import (
+    Point,
+    built_in_points,
+    installed_points,
+)
 from wishbone.core.registry.registry import HOME, Entry, Registry, import_target
 
-GROUP = "wishbone.plugins"
 API = (1, 1)
 """Major and minor of the plug-in interface: hooks, kinds and their contracts."""
-BUILT_IN = ("wishbone.core.registry.built_in", "wishbone.plugins", "wishbone.adapters")
 
 hookspec = pluggy.HookspecMarker("wishbone")
 hookimpl = pluggy.HookimplMarker("wishbone")
@@ -90,17 +92,6 @@ class Loaded:
 
     registry: Registry
     plugins: list[PluginStatus]
-
-
-@dataclass(frozen=True)
-class Point:
-    """An entry point, or a built-in module that stands for one."""
-
-    name: str
-    module: str
-    distribution: str
-    version: str
-    load: Callable[[], Any]
 
 
 @cache
@@ -219,41 +210,6 @@ def load(points: Iterable[Point]) -> Loaded:
         status.seconds = time.perf_counter() - started
     _mark_conflicts(result)
     return result
-
-
-def built_in_points() -> list[Point]:
-    """The parts that ship with Wishbone: by module name, so that a bare checkout has them too."""
-    version = own_version()
-    return [
-        Point(name, name, HOME, version, lambda name=name: import_module(name)) for name in BUILT_IN
-    ]
-
-
-def installed_points() -> list[Point]:
-    """Entry points of every other distribution; one seen twice on the path counts once."""
-    points: dict[tuple[str, str], Point] = {}
-    for entry in metadata.entry_points(group=GROUP):
-        distribution, version = _identity(entry)
-        if entry.value not in BUILT_IN:
-            point = Point(entry.name, entry.value, distribution, version, entry.load)
-            points.setdefault((distribution, entry.name), point)
-    return [points[at] for at in sorted(points)]
-
-
-def _identity(entry: metadata.EntryPoint) -> tuple[str, str]:
-    """Return name and version of the distribution of ``entry``.
-
-    One that was removed by halves has entry points and no metadata: what its folder is called
-    names it, as far as that can be learned.
-    """
-    if entry.dist is None:
-        return "unknown", ""
-    try:
-        name, version = entry.dist.metadata["Name"], entry.dist.metadata["Version"]
-    except Exception:  # which error a missing file gives differs between versions of Python
-        name, version = None, None
-    folder = getattr(getattr(entry.dist, "_path", None), "stem", "unknown")
-    return name or str(folder).partition("-")[0], version or ""
 
 
 def _register(
@@ -392,11 +348,3 @@ def _incompatible(point: Point, why: str) -> PluginIncompatible:
 
 def _listed(text: str) -> set[str]:
     return {name.strip() for name in text.split(",") if name.strip()}
-
-
-def own_version() -> str:
-    """Version of the installed Wishbone."""
-    try:
-        return metadata.version(HOME)
-    except metadata.PackageNotFoundError:
-        return "not installed"

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from wishbone.core.contract.sentences import (
-    BOUNDARY,
-    MOST_CHARACTERS,
-    MOST_IDS,
-    _ends_sentence,
-    _tidy,
-)
+from wishbone.core.contract.sentences import MOST_CHARACTERS, MOST_IDS, ArrivedText, tidy
 from wishbone.core.contract.text import Tokenizer
 
 
@@ -42,12 +36,12 @@ class ArrivingSentence:
         while True:
             end = source.boundary()
             complete = end is not None or source.closed
-            sentence = _tidy(source.waiting[:end])
+            sentence = tidy(source.text.head(end))
             if not complete and len(sentence) - done > MOST_CHARACTERS:
                 # nothing is certain of so much text: it ends at a blank for want of a stop
-                last = source.waiting.rstrip().rfind(" ")
+                last = source.text.head().rstrip().rfind(" ")
                 end, complete = (last, True) if last > done else (end, complete)
-                sentence = _tidy(source.waiting[:end])
+                sentence = tidy(source.text.head(end))
             if complete:
                 ready = self._closed(sentence, done, tokenizer)
             else:
@@ -58,11 +52,11 @@ class ArrivingSentence:
                 if ids:
                     yield ids
             if complete:
-                source.waiting = source.waiting[end:] if end is not None else ""
+                source.text.take(end)
                 return
             if len(self.ids) >= most:
-                blank = " " * source.waiting[-1:].isspace()
-                source.waiting = sentence[done:].lstrip() + blank
+                blank = " " * source.text.take(None)[-1:].isspace()
+                source.text.put_back(sentence[done:].lstrip() + blank)
                 return
             source.pull()
 
@@ -82,20 +76,25 @@ class TextSource:
     """Text as it comes in: the part that waits to be read, and the end of its first sentence."""
 
     def __init__(self, pieces: Iterable[str]) -> None:
-        self.waiting = ""
-        self.closed = False
+        self.text = ArrivedText()
         self._pieces = iter(pieces)
+
+    @property
+    def closed(self) -> bool:
+        """True after the last piece."""
+        return self.text.closed
 
     def pull(self) -> None:
         """Wait for another piece."""
         piece = next(self._pieces, None)
-        self.waiting += piece or ""
-        self.closed = piece is None
+        if piece is None:
+            self.text.closed = True
+        else:
+            self.text.add(piece)
 
     def boundary(self) -> int | None:
-        """Position behind the first sentence, once something stands after it."""
-        matches = BOUNDARY.finditer(self.waiting)
-        return next((m.end() for m in matches if _ends_sentence(self.waiting, m)), None)
+        """Count the characters of the first sentence, once something stands after it."""
+        return self.text.boundary()
 
 
 def arriving(
@@ -106,7 +105,7 @@ def arriving(
     A sentence of more than ``most`` ids goes on as another.
     """
     source = TextSource(pieces)
-    while not source.closed or source.waiting:
+    while not source.closed or len(source.text):
         sentence = ArrivingSentence(source, tokenizer, most)
         if sentence:
             yield sentence

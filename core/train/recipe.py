@@ -129,7 +129,8 @@ def read_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tupl
     inner = [o.removeprefix("system.") for o in overrides if o.startswith("system.")]
     outer = [o for o in overrides if not o.startswith("system.")]
     values = compose(name_or_path, outer, kind="train")
-    if isinstance(values.get("system"), Mapping):
+    # overrides reach into a mapping, or make one where the file leaves the system out
+    if not isinstance(values.get("system"), str) and (inner or values.get("system")):
         values, inner = compose(name_or_path, overrides, kind="train"), []
     recipe: Recipe = _structured(values)
     _validate(recipe, values)

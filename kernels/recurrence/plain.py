@@ -54,6 +54,7 @@ class Plain(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dstate: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of all inputs from those of y and of the last state."""
         rows, (groups, inner, values) = ctx.rows, ctx.sizes
         r, k, v, before, *decayed = ctx.saved_tensors
         decays = Decays(decayed[0]) if decayed else None
@@ -75,10 +76,15 @@ class Plain(torch.autograd.Function):
         dscores = torch.zeros_like(scores)  # [n, L, L]
         for head in range(inner):
             part = slice(head * values, (head + 1) * values)
-            weights = _weights(scores, decays, head)  # [n, L, L]
-            dv[..., part].baddbmm_(weights.mT, dout[..., part])
             dweights = torch.bmm(dout[..., part], v[..., part].mT)  # [n, L, L]
-            dscores += _weights(dweights, decays, head)
+            if decays is None:
+                weights = scores.tril()  # [n, L, L]
+                dscores += dweights.tril_()
+            else:
+                between = decays.between(head)  # [n, L, L]
+                weights = scores * between  # [n, L, L]
+                dscores.addcmul_(dweights, between)
+            dv[..., part].baddbmm_(weights.mT, dout[..., part])
         dr = torch.bmm(dread, before[: rows.total].mT).baddbmm_(dscores, k)  # [n, L, K]
         dk = torch.bmm(written, dafter.mT).baddbmm_(dscores.mT, r)  # [n, L, K]
 

@@ -64,6 +64,7 @@ class Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dstate: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of all inputs from those of y and of the last state."""
         rows = ctx.rows
         reads, writes, carried, before, scores, solve, g_rows, *factors = ctx.saved_tensors
         decays = (Tree if ctx.channel else Uniform)(g_rows, reads, factors)
@@ -178,11 +179,13 @@ def _decay_gradient(gained: Tensor, lost: Tensor, dlast: Tensor, columns: int) -
     if columns == 1:
         gained, lost = gained.sum(-1, keepdim=True), lost.sum(-1, keepdim=True)  # [n, q, L, 1]
         dlast = dlast.sum(-1, keepdim=True)  # [n, 1]
-    sums = gained.sum(1) - lost.sum(1)  # [n, L, K]
+    sums = torch.sub(gained[:, 0], lost[:, 0])  # [n, L, K]
+    if gained.shape[1] == 2:
+        sums.add_(gained[:, 1]).sub_(lost[:, 1])
     total = sums.flip(1).cumsum(1).flip(1)  # [n, L, K]
     if gained.shape[1] == 2:
         total -= gained[:, 0]  # a reads before its own decay
-    return total + dlast[:, None]
+    return total.add_(dlast[:, None])
 
 
 def _chunks(rows: Rows, x: Tensor) -> tuple[Tensor, ...]:

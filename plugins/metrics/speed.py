@@ -1,8 +1,10 @@
-"""Metrics of speed: ``rtf``, ``first_audio`` and ``token_rate``, as noted while speaking."""
+"""Metrics of speed, as noted while speaking: ``rtf``, ``processor_rtf``, ``first_audio`` and
+``token_rate``.
+"""
 
 from __future__ import annotations
 
-from wishbone.core.contract.extensions.metric import GenerationMetric, MetricInfo
+from wishbone.core.contract.extensions.metric import GenerationMetric, MetricInfo, Row
 
 
 class RealTimeFactor(GenerationMetric):
@@ -21,7 +23,34 @@ class RealTimeFactor(GenerationMetric):
 
     def signature(self) -> str:
         """The clock and the conditions."""
-        return "rtf|wall clock|one request at a time|one thread"
+        return "rtf|wall clock|median of rounds|one request at a time|one thread"
+
+
+class ProcessorFactor(GenerationMetric):
+    """Seconds of processor time for one second of audio."""
+
+    info = MetricInfo(
+        key="processor_rtf",
+        title="processor time",
+        unit="s/s",
+        better="lower",
+        margin=0.05,
+        about="Seconds of processor time for one second of audio: what the clock says, without the "
+        "time in which others had the processor.",
+        ratio=True,
+        digits=3,
+    )
+
+    @classmethod
+    def value(cls, row: Row) -> float | None:
+        """Processor time over the audio's length; None where it was not noted."""
+        if not row.get("processor") or not row.get("seconds"):
+            return None
+        return row["processor"] / row["seconds"]
+
+    def signature(self) -> str:
+        """The clock and the conditions."""
+        return "processor_rtf|processor time of the process|median of rounds|one thread"
 
 
 class FirstAudio(GenerationMetric):
@@ -40,7 +69,7 @@ class FirstAudio(GenerationMetric):
 
     def signature(self) -> str:
         """The clock and the conditions."""
-        return "first_audio|wall clock|one request at a time|one thread"
+        return "first_audio|wall clock|median of rounds|one request at a time|one thread"
 
 
 class TokenRate(GenerationMetric):
@@ -59,4 +88,4 @@ class TokenRate(GenerationMetric):
 
     def signature(self) -> str:
         """The clock and the conditions."""
-        return "token_rate|wall clock|one request at a time|one thread"
+        return "token_rate|wall clock|median of rounds|one request at a time|one thread"

@@ -87,7 +87,7 @@ class BonusMemory(MatrixMixer):
         return self.output(y), {"matrix": matrix, "time_shift": shift[:, 0]}
 
     def mixed(self, x: Tensor, before: Tensor, kind: torch.dtype) -> tuple[Tensor, ...]:
-        """x and the position before it [B, T, D] -> inputs of r, k, v and gate, and g."""
+        """x and the one before each, [B, T, D] both -> inputs of r, k, v and gate, and g."""
         raise NotImplementedError
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from test_charts import texts
 from wishbone.core.config.compose import Config
 from wishbone.core.contract.errors import ConfigError, DataError
 from wishbone.core.contract.extensions.metric import HeldOut, UtteranceLosses
-from wishbone.core.evaluate.experiment import config_diff, generate
+from wishbone.core.evaluate.experiment import config_diff, timing
 from wishbone.core.evaluate.experiment.arms import Arm, factor_levels
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import read_plan
@@ -75,11 +75,11 @@ ADDITIVE = {"r-u": 1, "r-w": 3, "t-u": 5, "t-w": 7}
 
 
 def test_every_checkpoint_speaks_and_is_named():
-    given = crossed(trainings=2, prompts=2)
-    order = [key for _, _, key in generate.schedule(given)]
-    assert order[:3] == ["r-u.1", "r-u.2", "r-w.1"]
-    # backwards for the second prompt
-    assert order[8:10] == ["t-w.2", "t-w.1"] and len(order) == 16
+    given = crossed(trainings=2, prompts=8, rounds=1)
+    orders = [order for _, _, (order,) in timing.schedule(given)]
+    assert len(orders) == 8 and all(len(set(order)) == 8 for order in orders)
+    # each is first once
+    assert len({order[0] for order in orders}) == 8 and orders[0][0] == "r-u.1"
     assert [each.key for each in crossed(trainings=1).checkpoints][:2] == ["r-u", "r-w"]
 
 

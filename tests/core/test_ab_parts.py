@@ -10,7 +10,7 @@ from tiny_system import tiny_system
 from wishbone.core.config.compose import Config
 from wishbone.core.contract.errors import CapabilityError, ConfigError, UsageError
 from wishbone.core.evaluate import ab
-from wishbone.core.evaluate.experiment import config_diff, generate
+from wishbone.core.evaluate.experiment import config_diff, generate, timing
 from wishbone.core.evaluate.experiment.arm_engines import accelerate_alike, refuse_mixed
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import Arm, Plan, Prompt, read_plan
@@ -182,8 +182,12 @@ def test_seeds_follow_from_the_prompt_and_not_from_the_run():
 
 
 def test_arms_take_turns_forwards_and_backwards():
-    order = [(prompt.key, arm) for prompt, _, arm in generate.schedule(plan(prompts=2))]
-    assert order == [("000", "old"), ("000", "new"), ("001", "new"), ("001", "old")]
+    turns = [(prompt.key, orders) for prompt, _, orders in timing.schedule(plan(prompts=2))]
+    forwards, backwards = ["old", "new"], ["new", "old"]
+    assert turns == [
+        ("000", [forwards, backwards, forwards]),
+        ("001", [backwards, forwards, backwards]),
+    ]
 
 
 def test_an_item_is_timed_and_its_codes_counted():

@@ -20,8 +20,8 @@ ARMS = {
     " ffn_width: 384}",
     "rwkv7": "backbone: {name: rwkv7, width: 128, layers: 3, head_size: 32}",
     "stack": "backbone: {name: stack, width: 128, layers: 3, mixer: attention}",
-    "pattern": "backbone: {name: stack, width: 128, repeat: 2, ffn: rwkv7_channel_mix, blocks: [{mixer:"
-    " {name: rwkv7, head_size: 32}, times: 2}, {mixer: attention}]}",
+    "pattern": "backbone: {name: stack, width: 128, repeat: 2, ffn: rwkv7_channel_mix,"
+    " blocks: [{mixer: {name: rwkv7, head_size: 32}, times: 2}, {mixer: attention}]}",
 }
 
 

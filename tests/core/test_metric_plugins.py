@@ -26,8 +26,9 @@ from wishbone.core.evaluate.measure.score import Scorer
 from wishbone.core.evaluate.record import record_json
 from wishbone.core.evaluate.report import players
 from wishbone.core.evaluate.statistics import compare, counts, metrics
-from wishbone.core.registry import loader
-from wishbone.core.registry.loader import Point, hookimpl
+from wishbone.core.registry import entry_points, loader
+from wishbone.core.registry.entry_points import Point
+from wishbone.core.registry.loader import hookimpl
 from wishbone.plugins.metrics.word_errors import WordErrorRate
 
 ARMS = "arms: {a: quickstart-rwkv7, b: quickstart-transformer}\nlimit: 2\n"
@@ -123,7 +124,7 @@ class Acme:
 @pytest.fixture(autouse=True)
 def acme(monkeypatch):
     point = Point("acme", "acme.plugin", "wishbone-acme", "0.2", Acme)
-    result = loader.load([*loader.built_in_points(), point])
+    result = loader.load([*entry_points.built_in_points(), point])
     assert {plugin.status for plugin in result.plugins} == {"ok"}
     monkeypatch.setattr(loader, "loaded", lambda: result)
 

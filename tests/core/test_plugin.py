@@ -12,7 +12,7 @@ from wishbone.core.contract.errors import (
     PluginError,
     PluginIncompatible,
 )
-from wishbone.core.registry import loader
+from wishbone.core.registry import entry_points, loader
 
 
 def a_plugin(key, *, api="1.0", after=None, **hooks):
@@ -36,14 +36,14 @@ def a_plugin(key, *, api="1.0", after=None, **hooks):
 def point(module, name=None, distribution=None):
     name = name or module.__name__
     distribution = distribution or f"wishbone-{name}"
-    return loader.Point(name, f"{name}.plugin", distribution, "0.2", lambda: module)
+    return entry_points.Point(name, f"{name}.plugin", distribution, "0.2", lambda: module)
 
 
 def broken(name, error):
     def load():
         raise error
 
-    return loader.Point(name, f"{name}.plugin", f"wishbone-{name}", "0.2", load)
+    return entry_points.Point(name, f"{name}.plugin", f"wishbone-{name}", "0.2", load)
 
 
 def statuses(result):
@@ -137,7 +137,7 @@ def test_two_that_claim_one_key_both_lose_it():
 
 
 def test_an_outsider_cannot_take_a_bare_key():
-    result = loader.load([*loader.built_in_points(), point(a_plugin("rwkv7"), "thief")])
+    result = loader.load([*entry_points.built_in_points(), point(a_plugin("rwkv7"), "thief")])
     assert statuses(result)["thief"] == "broken"
     assert result.registry.entry("backbone", "rwkv7").distribution == "wishbone-tts"
 
@@ -151,7 +151,9 @@ def test_plugins_can_be_left_out(monkeypatch):
         result.registry.get("backbone", "a/x")
     monkeypatch.setenv("WISHBONE_PLUGINS", "")
     assert statuses(loader.load(points)) == {"a": "disabled", "b": "disabled"}
-    assert statuses(loader.load(loader.built_in_points())) == dict.fromkeys(loader.BUILT_IN, "ok")
+    assert statuses(loader.load(entry_points.built_in_points())) == dict.fromkeys(
+        entry_points.BUILT_IN, "ok"
+    )
 
 
 def test_strict_raises_at_once(monkeypatch):

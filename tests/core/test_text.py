@@ -99,6 +99,11 @@ class Words(Tokenizer):
 ARRIVING = "Hello there, Dr. Smith. How are you?  Fine\nthanks! ... Well. 今天好。明天呢？ An end"
 
 
+def arrived(pieces):
+    """Sentences that arrive, each read to its end."""
+    return [sentence.text for sentence in arriving(pieces, Words()) if list(sentence) or True]
+
+
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_sentences_that_arrive_are_those_of_the_whole(size):
     came = [ARRIVING[i : i + size] for i in range(0, len(ARRIVING), size)]
@@ -163,3 +168,98 @@ def test_a_text_without_stops_or_certainty_ends_at_a_blank():
 def test_a_sentence_that_is_not_read_is_passed_over():
     sentences_seen = list(arriving(["One two. ", "Three four."], Words()))
     assert [sentence.text for sentence in sentences_seen] == ["One two.", "Three four."]
+
+
+@pytest.mark.parametrize(
+    "joined",
+    [
+        "Plan B. | Then plan C. | Vitamin C. | Eat it.",
+        "Hello! | How are you? | Fine. | Then go.",
+        "We live on Washington St. | They live on Oak Dr. | Come.",
+        "The U.S. Army left the U.S. | They won.",
+        "Gov. Smith met Sen. Hill on Jan. 5 at St. Mary.",
+        "See Vol. II and approx. 5 of Fig. 3, Roe v. Wade.",
+        "A. A. Milne and George W. Bush spoke.",
+        "It is 3.50. | See example.com/a.b. | Bye.",
+    ],
+)
+def test_ends_that_only_their_neighbours_tell(joined):
+    check_ends(joined.replace(" | ", " "), joined.split(" | "))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("Hello!How are you?Fine.Then go.", ["Hello!", "How are you?", "Fine.", "Then go."]),
+        ("1. One item\n2. Two\n3. Three items", ["1. One item", "2. Two", "3. Three items"]),
+        ("Chapter One\nIt was a dark night.", ["Chapter One", "It was a dark night."]),
+        ("- milk\n- eggs\n* tea", ["- milk", "- eggs", "* tea"]),
+        ("one\u2029two", ["one", "two"]),
+        ("a！！ b", ["a！！", "b"]),
+    ],
+)
+def test_lines_and_blanks_that_are_missing(text, expected):
+    check_ends(text, expected)
+
+
+def check_ends(text, expected):
+    assert list(sentences(text)) == expected
+    assert list(sentences(iter(text))) == expected
+    assert arrived(iter(text)) == expected
+
+
+def test_splits_never_matter():
+    random = Random(5)
+    pieces = [
+        "a",
+        "！",
+        "!",
+        ".",
+        " ",
+        "\n",
+        "B. ",
+        "The ",
+        "St. ",
+        "5",
+        '"',
+        "…",
+        "1. ",
+        "no ",
+        "\u2029",
+        "- ",
+    ]
+    for _ in range(400):
+        text = "".join(random.choice(pieces) for _ in range(14))
+        cuts = sorted(random.sample(range(len(text) + 1), 4))
+        split = [text[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
+        complete = list(sentences([text]))
+        assert list(sentences(split)) == complete == list(sentences(iter(text)))
+        assert arrived(split) == [s for s in complete if any(map(str.isalnum, s))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Ordinary words, then more. " * 20_000, "!" * 200_000, "." * 99_999, "! " * 99_999,
+     "\n" * 200_000, "'" * 200_000, "a" * 200_000, "A. " * 40_000, "Mr. " * 40_000, "!)" * 90_000,
+     "1.\n" * 40_000],
+    ids=range(11),
+)  # fmt: skip
+@pytest.mark.timeout(20)
+def test_time_is_linear(text):
+    """A quadratic cut of these takes minutes and runs into the time limit."""
+    assert "".join("".join(sentences(text)).split()) == "".join(text.split())
+    letters = text[:40_000]
+    assert "".join("".join(sentences(iter(letters))).split()) == "".join(letters.split())
+    last = ""
+    for sentence in arriving([text], Words()):
+        last = sentence.text
+    assert last or not any(map(str.isalnum, text))
+
+
+def test_an_end_of_a_piece_is_seen_at_once():
+    def log():
+        yield "line 1 of the log\n\u2029"
+        raise RuntimeError("the next line never came")
+
+    assert next(sentences(log())) == "line 1 of the log"
+    assert next(arriving(log(), Words())).text == "line 1 of the log"

@@ -1,19 +1,30 @@
 """Metrics that describe how something is said: pace, pauses, pitch, melody, slips."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import signal
 
+from wishbone.core.config.compose import Config
 from wishbone.core.contract.extensions.metric import Clip, MetricInfo
+from wishbone.core.evaluate.experiment.items import Items
+from wishbone.core.evaluate.experiment.plan import Arm, Plan, Prompt
 from wishbone.core.evaluate.report import wording
-from wishbone.core.evaluate.statistics import metrics
-from wishbone.core.evaluate.statistics.contrast import contrast
-from wishbone.core.evaluate.statistics.verdict import outcome
+from wishbone.core.evaluate.statistics import compare, metrics
 from wishbone.plugins.metrics import melody, pace, slips
 from wishbone.plugins.metrics.distillmos import DistillMOS
 
 AB = "install the extra: pip install wishbone-tts[ab]"
 RATE = 16_000
+
+
+def plan(prompts):
+    return Plan(
+        name="test", about="", seeds=1, seed=1, vary=[], metrics={}, voice=None, reference=None,
+        arms=[Arm(key, key, Config({})) for key in ("old", "new")], quick=False,
+        prompts=[Prompt(f"{i:03d}", f"sentence {i}") for i in range(prompts)],
+    )  # fmt: skip
 
 
 def voice(hertz):
@@ -91,16 +102,20 @@ def test_distillmos_is_that_of_its_package(capsys):
         assert score == pytest.approx(float(model(torch.from_numpy(spoken.audio)[None])), abs=1e-5)
 
 
-def test_what_describes_is_different_and_never_better_or_equivalent():
-    base = np.random.default_rng(0).normal(3, 0.1, (1, 20, 1))
-    weights, (pace_info, mos) = np.ones(20), (pace.Pace.info, DistillMOS.info)
-    apart = outcome(contrast([base, base + 1], (-1, 1), weights), pace_info, False)
-    assert (apart.verdict, apart.margin, apart.in_margins) == ("different", None, (None,) * 3)
-    noise = np.random.default_rng(1).normal(0, 0.001, base.shape)
-    alike = contrast([base, base + noise], (-1, 1), weights)
-    assert outcome(alike, pace_info, False).verdict in ("inconclusive", "different")
-    assert outcome(alike, mos, False).verdict == "equivalent"
-    assert wording.margin(metrics.facts(pace_info)) == "none"
+def test_what_describes_is_never_better_or_equivalent(tmp_path):
+    given = replace(plan(prompts=12), metrics=metrics.choose({}, ["pace"]))
+    given = replace(given, metrics={"pace": given.metrics["pace"]})
+    items = Items(tmp_path / "items.jsonl")
+    noise = np.random.default_rng(0).normal(3, 0.1, 12)
+    for arm, more in (("old", 0.0), ("new", 1.0)):
+        for number, prompt in enumerate(given.prompts):
+            row = {"text": prompt.text, "failure": "", "pace": noise[number] + more}
+            items.add(arm, prompt.key, 0, row)
+    (row,) = compare.analyse(items, given).comparisons
+    assert row.outcome.difference == pytest.approx(1)
+    assert row.outcome.verdict not in ("better", "worse", "equivalent")
+    assert (row.outcome.margin, row.outcome.in_margins) == (None, (None,) * 3)
+    assert wording.margin(metrics.facts(pace.Pace.info)) == "none"
     # an A/B file may give it one
     assert metrics.choose({"pace": 0.2}, ["pace"])["pace"].margin == 0.2
     with pytest.raises(ValueError, match="neither"):

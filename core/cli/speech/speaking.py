@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import select
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from wishbone.core.cli.arguments import COMPUTING, REQUIRED, EngineOptions, argument, option
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.part import NonNegative, Seed, Size
+from wishbone.core.contract.sentences import PIECE_END
 
 if TYPE_CHECKING:
     from wishbone.core.speak.voice import Voice
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 SYSTEM = "quickstart-rwkv7"
 """The system that speaks where none is named."""
+PAUSE = 0.3
+"""Seconds without more text that complete a line of standard input when streaming."""
 TEXT = "what is spoken"
 FILES = "where it goes"
 VOICE = "whose voice, and how it speaks"
@@ -126,8 +130,18 @@ def _standard_input() -> Iterator[str]:
         return
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
     while chunk := pipe.read1(1 << 16):
-        yield decoder.decode(chunk)
+        # a log has no full stops: a line that nothing follows for a while is complete
+        pause = chunk.endswith(b"\n") and not _arrives(pipe)
+        yield decoder.decode(chunk) + PIECE_END * pause
     yield decoder.decode(b"", final=True)
+
+
+def _arrives(pipe: BinaryIO) -> bool:
+    """Wait a moment for more of ``pipe``; True where it cannot be asked, as with Windows' pipes."""
+    try:
+        return bool(select.select([pipe], [], [], PAUSE)[0])
+    except (OSError, ValueError):
+        return True
 
 
 def load_system(options: SayOptions, overrides: Sequence[str]) -> System:

@@ -235,7 +235,8 @@ def unit_mean(vectors: np.ndarray) -> np.ndarray:
 class GenerationMetric(ItemMetric):
     """Reads the times and counts of speaking an item; no recording is judged.
 
-    Facts in the row: ``made`` (seconds of computing), ``seconds`` (of audio), ``codes`` (frames),
+    Facts in the row: ``made`` (seconds of computing), ``processor`` (of processor time),
+    ``seconds`` (of audio), ``codes`` (frames),
     ``cut_words`` (ended by the length rule), ``rtf`` (made / seconds), ``first_audio`` (ms),
     ``token_rate`` (codes / made), ``stall`` (ms of silence for somebody who plays it as it comes).
     """

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import soundfile
 import torch
 
 from wishbone.core.contract.atomic import replacing
-from wishbone.core.evaluate.experiment.plan import Plan
+from wishbone.core.evaluate.experiment.items import UNMEASURED
 from wishbone.core.evaluate.measure.clips import failure
 from wishbone.core.evaluate.record import optional, stored_as
-from wishbone.core.evaluate.result import Prompt
 from wishbone.core.speak.pipeline import Utterance, stream
 from wishbone.core.speak.server import Server
 from wishbone.core.speak.voice import Voice
 from wishbone.core.system.system import System
 
 PATIENCE = 120.0
-"""Seconds after which an item is given up, unless somebody asks for more."""
+"""Seconds of processor time after which an item is given up, unless somebody asks for more: on a
+busy machine the clock runs on while nothing is computed."""
+TOO_LONG = "took too long"
 WARM_UP = "This sentence is spoken before anything is measured."
 
 
@@ -32,7 +33,7 @@ class Generation:
 
     seed: int
     computing: float = stored_as("made")
-    """Seconds of computing."""
+    """Seconds of computing, by the clock."""
     seconds: float
     """Length of the audio."""
     codes: int
@@ -53,6 +54,12 @@ class Generation:
     """Code frames a second of computing."""
     stall: float | None = optional()
     """Milliseconds of silence for a listener who plays it as it comes."""
+    processor: float | None = optional()
+    """Seconds of processor time of this process."""
+    rounds: int | None = optional()
+    """Times that it was spoken for its times, of which the median counts."""
+    load: float | None = optional()
+    """The machine's load then."""
 
 
 def speak(
@@ -71,7 +78,7 @@ def speak(
     chunks: list[torch.Tensor] = []
     arrivals: list[float] = []
     error = ""
-    begin = perf_counter()
+    begin, begin_processor = perf_counter(), process_time()
     try:
         for chunk in (
             server.stream(text, voice, seed, record)
@@ -81,21 +88,24 @@ def speak(
             if len(chunk):
                 chunks.append(chunk)
                 arrivals.append(perf_counter() - begin)
-            if perf_counter() - begin > patience:
-                error = "took too long"
+            if process_time() - begin_processor > patience:
+                error = TOO_LONG
                 break
     except Exception as exception:  # a failed item is data
         error = f"{type(exception).__name__}: {exception}"
-    spent = perf_counter() - begin
+    spent, processor = perf_counter() - begin, process_time() - begin_processor
     audio = torch.cat(chunks).float().numpy() if chunks else np.zeros(0, np.float32)
     rate = system.decoder.sample_rate
     codes = sum(len(utterance.codes) for utterance in record)
     reason = "error" if error else failure(audio, rate, text)
+    if error == TOO_LONG:
+        reason = UNMEASURED
     if not reason and any(utterance.reason == "length" for utterance in record):
         reason = "never stopped"
     generation = Generation(
         seed=seed,
         computing=round(spent, 4),
+        processor=round(processor, 4),
         seconds=round(len(audio) / rate, 4),
         codes=codes,
         cut_words=sum(utterance.cut_words for utterance in record),
@@ -125,19 +135,13 @@ def warm_up(systems: dict[str, System], voice: str | None) -> None:
         speak(system, WARM_UP, 0, voice)
 
 
-def schedule(plan: Plan) -> Iterator[tuple[Prompt, int, str]]:
-    """Prompt, repeat and checkpoint of every item in order.
-
-    They take turns forwards and backwards (ABBA), so that a machine that slows down or warms
-    up does so for all of them.
-    """
-    keys = [checkpoint.key for checkpoint in plan.checkpoints]
-    turn = 0
-    for repeat in range(plan.seeds):
-        for prompt in plan.prompts:
-            for key in keys if turn % 2 == 0 else reversed(keys):
-                yield prompt, repeat, key
-            turn += 1
+def read_text(systems: Iterable[System], text: str) -> None:
+    """Let every system read a text once, untimed: front ends remember words, for all systems."""
+    for system in systems:
+        try:
+            system.tokenizer.encode(text)
+        except Exception:  # what it cannot read fails when it is spoken, and is noted there
+            continue
 
 
 def write(path: Path, audio: np.ndarray, rate: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from wishbone.core.evaluate.statistics.paired import student, two_sided
 
 DRAWS = 1000
-"""Resamples of listeners, of items and of answers each."""
+"""Resamples of listeners, of items and of their meetings each."""
 AT_ONCE = 100
 """Resamples that are computed together."""
 
@@ -54,20 +54,20 @@ def spread(
 ) -> Spread:
     """Bootstrap a statistic of N answers over listeners and over items.
 
-    Listeners, items and single answers are resampled apart, and the variances combined as
-    listeners + items - answers (Cameron, Gelbach and Miller 2011, "Robust Inference with Multiway
-    Clustering", equation 2.12, each with n / (n - 1)). Resampling listeners and items at once
-    counts the chance of single answers three times (Owen 2007, "The pigeonhole bootstrap"), so
-    that its intervals are up to 1.7 times too wide. One listener alone: items only.
+    Listeners, items, and meetings of a listener with an item are resampled apart, and the variances
+    combined as listeners + items - meetings (Cameron, Gelbach and Miller 2011, "Robust Inference
+    with Multiway Clustering", equation 2.12, each with n / (n - 1)). Resampling listeners and items
+    at once counts the chance of single answers three times (Owen 2007, "The pigeonhole bootstrap"),
+    so that its intervals are up to 1.7 times too wide. One listener alone: items only.
     """
     random = np.random.default_rng(seed)
     value = statistic(np.ones((1, len(raters))))[0]  # [K]
-    parts = {}
-    for name, labels in {"raters": raters, "items": items, "answers": range(len(raters))}.items():
-        codes = np.unique(np.asarray(labels), return_inverse=True)[1]  # [N]
-        parts[name] = _variance(statistic, codes, draws, random), int(codes.max(initial=-1)) + 1
-    (by_rater, listeners), (by_item, sentences) = parts["raters"], parts["items"]
-    by_answer, _ = parts["answers"]
+    rater, item = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (raters, items))
+    listeners, sentences = (int(codes.max(initial=-1)) + 1 for codes in (rater, item))
+    meeting = np.unique(rater * sentences + item, return_inverse=True)[1]  # [N]
+    by_rater, by_item, by_meeting = (
+        _variance(statistic, codes, draws, random) for codes in (rater, item, meeting)
+    )  # [K] each
     if listeners < 2 and sentences < 2:
         nothing = np.full_like(value, np.nan)  # [K]
         return Spread(value, nothing, np.ones_like(value))
@@ -75,7 +75,7 @@ def spread(
         variance = by_item if listeners < 2 else by_rater  # [K]
         degrees = max(listeners, sentences) - 1
         return Spread(value, np.sqrt(variance), np.full_like(value, degrees))
-    variance = np.maximum(by_rater + by_item - by_answer, np.maximum(by_rater, by_item))  # [K]
+    variance = np.maximum(by_rater + by_item - by_meeting, np.maximum(by_rater, by_item))  # [K]
     below = by_rater**2 / (listeners - 1) + by_item**2 / (sentences - 1)  # [K]
     # Satterthwaite's, and never below what the smaller of the two has alone
     satterthwaite = variance**2 / np.maximum(below, 1e-300)  # [K]

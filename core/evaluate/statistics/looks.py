@@ -20,7 +20,8 @@ _NORMAL = NormalDist()
 def parts(looks: Sequence[int], alpha: float) -> list[float]:
     """Part of ``alpha`` for each look, given the prompts at each; they add up to ``alpha``."""
     quantile = _NORMAL.inv_cdf(1 - alpha / 2)
-    spent = [2 * (1 - _NORMAL.cdf(quantile / sqrt(look / looks[-1]))) for look in looks]
+    spent = [2 * (1 - _NORMAL.cdf(quantile / sqrt(look / looks[-1]))) for look in looks[:-1]]
+    spent.append(alpha)
     return [now - before for before, now in zip([0.0, *spent], spent, strict=False)]
 
 

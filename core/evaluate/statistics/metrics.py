@@ -31,7 +31,7 @@ from wishbone.core.registry.registry import HOME
 
 QUALITY = ("wer", "wer_base", "dnsmos", "similarity")
 """Metrics that recordings are always judged by."""
-SPEED = ("rtf", "first_audio", "token_rate")
+SPEED = ("rtf", "processor_rtf", "first_audio", "token_rate")
 """Metrics of the times of speaking."""
 SPEECH = (*QUALITY, *SPEED)
 """Metrics of items in every A/B, in the order of the tables."""

@@ -1,0 +1,125 @@
+"""Fair times: who speaks when, how often, and whether the machine was free enough to say anything.
+
+Whatever a process remembers of a text (a dictionary of spoken words, for one) is paid for by who
+speaks it first. So every system reads each text once before anybody is timed, the systems take
+turns in an order in which each is first equally often and follows each other one equally often,
+and every item is timed several times, of which the median counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle
+from statistics import median
+
+from wishbone.core.evaluate.experiment.generate import Generation
+from wishbone.core.evaluate.experiment.items import UNMEASURED, Item, Items
+from wishbone.core.evaluate.experiment.plan import Plan
+from wishbone.core.evaluate.facts import Timing
+from wishbone.core.evaluate.result import Prompt
+
+LOAD_LIMIT = 1.0
+"""Load for each core, this run's own thread included, above which no verdict on speed is given."""
+WAITED_LIMIT = 0.2
+"""Share of an item's time without work of this process, on a CPU, above which none is given."""
+CHEAP = 20.0
+"""Seconds of processor time from which an item is timed once: so long, one time is enough."""
+
+
+def williams(keys: Sequence[str]) -> list[list[str]]:
+    """Orders in which everybody is first, and follows everybody else, equally often.
+
+    A Williams square (Williams 1949): as many orders as keys, or twice as many where their number
+    is odd.
+    """
+    count = len(keys)
+    zigzag = [(place + 1) // 2 if place % 2 else -(place // 2) for place in range(count)]
+    rows = [[keys[(step + row) % count] for step in zigzag] for row in range(count)]
+    return rows if count % 2 == 0 else rows + [row[::-1] for row in rows]
+
+
+def schedule(plan: Plan) -> Iterator[tuple[Prompt, int, list[list[str]]]]:
+    """Prompt, repeat, and the checkpoints in the order of each round.
+
+    Rounds go on through the orders of ``williams``, from prompt to prompt.
+    """
+    orders = cycle(williams([checkpoint.key for checkpoint in plan.checkpoints]))
+    for repeat in range(plan.seeds):
+        for prompt in plan.prompts:
+            yield prompt, repeat, [next(orders) for _ in range(max(1, plan.rounds))]
+
+
+def load() -> float | None:
+    """The machine's load of the last minute; None where it has none to tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def together(rounds: Sequence[Generation]) -> Generation:
+    """The first round, with the median of every time over all rounds that were spoken to an end."""
+    first = rounds[0]
+    ended = [one for one in rounds if one.rtf is not None and not one.error]
+    if first.rtf is None or not ended:
+        return replace(first, rounds=len(rounds))
+
+    def middle(name: str) -> float:
+        return median(getattr(one, name) for one in ended)
+
+    computing = middle("computing")
+    return replace(
+        first,
+        computing=round(computing, 4),
+        processor=round(middle("processor"), 4),
+        rtf=computing / first.seconds,
+        first_audio=middle("first_audio"),
+        token_rate=first.codes / computing,
+        stall=middle("stall"),
+        rounds=len(ended),
+    )
+
+
+def summary(plan: Plan, items: Items, on_cpu: bool) -> Timing | None:
+    """How the times of a run were taken; None where its items do not say."""
+    spoken = [
+        items.get(checkpoint.key, prompt.key, repeat)
+        for checkpoint in plan.checkpoints
+        for prompt in plan.prompts
+        for repeat in range(plan.seeds)
+    ]
+    timed = [item.row for item in spoken if item.row.get("processor") is not None]
+    if not timed:
+        return None
+    loads = [row["load"] for row in timed if row.get("load") is not None]
+    waited = median(max(0.0, 1 - row["processor"] / max(row["made"], 1e-9)) for row in timed)
+    known = median(loads) if loads else None
+    return Timing(
+        rounds=round(median(row.get("rounds") or 1 for row in timed)),
+        load=known,
+        load_most=max(loads, default=None),
+        cores=cores(),
+        waited=round(waited, 3),
+        unmeasured=sum(item.failure == UNMEASURED for item in spoken),
+        busy=busy(known, cores(), waited if on_cpu else 0.0),
+    )
+
+
+def busy(known: float | None, count: int, waited: float) -> str:
+    """Say why a machine was too busy to compare speeds on, or ""."""
+    if known is not None and known > LOAD_LIMIT * count:
+        return f"the load was {known:.1f} on {count} cores"
+    if waited > WAITED_LIMIT:
+        return f"items waited {100 * waited:.0f} % of their time for the processor"
+    return ""
+
+
+def unspoken(item: Item, seed: int) -> bool:
+    """True for an item that is to be spoken: another seed's, or one that was not measured."""
+    return item.seed != seed or item.failure == UNMEASURED

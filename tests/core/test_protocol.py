@@ -1,0 +1,209 @@
+"""What is fixed before the data: margins, primary metrics and looks; and fair times."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+from test_ab_parts import plan, write
+from tiny_system import tiny_system
+
+from wishbone.core.contract.errors import ConfigError, UsageError
+from wishbone.core.evaluate import ab
+from wishbone.core.evaluate.experiment import generate, protocol, timing
+from wishbone.core.evaluate.experiment.items import UNMEASURED, Items
+from wishbone.core.evaluate.experiment.plan import read_plan
+from wishbone.core.evaluate.statistics import compare
+from wishbone.core.evaluate.statistics.metrics import choose, choose_primary
+
+
+def test_margins_of_a_finished_run_cannot_be_changed_unseen(tmp_path):
+    given = plan(prompts=12)
+    first = protocol.commit(given, tmp_path, begun=False, allow=False)
+    assert (first.look, first.alpha, first.changed) == (1, 0.05, [])
+    assert protocol.commit(given, tmp_path, begun=True, allow=False) == first
+    other = replace(given, metrics=choose({"wer": 6}))
+    with pytest.raises(UsageError, match=r"margins.wer 2 -> 6") as caught:
+        protocol.commit(other, tmp_path, begun=True, allow=False)
+    assert "--allow" in caught.value.do
+    loud = protocol.commit(other, tmp_path, begun=True, allow=True)
+    assert loud.changed == ["margins.wer 2 -> 6"] and loud.digest == first.digest
+    # before the first item it is still a plan
+    again = protocol.commit(other, tmp_path, begun=False, allow=False)
+    assert again.changed == [] and again.digest != first.digest
+
+
+def test_other_primary_metrics_are_a_change_too(tmp_path):
+    given = plan(prompts=12)
+    protocol.commit(given, tmp_path, begun=False, allow=False)
+    other = replace(given, metrics=choose_primary(["rtf"], given.metrics, "here"))
+    with pytest.raises(UsageError, match="primary"):
+        protocol.commit(other, tmp_path, begun=True, allow=False)
+
+
+def test_an_edited_plan_is_seen(tmp_path):
+    given = plan(prompts=12)
+    protocol.commit(given, tmp_path, begun=False, allow=False)
+    path = tmp_path / protocol.FILE
+    path.write_text(path.read_text().replace('"wer": 2.0', '"wer": 6.0'))
+    with pytest.raises(UsageError, match="edited"):
+        protocol.commit(given, tmp_path, begun=True, allow=False)
+
+
+def test_a_plan_that_came_after_the_data_says_so(tmp_path):
+    assert not protocol.commit(plan(), tmp_path, begun=True, allow=False).before_data
+
+
+def test_looks_have_a_price_and_more_prompts_than_planned_have_no_verdict(tmp_path):
+    given = replace(plan(prompts=24), looks=[24, 48])
+    first = protocol.commit(given, tmp_path, begun=False, allow=False)
+    assert first.look == 1 and 0 < first.alpha < 0.01
+    last = protocol.commit(
+        replace(given, prompts=given.prompts * 2), tmp_path, begun=True, allow=False
+    )
+    assert last.look == 2 and first.alpha + last.alpha == pytest.approx(0.05)
+    more = protocol.commit(
+        replace(given, prompts=given.prompts * 3), tmp_path, begun=True, allow=False
+    )
+    assert (more.look, more.alpha) == (0, 0.0)
+    # and so have more repeats
+    assert protocol.commit(replace(given, seeds=3), tmp_path, begun=True, allow=False).look == 0
+
+
+def test_looks_and_primary_metrics_are_read_and_checked(tmp_path):
+    arms = "arms: {a: quickstart-rwkv7, b: quickstart-rwkv7}\n"
+    given = read_plan(write(tmp_path, f"{arms}looks: [6, 12]\nprimary: [wer, rtf]\nlimit: 12\n"))
+    assert given.looks == [6, 12] and given.available == 100 and given.rounds == 3
+    wanted = protocol.protocol_of(given)
+    assert wanted.primary == ["wer", "rtf"] and wanted.looks == [6, 12]
+    for text, message in (("looks: [12, 6]", "looks"), ("primary: [werr]", "werr")):
+        with pytest.raises(ConfigError, match=message):
+            read_plan(write(tmp_path, arms + text))
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6])
+def test_everybody_is_first_and_follows_everybody_equally_often(size):
+    rows = timing.williams([str(number) for number in range(size)])
+    assert len(rows) == (size if size % 2 == 0 else 2 * size)
+    assert set(Counter(row[0] for row in rows).values()) == {len(rows) // size}
+    follows = Counter(pair for row in rows for pair in zip(row, row[1:], strict=False))
+    assert len(follows) == size * (size - 1) and len(set(follows.values())) == 1
+
+
+class Clock:
+    """A clock and a processor that advance when somebody works."""
+
+    def __init__(self, seed, load=0.0):
+        self.random, self.load = np.random.default_rng(seed), load
+        self.now = self.worked = 0.0
+
+    def work(self, seconds):
+        seconds *= self.random.lognormal(0, 0.1)
+        self.worked += seconds
+        # others take the processor now and then, for long
+        self.now += seconds * (1 + self.load * self.random.exponential() ** 2)
+
+
+def run_of_one_system(tmp_path, monkeypatch, clock, fair=True):
+    """The verdicts on speed of a system against itself, three times, on an invented machine."""
+    keys = ("one", "two", "three")
+    given = plan(prompts=12, **{key: {"weights": key} for key in keys})
+    given.metrics = choose_primary(["rtf", "first_audio"], choose(), "here")
+    system = tiny_system()
+    remembered = set()
+
+    def encode(text, encode=system.tokenizer.encode):
+        clock.work(0.015 if text in remembered else 0.072)
+        remembered.add(text)
+        return encode(text)
+
+    def stream(system, text, voice, seed, record):
+        system.tokenizer.encode(text)
+        clock.work(0.02)
+        record.append(generate.Utterance(text, codes=[0] * 75, reason="end"))
+        for _ in range(3):
+            yield generate.torch.rand(24_000)
+            clock.work(0.05)
+
+    monkeypatch.setattr(system.tokenizer, "encode", encode)
+    monkeypatch.setattr(generate, "stream", stream)
+    monkeypatch.setattr(generate, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(generate, "process_time", lambda: clock.worked)
+    monkeypatch.setattr(timing, "load", lambda: 0.5 + 4 * clock.load)
+    monkeypatch.setattr(timing, "cores", lambda: 2)
+    items = Items(tmp_path / "items.jsonl")
+    orders = [list(keys)] * 1
+    if not fair:
+        monkeypatch.setattr(generate, "read_text", lambda *_: None)
+    for number, (prompt, repeat, fair_orders) in enumerate(timing.schedule(given)):
+        turns = fair_orders if fair else [order[:: 1 - 2 * (number % 2)] for order in orders]
+        systems = dict.fromkeys(keys, system)
+        ab.speak_prompt(given, items, tmp_path, prompt, repeat, turns, systems)
+    taken = timing.summary(given, items, on_cpu=True)
+    analysis = compare.analyse(items, given, busy=taken.busy)
+    rows = [row for row in analysis.comparisons if row.metric in ("rtf", "first_audio")]
+    return taken, [row.outcome.verdict for row in rows]
+
+
+def test_a_system_against_itself_gets_no_verdict_on_an_idle_machine(tmp_path, monkeypatch):
+    taken, verdicts = run_of_one_system(tmp_path, monkeypatch, Clock(0))
+    assert taken.busy == "" and taken.rounds == 3 and taken.waited < 0.01
+    assert len(verdicts) == 4 and not {"better", "worse"} & set(verdicts)
+
+
+def test_nor_on_a_busy_one(tmp_path, monkeypatch):
+    taken, verdicts = run_of_one_system(tmp_path, monkeypatch, Clock(0, load=2.0))
+    assert "load was 8.5 on 2 cores" in taken.busy
+    assert set(verdicts) == {"none"}
+
+
+def test_taking_turns_alone_would_have_given_one(tmp_path, monkeypatch):
+    """Negative control: once each, and whoever speaks a sentence first pays for its words."""
+    _, verdicts = run_of_one_system(tmp_path, monkeypatch, Clock(0), fair=False)
+    assert {"better", "worse"} & set(verdicts)
+
+
+def test_a_machine_is_busy_by_its_load_or_by_what_items_wait():
+    assert timing.busy(1.9, 2, 0.05) == "" and timing.busy(None, 2, 0.0) == ""
+    assert "load was 2.5" in timing.busy(2.5, 2, 0.0)
+    assert "waited 30 %" in timing.busy(0.5, 2, 0.3)
+
+
+def test_patience_is_of_processor_time_and_what_ran_out_is_spoken_again(tmp_path, monkeypatch):
+    given, systems = plan(prompts=1), dict.fromkeys(("old", "new"), tiny_system())
+    items = Items(tmp_path / "items.jsonl")
+    ((prompt, repeat, orders),) = timing.schedule(given)
+    hours = count(0, 3600)
+    with monkeypatch.context() as slow:
+        # the clock runs for hours in which nobody works
+        slow.setattr(generate, "perf_counter", lambda: next(hours))
+        ab.speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
+    # random weights may go on to the end of their rope, but nobody gave up
+    assert items.get("old", "000", 0).error == ""
+    worked = count(0, 200)
+    with monkeypatch.context() as slow:
+        slow.setattr(generate, "process_time", lambda: next(worked))
+        items = Items(tmp_path / "other.jsonl")
+        ab.speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
+    item = items.get("new", "000", 0)
+    assert item.failure == UNMEASURED and not item.failed
+    items.add("new", "000", 0, {"errors": 9, "words": 9})
+    analysis = compare.analyse(items, given)
+    assert analysis.values["new"]["wer"] is None
+    assert analysis.failures["new"].count == analysis.failures["new"].items == 0
+    assert timing.summary(given, items, on_cpu=True).unmeasured == 2
+    ab.speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
+    assert items.get("new", "000", 0).error == ""
+
+
+def test_a_long_item_is_timed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "CHEAP", 0.0)
+    given, items = plan(prompts=1), Items(tmp_path / "items.jsonl")
+    ((prompt, repeat, orders),) = timing.schedule(given)
+    systems = dict.fromkeys(("old", "new"), tiny_system())
+    ab.speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
+    row = items.get("old", "000", 0).row
+    assert row["rounds"] == 1 and row["processor"] > 0 and "load" in row
+    assert json.loads(json.dumps(row))["rtf"] > 0
