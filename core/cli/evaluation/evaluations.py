@@ -292,8 +292,8 @@ def find_contamination(options: ContaminationOptions) -> int:
     """Print the sentences that training data have, too, and how many they are."""
     sentences = [prompt.text for prompt in read_prompts(options.text)]
     texts = [text for path in options.data for text in read_tokens(path).texts]
-    seen = contamination.overlaps(sentences, texts)
-    for line in contamination.summary(sentences, seen, len(texts)):
+    matches = contamination.overlaps(sentences, texts)
+    for line in contamination.summary(sentences, matches, len(texts)):
         print(line)
     return 0
 

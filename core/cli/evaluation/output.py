@@ -50,11 +50,11 @@ def report_more(rows: Sequence[Row], prompts: Sequence[Prompt], panel: Panel) ->
         if key not in QUALITY:
             info = metric_class(key).info
             mean, count = weighted_mean(rows, key)
-            shown = f"{mean:.{info.digits}f} {info.unit}" if count else "no value"
-            print(f"{info.title}: {shown} (mean of {count} clips)")
-    named = {str(row["key"]): row for row in rows}
+            value = f"{mean:.{info.digits}f} {info.unit}" if count else "no value"
+            print(f"{info.title}: {value} (mean of {count} clips)")
+    rows_by_key = {str(row["key"]): row for row in rows}
     for key in recognisers(QUALITY):
-        means = rates(named, prompts, key)
+        means = rates(rows_by_key, prompts, key)
         if means:
             listed = ", ".join(f"{kind} {mean:.1f} %" for kind, mean in means.items())
             print(f"{metric_class(key).info.title} by kind of sentence, exploratory: {listed}")

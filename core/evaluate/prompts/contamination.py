@@ -47,21 +47,21 @@ def overlaps(sentences: Sequence[str], training: Iterable[str]) -> list[Overlap]
         for part in _runs(words, WORDS) if len(words) > WORDS else ():
             sought.setdefault(part, []).append((place, False))
     lengths = sorted({len(words) for words in sought})
-    found: dict[int, Overlap] = {}
+    matches: dict[int, Overlap] = {}
     for text in training:
         words = words_of(text)
         for length in lengths:
             for run in _runs(words, length):
                 for place, whole in sought.get(run, ()):
-                    if place not in found or (whole and not found[place].whole):
-                        found[place] = Overlap(place, whole, text)
-    return [found[place] for place in sorted(found)]
+                    if place not in matches or (whole and not matches[place].whole):
+                        matches[place] = Overlap(place, whole, text)
+    return [matches[place] for place in sorted(matches)]
 
 
-def summary(sentences: Sequence[str], seen: Sequence[Overlap], texts: int) -> list[str]:
+def summary(sentences: Sequence[str], overlapping: Sequence[Overlap], texts: int) -> list[str]:
     """Lines for people: every sentence that was seen, then the counts."""
-    short = [one for one in seen if len(words_of(sentences[one.sentence])) < SHORT]
-    counted = [one for one in seen if one not in short]
+    short = [one for one in overlapping if len(words_of(sentences[one.sentence])) < SHORT]
+    counted = [one for one in overlapping if one not in short]
     lines = [
         f"line {one.sentence + 1}, {'whole' if one.whole else f'{WORDS} words or more'}:"
         f" {sentences[one.sentence]}\n  training: {one.text}"

@@ -35,7 +35,7 @@ def kinds(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
 def slices(items: Items, plan: Plan) -> list[Slice]:
     """Every arm against the baseline on each kind of sentence, by the metrics of recordings."""
     baseline, *others = plan.arms
-    found = []
+    results = []
     for tag, prompts in kinds(plan.prompts).items():
         for metric in plan.metrics.values():
             if metric_class(metric.key).source != "audio" or metric.ratio:
@@ -53,8 +53,8 @@ def slices(items: Items, plan: Plan) -> list[Slice]:
                     for side in (baseline, arm)
                 ]
                 one = _slice(tag, arm.key, metric, *rows)
-                found += [one] if one else []
-    return found
+                results += [one] if one else []
+    return results
 
 
 def _slice(
