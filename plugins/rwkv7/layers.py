@@ -126,12 +126,17 @@ class TokenShift:
         """h [B, T, D], shift [B, D] -> the vector before each position [B, T, D], next shift."""
         joined = torch.cat([shift.to(h.dtype)[:, None], h], 1)  # [B, 1 + T, D]
         if self.last is None:
-            return joined[:, :-1], h[:, -1]
+            return joined[:, :-1], last_of(h)
         rows = torch.arange(len(h), device=h.device)  # [B]
         after = joined[rows, self.last]  # [B, D]
         if self.previous is None:
             return joined[:, :-1], after
         return joined[rows[:, None], self.previous], after
+
+
+def last_of(h: Tensor) -> Tensor:
+    """h [B, T, D] -> its last position [B, D], a copy: a view would keep the others alive."""
+    return h[:, -1].clone()  # [B, D]
 
 
 class TimeMix(nn.Module):
@@ -374,7 +379,7 @@ def _mixed(
     low = torch.get_autocast_dtype(h.device.type) if autocast else h.dtype
     if fused(h):
         # Without a mask the kernel finds the neighbours itself.
-        before, after = (shift, h[:, -1]) if order.mask is None else order.before(h, shift)
+        before, after = (shift, last_of(h)) if order.mask is None else order.before(h, shift)
         return mix(h, before, rows, low), after
     before, after = order.before(h, shift)  # [B, T, D], [B, D]
     h = h.to(low)  # [B, T, D]
