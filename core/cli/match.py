@@ -30,6 +30,9 @@ class MatchOptions:
 def main(argv: Sequence[str]) -> int:
     """Parse and run; returns the exit code."""
     options = parse(MatchOptions, argv, "wishbone match", EXAMPLES)
+    import yaml
+
+    from wishbone.core.config.compose import compose
     from wishbone.core.evaluate.experiment.match_size import match
     from wishbone.core.system.spec import read
 
@@ -39,6 +42,9 @@ def main(argv: Sequence[str]) -> int:
     print(f"A  {a['backbone']['name']:<14}{size.target:>12,} parameters  ({options.a})")
     print(f"B  {name:<14}{size.parameters:>12,} parameters  ({options.b})")
     print(f"B is {100 * size.difference:+.2f} % of A in size" if size.difference else "equal")
-    changed = ", ".join(f"{key}: {value}" for key, value in size.fields.items())
-    print(f"\nput this into {options.b}:\n\nbackbone: {{name: {name}, {changed}}}")
+    # every field that B's file sets stays, and those that the size follows from come with it
+    section = {**compose(options.b)["backbone"], **size.fields}
+    section.pop("weights", None)
+    line = yaml.safe_dump(section, default_flow_style=True, sort_keys=False, width=10_000)
+    print(f"\nput this into {options.b}:\n\nbackbone: {line.strip()}")
     return 0

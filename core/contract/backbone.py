@@ -7,7 +7,7 @@ that needs more than the contract asks for a promise of ``Caps`` by ``require_ca
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,11 +42,13 @@ class Backbone(Part, nn.Module):
     """Vectors to vectors, left to right: the part this library exists to exchange.
 
     ``wishbone match`` finds sizes at which two backbones cost the same; it changes those of the
-    fields ``width``, ``layers`` or ``depth``, ``heads``, ``head_size`` and ``ffn_width`` that
-    ``Config`` has; where ``blocks`` has a pattern, ``repeat`` in the place of ``layers``.
+    fields ``width``, ``layers`` or ``depth``, ``heads`` and ``size_fields`` that ``Config`` has;
+    where ``blocks`` has a pattern, ``repeat`` in the place of ``layers``.
     """
 
     caps: ClassVar[Caps] = Caps()
+    size_fields: ClassVar[Mapping[str, float]] = {"ffn_width": 16}
+    """Fields of ``Config`` that may change for the sake of equal size -> the step of each."""
     width: int
     """D of the vectors that go in and come out."""
     needs_reading: bool = False

@@ -15,9 +15,12 @@ kind of codec it is for. Nothing here needs pytest or a GPU.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from wishbone.core.registry.loader import loaded, registry
@@ -106,9 +109,27 @@ def check_class(
 
     ``module`` is the light plug-in module that would register it, if that is to be checked too.
     """
-    if config is None and kind not in WITHOUT_CONFIG:
+    has_config = dataclasses.is_dataclass(getattr(cls, "Config", None))
+    if config is None and kind not in WITHOUT_CONFIG and (has_config or kind != "backbone"):
         config = small_config(cls)
-    return [_run(item, cls, config, module) for item in suite(kind)]
+    results: list[CheckResult] = []
+    for item in suite(kind):
+        results.append(_run(item, cls, config, module))
+        if item.name == backbone_suite.PREFLIGHT and not results[-1].passed:
+            break
+    return _folded(results)
+
+
+def _folded(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """Say a fault once: checks that fail in the same words name the first that did."""
+    first: dict[str, str] = {}
+    folded = []
+    for result in results:
+        name = first.setdefault(result.detail, result.name)
+        if not result.passed and name != result.name:
+            result = dataclasses.replace(result, detail=f"the same as in {name}")
+        folded.append(result)
+    return folded
 
 
 def registering_module(kind: str, key: str) -> str | None:
@@ -117,6 +138,18 @@ def registering_module(kind: str, key: str) -> str | None:
         if any((entry.kind, entry.key) == (kind, key) for entry in plugin.entries):
             return plugin.module.partition(":")[0]
     return None
+
+
+def _authors_place(error: Exception, cls: type) -> str:
+    """File and line of an error in the author's code, the innermost; else where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    try:
+        folder = str(Path(inspect.getfile(cls)).resolve().parent)
+    except (TypeError, OSError):
+        folder = ""
+    authored = [frame for frame in frames if folder and frame.filename.startswith(folder)]
+    frame = (authored or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def _run(item: Check, cls: type, config: Any, module: str | None) -> CheckResult:
@@ -129,8 +162,7 @@ def _run(item: Check, cls: type, config: Any, module: str | None) -> CheckResult
     except Violation as error:
         passed, detail = False, str(error)
     except Exception as error:  # a part under test may raise anything, and that is its verdict
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{frame.filename}:{frame.lineno}"
+        place = _authors_place(error, cls)
         passed, detail = False, f"{type(error).__name__}: {error} ({place})"
     seconds = time.perf_counter() - started
     return CheckResult(item.name, passed, detail, item.sentence, skipped, seconds)

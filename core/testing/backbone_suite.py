@@ -7,12 +7,15 @@ the chunks of chunked kernels (16, 32, 64).
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wishbone.core.contract.backbone import Backbone, State
+from wishbone.core.contract.errors import did_you_mean
 from wishbone.core.testing.case import BATCH, LENGTH, LENGTHS, Case, build, row, same_state
 from wishbone.core.testing.common import Check, Skipped, Violation, difference, near, require
 from wishbone.core.testing.states import STATE_CHECKS
@@ -42,7 +45,7 @@ def splits(cls: Any, config: Any, module: str | None) -> str:
             what += "" if start is None else " from a warm state"
             worst = max(worst, near(torch.cat(parts, 1), expected, case.tolerance, what))
             worst = max(worst, same_state(state, after, case.tolerance, what))
-    return f"largest difference {worst:.1e} in {case.dtype}"
+    return f"largest difference {worst:.1e} in {case.dtype}; {case.precision}"
 
 
 @torch.no_grad()
@@ -148,6 +151,9 @@ def gradient(cls: Any, config: Any, module: str | None) -> str:
             slope = torch.zeros_like(tensor)  # what differences have to say of bits, too
         generator = torch.Generator().manual_seed(index)
         way = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        if case.narrow:
+            # along the slope as well: where steps are coarse, a chance direction hides too much
+            way = way / way.norm() + slope.double() / slope.double().norm()
         way = (way / way.norm()).to(tensor)  # direction of length 1, shape of tensor
         sides = []
         for sign in (1, -1):
@@ -162,7 +168,8 @@ def gradient(cls: Any, config: Any, module: str | None) -> str:
         error = abs(measured - claimed) / max(abs(measured), slope.norm().item() / 10, least)
         require(error < tolerance, f"{name}: slope {claimed:.6g}, measured {measured:.6g}")
         worst = max(worst, error)
-    return f"{len(tensors)} tensors, largest relative error {worst:.1e}"
+    steps = f"; steps of {step:g} because {case.narrow}" if case.narrow else ""
+    return f"{len(tensors)} tensors, largest relative error {worst:.1e}{steps}"
 
 
 def parameters(cls: Any, config: Any, module: str | None) -> str:
@@ -193,6 +200,51 @@ def adapters(cls: Any, config: Any, module: str | None) -> str:
     flops = [model.flops_per_position(context) for context in (0, 100)]
     require(0 < flops[0] <= flops[1], f"flops_per_position gives {flops} at 0 and 100 positions")
     return f"{flops[0]} operations a position"
+
+
+@torch.no_grad()
+def cost(cls: Any, config: Any, module: str | None) -> str:
+    """Where the state grows, so does the stated cost of a step, which has to read it."""
+    model = build(cls, config, torch.float32)
+    sizes = [model.state_bytes(length) for length in (0, 100)]
+    flops = [model.flops_per_position(length) for length in (0, 100)]
+    require(
+        sizes[0] == sizes[1] or flops[0] < flops[1],
+        f"the state grows from {sizes[0]} to {sizes[1]} bytes in 100 positions, and"
+        f" flops_per_position stays at {flops[0]}: count what reads the state",
+    )
+    return f"{flops[0]} operations at first, {flops[1]} after 100 positions"
+
+
+def preflight(cls: Any, config: Any, module: str | None) -> str:
+    """The class can be built and called as a backbone: without that no other check says much."""
+    require(dataclasses.is_dataclass(getattr(cls, "Config", None)), "Config is no dataclass")
+    every = ((name, getattr(cls, name, None)) for name in dir(cls))
+    missing = [name for name, value in every if getattr(value, "__isabstractmethod__", False)]
+    require(not missing, f"not written: {', '.join(missing)}{_misspelt(cls, missing)}")
+    model = build(cls, config, torch.float32)
+    require(isinstance(getattr(model, "width", None), int), "self.width is not set to an int")
+    x = torch.ones(2, 3, model.width)  # [2, 3, D]
+    with torch.no_grad():
+        result = model(x)
+        pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
+        require(pair, f"forward returns a {type(result).__name__}, not the pair (y, state)")
+        y = result[0]
+        shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        require(shape == (2, 3, model.width), f"y of forward is {shape}, x is (2, 3, width)")
+        again = model(x)[0]  # [2, 3, D]
+    require(
+        torch.equal(again, y) or not bool(y.isfinite().all()),
+        "two calls on the same x differ: something is drawn by chance in eval mode",
+    )
+    return "it can be built and called"
+
+
+def _misspelt(cls: Any, missing: Sequence[str]) -> str:
+    """Methods of the class whose names come near to those that are missing."""
+    methods = [name for name in vars(cls) if not name.startswith("__")]
+    hints = [did_you_mean(name, methods) for name in missing]
+    return "; ".join(["", *dict.fromkeys(hint for hint in hints if hint)])
 
 
 @torch.no_grad()
@@ -274,7 +326,11 @@ def _recurrent(model: Backbone, state: State) -> list[str]:
     return [max(state, key=lambda name: state[name].numel())]
 
 
+PREFLIGHT = "preflight"
+"""Name of the check that the others wait for."""
+
 CHECKS = (
+    Check(PREFLIGHT, "It can be built and called as a backbone.", preflight),
     Check("splits", "One call equals any split of it, from any state.", splits),
     Check("causality", "No output depends on a later input.", causality),
     Check("mask_right", "Padding on the right changes nothing.", _masked("right")),
@@ -285,6 +341,7 @@ CHECKS = (
     Check("gradient", "Gradients of x and of the first state are right.", gradient),
     Check("parameters", "Builds on meta; the parameter formula is exact.", parameters),
     Check("adapters", "Adapter targets exist; the cost of a step is stated.", adapters),
+    Check("cost", "A step costs more where the state grows.", cost),
     Check("shares", "forward calls the modules of shardable.", shares),
     Check("mixers", "Mixers mix positions and are called in order.", mixers),
     Check("low_precision", "bfloat16 stays near float32, with float32 state.", low_precision),

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from wishbone.core.contract.backbone import Backbone, State
 from wishbone.core.model.state_batch import pick
@@ -14,6 +16,7 @@ from wishbone.core.testing.common import near, require, seeded, trained_looking_
 BATCH, LENGTH = 3, 37
 LENGTHS = (37, 1, 18)
 """Real positions of the rows of a masked batch."""
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Case:
@@ -30,9 +33,21 @@ class Case:
             self.dtype = torch.float32
             self.model = build(cls, config, torch.float32)
         state = self.model.init_state(1, dtype=self.dtype)
-        narrow = any(t.dtype in (torch.float32, torch.bfloat16) for t in state.values())
+        narrow = any(t.dtype in NARROW for t in state.values())
+        self.narrow = ""
+        """The reason for a loose tolerance, in words; "" where all is float64."""
+        if narrow or self.dtype in NARROW:
+            self.narrow = "its state is float32" if narrow else "it cannot run in float64"
+        elif _computes_narrowly(self.model, self.x(1, 2)):
+            self.narrow = "it computes in float32 inside"
         # Long chains of float32 operations in another order differ by about 1e-5.
-        self.tolerance = 1e-4 if narrow else 1e-9
+        self.tolerance = 1e-4 if self.narrow else 1e-9
+
+    @property
+    def precision(self) -> str:
+        """The tolerance and its reason, said with measurements: nothing is loosened silently."""
+        why = f" because {self.narrow}" if self.narrow else ""
+        return f"{self.tolerance:.0e} is allowed{why}"
 
     def x(self, batch: int = BATCH, length: int = LENGTH, seed: int = 0) -> Tensor:
         """Draw vectors [B, T, D] like those of an embedding table."""
@@ -44,6 +59,29 @@ class Case:
     def warm(self, batch: int = BATCH, length: int = 5) -> State:
         """A state that is not the first one."""
         return self.model(self.x(batch, length, seed=1))[1]
+
+
+class _Kinds(TorchDispatchMode):
+    """Notes where float64 becomes less; constants that are made in float32 do not count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        inputs, outputs = ({t.dtype for t in tree_leaves(x) if isinstance(t, Tensor)}
+                       for x in (args, result))  # fmt: skip
+        self.narrow |= torch.float64 in inputs and not outputs.isdisjoint(NARROW)
+        return result
+
+
+@torch.no_grad()
+def _computes_narrowly(model: Backbone, x: Tensor) -> bool:
+    """Return True where a float64 model computes anything in less, such as a norm in float32."""
+    with _Kinds() as kinds:
+        model(x)
+    return kinds.narrow
 
 
 def build(cls: Any, config: Any, dtype: torch.dtype) -> Backbone:

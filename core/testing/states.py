@@ -13,9 +13,6 @@ from wishbone.core.model.state_batch import copied, pick, rows_may_differ, write
 from wishbone.core.testing.case import BATCH, Case, build, same_state
 from wishbone.core.testing.common import Check, Skipped, Violation, near, require
 
-ONE_ROUNDING = 5e-16
-"""Of a number near 1 in float64: what another alignment of memory may change in a product."""
-
 
 def _continue_equally(case: Case, a: State, b: State, what: str, allowed: float = 0.0) -> None:
     """Both states must continue alike to the last bit, or to ``allowed``."""
@@ -59,9 +56,14 @@ def file(cls: Any, config: Any, module: str | None) -> str:
         path = Path(folder) / "state.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
         again = load_file(path)
-    allowed = ONE_ROUNDING if case.dtype == torch.float64 else 0.0
-    _continue_equally(case, again, state, "a state from a file", allowed)
-    return f"equal to {allowed:.0e}"
+    same_state(again, state, 0.0, "a state from a file")
+    # what a file is read to may lie at another alignment, where sums are taken in another order
+    _continue_equally(case, copied(again), copied(state), "a state from a file")
+    y, after = case.model(case.x(length=7, seed=4), again)  # [B, 7, D]
+    expected, expected_after = case.model(case.x(length=7, seed=4), state)  # [B, 7, D]
+    near(y, expected, case.tolerance, "a state from a file, where it was read to")
+    same_state(after, expected_after, case.tolerance, "a state from a file, where it was read to")
+    return "bit-equal"
 
 
 @torch.no_grad()
@@ -166,6 +168,61 @@ def size(cls: Any, config: Any, module: str | None) -> str:
     return f"{sizes[0]} bytes and {sizes[2] - sizes[1]} more a position in bfloat16"
 
 
+@torch.no_grad()
+def device(cls: Any, config: Any, module: str | None) -> str:
+    """``init_state`` makes the state on the device that it is given."""
+    model = build(cls, config, torch.float32)
+    lost = [n for n, t in model.init_state(2, device="meta").items() if t.device.type != "meta"]
+    require(not lost, f"init_state(2, device='meta') makes {', '.join(lost)} elsewhere")
+    return "on the device asked for"
+
+
+@torch.no_grad()
+def long_run(cls: Any, config: Any, module: str | None) -> str:
+    """A long prompt gives finite numbers, in pieces the same, and a state of the stated size."""
+    details = []
+    for dtype, tolerance in ((torch.float32, 0.01), (torch.bfloat16, 0.1)):
+        model = build(cls, config, dtype)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(1, LONG, model.width, generator=generator).to(dtype)  # [1, LONG, D]
+        at_once, after = model(x)  # [1, LONG, D]
+        wrong = (~at_once.isfinite()).any(2)[0].nonzero()  # [positions, 1]
+        require(
+            not len(wrong),
+            f"the output at position {wrong[0, 0] if len(wrong) else 0} of {LONG} is not finite in"
+            f" {dtype}",
+        )
+        held = _held_bytes(after)
+        stated = model.state_bytes(LONG, dtype=dtype)
+        require(
+            held <= PINNED * stated + SLACK,
+            f"the state after {LONG} positions keeps {held} bytes of memory alive, state_bytes says"
+            f" {stated}: clone what is a view of the prompt",
+        )
+        if not cls.caps_of(config).streaming:
+            continue
+        state, parts = None, []
+        for piece in x.split([LONG // 3, 1, LONG - LONG // 3 - 1], dim=1):
+            y, state = model(piece, state)  # [1, piece, D]
+            parts.append(y)
+        norm = at_once.double().norm()
+        error = ((torch.cat(parts, 1).double() - at_once.double()).norm() / norm).item()
+        require(error < tolerance, f"{LONG} positions in pieces: off by {error:.1e} in {dtype}")
+        details.append(f"{error:.1e} in {str(dtype).removeprefix('torch.')}")
+    return f"{LONG} positions, in pieces off by {' and '.join(details) or 'nothing asked'}"
+
+
+def _held_bytes(state: State) -> int:
+    """Bytes of memory that the tensors of a state keep alive, shared memory once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in state.values()}
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+LONG = 2000
+"""Positions of a long prompt: 80 seconds of speech at 25 codes a second."""
+PINNED, SLACK = 4, 2**15
+"""A cache may have room for more, up to so many times what it holds, and so many bytes."""
+
 STATE_CHECKS = (
     Check("state_form", "States are flat dictionaries of tensors, batch first.", form),
     Check("state_file", "A state survives a file.", file),
@@ -174,4 +231,6 @@ STATE_CHECKS = (
     Check("step_in_place", "step_ gives the numbers of forward.", step_in_place),
     Check("step_rewritten", "Rows written between two steps count.", step_rewritten),
     Check("state_size", "state_bytes is exact.", size),
+    Check("state_device", "init_state makes the state on the device it is given.", device),
+    Check("long_run", "A long prompt stays finite and pins nothing.", long_run),
 )

@@ -7,6 +7,8 @@ from wishbone.core.contract.errors import GateFailed
 from wishbone.core.evaluate.experiment.match_size import match
 from wishbone.core.system.build import build_model
 from wishbone.core.system.spec import read
+from wishbone.plugins.rwkv7.backbone import RWKV7
+from wishbone.plugins.transformer.backbone import Transformer
 
 BASE = """\
 tokenizer: {name: characters}
@@ -60,6 +62,47 @@ def test_what_cannot_be_matched_fails_the_gate(arms):
     right = read(arms / "rwkv7.yaml", ["backbone.width=32", "backbone.layers=1"])
     with pytest.raises(GateFailed, match="nearest"):
         match(left, right)
+
+
+def test_the_nearest_size_says_how_near_it_is(arms):
+    left = read(arms / "transformer.yaml", ["backbone.width=1024", "backbone.layers=12"])
+    right = read(arms / "rwkv7.yaml", ["backbone.width=32", "backbone.layers=1"])
+    with pytest.raises(GateFailed, match=r"nearest has width: \d+, layers: \d+.* \(-\d+\.\d\d %\)"):
+        match(left, right)
+
+
+def test_a_shape_that_does_not_run_is_not_proposed(arms, monkeypatch):
+    left, right = read(arms / "transformer.yaml"), read(arms / "rwkv7.yaml")
+    first = match(left, right)
+    whole, ran = RWKV7.forward, []
+
+    def refuses(self, x, state=None, *, mask=None):
+        ran.append(self.width)
+        if self.width == first.fields["width"]:
+            raise ValueError("not at this width")
+        return whole(self, x, state, mask=mask)
+
+    monkeypatch.setattr(RWKV7, "forward", refuses)
+    other = match(left, right)
+    assert other.fields["width"] != first.fields["width"] and abs(other.difference) <= 0.01
+    monkeypatch.setattr(RWKV7, "forward", lambda *_, **__: 1 / 0)
+    with pytest.raises(GateFailed, match="ZeroDivisionError"):
+        match(left, right)
+
+
+def test_sizes_are_the_fields_that_a_backbone_declares(arms, monkeypatch):
+    left, right = read(arms / "rwkv7.yaml"), read(arms / "transformer.yaml")
+    assert "ffn_width" in match(left, right).fields
+    monkeypatch.setattr(Transformer, "size_fields", {})
+    assert "ffn_width" not in match(left, right, 0.1).fields
+
+
+def test_fields_that_were_set_stay_in_the_line(arms, capsys):
+    path = arms / "rwkv7.yaml"
+    path.write_text(path.read_text().replace("head_size: 32", "head_size: 32, gate_rank: 8"))
+    assert main([str(arms / "transformer.yaml"), str(path)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "head_size: 32" in line and "gate_rank: 8" in line
 
 
 def test_the_command_prints_the_line_for_the_file(arms, capsys):
