@@ -9,6 +9,7 @@ from wishbone.core.cli.arguments import parse_subcommand
 from wishbone.core.cli.evaluation.evaluate_options import (
     AudioOptions,
     BindingOptions,
+    CalibrationOptions,
     CodecOptions,
     DriftOptions,
     EndingsOptions,
@@ -27,7 +28,8 @@ EXAMPLES = """examples:
   wishbone evaluate drift quickstart-rwkv7 --minutes 10 --out long.flac
   wishbone evaluate endings quickstart-rwkv7 --seeds 20 --failures-most 0
   wishbone evaluate binding quickstart-rwkv7 data/tokens
-  wishbone evaluate state-precision quickstart-rwkv7 data/tokens"""
+  wishbone evaluate state-precision quickstart-rwkv7 data/tokens
+  wishbone evaluate calibration --trials 200"""
 SUBCOMMANDS = {
     "speech": SpeechOptions,
     "codec": CodecOptions,
@@ -37,6 +39,7 @@ SUBCOMMANDS = {
     "endings": EndingsOptions,
     "binding": BindingOptions,
     "state-precision": StatePrecisionOptions,
+    "calibration": CalibrationOptions,
 }
 
 
