@@ -17,6 +17,7 @@ EXAMPLES = (
     "  wishbone ab quickstart --quick",
     "  wishbone ab quickstart seeds=3 --out ab-three-seeds",
     "  wishbone ab mine.yaml --train && wishbone ab mine.yaml",
+    "  wishbone ab quickstart --fail-if 'wer.high > 3'",
     "  wishbone ab --page ab-quickstart/ab.json",
 )
 TRAINING = "training"
@@ -55,6 +56,11 @@ class ABOptions:
     allow: bool = option(
         False, help="go on although the arms differ in more than the file's 'vary' names"
     )
+    fail_if: list[str] = option(
+        [], metavar="LIMIT", repeat=True,
+        help="exit with code 4 if a comparison with the baseline reaches this, such as"
+        " 'wer.high > 0.5'; fields: difference, low, high, value, baseline, p",
+    )  # fmt: skip
     page: Path | None = option(
         None, metavar="JSON",
         help="only write a page of tables and plots, from the ab.json of a comparison",
@@ -98,7 +104,9 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
     from wishbone.core.evaluate.ab import TRAININGS, run
     from wishbone.core.evaluate.experiment.plan import read_plan
     from wishbone.core.evaluate.experiment.sweep import train
+    from wishbone.core.evaluate.gate import hold, read_limit
 
+    limits = [read_limit(text) for text in options.fail_if]
     out = options.out or Path(f"ab-{Path(name).stem}")
     plan = read_plan(
         name,
@@ -112,7 +120,8 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
     if options.train:
         return 0 if train(plan.trainings, options.only) else 1
     command = ["wishbone", "ab", *words]
-    run(plan, out, allow=options.allow, threads=options.threads, command=command)
+    result = run(plan, out, allow=options.allow, threads=options.threads, command=command)
+    hold(result, limits)
     return 0
 
 

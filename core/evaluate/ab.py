@@ -20,9 +20,9 @@ from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.extensions.metric import Clip, GenerationMetric, Package, Value
 from wishbone.core.evaluate.experiment import (
     budget,
+    commitment,
     config_diff,
     generate,
-    protocol,
     timing,
     training_diff,
 )
@@ -43,6 +43,7 @@ from wishbone.core.evaluate.prompts.slices import slices
 from wishbone.core.evaluate.record import read_record, record_json
 from wishbone.core.evaluate.report import terminal
 from wishbone.core.evaluate.report.html import write_report
+from wishbone.core.evaluate.report.item_rows import write_items
 from wishbone.core.evaluate.result import (
     SCHEMA,
     ArmFacts,
@@ -92,9 +93,9 @@ def run(
     config_diff.refuse_untrained(plan, allow)
     _need_packages(plan)
     items = _claim(plan, out)
-    commitment = None
+    planned = None
     if not plan.quick:
-        commitment = protocol.commit(plan, out, begun=_begun(plan, items), allow=allow)
+        planned = commitment.commit(plan, out, begun=_begun(plan, items), allow=allow)
     say(_announcement(plan))
     if unequal:
         say(unequal)
@@ -103,7 +104,7 @@ def run(
     signatures = held_out_loss.signatures(plan) | _judge(plan, items, out, threads)
     on_cpu = not costs.machine.gpu
     timed = timing.summary(plan, items, on_cpu)
-    alpha = commitment.alpha if commitment else ALPHA
+    alpha = planned.alpha if planned else ALPHA
     busy = timed.busy if timed else ""
     result = Result(
         schema=SCHEMA,
@@ -124,7 +125,7 @@ def run(
         costs=costs,
         analysis=analyse(items, plan, losses, alpha=alpha, busy=busy),
         raw=raw(items, plan, losses),
-        commitment=commitment,
+        commitment=planned,
         timing=timed,
         reference=_reference_values(plan, items),
         reference_folder=str(plan.reference or ""),
@@ -134,8 +135,9 @@ def run(
     )
     write_text(out / "ab.json", as_text(to_json(result)))
     report = write_report(result, items, out)
+    table = write_items(plan, items, out)
     terminal.show(result)
-    say(f"wrote {out / 'ab.json'}, {items.path} and {report}")
+    say(f"wrote {out / 'ab.json'}, {items.path}, {table} and {report}")
     say(f"took {time.time() - begin:.0f} s; open {report} in a browser to listen")
     return result
 

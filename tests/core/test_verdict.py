@@ -1,5 +1,6 @@
 """Verdicts: one more lost sentence, families of claims, looks that nobody planned, deaf arms."""
 
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,10 @@ from ab_results import result
 from test_ab_factors import crossed, told
 from test_ab_parts import items_of, plan
 
+from wishbone.core.contract.errors import GateFailed, UsageError
+from wishbone.core.evaluate import gate
 from wishbone.core.evaluate.again import recomputed
-from wishbone.core.evaluate.report import claims
+from wishbone.core.evaluate.report import claims, item_rows
 from wishbone.core.evaluate.statistics import compare
 from wishbone.core.evaluate.statistics.contrast import Tables, contrast, lost_sentence
 from wishbone.core.evaluate.statistics.metrics import choose, choose_primary
@@ -149,6 +152,31 @@ def test_statistics_are_made_again_from_raw_values(tmp_path):
     assert [e.outcome.verdict for e in after.analysis.effects] == [
         e.outcome.verdict for e in before.analysis.effects
     ]
+
+
+def test_a_limit_is_a_gate(tmp_path):
+    given = plan(prompts=12)
+    answer = result(given, items_of(tmp_path, given, {"old": [1, 2, 1] * 4, "new": [4, 5, 6] * 4}))
+    gate.hold(answer, [gate.read_limit("wer.high > 90"), gate.read_limit("wer.low < 0")])
+    with pytest.raises(GateFailed, match=r"new: wer.high > 0.5"):
+        gate.hold(answer, [gate.read_limit("wer.high > 0.5")])
+    for text in ("wer.high", "wer.hihg > 1", "wer > 1", "wer.high > x"):
+        with pytest.raises(UsageError, match="no limit"):
+            gate.read_limit(text)
+    with pytest.raises(UsageError, match="not compared"):
+        gate.hold(answer, [gate.read_limit("loss.high > 1")])
+
+
+def test_items_are_rows_of_a_table(tmp_path):
+    given = plan(prompts=2)
+    items = items_of(tmp_path, given, {"old": [1, 2], "new": [3, None]})
+    with item_rows.write_items(given, items, tmp_path).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["arm"], row["prompt"], row["wer"]) for row in rows] == [
+        ("old", "000", "10.0"), ("old", "001", "20.0"),
+        ("new", "000", "30.0"), ("new", "001", "100.0"),
+    ]  # fmt: skip
+    assert rows[3]["failure"] == "empty" and rows[3]["rtf"] == ""
 
 
 def test_the_interval_without_an_end_settles_nothing():

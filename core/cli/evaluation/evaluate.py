@@ -9,6 +9,7 @@ from wishbone.core.cli.arguments import parse_subcommand
 from wishbone.core.cli.evaluation.evaluate_options import (
     AudioOptions,
     BindingOptions,
+    CalibrationOptions,
     CodecOptions,
     ContaminationOptions,
     DriftOptions,
@@ -30,7 +31,8 @@ EXAMPLES = """examples:
   wishbone evaluate endings quickstart-rwkv7 --seeds 20 --failures-most 0
   wishbone evaluate binding quickstart-rwkv7 data/tokens
   wishbone evaluate contamination configs/ab/prompts-en-kinds.tsv
-  wishbone evaluate state-precision quickstart-rwkv7 data/tokens"""
+  wishbone evaluate state-precision quickstart-rwkv7 data/tokens
+  wishbone evaluate calibration --trials 200"""
 SUBCOMMANDS = {
     "speech": SpeechOptions,
     "codec": CodecOptions,
@@ -41,6 +43,7 @@ SUBCOMMANDS = {
     "binding": BindingOptions,
     "contamination": ContaminationOptions,
     "state-precision": StatePrecisionOptions,
+    "calibration": CalibrationOptions,
 }
 
 

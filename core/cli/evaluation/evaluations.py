@@ -13,6 +13,7 @@ import torch
 from wishbone.core.cli.evaluation.evaluate_options import (
     AudioOptions,
     BindingOptions,
+    CalibrationOptions,
     CodecOptions,
     ContaminationOptions,
     DriftOptions,
@@ -23,9 +24,11 @@ from wishbone.core.cli.evaluation.evaluate_options import (
     VoicesOptions,
 )
 from wishbone.core.cli.evaluation.output import _speed, keep, report, report_more, write_json
+from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import GateFailed, UsageError
 from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.data.tokens import read_tokens
+from wishbone.core.evaluate.calibration import promises
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.measure import (
     completion,
@@ -41,6 +44,7 @@ from wishbone.core.evaluate.prompts import contamination
 from wishbone.core.evaluate.prompts.prompt_lists import read_prompts
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.statistics.metrics import QUALITY, need_packages
+from wishbone.core.report import table
 from wishbone.core.report.progress import progress
 from wishbone.core.speak import pipeline, speaker
 from wishbone.core.system.spec import read
@@ -298,6 +302,26 @@ def find_contamination(options: ContaminationOptions) -> int:
     return 0
 
 
+def calibrate(options: CalibrationOptions) -> int:
+    """Simulate the promises of the statistics; a broken one is no error of the command."""
+    chosen = [promise for promise in promises.promises() if options.only in promise.name]
+    if not chosen or options.trials < 1:
+        raise UsageError(
+            "There is nothing to simulate.",
+            "wishbone evaluate calibration",
+            "Give one trial or more, and words of a promise's name with --only.",
+        )
+    bar = progress(chosen, "simulating")
+    answers = [promises.simulate(promise, options.trials) for promise in bar]
+    content = promises.table(answers)
+    table.show(content)
+    if options.page:
+        command = f"wishbone evaluate calibration --trials {options.trials}"
+        text = f"# {content.title}\n\n{promises.ABOUT}\n\nCommand: `{command}`.\n\n"
+        write_text(options.page, text + table.markdown(content) + "\n")
+    return 0
+
+
 RUN: dict[type, Callable[[Any], int]] = {
     SpeechOptions: judge_speech,
     CodecOptions: judge_codec,
@@ -308,5 +332,6 @@ RUN: dict[type, Callable[[Any], int]] = {
     BindingOptions: measure_binding,
     ContaminationOptions: find_contamination,
     StatePrecisionOptions: measure_state_precision,
+    CalibrationOptions: calibrate,
 }
 """Options -> what runs with them."""

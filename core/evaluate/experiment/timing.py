@@ -99,22 +99,22 @@ def summary(plan: Plan, items: Items, on_cpu: bool) -> Timing | None:
         return None
     loads = [row["load"] for row in timed if row.get("load") is not None]
     waited = median(max(0.0, 1 - row["processor"] / max(row["made"], 1e-9)) for row in timed)
-    known = median(loads) if loads else None
+    usual = median(loads) if loads else None
     return Timing(
         rounds=round(median(row.get("rounds") or 1 for row in timed)),
-        load=known,
+        load=usual,
         load_most=max(loads, default=None),
         cores=cores(),
         waited=round(waited, 3),
         unmeasured=sum(item.failure == UNMEASURED for item in spoken),
-        busy=busy(known, cores(), waited if on_cpu else 0.0),
+        busy=busy(usual, cores(), waited if on_cpu else 0.0),
     )
 
 
-def busy(known: float | None, count: int, waited: float) -> str:
+def busy(usual: float | None, count: int, waited: float) -> str:
     """Say why a machine was too busy to compare speeds on, or ""."""
-    if known is not None and known > LOAD_LIMIT * count:
-        return f"the load was {known:.1f} on {count} cores"
+    if usual is not None and usual > LOAD_LIMIT * count:
+        return f"the load was {usual:.1f} on {count} cores"
     if waited > WAITED_LIMIT:
         return f"items waited {100 * waited:.0f} % of their time for the processor"
     return ""

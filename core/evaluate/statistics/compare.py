@@ -217,9 +217,9 @@ def failures(items: Items, plan: Plan, arm: str) -> Failures:
     no failure.
     """
     by_prompt = [_items_of(items, plan, arm, prompt) for prompt in plan.prompts]
-    spoken = [[item for item in each if item.failure != UNMEASURED] for each in by_prompt]
-    why = Counter(item.failure for each in spoken for item in each if item.failed)
-    failed = np.array([sum(item.failed for item in each) for each in spoken])
+    spoken = [[item for item in takes if item.failure != UNMEASURED] for takes in by_prompt]
+    why = Counter(item.failure for takes in spoken for item in takes if item.failed)
+    failed = np.array([sum(item.failed for item in takes) for takes in spoken])
     rate = paired.clustered_rate(failed, max(map(len, by_prompt), default=0))
     return Failures(
         items=sum(map(len, spoken)),

@@ -105,7 +105,7 @@ def raw(items: Items, plan: Plan, losses: Losses) -> Raw:
             weights[key] = np.where(largest > 0, largest, 1).tolist()
     words = weights.pop("wer", [1.0] * len(plan.prompts))
 
-    def each(read: Callable[[Item], Any]) -> dict[str, Nested]:
+    def of_items_by(read: Callable[[Item], Any]) -> dict[str, Nested]:
         return {
             c.key: [
                 [read(items.get(c.key, prompt.key, repeat)) for repeat in range(plan.seeds)]
@@ -118,8 +118,8 @@ def raw(items: Items, plan: Plan, losses: Losses) -> Raw:
         values=values,
         words=words,
         weights=weights or None,
-        failed=each(lambda item: item.failure),
-        errors=each(errors_by_kind),
+        failed=of_items_by(lambda item: item.failure),
+        errors=of_items_by(errors_by_kind),
     )
 
 

@@ -81,15 +81,15 @@ def effects(study: Study) -> list[Effect]:
     another; each is corrected as a whole.
     """
     asking = questions(study.factors, study.levels)
-    found: list[tuple[Question, MetricInfo, Tables]] = []
+    claims: list[tuple[Question, MetricInfo, Tables]] = []
     for metric in study.metrics.values():
         tables = study.tables(list(study.arms), metric)
         if not tables.empty:
-            found += [(question, metric, tables) for question in asking]
+            claims += [(question, metric, tables) for question in asking]
     results: dict[int, tuple[Outcome, float | None]] = {}
     for family in FAMILIES:
-        places = [n for n, (question, _, _) in enumerate(found) if question.kind in family]
-        asked = [_asked(*found[n], study) for n in places]
+        places = [n for n, (question, _, _) in enumerate(claims) if question.kind in family]
+        asked = [_asked(*claims[n], study) for n in places]
         results |= dict(zip(places, judge(asked, study.alpha, study.quick), strict=True))
     return [
         Effect(
@@ -101,7 +101,7 @@ def effects(study: Study) -> list[Effect]:
             left_out=tables.left_out,
             p_holm=results[number][1],
         )
-        for number, (question, metric, tables) in enumerate(found)
+        for number, (question, metric, tables) in enumerate(claims)
     ]
 
 

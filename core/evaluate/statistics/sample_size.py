@@ -62,14 +62,14 @@ def scatter(
     return Scatter(max(0.0, total - within / repeats), within, trainings, assumed=False)
 
 
-def detectable(found: Scatter, prompts: int, repeats: int, confidence: float) -> float:
+def detectable(spread: Scatter, prompts: int, repeats: int, confidence: float) -> float:
     """Smallest true difference that a study of this size shows in four cases of five."""
-    variance = found.between / prompts + found.within / (prompts * repeats) + found.trainings
+    variance = spread.between / prompts + spread.within / (prompts * repeats) + spread.trainings
     quantile = student((1 + confidence) / 2, prompts - 1)
     return (quantile + NormalDist().inv_cdf(POWER)) * sqrt(variance)
 
 
-def curve(found: Scatter, now: tuple[int, int], available: int, confidence: float) -> list[Size]:
+def curve(spread: Scatter, now: tuple[int, int], available: int, confidence: float) -> list[Size]:
     """Sizes from the present one up, and what each would show; no prompts but those that exist.
 
     ``now`` are prompts and repeats of the run. Empty with fewer than ``FEWEST`` prompts.
@@ -83,8 +83,8 @@ def curve(found: Scatter, now: tuple[int, int], available: int, confidence: floa
         Size(
             prompts=count,
             seeds=times,
-            detectable=detectable(found, count, times, confidence),
-            assumed=True if found.assumed and times > 1 else None,
+            detectable=detectable(spread, count, times, confidence),
+            assumed=True if spread.assumed and times > 1 else None,
         )
         for times in sorted({*REPEATS, repeats})
         if times >= repeats

@@ -12,7 +12,7 @@ from tiny_system import tiny_system
 
 from wishbone.core.contract.errors import ConfigError, UsageError
 from wishbone.core.evaluate import ab
-from wishbone.core.evaluate.experiment import generate, protocol, timing
+from wishbone.core.evaluate.experiment import commitment, generate, timing
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Items
 from wishbone.core.evaluate.experiment.plan import read_plan
 from wishbone.core.evaluate.statistics import compare
@@ -21,62 +21,62 @@ from wishbone.core.evaluate.statistics.metrics import choose, choose_primary
 
 def test_margins_of_a_finished_run_cannot_be_changed_unseen(tmp_path):
     given = plan(prompts=12)
-    first = protocol.commit(given, tmp_path, begun=False, allow=False)
+    first = commitment.commit(given, tmp_path, begun=False, allow=False)
     assert (first.look, first.alpha, first.changed) == (1, 0.05, [])
-    assert protocol.commit(given, tmp_path, begun=True, allow=False) == first
+    assert commitment.commit(given, tmp_path, begun=True, allow=False) == first
     other = replace(given, metrics=choose({"wer": 6}))
     with pytest.raises(UsageError, match=r"margins.wer 2 -> 6") as caught:
-        protocol.commit(other, tmp_path, begun=True, allow=False)
+        commitment.commit(other, tmp_path, begun=True, allow=False)
     assert "--allow" in caught.value.do
-    loud = protocol.commit(other, tmp_path, begun=True, allow=True)
+    loud = commitment.commit(other, tmp_path, begun=True, allow=True)
     assert loud.changed == ["margins.wer 2 -> 6"] and loud.digest == first.digest
     # before the first item it is still a plan
-    again = protocol.commit(other, tmp_path, begun=False, allow=False)
+    again = commitment.commit(other, tmp_path, begun=False, allow=False)
     assert again.changed == [] and again.digest != first.digest
 
 
 def test_other_primary_metrics_are_a_change_too(tmp_path):
     given = plan(prompts=12)
-    protocol.commit(given, tmp_path, begun=False, allow=False)
+    commitment.commit(given, tmp_path, begun=False, allow=False)
     other = replace(given, metrics=choose_primary(["rtf"], given.metrics, "here"))
     with pytest.raises(UsageError, match="primary"):
-        protocol.commit(other, tmp_path, begun=True, allow=False)
+        commitment.commit(other, tmp_path, begun=True, allow=False)
 
 
 def test_an_edited_plan_is_seen(tmp_path):
     given = plan(prompts=12)
-    protocol.commit(given, tmp_path, begun=False, allow=False)
-    path = tmp_path / protocol.FILE
+    commitment.commit(given, tmp_path, begun=False, allow=False)
+    path = tmp_path / commitment.FILE
     path.write_text(path.read_text().replace('"wer": 2.0', '"wer": 6.0'))
     with pytest.raises(UsageError, match="edited"):
-        protocol.commit(given, tmp_path, begun=True, allow=False)
+        commitment.commit(given, tmp_path, begun=True, allow=False)
 
 
 def test_a_plan_that_came_after_the_data_says_so(tmp_path):
-    assert not protocol.commit(plan(), tmp_path, begun=True, allow=False).before_data
+    assert not commitment.commit(plan(), tmp_path, begun=True, allow=False).before_data
 
 
 def test_looks_have_a_price_and_more_prompts_than_planned_have_no_verdict(tmp_path):
     given = replace(plan(prompts=24), looks=[24, 48])
-    first = protocol.commit(given, tmp_path, begun=False, allow=False)
+    first = commitment.commit(given, tmp_path, begun=False, allow=False)
     assert first.look == 1 and 0 < first.alpha < 0.01
-    last = protocol.commit(
+    last = commitment.commit(
         replace(given, prompts=given.prompts * 2), tmp_path, begun=True, allow=False
     )
     assert last.look == 2 and first.alpha + last.alpha == pytest.approx(0.05)
-    more = protocol.commit(
+    more = commitment.commit(
         replace(given, prompts=given.prompts * 3), tmp_path, begun=True, allow=False
     )
     assert (more.look, more.alpha) == (0, 0.0)
     # and so have more repeats
-    assert protocol.commit(replace(given, seeds=3), tmp_path, begun=True, allow=False).look == 0
+    assert commitment.commit(replace(given, seeds=3), tmp_path, begun=True, allow=False).look == 0
 
 
 def test_looks_and_primary_metrics_are_read_and_checked(tmp_path):
     arms = "arms: {a: quickstart-rwkv7, b: quickstart-rwkv7}\n"
     given = read_plan(write(tmp_path, f"{arms}looks: [6, 12]\nprimary: [wer, rtf]\nlimit: 12\n"))
     assert given.looks == [6, 12] and given.available == 100 and given.rounds == 3
-    wanted = protocol.protocol_of(given)
+    wanted = commitment.protocol_of(given)
     assert wanted.primary == ["wer", "rtf"] and wanted.looks == [6, 12]
     for text, message in (("looks: [12, 6]", "looks"), ("primary: [werr]", "werr")):
         with pytest.raises(ConfigError, match=message):

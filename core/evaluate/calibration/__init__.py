@@ -1,0 +1,1 @@
+"""The promises of the statistics, held against invented data whose truth is known."""
