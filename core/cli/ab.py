@@ -53,6 +53,9 @@ class ABOptions:
     quick: bool = option(
         False, help="a smoke test: a few sentences, to see that all works, without a verdict"
     )
+    dry_run: bool = option(
+        False, help="print the arms, resolved, and what differs between them; nothing is spoken"
+    )
     allow: bool = option(
         False, help="go on although the arms differ in more than the file's 'vary' names"
     )
@@ -117,6 +120,11 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
         trained=out / TRAININGS,
         engine=options.engine,
     )
+    if options.dry_run:
+        from wishbone.core.evaluate.experiment.config_diff import described
+
+        print(described(plan), end="")
+        return 0
     if options.train:
         return 0 if train(plan.trainings, options.only) else 1
     command = ["wishbone", "ab", *words]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from wishbone.core.contract.errors import ConfigError, UnknownName, did_you_mean
+from wishbone.core.registry.shipped import shipped
 
 _RESOLVER = re.compile(r"\$\{[^{}]*:")
 BELOW = "below"
@@ -81,6 +82,7 @@ def find(
 ) -> Path:
     """Return the YAML file for a path, a folder with a ``config.yaml``, or a bundled name.
 
+    ``VENDOR/NAME`` is one that a plug-in brings (``wishbone.core.registry.shipped``).
     ``folder`` is searched first (the current one if None); ``asking`` is the file that names this
     one as its base, so that a file may share the name of the bundled one it is based on. Raises
     ``UnknownName`` with the names that exist.
@@ -95,7 +97,10 @@ def find(
     for place in places:
         if (place / text / "config.yaml").is_file():
             return place / text / "config.yaml"
-    choices = sorted(p.stem for p in (bundled() / kind).glob("*.yaml"))
+    brought = shipped(kind)
+    if text in brought:
+        return brought[text]
+    choices = sorted([*(p.stem for p in (bundled() / kind).glob("*.yaml")), *brought])
     raise UnknownName(
         f"There is no {kind} configuration '{text}'.",
         f"{folder or Path.cwd()} and the bundled names: {', '.join(choices) or 'none'}",

@@ -8,9 +8,11 @@ from string import Template
 
 from wishbone.core.contract.atomic import new_folder
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.registry.loader import API
+from wishbone.core.registry.loader import API, own_version
 
 TEMPLATES = Path(__file__).parent / "templates"
+HIDDEN = ("gitignore", "github/")
+"""Beginnings of paths that get a dot in front."""
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 
@@ -51,7 +53,10 @@ def _fill(source: Path, target: Path, values: dict[str, str]) -> None:
         if template.name == "README.more.template":
             continue
         relative = str(template.relative_to(source)).removesuffix(".template")
-        path = target / relative.replace("PACKAGE", values["package"])
+        for name, value in (("PACKAGE", values["package"]), ("SHORT", values["short"])):
+            relative = relative.replace(name, value)
+        # packaging passes over hidden files, so the templates of some have no dot
+        path = target / (f".{relative}" if relative.startswith(HIDDEN) else relative)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(Template(template.read_text()).substitute(values), encoding="utf-8")
 
@@ -76,5 +81,18 @@ def _names(name: str, kind: str) -> dict[str, str]:
         "package": "_".join(["wishbone", *words]),
         "cls": "".join(word.capitalize() for word in re.split(r"[-_]", short)),
         "summary": f"{short}, written with 'wishbone plugins new'",
+        "range": _range(own_version()),
         "api": f"{API[0]}.{API[1]}",
     }
+
+
+def _range(version: str) -> str:
+    """Return the versions that a package may be used with: this one up to the next minor one.
+
+    Empty where this is no installed version.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None:
+        return ""
+    major, minor = int(numbers[1]), int(numbers[2])
+    return f">={major}.{minor},<{major}.{minor + 1}"

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from wishbone.core.contract.errors import UnknownName, UsageError, did_you_mean
+from wishbone.core.registry.shipped import shipped
 
 RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """Endings by which a requested voice is a recording, which needs its transcript."""
@@ -18,7 +19,7 @@ def bundled() -> list[str]:
 
 
 def locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
-    """Find the YAML file of a bundled voice, or of one given by its path.
+    """Find the YAML file of a bundled voice, a plug-in's (``VENDOR/NAME``), or one by its path.
 
     ``others`` are names for the error to list. Raises ``UnknownName``, and ``UsageError`` for a
     recording.
@@ -37,7 +38,10 @@ def locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
     bundled_file = _folder() / f"{name_or_path}.yaml"
     if bundled_file.is_file():
         return bundled_file
-    names = [*bundled(), *others]
+    brought = shipped("voices")
+    if str(name_or_path) in brought:
+        return brought[str(name_or_path)]
+    names = [*bundled(), *brought, *others]
     raise UnknownName(
         f"There is no voice '{name_or_path}'.",
         "the voice asked for",

@@ -129,6 +129,11 @@ def read_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tupl
     inner = [o.removeprefix("system.") for o in overrides if o.startswith("system.")]
     outer = [o for o in overrides if not o.startswith("system.")]
     values = compose(name_or_path, outer, kind="train")
+    if isinstance(values.get("system"), str):
+        # 'system.base=NAME' replaces a system that is named by 'system: NAME'
+        bases = [word.partition("=")[2] for word in inner if word.startswith("base=")]
+        inner = [word for word in inner if not word.startswith("base=")]
+        values["system"] = bases[-1].strip("\"'") if bases else values["system"]
     # overrides reach into a mapping, or make one where the file leaves the system out
     if not isinstance(values.get("system"), str) and (inner or values.get("system")):
         values, inner = compose(name_or_path, overrides, kind="train"), []

@@ -30,7 +30,7 @@ from wishbone.core.train.run_folder import RunFolder
 from wishbone.core.train.time_budget import warmup_warning
 from wishbone.core.train.truncated_bptt import CAPABILITIES, FEATURE, SegmentTrainer
 from wishbone.core.weights.checkpoint import save
-from wishbone.core.weights.provenance import hash_files, provenance
+from wishbone.core.weights.provenance import hash_files, provenance, start_weights
 from wishbone.core.weights.training_record import provenance_entry
 
 
@@ -53,7 +53,10 @@ def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) ->
         require(system, FEATURE, *CAPABILITIES)
     trainer = trainer_class(recipe, system, training, held_out, group, run)
     if group.leads:
-        run.claim(recipe, digest, change, group.size, trainer.objective.about())
+        begun_with = start_weights(system)
+        run.claim(recipe, digest, change, group.size, trainer.objective.about(), begun_with)
+        if begun_with:
+            _tell_start(trainer)
     group.barrier()
     if group.leads:
         _print_summary(trainer, training, held_out)
@@ -103,6 +106,7 @@ def export(
         "positions": trainer.positions,
         "positions_before": _positions_before(trainer.system),
         "before": _earlier_trainings(trainer.system),
+        "start_weights": start_weights(trainer.system),
         "minutes": round(trainer.elapsed / 60, 2),
         "held_out_loss": held_out_loss,
         "trained_parameters": count_trained(trainer.model),
@@ -126,6 +130,19 @@ def export(
     replace_folder(aside, target)
     print(f"wrote {target}  held-out loss {held_out_loss:.4f}", file=sys.stderr)
     return target
+
+
+def _tell_start(trainer: Trainer) -> None:
+    """Say aloud that this is no training from nothing: a bundled system brings its weights."""
+    steps = sum(stage["steps"] for stage in _earlier_trainings(trainer.system))
+    known = f", trained for {steps:,} steps" if steps else ""
+    folder = trainer.system.get("weights") or "the weights of its parts"
+    print(
+        f"this run goes on from trained weights ({folder}{known}): it is fine-tuning."
+        " system.weights=null begins with untrained ones",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _positions_before(system: Mapping[str, Any]) -> int:

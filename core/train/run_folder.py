@@ -47,17 +47,20 @@ class RunFolder:
         change: bool,
         processes: int = 1,
         about: Mapping[str, Any] | None = None,
+        start_weights: str = "",
     ) -> None:
         """Begin a run in the folder, or make sure that the one in it is the same.
 
-        ``data`` is the corpus' hash, ``about`` the result of ``Objective.about``. Raises
-        ``ConfigError`` naming the fields that differ, unless ``change`` allows it.
-        More processes and fewer batches of each make the same steps, and are no difference.
+        ``data`` is the corpus' hash, ``about`` the result of ``Objective.about``,
+        ``start_weights`` the hash of the tensors that the run begins with. Raises ``ConfigError``
+        naming the fields that differ, unless ``change`` allows it. More processes and fewer
+        batches of each make the same steps, and are no difference.
         """
         path = self.folder / "config.yaml"
         positions = recipe.batch_positions * recipe.accumulate * processes
         now = as_saved(recipe) | {"data_hash": data, "positions_per_step": positions}
         now |= {"learned_from": dict(about)} if about else {}
+        now |= {"start_weights": start_weights} if start_weights else {}
         if path.exists():
             from omegaconf import OmegaConf
 
@@ -185,6 +188,9 @@ def _step_of(line: str) -> float:
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Fields by which losses would change; a field that an older run lacks had its default."""
     differ = set(_differences(as_saved(Recipe()) | before, now))
+    if "start_weights" not in before:
+        # runs from before this was written down
+        differ.discard("start_weights")
     if "positions_per_step" not in before:
         differ.discard("positions_per_step")
     elif "positions_per_step" not in differ:

@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.config.compose import weights_folder
+from wishbone.core.config.schema import innermost
 from wishbone.core.registry.loader import API, registry
 from wishbone.core.registry.registry import HOME, KINDS
 
@@ -49,6 +51,15 @@ def hash_files(paths: Iterable[str | Path]) -> str:
                 f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
             )
     return total.hexdigest()
+
+
+def start_weights(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the tensors that the language model of ``config`` begins with; "" for none."""
+    backbone, head = config.get("backbone") or {}, config.get("head") or {}
+    names = [config.get("weights"), *(innermost(part).get("weights") for part in (backbone, head))]
+    folders = [weights_folder(str(name)) for name in dict.fromkeys(names) if name]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.safetensors"))]
+    return hash_files(files) if files else ""
 
 
 def revision() -> str:

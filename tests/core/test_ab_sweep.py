@@ -153,3 +153,31 @@ def test_a_stopped_training_goes_on(experiment, tmp_path, monkeypatch):
     log = (out / "train" / "wide-words.1" / "log.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in log if "loss" in json.loads(line)]
     assert steps == [1, 2]
+
+
+def test_a_level_may_name_another_recipe_and_mistakes_are_the_files(experiment, tmp_path):
+    (tmp_path / "other.yaml").write_text("base: recipe\nlearning_rate: 0.5\n")
+    text = experiment.read_text()
+    experiment.write_text(text.replace("wide: {}", "wide: {base: other}"))
+    given = read_plan(experiment, trained=tmp_path / "train")
+    recipes = {each.key: str(each.recipe) for each in given.trainings}
+    assert recipes["wide-first.1"].endswith("other.yaml")
+    assert recipes["narrow-first.1"].endswith("recipe.yaml")
+    experiment.write_text(text.replace("wide: {}", "wide: {learning_rat: 1}"))
+    with pytest.raises(ConfigError, match="learning_rat") as caught:
+        read_plan(experiment, trained=tmp_path / "train")
+    assert "try.yaml" in caught.value.where
+
+
+def test_a_finished_training_from_other_start_weights_is_noticed(experiment, tmp_path):
+    out = tmp_path / "out"
+    words = [str(experiment), "--train", "--only", "wide-words.1", "--out", str(out)]
+    assert command.main(words) == 0
+    export = out / "train" / "wide-words.1" / "export"
+    record = json.loads((export / "provenance.json").read_text())
+    assert record["notes"]["start_weights"] == ""
+    # the recipe begins with weights now, and the training that is done did not
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{recipe.read_text()}weights: {export}\n")
+    with pytest.raises(ConfigError, match="start weights"):
+        read_plan(experiment, trained=out / "train")

@@ -2,13 +2,17 @@
 
 import importlib
 import json
+import re
 import tomllib
 
 import pytest
 
+from wishbone.core.cli.look.list import main as list_main
 from wishbone.core.cli.plugins import fields_of, main
+from wishbone.core.config.compose import find
 from wishbone.core.contract.errors import GateFailed, UnknownName, UsageError
-from wishbone.core.registry import scaffold
+from wishbone.core.registry import scaffold, shipped
+from wishbone.core.registry.loader import Loaded, PluginStatus, registry
 from wishbone.core.registry.registry import Registry, import_target
 from wishbone.core.system.spec import read
 from wishbone.core.testing import CheckResult, check_class
@@ -86,9 +90,36 @@ def test_a_new_package_is_a_whole_project(kind, tmp_path):
     assert (folder / "wishbone_acme_x2/plugin.py").is_file()
     assert (folder / "tests/test_contract.py").is_file()
     assert "acme/x2" in (folder / "README.md").read_text()
+    assert all((folder / name).is_file() for name in (
+        "LICENSE", ".gitignore", ".github/workflows/test.yml"))  # fmt: skip
+    (needs,) = project["project"]["dependencies"]
+    assert re.fullmatch(r"wishbone-tts>=\d+\.\d+,<\d+\.\d+", needs)
     left = [p for p in folder.rglob("*") if p.is_file() and "$" in p.read_text()]
     assert left == []
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_package_brings_systems_and_what_they_name(tmp_path, monkeypatch, capsys):
+    """As an installed wheel: its package is importable, and its plug-in is loaded."""
+    folder = scaffold.write_package("acme/x", "backbone", tmp_path)
+    monkeypatch.syspath_prepend(str(folder))
+    inside = folder / "wishbone_acme_x" / "configs"
+    assert (inside / "system" / "x.yaml").is_file()
+    (inside / "weights").mkdir()
+    (inside / "system" / "spoken.yaml").write_text(
+        "# a voice of its own\nbase: quickstart-rwkv7\nweights: ../weights\n"
+    )
+    status = PluginStatus("acme", "wishbone_acme_x.plugin", "wishbone-acme-x", "0.1.0")
+    monkeypatch.setattr(shipped, "loaded", lambda: Loaded(registry(), [status]))
+    assert read("acme/spoken")["weights"] == str(inside / "weights")
+    assert find("acme/x") == inside / "system" / "x.yaml"
+    assert list_main(["systems"]) == 0
+    assert "acme/spoken" in capsys.readouterr().out
+    with pytest.raises(UnknownName, match="acme/spoken"):
+        find("acme/spokn")
+    status.status = "broken"
+    with pytest.raises(UnknownName):
+        find("acme/spoken")
 
 
 def test_its_system_names_the_new_part(tmp_path):

@@ -57,6 +57,12 @@ def _main(argv: list[str]) -> int:
         # without a text the first override takes its place
         words, overrides = [], [*words, *overrides]
     _require_overrides(overrides)
+    if options.dry_run:
+        from wishbone.core.config.compose import dump
+        from wishbone.core.system.spec import read
+
+        print(dump(read(options.system, overrides)), end="")
+        return 0
     if options.lines:
         from wishbone.core.cli.speech.say_lines import speak_lines
 

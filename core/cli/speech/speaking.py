@@ -92,6 +92,9 @@ class SayOptions(EngineOptions):
         None, metavar="SCALE", group=MODEL, default_text="the system's, usually 1",
         help="exaggerate what the text or the voice changes, beyond 1; for models trained for it",
     )  # fmt: skip
+    dry_run: bool = option(
+        False, group=MODEL, help="print the system's resolved configuration, and say nothing"
+    )
     device: str = option(
         "cpu", metavar="NAME", group=COMPUTING, help="where it is computed: cpu, cuda, mps, ..."
     )

@@ -13,6 +13,7 @@ from wishbone.core.config.compose import Config
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.system.spec import read
 from wishbone.core.train.recipe import RUNNING, as_saved, read_recipe
+from wishbone.core.weights.provenance import start_weights
 
 
 @dataclass
@@ -149,6 +150,23 @@ def crossed_arms(
     The configuration is that of the finished training, and of its recipe where there is none yet.
     """
     _check_factors(factors, train, values)
+    try:
+        return _crossed_arms(factors, train, folder, values, trained)
+    except ConfigError as error:
+        if error.where != "the command line":
+            raise
+        # what the levels change is laid over the recipe like words of a command
+        place = values.place("factors")
+        raise ConfigError(error.what, place, error.do) from error
+
+
+def _crossed_arms(
+    factors: Mapping[str, Any],
+    train: Trainings,
+    folder: Path,
+    values: Config,
+    trained: Path | None,
+) -> list[Arm]:
     arms = []
     for levels in _combinations(factors):
         configs = []
@@ -163,7 +181,8 @@ def crossed_arms(
         key = "-".join(levels.values())
         # a key that one training leaves out of its configuration, another must not have
         _need_same(key, configs, values.place("train"))
-        arms.append(Arm(key, _base(train, levels), configs[0], tuple(configs[1:]), levels))
+        base = _base(train, levels, factors)
+        arms.append(Arm(key, base, configs[0], tuple(configs[1:]), levels))
     return arms
 
 
@@ -189,7 +208,8 @@ def trainings_of(
     changes = flattened(train.set)
     for factor, level in levels.items():
         changes |= flattened(factors[factor][level] or {})
-    base = _base(train, levels)
+    changes.pop("base", None)
+    base = _base(train, levels, factors)
     trainings = []
     for number, seed in enumerate(train.seeds, 1):
         name = f"{key}.{number}"
@@ -211,8 +231,11 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _base(train: Trainings, levels: Mapping[str, str]) -> str:
+def _base(train: Trainings, levels: Mapping[str, str], factors: Mapping[str, Any]) -> str:
+    """The recipe of an arm: the one that a level names under ``base``, else that of ``train``."""
     base = train.base
+    for factor, level in levels.items():
+        base = str((factors[factor][level] or {}).get("base") or base)
     for factor, level in levels.items():
         base = base.replace(f"{{{factor}}}", level)
     return base
@@ -240,7 +263,11 @@ def _check_factors(factors: Mapping[str, Any], train: Trainings, values: Config)
                     values.place(f"factors.{name}.{level}"),
                     "Write keys of the training's recipe, or {} where the base has it all.",
                 )
-    if not train.base:
+    has_recipe = any(
+        all(isinstance(changes, Mapping) and changes.get("base") for changes in levels.values())
+        for levels in factors.values()
+    )
+    if not train.base and not has_recipe:
         raise ConfigError(
             "'factors' makes arms by training them, and 'train' names no recipe.",
             values.place("train"),
@@ -258,13 +285,17 @@ def _need_recipe(training: Training) -> None:
     """Raise ``ConfigError`` when a finished training followed another recipe than this one."""
     path = training.export / "provenance.json"
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))["notes"]["recipe"]
+        notes = json.loads(path.read_text(encoding="utf-8"))["notes"]
+        saved = notes["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
-        saved = None
+        notes, saved = {}, None
     recipe, system = read_recipe(training.recipe, training.overrides)
     required = as_saved(recipe)
     keys = [key for key in required if key not in (*RUNNING, "system")]
     differ = [k for k in keys if saved is None or k in saved and saved[k] != required[k]]
+    before, begun = notes.get("start_weights"), start_weights(system)
+    if before is not None and begun and before != begun:
+        differ.append("start weights (the folder holds others now)")
     exported = read(training.export)
     parts = ("tokenizer", "layout", "backbone", "head")
     slots = [part for part in parts if exported.get(part) != dict(system).get(part)]

@@ -133,8 +133,8 @@ def _minutes(budget: Budget) -> str:
 def _steps(budget: Budget) -> str:
     """Steps of all trainings, and of each where there are several."""
     parts = budget.training_stages or []
-    each = f" ({' + '.join(f'{n:,}' for n in parts)})" if len(parts) > 1 else ""
-    return _thousands(budget.training_steps) + each
+    breakdown = f" ({' + '.join(f'{n:,}' for n in parts)})" if len(parts) > 1 else ""
+    return _thousands(budget.training_steps) + breakdown
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from wishbone.core.config.compose import weights_folder
+from wishbone.core.config.compose import dump, weights_folder
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.evaluate.experiment.arms import flattened
 from wishbone.core.evaluate.experiment.plan import Plan
@@ -30,8 +30,8 @@ def differences(plan: Plan) -> list[Difference]:
     result = [one for one in result if not _same_files(one)]
     trained = {arm.key: training(arm) for arm in plan.arms}
     if all(trained.values()):
-        made = _differences(trained, lambda key: _under("weights", plan.vary))
-        result += [replace(one, budget=True) if one.key in BUDGET else one for one in made]
+        in_training = _differences(trained, lambda key: _under("weights", plan.vary))
+        result += [replace(one, budget=True) if one.key in BUDGET else one for one in in_training]
     elif any(trained.values()):
         records = {key: "recorded" if value else "unknown" for key, value in trained.items()}
         result.append(Difference("training", records, False))
@@ -89,6 +89,24 @@ def refuse_confounds(differences: Sequence[Difference], allow: bool) -> list[Dif
 def unequal_training(plan: Plan, differences: Sequence[Difference]) -> str:
     """One sentence about arms that were trained for longer, or at other rates; "" if none was."""
     return sentence(plan.arms, [one.key for one in differences if one.budget and not one.meant])
+
+
+def described(plan: Plan) -> str:
+    """The plan as YAML: prompts, seeds, what differs, and every arm's resolved configuration."""
+    every = differences(plan)
+    return dump(
+        {
+            "name": plan.name,
+            "prompts": len(plan.prompts),
+            "seeds": plan.seeds,
+            "vary": plan.vary,
+            "metrics": plan.used,
+            "unequal_training": unequal_training(plan, every),
+            "not_meant_to_differ": [e.key for e in every if not e.meant and not e.budget],
+            "varied": {e.key: e.values for e in every if e.meant},
+            "arms": {arm.key: dict(arm.config) for arm in plan.arms},
+        }
+    )
 
 
 def _same_files(difference: Difference) -> bool:
