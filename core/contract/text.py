@@ -55,6 +55,10 @@ class Tokenizer(Part, ABC):
         """Normalise ``text`` for ``encode``, such as numbers to words."""
         return text
 
+    def left_out(self, text: str) -> list[str]:
+        """Name what in ``text`` cannot be spoken, such as another script, in order, each once."""
+        return []
+
     def pieces(self, text: str | Iterable[str]) -> Iterator[tuple[str, list[int]]]:
         """Cut a text, which may arrive in parts, into pieces to speak in turn -> (piece, ids)."""
         return speakable(text, self.encode)

@@ -8,7 +8,8 @@ from string import Template
 
 from wishbone.core.contract.atomic import new_folder
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.registry.loader import API, own_version
+from wishbone.core.registry.entry_points import own_version
+from wishbone.core.registry.loader import API
 
 TEMPLATES = Path(__file__).parent / "templates"
 HIDDEN = ("gitignore", "github/")

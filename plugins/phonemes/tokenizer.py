@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -11,7 +10,10 @@ from typing import Any
 
 from wishbone.core.contract import tags
 from wishbone.core.contract.extensions.teacher import Word
+from wishbone.core.contract.tags import MARK
 from wishbone.core.contract.text import TextSpace, Tokenizer
+from wishbone.plugins.phonemes import front_end
+from wishbone.plugins.phonemes.normalise import is_html, left_out, normalise
 from wishbone.plugins.phonemes.symbols import (
     BREAKS,
     CONSONANTS,
@@ -22,18 +24,17 @@ from wishbone.plugins.phonemes.symbols import (
     UNSTRESSED,
 )
 
-_LOOKALIKES = str.maketrans(
-    {"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "—": ", ", "–": ", ", "…": ". "}
-    | {"ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l"}
-)
+_LETTERS = re.compile(r"(?<![\w'])[A-Z](?: [A-Z])+(?![\w'])")
+_SPELT = re.compile(r"(?<![\w'])((?:[A-Z] ){8,}[A-Z])(?![\w'])")  # too much for gruut
+_PLACES = re.compile(rf"({MARK.pattern})(?!\()")
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 class PhonemeTokenizer(Tokenizer):
     """Phonemes with their stress marks; a separator (space or ``, . ? !``) closes every word.
 
-    Numbers, dates, currencies and common abbreviations are written out by gruut, and words
-    outside its lexicon go through its letter-to-sound model. Characters that nobody can
+    ``normalise`` writes out numbers, dates, signs and abbreviations; gruut's lexicon pronounces the
+    words, and its letter-to-sound model those outside it. Characters that nobody can
     pronounce are dropped. No string makes it raise.
     """
 
@@ -61,6 +62,7 @@ class PhonemeTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; the marker ``<|endofprompt|>`` and marks in it become their own ids."""
         ids: list[int] = []
+        text = self.prepare(text)
         for number, part in enumerate(text.split(END_OF_PROMPT)):
             if number:
                 ids.append(self._ids[END_OF_PROMPT])
@@ -74,7 +76,7 @@ class PhonemeTokenizer(Tokenizer):
             if is_mark:
                 places.append((len(words), piece, self._ids[piece]))
             else:
-                _append_words(_plain(piece), words)
+                _append_words(piece, words)
         return tags.joined([self.encode_words([word]) for word in _closed(words)], places)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -84,7 +86,24 @@ class PhonemeTokenizer(Tokenizer):
 
     def words(self, text: str) -> list[Word]:
         """The words of ``text`` as they are spoken."""
-        return _words(_plain(text))
+        return _words(self.prepare(text))
+
+    def prepare(self, text: str) -> str:
+        """The words that are spoken for ``text``; marks stay, and so does what looks like one."""
+        parts = _PLACES.split(text)
+        words = "".join(
+            part if number % 2 and not is_html(part) or part in self.config.marks
+            else normalise(part) for number, part in enumerate(parts)
+        )  # fmt: skip
+        return words.strip()
+
+    def closed(self, sentence: str) -> str:
+        """The sentence itself: ``encode`` writes its words out."""
+        return sentence
+
+    def left_out(self, text: str) -> list[str]:
+        """Other scripts and pictures in ``text``, which nobody here can say."""
+        return left_out(text)
 
     def encode_words(self, words: Sequence[Word]) -> list[int]:
         """Ids of words: the phonemes of each, then exactly one separator.
@@ -108,7 +127,21 @@ def _words(text: str) -> list[Word]:
 
 def _append_words(text: str, words: list[Word]) -> None:
     """Append the words of ``text``; a break at its beginning belongs to the last word before it."""
-    for token in _gruut(text):
+    for number, part in enumerate(_SPELT.split(text)):
+        if number % 2:
+            words.extend(Word(letter, _letter(letter), " ") for letter in part.split())
+        else:
+            _append_spoken(part, words)
+
+
+@cache
+def _letter(letter: str) -> tuple[str, ...]:
+    return tuple(front_end.lexicon()(letter.lower(), "gruut:letter") or ())
+
+
+def _append_spoken(text: str, words: list[Word]) -> None:
+    # letters apart are a word that is spelt; gruut would take an "A" for the article
+    for token in _gruut(_LETTERS.sub(lambda run: run[0].replace(" ", ""), text)):
         if token.is_major_break or token.is_minor_break:
             if words:
                 mark = "," if token.is_minor_break else "."
@@ -152,27 +185,14 @@ def _gruut(text: str) -> list[Any]:
     return []
 
 
-@cache
 def _front_end() -> Any:
-    """gruut, imported on first use because it takes a second."""
-    import gruut
-
-    return gruut.sentences
+    return front_end.sentences()
 
 
 def _spell_digits(text: str) -> str:
     """Every digit as a word, and whatever else is no letter, apostrophe or mark as a space."""
     spelt = re.sub(r"[0-9]", lambda digit: f" {_DIGITS[int(digit[0])]} ", text)
     return re.sub(r"[^A-Za-z' ,.?!]+", " ", spelt)
-
-
-def _plain(text: str) -> str:
-    """Letters without diacritics, quotes and dashes as ASCII; ASCII text passes unchanged."""
-    if text.isascii():
-        return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", " ", text)
-    text = unicodedata.normalize("NFKD", text.translate(_LOOKALIKES)).replace("\u2044", "/")
-    text = "".join(c for c in text if not unicodedata.combining(c))
-    return "".join(c if c.isascii() and c.isprintable() or c in "£€¥\n" else " " for c in text)
 
 
 def _unstress_consonant(phoneme: str) -> str:

@@ -14,6 +14,8 @@ from wishbone.core.cli.speech.speaking import (
     SayOptions,
     load_system,
     load_voice,
+    named,
+    print_words,
     read_text,
     warn_unlearned,
     warn_untrained,
@@ -36,6 +38,7 @@ EXAMPLES = """examples:
       --voice me.wav --instruct "in a whisper"
   wishbone say --revoice you.wav -o me.wav --system NAME weights=FOLDER --voice me.wav
   wishbone say "Hello." -o hello.wav --seed 7 sampling.temperature=0.8
+  wishbone say --normalise-only 'Dr. Smith paid $5.3 million on 3/4/2021.'
   tail -f log.txt | wishbone say - --stream -o - | aplay -f S16_LE -r 24000"""
 
 
@@ -63,6 +66,13 @@ def _main(argv: list[str]) -> int:
 
         print(dump(read(options.system, overrides)), end="")
         return 0
+    if options.normalise_only:
+        source = read_text(words, options.file or options.lines, options.stream)
+        return print_words(options, overrides, source)
+    if not options.out:
+        raise UsageError(
+            "the following arguments are required: -o/--out", "wishbone say", "Add -o FILE.wav."
+        )
     if options.lines:
         from wishbone.core.cli.speech.say_lines import speak_lines
 
@@ -76,6 +86,7 @@ def _main(argv: list[str]) -> int:
     target = _check_target(options)
     text = "" if options.revoice else read_text(words, options.file, options.stream)
     system = load_system(options, overrides)
+    text = named(system.tokenizer, text)
     voice = load_voice(system, options)
     spoken = _Spoken(system, text, voice, options)
     if target is None:

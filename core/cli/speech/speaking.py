@@ -7,15 +7,17 @@ import select
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from wishbone.core.cli.arguments import COMPUTING, REQUIRED, EngineOptions, argument, option
+from wishbone.core.cli.arguments import COMPUTING, EngineOptions, argument, option
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.part import NonNegative, Seed, Size
 from wishbone.core.contract.sentences import PIECE_END
 
 if TYPE_CHECKING:
+    from wishbone.core.contract.text import Tokenizer
     from wishbone.core.speak.voice import Voice
     from wishbone.core.system.system import System
 
@@ -23,6 +25,7 @@ SYSTEM = "quickstart-rwkv7"
 """The system that speaks where none is named."""
 PAUSE = 0.3
 """Seconds without more text that complete a line of standard input when streaming."""
+MOST_NAMED = 8
 TEXT = "what is spoken"
 FILES = "where it goes"
 VOICE = "whose voice, and how it speaks"
@@ -52,8 +55,12 @@ class SayOptions(EngineOptions):
         None, metavar="FILE", group=TEXT,
         help="instead of a text: say what this recording says, in the voice (voice conversion)",
     )  # fmt: skip
+    normalise_only: bool = option(
+        False, group=TEXT,
+        help="print the words that would be spoken, a line for each piece, and speak nothing",
+    )  # fmt: skip
     out: str = option(
-        REQUIRED, "-o", metavar="FILE", group=FILES,
+        "", "-o", metavar="FILE", group=FILES, default_text="required",
         help="the file to write, .wav, .flac or .ogg; - writes 16-bit samples to standard output",
     )  # fmt: skip
     stream: bool = option(
@@ -145,6 +152,39 @@ def _arrives(pipe: BinaryIO) -> bool:
         return bool(select.select([pipe], [], [], PAUSE)[0])
     except (OSError, ValueError):
         return True
+
+
+def print_words(options: SayOptions, overrides: Sequence[str], text: str | Iterator[str]) -> int:
+    """Print what will be spoken, piece by piece, without any model."""
+    from wishbone.core.system.spec import parse_slot, read
+
+    tokenizer: Tokenizer = parse_slot(read(options.system, overrides), "tokenizer").build()
+    for piece, _ in tokenizer.pieces(named(tokenizer, text)):
+        print(tokenizer.prepare(piece), flush=True)
+    return 0
+
+
+def named(tokenizer: Tokenizer, text: str | Iterator[str]) -> str | Iterator[str]:
+    """The text itself; what cannot be spoken in it is named on standard error."""
+    if isinstance(text, str):
+        _warn_left_out(tokenizer, text)
+        return text
+    return map(partial(_passed, tokenizer), text)
+
+
+def _passed(tokenizer: Tokenizer, piece: str) -> str:
+    _warn_left_out(tokenizer, piece)
+    return piece
+
+
+def _warn_left_out(tokenizer: Tokenizer, text: str) -> None:
+    lost = tokenizer.left_out(text)
+    if lost:
+        more = f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
+        print(
+            f"warning: left out, because it cannot be spoken: {' '.join(lost[:MOST_NAMED])}{more}",
+            file=sys.stderr,
+        )
 
 
 def load_system(options: SayOptions, overrides: Sequence[str]) -> System:
