@@ -259,6 +259,11 @@ def _section(slot: SlotSpec) -> Section:
     return section
 
 
+def as_values(parsed: Any) -> dict[str, Any]:
+    """Turn an instance of a schema to the plain values that are saved, slots inside included."""
+    return {part.name: _plain(getattr(parsed, part.name)) for part in fields(parsed)}
+
+
 def _plain(value: Any) -> Any:
     """Turn sections and lists of them to the plain values that are saved."""
     if isinstance(value, Section) and value.slot is not None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
-from wishbone.core.config.schema import SlotSpec, parse_slot
+from wishbone.core.config.schema import SlotSpec, as_values, parse_slot
 from wishbone.core.contract.errors import ConfigError, GateFailed
 from wishbone.core.registry.loader import registry
 from wishbone.core.system.build import build_layout, build_model
@@ -247,10 +247,10 @@ def _failure(cls: type[Any], config: Any, depth: str) -> str:
 
 
 def _changed(slot: SlotSpec, depth: str, config: Any) -> dict[str, Any]:
-    before = asdict(slot.config)
+    before = as_values(slot.config)
     return {
         key: value
-        for key, value in asdict(config).items()
+        for key, value in as_values(config).items()
         if key in ("width", depth) or value != before[key]
     }
 
@@ -273,8 +273,8 @@ def _depth_field(base: Any, config: Mapping[str, Any]) -> str:
     return depth
 
 
-def _with(config: Mapping[str, Any], fields: Any) -> dict[str, Any]:
-    backbone = {"name": config["backbone"]["name"], **asdict(fields)}
+def _with(config: Mapping[str, Any], config_fields: Any) -> dict[str, Any]:
+    backbone = {"name": config["backbone"]["name"], **as_values(config_fields)}
     return {**config, "backbone": backbone}
 
 
