@@ -130,7 +130,7 @@ def _change(base: Any, config: Any, depth: str) -> float:
 
 
 def _depth_field(base: Any, config: Mapping[str, Any]) -> str:
-    names = ("repeat",) if getattr(base, "blocks", None) else ("layers", "depth")
+    names = ("repeat",) if config["backbone"].get("blocks") else ("layers", "depth")
     depth = next((name for name in names if hasattr(base, name)), None)
     if depth is None or not hasattr(base, "width"):
         name = config["backbone"]["name"]
