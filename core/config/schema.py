@@ -148,7 +148,7 @@ def structured(schema: type[Any], values: Mapping[str, Any], key: str, config: C
 
     try:
         section = OmegaConf.create({key: OmegaConf.structured(schema)})
-        merged = OmegaConf.merge(section, {key: dict(values)})
+        merged = OmegaConf.merge(section, {key: _plain(dict(values))})
         parsed = cast(dict[str, Any], OmegaConf.to_object(merged))[key]
     except OmegaConfBaseException as error:
         full = str(error.full_key or key)

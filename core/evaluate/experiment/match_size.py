@@ -261,7 +261,7 @@ def _shape(slot: SlotSpec, depth: str, config: Any) -> str:
 
 
 def _depth_field(base: Any, config: Mapping[str, Any]) -> str:
-    names = ("repeat",) if getattr(base, "blocks", None) else ("layers", "depth")
+    names = ("repeat",) if config["backbone"].get("blocks") else ("layers", "depth")
     depth = next((name for name in names if hasattr(base, name)), None)
     if depth is None or not hasattr(base, "width"):
         name = config["backbone"]["name"]
