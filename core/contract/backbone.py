@@ -42,7 +42,8 @@ class Backbone(Part, nn.Module):
     """Vectors to vectors, left to right: the part this library exists to exchange.
 
     ``wishbone match`` finds sizes at which two backbones cost the same; it changes those of the
-    fields ``width``, ``layers`` or ``depth``, ``heads`` and ``size_fields`` that ``Config`` has;
+    fields ``width``, ``layers`` or ``depth``, ``heads`` (whole heads of ``head_size``) and
+    ``size_fields`` that ``Config`` has;
     where ``blocks`` has a pattern, ``repeat`` in the place of ``layers``.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
+from inspect import getattr_static
 from typing import Any
 
 import torch
@@ -230,11 +231,14 @@ def cost(cls: Any, config: Any, module: str | None) -> str:
     return f"{flops[0]} operations at first, {flops[1]} after 100 positions"
 
 
+ABSTRACT = ("count_parameters", "forward", "init_state", "state_bytes")
+"""Methods that every backbone writes itself."""
+
+
 def preflight(cls: Any, config: Any, module: str | None) -> str:
     """The class can be built and called as a backbone: without that no other check says much."""
     require(dataclasses.is_dataclass(getattr(cls, "Config", None)), "Config is no dataclass")
-    every = ((name, getattr(cls, name, None)) for name in dir(cls))
-    missing = [name for name, value in every if getattr(value, "__isabstractmethod__", False)]
+    missing = [name for name in ABSTRACT if getattr_static(cls, name) is vars(Backbone)[name]]
     require(not missing, f"not written: {', '.join(missing)}{_misspelt(cls, missing)}")
     model = build(cls, config, torch.float32)
     require(isinstance(getattr(model, "width", None), int), "self.width is not set to an int")

@@ -161,7 +161,7 @@ RULES = (
     ("roman", rf"\b(?P<w>(?i:chapter|act|part|volume|book|section|scene|phase|type|stage"
     rf"|vol\.)) (?P<x>{_ROMAN}|[ivx]+)\b",
      "{w} {x:roman}"),
-    ("roman", r"\b(?P<x>I{2,3}|I[VX]|VI{1,3}|X(?:IX|IV|V?I{1,3})|XX(?:IX|IV|V?I{0,3})|XXX?(?:IX"
+    ("roman", r"\b(?P<x>I{2,3}|I[VX]|VI{1,3}|X(?:IX|IV|V?I{1,3})|XX(?:IX|IV|V?I{0,3})|XX{1,2}(?:IX"
     r"|IV|V?I{1,3})?"
      r"|XL[IVX]{1,4}|L(?:VI{1,3}|IV|IX|II)|M(?:CM|M)[XVILC]*[IVX])\b(?!['’.]\w)", "{x:roman}"),
 )  # fmt: skip
