@@ -70,7 +70,7 @@ class Recipe:
     best after 250 steps of the bundled Transformer."""
     drop: Drop = field(default_factory=Drop)
     """Probabilities of training without a condition (text, prompt, ...); held-out data has all."""
-    learning_rate: Annotated[float, Range(0, 10)] = 1e-3
+    learning_rate: NonNegative = 1e-3
     """Highest learning rate."""
     weight_decay: Annotated[float, Range(0, 10)] = 0.01
     """Of AdamW, for the matrices that the model's parameter groups name."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["causal_convolution", "causal_convolution_reference"]
+__all__ = ["available", "causal_convolution", "causal_convolution_reference"]
 
 
 def causal_convolution(joined: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -60,3 +60,8 @@ class _Taps(torch.autograd.Function):
             d_taps.append((dy * joined[:, part]).sum((0, 1)))  # [C]
         d_bias = dy.sum((0, 1)) if ctx.biased else None  # [C]
         return d_joined, torch.stack(d_taps, 1), d_bias
+
+
+def available() -> dict[str, str]:
+    """Return form -> why it cannot run on this machine; PyTorch's operations run everywhere."""
+    return {"reference": "", "torch": ""}

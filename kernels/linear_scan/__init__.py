@@ -17,6 +17,7 @@ from wishbone.kernels.linear_scan.reference import (
 from wishbone.kernels.linear_scan.rows import log_scan, scan, scan_back
 
 __all__ = [
+    "available",
     "NEVER",
     "empty_mean",
     "last_state",
@@ -117,3 +118,8 @@ class _LogScan(torch.autograd.Function):
         total = scan_back(a, dl)  # [B, T, C]
         dw = a * total  # [B, T, C]
         return dw, total - dw, dw[:, 0]
+
+
+def available() -> dict[str, str]:
+    """Return form -> why it cannot run on this machine; PyTorch's operations run everywhere."""
+    return {"reference": "", "torch": ""}

@@ -116,3 +116,8 @@ def _position(
     now = torch.baddbmm(now, column, row)  # [B H, V, K]
     y = torch.bmm(now, r.reshape(batch * heads, -1, 1))  # [B H, V, 1]
     return y.view(v.shape), now.view_as(state)
+
+
+def available() -> dict[str, str]:
+    """Return form -> why it cannot run on this machine; PyTorch's operations run everywhere."""
+    return {"reference": "", "torch": ""}

@@ -62,7 +62,7 @@ def test_nothing_is_replaced_unless_told_to(tmp_path, source, capsys, loaded):
     [
         (["--stream"], "do not go together"),
         (["--file", "other.txt"], "do not go together"),
-        (["--together", "0"], "is none"),
+        (["--together", "0"], "outside its range"),
         (["-o", "-"], "cannot go to standard output"),
     ],
 )

@@ -79,14 +79,14 @@ def _panel(options: JudgingOptions) -> Panel:
 
 def judge_speech(options: SpeechOptions) -> int:
     """Let a system speak, or read what was spoken, and judge it beside the reference."""
-    prompts = read_prompts(options.text or speech.own_prompts(), options.limit)
+    prompts = read_prompts(options.text or speech.own_prompts())
     generated: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as aside:
         if Path(options.system).is_dir() and not (Path(options.system) / "config.yaml").exists():
             texts = [prompt.text for prompt in prompts]
             clips = read_folder(Path(options.system), texts, options.limit)
         else:
-            out = options.out or Path(aside)
+            out, prompts = options.out or Path(aside), prompts[: options.limit]
             clips, generated = speech.speak_all(
                 options.system, prompts, out, options.voice, SEED, options.overrides,
                 options.engine,

@@ -57,7 +57,9 @@ class Answer:
     @property
     def error(self) -> float:
         """Two standard errors of the percentage, as far as chance goes at the nearer limit."""
-        share = min(0.99, max(0.01, self.percent / 100))
+        limits = (self.promise.least, self.promise.most)
+        nearer = min(limits, key=lambda limit: abs(limit - self.percent))
+        share = min(0.99, max(0.01, nearer / 100))
         return 200 * sqrt(share * (1 - share) / self.trials)
 
     @property
