@@ -10,7 +10,7 @@ from wishbone.kernels.recurrence.reference import compute_dtype, expand, recurre
 from wishbone.kernels.recurrence.scan import Scan
 from wishbone.kernels.wkv7.chunked import shorter
 
-__all__ = ["recurrence", "recurrence_reference"]
+__all__ = ["available", "recurrence", "recurrence_reference"]
 
 CHUNK = {"none": 64, "head": 32, "channel": 32, "delta": 32}
 """Positions per chunk of each form; the fastest on a CPU for heads of 64 (``measure``)."""
