@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.contract.extensions.release import Found, ReleaseReader
@@ -66,9 +66,10 @@ def _check_size(stated: dict[str, Any], model: SpeechLM, folder: Path) -> None:
         for key, value in stated.items()
         if key in ("width", "layers", "head_size") and getattr(config, key) != value
     }
-    ranks = {key: value for key, value in stated.items() if key.endswith(("_rank", "ffn_width"))}
-    shape = model.backbone.shape
-    differ |= {key: value for key, value in ranks.items() if getattr(shape, key) != value}
+    sizes_here = _inner_sizes(model.backbone)
+    differ |= {
+        key: stated[key] for key, size in sizes_here.items() if stated.get(key, size) != size
+    }
     if abs(config.group_norm_eps / stated["group_norm_eps"] - 1) > 1e-6:
         differ["group_norm_eps"] = stated["group_norm_eps"]
     if differ:
@@ -78,6 +79,18 @@ def _check_size(stated: dict[str, Any], model: SpeechLM, folder: Path) -> None:
             str(folder),
             f"Write 'backbone: {{{sizes}}}' into the system.",
         )
+
+
+def _inner_sizes(backbone: nn.Module) -> dict[str, int]:
+    """Ranks and inner width that an RWKV-7 was built with, where its configuration says 0, too."""
+    last = backbone.blocks[-1]  # the first block has no value rank
+    factors = {"decay_rank": "w1", "rate_rank": "a1", "value_rank": "v1", "gate_rank": "g1"}
+    sizes = {
+        key: getattr(last.time_mix, name).shape[1]
+        for key, name in factors.items()
+        if hasattr(last.time_mix, name)
+    }
+    return sizes | {"ffn_width": last.channel_mix.key.weight.shape[0]}
 
 
 def tensors(source: str | Path) -> dict[str, Tensor]:

@@ -9,6 +9,9 @@ import torch
 from cosyvoice2_reference import GOLDEN
 from safetensors.torch import load_file
 
+from wishbone.core.config.compose import Config
+from wishbone.core.config.schema import structured
+from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.cosyvoice2.decoder import CosyVoice2Decoder
 from wishbone.plugins.cosyvoice2.flow.noise import Noises
@@ -309,5 +312,5 @@ def test_a_finished_stream_refuses_more(decoder):
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(field, value):
-    with pytest.raises(ValueError, match=field):
-        replace(SMALL, **{field: value})
+    with pytest.raises(ConfigError, match=field):
+        structured(type(SMALL), {field: value}, "decoder", Config({}))

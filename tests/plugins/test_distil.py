@@ -305,8 +305,8 @@ REFUSED = [
     ("align", ARWKV | {"layers": 3}, {}, "3 mixers, the teacher .* 2"),
     ("align", ARWKV | {"ffn_width": 64}, {}, "ffn_width 64"),
     ("align", ARWKV, {"measure": "angle"}, "no measure 'angle'"),
-    ("logits", ARWKV, {"temperature": 0.0}, "temperature is 0.0"),
-    ("logits", ARWKV, {"kl_weight": -1.0, "ce_weight": 2.0}, "negative"),
+    ("logits", ARWKV, {"temperature": 0.0}, "temperature: 0.0 is outside"),
+    ("logits", ARWKV, {"kl_weight": -1.0, "ce_weight": 2.0}, "kl_weight: -1.0 is outside"),
     ("logits", ARWKV, {"kl_weight": 0.0}, "both 0"),
     ("logits", ARWKV, {"train": "head"}, "'head'"),
 ]
