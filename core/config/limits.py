@@ -38,12 +38,12 @@ def outside_limits(config: Any) -> Iterator[tuple[str, Any, Range | OneOf]]:
             if isinstance(value, dict):
                 values = list(value.values())
             for one in values if isinstance(values, list) else [values]:
-                if one is not None and not _allowed(one, limit):
+                if one is None:
+                    continue
+                if isinstance(limit, OneOf):
+                    allowed = one in limit
+                else:
+                    closed = limit.at_least <= one <= limit.at_most
+                    allowed = math.isfinite(one) and closed and limit.above < one < limit.below
+                if not allowed:
                     yield item.name, one, limit
-
-
-def _allowed(value: Any, limit: Range | OneOf) -> bool:
-    if isinstance(limit, OneOf):
-        return value in limit
-    inside = limit.at_least <= value <= limit.at_most and limit.above < value < limit.below
-    return inside and math.isfinite(value)

@@ -94,7 +94,7 @@ def load(layers):
     from wishbone.core.system.spec import parse
 
     build_model(parse(compose(SYSTEM)), "meta")  # imports what is imported when it is needed
-    with Walk(layers, until="RWKV7.__init__") as walk:
+    with Walk(layers, until="Preset.__init__") as walk:
         build_model(parse(compose(SYSTEM)), "meta")
     return walk
 
