@@ -51,7 +51,7 @@ def test_it_is_in_the_table_the_report_and_the_json(place):
     assert "brightness (kHz)" in shown
     result = json.loads((folder / "result/ab.json").read_text())
     (each,) = [c for c in result["comparisons"] if c["metric"] == KEY]
-    assert each["margin"] == 0.25 and each["verdict"] == "inconclusive"
+    assert each["margin"] == 0.25 and each["verdict"] == "exploratory"
     assert {"low", "high", "p", "difference"} <= each.keys()
     # an untrained system may fail, and then has the metric's worst value
     rows = {}
