@@ -7,7 +7,8 @@ from itertools import count
 
 import numpy as np
 import pytest
-from test_ab_parts import plan, write
+from test_ab_files import write
+from test_ab_parts import plan
 from tiny_system import tiny_system
 
 from wishbone.core.contract.errors import ConfigError, UsageError
