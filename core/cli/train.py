@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     if options.like:
         from wishbone.core.train.repeat import repeat
 
-        return repeat(options.like, [*words, *options.overrides], options.change)
+        return repeat(options.like, [*words, *options.overrides], options.change, options.dry_run)
     if options.config is None:
         raise UsageError("No recipe is named.", "wishbone train", "Try 'wishbone train --help'.")
     if options.dry_run:

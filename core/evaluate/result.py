@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from wishbone.core.contract.extensions.metric import MetricInfo
-from wishbone.core.evaluate.details import Agreement, Slice
-from wishbone.core.evaluate.facts import Commitment, Size, Timing, WordCounts
 from wishbone.core.evaluate.record import inline, optional, others, read_record, record_json
+from wishbone.core.evaluate.result_parts import (
+    Agreement,
+    Commitment,
+    Size,
+    Slice,
+    Timing,
+    WordCounts,
+)
 
 SCHEMA = 1
 """Version of what ``ab.json`` holds; grows when a key changes its meaning."""

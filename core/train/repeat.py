@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,10 @@ def stages_of(name: str) -> list[dict[str, Any]]:
     return [*(notes.get("before") or []), last]
 
 
-def repeat(name: str, words: Sequence[str], change: bool = False) -> int:
+def repeat(name: str, words: Sequence[str], change: bool = False, dry_run: bool = False) -> int:
     """Train as the weights of the system ``name`` were trained, all stages; returns the exit code.
+
+    ``dry_run`` prints the recipes and trains nothing.
 
     ``words`` are ``key=value``: ``system=`` is the other system, ``out=`` the run's folder, all
     else changes every stage. A stage that is done is passed over; one that somebody stopped ends
@@ -61,6 +63,11 @@ def repeat(name: str, words: Sequence[str], change: bool = False) -> int:
             f"Write: wishbone train --like {name} system=mine.yaml out=runs/mine",
         )
     others = [word for word in words if not word.startswith(("out=", "system="))]
+    if dry_run:
+        for title, _, recipe in recipes(name, values["system"], Path(values["out"])):
+            changes = f" With {' '.join(others)}." if others else ""
+            print(f"# {title}{changes}\n{dump(recipe)}", end="")
+        return 0
     files = write_recipes(name, values["system"], Path(values["out"]))
     for number, file in enumerate(files, 1):
         last = number == len(files)
@@ -75,7 +82,17 @@ def repeat(name: str, words: Sequence[str], change: bool = False) -> int:
 
 
 def write_recipes(name: str, system: str, out: Path) -> list[Path]:
-    """Write one recipe a stage beside ``out`` -> the files; the last one's run is ``out`` itself.
+    """Write the recipe of every stage to its file -> the files in order."""
+    files: list[Path] = []
+    for title, file, recipe in recipes(name, system, out):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, f"# {title}\n{dump(recipe)}")
+        files.append(file)
+    return files
+
+
+def recipes(name: str, system: str, out: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Yield title, file beside ``out`` and recipe of every stage; the last one's run is ``out``.
 
     ``system`` takes the place of the one that was trained, untrained. A stage whose data is not on
     this machine takes what lies under the same names, and a line on standard error says so. Raises
@@ -83,7 +100,6 @@ def write_recipes(name: str, system: str, out: Path) -> list[Path]:
     """
     every = stages_of(name)
     base = str(Path(system).absolute()) if Path(system).exists() else system
-    files: list[Path] = []
     for number, stage in enumerate(every, 1):
         last = number == len(every)
         recipe = {k: v for k, v in (stage.get("recipe") or {}).items() if k not in PLACES}
@@ -94,11 +110,8 @@ def write_recipes(name: str, system: str, out: Path) -> list[Path]:
         recipe |= _data(recipe, stage.get("data"), f"stage {number} of {name}")
         if number > 1:
             recipe["weights"] = str((_beside(out, number - 1) / "export").absolute())
-        file = _beside(out, number).with_suffix(".yaml")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, f"# Stage {number} of {len(every)} of {name}'s training.\n{dump(recipe)}")
-        files.append(file)
-    return files
+        title = f"Stage {number} of {len(every)} of {name}'s training."
+        yield title, _beside(out, number).with_suffix(".yaml"), recipe
 
 
 def _beside(out: Path, number: int) -> Path:

@@ -94,6 +94,15 @@ def test_a_bundled_arms_recipes_are_repeated_in_order(tmp_path, capsys):
         repeat.repeat("quickstart-rwkv7", ["out=x"])
 
 
+def test_a_dry_run_of_a_repeated_recipe_trains_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("base: quickstart\nbackbone: {name: rwkv7, width: 64}\n")
+    words = ["--like", "quickstart-rwkv7", f"system={tmp_path}/mine.yaml", f"out={tmp_path}/run"]
+    assert train.main([*words, "--dry-run", "steps=5"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("# Stage ") == 4 and "With steps=5." in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
 def test_every_stage_goes_on_from_the_one_before(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
     recipe = write_recipe(tmp_path)

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from oracle_parts import LENGTH, WIDTH, built, inputs, like, run, worst
 from torch.nn import functional as F
 
-from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.plugins.delta import gdn
 from wishbone.plugins.delta.deltanet import DeltaNet
 from wishbone.plugins.delta.gdn import GatedDeltaNet
@@ -28,42 +27,7 @@ from wishbone.plugins.retnet import mixer as retnet
 from wishbone.plugins.unimatrix.mixer import UniMatrix
 from wishbone.plugins.xlstm.mlstm import MLSTM
 
-WIDTH, LENGTH = 48, 150
 HIDDEN = ("fla", "mamba_ssm", "causal_conv1d")
-
-
-def built(cls, config=None, width=WIDTH, spread=0.3):
-    """A mixer whose every parameter is moved away from its first value."""
-    torch.manual_seed(0)
-    mixer = cls(config or cls.small_config(), Place(width, 1, 3))
-    with torch.no_grad():
-        for parameter in mixer.parameters():
-            parameter.add_(spread * torch.randn_like(parameter))
-    return mixer
-
-
-def inputs(length=LENGTH, width=WIDTH, batch=2):
-    return torch.randn(batch, length, width, generator=torch.Generator().manual_seed(1))
-
-
-@torch.no_grad()
-def run(mixer, x):
-    """Outputs of one call from the first state."""
-    state = mixer.init_state(len(x), x.device, x.dtype)
-    start = torch.zeros(len(x), dtype=torch.int64) if mixer.positions else None
-    return mixer(x, state, Call(None, start))[0]
-
-
-def worst(actual, expected):
-    """Largest difference, as a share of the root mean square of what is expected."""
-    expected = expected.double()
-    error = (actual.double() - expected).abs().max() / expected.square().mean().sqrt()
-    print(f"largest error {error:.1e} of the root mean square {expected.std():.2g}")
-    return error.item()
-
-
-def like(tensor):
-    return nn.Parameter(tensor.detach().clone())
 
 
 def naive(name):

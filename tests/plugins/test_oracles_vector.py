@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracle_parts import LENGTH, WIDTH, built, inputs, like, run, worst
 from torch import nn
 from torch.nn import functional as F
 
-from wishbone.core.contract.stack.mixer import Call, Place
+from wishbone.core.contract.stack.mixer import Call
 from wishbone.plugins.deep_embed.ffn import OF_TABLE, DeepEmbed
 from wishbone.plugins.experts.ffn import Experts
 from wishbone.plugins.gated_cells.mixer import GRU, LSTM
@@ -29,48 +30,12 @@ from wishbone.plugins.rosa.match import next_match
 from wishbone.plugins.s4d.mixer import S4D
 from wishbone.plugins.window.mixer import Window
 
-WIDTH, LENGTH = 48, 150
-
-
-def built(cls, config=None, width=WIDTH, spread=0.3):
-    """A mixer whose every parameter is moved away from its first value."""
-    torch.manual_seed(0)
-    mixer = cls(config or cls.Config(), Place(width, 1, 3))
-    with torch.no_grad():
-        for parameter in mixer.parameters():
-            parameter.add_(spread * torch.randn_like(parameter))
-    return mixer
-
-
-def inputs(length=LENGTH, width=WIDTH, batch=2):
-    return torch.randn(batch, length, width, generator=torch.Generator().manual_seed(1))
-
-
-@torch.no_grad()
-def run(mixer, x):
-    """Outputs of one call from the first state."""
-    state = mixer.init_state(len(x), x.device, x.dtype)
-    start = torch.zeros(len(x), dtype=torch.int64) if mixer.positions else None
-    return mixer(x, state, Call(None, start))[0]
-
-
-def worst(actual, expected):
-    """Largest difference, as a share of the root mean square of what is expected."""
-    expected = expected.double()
-    error = (actual.double() - expected).abs().max() / expected.square().mean().sqrt()
-    print(f"largest error {error:.1e} of the root mean square {expected.std():.2g}")
-    return error.item()
-
-
-def like(tensor):
-    return nn.Parameter(tensor.detach().clone())
-
 
 @pytest.mark.parametrize("key, ours", [("minGRU", MinGRU), ("minLSTM", MinLSTM)])
 @torch.no_grad()
 def test_min_rnn_is_that_of_min_gru_pytorch(key, ours):
     package = pytest.importorskip(f"minGRU_pytorch.{key}", reason="needs minGRU-pytorch")
-    mixer, x = built(ours), inputs()
+    mixer, x = built(ours, ours.Config()), inputs()
     oracle = getattr(package, key)(WIDTH, expansion_factor=1.5)
     first = oracle.to_hidden_and_gate if key == "minGRU" else oracle.to_hidden_and_f_i_gate
     first.weight, oracle.to_out.weight = mixer.inputs.weight, mixer.output.weight
@@ -82,7 +47,7 @@ def test_min_rnn_is_that_of_min_gru_pytorch(key, ours):
 @pytest.mark.parametrize("ours, cell", [(LSTM, nn.LSTMCell), (GRU, nn.GRUCell)])
 @torch.no_grad()
 def test_gated_cells_are_torchs_one_by_one(ours, cell):
-    mixer, x = built(ours), inputs()
+    mixer, x = built(ours, ours.Config()), inputs()
     oracle = cell(WIDTH, WIDTH)
     oracle.load_state_dict({k.removesuffix("_l0"): v for k, v in mixer.cells.state_dict().items()})
     state, outputs = None, []
@@ -96,7 +61,7 @@ def test_gated_cells_are_torchs_one_by_one(ours, cell):
 def test_aft_simple_is_that_of_aft_pytorch():
     """Which is not causal, so every prefix is a call of its own, and its last position counts."""
     package = pytest.importorskip("aft_pytorch", reason="needs aft-pytorch")
-    mixer, x = built(AFT), inputs()
+    mixer, x = built(AFT, AFT.Config()), inputs()
     oracle = package.AFTFull(LENGTH, WIDTH, WIDTH)
     pairs = (oracle.to_q, mixer.query), (oracle.to_k, mixer.key), (oracle.to_v, mixer.value)
     for theirs, mine in (*pairs, (oracle.project, mixer.output)):
@@ -108,7 +73,7 @@ def test_aft_simple_is_that_of_aft_pytorch():
 
 @torch.no_grad()
 def test_aaren_is_attention_with_one_query():
-    mixer, x = built(Aaren), inputs()
+    mixer, x = built(Aaren, Aaren.Config()), inputs()
     heads = (mixer.heads, mixer.size)
     keys, values = (f(x).unflatten(-1, heads).transpose(1, 2) for f in (mixer.key, mixer.value))
     queries = mixer.query[None, :, None].expand(len(x), -1, LENGTH, -1)
@@ -132,7 +97,7 @@ def mamba_oracle(mixer, config):
 @torch.no_grad()
 def test_mamba_is_that_of_transformers():
     transformers = pytest.importorskip("transformers", reason="needs transformers")
-    mixer, x = built(Mamba, spread=0.1), inputs()
+    mixer, x = built(Mamba, Mamba.Config(), spread=0.1), inputs()
     config = transformers.MambaConfig(hidden_size=WIDTH, num_hidden_layers=1, vocab_size=8)
     oracle = mamba_oracle(mixer, config)
     assert worst(run(mixer, x), oracle(x)) < 5e-6
@@ -170,7 +135,7 @@ def test_window_is_mistrals_attention():
 @torch.no_grad()
 def test_s4d_is_its_kernel_written_out():
     """Equations of state-spaces/s4, models/s4/s4d.py, in numpy: a Vandermonde sum, then FFT."""
-    mixer, x = built(S4D, spread=0.1), inputs()
+    mixer, x = built(S4D, S4D.Config(), spread=0.1), inputs()
     values = {name: p.double().numpy() for name, p in mixer.named_parameters()}
     dt, c = np.exp(values["dt_log"]), values["c"][..., 0] + 1j * values["c"][..., 1]
     a = -np.exp(values["a_log"]) + 1j * values["frequency"]

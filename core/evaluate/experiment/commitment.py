@@ -18,8 +18,8 @@ from typing import Any
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.evaluate.experiment.plan import Plan
-from wishbone.core.evaluate.facts import Commitment, Protocol
 from wishbone.core.evaluate.record import read_record, record_json
+from wishbone.core.evaluate.result_parts import Commitment, Protocol
 from wishbone.core.evaluate.statistics.looks import part_of
 from wishbone.core.evaluate.statistics.verdict import ALPHA
 from wishbone.core.report.json_file import as_text

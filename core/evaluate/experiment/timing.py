@@ -17,8 +17,8 @@ from statistics import median
 from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan
-from wishbone.core.evaluate.facts import Timing
 from wishbone.core.evaluate.result import Prompt
+from wishbone.core.evaluate.result_parts import Timing
 
 LOAD_LIMIT = 1.0
 """Load for each core, this run's own thread included, above which no verdict on speed is given."""

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from wishbone.core.contract.extensions.metric import MetricInfo, Row
-from wishbone.core.evaluate.details import Slice
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import Plan
 from wishbone.core.evaluate.measure.score import weighted_mean
 from wishbone.core.evaluate.result import Prompt
+from wishbone.core.evaluate.result_parts import Slice
 from wishbone.core.evaluate.statistics.metrics import metric_class, value, weight
 from wishbone.core.evaluate.statistics.paired import bootstrap
 

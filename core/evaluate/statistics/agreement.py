@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from wishbone.core.contract.extensions.metric import AudioMetric, Row
-from wishbone.core.evaluate.details import Agreement
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import Plan
+from wishbone.core.evaluate.result_parts import Agreement
 from wishbone.core.evaluate.statistics.metrics import metric_class
 
 

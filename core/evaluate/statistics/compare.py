@@ -13,8 +13,8 @@ import numpy as np
 from wishbone.core.contract.extensions.metric import MetricInfo
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan
-from wishbone.core.evaluate.facts import Size
 from wishbone.core.evaluate.result import Analysis, Comparison, Estimate, Failures, Outcome, Prompt
+from wishbone.core.evaluate.result_parts import Size
 from wishbone.core.evaluate.statistics import counts, paired, sample_size
 from wishbone.core.evaluate.statistics.contrast import Tables, contrast
 from wishbone.core.evaluate.statistics.effects import effects

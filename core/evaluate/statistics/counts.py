@@ -9,8 +9,8 @@ import numpy as np
 
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan
-from wishbone.core.evaluate.facts import WordCounts
 from wishbone.core.evaluate.result import Nested, Raw
+from wishbone.core.evaluate.result_parts import WordCounts
 from wishbone.core.evaluate.statistics.metrics import weighs
 from wishbone.core.evaluate.statistics.study import Losses, item_table
 

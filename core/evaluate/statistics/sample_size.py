@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from wishbone.core.evaluate.facts import Size
+from wishbone.core.evaluate.result_parts import Size
 from wishbone.core.evaluate.statistics.paired import student
 
 FEWEST = 12

@@ -14,8 +14,8 @@ import numpy as np
 from wishbone.core.contract.extensions.metric import MetricInfo
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import Plan
-from wishbone.core.evaluate.facts import WordCounts
 from wishbone.core.evaluate.result import Failures
+from wishbone.core.evaluate.result_parts import WordCounts
 from wishbone.core.evaluate.statistics.contrast import Tables
 from wishbone.core.evaluate.statistics.metrics import value, weight
 from wishbone.core.evaluate.statistics.verdict import ALPHA
