@@ -62,7 +62,8 @@ class ABOptions:
     fail_if: list[str] = option(
         [], metavar="LIMIT", repeat=True,
         help="exit with code 4 if a comparison with the baseline reaches this, such as"
-        " 'wer.high > 0.5'; fields: difference, low, high, value, baseline, p",
+        " 'wer.high > 0.5'; fields: difference, low, high, value, baseline, p; a change of speed is"
+        " a share, 0.05 for 5 percent",
     )  # fmt: skip
     page: Path | None = option(
         None, metavar="JSON",
@@ -92,6 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``wishbone ab``; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     options = parse(ABOptions, words, "wishbone ab", _epilogue)
+    if options.page and options.fail_if or options.recompute and not options.page:
+        raise UsageError(
+            "--fail-if needs a comparison to run, and --recompute a --page.",
+            "wishbone ab",
+            "See 'wishbone ab --help'.",
+        )
     if options.page:
         from wishbone.core.evaluate.report.markdown import write_page
 
@@ -107,7 +114,7 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
     from wishbone.core.evaluate.ab import TRAININGS, run
     from wishbone.core.evaluate.experiment.plan import read_plan
     from wishbone.core.evaluate.experiment.sweep import train
-    from wishbone.core.evaluate.gate import hold, read_limit
+    from wishbone.core.evaluate.gate import check_metrics, hold, read_limit
 
     limits = [read_limit(text) for text in options.fail_if]
     out = options.out or Path(f"ab-{Path(name).stem}")
@@ -120,6 +127,7 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
         trained=out / TRAININGS,
         engine=options.engine,
     )
+    check_metrics(limits, [*plan.listening, *plan.metrics])
     if options.dry_run:
         from wishbone.core.evaluate.experiment.config_diff import described
 

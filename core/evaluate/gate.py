@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from operator import gt, lt
 
-from wishbone.core.contract.errors import GateFailed, UsageError
+from wishbone.core.contract.errors import GateFailed, UsageError, did_you_mean
 from wishbone.core.evaluate.result import Comparison, Result
 
 PLACE = "wishbone ab --fail-if"
 FIELDS: dict[str, Callable[[Comparison], float | None]] = {
-    "difference": lambda row: row.outcome.difference,
-    "low": lambda row: _first(row.outcome.low_together, row.outcome.low),
-    "high": lambda row: _first(row.outcome.high_together, row.outcome.high),
+    "difference": lambda row: _change(row, row.outcome.difference),
+    "low": lambda row: _change(row, _first(row.outcome.low_together, row.outcome.low)),
+    "high": lambda row: _change(row, _first(row.outcome.high_together, row.outcome.high)),
     "value": lambda row: row.value,
     "baseline": lambda row: row.value_baseline,
     "p": lambda row: _first(row.p_holm, row.outcome.p),
 }
-"""Name -> what it is of a comparison with the baseline; ends are of the interval in the tables."""
+"""Name -> what it is of a comparison with the baseline; ends are of the interval in the tables. The
+change of a ratio is a share: 0.05 for 5 % more."""
 SIGNS = {">": gt, "<": lt}
 
 
@@ -57,20 +58,26 @@ def read_limit(text: str) -> Limit:
         ) from error
 
 
+def check_metrics(limits: Sequence[Limit], metrics: Collection[str]) -> None:
+    """Raise ``UsageError`` for a limit on a metric that will not be compared."""
+    for limit in limits:
+        if limit.metric not in metrics:
+            raise UsageError(
+                f"'{limit.metric}' is not compared. {did_you_mean(limit.metric, metrics)}".rstrip(),
+                f"{PLACE} '{limit.text}'",
+                f"Compared: {', '.join(metrics)}.",
+            )
+
+
 def hold(result: Result, limits: Sequence[Limit]) -> None:
     """Raise ``GateFailed`` where a comparison with the baseline reaches any of the limits.
 
     Raises ``UsageError`` for a limit on what was not compared.
     """
     reached = []
+    check_metrics(limits, list(dict.fromkeys(row.metric for row in result.analysis.comparisons)))
     for limit in limits:
         rows = [row for row in result.analysis.comparisons if row.metric == limit.metric]
-        if not rows:
-            raise UsageError(
-                f"'{limit.metric}' was not compared.",
-                f"{PLACE} '{limit.text}'",
-                f"Compared: {', '.join(result.metrics)}.",
-            )
         reached += [f"{row.arm}: {limit.text}" for row in rows if limit.reached(row)]
     if reached:
         raise GateFailed(
@@ -78,6 +85,10 @@ def hold(result: Result, limits: Sequence[Limit]) -> None:
             PLACE,
             "Look into the report, or change the limit.",
         )
+
+
+def _change(row: Comparison, number: float | None) -> float | None:
+    return number - 1 if number is not None and row.outcome.ratio else number
 
 
 def _first(*values: float | None) -> float | None:

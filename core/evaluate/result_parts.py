@@ -21,6 +21,8 @@ class Protocol:
     """Repeats of each prompt."""
     alpha: float
     """Chance of any false verdict of a difference, over all primary metrics and all looks."""
+    prompts: list[str] | None = optional()
+    """First digits of the SHA-256 of each prompt's text, of those that were read then."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from tiny_system import tiny_system
 
 from wishbone.core.config.compose import Config
-from wishbone.core.contract.errors import CapabilityError, ConfigError, UsageError
+from wishbone.core.contract.errors import CapabilityError, ConfigError, DataError, UsageError
 from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment import config_diff, generate, timing
 from wishbone.core.evaluate.experiment.arm_engines import accelerate_alike, refuse_mixed
@@ -352,3 +352,11 @@ def test_a_run_does_not_go_on_with_another_engine(tmp_path):
     # what was made before engines were noted is plain PyTorch's
     with pytest.raises(UsageError, match="'one' were made on the engine 'eager'"):
         refuse_mixed(items, {"one": "native", "other": "native"}, ["one", "other"])
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../other/a.flac", "audio/../../a.flac"])
+def test_a_recording_outside_of_the_run_is_refused(tmp_path, name):
+    row = {"arm": "old", "prompt": "000", "repeat": 0, "audio": name}
+    (tmp_path / "items.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match="outside of the run's folder"):
+        Items(tmp_path / "items.jsonl")

@@ -14,8 +14,10 @@ from tiny_system import tiny_system
 from wishbone.core.contract.errors import ConfigError, UsageError
 from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment import commitment, generate, timing
+from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Items
 from wishbone.core.evaluate.experiment.plan import read_plan
+from wishbone.core.evaluate.experiment.turns import williams
 from wishbone.core.evaluate.statistics import compare
 from wishbone.core.evaluate.statistics.metrics import choose, choose_primary
 
@@ -79,14 +81,38 @@ def test_looks_and_primary_metrics_are_read_and_checked(tmp_path):
     assert given.looks == [6, 12] and given.available == 100 and given.rounds == 3
     wanted = commitment.protocol_of(given)
     assert wanted.primary == ["wer", "rtf"] and wanted.looks == [6, 12]
-    for text, message in (("looks: [12, 6]", "looks"), ("primary: [werr]", "werr")):
+    for text, message in (
+        ("looks: [12, 6]", "looks"), ("primary: [werr]", "werr"),
+        ("looks: [24, 48, 96]", "look at 24 of 96"),
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             read_plan(write(tmp_path, arms + text))
 
 
+def test_other_sentences_are_another_plan(tmp_path):
+    given = plan(prompts=4)
+    commitment.commit(given, tmp_path, begun=False, allow=False)
+    prompts = [*given.prompts[:2], replace(given.prompts[2], text="other"), given.prompts[3]]
+    with pytest.raises(UsageError, match="prompts: 1 have another text"):
+        commitment.commit(replace(given, prompts=prompts), tmp_path, begun=True, allow=False)
+
+
+def test_an_item_has_the_median_of_its_rounds():
+    one = Generation(
+        seed=1, computing=1.0, seconds=2.0, codes=50, cut_words=0, engine="eager", failure="",
+        error="", rtf=0.5, first_audio=90.0, token_rate=50.0, stall=0.0, processor=0.9,
+    )  # fmt: skip
+    rounds = [one] + [replace(one, computing=t, processor=t, first_audio=t) for t in (2.0, 10.0)]
+    answer = timing.together(rounds)
+    assert (answer.computing, answer.processor, answer.rtf, answer.rounds) == (2.0, 2.0, 1.0, 3)
+    assert answer.first_audio == 10.0 and answer.token_rate == 25.0
+    failed = replace(one, error="boom")
+    assert timing.together([one, failed, failed]).computing == 1.0
+
+
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 6])
 def test_everybody_is_first_and_follows_everybody_equally_often(size):
-    rows = timing.williams([str(number) for number in range(size)])
+    rows = [[str(place) for place in row] for row in williams(size)]
     assert len(rows) == (size if size % 2 == 0 else 2 * size)
     assert set(Counter(row[0] for row in rows).values()) == {len(rows) // size}
     follows = Counter(pair for row in rows for pair in zip(row, row[1:], strict=False))

@@ -200,6 +200,21 @@ def test_unanimous_votes_have_an_interval_of_the_listeners():
     assert c.value == 1.0 and 0.6 < c.low < 0.75 and c.verdict == "better"
 
 
+@pytest.mark.parametrize("votes", [(0.5, 0.5), (0.0, 1.0)])
+def test_answers_that_do_not_scatter_about_a_half_decide_nothing(votes):
+    """All ties, and votes that are balanced for every listener and every sentence."""
+    answers = [
+        Answer(
+            f"r{rater}", f"t{item}", f"i{item}", ("one", "two"),
+            votes if (rater + item) % 2 else votes[::-1],
+        )
+        for rater in range(20) for item in range(10)
+    ]  # fmt: skip
+    (c,) = analyze(Answers("ab", ["one", "two"], answers)).estimates.comparisons
+    assert c.value == 0.5 and c.low < 0.5 < c.high
+    assert c.p == pytest.approx(1.0) and c.verdict == "inconclusive"
+
+
 def test_the_plan_says_when_sentences_are_missing_and_not_listeners():
     world = Assumed("ab", 0.6, 6, 6, 0.05, 0.1)
     assert listeners_needed(world) is None

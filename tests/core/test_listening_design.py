@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.evaluate.experiment.turns import williams
 from wishbone.core.evaluate.listening.design import (
     DESIGNS,
     Slot,
@@ -14,7 +15,6 @@ from wishbone.core.evaluate.listening.design import (
     catch_places,
     forms,
     trials,
-    williams,
 )
 
 ITEMS = [f"s{number}" for number in range(8)]

@@ -79,6 +79,17 @@ def test_claims_are_corrected_together_and_the_rest_is_exploratory():
     assert (answer.verdict, p_holm, answer.confidence) == ("exploratory", None, None)
 
 
+def test_a_corrected_p_above_the_limit_settles_nothing_whatever_the_interval():
+    """Six sentences cannot bring p below 2 / 64: enough for one claim, too few for three."""
+    metric = replace(WER, worst=None)
+    asked = ask(tables(np.full(6, 30.0) + np.arange(6), np.arange(6.0)), (-1, 1), metric)
+    ((alone, p_alone),) = judge([asked], 0.05, quick=False)
+    assert alone.verdict == "better" and p_alone == pytest.approx(2 / 64)
+    for outcome_of, p_holm in judge([asked] * 3, 0.05, quick=False):
+        assert outcome_of.high_together < 0 and p_holm == pytest.approx(6 / 64)
+        assert outcome_of.verdict == "inconclusive"
+
+
 def test_an_experiment_names_its_primary_metrics():
     chosen = choose_primary(["rtf"], choose(), "here")
     assert [key for key, metric in chosen.items() if metric.primary] == ["rtf"]
@@ -165,6 +176,19 @@ def test_a_limit_is_a_gate(tmp_path):
             gate.read_limit(text)
     with pytest.raises(UsageError, match="not compared"):
         gate.hold(answer, [gate.read_limit("loss.high > 1")])
+    with pytest.raises(UsageError, match="Did you mean"):
+        gate.check_metrics([gate.read_limit("were.high > 1")], ["wer", "dnsmos"])
+
+
+def test_a_limit_on_a_ratio_is_a_share(tmp_path):
+    given = plan(prompts=12)
+    items = items_of(tmp_path, given, {"old": [1] * 12, "new": [1] * 12})
+    for index, prompt in enumerate(given.prompts):
+        items.add("new", prompt.key, 0, {"rtf": 0.22 + 0.001 * (index % 2)})
+    answer = result(given, items)
+    gate.hold(answer, [gate.read_limit("rtf.difference > 0.2")])
+    with pytest.raises(GateFailed, match="rtf"):
+        gate.hold(answer, [gate.read_limit("rtf.difference > 0.05")])
 
 
 def test_items_are_rows_of_a_table(tmp_path):

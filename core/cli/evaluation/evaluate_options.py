@@ -26,14 +26,26 @@ class JudgingOptions:
     json: Path | None = option(
         None, metavar="FILE", group=REPORT, help="write the figures of every recording to this file"
     )
-    metrics: list[str] = option(
-        [], metavar="KEY", group=REPORT, help="metrics beside the usual ones: cer pace pitch ..."
-    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemOptions(JudgingOptions):
+    """Options of what prints a line for every recording."""
+
     items: bool = option(False, group=REPORT, help="print a line for every recording")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BesideOptions(JudgingOptions):
+class PanelOptions(ItemOptions):
+    """Options of what a panel of metrics judges."""
+
+    metrics: list[str] = option(
+        [], metavar="KEY", group=REPORT, help="metrics beside the usual ones: cer pace pitch ..."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BesideOptions(PanelOptions):
     """Options of what is judged beside a reference."""
 
     text: Path | None = option(
@@ -59,7 +71,7 @@ class BesideOptions(JudgingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioOptions(JudgingOptions):
+class AudioOptions(PanelOptions):
     """Judge a folder of recordings against lines of text."""
 
     folder: Path = argument(metavar="FOLDER", help="recordings, in the order of the lines")
@@ -150,7 +162,7 @@ class DriftOptions(JudgingOptions, EngineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndingsOptions(JudgingOptions, EngineOptions):
+class EndingsOptions(ItemOptions, EngineOptions):
     """Count utterances that are empty, silent or never end, over many draws, without a judge."""
 
     system: str = argument(help="a system's name or file")

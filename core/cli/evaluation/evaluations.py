@@ -18,7 +18,7 @@ from wishbone.core.cli.evaluation.evaluate_options import (
     ContaminationOptions,
     DriftOptions,
     EndingsOptions,
-    JudgingOptions,
+    PanelOptions,
     SpeechOptions,
     StatePrecisionOptions,
     VoicesOptions,
@@ -71,7 +71,7 @@ def judge_audio(options: AudioOptions) -> int:
     return 0
 
 
-def _panel(options: JudgingOptions) -> Panel:
+def _panel(options: PanelOptions) -> Panel:
     """The judges: the usual metrics and those that are asked for."""
     need_packages(options.metrics)
     return Panel(options.threads, list(dict.fromkeys([*QUALITY, *options.metrics])))
@@ -316,7 +316,8 @@ def calibrate(options: CalibrationOptions) -> int:
     content = promises.table(answers)
     table.show(content)
     if options.page:
-        command = f"wishbone evaluate calibration --trials {options.trials}"
+        part = f" --only '{options.only}'" if options.only else ""
+        command = f"wishbone evaluate calibration --trials {options.trials}{part}"
         text = f"# {content.title}\n\n{promises.ABOUT}\n\nCommand: `{command}`.\n\n"
         write_text(options.page, text + table.markdown(content) + "\n")
     return 0

@@ -58,6 +58,8 @@ class Answer:
     def error(self) -> float:
         """Two standard errors of the percentage, as far as chance goes at the nearer limit."""
         limits = (self.promise.least, self.promise.most)
+        if limits == (0, 0):
+            return 0.0  # what must never happen happens by no chance
         nearer = min(limits, key=lambda limit: abs(limit - self.percent))
         share = min(0.99, max(0.01, nearer / 100))
         return 200 * sqrt(share * (1 - share) / self.trials)

@@ -36,6 +36,7 @@ def protocol_of(plan: Plan) -> Protocol:
         looks=list(plan.looks) or [len(plan.prompts)],
         seeds=plan.seeds,
         alpha=ALPHA,
+        prompts=[hashlib.sha256(one.text.encode()).hexdigest()[:8] for one in plan.prompts],
     )
 
 
@@ -106,6 +107,10 @@ def _changes(protocol: Protocol, wanted: Protocol, prompts: int) -> list[str]:
         for name in ("primary", "looks", "alpha")
         if (before := getattr(protocol, name)) != (after := getattr(wanted, name))
     ]
+    pairs = zip(protocol.prompts or [], wanted.prompts or [], strict=False)
+    others = sum(before != after for before, after in pairs)
+    if others:
+        lines.append(f"prompts: {others} have another text")
     keys = [*protocol.margins, *(key for key in wanted.margins if key not in protocol.margins)]
     return lines + [
         f"margins.{key} {_margin(protocol, key)} -> {_margin(wanted, key)}"

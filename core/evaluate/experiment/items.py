@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.extensions.metric import Row
 
 Key = tuple[str, str, int]
@@ -59,7 +60,7 @@ class Item:
             prompt=str(row["prompt"]),
             repeat=int(row["repeat"]),
             text=row.get("text", ""),
-            audio=row.get("audio", ""),
+            audio=_below(row.get("audio", "")),
             seed=row.get("seed"),
             # runs from before engines were chosen do not name theirs
             engine=row.get("engine", "eager"),
@@ -84,6 +85,18 @@ class Item:
     def unjudged(self, signatures: Mapping[str, str]) -> list[str]:
         """Keys of the metrics that have not judged it yet, or not with the same signature."""
         return [key for key, line in signatures.items() if self.judged.get(key) != line]
+
+
+def _below(name: str) -> str:
+    """Return the name of a recording. Raises ``DataError`` where it leaves the run's folder."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(
+            f"A recording is named '{name}', which is outside of the run's folder.",
+            "items.jsonl",
+            "Do not trust this run; a recording is named audio/ARM/PROMPT-REPEAT.flac.",
+        )
+    return name
 
 
 class Items:

@@ -26,6 +26,7 @@ from wishbone.core.evaluate.experiment.arms import (
 )
 from wishbone.core.evaluate.prompts.prompt_lists import read_prompts
 from wishbone.core.evaluate.result import Prompt
+from wishbone.core.evaluate.statistics.looks import too_early
 from wishbone.core.evaluate.statistics.metrics import (
     choose,
     choose_listening,
@@ -33,6 +34,8 @@ from wishbone.core.evaluate.statistics.metrics import (
     metric_class,
     needs_reference,
 )
+from wishbone.core.evaluate.statistics.paired import DRAWS
+from wishbone.core.evaluate.statistics.verdict import ALPHA
 
 QUICK = 6
 """Prompts of ``--quick``: enough to see that everything works, and nothing else."""
@@ -72,7 +75,7 @@ class Experiment:
     """Metrics that a verdict is given on, corrected together; empty means the usual ones. All
     others are exploratory."""
     looks: list[int] = field(default_factory=list)
-    """Numbers of prompts at which the result is looked at, such as [24, 48, 96]: each look uses a
+    """Numbers of prompts at which the result is looked at, such as [48, 96]: each look uses a
     part of the chance of a false alarm. Empty means one look, at all prompts."""
     rounds: int = 3
     """Times that each item is spoken for its times, of which the median counts; 1 is quicker, and
@@ -224,6 +227,14 @@ def read_plan(
     metrics = choose(experiment.margins, options)
     listening = choose_listening(experiment.margins, options) if any(held_out) else {}
     primary = choose_primary(experiment.primary, metrics | listening, values.place("primary"))
+    claims = (len(arms) - 1) * sum(metric.primary for metric in primary.values())
+    if early := too_early(experiment.looks, ALPHA, claims, DRAWS):
+        raise ConfigError(
+            f"The look at {early[0]} of {experiment.looks[-1]} prompts may use so little of the"
+            f" chance of a false alarm that {claims} claims could never be settled by it.",
+            values.place("looks"),
+            "Look first at half of the prompts or more, such as [48, 96].",
+        )
     return Plan(
         name=values.path.stem if values.path else "ab",
         about=experiment.about,
@@ -335,7 +346,7 @@ def _check_experiment(experiment: Experiment, values: Config) -> None:
         raise ConfigError(
             f"'looks' is {experiment.looks}.",
             values.place("looks"),
-            "Write growing numbers of prompts, such as [24, 48, 96].",
+            "Write growing numbers of prompts, such as [48, 96].",
         )
     for key in ("limit", "seeds", "seed", "held_out_limit", "rounds"):
         if getattr(experiment, key) < (0 if key in ("limit", "seed") else 1):

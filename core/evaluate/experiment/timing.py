@@ -17,6 +17,7 @@ from statistics import median
 from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan
+from wishbone.core.evaluate.experiment.turns import williams
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.result_parts import Timing
 
@@ -28,24 +29,13 @@ CHEAP = 20.0
 """Seconds of processor time from which an item is timed once: so long, one time is enough."""
 
 
-def williams(keys: Sequence[str]) -> list[list[str]]:
-    """Orders in which everybody is first, and follows everybody else, equally often.
-
-    A Williams square (Williams 1949): as many orders as keys, or twice as many where their number
-    is odd.
-    """
-    count = len(keys)
-    zigzag = [(place + 1) // 2 if place % 2 else -(place // 2) for place in range(count)]
-    rows = [[keys[(step + row) % count] for step in zigzag] for row in range(count)]
-    return rows if count % 2 == 0 else rows + [row[::-1] for row in rows]
-
-
 def schedule(plan: Plan) -> Iterator[tuple[Prompt, int, list[list[str]]]]:
     """Prompt, repeat, and the checkpoints in the order of each round.
 
     Rounds go on through the orders of ``williams``, from prompt to prompt.
     """
-    orders = cycle(williams([checkpoint.key for checkpoint in plan.checkpoints]))
+    keys = [checkpoint.key for checkpoint in plan.checkpoints]
+    orders = cycle([[keys[place] for place in row] for row in williams(len(keys))])
     for repeat in range(plan.seeds):
         for prompt in plan.prompts:
             yield prompt, repeat, [next(orders) for _ in range(max(1, plan.rounds))]

@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.evaluate.experiment.turns import williams
 
 MOST_TRIALS = 40
 """Trials of one listener by default: about twenty minutes."""
@@ -109,18 +110,6 @@ def arranged(design: Design, slot: Slot, turn: int) -> tuple[str, ...]:
     if design.key != "abx":
         return order
     return (*order, order[(turn // 2) % 2])
-
-
-def williams(size: int) -> list[list[int]]:
-    """Rows of a balanced Latin square (Williams 1949): each number once at each place.
-
-    Each also follows each other equally often; an odd size needs twice as many rows for that.
-    """
-    first = [0]
-    for step in range(1, size):
-        first.append((step + 1) // 2 if step % 2 else size - step // 2)
-    rows = [[(number + shift) % size for number in first] for shift in range(size)]
-    return rows if size % 2 == 0 else [*rows, *([*reversed(row)] for row in rows)]
 
 
 def catch_places(length: int, count: int, random: np.random.Generator) -> list[int]:

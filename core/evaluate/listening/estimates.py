@@ -354,14 +354,16 @@ class _Run:
 def share_interval(result: Spread, listeners: int) -> tuple[float, float, float]:
     """Return the 95 % interval of a share and its p against a half, on the scale of logits.
 
-    Where all answers are alike, Wilson's interval over the listeners.
+    Where nothing scatters, Wilson's interval and the binomial test over the listeners.
     """
     share, error = float(result.value[0]), float(result.error[0])
     if np.isnan(error):
         return 0.0, 1.0, 1.0
     if not 0 < share < 1 or error == 0:
-        interval = wilson(round(share * listeners), listeners)
-        return interval.low, interval.high, float(min(1.0, 2 * 0.5**listeners))
+        count = round(share * listeners)
+        interval = wilson(count, listeners)
+        p = float(scipy.stats.binomtest(count, listeners).pvalue) if listeners else 1.0
+        return interval.low, interval.high, p
     slope = error / (share * (1 - share))
     logit = Spread(np.array([log(share / (1 - share))]), np.array([slope]), result.freedom[:1])
     low, high = (1 / (1 + exp(-min(50.0, max(-50.0, end)))) for end in logit.interval(0))

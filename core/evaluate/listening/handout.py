@@ -257,7 +257,7 @@ class _Maker:
 
     def _catch(self, kind: str, turn: int, side: int) -> dict[str, Any]:
         """Make a trial with one bad clip; ``side`` turns which place it has."""
-        item = self.items[(turn * 7 + 3) % len(self.items)]
+        item = self.items[(turn + 3) % len(self.items)]
         system = self.reference or self.systems[turn % (len(self.systems) - len(self.anchors))]
         good, bad = self._clip(system, item, kind), self._clip(system, item, DEGRADED)
         if self.design.key == "mos":

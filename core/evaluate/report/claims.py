@@ -102,9 +102,10 @@ def _unplanned(result: Result) -> list[str]:
         return []
     planned = wording.listed([str(look) for look in commitment.protocol.looks])
     return [
-        f"UNPLANNED LOOK: the plan has looks at {planned} prompts, this is one at"
-        f" {commitment.prompts}; going on until there is a verdict finds one by chance, so none is"
-        " given. Plan 'looks' in a new folder."
+        f"UNPLANNED LOOK: the plan has looks at {planned} prompts of"
+        f" {wording.count(commitment.protocol.seeds, 'seed')}, this is one at"
+        f" {commitment.prompts} of {result.seeds}; going on until there is a verdict finds one by"
+        " chance, so none is given. Plan 'looks' in a new folder."
     ]
 
 

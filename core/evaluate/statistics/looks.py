@@ -1,11 +1,11 @@
 """Looking more than once: how much of the chance of a false alarm each look may use.
 
-Who speaks more sentences until there is a verdict finds one by chance in 13 to 20 of 100 cases
-instead of 5. With looks that are planned, each may use a part and all together use no more than
-what one look would: the parts grow as in O'Brien and Fleming's design (Lan and DeMets 1983,
-"Discrete sequential boundaries for clinical trials"), so that early looks cost the last one little.
-The parts are added up as if looks were not alike, which is a little stricter than necessary and
-holds whatever the data are.
+Who speaks more sentences until there is a verdict finds one by chance more often than 5 times in
+100. With looks that are planned, each may use a part and all together use no more than what one
+look would: the parts grow as in O'Brien and Fleming's design (Lan and DeMets 1983, "Discrete
+sequential boundaries for clinical trials"), so that early looks cost the last one little. The parts
+are added up as if looks were not alike, which is a little stricter than necessary and holds
+whatever the data are.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ def parts(looks: Sequence[int], alpha: float) -> list[float]:
     spent = [2 * (1 - _NORMAL.cdf(quantile / sqrt(look / looks[-1]))) for look in looks[:-1]]
     spent.append(alpha)
     return [now - before for before, now in zip([0.0, *spent], spent, strict=False)]
+
+
+def too_early(looks: Sequence[int], alpha: float, claims: int, draws: int) -> list[int]:
+    """Return the looks whose part, shared by ``claims``, no p of ``draws`` signs can fall below.
+
+    The least p of a sampled test is 1 / (draws + 1); ten times that leaves it room to be seen.
+    """
+    least = 10 * max(1, claims) / draws
+    return [look for look, part in zip(looks, parts(looks, alpha), strict=True) if part < least]
 
 
 def part_of(looks: Sequence[int], prompts: int, alpha: float) -> tuple[int, float]:

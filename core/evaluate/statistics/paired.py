@@ -168,10 +168,7 @@ def detectable(interval: Interval, confidence: float = 0.95) -> float:
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
     """Interval of a rate (Wilson 1927); sensible at 0 and at all."""
-    if not trials:
-        return Interval(0.0, 0.0, 1.0)
-    ends = scipy.stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
-    return Interval(successes / trials, float(ends.low), float(ends.high))
+    return wilson_rate(successes / trials, trials, confidence) if trials else Interval(0, 0, 1)
 
 
 def clustered_rate(counts: np.ndarray, trials: int) -> Interval:

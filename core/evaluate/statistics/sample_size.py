@@ -10,12 +10,10 @@ from statistics import NormalDist
 import numpy as np
 
 from wishbone.core.evaluate.result_parts import Size
-from wishbone.core.evaluate.statistics.paired import student
+from wishbone.core.evaluate.statistics.paired import POWER, student
 
 FEWEST = 12
 """Prompts from which a size is advised; the scatter of fewer is not known well enough."""
-POWER = 0.8
-"""Chance of finding a difference that sizes are given for."""
 REPEATS = (1, 3, 5)
 SCATTER_WITHIN = 0.98
 """Share of the variance of word errors' differences that lies between repeats of one sentence: 11.8
