@@ -23,7 +23,6 @@ class MatrixMixer(Mixer):
     """A mixer that remembers one matrix [V, K] a head, and the inputs of a convolution if any."""
 
     memory: ClassVar[tuple[str, ...]] = ("matrix",)
-    tunable: ClassVar[tuple[str, ...]] = ("matrix",)
 
     def __init__(
         self, config: Any, place: Place, shape: tuple[int, int, int], channels: int = 0
@@ -45,7 +44,7 @@ class MatrixMixer(Mixer):
         return state
 
     def convolved(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """x [B, T, C] -> silu of its convolution [B, T, C] and the part of the state it leaves."""
+        """x [B, T, C] -> silu of its convolution, and the state it leaves; x itself without one."""
         if self.conv is None:
             return x, {}
         x, after = self.conv(x, state["conv"], lengths)  # [B, T, C]

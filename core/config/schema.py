@@ -121,13 +121,13 @@ def parse_nested(values: Mapping[str, Any], kind: str, key: str = "base") -> Slo
     return _parse(values, key, kind, Config({}), "wrap")
 
 
-def parse_slots(values: Any, kind: str, key: str = "") -> list[SlotSpec]:
+def parse_slots(values: Any, kind: str) -> list[SlotSpec]:
     """Parse what a field that ``slots`` marks holds, if that was not done before; [] for none."""
     if values is None or values == NONE:
         return []
     if isinstance(values, list):
-        return [slot for value in values for slot in parse_slots(value, kind, key)]
-    section = _any_form(values, key or kind, kind, Config({}))
+        return [slot for value in values for slot in parse_slots(value, kind)]
+    section = _any_form(values, kind, kind, Config({}))
     return [] if section.slot is None else [section.slot]
 
 

@@ -61,7 +61,7 @@ def causality(cls: Any, config: Any, module: str | None) -> str:
             x[:, t:] = 3 * case.x(seed=2)[:, t:] + 1
             after, _ = case.model(x, start)  # [B, T, D]
             moved = (after[:, :t] - before[:, :t]).abs() / before.abs().max().clamp(min=1)
-            changed = (moved > allowed).any(2).any(0).nonzero()  # [positions, 1]
+            changed = (~(moved <= allowed)).any(2).any(0).nonzero()  # [positions, 1]
             require(
                 not len(changed), f"changing position {t} changed the output of {changed[:3, 0]}"
             )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.stack.mixer import Call, Mixer
 from wishbone.core.model.state_batch import copied
-from wishbone.core.testing.case import build, row, same_state
+from wishbone.core.testing.case import NARROW, build, row, same_state
 from wishbone.core.testing.common import Skipped, Violation, difference, near, require
 
 ROWS, POSITIONS, BEFORE = 3, 9, 4
@@ -33,7 +33,7 @@ class Alone:
         except RuntimeError:
             self.dtype = torch.float32
             self._build(stack, config, cls)
-        if any(t.dtype in (torch.float32, torch.bfloat16) for t in self.first().values()):
+        if self.dtype in NARROW or any(t.dtype in NARROW for t in self.first().values()):
             self.tolerance = 1e-4
 
     def _build(self, stack: Any, config: Any, cls: type[Mixer]) -> None:
@@ -222,10 +222,10 @@ def lengths(alone: Alone) -> str:
 
 
 def memory(alone: Alone) -> str:
-    """What recurs is float32 in a model of bfloat16; names in ``memory`` and ``tunable`` exist."""
+    """What recurs is float32 in a model of bfloat16; names in ``memory`` exist."""
     half = copy.deepcopy(alone.half).to(torch.bfloat16)
     first = half.init_state(ROWS, torch.device("cpu"), torch.bfloat16)
-    for name in (*half.memory, *half.tunable):
+    for name in half.memory:
         require(name in first, f"there is no '{name}' in the state, which has {[*first]}")
     _, after = half(alone.x().bfloat16(), dict(first), alone.call(0, alone.x()))
     for origin, state in (("init_state", first), ("forward", after)):

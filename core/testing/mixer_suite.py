@@ -21,7 +21,7 @@ WIDTH = 48
 OF_BACKBONE = (
     "splits", "causality", "mask_right", "mask_left", "mask_mixed", "mask_all", "state_form",
     "state_file", "state_fork", "state_reorder", "step_in_place", "step_rewritten", "state_size",
-    "gradient", "parameters", "adapters", "low_precision",
+    "gradient", "parameters", "adapters", "low_precision", "state_device", "cost",
 )  # fmt: skip
 """Checks of backbones that a stack with this half has to pass."""
 

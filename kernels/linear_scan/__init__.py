@@ -9,12 +9,12 @@ from torch import Tensor
 
 from wishbone.kernels.linear_scan.reference import (
     NEVER,
-    compute_dtype,
     empty_mean,
     linear_scan_reference,
     weighted_mean_reference,
 )
 from wishbone.kernels.linear_scan.rows import log_scan, scan, scan_back
+from wishbone.kernels.precision import compute_dtype
 
 __all__ = [
     "available",
@@ -34,7 +34,7 @@ def linear_scan(a: Tensor, b: Tensor, start: Tensor | None = None) -> Tensor:
     a and b [B, T, ...] of one shape, a in [0, 1]; start [B, ...], zeros when absent. Returns
     h [B, T, ...] in float64 if an input is, else in float32.
     """
-    kind = compute_dtype(a, b)
+    kind = compute_dtype(a, b, start)
     shape = b.shape
     a, b = a.to(kind).flatten(2), b.to(kind).flatten(2)  # [B, T, C]
     if start is None:
@@ -51,7 +51,7 @@ def weighted_mean(
     kept, mean and logarithm, instead of a numerator and a denominator with a common maximum: they
     cannot overflow, and their gradients are smooth. Returns m and l, each [B, T, ...].
     """
-    kind = compute_dtype(k, v)
+    kind = compute_dtype(k, v, w, *(start or ()))
     shape = k.shape
     w = torch.zeros_like(k) if w is None else w.expand(shape)  # [B, T, ...]
     k, v, w = (x.to(kind).flatten(2) for x in (k, v, w))  # [B, T, C]

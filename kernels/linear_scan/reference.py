@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wishbone.kernels.precision import compute_dtype
+
 NEVER = -1e30
 """Logarithm of a weight that is zero, finite so that sums and gradients stay numbers."""
 
@@ -15,7 +17,7 @@ def linear_scan_reference(a: Tensor, b: Tensor, start: Tensor | None = None) -> 
     a and b [B, T, ...] of one shape, start [B, ...] the h before the first position, zeros when
     absent. Computes in float64 if any input is, else in float32. Returns h [B, T, ...].
     """
-    kind = compute_dtype(a, b)
+    kind = compute_dtype(a, b, start)
     a, b = a.to(kind), b.to(kind)  # [B, T, ...]
     h = torch.zeros_like(b[:, 0]) if start is None else start.to(kind)  # [B, ...]
     states = []
@@ -37,7 +39,7 @@ def weighted_mean_reference(
     ``start`` is mean and logarithm before the first position, each [B, ...]. Computes in float64
     if any input is, else in float32. Returns m and l, each [B, T, ...].
     """
-    kind = compute_dtype(k, v)
+    kind = compute_dtype(k, v, w, *(start or ()))
     k, v = k.to(kind), v.to(kind)  # [B, T, ...]
     w = torch.zeros_like(k) if w is None else w.to(kind).expand_as(k)  # [B, T, ...]
     mean, weight = empty_mean(k[:, 0]) if start is None else start  # [B, ...]
@@ -54,9 +56,3 @@ def weighted_mean_reference(
 def empty_mean(like: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and logarithm of the weights of nothing, in shape and type of ``like``."""
     return torch.zeros_like(like), torch.full_like(like, NEVER)
-
-
-def compute_dtype(*inputs: Tensor) -> torch.dtype:
-    """Return float64 if any input is, else float32: a long sum in half precision stands still."""
-    double = any(x.dtype == torch.float64 for x in inputs)
-    return torch.float64 if double else torch.float32

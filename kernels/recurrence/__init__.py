@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wishbone.kernels.precision import compute_dtype
 from wishbone.kernels.recurrence.plain import Plain
-from wishbone.kernels.recurrence.reference import compute_dtype, expand, recurrence_reference
+from wishbone.kernels.recurrence.reference import expand, recurrence_reference
 from wishbone.kernels.recurrence.scan import Scan
 from wishbone.kernels.wkv7.chunked import shorter
 
@@ -38,7 +39,7 @@ def recurrence(
     """
     if chunk not in (0, 4, 8, 16, 32, 64):
         raise ValueError(f"chunk length {chunk}: must be 4, 8, 16, 32 or 64")
-    kind = compute_dtype(r, k, v, g, state)
+    kind = compute_dtype(r, k, v, g, a, b, state)
     batch, length, heads, values = v.shape
     if state is None:
         state = torch.zeros(batch, heads, values, k.shape[-1], dtype=kind, device=k.device)

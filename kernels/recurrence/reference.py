@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wishbone.kernels.precision import compute_dtype
+
 
 def recurrence_reference(
     r: Tensor,
@@ -32,7 +34,7 @@ def recurrence_reference(
     Computes in float64 if any input is, else in float32. Returns y [B, T, H, V] in the type of v,
     and the state.
     """
-    kind = compute_dtype(r, k, v, g, state)
+    kind = compute_dtype(r, k, v, g, a, b, state)
     batch, length, heads, _ = v.shape
     per_head = g is not None and g.ndim == 3
     r, k, a, b = (expand(x, heads, kind) for x in (r, k, a, b))  # [B, T, H, K] each
@@ -67,9 +69,3 @@ def expand(x: Tensor | None, heads: int, kind: torch.dtype) -> Tensor | None:
         return None
     times = heads // x.shape[2]
     return (x if times == 1 else x.repeat_interleave(times, 2)).to(kind)
-
-
-def compute_dtype(*inputs: Tensor | None) -> torch.dtype:
-    """Return float64 if any input is, else float32: half precision would ruin the state."""
-    double = any(x is not None and x.dtype == torch.float64 for x in inputs)
-    return torch.float64 if double else torch.float32

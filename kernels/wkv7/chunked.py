@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wishbone.kernels.wkv7.reference import compute_dtype
+from wishbone.kernels.precision import compute_dtype
 from wishbone.kernels.wkv7.rows import Residuals, Rows, scan, scan_backward
 
 CHUNK = 32
@@ -50,10 +50,10 @@ def wkv7_chunked(
     batch, length, heads, keys = k.shape
     chunk = shorter(chunk, length)
     kind = compute_dtype(r, g, k, v, a, b)
-    refuse_strong(g, chunk, kind)
     if mask is not None:
         hole = ~mask[:, :, None, None]  # [B, T, 1, 1]
         g, k, b = (x.masked_fill(hole, 0) for x in (g, k, b))  # [B, T, H, K] each
+    refuse_strong(g, chunk, kind)
     if state is None:
         state = torch.zeros(batch, heads, v.shape[-1], keys, dtype=kind, device=k.device)
     if not length:

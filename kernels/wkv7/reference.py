@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wishbone.kernels.precision import compute_dtype
+
 
 def wkv7_reference(
     r: Tensor,
@@ -46,9 +48,3 @@ def wkv7_reference(
         outputs.append((state @ r[:, t, :, :, None]).squeeze(-1))  # [B, H, V]
     y = torch.stack(outputs, 1) if outputs else torch.zeros_like(v)  # [B, T, H, V]
     return y.to(out_dtype), state
-
-
-def compute_dtype(*inputs: Tensor) -> torch.dtype:
-    """Return float64 if any input is, else float32: half precision would ruin the state."""
-    double = any(x.dtype == torch.float64 for x in inputs)
-    return torch.float64 if double else torch.float32

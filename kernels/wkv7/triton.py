@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wishbone.kernels.wkv7.reference import compute_dtype
+from wishbone.kernels.precision import compute_dtype
 from wishbone.kernels.wkv7.triton_backward import backward_kernel
 from wishbone.kernels.wkv7.triton_forward import forward_kernel
 from wishbone.kernels.wkv7.triton_join import join_kernel

@@ -44,7 +44,6 @@ class Belief(Mixer):
 
     Config = BeliefConfig
     memory = ("belief_mean", "belief_variance", "belief_log_weight")
-    tunable = ("belief_mean",)
     targets = ("key", "value", "read")
 
     def __init__(self, config: BeliefConfig, place: Place) -> None:

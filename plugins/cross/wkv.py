@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
-from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.part import Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import memory_dtype, real_positions
 from wishbone.kernels.elementwise import DECAY
 from wishbone.kernels.wkv7 import wkv7
 from wishbone.plugins.initial_weights import start_small
+from wishbone.plugins.matrix_memory import heads_of
 
 
 @dataclass
@@ -40,19 +40,12 @@ class CrossWKV(Mixer):
     Config = CrossWKVConfig
     ids = True
     memory = ("cross_wkv",)
-    tunable = ("cross_wkv",)
     targets = ("receptance", "key", "value", "output")
 
     def __init__(self, config: CrossWKVConfig, place: Place) -> None:
         super().__init__(config, place)
-        width, size = place.width, config.head_size
-        if width % size:
-            raise ConfigError(
-                f"A width of {width} is not a multiple of head size {size}.",
-                "the mixer 'cross_wkv' of the stack",
-                "Change its head_size, or the width.",
-            )
-        self.heads = width // size
+        width = place.width
+        self.heads = heads_of(place, config.head_size, "cross_wkv")
         self.receptance = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)

@@ -30,7 +30,7 @@ class DeltaConfig:
     head_size: Size = 64
     """K, numbers of a key; the heads fill the width."""
     convolution: OptionalSize = 4
-    """Positions that the convolution of q, k and v sees; 0 for none."""
+    """Positions that the convolution of q, k and v sees; 0 for none, and no silu."""
 
 
 @dataclass

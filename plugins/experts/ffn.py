@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.part import NonNegative, OptionalSize, Size
-from wishbone.core.contract.stack.mixer import Call, Mixer, Place
+from wishbone.core.contract.stack.mixer import BALANCE, Call, Mixer, Place
 from wishbone.core.contract.stack.rows import memory_dtype, real_positions
 from wishbone.plugins.initial_weights import start_small
 
@@ -101,9 +101,12 @@ class Experts(Mixer):
         if real is not None:
             shares, chosen = shares[real], chosen[real]  # [M, E], [M, k]
         experts = self.config.experts
-        choices = F.one_hot(chosen.flatten(), experts).to(shares.dtype).mean(0)  # [E]
-        penalty = experts * (choices * shares.reshape(-1, experts).mean(0)).sum()
-        call.extra["balance"] = call.extra.get("balance", 0) + self.config.balance * penalty
+        chances, picks = shares.reshape(-1, experts), chosen.flatten()  # [M, E], [M k]
+        counts = F.one_hot(picks, experts).to(shares.dtype).sum(0)  # [E]
+        # no position may be real: means of nothing are not numbers
+        choices, mean = counts / max(1, len(picks)), chances.sum(0) / max(1, len(chances))  # [E]
+        penalty = experts * (choices * mean).sum()
+        call.extra[BALANCE] = call.extra.get(BALANCE, 0) + self.config.balance * penalty
 
 
 class _Expert(nn.Module):

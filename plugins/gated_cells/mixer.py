@@ -30,7 +30,6 @@ class LSTM(Mixer):
 
     Config = CellConfig
     memory: tuple[str, ...] = ("hidden", "cell")
-    tunable: tuple[str, ...] = ("hidden", "cell")
     targets = ("output",)
     kind: type[nn.RNNBase] = nn.LSTM
 
@@ -82,5 +81,4 @@ class GRU(LSTM):
     """One state, behind two gates."""
 
     memory = ("hidden",)
-    tunable = ("hidden",)
     kind = nn.GRU

@@ -45,7 +45,6 @@ class Mamba(Mixer):
 
     Config = MambaConfig
     memory = ("ssm",)
-    tunable = ("ssm",)
     targets = ("in_proj", "x_proj", "out_proj")
     vectors = ("convolution", "a_log")
 

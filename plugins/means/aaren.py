@@ -32,7 +32,6 @@ class Aaren(Mixer):
 
     Config = AarenConfig
     memory = ("mean", "log_weight")
-    tunable = ("mean",)
     targets = ("key", "value", "output")
     vectors = ("query",)
 

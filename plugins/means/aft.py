@@ -31,7 +31,6 @@ class AFT(Mixer):
 
     Config = AFTConfig
     memory = ("mean", "log_weight")
-    tunable = ("mean",)
     targets = ("query", "key", "value", "output")
 
     def __init__(self, config: AFTConfig, place: Place) -> None:

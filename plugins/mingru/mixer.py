@@ -35,7 +35,6 @@ class MinGRU(Mixer):
 
     Config = MinConfig
     memory = ("hidden",)
-    tunable = ("hidden",)
     targets = ("inputs", "output")
     parts = 2
     """Projections of x: candidate and gates."""

@@ -27,7 +27,6 @@ class TimeMix(Mixer):
 
     Config = RWKV4Config
     memory = ("mean", "log_weight")
-    tunable = ("mean",)
     targets = ("key", "value", "receptance", "output")
     fast = ("time_decay", "time_first")
     vectors = ("mix",)

@@ -84,7 +84,7 @@ class TimeMix(Mixer):
 
     Config = TimeMixConfig
     publishes = (FIRST,)
-    memory = tunable = ("wkv",)
+    memory = ("wkv",)
     targets = ("receptance", "key", "value", "output")
     fast = ("w0",)
     vectors = ("mix", "r_k")

@@ -39,7 +39,6 @@ class S4D(Mixer):
 
     Config = S4DConfig
     memory = ("modes",)
-    tunable = ("modes",)
     targets = ("output",)
     vectors = ("c", "a_log", "frequency")
 

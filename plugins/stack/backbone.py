@@ -23,15 +23,13 @@ from wishbone.core.config.schema import SlotSpec
 from wishbone.core.contract.backbone import Backbone, Caps, Reading, State
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.part import Dropout, OptionalSize, Positive, Size
-from wishbone.core.contract.stack.mixer import Call, Mixer
+from wishbone.core.contract.stack.mixer import BALANCE, Call, Mixer
 from wishbone.plugins.engines import Engine, Maker, choose
 from wishbone.plugins.stack.block import Block
 from wishbone.plugins.stack.packing import Packing
 from wishbone.plugins.stack.parallel import Parallel, ParallelConfig
 from wishbone.plugins.stack.plan import Half, Plan
 
-BALANCE = "balance"
-"""Name in ``Call.extra`` of what is added to the loss of a target."""
 LENGTH = "length"
 """Name of the counter of positions [B], kept where a half wants it."""
 PIECE = 4096
@@ -145,6 +143,7 @@ class Stack(Backbone):
 
         ``reading`` is asked for where a half has ``ids``; else it is ignored.
         """
+        self._penalty = None  # of an earlier call: it must not be added to this one's loss
         first = state is None
         table, ids = self._read(reading)
         state = self.init_state(len(x), device=x.device) if state is None else state

@@ -100,6 +100,8 @@ def count_parameters(half: Half, place: Place) -> int:
 
 def _typical(place: Place) -> Place:
     """Return the first, a middle or the last of three blocks, for one count of all alike."""
+    if place.layers < 3:
+        return place
     layer = 0 if place.layer == 0 else 2 if place.layer == place.layers - 1 else 1
     return replace(place, layer=layer, layers=3)
 

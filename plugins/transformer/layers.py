@@ -133,7 +133,7 @@ class Attention(Mixer):
     def _past(self, x: Tensor, call: Call, *, whole: bool) -> Past:
         """Plan the call once for all attention of the same angles."""
         theta = self.config.rope_theta if self.config.rotary else 0.0
-        name = f"attention {self.size} {theta:g}"
+        name = f"attention {self.size} {theta!r}"
         if name not in call.shared:
 
             def angles(positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:

@@ -43,7 +43,6 @@ class MLSTM(MatrixMixer):
 
     Config = MLSTMConfig
     memory = ("matrix", "log_scale")
-    tunable = ("matrix",)
     targets = ("qkv", "output_gate", "output")
 
     def __init__(self, config: MLSTMConfig, place: Place) -> None:

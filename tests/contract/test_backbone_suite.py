@@ -40,6 +40,16 @@ def test_a_part_that_cannot_be_called_gets_one_sentence():
     assert "count_parameter'" in detail
 
 
+def test_an_output_that_a_later_input_makes_nan_is_not_causal():
+    class Shatters(Leaky):
+        def forward(self, x, state=None, *, mask=None):
+            y, after = super().forward(x, state, mask=mask)
+            later = (x.abs() > 5).any() & (torch.arange(x.shape[1]) == 0)[None, :, None]
+            return y.masked_fill(later, float("nan")), after
+
+    assert not verdicts(Shatters)["causality"].passed
+
+
 class NormsInFloat32(Leaky):
     """As every model of transformers: right, and float32 inside a float64 model."""
 

@@ -228,6 +228,28 @@ def test_the_check_names_the_fault(cls, name, message):
     assert message in results[name].detail
 
 
+class IgnoresDevice(Decaying):
+    """Makes its state on the CPU wherever the model is."""
+
+    def init_state(self, batch, device, dtype):
+        return super().init_state(batch, "cpu", dtype)
+
+
+class GrowsForFree(GrowsUnsaid):
+    """Keeps every position, says so, and counts no operation for reading them."""
+
+    constant = False
+
+    def growth(self):
+        return {"rows": self.place.width}
+
+
+@pytest.mark.parametrize(("cls", "name"), [(IgnoresDevice, "state_device"), (GrowsForFree, "cost")])
+def test_the_stack_around_it_notices(cls, name):
+    results = {result.name: result for result in check_class("mixer", cls)}
+    assert {key for key, result in results.items() if not result.passed} == {name}
+
+
 @pytest.mark.parametrize("kind", ["mixer", "ffn"])
 def test_a_sound_half_passes(kind):
     assert failed(kind, Decaying) == set()

@@ -200,6 +200,17 @@ def test_a_strange_chunk_is_refused():
         wkv7_chunked(*inputs(), chunk=5)
 
 
+def test_a_decay_that_a_mask_leaves_out_is_no_reason_to_refuse():
+    inputs = [torch.randn(1, 40, 2, 8) for _ in range(6)]
+    r, g, k, v, a, b = inputs
+    g = -0.1 * g.abs()  # [B, T, H, K]
+    mask = torch.arange(40)[None] < 30
+    y, state = package.wkv7_chunked(r, g, k, v, a * 0, b, mask=mask)
+    strong = g.masked_fill(~mask[..., None, None], -9.0)
+    again, after = package.wkv7_chunked(r, strong, k, v, a * 0, b, mask=mask)
+    assert torch.equal(y[:, :30], again[:, :30]) and torch.equal(state, after)
+
+
 @pytest.mark.parametrize("chunk", [4, 8, 16, 32, 64])
 def test_a_decay_too_strong_for_a_chunk_is_refused(chunk):
     lowest = package.chunked.LOWEST[chunk]

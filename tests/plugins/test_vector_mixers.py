@@ -9,12 +9,13 @@ from torch import nn
 
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.head import Head
-from wishbone.core.contract.stack.mixer import Call, Place
+from wishbone.core.contract.stack.mixer import BALANCE, Call, Place
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.model.state_batch import Pool
 from wishbone.core.registry.loader import registry
 from wishbone.core.testing import check
 from wishbone.plugins.belief.readout import LEAST, Belief
+from wishbone.plugins.experts.ffn import Experts
 
 WIDTH, ROWS = 48, 40
 PAGE = Path(__file__).parents[2] / "plugins/MIXERS.md"
@@ -137,6 +138,21 @@ def test_vectors_alone_are_refused_with_a_reason(key):
         lm.backbone(torch.zeros(1, 3, WIDTH, dtype=torch.float64))
     with pytest.raises(CapabilityError, match="what each position reads"):
         Pool(lm.backbone, 2)
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_a_call_without_a_real_position_has_no_penalty(length):
+    """Not that of the call before, whose graph is gone, and no mean of nothing."""
+    lm = model(mixer="none", ffn={"name": "experts", "experts": 4, "width": 16}).train()
+    x = torch.randn(2, 5, lm.backbone.width).to(lm.dtype)
+    lm.backbone(x)
+    assert lm.backbone.penalty() is not None
+    lm.backbone(x[:, :length], mask=torch.zeros(2, length, dtype=torch.bool))
+    assert lm.backbone.penalty() is None
+    part = next(m for m in lm.backbone.modules() if isinstance(m, Experts)).train()
+    call = Call(torch.zeros(2, dtype=torch.int64))
+    part(x, {}, call)
+    assert call.extra[BALANCE] == 0
 
 
 def test_the_balance_of_experts_is_in_the_loss_of_training_alone():

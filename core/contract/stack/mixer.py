@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.part import Part
 
+BALANCE = "balance"
+"""Name in ``Call.extra`` of a penalty."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -56,8 +59,8 @@ class Call:
     """What one half leaves for later ones of the same call, by the names of ``publishes``. Tensors
     are [B, T, ...], with a T of 1 in a step."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """What leaves the stack beside y, such as a penalty for the training loss ("balance", a scalar)
-    or a pointer for the head."""
+    """What halves leave beside y: the stack adds ``BALANCE``, a scalar, to the training loss of a
+    target, and drops the others."""
 
 
 class Mixer(Part, nn.Module):
@@ -85,8 +88,6 @@ class Mixer(Part, nn.Module):
     """Names in ``call.shared`` that an earlier half, also of an earlier block, leaves."""
     memory: tuple[str, ...] = ()
     """Names of state tensors that recur: float32, or float64, whatever the model is."""
-    tunable: ClassVar[tuple[str, ...]] = ()
-    """Names of state tensors that state tuning may learn."""
     targets: ClassVar[tuple[str, ...]] = ()
     """Name endings of linear layers that adapters may wrap."""
     fast: ClassVar[tuple[str, ...]] = ()

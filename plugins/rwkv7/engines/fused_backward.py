@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wishbone.kernels.elementwise import DECAY
+from wishbone.kernels.precision import compute_dtype
 from wishbone.kernels.wkv7.chunked import CHUNK, shorter, slices
-from wishbone.kernels.wkv7.reference import compute_dtype
 from wishbone.kernels.wkv7.rows import Residuals, Rows, scan, scan_backward
 
 
