@@ -46,7 +46,7 @@ BEFORE_NUMBERS = frozenset(
 )
 """Abbreviations in front of a number: "No. 5" goes on, "He said no. Then" does not."""
 
-BEFORE_ROMAN = frozenset("vol vols ch chap fig sec art pt bk".split())
+BEFORE_ROMAN = frozenset("vol vols chap fig pt bk".split())
 """Those of them with Roman numerals behind them: "Vol. II"."""
 
 LETTERED = frozenset(
@@ -79,7 +79,11 @@ _OPEN = _BLANKS + STOPS + WIDE_STOPS + CLOSING
 _WORD = re.compile(r"\S++")
 
 # places to cut a long sentence at, best first
-BREAKS = (re.compile(r"[;:—–…]\s*|\.\s+"), re.compile(r"[,，、)]\s*"), re.compile(r"\s+"))
+BREAKS = (
+    re.compile(r"[;:—–…](?!\d)\s*|\.\s+"),
+    re.compile(r"[,，、)](?!\d)\s*"),
+    re.compile(r"\s+"),
+)
 
 
 def sentences(text: str | Iterable[str]) -> Iterator[str]:

@@ -6,8 +6,8 @@ a YAML file beside the run, and a run of its own that goes on from the one befor
 
 from __future__ import annotations
 
-import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import ConfigError, DataError
 from wishbone.core.data.corpus_files import corpus_files
 from wishbone.core.system.spec import read
-from wishbone.core.train.recipe import Recipe, as_saved
+from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
 from wishbone.core.train.run import run
-from wishbone.core.weights.provenance import hash_files
+from wishbone.core.weights.provenance import hash_files, start_weights, trainings
 
 PLACES = ("out", "weights", "system")
 """Fields of a recorded recipe that name places of the machine it ran on."""
@@ -31,18 +31,15 @@ def stages_of(name: str) -> list[dict[str, Any]]:
     Raises ``ConfigError`` where nothing is recorded.
     """
     weights = read(name).get("weights")
-    path = weights_folder(str(weights)) / "provenance.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        notes = record["notes"]
-        last = {key: notes[key] for key in ("steps", "recipe")} | {"data": record.get("data")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    folder = weights_folder(str(weights))
+    stages = trainings(folder) if weights else []
+    if not stages:
         raise ConfigError(
             f"Nobody recorded how the weights of '{name}' were trained.",
-            str(path if weights else name),
+            str(folder if weights else name),
             "Name a bundled arm, such as quickstart-rwkv7, or the export of a training.",
-        ) from error
-    return [*(notes.get("before") or []), last]
+        )
+    return stages
 
 
 def repeat(name: str, words: Sequence[str], change: bool = False, dry_run: bool = False) -> int:
@@ -63,16 +60,24 @@ def repeat(name: str, words: Sequence[str], change: bool = False, dry_run: bool 
             f"Write: wishbone train --like {name} system=mine.yaml out=runs/mine",
         )
     others = [word for word in words if not word.startswith(("out=", "system="))]
+    strange = [word for word in words if "=" not in word]
+    if strange:
+        raise ConfigError(
+            f"'{strange[0]}' is no key=value.", "wishbone train --like", "Leave the recipe out."
+        )
+    stages = list(recipes(name, values["system"], Path(values["out"])))
+    # read before anything is written, so that a mistake leaves nothing behind
+    read_stages = [_read(recipe, others) for _, _, recipe in stages]
     if dry_run:
-        for title, _, recipe in recipes(name, values["system"], Path(values["out"])):
-            changes = f" With {' '.join(others)}." if others else ""
-            print(f"# {title}{changes}\n{dump(recipe)}", end="")
+        for (title, _, _), recipe in zip(stages, read_stages, strict=True):
+            print(f"# {title}\n{dump(as_saved(recipe))}", end="")
         return 0
-    files = write_recipes(name, values["system"], Path(values["out"]))
-    for number, file in enumerate(files, 1):
+    files = write_recipes(stages)
+    for number, (file, recipe) in enumerate(zip(files, read_stages, strict=True), 1):
         last = number == len(files)
         export = (Path(values["out"]) if last else file.with_suffix("")) / "export"
         if not last and (export / "config.yaml").is_file():
+            _need_same(recipe, export, change)
             continue
         print(f"stage {number} of {len(files)}: {file}", file=sys.stderr, flush=True)
         run(str(file), others, change)
@@ -81,10 +86,40 @@ def repeat(name: str, words: Sequence[str], change: bool = False, dry_run: bool 
     return 0
 
 
-def write_recipes(name: str, system: str, out: Path) -> list[Path]:
+def _read(recipe: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
+    """Read a recipe as it will be read from its file, but for weights that are not made yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "recipe.yaml"
+        # the stage before makes the weights; that they are missing now is no mistake
+        write_text(file, dump({k: v for k, v in recipe.items() if k != "weights"}))
+        result, system = read_recipe(str(file), overrides)
+    if start_weights(system):
+        raise ConfigError(
+            "The system begins with weights, and the recipe is repeated from the start.",
+            "a 'weights:' in system=",
+            "Leave 'weights' of backbone and head out.",
+        )
+    return result
+
+
+def _need_same(recipe: Recipe, export: Path, change: bool) -> None:
+    """Raise ``ConfigError`` where a stage that is done was another one, unless ``change``."""
+    stages = trainings(export)
+    before, now = (stages[-1]["recipe"] if stages else {}), as_saved(recipe)
+    keys = [key for key in before if key not in (*RUNNING, *PLACES) and before[key] != now.get(key)]
+    keys += ["backbone"] if read(str(export))["backbone"] != now["system"]["backbone"] else []
+    if keys and not change:
+        raise ConfigError(
+            f"A stage that is done was trained with another {', '.join(keys)}.",
+            str(export),
+            "Choose another out=, or go on with --change.",
+        )
+
+
+def write_recipes(stages: Sequence[tuple[str, Path, dict[str, Any]]]) -> list[Path]:
     """Write the recipe of every stage to its file -> the files in order."""
     files: list[Path] = []
-    for title, file, recipe in recipes(name, system, out):
+    for title, file, recipe in stages:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, f"# {title}\n{dump(recipe)}")
         files.append(file)

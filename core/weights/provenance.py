@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -60,6 +61,24 @@ def start_weights(config: Mapping[str, Any]) -> str:
     folders = [weights_folder(str(name)) for name in dict.fromkeys(names) if name]
     files = [file for folder in folders for file in sorted(folder.rglob("*.safetensors"))]
     return hash_files(files) if files else ""
+
+
+def trainings(folder: Path) -> list[dict[str, Any]]:
+    """Return every training of the weights in ``folder``, first one first, as it was recorded.
+
+    Each has ``data`` (a hash), ``steps`` and ``recipe``; [] where nothing of that kind is noted.
+    """
+    try:
+        record = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        notes = record["notes"]
+        last = {"data": record.get("data"), "steps": notes["steps"], "recipe": notes["recipe"]}
+        stages = [*(notes.get("before") or []), last]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    sound = all(
+        isinstance(stage, Mapping) and isinstance(stage.get("recipe"), Mapping) for stage in stages
+    )
+    return stages if sound else []
 
 
 def revision() -> str:

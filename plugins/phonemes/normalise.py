@@ -12,6 +12,7 @@ from num2words import num2words
 from wishbone.plugins.phonemes.front_end import lexicon
 from wishbone.plugins.phonemes.spoken_forms import (
     ABBREVIATIONS,
+    AMBIGUOUS,
     BEFORE_NUMBERS,
     HTML,
     MONEY,
@@ -280,14 +281,22 @@ _ABBREVIATION = re.compile(
 )  # fmt: skip
 
 
+_NUMBER_BEHIND = re.compile(
+    r"\d|(?!I\b)[IVX]+\b"
+    r"|(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty"
+    r"|sixty|seventy|eighty|ninety|(?:thir|four|fif|six|seven|eigh|nine)teen)\b"
+)
+
+
 def _abbreviation(match: re.Match[str]) -> str:
     text, word = match.string, match["w"].lower()
     after = text[match.end() : match.end() + 12].lstrip()
     before = text[max(match.start() - 30, 0) : match.start()].split()
     ends = match["last"] is not None or after[:1].isupper() and word not in NEVER_LAST
+    if word in AMBIGUOUS and (not after or after[:1].isupper()):
+        return match[0]
     if word in BEFORE_NUMBERS:
-        if re.match(r"\d|[IVX]+\b|one|two|three|four|five|six|seven|eight|nine|ten|eleven|tw|th|f",
-                    after):  # fmt: skip
+        if _NUMBER_BEHIND.match(after):
             return BEFORE_NUMBERS[word]
         return match[0] if word not in ABBREVIATIONS else ABBREVIATIONS[word] + "." * ends
     named = before and before[-1][:1].isupper() and before[-1][-1:].isalpha()

@@ -13,6 +13,7 @@ _MONTH = (
 )
 _N = r"(?<!\d)\d+(?:,\d{3})*(?:\.\d+)?"
 _ROMAN = r"(?=[IVXLCDM])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+_LONE = r"(?![ICDM]\b(?!\s*(?:[,;:.!?)]|$)))"
 _SCALE = r"(?:hundred|thousand|million|billion|trillion)"
 _SITES = "com|org|net|edu|gov|io|co|uk|de|fr|eu|info|ai|dev|app|tv|me"
 _FILES = (
@@ -110,6 +111,8 @@ RULES = (
     ("money", rf"(?P<c>(?:US|CA|AU)?\$"
     rf"|[£€¥])\s?(?P<a>\d+(?:,\d{{3}})*)\s?[-–]\s?(?:[$£€¥])?(?P<b>{_N})",
      "{a:number} to {b:number} {c:many}"),
+    ("money", r"(?P<c>(?:US|CA|AU)?\$|[£€¥])\.(?P<n>\d\d)\b", "{c}0.{n}"),
+    ("money", r"(?P<c>(?:US|CA|AU)?\$|[£€¥])[-−](?=\d)", "-{c}"),
     ("money", rf"(?P<x>-?(?:(?:US|CA|AU)?\$|[£€¥])\s?{_N})", "{x:money}"),
     ("money", rf"(?P<n>{_N})\s?(?P<c>[€£¥$])", "{n:number} {c:many}"),
     ("money", r"\b(?P<n>\d+) ?¢", "{n:counted} {n:cents}"),
@@ -124,6 +127,7 @@ RULES = (
     ("numbers", r"(?<![\d.,:/])00(?P<x>[1-9])\b(?![.,]\d)", "double oh {x:cardinal}"),
     ("numbers", r"(?<![\d.,:/-])(?P<x>0\d+)\b(?![.,]\d)", "{x:digits}"),
     ("ranges", rf"(?P<a>{_N})\s?(?:°[CF]?|%)?\s?[-–—~]\s?(?=\d)(?<!\s-\s)", "{a:number} to "),
+    ("signs", r"(?<![\w)])[-−](?=\d)", "minus "),
     ("signs", rf"(?P<n>{_N}) ?%", "{n:number} percent"),
     ("units", rf"{_BEFORE_UNIT}° ?C\b", "{n:counted} {n:degree} Celsius"),
     ("units", rf"{_BEFORE_UNIT}° ?F\b", "{n:counted} {n:degree} Fahrenheit"),
@@ -135,7 +139,6 @@ RULES = (
     ("fractions", r"(?<![\d/.])(?P<b>\d+)/(?P<c>[2-9]|10|12|16|32|64|100)\b(?!/)", "{*:fraction}"),
     ("fractions", r"(?<![\d/.])(?P<a>\d+)/(?P<b>\d+)\b", "{a:cardinal} over {b:cardinal}"),
     ("signs", r"(?<=\d) - (?=\d)", " minus "),
-    ("signs", r"(?<![\w)])[-−](?=\d)", "minus "),
     ("signs", r"(?<=\w) ?[−] ?(?=\w)", " minus "),
     ("signs", r"(?<=\d) ?[*×] ?(?=\d)|(?<=\d) x (?=\d)|(?<=\d)x(?=\d)", " times "),
     ("signs", r"(?<=[\w)]) ?[*×] ?(?=\d)", " times "),
@@ -151,15 +154,16 @@ RULES = (
     ("signs", r" ?(?:≥|>=) ?", " is greater than or equal to "),
     ("signs", r" ?≈ ?|(?<!\w)~(?=\d)", " approximately "),
     ("signs", r" ?={1,2} ?(?=[\w(-])(?<=[\w)=] )|(?<=[\w)])==?(?=[\w(-])", " equals "),
-    ("signs", r"(?<=\w) < (?=\w)", " is less than "),
-    ("signs", r"(?<=\w) > (?=\w)", " is greater than "),
+    ("signs", r"(?<=\w) < (?=\w)|(?<=\d)<(?=\d)", " is less than "),
+    ("signs", r"(?<=\w) > (?=\w)|(?<=\d)>(?=\d)", " is greater than "),
     ("signs", r"(?<=\w)(?:²|\^2)", " squared"),
     ("signs", r"(?<=\w)(?:³|\^3)", " cubed"),
     ("signs", r"©", " copyright "),
     ("signs", r"[™®]", " "),
-    ("roman", rf"\b(?P<w>{_KINGS}) (?P<x>{_ROMAN})(?![\w'.-]*\w)", "{w} the {x:roman_ordinal}"),
+    ("roman", rf"\b(?P<w>{_KINGS}) {_LONE}(?P<x>{_ROMAN})(?![\w'.-]*\w)",
+     "{w} the {x:roman_ordinal}"),
     ("roman", rf"\b(?P<w>(?i:chapter|act|part|volume|book|section|scene|phase|type|stage"
-    rf"|vol\.)) (?P<x>{_ROMAN}|[ivx]+)\b",
+    rf"|vol\.)) {_LONE}(?P<x>{_ROMAN}|[ivx]+)\b",
      "{w} {x:roman}"),
     ("roman", r"\b(?P<x>I{2,3}|I[VX]|VI{1,3}|X(?:IX|IV|V?I{1,3})|XX(?:IX|IV|V?I{0,3})|XX{1,2}(?:IX"
     r"|IV|V?I{1,3})?"
@@ -185,6 +189,9 @@ ABBREVIATIONS = {
     "cmdr": "commander", "maj": "major", "et al": "and others", "ext": "extension",
 }  # fmt: skip
 """An abbreviation with its full stop -> what is said. gruut knows Ms."""
+
+AMBIGUOUS = frozenset("max min co jan mar wed mon fri sat sun".split())
+"""Abbreviations that are words or names, too, where a sentence ends with them."""
 
 BEFORE_NUMBERS = {
     "no": "number", "nos": "numbers", "p": "page", "pp": "pages", "fig": "figure",

@@ -99,7 +99,14 @@ def test_a_dry_run_of_a_repeated_recipe_trains_and_writes_nothing(tmp_path, caps
     words = ["--like", "quickstart-rwkv7", f"system={tmp_path}/mine.yaml", f"out={tmp_path}/run"]
     assert train.main([*words, "--dry-run", "steps=5"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("# Stage ") == 4 and "With steps=5." in shown
+    assert shown.count("# Stage ") == 4 and shown.count("\nsteps: 5\n") == 4
+    mistakes = ["steps=0", "quickstart", f"system={tmp_path}/none.yaml", "stepz=3"]
+    for word in mistakes:
+        with pytest.raises(ConfigError):
+            train.main([*words, word])
+    (tmp_path / "mine.yaml").write_text("base: quickstart-rwkv7\nbackbone: {weights: x}\n")
+    with pytest.raises(ConfigError):
+        train.main(words)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
@@ -118,6 +125,12 @@ def test_every_stage_goes_on_from_the_one_before(tmp_path, monkeypatch, capsys):
     notes = json.loads((tmp_path / "again/export/provenance.json").read_text())["notes"]
     assert [stage["steps"] for stage in notes["before"]] == [2] and notes["steps"] == 3
     assert notes["recipe"]["seed"] == 2
+    # another system, or another number of steps, is not what those stages were
+    (tmp_path / "mine.yaml").write_text(
+        "base: second/export/config.yaml\nbackbone: {ffn_width: 48}\n"
+    )
+    with pytest.raises(ConfigError, match="trained with another backbone"):
+        train.main([*words, f"out={tmp_path}/again"])
 
 
 def test_other_start_weights_are_noticed(tmp_path):
@@ -131,3 +144,25 @@ def test_other_start_weights_are_noticed(tmp_path):
     weights.write_bytes((tmp_path / "c" / "export" / "model.safetensors").read_bytes())
     with pytest.raises(ConfigError, match="start_weights"):
         train.main(words)
+
+
+def test_two_runs_are_compared_and_every_example_of_the_help_works(tmp_path, capsys):
+    recipe = write_recipe(tmp_path)
+    train.main([str(recipe), f"out={tmp_path}/a", "steps=1"])
+    train.main([str(recipe), f"out={tmp_path}/b", "steps=2"])
+    capsys.readouterr()
+    assert diff.main([f"{tmp_path}/a", f"{tmp_path}/b"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("steps\n") and "backbone" not in shown
+    assert diff.main(["lora", "dora"]) == 0
+    with pytest.raises(UnknownName):
+        diff.main(["quickstart-rwkv7", "nobody"])
+
+
+@pytest.mark.parametrize("log", [b"5\n", b'{"elapsed": null}\n', b"\xff\xfe{\n"])
+def test_a_strange_log_hides_no_run(tmp_path, capsys, log):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.jsonl").write_bytes(b'{"step": 3}\n' + log)
+    (tmp_path / "run/config.yaml").write_text("steps: null\n")
+    assert runs.main([str(tmp_path)]) == 0
+    assert "run  3" in " ".join(capsys.readouterr().out.split()).replace("run 3", "run  3")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wishbone.core.cli.arguments import argument, parse
-from wishbone.core.contract.errors import ConfigError, UnknownName
+from wishbone.core.contract.errors import ConfigError
 
 EXAMPLES = """examples:
   wishbone diff quickstart-rwkv7 mine.yaml
-  wishbone diff quickstart adaptation
+  wishbone diff lora dora
   wishbone diff runs/one/export runs/two/export"""
 ABSENT = "-"
 
@@ -43,14 +42,22 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _both(a: str, b: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both as flat dictionaries: systems if both are, else recipes."""
+    """Both as flat dictionaries: recipes if one of them is, else systems."""
+    read = _recipe if _is_recipe(a) or _is_recipe(b) else _system
+    return read(a), read(b)
+
+
+def _is_recipe(name: str) -> bool:
+    """True for a run, and for what only training knows. Raises ``UnknownName`` for nothing."""
+    from wishbone.core.config.compose import bundled, compose
+
     try:
-        return _system(a), _system(b)
-    except ConfigError as error:
-        try:
-            return _recipe(a), _recipe(b)
-        except ConfigError:
-            raise error from None
+        values = compose(_resolved(name))
+    except ConfigError:
+        if (bundled() / "train" / f"{name}.yaml").is_file():
+            return True
+        raise
+    return "data" in values or "system" in values
 
 
 def _system(name: str) -> dict[str, Any]:
@@ -58,32 +65,30 @@ def _system(name: str) -> dict[str, Any]:
     from wishbone.core.config.compose import compose, weights_folder
     from wishbone.core.evaluate.experiment.arms import flattened
     from wishbone.core.system.spec import resolve
-    from wishbone.core.weights.provenance import start_weights
+    from wishbone.core.weights.provenance import start_weights, trainings
 
-    values = compose(name)
-    if "data" in values or "system" in values:
-        raise UnknownName(f"'{name}' is a recipe and no system.", name, "Compare like with like.")
-    config = resolve(values)
+    config = resolve(compose(name))
     flat = flattened(config)
     if not config.get("weights"):
         return flat
     flat["weights"] = start_weights(config)[:16]
-    path = Path(weights_folder(config["weights"])) / "provenance.json"
-    try:
-        record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    stages = trainings(Path(weights_folder(config["weights"])))
+    if not stages:
         return flat
-    notes = record.get("notes") or {}
-    training = {"data": record.get("data"), "steps": notes.get("steps")}
-    training |= {"recipe": notes.get("recipe") or {}, "before": notes.get("before") or []}
-    return flat | flattened({"training": training})
+    return flat | flattened({"training": {**stages[-1], "before": stages[:-1]}})
 
 
 def _recipe(name: str) -> dict[str, Any]:
+    """A recipe with its system resolved; of a run, what it was begun with."""
+    from wishbone.core.config.compose import compose
     from wishbone.core.evaluate.experiment.arms import flattened
-    from wishbone.core.train.recipe import as_saved, read_recipe
+    from wishbone.core.train.recipe import Recipe, as_saved, read_recipe
 
-    return flattened(as_saved(read_recipe(_resolved(name))[0]))
+    if not Path(name).is_dir():
+        return flattened(as_saved(read_recipe(name)[0]))
+    # beside the recipe a run notes hashes and counts of its own
+    values, known = compose(_resolved(name), kind="train"), as_saved(Recipe())
+    return flattened({key: value for key, value in values.items() if key in known})
 
 
 def _resolved(name: str) -> str:

@@ -50,20 +50,21 @@ def _runs(folder: Path) -> Iterator[Path]:
 
 def _row(run: Path, folder: Path) -> tuple[str, ...]:
     last: dict[str, Any] = {}
-    for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (run / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            last |= json.loads(line)
+            entry = json.loads(line)
         except ValueError:
             # a write that a kill cut short
             continue
-    steps, planned = last.get("step", 0), _planned(run)
+        last |= entry if isinstance(entry, dict) else {}
+    elapsed, steps, planned = last.get("elapsed"), last.get("step", 0), _planned(run)
     name = str(run.relative_to(folder)) if run != folder else str(run)
     return (
         name,
         f"{steps} of {planned}" if planned else str(steps),
         _number(last.get("loss")),
         _number(last.get("held_out")),
-        f"{last['elapsed'] / 60:.1f}" if "elapsed" in last else "-",
+        f"{elapsed / 60:.1f}" if isinstance(elapsed, int | float) else "-",
         _export(run),
     )
 
@@ -74,9 +75,10 @@ def _planned(run: Path) -> int | None:
         return int(json.loads((run / "fitted.json").read_text(encoding="utf-8"))["steps"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    for line in (run / "config.yaml").read_text(encoding="utf-8").splitlines():
+    text = (run / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
         # a key of the first level; reading it as YAML would take longer than all else
-        if line.startswith("steps: "):
+        if line.startswith("steps: ") and line.removeprefix("steps: ").isdigit():
             return int(line.removeprefix("steps: "))
     return None
 

@@ -28,6 +28,7 @@ def speak_lines(options: SayOptions, overrides: list[str]) -> int:
     system = speaking.load_system(options, overrides)
     speaking.warn_untrained(system)
     speaking.warn_unlearned(system, options.guidance)
+    speaking.named(system.tokenizer, "\n".join(lines.values()))
     lines = _speakable(system, lines)
     voice = speaking.load_voice(system, options)
 

@@ -7,7 +7,6 @@ import select
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -169,16 +168,21 @@ def named(tokenizer: Tokenizer, text: str | Iterator[str]) -> str | Iterator[str
     if isinstance(text, str):
         _warn_left_out(tokenizer, text)
         return text
-    return map(partial(_passed, tokenizer), text)
+    return _passed(tokenizer, text)
 
 
-def _passed(tokenizer: Tokenizer, piece: str) -> str:
-    _warn_left_out(tokenizer, piece)
-    return piece
+def _passed(tokenizer: Tokenizer, pieces: Iterator[str]) -> Iterator[str]:
+    warned: set[str] = set()
+    for piece in pieces:
+        _warn_left_out(tokenizer, piece, warned)
+        yield piece
 
 
-def _warn_left_out(tokenizer: Tokenizer, text: str) -> None:
-    lost = tokenizer.left_out(text)
+def _warn_left_out(tokenizer: Tokenizer, text: str, warned: set[str] | None = None) -> None:
+    """Name what is left out, each thing once; ``warned`` holds what was named before."""
+    warned = set() if warned is None else warned
+    lost = [name for name in tokenizer.left_out(text) if name not in warned]
+    warned.update(lost)
     if lost:
         more = f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
         print(
