@@ -16,6 +16,7 @@ from wishbone.core.evaluate.record import inline, optional, others, read_record,
 from wishbone.core.evaluate.result_parts import (
     Agreement,
     Commitment,
+    Failures,
     Size,
     Slice,
     Timing,
@@ -276,23 +277,6 @@ class Effect:
     p_holm: float | None
     """p of a primary metric, corrected for all of its family: main effects and interactions, or
     simple effects, of all primary metrics."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failures:
-    """Failed items of an arm, and the interval of their rate."""
-
-    items: int
-    why: dict[str, int]
-    """Reason -> number of items."""
-    estimate: float
-    low: float
-    high: float
-
-    @property
-    def count(self) -> int:
-        """Failed items."""
-        return sum(self.why.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,3 +125,20 @@ class Slice:
     difference: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failures:
+    """Failed items of an arm, and the interval of their rate."""
+
+    items: int
+    why: dict[str, int]
+    """Reason -> number of items."""
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def count(self) -> int:
+        """Failed items."""
+        return sum(self.why.values())

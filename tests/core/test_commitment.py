@@ -17,9 +17,9 @@ from wishbone.core.evaluate.experiment import commitment, generate, timing
 from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Items
 from wishbone.core.evaluate.experiment.plan import read_plan
-from wishbone.core.evaluate.experiment.turns import williams
 from wishbone.core.evaluate.statistics import compare
 from wishbone.core.evaluate.statistics.metrics import choose, choose_primary
+from wishbone.core.evaluate.statistics.turns import williams
 
 
 def test_margins_of_a_finished_run_cannot_be_changed_unseen(tmp_path):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.evaluate.experiment.turns import williams
 from wishbone.core.evaluate.listening.design import (
     DESIGNS,
     Slot,
@@ -16,6 +15,7 @@ from wishbone.core.evaluate.listening.design import (
     forms,
     trials,
 )
+from wishbone.core.evaluate.statistics.turns import williams
 
 ITEMS = [f"s{number}" for number in range(8)]
 

@@ -17,9 +17,9 @@ from statistics import median
 from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan
-from wishbone.core.evaluate.experiment.turns import williams
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.result_parts import Timing
+from wishbone.core.evaluate.statistics.turns import williams
 
 LOAD_LIMIT = 1.0
 """Load for each core, this run's own thread included, above which no verdict on speed is given."""

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.evaluate.experiment.turns import williams
+from wishbone.core.evaluate.statistics.turns import williams
 
 MOST_TRIALS = 40
 """Trials of one listener by default: about twenty minutes."""

@@ -30,6 +30,8 @@ def too_early(looks: Sequence[int], alpha: float, claims: int, draws: int) -> li
 
     The least p of a sampled test is 1 / (draws + 1); ten times that leaves it room to be seen.
     """
+    if not looks:
+        return []
     least = 10 * max(1, claims) / draws
     return [look for look, part in zip(looks, parts(looks, alpha), strict=True) if part < least]
 
