@@ -67,6 +67,10 @@ def _main(argv: list[str]) -> int:
         print(dump(read(options.system, overrides)), end="")
         return 0
     if options.normalise_only:
+        if options.revoice:
+            raise UsageError(
+                "A recording has no text to print.", "--revoice with --normalise-only", "Drop one."
+            )
         source = read_text(words, options.file or options.lines, options.stream)
         return print_words(options, overrides, source)
     if not options.out:
