@@ -166,7 +166,11 @@ def _sizes(
         return None
     spread = sample_size.scatter(tables.arms, (-1, 1), tables.weights, asked.contrast.trainings)
     now = (len(tables.weights), study.seeds)
-    sizes = sample_size.curve(spread, now, study.available, confidence)
+    freedom = asked.contrast.freedom
+    sizes = sample_size.curve(spread, now, study.available, confidence, freedom)
+    if metric.key != "wer":
+        # how repeats scatter was measured of word errors alone, so others need repeats of their own
+        sizes = [size for size in sizes if not size.assumed]
     if metric.ratio:
         sizes = [replace(size, detectable=expm1(size.detectable)) for size in sizes]
     return sizes or None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -60,14 +60,25 @@ def scatter(
     return Scatter(max(0.0, total - within / repeats), within, trainings, assumed=False)
 
 
-def detectable(spread: Scatter, prompts: int, repeats: int, confidence: float) -> float:
-    """Smallest true difference that a study of this size shows in four cases of five."""
+def detectable(
+    spread: Scatter, prompts: int, repeats: int, confidence: float, freedom: float | None = None
+) -> float:
+    """Smallest true difference that a study of this size shows in four cases of five.
+
+    ``freedom`` is that of the verdict's t where trainings are few.
+    """
     variance = spread.between / prompts + spread.within / (prompts * repeats) + spread.trainings
-    quantile = student((1 + confidence) / 2, prompts - 1)
+    quantile = student((1 + confidence) / 2, min(prompts - 1, freedom or inf))
     return (quantile + NormalDist().inv_cdf(POWER)) * sqrt(variance)
 
 
-def curve(spread: Scatter, now: tuple[int, int], available: int, confidence: float) -> list[Size]:
+def curve(
+    spread: Scatter,
+    now: tuple[int, int],
+    available: int,
+    confidence: float,
+    freedom: float | None = None,
+) -> list[Size]:
     """Sizes from the present one up, and what each would show; no prompts but those that exist.
 
     ``now`` are prompts and repeats of the run. Empty with fewer than ``FEWEST`` prompts.
@@ -81,7 +92,7 @@ def curve(spread: Scatter, now: tuple[int, int], available: int, confidence: flo
         Size(
             prompts=count,
             seeds=times,
-            detectable=detectable(spread, count, times, confidence),
+            detectable=detectable(spread, count, times, confidence, freedom),
             assumed=True if spread.assumed and times > 1 else None,
         )
         for times in sorted({*REPEATS, repeats})
