@@ -62,13 +62,6 @@ def test_long_sentences_are_cut_at_commas_before_blanks():
 
 
 @pytest.mark.parametrize("text", ["word " * 2000, "x" * 10_000, "a, " * 3333, "é" * 500])
-def test_no_time_and_no_number_is_cut_in_two():
-    for token in ("10:30", "$1,250,000"):
-        text = f"{'word ' * 30}at {token} and {'more ' * 30}"
-        parts = [part for part, _ in speakable(text, letters, most=200)]
-        assert len(parts) > 1 and any(token in part for part in parts)
-
-
 def test_ten_thousand_characters(text):
     asked = []
 
@@ -270,3 +263,10 @@ def test_an_end_of_a_piece_is_seen_at_once():
 
     assert next(sentences(log())) == "line 1 of the log"
     assert next(arriving(log(), Words())).text == "line 1 of the log"
+
+
+def test_no_time_and_no_number_is_cut_in_two():
+    for token in ("10:30", "$1,250,000"):
+        text = f"{'word ' * 30}at {token} and {'more ' * 30}"
+        parts = [part for part, _ in speakable(text, letters, most=200)]
+        assert len(parts) > 1 and any(token in part for part in parts)
