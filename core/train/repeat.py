@@ -19,7 +19,7 @@ from wishbone.core.data.corpus_files import corpus_files
 from wishbone.core.system.spec import read
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
 from wishbone.core.train.run import run
-from wishbone.core.weights.provenance import hash_files, start_weights, trainings
+from wishbone.core.weights.provenance import hash_files, start_folders, trainings
 
 PLACES = ("out", "weights", "system")
 """Fields of a recorded recipe that name places of the machine it ran on."""
@@ -93,7 +93,7 @@ def _read(recipe: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
         # the stage before makes the weights; that they are missing now is no mistake
         write_text(file, dump({k: v for k, v in recipe.items() if k != "weights"}))
         result, system = read_recipe(str(file), overrides)
-    if start_weights(system):
+    if start_folders(system):
         raise ConfigError(
             "The system begins with weights, and the recipe is repeated from the start.",
             "a 'weights:' in system=",

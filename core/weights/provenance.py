@@ -54,11 +54,16 @@ def hash_files(paths: Iterable[str | Path]) -> str:
     return total.hexdigest()
 
 
-def start_weights(config: Mapping[str, Any]) -> str:
-    """SHA-256 of the tensors that the language model of ``config`` begins with; "" for none."""
+def start_folders(config: Mapping[str, Any]) -> list[Path]:
+    """Folders of weights that the language model of ``config`` begins with, there or not."""
     backbone, head = config.get("backbone") or {}, config.get("head") or {}
     names = [config.get("weights"), *(innermost(part).get("weights") for part in (backbone, head))]
-    folders = [weights_folder(str(name)) for name in dict.fromkeys(names) if name]
+    return [weights_folder(str(name)) for name in dict.fromkeys(names) if name]
+
+
+def start_weights(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the tensors that the language model of ``config`` begins with; "" for none."""
+    folders = start_folders(config)
     files = [file for folder in folders for file in sorted(folder.rglob("*.safetensors"))]
     return hash_files(files) if files else ""
 

@@ -79,7 +79,7 @@ def test_a_dry_run_prints_what_would_be_used(tmp_path, capsys):
 
 def test_a_bundled_arms_recipes_are_repeated_in_order(tmp_path, capsys):
     stages = repeat.recipes("quickstart-rwkv7", "quickstart", tmp_path / "mine")
-    files = repeat.write_recipes(list(stages))
+    files = repeat.write_recipes([*stages])
     recipes = [parse(file)[0] for file in files]
     assert [recipe["steps"] for recipe in recipes] == [1600, 800, 900, 1400]
     assert [recipe["seed"] for recipe in recipes] == [1, 3, 4, 5]
