@@ -12,6 +12,7 @@ from wishbone.core.cli.arguments import argument, option, parse_subcommand
 from wishbone.core.contract.errors import GateFailed, UnknownName, did_you_mean
 from wishbone.core.registry.loader import Loaded, PluginStatus, loaded
 from wishbone.core.registry.registry import KINDS, Entry, Registry
+from wishbone.core.registry.requirements import unmet_requirements
 
 EXAMPLES = """examples:
   wishbone plugins list --kind backbone
@@ -97,9 +98,18 @@ def _list(options: ListOptions) -> int:
     _print_table(rows)
     print()
     plugins = [("PLUG-IN", "STATUS", "FROM", "WHY")]
-    plugins += [(p.name, p.status, p.source, p.detail) for p in everything.plugins]
+    plugins += [(p.name, *_status(p)) for p in everything.plugins]
     _print_table(plugins)
     return 0
+
+
+def _status(plugin: PluginStatus) -> tuple[str, str, str]:
+    """Status, source and reason of a plug-in, with the packages that its parts will miss."""
+    unmet = unmet_requirements(plugin.distribution)
+    if plugin.status != "ok" or not unmet:
+        return plugin.status, plugin.source, " ".join(plugin.detail.split())
+    names = " ".join(f"'{requirement.partition(' (')[0]}'" for requirement in unmet)
+    return "incomplete", plugin.source, f"needs {', '.join(unmet)}: pip install {names}"
 
 
 def _info(options: InfoOptions) -> int:
@@ -108,6 +118,8 @@ def _info(options: InfoOptions) -> int:
         cls = loaded().registry.get(entry.kind, entry.key)
         print(f"{entry.kind} '{entry.key}': {entry.summary}")
         print(f"  from     {entry.source}")
+        for requirement in unmet_requirements(entry.distribution):
+            print(f"  missing  {requirement}")
         print(f"  class    {entry.target}")
         if hasattr(cls, "caps"):
             promises = [f"{name}={value}" for name, value in vars(cls.caps).items() if value]
@@ -232,7 +244,8 @@ def _as_json(entries: list[Entry], everything: Loaded) -> dict[str, Any]:
 
 def _plugin_json(plugin: PluginStatus) -> dict[str, Any]:
     names = ("name", "module", "distribution", "version", "status", "detail", "api", "seconds")
-    return {name: getattr(plugin, name) for name in names}
+    unmet = unmet_requirements(plugin.distribution)
+    return {**{name: getattr(plugin, name) for name in names}, "missing": unmet}
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:

@@ -27,6 +27,7 @@ from wishbone.core.contract.errors import (
     PluginError,
     PluginIncompatible,
     WishboneError,
+    did_you_mean,
 )
 from wishbone.core.registry.entry_points import (
     Point,
@@ -256,9 +257,10 @@ def _refuse_unknown_hooks(plugin: Any, manager: pluggy.PluginManager) -> None:
             if implementation.plugin is plugin and not caller.has_spec():
                 if not implementation.optionalhook:
                     manager.unregister(plugin)
-                    hooks = ", ".join(name for name in vars(Hooks) if name.startswith("wishbone_"))
+                    hooks = [name for name in vars(Hooks) if name.startswith("wishbone_")]
+                    near = did_you_mean(caller.name, hooks) or f"There are: {', '.join(hooks)}."
                     raise pluggy.PluginValidationError(
-                        plugin, f"unknown hook '{caller.name}' (there are {hooks})"
+                        plugin, f"unknown hook '{caller.name}'. {near}"
                     )
 
 

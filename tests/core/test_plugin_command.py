@@ -7,10 +7,12 @@ import tomllib
 
 import pytest
 
+from wishbone.core.cli import plugins
 from wishbone.core.cli.look.list import main as list_main
 from wishbone.core.cli.plugins import fields_of, main
 from wishbone.core.config.compose import find
-from wishbone.core.contract.errors import GateFailed, UnknownName, UsageError
+from wishbone.core.contract.errors import ConfigError, GateFailed, UnknownName, UsageError
+from wishbone.core.evaluate.prompts.prompt_lists import find_prompts
 from wishbone.core.registry import scaffold, shipped
 from wishbone.core.registry.loader import Loaded, PluginStatus, registry
 from wishbone.core.registry.registry import Registry, import_target
@@ -148,3 +150,28 @@ def test_nothing_is_overwritten(tmp_path, monkeypatch):
     monkeypatch.setattr(scaffold, "kinds", lambda: ["backbone"])
     with pytest.raises(UsageError, match="no template"):
         scaffold.write_package("acme/y", "head", tmp_path)
+
+
+def test_prompts_and_missing_packages_of_a_plug_in(tmp_path, monkeypatch, capsys):
+    folder = scaffold.write_package("acme/x", "metric", tmp_path)
+    monkeypatch.syspath_prepend(str(folder))
+    prompts = folder / "wishbone_acme_x" / "configs" / "ab" / "hard.txt"
+    prompts.parent.mkdir(parents=True, exist_ok=True)
+    prompts.write_text("A sentence.\n")
+    dist_info = folder / "wishbone_acme_x-0.1.0.dist-info"
+    dist_info.mkdir()
+    (dist_info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: wishbone-acme-x\nVersion: 0.1.0\n"
+        "Requires-Dist: torch>=99\nRequires-Dist: nobody-has-this>=1\nRequires-Dist: numpy\n"
+        "Requires-Dist: nor-this; extra == 'more'\nRequires-Dist: nor-that; python_version < '3'\n"
+    )
+    status = PluginStatus("acme", "wishbone_acme_x.plugin", "wishbone-acme-x", "0.1.0")
+    monkeypatch.setattr(shipped, "loaded", lambda: Loaded(registry(), [status]))
+    assert find_prompts("acme/hard.txt") == prompts
+    with pytest.raises(ConfigError, match="acme/hard.txt"):
+        find_prompts("acme/hart.txt")
+    monkeypatch.setattr(plugins, "loaded", lambda: Loaded(registry(), [status]))
+    assert main(["list", "--kind", "metric"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("acme ")]
+    assert "incomplete" in line and "nobody-has-this>=1" in line and "torch>=99 (" in line
+    assert "numpy" not in line and "nor-th" not in line

@@ -41,7 +41,7 @@ from wishbone.core.evaluate.measure.clips import read_audio, read_folder, read_l
 from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.measure.text_binding import binding
 from wishbone.core.evaluate.prompts import contamination
-from wishbone.core.evaluate.prompts.prompt_lists import read_prompts
+from wishbone.core.evaluate.prompts.prompt_lists import find_prompts, read_prompts
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.statistics.metrics import QUALITY, need_packages
 from wishbone.core.report import table
@@ -57,7 +57,7 @@ NONE = Path("none")
 
 def judge_audio(options: AudioOptions) -> int:
     """Judge recordings against their texts, and print the figures."""
-    prompts = read_prompts(options.text)
+    prompts = read_prompts(find_prompts(options.text))
     clips = read_folder(options.folder, [prompt.text for prompt in prompts], options.limit)
     panel = _panel(options)
     if options.voice:
@@ -79,7 +79,7 @@ def _panel(options: PanelOptions) -> Panel:
 
 def judge_speech(options: SpeechOptions) -> int:
     """Let a system speak, or read what was spoken, and judge it beside the reference."""
-    prompts = read_prompts(options.text or speech.own_prompts())
+    prompts = read_prompts(find_prompts(options.text or speech.own_prompts()))
     generated: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as aside:
         if Path(options.system).is_dir() and not (Path(options.system) / "config.yaml").exists():
@@ -97,7 +97,7 @@ def judge_speech(options: SpeechOptions) -> int:
 
 def judge_codec(options: CodecOptions) -> int:
     """Put recordings through a codec, and judge the copies beside the originals."""
-    prompts = read_prompts(options.text or speech.own_prompts())
+    prompts = read_prompts(find_prompts(options.text or speech.own_prompts()))
     originals = read_originals(options, [prompt.text for prompt in prompts])
     codec = speech.codec_of(options.system)
     copies, used = speech.resynthesise(codec, originals)
@@ -294,7 +294,7 @@ def measure_state_precision(options: StatePrecisionOptions) -> int:
 
 def find_contamination(options: ContaminationOptions) -> int:
     """Print the sentences that training data have, too, and how many they are."""
-    sentences = [prompt.text for prompt in read_prompts(options.text)]
+    sentences = [prompt.text for prompt in read_prompts(find_prompts(options.text))]
     texts = [text for path in options.data for text in read_tokens(path).texts]
     matches = contamination.overlaps(sentences, texts)
     for line in contamination.summary(sentences, matches, len(texts)):

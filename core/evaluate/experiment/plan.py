@@ -24,7 +24,7 @@ from wishbone.core.evaluate.experiment.arms import (
     factor_levels,
     named_arms,
 )
-from wishbone.core.evaluate.prompts.prompt_lists import read_prompts
+from wishbone.core.evaluate.prompts.prompt_lists import find_prompts, read_prompts
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.statistics.looks import too_early
 from wishbone.core.evaluate.statistics.metrics import (
@@ -203,7 +203,7 @@ def read_plan(
     _check_experiment(experiment, values)
     parse_engine(engine := engine or experiment.engine, values.place("engine"))
     folder = values.path.parent if values.path else Path()
-    lines = read_prompts(_locate(experiment.prompts, folder, values.place("prompts")))
+    lines = read_prompts(find_prompts(experiment.prompts, folder, values.place("prompts")))
     limit = QUICK if quick and prompts is None else (prompts or experiment.limit or len(lines))
     if limit > len(lines):
         raise ConfigError(

@@ -11,11 +11,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wishbone.core.contract.errors import DataError
+from wishbone.core.config.compose import bundled
+from wishbone.core.contract.errors import ConfigError, DataError, did_you_mean
 from wishbone.core.evaluate.measure.clips import read_lines
 from wishbone.core.evaluate.result import Prompt
+from wishbone.core.registry.shipped import shipped_prompts
 from wishbone.core.speak.voice import Voice
 from wishbone.core.system.system import System
+
+
+def find_prompts(name: str | Path, folder: Path = Path(), place: str = "the prompts") -> Path:
+    """Find a file of prompts: below ``folder``, a bundled one, or a plug-in's ``VENDOR/FILE``.
+
+    Raises ``ConfigError`` at ``place`` for a name that is none of them.
+    """
+    for path in (folder / name, bundled() / "ab" / name, Path(name)):
+        if path.exists():
+            return path
+    brought = shipped_prompts()
+    if str(name) in brought:
+        return brought[str(name)]
+    names = [*(path.name for path in (bundled() / "ab").glob("prompts*.*")), *brought]
+    raise ConfigError(
+        f"There is no '{name}'.",
+        place,
+        did_you_mean(str(name), names) or f"Give a path, or one of: {', '.join(sorted(names))}.",
+    )
 
 
 def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
