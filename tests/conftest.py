@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
@@ -17,7 +18,9 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 @pytest.fixture(scope="session", autouse=True)
 def link_tree():
     """Make ``build/types`` for type checkers and editors."""
-    runpy.run_path(str(ROOT / "tests/house/link_tree.py"))["make_link_tree"]()
+    (ROOT / "build").mkdir(exist_ok=True)
+    with FileLock(ROOT / "build" / ".types.lock"):  # tests run in several processes
+        runpy.run_path(str(ROOT / "tests/house/link_tree.py"))["make_link_tree"]()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ state after them, by sequence in the package and position by position there for 
 import os
 import sys
 
-os.environ["RWKV_JIT_ON"], os.environ["RWKV_CUDA_ON"] = "0", "0"
+os.environ["RWKV_JIT_ON"], os.environ["RWKV_CUDA_ON"], os.environ["RWKV_V7_ON"] = "0", "0", "0"
 sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
 
 import torch  # noqa: E402
