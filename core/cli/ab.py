@@ -9,6 +9,8 @@ from pathlib import Path
 
 from wishbone.core.cli.arguments import COMPUTING, argument, option, parse
 from wishbone.core.cli.bundled import listing
+from wishbone.core.cli.evaluation import ab_runs
+from wishbone.core.cli.evaluation.ab_runs import SUBCOMMANDS
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.part import Count, Size
 
@@ -19,6 +21,7 @@ EXAMPLES = (
     "  wishbone ab mine.yaml --train && wishbone ab mine.yaml",
     "  wishbone ab quickstart --fail-if 'wer.high > 3'",
     "  wishbone ab --page ab-quickstart/ab.json",
+    "  wishbone ab show ab-quickstart        (diff and replay, too: see 'wishbone ab show --help')",
 )
 TRAINING = "training"
 
@@ -92,6 +95,8 @@ class ABOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``wishbone ab``; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in SUBCOMMANDS:
+        return ab_runs.main(words)
     options = parse(ABOptions, words, "wishbone ab", _epilogue)
     if options.page and options.fail_if or options.recompute and not options.page:
         raise UsageError(

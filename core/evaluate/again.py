@@ -62,7 +62,7 @@ def source(metric: MetricFacts) -> str:
 def _tables(result: Result, arms: Sequence[Sequence[str]], metric: MetricInfo) -> Tables:
     raw = result.raw
     values = [
-        np.stack([_table(raw.values[metric.key][checkpoint]) for checkpoint in checkpoints])
+        np.stack([table_of(raw.values[metric.key][checkpoint]) for checkpoint in checkpoints])
         for checkpoints in arms
     ]  # of each arm [K, U, R]
     weights = raw.words if metric.key == "wer" else (raw.weights or {}).get(metric.key)
@@ -70,7 +70,7 @@ def _tables(result: Result, arms: Sequence[Sequence[str]], metric: MetricInfo) -
     return aligned(values, weight, metric)
 
 
-def _table(rows: Sequence[object]) -> np.ndarray:
+def table_of(rows: Sequence[object]) -> np.ndarray:
     """Values of one checkpoint [U, R]; None is a value that is missing."""
     table = np.array(rows, float)
     return table.reshape(len(table), -1)

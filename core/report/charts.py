@@ -103,6 +103,30 @@ class Panel:
     cells: Sequence[Cell]
 
 
+@dataclass(frozen=True)
+class Point:
+    """A contender in a plane of two values, with the ends of both intervals."""
+
+    name: str
+    across: tuple[float, float, float]
+    """Estimate, low and high to the right; ends equal the estimate where there are none."""
+    upward: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Points of two values, and the side of each that is better."""
+
+    title: str
+    across: str
+    upward: str
+    points: Sequence[Point]
+    upward_is_better: bool
+    """False where less is better, as of errors; to the left is always better."""
+    logarithmic: bool = False
+    """True for powers of ten to the right."""
+
+
 def colour(place: int) -> str:
     """Return the colour of the arm or contender at ``place``; a ninth looks as the first again."""
     return COLOURS[place % len(COLOURS)]
@@ -132,6 +156,47 @@ def lines(plots: Sequence[Plot], title: str) -> str:
                 axes.set_ylim(bottom=0)
         _legend(figure, {name: plots[0].colours[name] for name in plots[0].series})
         return _svg(figure, title)
+
+
+def planes(drawn: Sequence[Plane], colours: Mapping[str, str], title: str) -> str:
+    """Draw points with their intervals; a line joins those that no other point beats in both."""
+    with _chart(4.6 * len(drawn), 3.1) as figure:
+        for axes, plane in zip(_row(figure, len(drawn)), drawn, strict=True):
+            for point in plane.points:
+                (x, left, right), (y, low, high) = point.across, point.upward
+                paint = colours[point.name]
+                axes.plot([left, right], [y, y], color=paint, linewidth=1.6, alpha=0.6)
+                axes.plot([x, x], [low, high], color=paint, linewidth=1.6, alpha=0.6)
+                axes.plot(x, y, "o", color=paint, markersize=7)
+            best = unbeaten(plane)
+            axes.plot(
+                [p.across[0] for p in best], [p.upward[0] for p in best],
+                color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1,
+            )  # fmt: skip
+            axes.set(title=plane.title, xlabel=plane.across, ylabel=plane.upward)
+            if plane.logarithmic:
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter("{x:g}")
+                left, right = axes.get_xlim()
+                axes.xaxis.set_minor_formatter("{x:g}" if right < 20 * left else "")
+        _legend(figure, colours)
+        return _svg(figure, title)
+
+
+def unbeaten(plane: Plane) -> list[Point]:
+    """Points that no other one beats in both values (the Pareto front), from left to right."""
+    sign = 1 if plane.upward_is_better else -1
+    values = {p.name: (-p.across[0], sign * p.upward[0]) for p in plane.points}
+    best = [
+        p
+        for p in plane.points
+        if not any(
+            other != values[p.name]
+            and all(o >= v for o, v in zip(other, values[p.name], strict=True))
+            for other in values.values()
+        )
+    ]
+    return sorted(best, key=lambda p: p.across[0])
 
 
 def forest(rows: Sequence[Row]) -> str:

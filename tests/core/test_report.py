@@ -66,8 +66,8 @@ def test_the_report_is_one_file_without_a_network(finished):
     assert "&lt;script&gt;alert(0)" in page
     assert page.count("<audio") == 5
     assert "failed: empty" in page
-    # two charts, and a spectrogram for each player
-    assert page.count('src="data:image/svg+xml;base64,') == 2
+    # three charts, and a spectrogram for each player
+    assert page.count('src="data:image/svg+xml;base64,') == 3
     assert page.count('src="data:image/png;base64,') == 5
     assert all(f"--key: {charts.colour(place)}" in page for place in (0, 1))
 

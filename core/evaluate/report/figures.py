@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from wishbone.core.evaluate.report import tables
-from wishbone.core.evaluate.result import MetricFacts, Result
+from wishbone.core.evaluate.result import Estimate, MetricFacts, Result
 from wishbone.core.report import charts
 
 
@@ -26,6 +28,68 @@ def forest(result: Result, arm: str) -> str:
         if comparison.arm == arm and comparison.outcome.in_margins[0] is not None
     ]
     return charts.forest(rows)
+
+
+QUALITY = ("wer", "dnsmos")
+"""Metrics that the plane of trade-offs may show upward; the first that was measured is shown."""
+SPEED = ("processor_rtf", "rtf")
+"""Metrics that it may show to the right, likewise."""
+
+
+def trade_offs(result: Result) -> str:
+    """Draw quality against work and against memory, a point for each arm; "" without both.
+
+    Memory is the state after the longest audio that was measured, by the backbone's formula.
+    """
+    values = result.analysis.values
+    quality = next((key for key in QUALITY if _all_have(result, key)), "")
+    speed = next((key for key in SPEED if _all_have(result, key)), "")
+    if not quality or not speed:
+        return ""
+    metric, cost = result.metrics[quality], result.metrics[speed]
+    upward = {arm.key: _ends(values[arm.key][quality]) for arm in result.arms}
+    across = {arm.key: _ends(values[arm.key][speed]) for arm in result.arms}
+    drawn = [_plane("Quality against work", f"{cost.title} ({cost.unit})", metric, across, upward)]
+    lengths = result.costs.length
+    if lengths and all(lengths.get(arm.key) for arm in result.arms):
+        longest = {key: max(costs, key=lambda c: c.seconds) for key, costs in lengths.items()}
+        seconds = max(cost.seconds for cost in longest.values())
+        states = {key: (cost.state_bytes / 1024**2,) * 3 for key, cost in longest.items()}
+        title = f"state after {seconds:g} s (MiB)"
+        if all(state[0] > 0 for state in states.values()):
+            plane = _plane("Quality against memory", title, metric, states, upward)
+            drawn.append(replace(plane, logarithmic=True))
+    colours = {arm.key: charts.colour(place) for place, arm in enumerate(result.arms)}
+    return charts.planes(drawn, colours, "Quality against work and memory")
+
+
+def _all_have(result: Result, key: str) -> bool:
+    return key in result.metrics and all(
+        result.analysis.values[arm.key].get(key) for arm in result.arms
+    )
+
+
+def _ends(estimate: Estimate | None) -> tuple[float, float, float]:
+    """Estimate, low and high; an end that is not known is the estimate."""
+    assert estimate is not None
+    low = estimate.value if estimate.low is None else estimate.low
+    return estimate.value, low, estimate.value if estimate.high is None else estimate.high
+
+
+def _plane(
+    title: str,
+    across: str,
+    metric: MetricFacts,
+    places: dict[str, tuple[float, float, float]],
+    upward: dict[str, tuple[float, float, float]],
+) -> charts.Plane:
+    return charts.Plane(
+        title,
+        across,
+        f"{metric.title} ({metric.unit})",
+        [charts.Point(name, places[name], upward[name]) for name in upward],
+        upward_is_better=metric.better == "higher",
+    )
 
 
 def cells(result: Result) -> str:

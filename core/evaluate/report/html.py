@@ -46,6 +46,7 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
         "title": _title(names),
         "overviews": _overviews(result),
         "figures": image(figures.cells(result)) if result.factors else "",
+        "trade_offs": image(drawing) if (drawing := figures.trade_offs(result)) else "",
         "headline": claims.headline(result),
         "warnings": [*claims.warnings(result), *wording.warnings(result)],
         "rules": claims.rules(result),

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wishbone.core.contract.atomic import write_text
+from wishbone.core.contract.atomic import replacing, write_text
+from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.extensions.optional import need
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import Plan
 from wishbone.core.evaluate.statistics.counts import KINDS
@@ -45,6 +47,31 @@ def write_items(plan: Plan, items: Items, out: Path) -> Path:
     writer.writerows(rows(plan, items))
     write_text(out / FILE, text.getvalue())
     return out / FILE
+
+
+def copy_items(folder: Path, target: Path) -> Path:
+    """Copy a run's table to a ``.csv`` or, with pyarrow, a ``.parquet`` file; returns its path.
+
+    Raises ``DataError`` where the run has no table, ``MissingExtra`` without pyarrow.
+    """
+    table = folder / FILE
+    if not table.is_file():
+        raise DataError(
+            f"The run has no {FILE}.",
+            str(folder),
+            "Run the comparison again: it goes on where it was and writes the table.",
+        )
+    if target.suffix == ".csv":
+        write_text(target, table.read_text(encoding="utf-8"))
+        return target
+    reader = need("pyarrow.csv", "pyarrow", "write Parquet")
+    # a prompt's number keeps its zeros
+    texts = reader.ConvertOptions(column_types={"prompt": "string"})
+    with replacing(target) as part:
+        need("pyarrow.parquet", "pyarrow", "write Parquet").write_table(
+            reader.read_csv(table, convert_options=texts), part
+        )
+    return target
 
 
 def rows(plan: Plan, items: Items) -> Iterator[dict[str, Any]]:
