@@ -1,0 +1,141 @@
+"""``wishbone serve``: systems behind OpenAI's speech interface, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from wishbone.core.cli.arguments import COMPUTING, EngineOptions, argument, option, parse
+from wishbone.core.contract.extensions.metric import Package
+from wishbone.core.contract.part import Range
+
+if TYPE_CHECKING:
+    from wishbone.core.serve.settings import Settings
+
+EXAMPLES = """examples:
+  wishbone serve
+  wishbone serve quickstart-rwkv7 runs/mine/export --port 9000
+  wishbone serve --config serve.yaml --json-logs
+  WISHBONE_TOKEN=... wishbone serve --host 0.0.0.0
+  curl http://127.0.0.1:8880/v1/audio/speech -H 'Content-Type: application/json' \\
+      -d '{"model": "quickstart-rwkv7", "input": "Hello.", "response_format": "wav"}' -o hello.wav"""
+
+PACKAGES = [
+    Package("fastapi", "fastapi"),
+    Package("uvicorn", "uvicorn"),
+    Package("prometheus_client", "prometheus_client"),
+    Package("python_multipart", "python-multipart"),
+    Package("websockets", "websockets"),
+]
+INSTALL = 'pip install "wishbone-tts[serve]"'
+WHERE = "where it listens"
+LIMITS = "how much it takes on"
+FILES = "what it reads and writes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(EngineOptions):
+    """Serve systems to programs (OpenAI's speech interface) and, at /, to people.
+
+    The first line that says "ready" has the address. SIGTERM lets running requests finish.
+    """
+
+    systems: list[str] = argument(
+        [], metavar="SYSTEM",
+        help="bundled names, YAML files or exported folders; without any, both bundled systems",
+    )  # fmt: skip
+    config: str | None = option(
+        None, metavar="FILE", group=FILES,
+        help="a YAML file with systems, folder, voices, log, limits, routes and hosts",
+    )  # fmt: skip
+    folder: str | None = option(
+        None, metavar="FOLDER", group=FILES, default_text="runs/serve",
+        help="where uploaded voices, votes and the log are kept",
+    )  # fmt: skip
+    log: bool = option(
+        False, group=FILES, help="write each request, with its text, to items.jsonl in the folder"
+    )
+    json_logs: bool = option(False, group=FILES, help="write log lines as JSON")
+    host: str = option(
+        "127.0.0.1", metavar="ADDRESS", group=WHERE,
+        help="the address to listen at; any but this machine's own needs a token",
+    )  # fmt: skip
+    port: Annotated[int, Range(0, 65_535)] = option(
+        8880, "-p", metavar="N", group=WHERE, help="the port; 0 takes a free one"
+    )
+    token_file: str | None = option(
+        None, metavar="FILE", group=WHERE,
+        help="a file with the word that clients must send; WISHBONE_TOKEN may hold it, too",
+    )  # fmt: skip
+    slots: Annotated[int, Range(0, 1024)] | None = option(
+        None, metavar="N", group=LIMITS, default_text="4 for each core, 4 to 16",
+        help="requests of one system that speak at once",
+    )  # fmt: skip
+    queue: Annotated[int, Range(0, 100_000)] | None = option(
+        None, metavar="N", group=LIMITS, default_text="32",
+        help="requests of one system that wait for a slot, before others get 429",
+    )  # fmt: skip
+    device: str = option(
+        "cpu", metavar="NAME", group=COMPUTING, help="where it is computed: cpu, cuda, mps, ..."
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse and serve; returns the exit code."""
+    options = parse(ServeOptions, argv, "wishbone serve", EXAMPLES)
+    settings = _settings(options)
+    _need_packages()
+    from wishbone.core.serve.web.process import run
+
+    return run(settings, options.json_logs)
+
+
+def _need_packages() -> None:
+    from importlib.util import find_spec
+
+    from wishbone.core.contract.errors import MissingExtra
+
+    missing = [each.distribution for each in PACKAGES if find_spec(each.module) is None]
+    if missing:
+        raise MissingExtra(
+            f"The server needs {', '.join(missing)}, which cannot be imported.",
+            "wishbone serve",
+            f"Run: {INSTALL}",
+        )
+
+
+def _settings(options: ServeOptions) -> Settings:
+    from dataclasses import replace
+    from pathlib import Path
+
+    from wishbone.core.serve.settings import (
+        SYSTEMS,
+        Settings,
+        model_names,
+        read_settings,
+        read_token,
+    )
+
+    if options.config:
+        settings = read_settings(options.config)
+        if options.systems:
+            settings = replace(settings, systems=model_names(options.systems))
+    else:
+        settings = Settings(model_names(options.systems or SYSTEMS))
+    limits = settings.limits
+    if options.slots is not None:
+        limits = replace(limits, slots=options.slots)
+    if options.queue is not None:
+        limits = replace(limits, queue=options.queue)
+    return replace(
+        settings,
+        folder=Path(options.folder) if options.folder else settings.folder,
+        log=options.log or settings.log,
+        limits=limits.resolved(),
+        host=options.host,
+        port=options.port,
+        token=read_token(options.token_file),
+        engine=options.engine,
+        device=options.device,
+    ).check()
