@@ -18,8 +18,8 @@ EXAMPLES = """examples:
   wishbone serve quickstart-rwkv7 runs/mine/export --port 9000
   wishbone serve --config serve.yaml --json-logs
   WISHBONE_TOKEN=... wishbone serve --host 0.0.0.0
-  curl http://127.0.0.1:8880/v1/audio/speech -H 'Content-Type: application/json' \\
-      -d '{"model": "quickstart-rwkv7", "input": "Hello.", "response_format": "wav"}' -o hello.wav"""
+  curl http://127.0.0.1:8880/v1/audio/speech -H 'Content-Type: application/json' -o hello.wav \\
+      -d '{"model": "quickstart-rwkv7", "input": "Hello.", "response_format": "wav"}'"""
 
 PACKAGES = [
     Package("fastapi", "fastapi"),

@@ -57,7 +57,7 @@ class RequestLog:
     """Requests by route and arm, and their file. Methods run in any thread."""
 
     def __init__(self, path: Path | None) -> None:
-        """``path`` None writes nothing. An older file is read, so that a restart forgets nothing."""
+        """``path`` None writes nothing. An older file is read: a restart forgets nothing."""
         self.path = path
         self._newest: dict[tuple[str, str], deque[Entry]] = {}
         self._counts: dict[str, int] = {}

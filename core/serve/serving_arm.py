@@ -10,6 +10,7 @@ from wishbone.core.contract.errors import CapabilityError, UsageError, WishboneE
 from wishbone.core.serve.admission import Gate
 from wishbone.core.serve.refusal import Refusal, of_error
 from wishbone.core.serve.settings import Limits
+from wishbone.core.speak.prompt import begin_session
 from wishbone.core.speak.server import Server
 from wishbone.core.speak.speaker import load
 from wishbone.core.speak.voice import Voice, find
@@ -70,7 +71,8 @@ class ServingArm:
             return voice
         try:
             voice = voice.instructed(instructions)
-            voice.prompt(self.system)
+            # a layout may refuse an instruction, too
+            begin_session(self.system.layout, voice.prompt(self.system))
         except (CapabilityError, UsageError) as error:
             raise of_error(error, "instructions") from error
         return voice

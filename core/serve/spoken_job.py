@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor
 
 from wishbone.core.contract.errors import UsageError, WishboneError
+from wishbone.core.serve.arriving_pieces import ArrivingPieces
 from wishbone.core.serve.encoding import Encoder, as_pcm
 from wishbone.core.serve.refusal import Refusal, of_error
 from wishbone.core.serve.serving_arm import ServingArm
 from wishbone.core.speak.server import Cancelled
-from wishbone.core.speak.utterance import Text, Utterance
+from wishbone.core.speak.utterance import Utterance
 from wishbone.core.speak.voice import Voice
 
 Result = TypeVar("Result")
@@ -26,7 +27,7 @@ Result = TypeVar("Result")
 class Order:
     """All that decides about the samples of a request."""
 
-    text: Text
+    text: str | ArrivingPieces
     voice: Voice | None = None
     instructions: str = ""
     seed: int = 0
@@ -79,7 +80,7 @@ class Job:
         """Stop before the next step of the batch; the slot is free then."""
         self._cancelled.set()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Wait for a slot, speak, and yield the bytes as they become final.
 
         Leaving it early cancels the request. Raises ``Refusal`` for what cannot be spoken or takes

@@ -111,7 +111,7 @@ class VoiceFolder:
         return voice
 
     def remove(self, name: str) -> None:
-        """Delete an uploaded voice. Raises ``Refusal`` for a bundled one and where there is none."""
+        """Delete an uploaded voice. Raises ``Refusal`` for a bundled one and an unknown name."""
         if name in self._bundled:
             raise Refusal(400, f"The voice '{name}' comes with Wishbone and stays.", "name")
         path = self._path(name)

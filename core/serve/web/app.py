@@ -10,10 +10,13 @@ from starlette.types import ASGIApp
 
 from wishbone.core.registry.entry_points import own_version
 from wishbone.core.serve.refusal import Refusal
+from wishbone.core.serve.web.comparison_routes import comparison_routes
 from wishbone.core.serve.web.failures import add_failures
 from wishbone.core.serve.web.guard import Guard
+from wishbone.core.serve.web.live_routes import live_routes
 from wishbone.core.serve.web.service import Service
 from wishbone.core.serve.web.speech_routes import speech_routes
+from wishbone.core.serve.web.voice_routes import voice_routes
 
 STUDIO = Path(__file__).parents[1] / "studio"
 """Folder of the page at ``/``."""
@@ -31,7 +34,8 @@ def create_app(service: Service) -> ASGIApp:
     # the pages that FastAPI makes of the document load scripts from elsewhere
     app = FastAPI(title="wishbone serve", version=own_version(), docs_url=None, redoc_url=None)
     add_failures(app)
-    app.include_router(speech_routes(service))
+    for make in (speech_routes, voice_routes, comparison_routes, live_routes):
+        app.include_router(make(service))
     _add_state(app, service)
     _add_studio(app)
     return Guard(app, service)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -84,27 +84,29 @@ class Service:
             # of a field of a request, not of the page that is asked for
             raise Refusal(400, refusal.message, "voice", refusal.code) from refusal
 
-    def check_text(self, text: str) -> None:
-        """Raise ``Refusal`` for a text that is too long or is no text."""
+    def check_text(self, text: str, param: str = "input", before: int = 0) -> None:
+        """Raise ``Refusal`` for a text that is too long or is no text.
+
+        ``before`` counts the characters that came before it.
+        """
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise Refusal(
-                400, "input holds half a character (a lone surrogate).", "input"
-            ) from None
-        if len(text) > self.limits.characters:
-            message = f"input has {len(text)} characters; this server takes"
-            message += f" {self.limits.characters} at most."
-            raise Refusal(413, message, "input", "too_long")
+            message = f"{param} holds half a character (a lone surrogate)."
+            raise Refusal(400, message, param) from None
+        characters, most = before + len(text), self.limits.characters
+        if characters > most:
+            message = f"{param} has {characters} characters; this server takes {most} at most."
+            raise Refusal(413, message, param, "too_long")
 
     def job(self, choice: Choice, order: Order, encoder: Encoder) -> Job:
         """Make the job of a request."""
         return Job(choice.arm, order, encoder, self.limits.seconds, self.limits.timeout)
 
-    async def speak(self, choice: Choice, job: Job, text: str = "") -> AsyncIterator[bytes]:
-        """Speak a job to its end -> its bytes; the log and the metrics hear how it went.
+    async def speak(self, choice: Choice, job: Job) -> AsyncGenerator[bytes, None]:
+        """Speak a job to its end -> its bytes; the log and the metrics get how it went.
 
-        ``text`` is for the log, where the job's own arrives in pieces. Raises ``Refusal``.
+        Raises ``Refusal``.
         """
         try:
             with choice.arm.gate.request():
@@ -113,7 +115,7 @@ class Service:
                         async for chunk in chunks:
                             yield chunk
                 finally:
-                    self._note(choice, job, text)
+                    self._note(choice, job)
         except Refusal as refusal:
             if job.course.begun is None and refusal.code in ("queue_full", "draining"):
                 self.gauges.refused(choice.arm.name, choice.route, refusal.code)
@@ -122,7 +124,7 @@ class Service:
             warn(f"a request failed: {type(error).__name__}: {error}")
             raise Refusal(500, "The speech could not be made.", code="internal") from error
 
-    def _note(self, choice: Choice, job: Job, text: str) -> None:
+    def _note(self, choice: Choice, job: Job) -> None:
         """Count a request that had a slot, and log it."""
         course, order = job.course, job.order
         if course.begun is None and course.failure in ("queue_full", "draining"):
@@ -131,7 +133,7 @@ class Service:
             request=REQUEST.get(),
             route=choice.route,
             arm=choice.arm.name,
-            text=order.text if isinstance(order.text, str) else text,
+            text=order.text if isinstance(order.text, str) else order.text.text,
             seed=order.seed,
             engine=choice.arm.system.model.engine,
             voice=order.voice.name if order.voice else "",

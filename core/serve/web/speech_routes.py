@@ -7,7 +7,7 @@ import base64
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -76,7 +76,7 @@ def speech_routes(service: Service) -> APIRouter:
             message = f"speed {body.speed:g} cannot be honoured: this server speaks at speed 1."
             raise Refusal(400, message, "speed", "unsupported_value")
         service.check_text(body.input)
-        service.check_text(body.instructions or "")
+        service.check_text(body.instructions or "", "instructions")
         route = service.settings.routes.get(body.model)
         client, cookie = client_of(request, route)
         choice = service.choose(body.model, client)
@@ -202,7 +202,7 @@ class SpeechResponse(Response):
     def __init__(
         self,
         first: bytes,
-        stream: AsyncIterator[bytes],
+        stream: AsyncGenerator[bytes, None],
         media_type: str,
         headers: dict[str, str],
         events: Events | None = None,
@@ -220,7 +220,7 @@ class SpeechResponse(Response):
         except Gone:
             return
         finally:
-            await self._stream.aclose()  # type: ignore[attr-defined]
+            await self._stream.aclose()
 
     async def _send(self, send: Send) -> None:
         events = self._events
