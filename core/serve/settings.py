@@ -134,8 +134,8 @@ def read_settings(path: str | Path) -> Settings:
     path = Path(path)
     if not path.is_file():
         raise UsageError("There is no such file.", str(path), "Give a YAML file of settings.")
-    values, places = parse(path)
-    config = Config(values, path, places)
+    values, lines = parse(path)
+    config = Config(values, path, {key: f"{path}:{line}" for key, line in lines.items()})
     for key in values:
         if key not in KEYS:
             raise ConfigError(
