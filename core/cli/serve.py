@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wishbone.core.cli.arguments import COMPUTING, EngineOptions, argument, option, parse
 from wishbone.core.contract.extensions.metric import Package
-from wishbone.core.contract.part import Range
+from wishbone.core.contract.part import NonNegative, Range, Size
 
 if TYPE_CHECKING:
     from wishbone.core.serve.settings import Settings
@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   wishbone serve
   wishbone serve quickstart-rwkv7 runs/mine/export --port 9000
   wishbone serve --config serve.yaml --json-logs
+  wishbone serve quickstart-rwkv7 --measure 60 --clients 8
   WISHBONE_TOKEN=... wishbone serve --host 0.0.0.0
   curl http://127.0.0.1:8880/v1/audio/speech -H 'Content-Type: application/json' -o hello.wav \\
       -d '{"model": "quickstart-rwkv7", "input": "Hello.", "response_format": "wav"}'"""
@@ -32,6 +33,7 @@ INSTALL = 'pip install "wishbone-tts[serve]"'
 WHERE = "where it listens"
 LIMITS = "how much it takes on"
 FILES = "what it reads and writes"
+MEASURE = "a load test"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,15 @@ class ServeOptions(EngineOptions):
         None, metavar="N", group=LIMITS, default_text="32",
         help="requests of one system that wait for a slot, before others get 429",
     )  # fmt: skip
+    measure: NonNegative = option(
+        0.0, metavar="SECONDS", group=MEASURE, default_text="serve, and measure nothing",
+        help="start a server of the first system on a free port, load it for so long, compare each"
+        " answer with the same request alone, and stop it",
+    )  # fmt: skip
+    clients: Size = option(8, metavar="N", group=MEASURE, help="clients that ask all the time")
+    json: str | None = option(
+        None, metavar="FILE", group=MEASURE, help="write the figures of --measure to this file"
+    )
     device: str = option(
         "cpu", metavar="NAME", group=COMPUTING, help="where it is computed: cpu, cuda, mps, ..."
     )
@@ -86,9 +97,31 @@ def main(argv: Sequence[str]) -> int:
     options = parse(ServeOptions, argv, "wishbone serve", EXAMPLES)
     settings = _settings(options)
     _need_packages()
+    if options.measure:
+        return _measure(options, settings)
     from wishbone.core.serve.web.process import run
 
     return run(settings, options.json_logs)
+
+
+def _measure(options: ServeOptions, settings: Settings) -> int:
+    """Run the load test -> 0 where no request failed and none differed, else 4."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from wishbone.core.contract.errors import GATE
+    from wishbone.core.report.json_file import write_json
+    from wishbone.core.serve.load_test import run_load_test
+
+    limits = settings.limits
+    words = ["--slots", str(limits.slots), "--queue", str(max(limits.queue, options.clients))]
+    words += ["--engine", options.engine, "--device", options.device]
+    system = next(iter(settings.systems.values()))
+    result = run_load_test(system, words, options.clients, options.measure)
+    print("\n".join(result.lines()))
+    if options.json:
+        write_json(Path(options.json), asdict(result))
+    return 0 if result.is_whole else GATE
 
 
 def _need_packages() -> None:

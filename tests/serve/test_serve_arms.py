@@ -113,7 +113,11 @@ def test_a_difference_of_means_is_welchs():
 
 def test_votes_are_counted_in_either_order_and_survive(service, tmp_path):
     with toys.client_of(service) as client:
-        for a, b, choice in [("left", "right", "a"), ("right", "left", "b"), ("left", "right", "b")]:
+        for a, b, choice in [
+            ("left", "right", "a"),
+            ("right", "left", "b"),
+            ("left", "right", "b"),
+        ]:
             body = {"a": a, "b": b, "choice": choice, "seed": 1, "text": "Hello."}
             assert client.post("/v1/votes", json=body).status_code == 201
         same = {"a": "right", "b": "left", "choice": "same"}

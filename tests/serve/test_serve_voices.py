@@ -74,7 +74,9 @@ def test_a_name_that_is_none_makes_no_file(client, name):
     assert set(beside) <= {"voices"} and not (client.folder / "voices" / name[:9]).is_file()
 
 
-@pytest.mark.parametrize("name", ["..%2f..%2fetc%2fpasswd", "%2e%2e", "..", "x%00y", "kathleen.yaml"])
+@pytest.mark.parametrize(
+    "name", ["..%2f..%2fetc%2fpasswd", "%2e%2e", "..", "x%00y", "kathleen.yaml"]
+)
 @pytest.mark.parametrize("method", ["get", "delete"])
 def test_no_file_outside_of_the_folder_is_read_or_deleted(client, name, method):
     outside = client.folder / "outside.yaml"

@@ -44,11 +44,7 @@ def run(settings: Settings, as_json: bool = False) -> int:
                 warn(note)
         service = Service(settings, arms)
         write(f"limits: {', '.join(limits.lines())}")
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        write(f"ready at http://{shown}:{port}")
-        server = DrainingServer(service)
-        server.run(sockets=[listener])
+        DrainingServer(service).run(sockets=[listener])
         service.close()
     write("stopped")
     return 0
@@ -106,6 +102,13 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._waiting: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            write(f"ready at http://{f'[{host}]' if ':' in host else host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; stop at once at the second."""
