@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 
 for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx"):
     pytest.importorskip(package, reason="the extra 'serve' or 'dev' is not installed")
@@ -126,6 +125,3 @@ def closing(service):
         yield service
     finally:
         service.close()
-
-
-__all__ = ["TEXT", "Brake", "Caller", "arm", "client_of", "make_service", "offline", "torch"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import time
 from types import FrameType
 
+import torch
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -31,6 +33,8 @@ def run(settings: Settings, as_json: bool = False) -> int:
     # before minutes of loading: nobody wants to learn then that the port is taken
     with bind(settings) as listener:
         limits = settings.limits
+        # streams are what runs in parallel: threads inside each would only wait for one another
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // limits.slots))
         arms = {}
         for name, source in settings.systems.items():
             begin = time.monotonic()
