@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -38,6 +38,10 @@ from wishbone.core.system.system import System
 TOGETHER = 16
 """Positions of one request that are taken one a step with everyone; more go through at once, alone,
 because a matrix product over many positions reads the weights once."""
+
+
+class Cancelled(Exception):
+    """Raised in a stream that is no longer wanted, before its next position."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +97,19 @@ class Server:
         seed: int = 0,
         record: list[Utterance] | None = None,
         guidance: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[Tensor]:
         """Speak as ``wishbone.core.speak.pipeline.stream``, in steps shared with other streams.
 
         Waits for a free slot first, a guided request for two, which raises ``CapabilityError``
         where there is only one. Between two chunks a stream holds nobody up, nor while it waits
         for text. One thread for each stream: two streams pulled in turn by one thread never meet.
+        ``cancelled`` is called before every step of this stream; once it returns True, the stream
+        raises ``Cancelled`` and its slot is free.
         """
         scale = self.system.sampling.guidance if guidance is None else guidance
         with self._queue.slots(1 if scale == 1 else 2):
-            model = _SlotModel(self)
+            model = _SlotModel(self, cancelled=cancelled)
             try:
                 chunks = pipeline.stream(
                     replace(self.system, model=model),
@@ -216,10 +223,12 @@ class _SlotModel:
     has positions submitted.
     """
 
-    def __init__(self, server: Server, active: bool = True) -> None:
+    def __init__(
+        self, server: Server, active: bool = True, cancelled: Callable[[], bool] | None = None
+    ) -> None:
         self.positions: deque[Position] = deque()
         """Submitted positions that no step has taken yet."""
-        self._server, self._model = server, server.system.model
+        self._server, self._model, self._cancelled = server, server.system.model, cancelled
         # everything the pipeline reads of a ``SpeechLM`` beside the methods below
         self.backbone, self.head = self._model.backbone, self._model.head
         self.device, self.dtype = self._model.device, self._model.dtype
@@ -249,6 +258,11 @@ class _SlotModel:
         with torch.inference_mode():
             x = self._model.embed_positions(positions)[0]  # [T, D]
             return self._server.pool.forward(self.slot, x)[-1]  # [D]
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` where nobody wants the stream any more."""
+        if self._cancelled is not None and self._cancelled():
+            raise Cancelled
 
     def submit(self, positions: Sequence[Position]) -> None:
         """Submit positions, to be taken one a step with the other rows. The lock is held."""
@@ -322,6 +336,7 @@ class _SlotRows:
         Later, the positions that one row has more than the other go through alone, before the
         others.
         """
+        self._rows[0].check()
         with self._server._lock:
             if self._start_states is not None:
                 self._start(rows, self._start_states)

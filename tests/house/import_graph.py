@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LAYERS = ("core", "plugins", "adapters", "kernels")
 ROOMS = (
-    "wishbone", "cli", "bench", "testing", "evaluate", "train", "data", "speak", "system",
+    "wishbone", "cli", "serve", "bench", "testing", "evaluate", "train", "data", "speak", "system",
     "model", "weights", "config", "registry", "audio", "report", "contract",
 )  # fmt: skip
 """Packages of core from the front door down: each imports only what stands behind it here."""

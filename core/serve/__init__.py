@@ -1,0 +1,1 @@
+"""The server ``wishbone serve``: systems behind OpenAI's speech interface."""

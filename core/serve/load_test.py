@@ -1,0 +1,265 @@
+"""A load test: a server of its own, many clients, and each answer compared with itself alone.
+
+It tells how many requests failed, whether company changed a sample, how memory grew, and how much
+work a second of audio took beside one process for each request.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import soundfile
+
+from wishbone.core.contract.errors import WishboneError
+from wishbone.core.report.progress import say
+from wishbone.core.serve.settings import model_names
+
+SENTENCES = (
+    "The quick brown fox jumps over the lazy dog.",
+    "She sells sea shells by the sea shore, and the shells she sells are surely shells.",
+    "We waited for the last train until the clock had struck eleven.",
+    "A small boat crossed the bay under a grey and heavy sky.",
+    "Nobody knew why the lights in the old house had been burning all night.",
+    "Please send the report to the office before noon. Then call me back.",
+    "The garden was full of roses, and every one of them was red.",
+    "He counted the stairs twice, because the number seemed too small.",
+)
+"""Texts of the requests."""
+ALONE = 3
+"""Requests that get a process each."""
+START = 300.0
+"""Seconds that the server may take to be ready."""
+SETTLED = 0.25
+"""Share of the time after which memory is read first."""
+
+
+@dataclass
+class LoadResult:
+    """Figures of a load test."""
+
+    system: str
+    clients: int
+    seconds: float
+    requests: int = 0
+    failures: list[str] = field(default_factory=list)
+    """The first few, in words."""
+    failed: int = 0
+    unequal: int = 0
+    """Answers that differ from the same request alone on this server."""
+    audio_seconds: float = 0.0
+    first_sound_ms: dict[str, float] = field(default_factory=dict)
+    """Quantiles of the time from sending a request to its first samples."""
+    memory_mib: dict[str, float] = field(default_factory=dict)
+    """Resident memory: ready, after a quarter of the time, at the end."""
+    growth_percent: float = 0.0
+    """Growth of memory from a quarter of the time to the end."""
+    work_per_second: dict[str, float] = field(default_factory=dict)
+    """Seconds of processor time per second of audio: server, and one process for each request."""
+    ratio: float = 0.0
+    """Work of processes over work of the server."""
+    exit_code: int | None = None
+    """Exit code of the server after SIGTERM."""
+
+    @property
+    def is_whole(self) -> bool:
+        """True where nothing failed and nothing differed."""
+        return not self.failed and not self.unequal and self.exit_code == 0
+
+    def lines(self) -> list[str]:
+        """The figures for people."""
+        quantiles = ", ".join(f"{k} {v:.0f} ms" for k, v in self.first_sound_ms.items())
+        memory = ", ".join(f"{k} {v:.0f} MiB" for k, v in self.memory_mib.items())
+        work = ", ".join(f"{k} {v:.3f} s" for k, v in self.work_per_second.items())
+        return [
+            f"{self.system}: {self.clients} clients for {self.seconds:.0f} s",
+            f"requests: {self.requests}, failed: {self.failed}, unequal: {self.unequal}",
+            f"audio: {self.audio_seconds:.0f} s, {self.audio_seconds / self.seconds:.1f} a second",
+            f"first sound: {quantiles}",
+            f"memory: {memory} ({self.growth_percent:+.1f} % after the first quarter)",
+            f"processor time per second of audio: {work}; ratio {self.ratio:.1f}",
+            f"exit code after SIGTERM: {self.exit_code}",
+            *self.failures,
+        ]
+
+
+def run_load_test(
+    system: str, words: Sequence[str], clients: int, seconds: float, alone: int = ALONE
+) -> LoadResult:
+    """Start a server with the options ``words``, load it, stop it, and speak in processes."""
+    model = next(iter(model_names([system])))
+    result = LoadResult(model, clients, seconds)
+    requests = [(text, seed) for seed, text in enumerate(SENTENCES)]
+    with tempfile.TemporaryDirectory() as folder, _server(folder, system, words) as (process, port):
+        say(f"the server is ready; {len(requests)} requests alone")
+        expected = [_ask(port, model, *request)[0] for request in requests]
+        before = _metrics(port)
+        result.memory_mib["ready"] = before["memory"]
+        say(f"{clients} clients for {seconds:.0f} s")
+        _load(result, port, requests, expected)
+        after = _metrics(port)
+        result.memory_mib["end"] = after["memory"]
+        quarter = result.memory_mib.get("quarter", after["memory"])
+        result.growth_percent = 100 * (after["memory"] / quarter - 1)
+        result.audio_seconds = after["audio"] - before["audio"]
+        work = (after["work"] - before["work"]) / max(result.audio_seconds, 1e-9)
+        result.work_per_second["server"] = work
+        process.send_signal(signal.SIGTERM)
+        result.exit_code = process.wait(60)
+        if alone:
+            say(f"{alone} requests in a process each")
+            work = _work_of_processes(system, requests[:alone], Path(folder))
+            result.work_per_second["a process each"] = work
+            result.ratio = work / result.work_per_second["server"]
+    return result
+
+
+@contextmanager
+def _server(
+    folder: str, system: str, words: Sequence[str]
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run a server -> its process and port."""
+    command = [sys.executable, "-m", "wishbone", "serve", system, "--port", "0", *words]
+    environment = {k: v for k, v in os.environ.items() if k != "WISHBONE_TOKEN"}
+    process = subprocess.Popen(
+        [*command, "--folder", folder], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        yield process, _port_of(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _port_of(process: subprocess.Popen[str]) -> int:
+    """Read the log until the server is ready, and go on reading it in a thread."""
+    assert process.stderr is not None
+    lines: list[str] = []
+    timer = threading.Timer(START, process.kill)
+    timer.start()
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if match := re.search(r"ready at http://\S+:(\d+)", line):
+                drain = threading.Thread(target=lambda: [None for _ in process.stderr or ()])
+                drain.daemon = True
+                drain.start()
+                return int(match[1])
+    finally:
+        timer.cancel()
+    raise WishboneError(
+        "The server did not start.", "wishbone serve", " ".join(lines[-3:]) or "See its log."
+    )
+
+
+def _ask(port: int, system: str, text: str, seed: int) -> tuple[bytes, float]:
+    """Send a request -> its samples, and seconds until the first of them. Raises ``OSError``."""
+    body = {"model": system, "input": text, "seed": seed, "response_format": "pcm"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    try:
+        begin = time.perf_counter()
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/audio/speech", json.dumps(body), headers)
+        answer = connection.getresponse()
+        first = answer.read(2)
+        took = time.perf_counter() - begin
+        if answer.status != 200:
+            raise OSError(f"status {answer.status}: {(first + answer.read())[:200]!r}")
+        return first + answer.read(), took
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    finally:
+        connection.close()
+
+
+def _load(
+    result: LoadResult, port: int, requests: Sequence[tuple[str, int]], expected: Sequence[bytes]
+) -> None:
+    """Let all clients ask until the time is over."""
+    end = time.monotonic() + result.seconds
+    times: list[float] = []
+    lock = threading.Lock()
+
+    def ask_again_and_again(number: int) -> None:
+        dice = Random(number)
+        while time.monotonic() < end:
+            index = dice.randrange(len(requests))
+            try:
+                samples, first = _ask(port, result.system, *requests[index])
+            except OSError as error:
+                with lock:
+                    result.requests += 1
+                    result.failed += 1
+                    result.failures = [*result.failures, f"failed: {error}"][:5]
+                continue
+            with lock:
+                result.requests += 1
+                result.unequal += samples != expected[index]
+                times.append(1000 * first)
+
+    threads = [
+        threading.Thread(target=ask_again_and_again, args=(number,))
+        for number in range(result.clients)
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(SETTLED * result.seconds)
+    result.memory_mib["quarter"] = _metrics(port)["memory"]
+    for thread in threads:
+        thread.join()
+    if times:
+        result.first_sound_ms = {
+            name: float(np.quantile(times, quantile))
+            for name, quantile in (("median", 0.5), ("95 %", 0.95), ("most", 1.0))
+        }
+
+
+def _metrics(port: int) -> dict[str, float]:
+    """Memory in MiB, seconds of processor time and seconds of audio of the server so far."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+
+    def total(name: str) -> float:
+        pattern = rf"^{name}(?:\{{[^}}]*\}})? (\S+)$"
+        return sum(map(float, re.findall(pattern, text, re.MULTILINE)))
+
+    return {
+        "memory": total("process_resident_memory_bytes") / 2**20,
+        "work": total("process_cpu_seconds_total"),
+        "audio": total("wishbone_audio_seconds_total"),
+    }
+
+
+def _work_of_processes(system: str, requests: Sequence[tuple[str, int]], folder: Path) -> float:
+    """Seconds of processor time per second of audio of ``wishbone say`` for each request."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = 0.0
+    for number, (text, seed) in enumerate(requests):
+        path = folder / f"{number}.wav"
+        command = [sys.executable, "-m", "wishbone", "say", text, "-o", str(path)]
+        subprocess.run(
+            [*command, "--system", system, "--seed", str(seed)], check=True, capture_output=True
+        )
+        seconds += soundfile.info(path).duration
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return work / seconds
