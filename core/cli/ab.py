@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``wishbone ab``; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in SUBCOMMANDS:
-        return ab_runs.main(words)
+        return ab_runs.main(words, main)
     options = parse(ABOptions, words, "wishbone ab", _epilogue)
     if options.page and options.fail_if or options.recompute and not options.page:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,8 @@ class ReplayOptions:
 SUBCOMMANDS = {"show": ShowOptions, "diff": DiffOptions, "replay": ReplayOptions}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run one of them; returns the exit code."""
+def main(argv: Sequence[str], compare: Callable[[Sequence[str]], int]) -> int:
+    """Run one of them; returns the exit code. ``compare`` is ``wishbone ab``, for 'replay'."""
     about = "Print a result again, compare two, or repeat one."
     options = parse_subcommand(argv, "wishbone ab", about, SUBCOMMANDS, EXAMPLES)
     if isinstance(options, ShowOptions):
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(options, DiffOptions):
         return _diff(options.before, options.after)
     assert isinstance(options, ReplayOptions)
-    return _replay(options)
+    return _replay(options, compare)
 
 
 def result_file(run: Path) -> Path:
@@ -113,8 +113,7 @@ def _diff(before: Path, after: Path) -> int:
     return 0
 
 
-def _replay(options: ReplayOptions) -> int:
-    from wishbone.core.cli.ab import main as compare
+def _replay(options: ReplayOptions, compare: Callable[[Sequence[str]], int]) -> int:
     from wishbone.core.evaluate.report.markdown import read_result
 
     file = result_file(options.run)
