@@ -1,0 +1,33 @@
+"""Text files that people write, in UTF-8 with or without a byte order mark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wishbone.core.contract.errors import UsageError
+
+
+def read_text(path: str | Path) -> str:
+    """Return the text of a file. Raises ``UsageError`` for one that is missing or is not UTF-8."""
+    path = Path(path)
+    try:
+        return decoded(path.read_bytes(), str(path))
+    except ValueError as error:  # a name with a NUL
+        raise UsageError(f"The name is none: {error}.", repr(str(path)), "Check it.") from error
+    except OSError as error:
+        raise UsageError(
+            f"The text cannot be read: {error.strerror}.", str(path), "Check the name."
+        ) from error
+
+
+def decoded(data: bytes, where: str) -> str:
+    """Return bytes as text. Raises ``UsageError`` with the line that is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UsageError(
+            f"The text is not UTF-8: byte {error.object[error.start]:#04x}.",
+            f"{where}:{line}",
+            "Convert it, for example: iconv -f latin1 -t utf-8 OLD > NEW",
+        ) from error
