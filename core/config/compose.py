@@ -15,6 +15,8 @@ from wishbone.core.contract.errors import ConfigError, UnknownName, did_you_mean
 from wishbone.core.registry.shipped import shipped
 
 _RESOLVER = re.compile(r"\$\{[^{}]*:")
+LONGEST = 1000
+"""Characters that a name or a path may have."""
 BELOW = "below"
 """Value of ``base`` for a part that wraps the part of the file below."""
 _OVERRIDE = re.compile(r"[A-Za-z_][\w]*(\.[\w-]+)*")
@@ -88,6 +90,12 @@ def find(
     ``UnknownName`` with the names that exist.
     """
     text = str(name_or_path)
+    if len(text) > LONGEST or "\0" in text:
+        raise UnknownName(
+            f"'{text[:60]}...' cannot be the name of a {kind} configuration.",
+            "the name asked for",
+            "Give a path to a YAML file, or one of the bundled names.",
+        )
     file = text if text.endswith((".yaml", ".yml")) else f"{text}.yaml"
     places = [folder] if folder else [Path()]
     for place in [*places, bundled() / kind, bundled()]:
@@ -148,10 +156,17 @@ def _read(
         raise ConfigError(f"These files are based on each other: {chain}.", str(path), "Cut one.")
     file_values, lines = parse(path)
     bases = file_values.pop("base", None) or []
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"'base: {bases}' is no configuration.",
+            f"{path}:{lines.get('base', 1)}",
+            "Write its name, its path, or a list of them.",
+        )
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
-    for name in [bases] if isinstance(bases, str) else bases:
-        below, origin = _read(find(str(name), kind, path.parent, path), kind, (*dependents, path))
+    for name in names:
+        below, origin = _read(find(name, kind, path.parent, path), kind, (*dependents, path))
         places = _forget(places, values, below) | origin
         values = merge(values, below)
     _resolve_weights(file_values, path.parent)
@@ -181,6 +196,11 @@ def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     except OmegaConfBaseException as error:
         why = str(error).splitlines()[0]
         raise ConfigError(f"{why}.", str(path), "Correct the keys of that file.") from error
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        # values that a tag promises and that are none, such as !!int 'abc'; nesting without end
+        raise ConfigError(
+            f"A value cannot be read: {error}.", str(path), "Write plain numbers and texts."
+        ) from error
     if not isinstance(values, dict):
         raise ConfigError(
             "A YAML file of Wishbone is a mapping of keys to values.",
@@ -190,7 +210,20 @@ def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     lines: dict[str, int] = {}
     _note_lines(tree, "", lines)
     _refuse_resolvers(values, "", lambda key: f"{path}:{lines.get(key, 1)}")
+    _refuse_words(tree, path)
     return {str(key): value for key, value in values.items()}, lines
+
+
+def _refuse_words(tree: Any, path: Path) -> None:
+    """Raise ``ConfigError`` for ``on``, ``yes`` and the like as keys: YAML 1.1 reads a truth."""
+    keys = [key for key, _ in tree.value] if tree is not None else []
+    for key in keys:
+        if not key.tag.endswith((":str", ":merge")):
+            raise ConfigError(
+                f"'{key.value}' is no key: YAML reads it as {key.tag.rpartition(':')[2]}.",
+                f"{path}:{key.start_mark.line + 1}",
+                "Correct the key, or put it into quotation marks.",
+            )
 
 
 def _note_lines(node: Any, prefix: str, lines: dict[str, int]) -> None:

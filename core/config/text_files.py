@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.errors import DataError, UsageError
 
 
 def read_text(path: str | Path) -> str:
@@ -31,3 +33,17 @@ def decoded(data: bytes, where: str) -> str:
             f"{where}:{line}",
             "Convert it, for example: iconv -f latin1 -t utf-8 OLD > NEW",
         ) from error
+
+
+def read_json(path: str | Path, do: str) -> dict[str, Any]:
+    """Return the mapping in a JSON file of ours.
+
+    Raises ``DataError``, with ``do``, for a file that is missing, damaged, or no mapping.
+    """
+    try:
+        values = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"The file is damaged: {error}.", str(path), do) from error
+    if not isinstance(values, dict):
+        raise DataError(f"The file holds {type(values).__name__}, no mapping.", str(path), do)
+    return values

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.contract.atomic import write_text
-from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.errors import DataError, when_stopped
 
 REPORTS = "report"
 """Folder inside an output folder with a file for each shard."""
@@ -178,17 +179,13 @@ def run_shards(
     ]
     if len(waiting) < len(jobs):
         _say(f"{len(jobs) - len(waiting)} of {len(jobs)} shards are there already")
-    begin, seconds = time.monotonic(), 0.0
-    for number, result in enumerate(_results(work, waiting, workers), start=1):
-        report.add(result)
-        seconds += result.seconds
-        passed = time.monotonic() - begin
-        remaining = int(passed / number * (len(waiting) - number))
-        _say(
-            f"{number}/{len(waiting)}  {result.name}: {result.kept} kept,"
-            f" {len(result.dropped)} dropped  {seconds / max(passed, 1e-9):.1f} x real time"
-            f"  {remaining // 60}:{remaining % 60:02d} left"
+    with when_stopped(
+        lambda: (
+            f"{sum(report.done(name) for name, _ in jobs)} of {len(jobs)} shards are done in"
+            f" {folder}; the same command goes on"
         )
+    ):
+        _run(work, waiting, workers, report)
     # other processes may have added theirs meanwhile
     report.gather()
     total = report.total()
@@ -199,6 +196,26 @@ def run_shards(
     for reason, count in total["dropped"].items():
         _say(f"  dropped {count}: {reason}")
     return report
+
+
+def _run(
+    work: Callable[..., ShardReport],
+    jobs: Sequence[tuple[str, tuple[Any, ...]]],
+    workers: int,
+    report: Report,
+) -> None:
+    """Work off the jobs, note each in the report, and print how far it is."""
+    begin, seconds = time.monotonic(), 0.0
+    for number, result in enumerate(_results(work, jobs, workers), start=1):
+        report.add(result)
+        seconds += result.seconds
+        passed = time.monotonic() - begin
+        remaining = int(passed / number * (len(jobs) - number))
+        _say(
+            f"{number}/{len(jobs)}  {result.name}: {result.kept} kept,"
+            f" {len(result.dropped)} dropped  {seconds / max(passed, 1e-9):.1f} x real time"
+            f"  {remaining // 60}:{remaining % 60:02d} left"
+        )
 
 
 def _refuse_overlaps(lines: Mapping[str, range], report: Report) -> None:
@@ -226,14 +243,24 @@ def _results(
             yield work(*arguments)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=context, initializer=_leave_signals
+    ) as pool:
         waiting = [pool.submit(work, *arguments) for _, arguments in jobs]
         try:
             for future in as_completed(waiting):
                 yield future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # shards at hand are thrown away: nobody waits for them any more
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
+
+
+def _leave_signals() -> None:
+    """Let Ctrl-C end the process that started this one, which ends this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _say(text: str) -> None:

@@ -157,7 +157,7 @@ class RunFolder:
     def trim_log(self, step: int) -> None:
         """Remove the lines of the log about steps after ``step``."""
         if self.log_file.exists():
-            lines = self.log_file.read_text(encoding="utf-8").splitlines()
+            lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
             lines = [line for line in lines if _step_of(line) <= step]
             write_text(self.log_file, "".join(line + "\n" for line in lines))
 
@@ -174,7 +174,7 @@ def _step_of(line: str) -> float:
     """The step a line of the log is about; a line cut short by a kill belongs to no step."""
     try:
         return json.loads(line).get("step", 0)
-    except ValueError:
+    except (ValueError, AttributeError):
         return float("inf")
 
 
