@@ -79,7 +79,8 @@ def read_table(
             raise DataError(f"The column '{name}' holds {kind}, not {types[name]}.", str(file), do)
     with damage_named(file):
         # the file by itself: a folder's name such as 'x=1' would become a column
-        table = arrow().parquet.ParquetFile(file).read(columns=names)
+        opened = arrow().parquet.ParquetFile(file, page_checksum_verification=True)
+        table = opened.read(columns=names)
         table.validate(full=True)
     for name in names:
         _refuse_missing(table.column(name).combine_chunks(), name, name in columns, file, do)

@@ -277,4 +277,5 @@ def write_tokens(path: str | Path, rows: Sequence[dict[str, Any]], about: dict[s
 def write_table(path: str | Path, table: Any) -> None:
     """Write a pyarrow table to a Parquet file that is either all there or not there."""
     with replacing(path) as temporary:
-        arrow().parquet.write_table(table, temporary, compression="zstd")
+        # a flipped bit inside of a page would else be another code, without an error
+        arrow().parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)
