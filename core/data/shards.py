@@ -8,6 +8,7 @@ files.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import signal
 import sys
@@ -134,12 +135,28 @@ def gathered(folder: str | Path) -> Report:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Settings and shards of one report file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return dict(data["settings"]), dict(data["shards"])
-    except (ValueError, KeyError, TypeError) as error:
+        data = json.loads(path.read_bytes())
+        settings, shards = dict(data["settings"]), dict(data["shards"])
+        for shard in shards.values():
+            _check_shard(shard)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"The report cannot be read: {error}.", str(path), "Choose another folder."
         ) from error
+    return settings, shards
+
+
+def _check_shard(shard: Any) -> None:
+    """Raise ``ValueError``, ``KeyError`` or ``TypeError`` for what is no ``ShardReport``."""
+    if type(shard["kept"]) is not int or shard["kept"] < 0:
+        raise ValueError(f"kept is {shard['kept']!r}")
+    if not isinstance(shard["seconds"], int | float) or not math.isfinite(shard["seconds"]):
+        raise ValueError(f"seconds is {shard['seconds']!r}")
+    if not isinstance(shard["dropped"], list):
+        raise ValueError("dropped is no list")
+    for entry in shard["dropped"]:
+        if not all(isinstance(entry[name], str) for name in ("id", "text", "reason")):
+            raise ValueError(f"{entry!r} is no utterance")
 
 
 def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

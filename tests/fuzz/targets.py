@@ -224,7 +224,7 @@ def _odd_tensors(tensors, random):
     elif kind == 5:
         return {k: v for k, v in tensors.items() if k != name}
     else:
-        return {**tensors, random.choice(("x", f"{name}.x", "module." + name)): tensor}
+        return {**tensors, random.choice(("x", f"{name}.x", "module." + name)): tensor.clone()}
     return {**tensors, name: tensor.contiguous().clone()}
 
 
