@@ -5,6 +5,7 @@ A configuration is data. It cannot run code, import anything or read the environ
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -15,8 +16,8 @@ from wishbone.core.contract.errors import ConfigError, UnknownName, did_you_mean
 from wishbone.core.registry.shipped import shipped
 
 _RESOLVER = re.compile(r"\$\{[^{}]*:")
-LONGEST = 1000
-"""Characters that a name or a path may have."""
+LONGEST = 250
+"""Bytes that a name may have, those of a path one by one."""
 BELOW = "below"
 """Value of ``base`` for a part that wraps the part of the file below."""
 _OVERRIDE = re.compile(r"[A-Za-z_][\w]*(\.[\w-]+)*")
@@ -90,7 +91,7 @@ def find(
     ``UnknownName`` with the names that exist.
     """
     text = str(name_or_path)
-    if len(text) > LONGEST or "\0" in text:
+    if not could_be_file(text):
         raise UnknownName(
             f"'{text[:60]}...' cannot be the name of a {kind} configuration.",
             "the name asked for",
@@ -114,6 +115,12 @@ def find(
         f"{folder or Path.cwd()} and the bundled names: {', '.join(choices) or 'none'}",
         did_you_mean(text, choices) or "Give a path to a YAML file, or one of the bundled names.",
     )
+
+
+def could_be_file(name: str) -> bool:
+    """Return True where a file may have this name; asking the system about others is an error."""
+    parts = Path(name).parts
+    return "\0" not in name and all(len(os.fsencode(part)) <= LONGEST for part in parts)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,6 +312,8 @@ def _resolve_weights(values: Any, folder: Path) -> None:
 
 
 def _weights_path(value: str, folder: Path) -> str:
+    if not could_be_file(value):
+        return value
     beside = (folder / value).resolve()
     if beside.exists():
         home = bundled().resolve()
@@ -314,6 +323,10 @@ def _weights_path(value: str, folder: Path) -> str:
 
 def weights_folder(value: str) -> Path:
     """Return the folder of a resolved ``weights:``; it may not exist."""
+    if not could_be_file(value):
+        raise ConfigError(
+            f"'{value[:60]}' cannot be the name of a folder.", "weights", "Name a folder."
+        )
     path = Path(value)
     return path if path.is_absolute() or not (bundled() / path).exists() else bundled() / path
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wishbone.core.audio import files as audio_files
 from wishbone.core.audio.files import Audio
-from wishbone.core.config.compose import parse, weights_folder
+from wishbone.core.config.compose import could_be_file, parse, weights_folder
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import CheckpointError, DataError, UsageError
@@ -383,7 +383,8 @@ def _transcript_ids(system: System, transcript: str, where: str) -> tuple[int, .
 
 
 def _is_file(voice: str | Path) -> bool:
-    return Path(voice).is_file() or Path(voice).suffix.lower() in RECORDINGS
+    is_file = could_be_file(str(voice)) and Path(voice).is_file()
+    return is_file or Path(voice).suffix.lower() in RECORDINGS
 
 
 def _system_voices(system: System) -> dict[str, Voice]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wishbone.core.config.compose import could_be_file
 from wishbone.core.contract.errors import CheckpointError, UnknownName, UsageError, did_you_mean
 from wishbone.core.registry.shipped import shipped
 from wishbone.core.weights.tensor_files import read_tensors, require_plausible
@@ -35,6 +36,12 @@ def locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
     recording.
     """
     path = Path(name_or_path)
+    if not could_be_file(str(name_or_path)):
+        raise UnknownName(
+            f"'{str(name_or_path)[:60]}...' cannot be the name of a voice.",
+            "the voice asked for",
+            f"Voices: {', '.join([*bundled(), *others])}; or give a .wav with its transcript.",
+        )
     if path.suffix.lower() in RECORDINGS:
         raise UsageError(
             "This is a recording, and a voice is a recording with its transcript.",

@@ -1,7 +1,5 @@
 """The file of an A/B: its mistakes, its engine, and what makes two runs the same."""
 
-import json
-
 import pytest
 from test_ab_parts import plan
 

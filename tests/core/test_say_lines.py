@@ -105,9 +105,7 @@ def test_a_stopped_command_goes_on(tmp_path, source, capsys, monkeypatch):
     assert len(list(tmp_path.glob("*.wav"))) == 3 and not list(tmp_path.glob(".*"))
 
 
-def test_a_line_that_fails_is_named_and_the_others_are_spoken(
-    tmp_path, source, capsys, monkeypatch
-):
+def test_a_line_that_fails_is_named_and_others_are_spoken(tmp_path, source, capsys, monkeypatch):
     stream = pipeline.stream
 
     def fail(system, text, *arguments, **more):

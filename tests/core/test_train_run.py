@@ -350,7 +350,10 @@ def test_data_without_an_utterance_says_so(tmp_path):
 
 def test_a_run_killed_before_its_first_rename_begins_again(tmp_path):
     recipe = str(write_recipe(tmp_path))
-    code = "import os; from wishbone.core.contract import atomic\nopen(atomic._beside(atomic.Path({!r})), 'w'); os._exit(9)"
+    code = (
+        "import os; from wishbone.core.contract import atomic\n"
+        "open(atomic._beside(atomic.Path({!r})), 'w'); os._exit(9)"
+    )
     (tmp_path / "run").mkdir()
     subprocess.run(
         [sys.executable, "-c", code.format(str(tmp_path / "run" / "config.yaml"))], check=False
