@@ -6,19 +6,33 @@ does not fit its torch must not stop someone who only wants to speak.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import errno
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from wishbone.core.contract.atomic import replacing
-from wishbone.core.contract.errors import DataError, MissingExtra, UsageError
+from wishbone.core.contract.errors import DataError, MissingExtra, UsageError, WishboneError
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 """File ending -> how soundfile names the container and the coding."""
+RATES = (1000, 768_000)
+"""Samples per second that a recording may have; anything else is a damaged header."""
+BLOCK = 1 << 16
+"""Samples that are read at once: a header may promise more than a memory holds."""
+LOUD = 0.8
+"""Root mean square, 1 being a square wave at full scale; shouted speech reaches 0.4."""
+FEWEST = 1000
+"""Samples that a level is measured on at least."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +79,24 @@ class Writer:
         container, coding = FORMATS[self.path.suffix.lower()]
         with ExitStack() as pending:
             temporary = pending.enter_context(replacing(self.path))
-            self._file = soundfile.SoundFile(
-                temporary, "w", self.sample_rate, channels=1, format=container, subtype=coding
-            )
+            with self._system_errors():
+                self._file = soundfile.SoundFile(
+                    temporary, "w", self.sample_rate, channels=1, format=container, subtype=coding
+                )
             self._pending = pending.pop_all()
         return self
 
     def write(self, samples: Tensor) -> None:
         """Append samples [S], clipped to -1..1."""
         # libsndfile's Vorbis encoder overflows its stack on very long blocks
-        for part in samples.detach().cpu().float().clamp(-1, 1).split(1 << 16):
-            self._file.write(part.numpy())
-        self.samples += len(samples)
+        with self._system_errors():
+            for part in samples.detach().cpu().float().clamp(-1, 1).split(BLOCK):
+                self._file.write(part.numpy())
+            self.samples += len(samples)
+            if self._live:
+                # the header, too: every state of the file is a whole file
+                self._file.flush()
         if self._live:
-            # the header, too: every state of the file is a whole file
-            self._file.flush()
             # renames at the first chunk; the open file goes on under its new name
             self._pending.close()
 
@@ -89,8 +106,25 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        try:
+            with self._system_errors():
+                self._file.close()
+        except OSError as failure:
+            self._pending.__exit__(type(failure), failure, failure.__traceback__)
+            raise
         self._pending.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _system_errors(self) -> Iterator[None]:
+        """Turn what soundfile raises on a full disk, which names no cause, into ``OSError``."""
+        import soundfile
+
+        try:
+            yield
+        except (soundfile.LibsndfileError, AssertionError) as error:
+            free = shutil.disk_usage(self.path.parent).free
+            number = errno.EIO if free > 1 << 20 else errno.ENOSPC
+            raise OSError(number, os.strerror(number), str(self.path)) from error
 
 
 def check_target(path: str | Path, overwrite: bool = False) -> Path:
@@ -106,6 +140,8 @@ def check_target(path: str | Path, overwrite: bool = False) -> Path:
         raise UsageError(
             "The folder does not exist.", where=str(path.parent), do="Make it, or choose another."
         )
+    if path.is_dir():
+        raise UsageError("This is a folder.", where=str(path), do="Name a file.")
     if path.exists() and not overwrite:
         raise UsageError(
             "The file exists already.",
@@ -121,24 +157,42 @@ def read(path: str | Path) -> Audio:
     Raises ``UsageError`` when there is no such file and ``DataError`` when it is no audio, or none
     of finite numbers.
     """
-    import soundfile
-
     if not Path(path).is_file():
         raise UsageError(
             "There is no such audio file.", where=str(path), do="Check the name and the folder."
         )
+    with Path(path).open("rb") as file:
+        audio = decode(file, str(path))
+    if not len(audio.samples):
+        raise DataError("The file holds no sound.", where=str(path), do="Record it again.")
+    return audio
+
+
+def decode(file: BinaryIO | bytes, where: str) -> Audio:
+    """Read audio, of any length, from an open file or from memory; raises ``DataError``."""
+    import soundfile
+
+    blocks = []
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
+        opened = io.BytesIO(file) if isinstance(file, bytes) else file
+        with soundfile.SoundFile(opened) as sound:
+            rate = sound.samplerate
+            while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(torch.from_numpy(block).mean(dim=1))  # [S, channels] -> [S]
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise DataError(
             f"The file cannot be read as audio: {error}",
-            where=str(path),
+            where=where,
             do="Convert it to WAV, FLAC, OGG or MP3.",
         ) from error
-    if not len(samples):
-        raise DataError("The file holds no sound.", where=str(path), do="Record it again.")
-    mixed = torch.from_numpy(samples).mean(dim=1)  # [S, channels] -> [S]
-    check_finite(mixed, str(path))
+    if not RATES[0] <= rate <= RATES[1]:
+        raise DataError(
+            f"The file says {rate} samples a second, which no recording has.",
+            where,
+            "Export it again; its header is damaged.",
+        )
+    mixed = torch.cat(blocks) if blocks else torch.zeros(0)  # [S]
+    check_finite(mixed, where)
     return Audio(mixed, rate)
 
 
@@ -150,6 +204,22 @@ def check_finite(samples: Tensor, where: str) -> None:
             where,
             "Export it again, for example as 16-bit WAV.",
         )
+
+
+def require_audible(samples: Tensor, where: str) -> Tensor:
+    """Return decoded samples [S], unless they are noise that hurts: raises ``WishboneError``.
+
+    Noise is what has samples that are no numbers, or a level that no speech has.
+    """
+    if not torch.isfinite(samples).all():
+        what = "The decoder made samples that are infinite or not numbers."
+    elif len(samples) >= FEWEST and float(samples.float().clamp(-1, 1).square().mean()) > LOUD**2:
+        what = "The decoder made noise at full scale, louder than any speech."
+    else:
+        return samples
+    raise WishboneError(
+        what, where, "Check the weights of the decoder and the voice, or use earlier ones."
+    )
 
 
 def resample(audio: Audio, sample_rate: int) -> Audio:

@@ -19,6 +19,8 @@ Check = tuple[str, bool, str]
 """(name, whether it is fine, one sentence)."""
 
 
+NAMESAKE = "wishbone"
+"""A distribution of others, whose module and command have the names of ours."""
 EXAMPLES = """examples:
   wishbone doctor
   wishbone doctor --json | jq '."plug-ins"'
@@ -58,7 +60,10 @@ def report() -> dict[str, list[Check]]:
     answers, failures = _plugin_reports()
     return {
         "wishbone": _installation(),
-        "packages": [_package(name) for name in needed.pop("", [])],
+        "packages": [
+            *(_package(name) for name in needed.pop("", [])),
+            *_namesakes(),
+        ],
         "devices": _devices(),
         "kernels and parts": answers,
         "extras": [_extra(name, parts) for name, parts in sorted(needed.items())],
@@ -95,6 +100,16 @@ def _installation() -> list[Check]:
 def _package(name: str) -> Check:
     version = _version(name)
     return name, bool(version), version or f"not installed; pip install {name}"
+
+
+def _namesakes() -> list[Check]:
+    """Report another project's distribution that has our module and our command."""
+    try:
+        version = metadata.version(NAMESAKE)
+    except metadata.PackageNotFoundError:
+        return []
+    text = f"{version} is another project with the module and the command 'wishbone'"
+    return [(NAMESAKE, False, f"{text}; pip uninstall {NAMESAKE}, then install {HOME} again")]
 
 
 def _devices() -> list[Check]:

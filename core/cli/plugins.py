@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def _info(options: InfoOptions) -> int:
         if hasattr(cls, "caps"):
             promises = [f"{name}={value}" for name, value in vars(cls.caps).items() if value]
             print(f"  promises {', '.join(promises) or 'nothing'}")
-        if not hasattr(cls, "Config"):
+        if not dataclasses.is_dataclass(getattr(cls, "Config", None)):
             continue
         print("  config")
         for name, kind, default, about in fields_of(cls.Config):
@@ -163,12 +164,11 @@ def _check(options: CheckOptions) -> int:
 
 
 def _new(options: NewOptions) -> int:
-    from wishbone.core.registry.scaffold import write_package
+    from wishbone.core.registry.scaffold import full_key, write_package
 
     folder = write_package(options.name, options.kind, options.out)
-    key = options.name if "/" in options.name else f"my/{options.name}"
     print(f"wrote {folder}")
-    print(f"next: pip install -e {folder} && wishbone plugins check {key}")
+    print(f"next: pip install -e {folder} && wishbone plugins check {full_key(options.name)}")
     return 0
 
 
@@ -197,17 +197,17 @@ def _raise_missing(key: str, registry: Registry) -> None:
         except UnknownName:
             continue
     keys = sorted({entry.key for entry in registry.entries()})
+    hint = did_you_mean(key, keys) or "Run 'wishbone plugins list' to see every name and plug-in."
+    if broken := sorted({error.where for error in registry.failed.values()}):
+        hint += f" These plug-ins failed, and one may have brought it: {'; '.join(broken)}."
     raise UnknownName(
-        f"No part is named '{key}'.",
-        f"the registry, which knows: {', '.join(keys)}",
-        did_you_mean(key, keys) or "Run 'wishbone plugins list' to see every name and plug-in.",
+        f"No part is named '{key}'.", f"the registry, which knows: {', '.join(keys)}", hint
     )
 
 
 def fields_of(config: type[Any]) -> list[tuple[str, str, str, str]]:
     """(name, type, `` = default`` and range, the sentence under it) of a config dataclass."""
     import ast
-    import dataclasses
     import inspect
     import textwrap
     from typing import get_type_hints
@@ -216,7 +216,10 @@ def fields_of(config: type[Any]) -> list[tuple[str, str, str, str]]:
 
     about: dict[str, str] = {}
     for cls in (base for base in reversed(config.__mro__) if dataclasses.is_dataclass(base)):
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+        except (OSError, TypeError, SyntaxError):
+            continue  # a class without a file has no sentences to show
         for field, text in zip(body, body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
                 about[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
@@ -253,4 +256,5 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        print("  ".join([*cells, row[-1]]).rstrip())
+        # what another package says about its error may have several lines
+        print(" ".join("  ".join([*cells, row[-1]]).splitlines()).rstrip())

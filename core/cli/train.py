@@ -52,7 +52,7 @@ class TrainOptions:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; 0 also when it was told to stop and left a checkpoint."""
+    """Run the command; 130 when it was told to stop and left a checkpoint."""
     options = parse(TrainOptions, argv, "wishbone train", _epilogue)
     words = [] if options.config is None else [options.config]
     if options.like:

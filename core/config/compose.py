@@ -5,6 +5,7 @@ A configuration is data. It cannot run code, import anything or read the environ
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -15,6 +16,8 @@ from wishbone.core.contract.errors import ConfigError, UnknownName, did_you_mean
 from wishbone.core.registry.shipped import shipped
 
 _RESOLVER = re.compile(r"\$\{[^{}]*:")
+LONGEST = 250
+"""Bytes that a name may have, those of a path one by one."""
 BELOW = "below"
 """Value of ``base`` for a part that wraps the part of the file below."""
 _OVERRIDE = re.compile(r"[A-Za-z_][\w]*(\.[\w-]+)*")
@@ -88,6 +91,12 @@ def find(
     ``UnknownName`` with the names that exist.
     """
     text = str(name_or_path)
+    if not could_be_file(text):
+        raise UnknownName(
+            f"'{text[:60]}...' cannot be the name of a {kind} configuration.",
+            "the name asked for",
+            "Give a path to a YAML file, or one of the bundled names.",
+        )
     file = text if text.endswith((".yaml", ".yml")) else f"{text}.yaml"
     places = [folder] if folder else [Path()]
     for place in [*places, bundled() / kind, bundled()]:
@@ -106,6 +115,12 @@ def find(
         f"{folder or Path.cwd()} and the bundled names: {', '.join(choices) or 'none'}",
         did_you_mean(text, choices) or "Give a path to a YAML file, or one of the bundled names.",
     )
+
+
+def could_be_file(name: str) -> bool:
+    """Return True where a file may have this name; asking the system about others is an error."""
+    parts = Path(name).parts
+    return "\0" not in name and all(len(os.fsencode(part)) <= LONGEST for part in parts)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,10 +163,17 @@ def _read(
         raise ConfigError(f"These files are based on each other: {chain}.", str(path), "Cut one.")
     file_values, lines = parse(path)
     bases = file_values.pop("base", None) or []
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"'base: {bases}' is no configuration.",
+            f"{path}:{lines.get('base', 1)}",
+            "Write its name, its path, or a list of them.",
+        )
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
-    for name in [bases] if isinstance(bases, str) else bases:
-        below, origin = _read(find(str(name), kind, path.parent, path), kind, (*dependents, path))
+    for name in names:
+        below, origin = _read(find(name, kind, path.parent, path), kind, (*dependents, path))
         places = _forget(places, values, below) | origin
         values = merge(values, below)
     _resolve_weights(file_values, path.parent)
@@ -181,6 +203,11 @@ def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     except OmegaConfBaseException as error:
         why = str(error).splitlines()[0]
         raise ConfigError(f"{why}.", str(path), "Correct the keys of that file.") from error
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        # values that a tag promises and that are none, such as !!int 'abc'; nesting without end
+        raise ConfigError(
+            f"A value cannot be read: {error}.", str(path), "Write plain numbers and texts."
+        ) from error
     if not isinstance(values, dict):
         raise ConfigError(
             "A YAML file of Wishbone is a mapping of keys to values.",
@@ -190,7 +217,20 @@ def parse(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     lines: dict[str, int] = {}
     _note_lines(tree, "", lines)
     _refuse_resolvers(values, "", lambda key: f"{path}:{lines.get(key, 1)}")
+    _refuse_words(tree, path)
     return {str(key): value for key, value in values.items()}, lines
+
+
+def _refuse_words(tree: Any, path: Path) -> None:
+    """Raise ``ConfigError`` for ``on``, ``yes`` and the like as keys: YAML 1.1 reads a truth."""
+    keys = [key for key, _ in tree.value] if tree is not None else []
+    for key in keys:
+        if not key.tag.endswith((":str", ":merge")):
+            raise ConfigError(
+                f"'{key.value}' is no key: YAML reads it as {key.tag.rpartition(':')[2]}.",
+                f"{path}:{key.start_mark.line + 1}",
+                "Correct the key, or put it into quotation marks.",
+            )
 
 
 def _note_lines(node: Any, prefix: str, lines: dict[str, int]) -> None:
@@ -272,6 +312,8 @@ def _resolve_weights(values: Any, folder: Path) -> None:
 
 
 def _weights_path(value: str, folder: Path) -> str:
+    if not could_be_file(value):
+        return value
     beside = (folder / value).resolve()
     if beside.exists():
         home = bundled().resolve()
@@ -281,6 +323,10 @@ def _weights_path(value: str, folder: Path) -> str:
 
 def weights_folder(value: str) -> Path:
     """Return the folder of a resolved ``weights:``; it may not exist."""
+    if not could_be_file(value):
+        raise ConfigError(
+            f"'{value[:60]}' cannot be the name of a folder.", "weights", "Name a folder."
+        )
     path = Path(value)
     return path if path.is_absolute() or not (bundled() / path).exists() else bundled() / path
 

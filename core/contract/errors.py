@@ -6,11 +6,14 @@ prints exactly these three lines and leaves with the error's exit code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 USAGE, PLUGIN, GATE, RUNTIME = 2, 3, 4, 5
 """Exit codes: usage or config, plug-in, a gate that was not passed, everything else."""
+STOPPED = 130
+"""Exit code of a command that was stopped, by Ctrl-C (SIGINT) or SIGTERM."""
 
 
 class WishboneError(Exception):
@@ -97,6 +100,19 @@ class CheckpointError(WishboneError):
 
 class DataError(WishboneError):
     """Raised for a corpus, a recording or a token file that cannot be used."""
+
+
+@contextmanager
+def when_stopped(note: Callable[[], str]) -> Iterator[None]:
+    """Say what is left where the block is stopped by SIGINT or SIGTERM, and how to go on.
+
+    ``note()`` returns the sentence, which the command line prints before it leaves.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        stopped.add_note(note())
+        raise
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.extensions.corpus import Utterance
 from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.corpus_files import Account, corpus_files, is_token_data, utterances
-from wishbone.core.data.tokens import EXTRA, PROMPT, Ragged, TokenCorpus, read_tokens
+from wishbone.core.data.tokens import EXTRA, Ragged, TokenCorpus, chained, read_tokens
 from wishbone.core.system.build import build_layout
 
 
@@ -60,11 +60,19 @@ def require_same_parts(
     # files that do not say their number of codebooks have one
     if "codebooks" not in corpus.about and codes.codebooks != 1:
         problems.append(f"it has one codebook, the codec {codes.codebooks}")
-    if len(corpus.codes.values) and int(corpus.codes.values.max()) >= codes.size:
-        problems.append(f"its highest code is {int(corpus.codes.values.max())}, of {codes.size}")
     rows = tables.get("text", 0)
-    if rows and len(corpus.text.values) and int(corpus.text.values.max()) >= rows:
-        problems.append(f"its highest text id is {int(corpus.text.values.max())}, of {rows}")
+    for name, lists, size in (
+        ("code", corpus.codes, codes.size),
+        ("global code", corpus.global_codes, codes.global_size if codes.global_count else 0),
+        ("text id", corpus.text, rows),
+        ("id of an instruction", corpus.instruct, rows),
+    ):
+        if size and lists is not None and lists.values.max(initial=0) >= size:
+            at = int(lists.values.argmax())
+            row = int(np.searchsorted(lists.starts, at, side="right")) - 1
+            problems.append(
+                f"its highest {name} is {int(lists.values[at])}, of {size}, in '{corpus.ids[row]}'"
+            )
     if problems:
         raise DataError(
             f"The corpus was not made for this system: {'; '.join(problems)}.",
@@ -162,22 +170,4 @@ def _joined(parts: Sequence[TokenCorpus]) -> TokenCorpus:
                 "Make all of them with the parts of one system.",
             )
         about = {key: value for key, value in about.items() if key in part.about}
-
-    def chained(name: str) -> Ragged | None:
-        lists = [getattr(part, name) for part in parts]
-        if all(column is None for column in lists):
-            return None
-        empty = [Ragged.of([()] * len(part)) for part in parts]
-        return Ragged.chain([e if x is None else x for x, e in zip(lists, empty, strict=True)])
-
-    return TokenCorpus(
-        ids=[name for part in parts for name in part.ids],
-        texts=[text for part in parts for text in part.texts],
-        text=Ragged.chain([part.text for part in parts]),
-        codes=Ragged.chain([part.codes for part in parts]),
-        word_ends=Ragged.chain([part.word_ends for part in parts]),
-        seconds=np.concatenate([part.seconds for part in parts]),
-        about=about,
-        files=[file for part in parts for file in part.files],
-        **{name: chained(name) for name in (*EXTRA, PROMPT)},
-    )
+    return chained(parts, about)

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.config.text_files import read_text
 from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.extensions.corpus import Unusable, Utterance
-from wishbone.core.data.tokens import METADATA, arrow
+from wishbone.core.data.parquet import arrow, damage_named, read_schema
+from wishbone.core.data.tokens import METADATA
 from wishbone.core.registry.loader import Search, create, guarded, registry, search
 
 PARQUET = b"PAR1"
@@ -44,7 +46,7 @@ def corpus_files(source: str | Path) -> list[Path]:
     """
     source = Path(source)
     if source.suffix == ".list" and source.is_file():
-        lines = source.read_text(encoding="utf-8").split("\n")
+        lines = read_text(source).split("\n")
         entries = [Path(line.strip()) for line in lines if line.strip()]
         files = [path if path.exists() else source.parent / path.name for path in entries]
     elif source.is_dir():
@@ -66,7 +68,7 @@ def is_token_data(file: Path) -> bool:
     """Return whether a file is Wishbone's own token data."""
     if _first_bytes(file) != PARQUET:
         return False
-    return METADATA in (arrow().parquet.read_schema(file).metadata or {})
+    return METADATA in (read_schema(file).metadata or {})
 
 
 def utterances(files: Iterable[Path], account: Account) -> Iterator[Utterance]:
@@ -121,13 +123,15 @@ def _code_columns() -> str:
 def _records(file: Path) -> Iterator[Any]:
     """Rows of a file as dictionaries; None for a line that is no JSON."""
     if _first_bytes(file) == PARQUET:
-        parquet = arrow().parquet.ParquetFile(file)
-        match = format_of(parquet.schema_arrow.names, file)
+        names = read_schema(file).names
+        match = format_of(names, file)
         with guarded(match.entry):
             unread = set(match.part.unread)
-        columns = [name for name in parquet.schema_arrow.names if name not in unread]
-        for batch in parquet.iter_batches(batch_size=1024, columns=columns):
-            yield from batch.to_pylist()
+        columns = [name for name in names if name not in unread]
+        with damage_named(file):
+            batches = arrow().parquet.ParquetFile(file).iter_batches(1024, columns=columns)
+        while (rows := _next_rows(batches, file)) is not None:
+            yield from rows
         return
     try:
         with file.open(encoding="utf-8") as lines:
@@ -136,6 +140,12 @@ def _records(file: Path) -> Iterator[Any]:
                     yield _parsed(line)
     except UnicodeDecodeError as error:
         raise DataError(f"The file is no text: {error}.", str(file), "Name JSONL files.") from error
+
+
+def _next_rows(batches: Iterator[Any], file: Path) -> list[Any] | None:
+    with damage_named(file):
+        batch = next(batches, None)
+        return None if batch is None else batch.to_pylist()
 
 
 def _parsed(line: str) -> Any:

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from wishbone.core.data.tokens import METADATA, arrow, parquet_files, read_tokens
+from wishbone.core.data.parquet import NUMBER, TEXT, read_schema, read_table
+from wishbone.core.data.tokens import METADATA, parquet_files, read_tokens
 
 
 def inspect(folder: str | Path) -> dict[str, Any]:
     """Figures of a folder of token data or of audio data."""
     files = parquet_files(folder)
-    schema = arrow().parquet.read_schema(files[0])
+    schema = read_schema(files[0])
     if METADATA in (schema.metadata or {}):
         return _tokens(folder)
-    tables = [arrow().parquet.read_table(file, columns=["seconds", "text"]) for file in files]
+    tables = [read_table(file, {"seconds": NUMBER, "text": TEXT}) for file in files]
     seconds = np.concatenate([np.asarray(table.column("seconds")) for table in tables])
     texts = [text for table in tables for text in table.column("text").to_pylist()]
     return {

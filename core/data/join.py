@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.data.parquet import TEXT, read_table
 from wishbone.core.data.shards import Report, ShardReport, run_shards
-from wishbone.core.data.tokens import TokenCorpus, arrow, parquet_files, read_tokens, write_tokens
+from wishbone.core.data.tokens import TokenCorpus, parquet_files, read_tokens, write_tokens
 
 
 def join(
@@ -84,11 +85,10 @@ def _groups(
     file: str, count: int, utterances: int, seed: int, in_order: bool
 ) -> list[tuple[str, list[int]]]:
     """Speaker and rows of all that can be joined, no row twice."""
-    parquet = arrow().parquet
     speakers = [""] * count
-    if "speaker" in parquet.read_schema(file).names:
-        column = parquet.read_table(file, columns=["speaker"]).column("speaker")
-        speakers = [name or "" for name in column.to_pylist()]
+    table = read_table(file, {}, {"speaker": TEXT})
+    if "speaker" in table.column_names:
+        speakers = [name or "" for name in table.column("speaker").to_pylist()]
     random, rows = Random(seed), list(range(count))
     if not in_order:
         random.shuffle(rows)

@@ -8,7 +8,9 @@ files.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
+import signal
 import sys
 import time
 from collections import Counter
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.contract.atomic import write_text
-from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.errors import DataError, when_stopped
 
 REPORTS = "report"
 """Folder inside an output folder with a file for each shard."""
@@ -133,12 +135,28 @@ def gathered(folder: str | Path) -> Report:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Settings and shards of one report file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return dict(data["settings"]), dict(data["shards"])
-    except (ValueError, KeyError, TypeError) as error:
+        data = json.loads(path.read_bytes())
+        settings, shards = dict(data["settings"]), dict(data["shards"])
+        for shard in shards.values():
+            _check_shard(shard)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"The report cannot be read: {error}.", str(path), "Choose another folder."
         ) from error
+    return settings, shards
+
+
+def _check_shard(shard: Any) -> None:
+    """Raise ``ValueError``, ``KeyError`` or ``TypeError`` for what is no ``ShardReport``."""
+    if type(shard["kept"]) is not int or shard["kept"] < 0:
+        raise ValueError(f"kept is {shard['kept']!r}")
+    if not isinstance(shard["seconds"], int | float) or not math.isfinite(shard["seconds"]):
+        raise ValueError(f"seconds is {shard['seconds']!r}")
+    if not isinstance(shard["dropped"], list):
+        raise ValueError("dropped is no list")
+    for entry in shard["dropped"]:
+        if not all(isinstance(entry[name], str) for name in ("id", "text", "reason")):
+            raise ValueError(f"{entry!r} is no utterance")
 
 
 def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
@@ -178,17 +196,13 @@ def run_shards(
     ]
     if len(waiting) < len(jobs):
         _say(f"{len(jobs) - len(waiting)} of {len(jobs)} shards are there already")
-    begin, seconds = time.monotonic(), 0.0
-    for number, result in enumerate(_results(work, waiting, workers), start=1):
-        report.add(result)
-        seconds += result.seconds
-        passed = time.monotonic() - begin
-        remaining = int(passed / number * (len(waiting) - number))
-        _say(
-            f"{number}/{len(waiting)}  {result.name}: {result.kept} kept,"
-            f" {len(result.dropped)} dropped  {seconds / max(passed, 1e-9):.1f} x real time"
-            f"  {remaining // 60}:{remaining % 60:02d} left"
+    with when_stopped(
+        lambda: (
+            f"{sum(report.done(name) for name, _ in jobs)} of {len(jobs)} shards are done in"
+            f" {folder}; the same command goes on"
         )
+    ):
+        _run(work, waiting, workers, report)
     # other processes may have added theirs meanwhile
     report.gather()
     total = report.total()
@@ -199,6 +213,26 @@ def run_shards(
     for reason, count in total["dropped"].items():
         _say(f"  dropped {count}: {reason}")
     return report
+
+
+def _run(
+    work: Callable[..., ShardReport],
+    jobs: Sequence[tuple[str, tuple[Any, ...]]],
+    workers: int,
+    report: Report,
+) -> None:
+    """Work off the jobs, note each in the report, and print how far it is."""
+    begin, seconds = time.monotonic(), 0.0
+    for number, result in enumerate(_results(work, jobs, workers), start=1):
+        report.add(result)
+        seconds += result.seconds
+        passed = time.monotonic() - begin
+        remaining = int(passed / number * (len(jobs) - number))
+        _say(
+            f"{number}/{len(jobs)}  {result.name}: {result.kept} kept,"
+            f" {len(result.dropped)} dropped  {seconds / max(passed, 1e-9):.1f} x real time"
+            f"  {remaining // 60}:{remaining % 60:02d} left"
+        )
 
 
 def _refuse_overlaps(lines: Mapping[str, range], report: Report) -> None:
@@ -226,14 +260,24 @@ def _results(
             yield work(*arguments)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=context, initializer=_leave_signals
+    ) as pool:
         waiting = [pool.submit(work, *arguments) for _, arguments in jobs]
         try:
             for future in as_completed(waiting):
                 yield future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # shards at hand are thrown away: nobody waits for them any more
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
+
+
+def _leave_signals() -> None:
+    """Let Ctrl-C end the process that started this one, which ends this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _say(text: str) -> None:

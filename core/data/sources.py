@@ -13,18 +13,34 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from wishbone.core.audio.files import decode
+from wishbone.core.config.text_files import read_text
 from wishbone.core.contract.errors import DataError, WishboneError
 from wishbone.core.contract.extensions.teacher import Word
-from wishbone.core.data.tokens import arrow, parquet_files
+from wishbone.core.data.parquet import BYTES, NUMBERS, TEXT, TEXTS, read_table
+from wishbone.core.data.tokens import parquet_files
 
 TABLE = "metadata.tsv"
+OTHER_TABLE = "metadata.csv"
+"""Name of the list in corpora of others, whose columns have no names."""
+COLUMNS = {"id": TEXT, "text": TEXT, "audio": BYTES}
+OPTIONAL = {
+    "words": TEXTS,
+    "phonemes": TEXTS,
+    "separators": TEXTS,
+    "ends": NUMBERS,
+    "phoneme_ends": NUMBERS,
+    "speaker": TEXT,
+}
+"""Columns of audio data, and their types."""
 SHARD = 250
 """Recordings of a folder that become one shard of token data."""
 
@@ -45,6 +61,8 @@ class Recording:
     speaker: str = ""
     phoneme_ends: tuple[float, ...] = ()
     """The same for each phoneme of all words in a row."""
+    repeats: str = ""
+    """Says which earlier row has the same file, with this text or another; empty without one."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,13 @@ def parts(sources: Sequence[str | Path]) -> list[Part]:
                 Part(f"{source.name}-{begin:06d}", str(source), begin, min(begin + SHARD, count))
                 for begin in range(0, count, SHARD)
             ]
+        elif source.is_dir() and (table := source / OTHER_TABLE).is_file():
+            raise DataError(
+                f"The folder has a {OTHER_TABLE} and no {TABLE}.",
+                str(table),
+                f"Write {TABLE}: a first line 'file' and 'text', then a recording a line, all"
+                " separated by tabs.",
+            )
         elif source.exists():
             result += [Part(file.stem, str(file)) for file in parquet_files(source)]
         else:
@@ -89,64 +114,110 @@ def parts(sources: Sequence[str | Path]) -> list[Part]:
     return result
 
 
-def decode(data: bytes) -> tuple[Tensor, int]:
-    """An audio file in memory -> samples [S] in -1..1 and their rate."""
-    import soundfile
-
-    audio, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    return torch.from_numpy(audio.mean(axis=1)), int(rate)
-
-
 def _of_parquet(path: str) -> Iterator[Recording | WishboneError]:
-    table = arrow().parquet.read_table(path)
-    missing = {"id", "text", "audio"} - set(table.column_names)
-    if missing:
-        raise DataError(
-            f"This is not audio data: it lacks {', '.join(sorted(missing))}.",
-            path,
-            "Make audio data with 'wishbone data speak'.",
-        )
-    for row in table.to_pylist():
+    do = "Make audio data with 'wishbone data speak'."
+    for number, row in enumerate(read_table(path, COLUMNS, OPTIONAL, do).to_pylist()):
         try:
-            audio, rate = decode(row["audio"])
-        except Exception as error:
-            yield DataError(f"not audio: {error}", row["id"], row["text"])
-            continue
-        words = tuple(
-            Word(spelling, tuple(phonemes.split()), separator)
-            for spelling, phonemes, separator in zip(
-                row.get("words") or (),
-                row.get("phonemes") or (),
-                row.get("separators") or (),
-                strict=False,
+            audio = decode(row["audio"], f"{path}, row {number}")
+            yield Recording(
+                row["id"],
+                row["text"],
+                audio.samples,
+                audio.sample_rate,
+                words=_words(row),
+                ends=_times(row, "ends"),
+                speaker=row.get("speaker") or "",
+                phoneme_ends=_times(row, "phoneme_ends"),
             )
-        )
-        ends = tuple(row.get("ends") or ())
-        speaker = row.get("speaker") or ""
-        phoneme_ends = tuple(row.get("phoneme_ends") or ())
-        yield Recording(row["id"], row["text"], audio, rate, words, ends, speaker, phoneme_ends)
+        except DataError as error:
+            yield DataError(f"not audio: {error.what}", row["id"], row["text"])
+        except ValueError as error:
+            yield DataError(f"damaged row: {error}", row["id"], row["text"])
+
+
+def _words(row: Mapping[str, Any]) -> tuple[Word, ...]:
+    """Return the words of a row; raises ``ValueError`` where its lists do not fit together."""
+    lists = [row.get(name) or () for name in ("words", "phonemes", "separators")]
+    if len({len(values) for values in lists if values}) > 1:
+        raise ValueError(f"{', '.join(str(len(v)) for v in lists)} words, phonemes, separators")
+    return tuple(
+        Word(spelling, tuple(phonemes.split()), separator)
+        for spelling, phonemes, separator in zip(*lists, strict=False)
+    )
+
+
+def _times(row: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """Return seconds of a row; raises ``ValueError`` for ones that are not finite, or fall."""
+    times = tuple(row.get(name) or ())
+    if (
+        not all(map(math.isfinite, times))
+        or list(times) != sorted(times)
+        or min(times, default=0) < 0
+    ):
+        raise ValueError(f"its '{name}' are no times in a row")
+    return times
 
 
 def _of_folder(part: Part) -> Iterator[Recording | WishboneError]:
     folder = Path(part.path)
     for row in _table(folder)[part.begin : part.end]:
-        identity = row.get("id") or Path(row["file"]).stem
-        try:
-            audio, rate = decode((folder / row["file"]).read_bytes())
-        except Exception as error:
-            yield DataError(f"not audio: {error}", identity, row["text"])
+        identity, text = row["id"] or Path(row["file"]).stem, row["text"]
+        if row["damage"]:
+            yield DataError(row["damage"], identity, text)
             continue
-        yield Recording(identity, row["text"], audio, rate, speaker=row.get("speaker") or "")
+        try:
+            audio = decode((folder / row["file"]).read_bytes(), row["file"])
+        except (DataError, OSError) as error:
+            why = error.what if isinstance(error, DataError) else error.strerror
+            yield DataError(f"not audio: {why}", identity, text)
+            continue
+        yield Recording(
+            identity,
+            text,
+            audio.samples,
+            audio.sample_rate,
+            speaker=row["speaker"],
+            repeats=row["repeats"],
+        )
 
 
 def _table(folder: Path) -> list[dict[str, str]]:
-    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    """Rows of a table with ``file``, ``text``, ``id``, ``speaker``, all strings.
+
+    ``damage`` is the reason why a row cannot be used, ``repeats`` that of ``Recording``; or "".
+    """
+    path = folder / TABLE
+    lines = io.StringIO(read_text(path), newline="")
+    try:
+        reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
         missing = {"file", "text"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(
-                f"The table lacks the columns {', '.join(sorted(missing))}.",
-                str(folder / TABLE),
-                "Name the columns in its first line, separated by tabs.",
-            )
-        return list(reader)
+        raw = [] if missing else list(reader)
+    except csv.Error as error:
+        raise DataError(
+            f"The table cannot be read: {error}.", f"{path}:{reader.line_num}", "Correct it."
+        ) from error
+    if missing:
+        raise DataError(
+            f"The table lacks the columns {', '.join(sorted(missing))}.",
+            str(path),
+            "Name the columns in its first line, separated by tabs.",
+        )
+    rows, first = [], {}
+    for number, values in enumerate(raw, start=2):
+        row = {name: str(values.get(name) or "") for name in ("file", "text", "id", "speaker")}
+        earlier = first.setdefault(row["file"], number)
+        repeats = f"the same file as line {earlier}" if earlier != number else ""
+        rows.append(row | {"damage": _damage(row), "repeats": repeats})
+    return rows
+
+
+def _damage(row: Mapping[str, str]) -> str:
+    """Return why a row of a table cannot be used; empty where it can."""
+    path = PurePath(row["file"])
+    if not row["file"].strip() or not row["text"].strip():
+        return "no file or no text in its line"
+    if "\0" in "".join(row.values()):
+        return "a zero byte in its line"
+    if path.is_absolute() or ".." in path.parts:
+        return "its file is outside the folder"
+    return ""

@@ -15,11 +15,13 @@ import torch
 from wishbone.core.audio import files as sound
 from wishbone.core.config.compose import Config
 from wishbone.core.config.schema import parse_slot
+from wishbone.core.config.text_files import read_text
 from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
 from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
 from wishbone.core.contract.text import Tokenizer
+from wishbone.core.data.parquet import arrow
 from wishbone.core.data.shards import Report, ShardReport, run_shards
-from wishbone.core.data.tokens import arrow, write_table
+from wishbone.core.data.tokens import write_table
 from wishbone.core.registry.loader import blame
 
 SAMPLE_RATE = 24_000
@@ -212,12 +214,7 @@ def build_front_end(name: str) -> Tokenizer:
 
 
 def _read_lines(path: str | Path) -> list[Line]:
-    try:
-        texts = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"The sentences cannot be read: {error}.", str(path), "Give a text file in UTF-8."
-        ) from error
+    texts = read_text(path).splitlines()
     first: dict[str, int] = {}
     lines = []
     for number, text in enumerate(texts):

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.config.text_files import read_text
 from wishbone.core.contract.errors import DataError
 from wishbone.core.data.shards import Report, ShardReport
 from wishbone.core.data.tokens import parquet_files, read_tokens, write_tokens
@@ -39,7 +40,7 @@ def write(
     config = text_system.read(system, overrides)
     tokenizer, _, _ = build_layout(config)
     source, out, exclude = Path(sentences), Path(out), [Path(file) for file in exclude]
-    content = source.read_text(encoding="utf-8")
+    content = read_text(source)
     lines = content.splitlines()
     end = start + count if count else len(lines)
     about = {"tokenizer": config["tokenizer"]["name"], "codec": CODEC, "codebooks": 1}
@@ -90,7 +91,7 @@ def _texts(file: Path) -> Iterator[str]:
     if file.suffix == ".parquet" or file.is_dir():
         yield from read_tokens(file).texts
     else:
-        yield from file.read_text(encoding="utf-8").splitlines()
+        yield from read_text(file).splitlines()
 
 
 def _digest(file: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from wishbone.core.audio import files as sound
 from wishbone.core.config.compose import Config, compose, weights_folder
 from wishbone.core.config.schema import parse_slot
+from wishbone.core.config.text_files import read_text
 from wishbone.core.contract.codec import SpeechTokenizer
 from wishbone.core.contract.errors import ConfigError, UsageError, WishboneError
 from wishbone.core.contract.text import Tokenizer
@@ -24,6 +25,11 @@ from wishbone.core.system.loading import load_part
 
 BATCH_SECONDS = 40.0
 """Audio that goes through the codec at once; more gains nothing on one core."""
+SILENT = 1e-3
+"""Largest sample of a recording without speech; a microphone's own noise is about there."""
+FASTEST, SLOWEST, SPARE = 0.01, 0.6, 3.0
+"""Seconds for each id of a text that speech takes at least and at most, and seconds of silence
+around it. Speech has about 0.07; outside of these the text is that of another recording."""
 
 
 class TokenMaker:
@@ -144,8 +150,8 @@ def tokenize_part(
     for recordings in _batches(_usable(part, report, _sentences(exclude))):
         for recording, codes in zip(recordings, tokens.codes(recordings), strict=True):
             row = tokens.row(recording, codes, speaker, mark)
-            if not row["text_ids"]:
-                report.drop(recording.id, recording.text, "nothing to say in the text")
+            if reason := _misfit(row) or recording.repeats:
+                report.drop(recording.id, recording.text, reason)
                 continue
             rows.append(row)
             report.seconds += row["seconds"]
@@ -153,6 +159,20 @@ def tokenize_part(
     report.kept = len(rows)
     write_tokens(Path(out) / f"{part.name}.parquet", rows, tokens.about)
     return report
+
+
+def _misfit(row: Mapping[str, Any]) -> str:
+    """Return why the text of a row cannot be what its audio says; empty where it can."""
+    count, seconds = len(row["text_ids"]), row["seconds"]
+    if not count:
+        return "nothing to say in the text"
+    if not row["codes"]:
+        return "too short for a single code"
+    if seconds > SLOWEST * count + SPARE:
+        return f"longer than its text: {seconds:.1f} s for {count} ids"
+    if seconds < FASTEST * count:
+        return f"shorter than its text: {seconds:.1f} s for {count} ids"
+    return ""
 
 
 @cache
@@ -170,6 +190,8 @@ def _usable(part: Part, report: ShardReport, excluded: frozenset[str]) -> Iterat
             report.drop(recording.id, recording.text, "excluded sentence")
         elif not len(recording.audio):
             report.drop(recording.id, recording.text, "empty audio")
+        elif float(recording.audio.abs().max()) < SILENT:
+            report.drop(recording.id, recording.text, "silence")
         else:
             yield recording
 
@@ -191,8 +213,8 @@ def _batches(recordings: Iterator[Recording]) -> Iterator[list[Recording]]:
 def _sentences(path: str) -> frozenset[str]:
     if not path:
         return frozenset()
-    return frozenset(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return frozenset(line.strip() for line in read_text(path).splitlines())
 
 
 def _digest(path: str | Path | None) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
+    return hashlib.sha256(read_text(path).encode()).hexdigest()[:16] if path else ""

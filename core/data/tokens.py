@@ -20,27 +20,24 @@ import numpy as np
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.contract.atomic import replacing
-from wishbone.core.contract.errors import DataError, MissingExtra
+from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.layout import Prompt, Sample
+from wishbone.core.data.parquet import INTEGERS, NUMBER, TEXT, arrow, read_schema, read_table
+from wishbone.core.data.token_checks import DO, check_integers, check_rows, read_description
 
 METADATA = b"wishbone"
 EXTRA = ("global_codes", "instruct")
 """Columns that only some corpora have, beside ``prompt``."""
 PROMPT = "prompt"
-
-
-def arrow() -> Any:
-    """The module pyarrow, with ``parquet`` in it; ``MissingExtra`` where it is not installed."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra(
-            "Reading and writing corpora needs pyarrow.",
-            "wishbone.core.data",
-            "Run: pip install 'wishbone-tts[train]'.",
-        ) from error
-    return pyarrow
+COLUMNS = {
+    "id": TEXT,
+    "text": TEXT,
+    "text_ids": INTEGERS,
+    "codes": INTEGERS,
+    "word_ends": INTEGERS,
+    "seconds": NUMBER,
+}
+"""Columns that every corpus has, and their types."""
 
 
 def parquet_files(folder: str | Path) -> list[Path]:
@@ -65,17 +62,6 @@ class Ragged:
 
     values: np.ndarray
     starts: np.ndarray
-
-    @classmethod
-    def join(cls, parts: Sequence[Any]) -> Ragged:
-        """Make one from pyarrow list columns, one per file."""
-        values, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
-        for part in parts:
-            column = part.combine_chunks()
-            offsets = np.asarray(column.offsets, dtype=np.int64)
-            values.append(np.asarray(column.values, dtype=np.int32)[offsets[0] : offsets[-1]])
-            lengths.append(np.diff(offsets))
-        return cls(np.concatenate(values), np.cumsum(np.concatenate(lengths)))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -186,58 +172,86 @@ class TokenCorpus:
 def read_tokens(folders: str | Path | Iterable[str | Path]) -> TokenCorpus:
     """Load token data of one folder or several that were made with the same parts.
 
-    Raises ``DataError`` when a file is no token data or two files disagree about what made them.
+    Raises ``DataError`` when a file is no token data, when one is damaged, with file, row and
+    column, or when two files disagree about what made them.
     """
-    pyarrow = arrow()
     folders = [folders] if isinstance(folders, str | Path) else list(folders)
-    files = [file for folder in folders for file in parquet_files(folder)]
-    names = ["id", "text", "text_ids", "codes", "word_ends", "seconds"]
-    tables, about = [], None
-    for file in files:
-        schema = pyarrow.parquet.read_schema(file)
-        missing = [name for name in names if name not in schema.names]
-        if missing or METADATA not in (schema.metadata or {}):
+    parts: list[TokenCorpus] = []
+    for file in (file for folder in folders for file in parquet_files(folder)):
+        part = _read_file(file)
+        if parts and part.about != parts[0].about:
             raise DataError(
-                f"This is not token data: it lacks {', '.join(missing) or 'its description'}.",
-                str(file),
-                "Make token data with 'wishbone data tokenize'.",
-            )
-        description = json.loads(schema.metadata[METADATA])
-        if about is not None and description != about:
-            raise DataError(
-                f"Two files were made with different parts: {about} and {description}.",
+                f"Two files were made with different parts: {parts[0].about} and {part.about}.",
                 str(file),
                 "Tokenise all of them with one system.",
             )
-        about = description
-        extra = [name for name in (*EXTRA, PROMPT) if name in schema.names]
-        tables.append(pyarrow.parquet.read_table(file, columns=[*names, *extra]))
-    columns = {name: [table.column(name) for table in tables] for name in names}
+        parts.append(part)
+    return chained(parts, parts[0].about if parts else {})
+
+
+def chained(parts: Sequence[TokenCorpus], about: dict[str, Any]) -> TokenCorpus:
+    """Several corpora in a row; a column that only some have is empty in the others."""
+
+    def optional(name: str) -> Ragged | None:
+        lists = [getattr(part, name) for part in parts]
+        if all(column is None for column in lists):
+            return None
+        empty = [Ragged.of([()] * len(part)) for part in parts]
+        return Ragged.chain([e if x is None else x for x, e in zip(lists, empty, strict=True)])
+
     return TokenCorpus(
-        ids=[value for column in columns["id"] for value in column.to_pylist()],
-        texts=[value for column in columns["text"] for value in column.to_pylist()],
-        text=Ragged.join(columns["text_ids"]),
-        codes=Ragged.join(columns["codes"]),
-        word_ends=Ragged.join(columns["word_ends"]),
-        seconds=np.concatenate([np.asarray(c, dtype=np.float32) for c in columns["seconds"]]),
-        about=about or {},
-        files=files,
-        **{name: _optional(name, tables) for name in (*EXTRA, PROMPT)},
+        ids=[name for part in parts for name in part.ids],
+        texts=[text for part in parts for text in part.texts],
+        text=Ragged.chain([part.text for part in parts]),
+        codes=Ragged.chain([part.codes for part in parts]),
+        word_ends=Ragged.chain([part.word_ends for part in parts]),
+        seconds=np.concatenate([np.empty(0, np.float32), *(part.seconds for part in parts)]),
+        about=about,
+        files=[file for part in parts for file in part.files],
+        **{name: optional(name) for name in (*EXTRA, PROMPT)},
     )
 
 
-def _optional(name: str, tables: Sequence[Any]) -> Ragged | None:
-    """A column that some files have; the others' rows are empty."""
-    if not any(name in table.column_names for table in tables):
-        return None
-    return Ragged.chain(
-        [
-            Ragged.join([table.column(name)])
-            if name in table.column_names
-            else Ragged.of([()] * len(table))
-            for table in tables
-        ]
+def _read_file(file: Path) -> TokenCorpus:
+    """One file, every number checked."""
+    metadata = read_schema(file).metadata or {}
+    if METADATA not in metadata:
+        raise DataError(
+            "This is not token data: it lacks its description.",
+            str(file),
+            "Make token data with 'wishbone data tokenize'.",
+        )
+    about = read_description(metadata[METADATA], file)
+    table = read_table(file, COLUMNS, dict.fromkeys((*EXTRA, PROMPT), INTEGERS), do=DO)
+    lists = {
+        name: _ragged(name, table.column(name), file)
+        for name in (*COLUMNS, *EXTRA, PROMPT)
+        if name in table.column_names and COLUMNS.get(name, INTEGERS) == INTEGERS
+    }
+    seconds = np.asarray(table.column("seconds"), dtype=np.float32)
+    check_rows(lists, seconds, int(about.get("codebooks", 1)), file)
+    return TokenCorpus(
+        ids=table.column("id").to_pylist(),
+        texts=table.column("text").to_pylist(),
+        text=lists["text_ids"],
+        codes=lists["codes"],
+        word_ends=lists["word_ends"],
+        seconds=seconds,
+        about=about,
+        files=[file],
+        **{name: lists.get(name) for name in (*EXTRA, PROMPT)},
     )
+
+
+def _ragged(name: str, column: Any, file: Path) -> Ragged:
+    """A list column; raises ``DataError`` where a number is no id and no code."""
+    lists = column.combine_chunks()
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    starts = np.cumsum(np.concatenate([np.zeros(1, np.int64), lengths]))
+    flat = lists.flatten()
+    values = np.asarray(flat) if len(flat) else np.empty(0, np.int32)
+    check_integers(name, values, starts, file)
+    return Ragged(values.astype(np.int32), starts)
 
 
 def write_tokens(path: str | Path, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
@@ -263,4 +277,5 @@ def write_tokens(path: str | Path, rows: Sequence[dict[str, Any]], about: dict[s
 def write_table(path: str | Path, table: Any) -> None:
     """Write a pyarrow table to a Parquet file that is either all there or not there."""
     with replacing(path) as temporary:
-        arrow().parquet.write_table(table, temporary, compression="zstd")
+        # a flipped bit inside of a page would else be another code, without an error
+        arrow().parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)

@@ -6,7 +6,6 @@ recordings (``audio/``), their numbers (``items.jsonl``), the result (``ab.json`
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wishbone.core.contract.atomic import write_text
-from wishbone.core.contract.errors import UsageError
+from wishbone.core.config.text_files import read_json
+from wishbone.core.contract.atomic import contents, write_text
+from wishbone.core.contract.errors import DataError, UsageError
 from wishbone.core.contract.extensions.metric import Clip, GenerationMetric, Package, Value
 from wishbone.core.evaluate.experiment import (
     budget,
@@ -171,7 +171,7 @@ def _claim(plan: Plan, out: Path) -> Items:
     mark = out / "run.json"
     fingerprint = plan.fingerprint()
     if mark.exists():
-        earlier = json.loads(mark.read_text(encoding="utf-8"))
+        earlier = read_json(mark, "Choose another --out, or remove that folder.")
         if earlier.get("fingerprint") != fingerprint:
             raise UsageError(
                 "The folder holds an A/B of other systems, weights, seeds, reference or engine.",
@@ -179,7 +179,7 @@ def _claim(plan: Plan, out: Path) -> Items:
                 "Choose another --out, or remove that folder; --engine eager goes on with a run"
                 " from before engines were chosen.",
             )
-    elif out.exists() and any(path.name != TRAININGS for path in out.iterdir()):
+    elif any(path.name != TRAININGS for path in contents(out)):
         raise UsageError(
             "The folder holds something that is no A/B.", str(out), "Choose another --out."
         )
@@ -205,7 +205,7 @@ def _speak(plan: Plan, items: Items, out: Path) -> Costs:
         )
     ]
     if path.exists() and not missing:
-        costs = read_record(Costs, json.loads(path.read_text(encoding="utf-8")))
+        costs = _read_costs(path)
         # files from before engines could be chosen name none
         eager = {arm.key: "eager" for arm in plan.arms}
         return replace(costs, engines=costs.engines or eager, engine_note=costs.engine_note or "")
@@ -219,6 +219,14 @@ def _speak(plan: Plan, items: Items, out: Path) -> Costs:
     costs = _costs(plan, systems, choice)
     write_text(path, as_text(record_json(costs)))
     return costs
+
+
+def _read_costs(path: Path) -> Costs:
+    do = "Remove that file; the same command measures it again."
+    try:
+        return read_record(Costs, read_json(path, do))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"The file is damaged: {error}.", str(path), do) from error
 
 
 def speak_prompt(

@@ -13,6 +13,13 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
+SCALARS: dict[type, tuple[type, ...]] = {
+    str: (str,),
+    int: (int, float),
+    float: (int, float),
+    bool: (bool,),
+}
+"""Type of a field -> types that JSON may have for it."""
 
 
 def optional() -> Any:
@@ -92,9 +99,15 @@ def _typed(kind: Any, value: Any) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         return read_record(kind, value)
     if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{value!r} is no mapping")
         return {key: _typed(parts[1], part) for key, part in value.items()}
     if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{value!r} is no list")
         return origin(_typed(parts[0], part) for part in value)
+    if kind in SCALARS and not isinstance(value, SCALARS[kind]):
+        raise ValueError(f"{value!r} is no {kind.__name__}")
     return value
 
 

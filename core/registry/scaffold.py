@@ -14,6 +14,8 @@ from wishbone.core.registry.loader import API
 TEMPLATES = Path(__file__).parent / "templates"
 HIDDEN = ("gitignore", "github/")
 """Beginnings of paths that get a dot in front."""
+_VENDOR = re.compile(r"[a-z][a-z0-9]*")
+"""Without dashes: acme-my/bone and acme/my-bone would be one package."""
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 
@@ -48,6 +50,11 @@ def write_package(name: str, kind: str, out: str | Path = ".") -> Path:
     return folder
 
 
+def full_key(name: str) -> str:
+    """Return ``name`` as a key: a bare one gets the vendor ``my``."""
+    return name if "/" in name else f"my/{name}"
+
+
 def _fill(source: Path, target: Path, values: dict[str, str]) -> None:
     """Write every template below ``source`` to ``target`` with its ``$names`` replaced."""
     for template in sorted(source.rglob("*.template")):
@@ -64,18 +71,18 @@ def _fill(source: Path, target: Path, values: dict[str, str]) -> None:
 
 def _names(name: str, kind: str) -> dict[str, str]:
     """Names in the templates, from ``vendor/name``; the vendor is ``my`` where there is none."""
-    vendor, _, short = name.rpartition("/")
-    vendor = vendor or "my"
-    if not _NAME.fullmatch(vendor) or not _NAME.fullmatch(short):
+    key = full_key(name)
+    vendor, _, short = key.rpartition("/")
+    if not _VENDOR.fullmatch(vendor) or not _NAME.fullmatch(short):
         raise UsageError(
             f"'{name}' cannot be a key.",
             "wishbone plugins new",
-            "Use vendor/name in small letters, digits and dashes, such as acme/gru.",
+            "Use vendor/name in small letters and digits; the name may have dashes: acme/my-gru.",
         )
     words = re.split(r"[-_]", f"{vendor}-{short}")
     return {
         "kind": kind,
-        "key": f"{vendor}/{short}",
+        "key": key,
         "short": short,
         "vendor": vendor,
         "distribution": "-".join(["wishbone", *words]),

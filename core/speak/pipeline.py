@@ -13,7 +13,7 @@ from itertools import chain, islice, repeat
 import torch
 from torch import Tensor
 
-from wishbone.core.audio.files import Audio
+from wishbone.core.audio.files import Audio, require_audible
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.layout import Prompt
@@ -157,5 +157,6 @@ def decode(
     decoder = system.decoder.start(seed=seed, speaker=speaker, prompt=recording or None)
     codes = chain(head, codes)
     while group := list(islice(codes, decoder.wants() or next(sizes))):
-        yield decoder.push(torch.tensor(group, device=device)).cpu()  # [T, Q] -> [S]
-    yield decoder.finish().cpu()  # [S]
+        samples = decoder.push(torch.tensor(group, device=device)).cpu()  # [T, Q] -> [S]
+        yield require_audible(samples, "the decoder")  # [S]
+    yield require_audible(decoder.finish().cpu(), "the decoder")  # [S]

@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from wishbone.core.audio.files import Audio
 from wishbone.core.contract.backbone import State
-from wishbone.core.contract.errors import CapabilityError
+from wishbone.core.contract.errors import CapabilityError, WishboneError
 from wishbone.core.contract.session import Position
 from wishbone.core.model.sampling import Pick
 from wishbone.core.model.state_batch import Pool, copied
@@ -38,6 +39,7 @@ from wishbone.core.system.system import System
 TOGETHER = 16
 """Positions of one request that are taken one a step with everyone; more go through at once, alone,
 because a matrix product over many positions reads the weights once."""
+_END = object()
 
 
 class Cancelled(Exception):
@@ -61,7 +63,10 @@ class SpokenRequest:
     number: int
     """Its place among the requests, from 0."""
     audio: Audio
+    """Empty where ``error`` is set."""
     utterances: list[Utterance] = field(default_factory=list)
+    error: WishboneError | None = None
+    """Why it could not be spoken; the other requests are."""
 
 
 class Server:
@@ -126,7 +131,10 @@ class Server:
                 model.leave()
 
     def say(self, requests: Iterable[Request | str]) -> Iterator[SpokenRequest]:
-        """Speak all requests, as many at once as there are slots; each as soon as it is done."""
+        """Speak all requests, as many at once as there are slots; each as soon as it is done.
+
+        One that fails ends itself alone: its ``error`` says why.
+        """
         with ThreadPoolExecutor(self.pool.slots, "wishbone-stream") as threads:
             jobs = [threads.submit(self._say, n, request) for n, request in enumerate(requests)]
             try:
@@ -139,11 +147,14 @@ class Server:
     def _say(self, number: int, request: Request | str) -> SpokenRequest:
         request = Request(request) if isinstance(request, str) else request
         record: list[Utterance] = []
-        chunks = list(
-            self.stream(request.text, request.voice, request.seed, record, request.guidance)
-        )
-        audio = Audio(torch.cat(chunks), self.system.decoder.sample_rate)
-        return SpokenRequest(number, audio, record)
+        rate = self.system.decoder.sample_rate
+        try:
+            chunks = list(
+                self.stream(request.text, request.voice, request.seed, record, request.guidance)
+            )
+        except WishboneError as error:
+            return SpokenRequest(number, Audio(torch.zeros(0), rate), record, error)
+        return SpokenRequest(number, Audio(torch.cat(chunks), rate), record)
 
     def _step_while_all_wait(self) -> None:
         """Take steps as long as every active row waits for one. The lock is held."""
@@ -315,10 +326,10 @@ class _SlotModel:
     def _pieces(self, text: Iterator[str]) -> Iterator[str]:
         while True:
             with self.inactive():
-                piece = next(text, None)
-            if piece is None:
+                piece = next(text, _END)
+            if piece is _END:
                 return
-            yield piece
+            yield cast(str, piece)
 
 
 class _SlotRows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from wishbone.core.contract.errors import UsageError, WishboneError
 from wishbone.core.contract.text import Tokenizer
 from wishbone.core.speak.arriving_text import ArrivingSentence, arriving
 from wishbone.core.system.system import System
@@ -35,6 +36,7 @@ def utterances(system: System, text: Text) -> Iterator[tuple[Utterance, Iterable
     The ids of an utterance come in one piece. Only where text arrives, the layout speaks before
     all of it is known, and the tokenizer can tell which ids are certain, they come one by one.
     """
+    text = text if isinstance(text, str) else _checked(text)
     # a tokenizer that inherits ``settled`` is certain of whole sentences only
     whole_sentences = type(system.tokenizer).settled is Tokenizer.settled
     if isinstance(text, str) or whole_sentences or not system.layout.alternates:
@@ -44,6 +46,28 @@ def utterances(system: System, text: Text) -> Iterator[tuple[Utterance, Iterable
     for sentence in arriving(text, system.tokenizer):
         utterance = Utterance()
         yield utterance, _record_ids(utterance, sentence)
+
+
+def _checked(source: Iterable[str]) -> Iterator[str]:
+    """Pass on the pieces of a text; raises ``UsageError`` for no text, or a failing source."""
+    where = f"the source of the text, a {type(source).__name__}"
+    try:
+        for piece in source:
+            if not isinstance(piece, str):
+                raise UsageError(
+                    f"A piece of the text is {type(piece).__name__}, not str.",
+                    where,
+                    "Let it yield str alone, such as bytes decoded as UTF-8.",
+                )
+            yield piece
+    except (WishboneError, GeneratorExit):
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"The source of the text failed: {type(error).__name__}: {error}.",
+            where,
+            "Correct what makes the text.",
+        ) from error
 
 
 def _record_ids(utterance: Utterance, sentence: ArrivingSentence) -> Iterator[Sequence[int]]:

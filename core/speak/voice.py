@@ -18,18 +18,24 @@ from torch import Tensor
 
 from wishbone.core.audio import files as audio_files
 from wishbone.core.audio.files import Audio
-from wishbone.core.config.compose import parse, weights_folder
+from wishbone.core.config.compose import could_be_file, parse, weights_folder
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import CheckpointError, DataError, UsageError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.registry.loader import guarded
 from wishbone.core.speak.prompt import prefix
-from wishbone.core.speak.voice_files import RECORDINGS, bundled, locate
+from wishbone.core.speak.voice_files import (
+    RECORDINGS,
+    bundled,
+    locate,
+    read_header,
+    read_voice,
+)
 from wishbone.core.system.system import System
 from wishbone.core.weights import releases
 from wishbone.core.weights.fingerprint import fingerprint
-from wishbone.core.weights.tensor_files import read_tensors, write_tensors
+from wishbone.core.weights.tensor_files import write_tensors
 from wishbone.core.weights.training_record import check_instruct
 
 LONGEST_PROMPT = 30.0
@@ -179,6 +185,7 @@ class Voice:
             self._refuse("its codes were made by another codec")
         if self.tokenizer and self.tokenizer != tokenizer_key(system):
             self._refuse(f"its transcript was encoded by the tokenizer '{self.tokenizer}'")
+        self._check_codes(system)
         if self.instruct:
             check_instruct(system.config)
         start = self._start_for(system)
@@ -212,6 +219,22 @@ class Voice:
         if self.model != model_key(system):
             self._refuse("its state belongs to another model")
         return {name: tensor.to(system.model.device) for name, tensor in self.state.items()}
+
+    def _check_codes(self, system: System) -> None:
+        """Refuse ids and codes that the tables of this system do not have."""
+        codes, ids = system.decoder.codes, system.layout.tables.get("text", 0)
+        numbers = [code for frame in self.speech for code in frame]
+        if any(len(frame) != codes.codebooks for frame in self.speech):
+            self._refuse(f"its frames are not of {codes.codebooks} codebooks")
+        if numbers and not 0 <= min(numbers) <= max(numbers) < codes.size:
+            self._refuse(f"its codes are {min(numbers)} to {max(numbers)}, of {codes.size}")
+        if ids and self.text and not 0 <= min(self.text) <= max(self.text) < ids:
+            self._refuse(f"the ids of its transcript are up to {max(self.text)}, of {ids}")
+        spoken = self.global_codes
+        if codes.global_count and spoken:
+            beyond = not 0 <= min(spoken) <= max(spoken) < codes.global_size
+            if beyond or len(spoken) != codes.global_count:
+                self._refuse(f"it has not {codes.global_count} codes below {codes.global_size}")
 
     def _start_for(self, system: System) -> State | None:
         """Return the learned ``start`` on the system's device, in its dtypes."""
@@ -264,32 +287,18 @@ class Voice:
         """
         path = locate(name_or_path, others)
         header, _ = parse(path)
-        unknown = set(header) - set(FIELDS)
-        if unknown:
-            raise CheckpointError(
-                f"The voice has keys that mean nothing: {', '.join(sorted(unknown))}.",
-                str(path),
-                f"Keys are {', '.join(FIELDS)}.",
-            )
-        tensors = read_tensors(path.with_suffix(".safetensors"))
-        try:
-            return cls(
-                **{key: str(value) for key, value in header.items()},
-                text=tuple(tensors["text"].tolist()),
-                speech=tuple(map(tuple, tensors["speech"].tolist())),
-                word_ends=tuple(tensors["word_ends"].tolist()),
-                global_codes=tuple(tensors.get("global_codes", torch.zeros(0)).tolist()),
-                speaker=tensors.get("speaker"),
-                heard=_named(tensors, "heard."),
-                state=_named(tensors, "state."),
-                start=_named(tensors, "start."),
-            )
-        except KeyError as error:
-            raise CheckpointError(
-                f"The voice has no tensor {error}.",
-                str(path.with_suffix(".safetensors")),
-                "Make the voice again from its recording.",
-            ) from error
+        tensors = read_voice(path.with_suffix(".safetensors"))
+        return cls(
+            **read_header(header, FIELDS, path),
+            text=tuple(tensors["text"].tolist()),
+            speech=tuple(map(tuple, tensors["speech"].tolist())),
+            word_ends=tuple(tensors["word_ends"].tolist()),
+            global_codes=tuple(tensors.get("global_codes", torch.zeros(0)).tolist()),
+            speaker=tensors.get("speaker"),
+            heard=_named(tensors, "heard."),
+            state=_named(tensors, "state."),
+            start=_named(tensors, "start."),
+        )
 
     def _refuse(self, why: str) -> None:
         raise CheckpointError(
@@ -374,7 +383,8 @@ def _transcript_ids(system: System, transcript: str, where: str) -> tuple[int, .
 
 
 def _is_file(voice: str | Path) -> bool:
-    return Path(voice).is_file() or Path(voice).suffix.lower() in RECORDINGS
+    is_file = could_be_file(str(voice)) and Path(voice).is_file()
+    return is_file or Path(voice).suffix.lower() in RECORDINGS
 
 
 def _system_voices(system: System) -> dict[str, Voice]:

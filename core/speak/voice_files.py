@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from wishbone.core.contract.errors import UnknownName, UsageError, did_you_mean
+import torch
+from torch import Tensor
+
+from wishbone.core.config.compose import could_be_file
+from wishbone.core.contract.errors import CheckpointError, UnknownName, UsageError, did_you_mean
 from wishbone.core.registry.shipped import shipped
+from wishbone.core.weights.tensor_files import read_tensors, require_plausible
 
 RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
 """Endings by which a requested voice is a recording, which needs its transcript."""
+
+AXES = {"text": (1,), "speech": (1, 2), "word_ends": (1,), "global_codes": (1,), "speaker": (1,)}
+"""Tensor -> numbers of axes that it may have; no codes at all have one axis alone."""
+NAMED = ("heard.", "state.", "start.")
+"""Beginnings of the names of all other tensors."""
 
 
 def bundled() -> list[str]:
@@ -25,6 +36,12 @@ def locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
     recording.
     """
     path = Path(name_or_path)
+    if not could_be_file(str(name_or_path)):
+        raise UnknownName(
+            f"'{str(name_or_path)[:60]}...' cannot be the name of a voice.",
+            "the voice asked for",
+            f"Voices: {', '.join([*bundled(), *others])}; or give a .wav with its transcript.",
+        )
     if path.suffix.lower() in RECORDINGS:
         raise UsageError(
             "This is a recording, and a voice is a recording with its transcript.",
@@ -47,6 +64,60 @@ def locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
         "the voice asked for",
         f"{did_you_mean(str(name_or_path), names)} Voices:"
         f" {', '.join(names) or 'none'}; or give a .wav with its transcript.".strip(),
+    )
+
+
+def read_header(values: Mapping[str, Any], keys: Iterable[str], path: Path) -> dict[str, str]:
+    """Return the text under each key of a voice's YAML file; raises ``CheckpointError``."""
+    unknown = sorted(set(values) - set(keys))
+    if unknown:
+        raise CheckpointError(
+            f"The voice has keys that mean nothing: {', '.join(unknown)}.",
+            str(path),
+            f"Keys are {', '.join(keys)}.",
+        )
+    for key, value in values.items():
+        if isinstance(value, list | dict):
+            _refuse(f"'{key}' is not a text", path)
+    return {key: str(value) for key, value in values.items() if value is not None}
+
+
+def read_voice(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a voice, checked as far as a file can be without its system.
+
+    Raises ``CheckpointError`` naming the tensor that is missing, of another shape or type, has a
+    negative code, or a number that is none.
+    """
+    tensors = read_tensors(path)
+    for name in ("text", "speech", "word_ends"):
+        if name not in tensors:
+            _refuse(f"it has no tensor '{name}'", path)
+    for name, tensor in sorted(tensors.items()):
+        if name not in AXES and not name.startswith(NAMED):
+            _refuse(f"it has a tensor '{name}', which means nothing", path)
+        if name in AXES and tensor.ndim not in AXES[name]:
+            _refuse(f"'{name}' has {tensor.ndim} axes", path)
+        if name in AXES and name != "speaker":
+            _check_integers(name, tensor, path)
+    speech, ends = tensors["speech"], tensors["word_ends"]
+    if speech.ndim == 1 and len(speech) or speech.ndim == 2 and not speech.shape[1]:
+        _refuse("'speech' is not [frames, codebooks]", path)
+    if len(ends) and (int(ends.max()) > len(speech) or bool((ends.diff() < 0).any())):
+        _refuse("'word_ends' do not rise from 0 to the number of its frames", path)
+    require_plausible(tensors, str(path))
+    return tensors
+
+
+def _check_integers(name: str, tensor: Tensor, path: Path) -> None:
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        _refuse(f"'{name}' holds {tensor.dtype} and not whole numbers", path)
+    if tensor.numel() and int(tensor.min()) < 0:
+        _refuse(f"'{name}' holds {int(tensor.min())}, which is no id and no code", path)
+
+
+def _refuse(why: str, path: Path) -> None:
+    raise CheckpointError(
+        f"The voice cannot be used: {why}.", str(path), "Make the voice again from its recording."
     )
 
 

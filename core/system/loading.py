@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from os.path import commonprefix
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from wishbone.core.contract.extensions.release import ReleasePart
 from wishbone.core.model.wrapper import Wrapper, wrappers
 from wishbone.core.registry.loader import guarded
 from wishbone.core.weights import releases
-from wishbone.core.weights.tensor_files import FILE, part_tensors
+from wishbone.core.weights.folders import part_tensors
+from wishbone.core.weights.tensor_files import FILE, listed, require_plausible, unwrapped
 
 
 def load_part(
@@ -65,10 +67,12 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = 
     """Copy named tensors into a module, keeping the module's dtypes and devices.
 
     A backbone that wraps another takes the plain one's, too: ``match_wrappers``. Raises
-    ``CheckpointError`` that lists all missing, unexpected and misshaped names together; then the
-    module is as it was.
+    ``CheckpointError`` that counts all missing, unexpected and misshaped names together, or names
+    tensors with numbers that cannot be weights; then the module is as it was.
     """
     state = module.state_dict()
+    if (bare := unwrapped(tensors)).keys() == state.keys():
+        tensors = bare
     tensors, beginning = match_wrappers(module, tensors)
     missing = sorted(state.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - state.keys())
@@ -77,21 +81,32 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = 
         for name in sorted(state.keys() & tensors.keys())
         if tensors[name].shape != state[name].shape
     ]
+    retyped = [
+        f"{name} (file {tensors[name].dtype}, model {state[name].dtype})"
+        for name in sorted(state.keys() & tensors.keys())
+        if tensors[name].is_floating_point() != state[name].is_floating_point()
+    ]
     problems = [
-        f"{len(names)} {label}: {', '.join(names)}"
+        f"{len(names)} {label}: {listed(names)}"
         for label, names in (
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", misshaped),
+            ("of another type", retyped),
         )
         if names
     ]
     if problems:
+        begin = commonprefix(list(tensors))
+        begin = begin[: begin.rfind(".") + 1]
+        if len(missing) == len(state) and len(tensors) > 1 and begin:
+            problems = [f"every name begins with '{begin}'", *problems]
         raise CheckpointError(
             f"The weights are not those of this {type(module).__name__}: {'; '.join(problems)}.",
             where,
             "Use the configuration they were saved with (config.yaml beside them).",
         )
+    require_plausible(tensors, where)
     module.load_state_dict(tensors)
     for wrapper in beginning:
         wrapper.adopt()
@@ -166,8 +181,9 @@ def _base_tensors(wrapper: Wrapper) -> tuple[dict[str, Tensor], list[Wrapper]]:
     if wrong:
         raise CheckpointError(
             f"The weights are not those of the base, a {type(wrapper.base).__name__}; missing,"
-            f" unexpected or of another shape: {', '.join(wrong)}.",
+            f" unexpected or of another shape: {listed(wrong)}.",
             str(path),
             "Name the folder of the base's own weights under 'base: {weights: FOLDER}'.",
         )
+    require_plausible(tensors, str(path))
     return _renamed(tensors, names), beginning

@@ -28,7 +28,7 @@ from wishbone.core.system.build import build_layout, build_model, require_task
 from wishbone.core.system.loading import load_tensors
 from wishbone.core.system.spec import TEXT, SystemSpec, parse
 from wishbone.core.system.text_layout import TextLayout
-from wishbone.core.weights.tensor_files import part_tensors
+from wishbone.core.weights.folders import part_tensors
 
 
 @dataclass

@@ -50,19 +50,24 @@ class BatchPlan:
     sees the same batches in the same order as a run on one with 2 P.
     """
 
-    def __init__(self, lengths: np.ndarray, budget: int, seed: int) -> None:
+    def __init__(
+        self, lengths: np.ndarray, budget: int, seed: int, names: Sequence[str] = ()
+    ) -> None:
+        """``names`` of the utterances are for errors. Raises ``DataError`` for one too long."""
         self.lengths = lengths
         self.budget = budget
         self.seed = seed
         self._first = [0]  # step at which each epoch begins
         self._epochs: dict[int, list[np.ndarray]] = {}
-        longest = int(lengths.max(initial=0))
-        if not len(lengths) or longest > budget:
+        too_long = np.flatnonzero(lengths > budget)
+        if not len(lengths) or len(too_long):
+            longest = int(lengths.max(initial=0))
+            named = ", ".join(names[row] for row in too_long[:8]) if len(names) else ""
             raise DataError(
                 f"The longest of {len(lengths)} utterances takes {longest} positions,"
-                f" a step has {budget}.",
+                f" a step has {budget}; {len(too_long)} do not fit{f': {named}' if named else ''}.",
                 "the batch plan",
-                "Raise batch_positions, or take other data.",
+                f"Raise batch_positions to {longest}, or take these out of the data.",
             )
 
     def rows(self, step: int) -> tuple[int, np.ndarray]:

@@ -214,7 +214,7 @@ class Trainer:
     def _build_plan(self) -> Any:
         """The plan that decides which utterances go into which step."""
         budget = self.recipe.batch_positions * self.batches_per_step
-        return BatchPlan(self.training.positions(), budget, self.recipe.seed)
+        return BatchPlan(self.training.positions(), budget, self.recipe.seed, self.training.ids)
 
     def steps_per_epoch(self) -> int:
         """Number of steps in which every utterance is seen once."""

@@ -180,6 +180,13 @@ def _validate(recipe: Recipe, values: Config) -> None:
 
     if not isinstance(recipe.system, str | Mapping):
         refuse("system", "'system' does not say what to train.", "Write 'system: NAME'.")
+    base = recipe.system.get("base", "") if isinstance(recipe.system, Mapping) else ""
+    if not isinstance(base, str):
+        refuse("system.base", f"'system.base: {base}' is no system.", "Write its name or path.")
+    for key in ("data", "held_out"):
+        folders = getattr(recipe, key)
+        if isinstance(folders, list) and not all(isinstance(name, str) for name in folders):
+            refuse(key, f"'{key}' lists something that is no folder.", "Write names or paths.")
     if not isinstance(recipe.data, str | list) or not recipe.data:
         refuse("data", "'data' does not name a folder of token data.", "Write 'data: FOLDER'.")
     if not isinstance(recipe.held_out, str | float | int | list):

@@ -80,9 +80,9 @@ def repeat(name: str, words: Sequence[str], change: bool = False, dry_run: bool 
             _need_same(recipe, export, change)
             continue
         print(f"stage {number} of {len(files)}: {file}", file=sys.stderr, flush=True)
-        run(str(file), others, change)
+        code = run(str(file), others, change)
         if not (export / "config.yaml").is_file():
-            break
+            return code
     return 0
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wishbone.core.config.compose import Config, weights_folder
 from wishbone.core.contract.atomic import replace_folder
-from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.errors import STOPPED, DataError
 from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
 from wishbone.core.system.spec import require
@@ -35,7 +36,7 @@ from wishbone.core.weights.training_record import provenance_entry
 
 
 def run(config: str, overrides: Sequence[str] = (), change: bool = False) -> int:
-    """Begin the run that ``config`` describes, or go on with it; 0 also after an interruption."""
+    """Begin the run that ``config`` describes, or go on with it; ``STOPPED`` if interrupted."""
     recipe, system = read_recipe(config, overrides)
     with join_processes(recipe.device) as group:
         return _train(recipe, system, group, change)
@@ -78,7 +79,7 @@ def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) ->
         else:
             print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
     group.barrier()
-    return 0
+    return 0 if finished else STOPPED
 
 
 def corpora(recipe: Recipe, system: Config) -> tuple[TokenCorpus, TokenCorpus]:
@@ -86,11 +87,28 @@ def corpora(recipe: Recipe, system: Config) -> tuple[TokenCorpus, TokenCorpus]:
     corpus = read_corpus(recipe.data, system)
     if isinstance(recipe.held_out, str | list):
         held_out = read_corpus(recipe.held_out, system)
-        return corpus.take(without_texts(corpus, held_out)), held_out
+        rows = without_texts(corpus, held_out)
+        _require_some(corpus, rows, recipe)
+        return corpus.take(rows), held_out
     rows, held_out_rows = split_held_out(corpus, float(recipe.held_out))
-    if not len(rows):
-        raise DataError("No utterance is left to train on.", str(recipe.data), "Lower 'held_out'.")
+    _require_some(corpus, rows, recipe)
     return corpus.take(rows), corpus.take(held_out_rows)
+
+
+def _require_some(corpus: TokenCorpus, rows: np.ndarray, recipe: Recipe) -> None:
+    """Raise ``DataError`` where nothing is left to train on."""
+    if not len(corpus):
+        raise DataError(
+            "The data is empty: 0 utterances.",
+            str(recipe.data),
+            "Give data with utterances; 'wishbone data inspect' counts them.",
+        )
+    if not len(rows):
+        raise DataError(
+            f"0 utterances are left to train on: all {len(corpus)} are held out.",
+            f"data={recipe.data} held_out={recipe.held_out}",
+            "Lower 'held_out', or name other data for it: texts in both are left out.",
+        )
 
 
 def export(

@@ -21,7 +21,12 @@ from typing import Any
 import torch
 
 from wishbone.core.config.compose import dump
-from wishbone.core.contract.atomic import replace_folder, write_text
+from wishbone.core.contract.atomic import (
+    contents,
+    process_lives,
+    replace_folder,
+    write_text,
+)
 from wishbone.core.contract.errors import CheckpointError, ConfigError
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.system.loading import load_tensors
@@ -72,7 +77,7 @@ class RunFolder:
                     str(path),
                     "Choose another 'out', or add --change to go on with the new values.",
                 )
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif contents(self.folder):
             raise ConfigError(
                 "The folder holds something that is no training run.",
                 str(self.folder),
@@ -80,7 +85,8 @@ class RunFolder:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         for unfinished in (self.folder / "checkpoints").glob(".step-*"):
-            if not _lives(unfinished.suffix.removeprefix(".")):
+            writer = unfinished.suffix.removeprefix(".")
+            if writer.isdigit() and not process_lives(int(writer)):
                 shutil.rmtree(unfinished)
         write_text(path, dump(now))
 
@@ -151,7 +157,7 @@ class RunFolder:
     def trim_log(self, step: int) -> None:
         """Remove the lines of the log about steps after ``step``."""
         if self.log_file.exists():
-            lines = self.log_file.read_text(encoding="utf-8").splitlines()
+            lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
             lines = [line for line in lines if _step_of(line) <= step]
             write_text(self.log_file, "".join(line + "\n" for line in lines))
 
@@ -164,24 +170,11 @@ class RunFolder:
         return sorted((self.folder / "checkpoints").glob("step-*"))
 
 
-def _lives(pid: str) -> bool:
-    """Return whether the process that writes a checkpoint still runs; true where unknown."""
-    if os.name != "posix" or not pid.isdigit():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def _step_of(line: str) -> float:
     """The step a line of the log is about; a line cut short by a kill belongs to no step."""
     try:
         return json.loads(line).get("step", 0)
-    except ValueError:
+    except (ValueError, AttributeError):
         return float("inf")
 
 

@@ -1,11 +1,7 @@
-"""Other projects' files of weights: folders of Hugging Face, and PyTorch's own format out.
-
-Reading never runs what a file says: pickles are read as tensors only.
-"""
+"""Other projects' weights: whether they fit a model, and PyTorch's own format out."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,54 +10,6 @@ from torch import Tensor, nn
 
 from wishbone.core.contract.atomic import replacing
 from wishbone.core.contract.errors import CheckpointError
-from wishbone.core.weights.tensor_files import read_tensors
-
-WHOLE = ("model.safetensors", "pytorch_model.bin")
-"""One file of weights, the better first."""
-INDEX = ".index.json"
-"""Ends the name of the list of several."""
-
-
-def files(folder: str | Path) -> list[Path]:
-    """List the files of weights in a folder of Hugging Face, which may have none.
-
-    Raises ``CheckpointError`` for a list that names a file outside the folder, or one that is
-    missing.
-    """
-    folder = Path(folder)
-    for name in WHOLE:
-        if (folder / name).is_file():
-            return [folder / name]
-        if (folder / (name + INDEX)).is_file():
-            return _listed(folder / (name + INDEX))
-    return []
-
-
-def read_folder(source: str | Path) -> dict[str, Tensor]:
-    """Read the named tensors of a file, or of a folder of Hugging Face in one file or several.
-
-    Raises ``CheckpointError``.
-    """
-    source = Path(source)
-    if not source.is_dir():
-        return dict(read_tensors(source))
-    parts = files(source)
-    if not parts:
-        raise CheckpointError(
-            f"The folder has neither {WHOLE[0]} nor {WHOLE[1]}, nor a list of several.",
-            str(source),
-            "Name the folder in which the weights are.",
-        )
-    tensors: dict[str, Tensor] = {}
-    for file in parts:
-        part = read_tensors(file)
-        twice = sorted(tensors.keys() & part.keys())
-        if twice:
-            raise CheckpointError(
-                f"Two files have {', '.join(twice[:3])}.", str(file), "Download the folder again."
-            )
-        tensors |= part
-    return tensors
 
 
 def write_pickle(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -103,24 +51,3 @@ def check(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
             where,
             "Download the file again, whole, or make it again.",
         )
-
-
-def _listed(index: Path) -> list[Path]:
-    """Files that an index of several names; raises ``CheckpointError``."""
-    try:
-        rows = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({str(name) for name in rows.values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"The list of files cannot be read: {error!r}.", str(index), "Download it again."
-        ) from error
-    outside = [name for name in names if Path(name).name != name]
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if outside or missing:
-        raise CheckpointError(
-            f"The list names {', '.join((outside or missing)[:3])},"
-            f" which {'is outside its folder' if outside else 'is not here'}.",
-            str(index),
-            "Download the folder again, whole.",
-        )
-    return [index.parent / name for name in names]

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.contract.atomic import replacing
+from wishbone.core.contract.atomic import replacing, scratch_folder
 from wishbone.core.contract.errors import CheckpointError
 
 FILE = "model.safetensors"
-_AS_PREFIX = {
-    "speech_tokenizer": ("speech_tokenizer.", "tokenizer."),
-    "decoder": ("decoder.",),
-    "backbone": ("backbone.",),
-    "head": ("head.",),
-}
-"""Slot -> beginnings of its names in a file of a whole codec, or of a whole language model."""
+LARGEST = 1e8
+"""Magnitude above which a weight is damaged: trained ones stay below 1e3, and tables of positions
+or masks in old files below 1e6."""
+MOST_NAMED = 8
+"""Names that one message lists."""
+WRAPPERS = ("_orig_mod.", "module.")
+"""What ``torch.compile`` and data parallelism put before the names of a model."""
 
 
 def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -> None:
@@ -28,6 +29,7 @@ def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -
 
     Tensors that share memory are written apart; loading a module that shares them is unaffected.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -35,8 +37,13 @@ def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -
     contiguous = {
         name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()
     }
-    with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"format": "pt"})
+    # the library writes to a name of its own beside the file, and a kill would leave that
+    with scratch_folder(path) as folder, replacing(path) as temporary:
+        try:
+            save_file(contiguous, folder / path.name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise _system_error(error, path) from error
+        os.replace(folder / path.name, temporary)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -63,20 +70,44 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return _tensors_of(loaded, path)
 
 
-def part_tensors(folder: str | Path, slot: str) -> tuple[dict[str, Tensor], Path]:
-    """Read the tensors of one slot in a checkpoint folder, by the part's own names -> their file.
+def require_plausible(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise ``CheckpointError`` where a number is infinite, none at all, or beyond ``LARGEST``.
 
-    ``<slot>.safetensors`` is used if the folder has it; otherwise ``model.safetensors``, of which a
-    part takes the names that begin with its own. Raises ``CheckpointError``.
+    Such a number becomes noise at full scale. One pass over the memory: a million take 1 ms.
     """
-    slot_file = Path(folder) / f"{slot}.safetensors"
-    path = slot_file if slot_file.is_file() else Path(folder) / FILE
-    tensors = read_tensors(path)
-    for prefix in _AS_PREFIX.get(slot, ()):
-        inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if inside and path != slot_file:
-            return inside, path
-    return tensors, path
+    bad = []
+    for name, tensor in sorted(tensors.items()):
+        if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
+            continue
+        # eight-bit floats have no minimum in PyTorch
+        values = tensor.float() if tensor.element_size() == 1 else tensor
+        low, high = torch.aminmax(values.detach())
+        # comparisons with NaN are false
+        if not (-LARGEST <= float(low) and float(high) <= LARGEST):
+            bad.append(name)
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} tensors hold numbers that are infinite, not numbers, or beyond"
+            f" {LARGEST:g}: {listed(bad)}.",
+            where,
+            "The file is damaged, or its training diverged: use an earlier one.",
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names of a list, and the number of the others."""
+    more = f", ... ({len(names) - MOST_NAMED} more)" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by the names that they have without ``WRAPPERS``, where all begin with one."""
+    bare = dict(tensors)
+    while bare and (
+        wrapper := next((w for w in WRAPPERS if all(n.startswith(w) for n in bare)), "")
+    ):
+        bare = {name.removeprefix(wrapper): tensor for name, tensor in bare.items()}
+    return bare
 
 
 def translate(
@@ -122,6 +153,14 @@ def translate(
             "Check that the file is of the kind the converter is for.",
         )
     return renamed
+
+
+def _system_error(error: Exception, path: Path) -> Exception:
+    """Return the operating system's error that ``error`` tells of, or ``error`` itself."""
+    number = re.search(r"os error (\d+)", str(error))
+    if number is None:
+        return error
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
 
 
 def _tensors_of(loaded: Any, path: Path) -> dict[str, Tensor]:

@@ -75,7 +75,7 @@ def library(name: str, source: Path, *, build: bool) -> ctypes.CDLL:
     that failed is not tried again by the same compiler until ``forget_failures``.
     """
     target = library_path(name, source)
-    if not target.exists():
+    if not _intact(target):
         if reason := failure(name, source):
             raise NativeMissing(reason)
         if not build:
@@ -94,7 +94,7 @@ def library_path(name: str, source: Path) -> Path:
 
 def state(name: str, source: Path) -> str:
     """Return why ``library`` would have to build or would fail; empty where it is built."""
-    if library_path(name, source).exists():
+    if _intact(library_path(name, source)):
         return ""
     return obstacle(name, source) or f"not built yet; the first use builds it, about {USUAL} s"
 
@@ -142,6 +142,22 @@ def _processor() -> str:
     return repr((*words, *(next((x for x in lines if x.startswith(w)), "") for w in fields)))
 
 
+def _checksum_path(target: Path) -> Path:
+    return target.with_suffix(".sha256")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _intact(target: Path) -> bool:
+    """Return whether a library is there, whole: loading a damaged one would end the process."""
+    try:
+        return _checksum_path(target).read_text(encoding="utf-8") == _digest(target)
+    except (OSError, ValueError):
+        return False
+
+
 def _failure_path(target: Path) -> Path:
     return target.with_suffix(".failed")
 
@@ -163,7 +179,7 @@ def _compile(source: Path, target: Path) -> None:
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(target.parent), tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            if target.exists():
+            if _intact(target):
                 return
             _announce()
             result = Path(folder) / target.name
@@ -175,6 +191,10 @@ def _compile(source: Path, target: Path) -> None:
                 _failure_path(target).write_text(json.dumps(record), encoding="utf-8")
                 raise
             result.chmod(0o700)
+            # the checksum first: a library without its own is built again
+            checksum = Path(folder) / _checksum_path(target).name
+            checksum.write_text(_digest(result), encoding="utf-8")
+            os.replace(checksum, _checksum_path(target))
             os.replace(result, target)
     except OSError as error:
         raise NativeMissing(f"{target.parent} cannot be written: {error.strerror}") from error

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.codec import CodeSpace, Decoder, DecoderStream
-from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.errors import CheckpointError, UsageError
 from wishbone.core.contract.part import Layers, OptionalSize, Size
 from wishbone.plugins.fsqcodec import source
 from wishbone.plugins.fsqcodec.layers import Block, Cache, Convolution, Upsample
@@ -186,10 +186,20 @@ class FSQCodecDecoder(Decoder):
     def start(
         self, *, seed: int = 0, speaker: Tensor | None = None, prompt: State | None = None
     ) -> FSQCodecStream:
-        """A stream in the voice of a ``prompt`` from ``hear``, or in the decoder's own voice."""
+        """A stream in the voice of a ``prompt`` from ``hear``, or in the decoder's own voice.
+
+        Raises ``CheckpointError`` for an embedding of another length.
+        """
         if not self.config.speaker_width:
             return FSQCodecStream(self, seed, None)
         voice = (prompt or {}).get("speaker", self.voice)  # [E]
+        if voice.shape != self.voice.shape:
+            raise CheckpointError(
+                f"The voice has a speaker embedding {list(voice.shape)}; this decoder takes"
+                f" {list(self.voice.shape)}.",
+                "the voice's tensor 'heard.speaker'",
+                "Make the voice again from its recording with this system.",
+            )
         with torch.inference_mode():
             return FSQCodecStream(self, seed, self.modulation(voice[None]))
 

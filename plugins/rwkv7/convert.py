@@ -18,7 +18,8 @@ from torch import Tensor
 from wishbone.core.contract.atomic import new_folder
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.contract.extensions.converter import Converted, Converter
-from wishbone.core.weights.foreign import check, read_folder, write_pickle
+from wishbone.core.weights.folders import read_folder
+from wishbone.core.weights.foreign import check, write_pickle
 from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 from wishbone.plugins.rwkv7.backbone import RWKV7
 

@@ -17,7 +17,7 @@ from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.contract.extensions.release import Found, ReleaseReader
 from wishbone.core.model.speech_lm import SpeechLM
 from wishbone.core.speak.voice import Voice
-from wishbone.core.weights import foreign
+from wishbone.core.weights import folders
 from wishbone.core.weights.tensor_files import read_tensors
 from wishbone.plugins.cosyvoice2.release import files, presets, settings
 from wishbone.plugins.rwkvtts import names
@@ -102,7 +102,7 @@ def tensors(source: str | Path) -> dict[str, Tensor]:
     if source.is_dir():
         if (source / CONVERTED).is_dir():
             source = source / CONVERTED
-        paths = foreign.files(source) or [source / files.LANGUAGE_MODEL]
+        paths = folders.files(source) or [source / files.LANGUAGE_MODEL]
     else:
         paths = [source]
     result: dict[str, Tensor] = {}

@@ -3,8 +3,10 @@
 import pytest
 from test_ab_parts import plan
 
-from wishbone.core.contract.errors import ConfigError, UsageError
+from wishbone.core.contract.errors import ConfigError, DataError, UsageError
+from wishbone.core.evaluate.ab import _claim, _read_costs
 from wishbone.core.evaluate.experiment import config_diff
+from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import read_plan
 
 
@@ -67,3 +69,37 @@ def test_another_reference_is_another_run(tmp_path):
             (tmp_path / "000.ogg").write_bytes(content)
         prints.append(given.fingerprint())
     assert len(set(prints)) == 3 and prints[0] == prints[3]
+
+
+def test_a_torn_line_costs_itself_alone(tmp_path):
+    items = Items(tmp_path / "items.jsonl")
+    items.add("a", "000", 0, {"text": "one\u2028line"})
+    items.add("a", "001", 0, {"text": "two"})
+    whole = (tmp_path / "items.jsonl").read_bytes()
+    (tmp_path / "items.jsonl").write_bytes(whole[:-9])
+    again = Items(tmp_path / "items.jsonl")
+    assert again.get("a", "000", 0).text == "one\u2028line" and not again.get("a", "001", 0).text
+    again.add("a", "002", 0, {"text": "three"})
+    assert Items(tmp_path / "items.jsonl").get("a", "002", 0).text == "three"
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", "{}", '{"arm": "a", "prompt": "0", "repeat": 0, "seed": "x"}']
+)
+def test_a_line_of_something_else_is_named(tmp_path, line):
+    (tmp_path / "items.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match="damaged") as refused:
+        Items(tmp_path / "items.jsonl")
+    assert refused.value.where.endswith("items.jsonl:1")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"length": 3}', "\xff"])
+def test_damaged_files_of_a_run_are_three_lines(tmp_path, text):
+    for name, read in (
+        ("run.json", lambda: _claim(plan(), tmp_path)),
+        ("measured.json", lambda: _read_costs(tmp_path / "measured.json")),
+    ):
+        (tmp_path / name).write_text(text, encoding="latin-1")
+        with pytest.raises((DataError, UsageError)) as refused:
+            read()
+        assert refused.value.where and refused.value.do

@@ -1,12 +1,21 @@
 """A file is there whole or as it was, whoever writes it and whatever goes wrong meanwhile."""
 
 import os
+import re
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from wishbone.core.contract.atomic import new_folder, replace_folder, replacing, write_text
+from wishbone.core.contract.atomic import (
+    contents,
+    new_folder,
+    replace_folder,
+    replacing,
+    write_text,
+)
 
 
 def names(folder):
@@ -107,3 +116,23 @@ def test_a_folder_is_replaced_by_a_complete_one(tmp_path):
         write_text(tmp_path / "complete" / name, "")
         replace_folder(tmp_path / "complete", target)
         assert names(target) == [name] and names(tmp_path) == ["export"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path):
+    code = (
+        "import os, sys; from wishbone.core.contract.atomic import replacing, scratch_folder\n"
+        "with replacing(sys.argv[1] + '/a.txt') as file, scratch_folder(sys.argv[1] + '/b'):\n"
+        "    file.write_text('half'); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    left = names(tmp_path)
+    assert len(left) == 2 and all(name.endswith(".tmp") for name in left)
+    assert contents(tmp_path) == []
+    # a process that lives goes on with its file, and so does one of another machine
+    dead = re.search(r"\.(\d+)-(\w{8})-", left[0])
+    alive = left[0].replace(f".{dead[1]}-", f".{os.getpid()}-")
+    foreign = left[0].replace(f"-{dead[2]}-", "-00000000-")
+    (tmp_path / alive).touch()
+    (tmp_path / foreign).touch()
+    write_text(tmp_path / "other.txt", "new")
+    assert names(tmp_path) == sorted([alive, foreign, "other.txt"])

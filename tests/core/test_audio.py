@@ -1,5 +1,8 @@
 """Files, sample rates and spectrograms."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -123,3 +126,32 @@ def test_a_live_file_keeps_what_was_written_before_an_error(tmp_path):
         assert len(files.read(tmp_path / "a.wav").samples) == 1000
         raise KeyboardInterrupt
     assert len(files.read(tmp_path / "a.wav").samples) == 1000
+
+
+def test_a_header_that_lies_is_refused(tmp_path):
+    path = tone().save(tmp_path / "a.wav")
+    data = bytearray(path.read_bytes())
+    data[24:28] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="samples a second|cannot be read"):
+        files.read(path)
+
+
+def test_a_folder_is_no_target(tmp_path):
+    (tmp_path / "a.wav").mkdir()
+    with pytest.raises(UsageError, match="This is a folder"):
+        tone().save(tmp_path / "a.wav", overwrite=True)
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac"])
+def test_a_disk_that_takes_no_more_is_an_error_of_the_system(tmp_path, ending):
+    code = (
+        "import resource, sys, torch; from wishbone.core.audio.files import Audio\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))\n"
+        "try: Audio(torch.rand(10**6) - 0.5, 24_000).save(sys.argv[1])\n"
+        "except OSError as error: print('no room', error.errno)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / f"a{ending}")]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.stdout.startswith("no room"), process.stderr
+    assert list(tmp_path.iterdir()) == []

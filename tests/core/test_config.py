@@ -349,3 +349,28 @@ def test_capabilities_are_asked_before_anything_is_built(system):
     require(config, "say --stream", "streaming")
     with pytest.raises(CapabilityError, match="constant_state.*transformer"):
         require(config, "an endless text", "constant_state")
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "line"),
+    [
+        ("base: -1\n", "'base: -1' is no configuration", 1),
+        ("base: {a: 1}\n", "is no configuration", 1),
+        ("about: x\non: true\n", "'on' is no key: YAML reads it as bool", 2),
+        ("about: x\n3: true\n", "'3' is no key: YAML reads it as int", 2),
+        ("backbone: !!int 'abc'\n", "A value cannot be read", 0),
+        ("about: " + "[" * 3000 + "]" * 3000, "cannot be read", 0),
+    ],
+)
+def test_odd_keys_and_values_of_a_file_are_three_lines(tmp_path, text, said, line):
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said) as refused:
+        read(path)
+    assert refused.value.where == (f"{path}:{line}" if line else str(path))
+
+
+@pytest.mark.parametrize("name", ["v" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have(name):
+    with pytest.raises(UnknownName, match="cannot be the name"):
+        read(name)

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 import torch
 
-from wishbone.core.contract.errors import ConfigError, DataError
+from wishbone.core.contract.errors import ConfigError, DataError, UsageError
 from wishbone.core.contract.extensions.teacher import Spoken, Word
 
 parquet = pytest.importorskip(
@@ -237,3 +237,48 @@ def test_a_codec_without_weights_is_refused(tmp_path, system):
     system.write_text(system.read_text().replace("weights: codec, ", ""))
     with pytest.raises(ConfigError, match="no weights"):
         tokenize(system, tmp_path, "--out", tmp_path / "tokens")
+
+
+def test_rows_of_a_table_that_cannot_be_used_have_a_reason(tmp_path, system):
+    folder = tmp_path / "voice"
+    folder.mkdir()
+    tone = 0.5 * torch.sin(torch.arange(16_000) / 10)
+    for name, audio in (
+        ("a", tone), ("b", tone), ("silent", 0 * tone), ("noise", torch.rand(16_000 * 30) - 0.5),
+        ("c", tone),
+    ):  # fmt: skip
+        soundfile.write(folder / f"{name}.wav", audio.numpy(), 16_000)
+    table = (
+        "\ufefffile\ttext\na.wav\tHello there\nb.wav\nsilent.wav\tNothing here\n"
+        "noise.wav\tEight words\n../voice/b.wav\tOutside\n/etc/passwd\tOutside\n"
+        "a.wav\tAnother text\nc.wav\tA zero\0 byte\n"
+    )
+    (folder / "metadata.tsv").write_text(table, encoding="utf-8")
+    tokenize(system, folder, "--out", tmp_path / "tokens")
+    assert read_tokens(tmp_path / "tokens").texts == ["Hello there"]
+    dropped = report_of(tmp_path / "tokens")["shards"]["voice-000000"]["dropped"]
+    assert sorted(entry["reason"].split(":")[0] for entry in dropped) == [
+        "a zero byte in its line",
+        "its file is outside the folder",
+        "its file is outside the folder",
+        "longer than its text",
+        "no file or no text in its line",
+        "silence",
+        "the same file as line 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "error", "said", "where"),
+    [
+        ("metadata.tsv", "file\ttext\na.wav\tcafé\n".encode("latin-1"), UsageError, "UTF-8", ":2"),
+        ("metadata.tsv", b"name\ttext\n", DataError, "lacks the columns file", "metadata.tsv"),
+        ("metadata.csv", b"a|Hello|Hello\n", DataError, "no metadata.tsv", "metadata.csv"),
+    ],
+)
+def test_a_table_of_another_form_is_named(tmp_path, system, name, table, error, said, where):
+    (tmp_path / "voice").mkdir()
+    (tmp_path / "voice" / name).write_bytes(table)
+    with pytest.raises(error, match=said) as refused:
+        tokenize(system, tmp_path / "voice", "--out", tmp_path / "tokens")
+    assert refused.value.where.endswith(where)

@@ -11,6 +11,7 @@ from wishbone.core.contract.errors import DataError, UsageError
 pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
 
 from wishbone.core.cli.data import main  # noqa: E402
+from wishbone.core.cli.main import main as run  # noqa: E402
 from wishbone.core.data.inspect import inspect  # noqa: E402
 from wishbone.core.data.join import join  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
@@ -119,3 +120,78 @@ def test_inspect_counts(tmp_path, capsys):
     assert figures["code frames"] == sum(len(row["codes"]) for row in made)
     assert main(["inspect", str(tmp_path)]) == 0
     assert json.dumps(figures["hours"]) in capsys.readouterr().out
+
+
+def damaged_row(column, value):
+    """Three rows, of which the second has another value."""
+    made = rows(3)
+    made[1][column] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("codes", [1, -1], "'codes' holds -1"),
+        ("codes", [1, -100], "'codes' holds -100"),
+        ("codes", None, "'codes' is missing"),
+        ("codes", [1, None], "'codes' is missing"),
+        ("text_ids", [-1], "'text_ids' holds -1"),
+        ("text", None, "'text' is missing"),
+        ("id", None, "'id' is missing"),
+        ("word_ends", [3, 2], "'word_ends' fall"),
+        ("word_ends", [9999], "ends behind its last code"),
+        ("seconds", float("nan"), "'seconds' is no length"),
+        ("prompt", [1, 2], "not three numbers"),
+        ("prompt", [9999, 1, 0], "longer than the row"),
+    ],
+)
+def test_a_wrong_number_is_named_with_file_and_row(tmp_path, column, value, said):
+    write_tokens(tmp_path / "a.parquet", damaged_row(column, value), ABOUT)
+    with pytest.raises(DataError, match=said) as refused:
+        read_tokens(tmp_path)
+    assert refused.value.where == f"{tmp_path / 'a.parquet'}, row 1"
+
+
+@pytest.mark.parametrize(
+    "about", [b"", b"no json", b"[]", b'{"codebooks": 0}', b'{"codebooks": "2"}', b'{"rate": NaN}']
+)
+def test_a_description_that_is_none_is_refused(tmp_path, about):
+    from pyarrow import parquet
+
+    write_tokens(tmp_path / "a.parquet", rows(1), ABOUT)
+    table = parquet.read_table(tmp_path / "a.parquet").replace_schema_metadata({"wishbone": about})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="description of the token data cannot be read"):
+        read_tokens(tmp_path)
+
+
+def test_a_column_of_another_type_is_named(tmp_path):
+    from pyarrow import array, parquet
+
+    write_tokens(tmp_path / "a.parquet", rows(2), ABOUT)
+    table = parquet.read_table(tmp_path / "a.parquet")
+    at = table.column_names.index("codes")
+    parquet.write_table(table.set_column(at, "codes", array(["1", "2"])), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="'codes' holds string, not whole numbers"):
+        read_tokens(tmp_path)
+
+
+def test_a_file_cut_anywhere_is_damaged(tmp_path, capsys):
+    write_tokens(tmp_path / "a.parquet", rows(2), ABOUT)
+    data = (tmp_path / "a.parquet").read_bytes()
+    for length in (0, 1, 3, 4, 100, len(data) // 2, len(data) - 9, len(data) - 1):
+        (tmp_path / "a.parquet").write_bytes(data[:length])
+        with pytest.raises(DataError, match="damaged or cut short"):
+            read_tokens(tmp_path)
+        assert run(["data", "inspect", str(tmp_path)]) == 5
+    assert "not foreseen" not in capsys.readouterr().err
+
+
+def test_a_flipped_bit_inside_a_page_is_no_other_code(tmp_path):
+    write_tokens(tmp_path / "a.parquet", rows(40), ABOUT)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[len(data) // 4] ^= 4
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        read_tokens(tmp_path)

@@ -136,7 +136,9 @@ def test_without_a_vendor_it_is_yours(tmp_path, capsys):
     assert (tmp_path / "wishbone-my-gru").is_dir()
 
 
-@pytest.mark.parametrize("name", ["Acme/x", "acme/", "/x/y", "acme/x y", "acme/2x", "../x", ""])
+@pytest.mark.parametrize(
+    "name", ["Acme/x", "acme/", "/x", "/x/y", "acme-my/x", "acme/x y", "acme/2x", "../x", ""]
+)
 def test_names_that_cannot_be(name, tmp_path):
     with pytest.raises(UsageError, match="cannot be a key"):
         scaffold.write_package(name, "backbone", tmp_path)

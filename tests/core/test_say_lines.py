@@ -1,10 +1,13 @@
 """``wishbone say --lines``: numbered files, each what its line sounds like alone."""
 
+import signal
+
 import pytest
 from tiny_system import tiny_system
 
 from wishbone.core.audio import files
 from wishbone.core.cli.main import main
+from wishbone.core.contract.errors import UsageError
 from wishbone.core.speak import pipeline, speaker
 
 LINES = ["We go there. And back again!", "", "Stop.", "?!...", "One more line of words."]
@@ -76,3 +79,44 @@ def test_a_file_without_a_word_is_an_error(tmp_path, capsys):
     (tmp_path / "lines.txt").write_text("...\n!\n")
     assert main(["say", "--lines", str(tmp_path / "lines.txt"), "-o", str(tmp_path / "a.wav")]) == 2
     assert "No line holds anything" in capsys.readouterr().err
+
+
+def test_a_stopped_command_goes_on(tmp_path, source, capsys, monkeypatch):
+    words = ["say", "--lines", str(source), "-o", str(tmp_path / "said.wav"), "--together", "1"]
+    save = files.Audio.save
+
+    def stop(self, path, overwrite=False):
+        if path.name == "said-0003.wav":
+            signal.raise_signal(signal.SIGTERM)
+        return save(self, path, overwrite)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Audio, "save", stop)
+        assert main(words) == 130
+    assert "stopped: 1 of 3 lines are spoken; the same command goes on" in capsys.readouterr().err
+    first = tmp_path / "said-0001.wav"
+    before = first.stat().st_mtime_ns
+    assert main([*words, "--seed", "9"]) == 2
+    assert "was spoken otherwise" in capsys.readouterr().err
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "1 of 3 lines are there already" in said.err and "2 lines" in said.out
+    assert first.stat().st_mtime_ns == before
+    assert len(list(tmp_path.glob("*.wav"))) == 3 and not list(tmp_path.glob(".*"))
+
+
+def test_a_line_that_fails_is_named_and_others_are_spoken(tmp_path, source, capsys, monkeypatch):
+    stream = pipeline.stream
+
+    def fail(system, text, *arguments, **more):
+        if text.startswith("Stop"):
+            raise UsageError("No.", "here", "Give another line.")
+        return stream(system, text, *arguments, **more)
+
+    monkeypatch.setattr(pipeline, "stream", fail)
+    assert main(["say", "--lines", str(source), "-o", str(tmp_path / "said.wav")]) == 5
+    assert "line 3 failed: No." in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("*.wav")) == [
+        "said-0001.wav",
+        "said-0005.wav",
+    ]

@@ -153,3 +153,38 @@ def test_a_step_that_fails_tells_everyone(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         list(server.say(LINES[:3]))
     assert server.pool.free == 3
+
+
+def test_a_bad_request_is_a_failed_result_and_the_others_are_spoken():
+    system = system_with()
+    broken = Voice(text=(1,), speech=((3, 4),))
+    requests = [LINES[0], Request(LINES[1], broken), "?!...", Request(LINES[3], seed=2)]
+    results = {one.number: one for one in Server(system, slots=2).say(requests)}
+    assert sorted(results) == [0, 1, 2, 3]
+    assert [results[n].error is None for n in range(4)] == [True, False, False, True]
+    assert "codebooks" in results[1].error.what and len(results[1].audio.samples) == 0
+    assert isinstance(results[2].error, UsageError)
+    alone = pipeline.say(system, LINES[3], seed=2).samples
+    assert torch.equal(results[3].audio.samples, alone)
+
+
+def raising():
+    yield "We go "
+    raise OSError("the line is dead")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (iter(["We go.", None, "More."]), "NoneType, not str"),
+        (iter([b"We go."]), "bytes, not str"),
+        (raising(), "OSError: the line is dead"),
+    ],
+)
+@pytest.mark.parametrize("served", [True, False])
+def test_a_source_of_something_else_is_named(source, said, served):
+    system, server = system_with(), Server(system_with(), slots=1)
+    source = list(source) if "str" in said else raising()
+    with pytest.raises(UsageError, match=said):
+        list(server.stream(source) if served else pipeline.stream(system, source))
+    assert server.pool.free == 1

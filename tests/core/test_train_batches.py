@@ -98,3 +98,10 @@ def test_the_average_follows_and_leaves_the_weights_as_they_were():
     average.update(step=0)
     # a young average forgets faster: its decay is 1 / 10
     assert torch.allclose(average.tensors()["weight"], start + 0.1 + 0.9 * 0.9)
+
+
+def test_what_is_too_long_for_a_step_is_named():
+    lengths = np.array([50, 900, 60, 700])
+    with pytest.raises(DataError, match="2 do not fit: b, d") as refused:
+        BatchPlan(lengths, 512, 0, ["a", "b", "c", "d"])
+    assert "batch_positions to 900" in refused.value.do

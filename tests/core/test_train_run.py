@@ -337,3 +337,27 @@ def test_muon_takes_the_matrices_inside_the_backbone_and_adamw_the_rest(tmp_path
         if id(p) in inside:
             sizes = torch.linalg.svdvals(step)
             assert sizes.max() < 2.5 * sizes.min(), name
+
+
+def test_data_without_an_utterance_says_so(tmp_path):
+    recipe = str(write_recipe(tmp_path))
+    write_tokens(tmp_path / "none" / "a.parquet", [], ABOUT)
+    with pytest.raises(DataError, match="The data is empty"):
+        main([recipe, f"data={tmp_path}/none"])
+    with pytest.raises(DataError, match="all 60 are held out"):
+        main([recipe, f"held_out={tmp_path}/tokens"])
+
+
+def test_a_run_killed_before_its_first_rename_begins_again(tmp_path):
+    recipe = str(write_recipe(tmp_path))
+    code = (
+        "import os; from wishbone.core.contract import atomic\n"
+        "open(atomic._beside(atomic.Path({!r})), 'w'); os._exit(9)"
+    )
+    (tmp_path / "run").mkdir()
+    subprocess.run(
+        [sys.executable, "-c", code.format(str(tmp_path / "run" / "config.yaml"))], check=False
+    )
+    assert len(list((tmp_path / "run").iterdir())) == 1
+    assert main([recipe, "steps=1"]) == 0
+    assert not list((tmp_path / "run").glob(".*"))

@@ -1,5 +1,7 @@
 """Voices: from a recording, to files and back, and refused where they do not fit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_system import HOP, tiny_system
@@ -11,9 +13,11 @@ from wishbone.core.contract.errors import (
     DataError,
     UnknownName,
     UsageError,
+    WishboneError,
 )
 from wishbone.core.speak import pipeline
 from wishbone.core.speak.voice import Voice, find, fingerprint
+from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 
 WORDS = "one two three four"
 
@@ -166,3 +170,59 @@ def test_fingerprints_tell_models_apart():
         second.head.out.bias[3] += 1e-6
     assert fingerprint(first) != fingerprint(second)
     assert fingerprint(first.bfloat16()) != fingerprint(second)
+
+
+def saved(folder):
+    """A voice of the tiny system in a file, and its tensors."""
+    voice = Voice.from_audio(tiny_system(), recording(), WORDS, word_ends=[6, 12, 20, 29])
+    path = replace(voice, heard={"speaker": torch.ones(4)}).save(folder / "v.yaml")
+    return path, read_tensors(path.with_suffix(".safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("text", lambda t: t[0], "'text' has 0 axes"),
+        ("speech", lambda t: t[0, 0], "'speech' has 0 axes"),
+        ("speech", lambda t: t.flatten(), "is not .frames, codebooks"),
+        ("speech", lambda t: t[:, :0], "is not .frames, codebooks"),
+        ("speech", lambda t: t.repeat(1, 2), "not of 1 codebooks"),
+        ("speech", lambda t: t * 0 - 1, "holds -1"),
+        ("speech", lambda t: t * 0 + 50, "codes are 50 to 50, of 50"),
+        ("speech", lambda t: t + 0.5, "torch.float32 and not whole numbers"),
+        ("text", lambda t: t * 0 + 5000, "up to 5000"),
+        ("word_ends", lambda t: t.flip(0), "do not rise"),
+        ("word_ends", lambda t: t + 100, "do not rise"),
+        ("heard.speaker", lambda t: t * float("nan"), "not numbers"),
+        ("heard.speaker", lambda t: t * 1e30, "beyond 1e.08"),
+        ("odd", lambda t: torch.zeros(1), "means nothing"),
+        ("text", None, "no tensor 'text'"),
+    ],
+)
+def test_a_damaged_voice_is_refused(tmp_path, name, change, said):
+    path, tensors = saved(tmp_path)
+    pipeline.say(tiny_system(), "We go.", Voice.load(path))
+    if change is None:
+        del tensors[name]
+    else:
+        tensors[name] = change(tensors.get(name))
+    write_tensors(path.with_suffix(".safetensors"), tensors)
+    with pytest.raises(CheckpointError, match=said):
+        pipeline.say(tiny_system(), "We go.", Voice.load(path))
+
+
+def test_keys_of_a_voice_are_texts(tmp_path):
+    path, _ = saved(tmp_path)
+    path.write_text("name: [a, b]\n")
+    with pytest.raises(CheckpointError, match="'name' is not a text"):
+        Voice.load(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 40.0])
+def test_noise_of_a_decoder_is_never_handed_on(monkeypatch, value):
+    system = tiny_system()
+    system.decoder.start()
+    noise = type(system.decoder.streams[0])
+    monkeypatch.setattr(noise, "sound", lambda self, codes: torch.full((960 * len(codes),), value))
+    with pytest.raises(WishboneError, match="The decoder made"):
+        pipeline.say(system, "We go there now.")

@@ -163,3 +163,59 @@ def test_the_identity_of_a_corpus(tmp_path):
     assert both == hash_files([tmp_path / "a", tmp_path / "b"])
     (tmp_path / "a").write_text("c")
     assert both != hash_files([tmp_path / "a", tmp_path / "b"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_numbers_that_cannot_be_weights_are_refused(tmp_path, value, kind):
+    model = small()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.to(kind) for name, tensor in before.items()}
+    tensors["1.weight"][0, 1] = value
+    write_tensors(tmp_path / "model.safetensors", tensors)
+    with pytest.raises(CheckpointError, match="1 tensors hold numbers .*: 1.weight") as refused:
+        load_part(model, tmp_path)
+    assert refused.value.where == str(tmp_path / "model.safetensors")
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_whole_numbers_are_no_weights():
+    tensors = {name: tensor.int() for name, tensor in small().state_dict().items()}
+    with pytest.raises(CheckpointError, match="4 of another type: 0.bias .file torch.int32"):
+        load_tensors(small(), tensors)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("slot", ["model", "backbone"])
+def test_names_of_compiled_and_parallel_models_are_read(tmp_path, wrapper, slot):
+    part = small()
+    prefix = wrapper + ("backbone." if slot == "backbone" else "")
+    tensors = {prefix + name: tensor for name, tensor in part.state_dict().items()}
+    write_tensors(tmp_path / "model.safetensors", tensors)
+    other = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    load_part(other, tmp_path, slot)
+    assert all(map(torch.equal, part.state_dict().values(), other.state_dict().values()))
+
+
+def test_other_names_are_a_short_sentence():
+    tensors = {f"model.x.{n}": torch.zeros(1) for n in range(500)}
+    with pytest.raises(CheckpointError) as refused:
+        load_tensors(small(), tensors)
+    assert "every name begins with 'model.x.'" in refused.value.what
+    assert "(492 more)" in refused.value.what and len(refused.value.what) < 400
+
+
+def test_weights_in_several_files_with_a_list_are_read(tmp_path):
+    model = small()
+    tensors = sorted(model.state_dict().items())
+    for number, some in enumerate((tensors[:1], tensors[1:])):
+        write_tensors(tmp_path / f"model-{number}.safetensors", dict(some))
+    places = {name: f"model-{int(name != tensors[0][0])}.safetensors" for name, _ in tensors}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    other = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    load_part(other, tmp_path)
+    assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="model-1.safetensors, which is not here"):
+        load_part(other, tmp_path)

@@ -230,3 +230,18 @@ def test_another_processor_has_another_library(monkeypatch):
     folder = build.library_path("linear", SOURCE)
     monkeypatch.setattr(build, "_processor", lambda: "another")
     assert build.library_path("linear", SOURCE) != folder
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [0, 0.5])
+def test_a_damaged_library_is_not_loaded(empty_cache, monkeypatch, size):
+    # the library that all tests share, cut as a full disk cuts it
+    Native(build=True)
+    built = build.library_path("linear", SOURCE)
+    whole = built.read_bytes()
+    built.write_bytes(whole[: int(size * len(whole))])
+    assert linear.available()["native"] != ""
+    with pytest.raises(NativeMissing, match="not built yet"):
+        Native(build=False)
+    monkeypatch.setattr(build, "_compile", lambda source, target: target.write_bytes(whole))
+    Native(build=True)

@@ -10,7 +10,7 @@ from rwkv7_files import trained_looking
 from wishbone.core.cli import main
 from wishbone.core.config.compose import compose
 from wishbone.core.system.loading import load_part
-from wishbone.core.weights.foreign import read_folder
+from wishbone.core.weights.folders import read_folder
 from wishbone.core.weights.tensor_files import read_tensors
 from wishbone.plugins.rwkv7.convert import FLA, RWKVLM
 from wishbone.plugins.rwkvtts import release

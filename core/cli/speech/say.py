@@ -20,7 +20,7 @@ from wishbone.core.cli.speech.speaking import (
     warn_unlearned,
     warn_untrained,
 )
-from wishbone.core.contract.errors import UsageError, WishboneError
+from wishbone.core.contract.errors import UsageError, WishboneError, when_stopped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -212,9 +212,12 @@ def _to_file(spoken: _Spoken, target: Path, stream: bool) -> None:
     from wishbone.core.audio.files import Writer
 
     # the target was checked before; it may only have appeared since by our own --force
-    with Writer(target, spoken.rate, overwrite=True, live=stream) as writer:
-        for chunk in spoken if stream else list(spoken):
-            writer.write(chunk)
+    with when_stopped(
+        lambda: f"{target} holds what was spoken so far" if stream else f"{target} is not written"
+    ):
+        with Writer(target, spoken.rate, overwrite=True, live=stream) as writer:
+            for chunk in spoken if stream else list(spoken):
+                writer.write(chunk)
 
 
 def _to_stdout(spoken: _Spoken) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from wishbone.core.cli.arguments import COMPUTING, EngineOptions, argument, option
+from wishbone.core.config import text_files
+from wishbone.core.config.text_files import decoded
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.part import NonNegative, Seed, Size
 from wishbone.core.contract.sentences import PIECE_END
@@ -110,18 +112,13 @@ def read_text(words: list[str], file: str | None, stream: bool) -> str | Iterato
     """Read the text to speak; standard input is handed on as it comes when streaming."""
     text = words[0] if words else None
     if file is not None:
-        try:
-            text = Path(file).read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise UsageError(
-                f"The text cannot be read: {error.strerror}.", file, "Check the name."
-            ) from error
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                "The text is not UTF-8.", file, "Convert it, for example with iconv."
-            ) from error
+        text = text_files.read_text(file)
     elif text == "-":
-        text = _standard_input() if stream else sys.stdin.read()
+        if sys.stdin is None:
+            raise UsageError(
+                "Standard input is closed.", "wishbone say -", "Give the text, or --file FILE."
+            )
+        text = _standard_input() if stream else _all_of_standard_input()
     if text is None or (isinstance(text, str) and not text.strip()):
         raise UsageError(
             "There is no text to speak.",
@@ -129,6 +126,11 @@ def read_text(words: list[str], file: str | None, stream: bool) -> str | Iterato
             "Give a text in quotation marks, --file FILE, or - for standard input.",
         )
     return text
+
+
+def _all_of_standard_input() -> str:
+    pipe = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read() if pipe is None else decoded(pipe.read(), "standard input")
 
 
 def _standard_input() -> Iterator[str]:

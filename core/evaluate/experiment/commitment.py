@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.config.text_files import read_json
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.evaluate.experiment.plan import Plan
@@ -48,7 +49,8 @@ def commit(plan: Plan, out: Path, *, begun: bool, allow: bool) -> Commitment:
     items that are there, unless ``allow``: then the differences are listed.
     """
     path, wanted = out / FILE, protocol_of(plan)
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    do = "Choose another --out: nobody can tell any more what was planned."
+    stored = read_json(path, do) if path.exists() else None
     if stored is None or not begun:
         stored = {
             "protocol": record_json(wanted),

@@ -21,6 +21,14 @@ UNMEASURED = "not measured"
 """The failure of an item that ran out of processor time: it says nothing about the arm's speech, so
 it is spoken again when the run goes on, and has no value until then."""
 
+TYPES = {
+    (str,): ("arm", "prompt", "text", "audio", "engine", "failure", "error", "heard"),
+    (int,): ("repeat", "seed"),
+    (int, float): ("seconds",),
+    (dict,): ("judged",),
+}
+"""Types of the values of a line -> their names."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -54,7 +62,11 @@ class Item:
 
     @classmethod
     def from_row(cls, row: Row) -> Item:
-        """Build an item from its merged lines."""
+        """Build an item from its merged lines; raises ``ValueError`` for a wrong type."""
+        for kinds, names in TYPES.items():
+            for name in names:
+                if row.get(name) is not None and not isinstance(row[name], kinds):
+                    raise ValueError(f"'{name}' is {row[name]!r}")
         return cls(
             arm=str(row["arm"]),
             prompt=str(row["prompt"]),
@@ -105,19 +117,31 @@ class Items:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._items: dict[Key, Item] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        data = path.read_bytes() if path.exists() else b""
+        self._torn = bool(data) and not data.endswith(b"\n")
+        """True where the last line was cut by a kill: the next one must not continue it."""
+        for number, line in enumerate(data.splitlines(), start=1):
             try:
-                self._merge(json.loads(line))
+                row = json.loads(line)
             except ValueError:
-                # the last line of a run that was killed while it wrote
+                # a line that a kill cut: its item is not known, and is spoken or judged again
                 continue
+            try:
+                self._merge(row)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f"A line of the items is damaged: {error!r}.",
+                    f"{path}:{number}",
+                    "Remove that line; what it told is made again.",
+                ) from error
 
     def add(self, arm: str, prompt: str, repeat: int, values: Mapping[str, Any]) -> None:
         """Write down what is known about an item now."""
         row = {"arm": arm, "prompt": prompt, "repeat": repeat, **values}
         self._merge(row)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write("\n" * self._torn + json.dumps(row, ensure_ascii=False) + "\n")
+        self._torn = False
 
     def get(self, arm: str, prompt: str, repeat: int) -> Item:
         """Return an item, with its names alone when nothing is known about it."""

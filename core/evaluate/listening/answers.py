@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.config.text_files import read_json
 from wishbone.core.contract.errors import DataError, UsageError
 
 SIDES = {"a": (1.0, 0.0), "b": (0.0, 1.0), "same": (0.5, 0.5)}
@@ -107,7 +108,7 @@ def _read_key(key: Path | None) -> dict[str, Any]:
             str(key or WHERE),
             "Give --key the file that 'wishbone listen make' wrote beside the folder.",
         )
-    return json.loads(key.read_text(encoding="utf-8"))
+    return read_json(key, "Give the file that 'wishbone listen make' wrote beside the folder.")
 
 
 def _own(tables: Sequence[tuple[Path, list[dict[str, Any]]]], key: Mapping[str, Any]) -> Answers:

@@ -117,10 +117,10 @@ def _of_run(folder: Path) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
 def _arms(path: Path) -> list[str]:
     """Names of the arms in a run's file, in the order in which they appear."""
     names: dict[str, None] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             names.setdefault(str(json.loads(line)["arm"]))
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             # the last line of a run that was killed while it wrote
             continue
     return list(names)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from wishbone.core.contract.errors import DataError, UsageError
+from wishbone.core.audio.files import read
+from wishbone.core.config.text_files import read_text
+from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.extensions.metric import Clip
 
 SHORTEST = 0.1
@@ -65,21 +66,11 @@ def read_folder(folder: Path, texts: list[str], limit: int | None = None) -> lis
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that hold anything."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UsageError(
-            f"The text cannot be read: {error.strerror}.", str(path), "Check the path."
-        ) from error
+    lines = read_text(path).splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 
 def read_audio(path: Path) -> tuple[np.ndarray, int]:
     """A recording as mono [S] float32 and its samples per second; raises ``DataError``."""
-    try:
-        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"The recording cannot be read: {error}.", str(path), "Replace or remove the file."
-        ) from error
-    return audio.mean(axis=1), rate
+    audio = read(path)
+    return audio.samples.numpy(), audio.sample_rate
