@@ -99,6 +99,7 @@ class CosyVoice2(Layout):
     """
 
     Config = CosyVoice2Config
+    after_prompt = ("lone_word",)
 
     def __init__(self, config: CosyVoice2Config, *, text: TextSpace, codes: CodeSpace) -> None:
         check_config(config, text, codes)
@@ -116,6 +117,10 @@ class CosyVoice2(Layout):
         """Return ``config``, and the same with the other form."""
         other = "unistream" if config.form == "bistream" else "bistream"
         return config, replace(config, form=other)
+
+    def fewest_codes(self, ids: Sequence[int]) -> int:
+        """Count the codes that each form waits for, and those of a last word where it is alone."""
+        return self.rules.fewest_codes(ids)
 
     def train(self, sample: Sample, random: Random) -> Positions:
         """Lay one utterance out; ``random`` chooses between unistream and bistream.

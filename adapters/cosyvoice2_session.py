@@ -145,7 +145,13 @@ class CosyVoice2Session(SteppedSession):
         return missing
 
     def _words(self) -> Steps:
-        """One block a word, as in training; the model draws FILL for the next word."""
+        """One block a word, as in training; the model draws FILL for the next word.
+
+        A model whose training had no text of one word mostly ends at once behind a prompt, and
+        stammers without one. With ``lone_word: again`` it reads that word again behind it, as the
+        words ahead, and is stopped where it asks for more: between the two.
+        """
+        again = self._config.lone_word == "again"
         rules, ahead = self._rules, self._config.lookahead_words
         prompt_words = rules.words(self._prompt_text)
         ends = rules.word_ends(prompt_words, len(self._prompt), self._prompt_ends)
@@ -161,11 +167,17 @@ class CosyVoice2Session(SteppedSession):
             while len(words) <= count and not self._ended:
                 yield NeedText()
                 words = prompt_words + rules.words(self._text)
+            alone = again and self._ended and len(words) == len(prompt_words) + 1
+            if alone:
+                words += words[-1:] * (ahead + 1)
             if len(words) <= count:
                 break
             ids = [row for ids_of_word in words[fed:count] for row in ids_of_word]
             prompt_codes = self._prompt[spoken : ends[word]] if word < len(ends) else []
             yield Feed([*text(ids), *speech(prompt_codes)])
+            if word >= len(ends) and alone:
+                yield from self._say_alone(words[word])
+                return
             if word >= len(ends):
                 yield from self._say_word(words[word])
             spoken, fed, word = spoken + len(prompt_codes), count, word + 1
@@ -192,6 +204,18 @@ class CosyVoice2Session(SteppedSession):
                 return
             yield from self._say(code)
         yield from self._draw(Draw(forced=rules.fill, cut=True))
+
+    def _say_alone(self, word: Sequence[int]) -> Steps:
+        """Codes of the only word, until FILL is drawn or the word is cut."""
+        rules, fewest = self._rules, self._rules.fewest_codes(word)
+        for spoken in range(self._most_codes(word)):
+            early = (rules.fill,) if spoken < fewest else ()
+            code = yield from self._code(rules.eos, rules.unused, *early)
+            if code == rules.fill:
+                yield Stop("end")
+                return
+            yield from self._say(code)
+        yield Stop("length")
 
     def _ratio_upstream(self) -> Steps:
         """The public code's bistream, id by id, with its differences from training.

@@ -27,6 +27,15 @@ class Utterance:
     """The reason of its ``Stop``; empty while it is not over."""
     cut_words: int = 0
     """Number of words that the length rule ended and not the model, the last word aside."""
+    redraws: list[str] = field(default_factory=list)
+    """What was wrong each time it was drawn before, in the words of ``trouble``."""
+    trouble: str = ""
+    """What is wrong with it: "too short", "silent", "repeats", "never stopped", or nothing."""
+
+    def begin_again(self) -> None:
+        """Forget what was drawn for the same text."""
+        self.codes.clear()
+        self.global_codes, self.reason, self.cut_words = (), "", 0
 
 
 def utterances(system: System, text: Text) -> Iterator[tuple[Utterance, Iterable[Sequence[int]]]]:

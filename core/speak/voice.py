@@ -338,8 +338,9 @@ def model_key(system: System) -> str:
 
     Two systems may share weights and read the same prompt in another order.
     """
+    without = {"weights", *system.layout.after_prompt}
     fields = {
-        slot: {k: v for k, v in (system.config.get(slot) or {}).items() if k != "weights"}
+        slot: {k: v for k, v in (system.config.get(slot) or {}).items() if k not in without}
         for slot in ("layout", "backbone")
     }
     text = fingerprint(system.model) + json.dumps(fields, sort_keys=True, default=str)
