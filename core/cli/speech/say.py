@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wishbone.core.cli.arguments import parse
+from wishbone.core.cli.speech import speaking
 from wishbone.core.cli.speech.speaking import (
     SayOptions,
     load_system,
@@ -184,18 +185,7 @@ class _Spoken:
             f" engine {self.system.model.engine}",
             file=sys.stderr if target == "standard output" else sys.stdout,
         )
-        cut = [utterance for utterance in self.record if utterance.reason == "length"]
-        if cut:
-            print(
-                f"note: {len(cut)} of {len(self.record)} pieces ended by the length rule, not by"
-                f" the model, the first of them: {cut[0].text[:60]}",
-                file=sys.stderr,
-            )
-        if words := sum(utterance.cut_words for utterance in self.record):
-            print(
-                f"note: {words} words inside the pieces were ended by the length rule",
-                file=sys.stderr,
-            )
+        speaking.note_trouble(self.record)
         transcript = self.voice.transcript if self.voice and not self.voice.instruct else ""
         short = [
             utterance for utterance in self.record if 2 * len(utterance.text) < len(transcript)

@@ -17,6 +17,7 @@ from wishbone.core.contract.sentences import PIECE_END
 
 if TYPE_CHECKING:
     from wishbone.core.contract.text import Tokenizer
+    from wishbone.core.speak.utterance import Utterance
     from wishbone.core.speak.voice import Voice
     from wishbone.core.system.system import System
 
@@ -225,6 +226,37 @@ def load_voice(system: System, options: SayOptions) -> Voice | None:
         speaker = speaker.with_state(system)
         speaker.save(options.save_voice, overwrite=options.force)
     return speaker
+
+
+def note_trouble(record: Sequence[Utterance]) -> None:
+    """Note on standard error what the length rule ended, what was drawn again, and what is wrong.
+
+    The whole of what is wrong is in each ``Utterance``.
+    """
+    cut = [utterance for utterance in record if utterance.reason == "length"]
+    words = sum(utterance.cut_words for utterance in record)
+    again = [utterance for utterance in record if utterance.redraws]
+    wrong = [u for u in record if u.trouble not in ("", "never stopped")]
+    notes = []
+    if cut:
+        notes.append(
+            f"{len(cut)} of {len(record)} pieces ended by the length rule, not by"
+            f" the model, the first of them: {cut[0].text[:60]}"
+        )
+    if words:
+        notes.append(f"{words} words inside the pieces were ended by the length rule")
+    if again:
+        notes.append(
+            f"{len(again)} of {len(record)} pieces were drawn again, the first of them because of"
+            f" '{again[0].redraws[0]}': {again[0].text[:60]}"
+        )
+    if wrong:
+        notes.append(
+            f"{len(wrong)} of {len(record)} pieces may be spoken wrongly, the first of them:"
+            f" {wrong[0].trouble}, {wrong[0].text[:60]}"
+        )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def warn_untrained(system: System) -> None:

@@ -28,6 +28,8 @@ FACTS = (
     "processor",
     "load",
     "stall",
+    "redraws",
+    "trouble",
     "words",
     "errors",
     *KINDS,
