@@ -99,7 +99,7 @@ class CosyVoice2(Layout):
     """
 
     Config = CosyVoice2Config
-    after_prompt = ("lone_word",)
+    after_prompt = ("lone_word", "codes_per_id")
 
     def __init__(self, config: CosyVoice2Config, *, text: TextSpace, codes: CodeSpace) -> None:
         check_config(config, text, codes)
@@ -107,6 +107,7 @@ class CosyVoice2(Layout):
         self.codes = codes
         self.rules = SequenceRules(config, text, codes)
         self.extra = 3 if config.fill else 1
+        self.codes_per_id = config.codes_per_id
         self.alternates = config.form == "bistream"
         self.instruct_alone = config.instruct == "alone"
         self.conditions = ("text", "instruct", "prompt_text", "prompt_audio")

@@ -54,6 +54,8 @@ class CosyVoice2Config:
     """A word is cut after this many codes, ..."""
     word_per_id: Count = 6
     """... plus this many for each of its ids."""
+    codes_per_id: NonNegative = 0.0
+    """Codes of an id of text on average, as measured; a voice's transcript is held against it."""
     lone_word: str = "plain"
     """Text of one word under pace "words": "plain" as in training, or "again", read twice and
     spoken once, for models that learned from no such text."""

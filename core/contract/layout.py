@@ -99,6 +99,8 @@ class Layout(Part, ABC):
     """True where an instruction replaces text and codes of a voice's recording; the decoder is
     conditioned on the recording all the same."""
 
+    codes_per_id: float = 0.0
+    """Code frames that an id of text takes on average; 0 where nobody measured."""
     after_prompt: ClassVar[Sequence[str]] = ()
     """Fields of its config that change nothing before a request's text: a voice's stored state
     serves systems that differ in these alone."""

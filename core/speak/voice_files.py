@@ -9,8 +9,10 @@ from pathlib import Path
 from wishbone.core.contract.errors import UnknownName, UsageError, did_you_mean
 from wishbone.core.registry.shipped import shipped
 
-RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
+RECORDINGS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
 """Endings by which a requested voice is a recording, which needs its transcript."""
+UNREADABLE = (".m4a", ".m4b", ".aac", ".mp4", ".mov", ".webm", ".mkv", ".wma", ".amr", ".3gp")
+"""Endings of recordings that nothing here can read."""
 
 
 def bundled() -> list[str]:
@@ -25,6 +27,7 @@ def locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
     recording.
     """
     path = Path(name_or_path)
+    check_readable(path)
     if path.suffix.lower() in RECORDINGS:
         raise UsageError(
             "This is a recording, and a voice is a recording with its transcript.",
@@ -48,6 +51,16 @@ def locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
         f"{did_you_mean(str(name_or_path), names)} Voices:"
         f" {', '.join(names) or 'none'}; or give a .wav with its transcript.".strip(),
     )
+
+
+def check_readable(path: Path) -> None:
+    """Raise ``UsageError`` for a recording of a format that has to be converted first."""
+    if path.suffix.lower() in UNREADABLE:
+        raise UsageError(
+            f"A recording in {path.suffix.lower()} cannot be read.",
+            str(path),
+            f"Convert it first: ffmpeg -i '{path.name}' '{path.stem}.wav'.",
+        )
 
 
 def _folder() -> Path:

@@ -205,14 +205,16 @@ def load_system(options: SayOptions, overrides: Sequence[str]) -> System:
 def load_voice(system: System, options: SayOptions) -> Voice | None:
     """Load or make the voice that speaks; None leaves it to the system."""
     from wishbone.core.speak.voice import RECORDINGS, Voice, find
+    from wishbone.core.speak.voice_files import check_readable
 
     voice, transcript = options.voice, options.transcript
+    check_readable(Path(voice or ""))
     recording = voice is not None and voice.lower().endswith(RECORDINGS)
     if transcript and not recording:
         raise UsageError(
             "There is a transcript but no recording it belongs to.",
             "--transcript",
-            "Add --voice with a .wav, .flac, .ogg or .mp3 file.",
+            f"Add --voice with a file whose name ends in {', '.join(RECORDINGS)}.",
         )
     if not (options.instruct or options.adapter or options.save_voice or voice is not None):
         return None
