@@ -109,6 +109,7 @@ class CosyVoice2(Layout):
         self.extra = 3 if config.fill else 1
         self.codes_per_id = config.codes_per_id
         self.alternates = config.form == "bistream"
+        self.times_words = self.alternates and config.pace == "words"
         self.instruct_alone = config.instruct == "alone"
         self.conditions = ("text", "instruct", "prompt_text", "prompt_audio")
         self.tables = {"speech": codes.size + self.extra, "text": text.vocabulary, "marks": 2}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import CapabilityError, ConfigError, DataError
 from wishbone.core.contract.part import Count, NonNegative, Positive, Share
-from wishbone.core.contract.text import TextSpace
+from wishbone.core.contract.text import TextSpace, split_words
 
 SPEECH, TEXT, MARKS = 0, 1, 2
 """Indices into ``CosyVoice2.tables``."""
@@ -137,18 +137,6 @@ class SequenceRules:
                 do="Leave the instruction out, or use a tokenizer with this special.",
             )
         return list(ids) if marker in ids else [*ids, marker]
-
-
-def split_words(ids: Sequence[int], closing: frozenset[int]) -> list[tuple[int, ...]]:
-    """Cut ids after every id that closes a word; the ids after the last cut are a word, too."""
-    words, begin = [], 0
-    for index, token in enumerate(ids, start=1):
-        if token in closing:
-            words.append(tuple(ids[begin:index]))
-            begin = index
-    if begin < len(ids):
-        words.append(tuple(ids[begin:]))
-    return words
 
 
 def share_frames(words: Sequence[Sequence[int]], frames: int) -> list[int]:

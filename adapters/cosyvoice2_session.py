@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 
-from wishbone.adapters.cosyvoice2_rules import MARKS, SOS, SPEECH, TASK, TEXT, SequenceRules
+from wishbone.adapters.cosyvoice2_rules import (
+    MARKS,
+    SOS,
+    SPEECH,
+    TASK,
+    TEXT,
+    SequenceRules,
+    share_frames,
+)
 from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.contract.session import (
@@ -23,6 +31,7 @@ from wishbone.core.contract.session import (
     SteppedSession,
     Steps,
     Stop,
+    WordEnd,
 )
 
 START, BEGIN_SPEECH = (MARKS, (SOS,)), (MARKS, (TASK,))
@@ -54,6 +63,7 @@ class CosyVoice2Session(SteppedSession):
         self._prompt_text = list(prompt.text)
         self._prompt = [frame[0] for frame in prompt.speech]
         self._prompt_ends = prompt.word_ends
+        self._spoken = 0
 
     def _run(self) -> Steps:
         if self._config.form == "unistream":
@@ -70,6 +80,7 @@ class CosyVoice2Session(SteppedSession):
 
     def _say(self, code: int) -> Steps:
         """Hand a code to the decoder and feed it back."""
+        self._spoken += 1
         yield Emit((code,))
         yield Feed(speech((code,)))
 
@@ -88,8 +99,12 @@ class CosyVoice2Session(SteppedSession):
         count = len(self._text)
         return int(self._config.min_code_ratio * count), int(self._config.max_code_ratio * count)
 
-    def _finish(self, fewest: int, most: int) -> Steps:
-        """Everything after TASK: codes until the end is drawn, within bounds."""
+    def _finish(self, fewest: int, most: int, words: Sequence[Sequence[int]] = ()) -> Steps:
+        """Everything after TASK: codes until the end is drawn, within bounds.
+
+        Nothing is drawn between the last ``words``: their ends are shared out by their ids.
+        """
+        begin = self._spoken
         rules = self._rules
         ends_by_any = self._config.parity == "upstream" or not self._config.fill
         never = () if ends_by_any else (rules.unused, rules.fill)
@@ -97,10 +112,19 @@ class CosyVoice2Session(SteppedSession):
             early = (rules.eos,) if spoken < fewest else ()
             code = yield from self._code(*never, *early)
             if code >= rules.eos:
+                self._share_ends(words, begin)
                 yield Stop("end")
                 return
             yield from self._say(code)
+        self._share_ends(words, begin)
         yield Stop("length")
+
+    def _share_ends(self, words: Sequence[Sequence[int]], begin: int) -> None:
+        """Note the ends of the last words, spoken since ``begin``; only the last one is certain."""
+        for end in share_frames(words, self._spoken - begin)[:-1]:
+            self.word_ends.append(WordEnd(begin + end, drawn=False))
+        if words:
+            self.word_ends.append(WordEnd(self._spoken))
 
     def _ratio(self) -> Steps:
         """Blocks of ``mix`` as in training, prompt and request in one row."""
@@ -180,6 +204,7 @@ class CosyVoice2Session(SteppedSession):
                 return
             if word >= len(ends):
                 yield from self._say_word(words[word])
+                self.word_ends.append(WordEnd(self._spoken))
             spoken, fed, word = spoken + len(prompt_codes), count, word + 1
         if not self._text:
             yield Stop("end")
@@ -188,7 +213,8 @@ class CosyVoice2Session(SteppedSession):
         yield Feed([*text(ids), BEGIN_SPEECH, *speech(self._prompt[spoken:])])
         remaining = words[max(word, len(prompt_words)) :]
         fewest = self._config.min_codes_per_word * len(remaining)
-        yield from self._finish(fewest, sum(self._most_codes(ids) for ids in remaining))
+        most = sum(self._most_codes(ids) for ids in remaining)
+        yield from self._finish(fewest, most, remaining)
 
     def _most_codes(self, word: Sequence[int]) -> int:
         """Number of codes after which a word is cut."""
@@ -212,9 +238,11 @@ class CosyVoice2Session(SteppedSession):
             early = (rules.fill,) if spoken < fewest else ()
             code = yield from self._code(rules.eos, rules.unused, *early)
             if code == rules.fill:
+                self.word_ends.append(WordEnd(self._spoken))
                 yield Stop("end")
                 return
             yield from self._say(code)
+        self.word_ends.append(WordEnd(self._spoken))
         yield Stop("length")
 
     def _ratio_upstream(self) -> Steps:

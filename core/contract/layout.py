@@ -101,6 +101,8 @@ class Layout(Part, ABC):
 
     codes_per_id: float = 0.0
     """Code frames that an id of text takes on average; 0 where nobody measured."""
+    times_words: bool = False
+    """True where sessions know when each word ends (``LayoutSession.word_ends``)."""
     after_prompt: ClassVar[Sequence[str]] = ()
     """Fields of its config that change nothing before a request's text: a voice's stored state
     serves systems that differ in these alone."""

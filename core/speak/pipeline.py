@@ -72,12 +72,15 @@ def stream(
     prompt = voice.prompt(system)
     prompt_state = voice.state_for(system) or prefix(system.model, system.layout, prompt)
     sampler = Sampler(sampling, system.decoder.codes, seed)
-    first = True
+    first, spoken = True, 0
+    rate = system.decoder.sample_rate
     # every utterance begins with the state after the prompt, so a long text does not drift
     for number, (utterance, text_ids) in enumerate(utterances(system, text)):
         if not first:
-            yield torch.zeros(round(PAUSE * system.decoder.sample_rate))  # [S]
-        first = False
+            pause = torch.zeros(round(PAUSE * rate))  # [S]
+            spoken += len(pause)
+            yield pause
+        first, utterance.begin = False, spoken / rate
         if record is not None:
             record.append(utterance)
         active_guide = guide if guide and guide.differs(prompt) else None
@@ -89,7 +92,9 @@ def stream(
             ids = guard.text_ids()
             codes = frames(system, ids, prompt, draws, prompt_state, utterance, active_guide)
             guard.hold(decode(system, guard.watch(codes), seed, voice, utterance))
-        yield from guard.chunks()
+        for chunk in guard.chunks():
+            spoken += len(chunk)
+            yield chunk
         if utterance.global_codes and not prompt.global_codes:
             # the speaker that was drawn for the first utterance speaks the others, too
             prompt = replace(prompt, global_codes=utterance.global_codes)
@@ -116,6 +121,8 @@ def frames(
     """
     # the prompt's positions are in the state already: the session goes on behind them
     session, _, action = begin_session(system.layout, prompt)
+    if system.layout.times_words:
+        utterance.word_ends, utterance.rate = session.word_ends, system.decoder.codes.rate
     if guide:
         row = guide.rows(system, prompt, prompt_state)
     else:

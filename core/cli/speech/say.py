@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wishbone.core.audio import word_times
 from wishbone.core.cli.arguments import parse
 from wishbone.core.cli.speech import speaking
 from wishbone.core.cli.speech.speaking import (
@@ -18,6 +19,7 @@ from wishbone.core.cli.speech.speaking import (
     named,
     print_words,
     read_text,
+    require_word_times,
     warn_unlearned,
     warn_untrained,
 )
@@ -40,6 +42,7 @@ EXAMPLES = """examples:
   wishbone say --revoice you.wav -o me.wav --system NAME weights=FOLDER --voice me.wav
   wishbone say "Hello." -o hello.wav --seed 7 sampling.temperature=0.8
   wishbone say --normalise-only 'Dr. Smith paid $5.3 million on 3/4/2021.'
+  wishbone say --file book.txt -o book.flac --words book.srt
   tail -f log.txt | wishbone say - --stream -o - | aplay -f S16_LE -r 24000"""
 
 
@@ -89,9 +92,12 @@ def _main(argv: list[str]) -> int:
             "Leave one of them out.",
         )
     target = _check_target(options)
+    times = _check_words(options)
     text = "" if options.revoice else read_text(words, options.file, options.stream)
     system = load_system(options, overrides)
     text = named(system.tokenizer, text)
+    if times:
+        require_word_times(system.layout, options.system)
     voice = load_voice(system, options)
     spoken = _Spoken(system, text, voice, options)
     if target is None:
@@ -99,6 +105,9 @@ def _main(argv: list[str]) -> int:
     else:
         _to_file(spoken, target, options.stream)
     spoken.report("standard output" if target is None else str(target))
+    if times:
+        words = [word for utterance in spoken.record for word in utterance.words]
+        word_times.write(times, words, spoken.samples / spoken.rate)
     return 0
 
 
@@ -117,6 +126,19 @@ def _check_target(options: SayOptions) -> Path | None:
     from wishbone.core.audio.files import check_target
 
     return None if options.out == "-" else check_target(options.out, options.force)
+
+
+def _check_words(options: SayOptions) -> Path | None:
+    """Return the file for the times of words, checked before any work is done."""
+    if options.words is None:
+        return None
+    if options.revoice:
+        raise UsageError(
+            "Voice conversion reads no text, so it knows no words.",
+            "--words with --revoice",
+            "Leave one of them out.",
+        )
+    return word_times.check_target(options.words, options.force)
 
 
 class _Spoken:

@@ -63,7 +63,7 @@ def speak_lines(options: SayOptions, overrides: list[str]) -> int:
 
 
 def _check_options(options: SayOptions) -> None:
-    for name in ("file", "revoice", "stream"):
+    for name in ("file", "revoice", "stream", "words"):
         if getattr(options, name):
             raise UsageError(
                 f"--lines and --{name} do not go together.",

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from wishbone.core.cli.arguments import COMPUTING, EngineOptions, argument, option
-from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.errors import CapabilityError, UsageError
 from wishbone.core.contract.part import NonNegative, Seed, Size
 from wishbone.core.contract.sentences import PIECE_END
 
 if TYPE_CHECKING:
+    from wishbone.core.contract.layout import Layout
     from wishbone.core.contract.text import Tokenizer
     from wishbone.core.speak.utterance import Utterance
     from wishbone.core.speak.voice import Voice
@@ -47,6 +48,10 @@ class SayOptions(EngineOptions):
     lines: str | None = option(
         None, metavar="FILE", group=TEXT,
         help="speak every line of this file into a file of its own: -o a.wav makes a-0001.wav, ...",
+    )  # fmt: skip
+    words: str | None = option(
+        None, metavar="FILE", group=FILES,
+        help="write the time of every word to this .json, .srt or .TextGrid file, too",
     )  # fmt: skip
     together: Size = option(
         8, metavar="N", group=TEXT, help="with --lines: how many lines are spoken at once"
@@ -159,7 +164,10 @@ def print_words(options: SayOptions, overrides: Sequence[str], text: str | Itera
     from wishbone.core.system.spec import parse_slot, read
 
     tokenizer: Tokenizer = parse_slot(read(options.system, overrides), "tokenizer").build()
-    for piece, _ in tokenizer.pieces(named(tokenizer, text)):
+    from wishbone.core.speak.utterance import without_controls
+
+    text = without_controls(named(tokenizer, text), tokenizer.space)
+    for piece, _ in tokenizer.pieces(text):
         print(tokenizer.prepare(piece), flush=True)
     return 0
 
@@ -181,8 +189,11 @@ def _passed(tokenizer: Tokenizer, pieces: Iterator[str]) -> Iterator[str]:
 
 def _warn_left_out(tokenizer: Tokenizer, text: str, warned: set[str] | None = None) -> None:
     """Name what is left out, each thing once; ``warned`` holds what was named before."""
+    from wishbone.core.speak.utterance import controls
+
     warned = set() if warned is None else warned
-    lost = [name for name in tokenizer.left_out(text) if name not in warned]
+    names = [name for name in controls(tokenizer.space) if name in text]
+    lost = [name for name in [*names, *tokenizer.left_out(text)] if name not in warned]
     warned.update(lost)
     if lost:
         more = f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
@@ -200,6 +211,16 @@ def load_system(options: SayOptions, overrides: Sequence[str]) -> System:
     if options.guidance not in (None, 1):
         require(read(options.system, overrides), "say --guidance", "varlen")
     return load(options.system, overrides, options.device, options.engine)
+
+
+def require_word_times(layout: Layout, system: str) -> None:
+    """Raise ``CapabilityError`` for a layout that does not know when a word ends."""
+    if not layout.times_words:
+        raise CapabilityError(
+            f"The layout {type(layout).__name__} does not know when a word ends.",
+            f"--words with the system '{system}'",
+            "Use a system with 'pace: words', or find the words with 'wishbone data align'.",
+        )
 
 
 def load_voice(system: System, options: SayOptions) -> Voice | None:
