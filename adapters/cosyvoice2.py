@@ -99,6 +99,7 @@ class CosyVoice2(Layout):
     """
 
     Config = CosyVoice2Config
+    after_prompt = ("lone_word", "codes_per_id")
 
     def __init__(self, config: CosyVoice2Config, *, text: TextSpace, codes: CodeSpace) -> None:
         check_config(config, text, codes)
@@ -106,7 +107,9 @@ class CosyVoice2(Layout):
         self.codes = codes
         self.rules = SequenceRules(config, text, codes)
         self.extra = 3 if config.fill else 1
+        self.codes_per_id = config.codes_per_id
         self.alternates = config.form == "bistream"
+        self.times_words = self.alternates and config.pace == "words"
         self.instruct_alone = config.instruct == "alone"
         self.conditions = ("text", "instruct", "prompt_text", "prompt_audio")
         self.tables = {"speech": codes.size + self.extra, "text": text.vocabulary, "marks": 2}
@@ -116,6 +119,10 @@ class CosyVoice2(Layout):
         """Return ``config``, and the same with the other form."""
         other = "unistream" if config.form == "bistream" else "bistream"
         return config, replace(config, form=other)
+
+    def fewest_codes(self, ids: Sequence[int]) -> int:
+        """Count the codes that each form waits for, and those of a last word where it is alone."""
+        return self.rules.fewest_codes(ids)
 
     def train(self, sample: Sample, random: Random) -> Positions:
         """Lay one utterance out; ``random`` chooses between unistream and bistream.

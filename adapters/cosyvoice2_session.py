@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 
-from wishbone.adapters.cosyvoice2_rules import MARKS, SOS, SPEECH, TASK, TEXT, SequenceRules
+from wishbone.adapters.cosyvoice2_rules import (
+    MARKS,
+    SOS,
+    SPEECH,
+    TASK,
+    TEXT,
+    SequenceRules,
+    share_frames,
+)
 from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.contract.session import (
@@ -23,6 +31,7 @@ from wishbone.core.contract.session import (
     SteppedSession,
     Steps,
     Stop,
+    WordEnd,
 )
 
 START, BEGIN_SPEECH = (MARKS, (SOS,)), (MARKS, (TASK,))
@@ -54,6 +63,7 @@ class CosyVoice2Session(SteppedSession):
         self._prompt_text = list(prompt.text)
         self._prompt = [frame[0] for frame in prompt.speech]
         self._prompt_ends = prompt.word_ends
+        self._spoken = 0
 
     def _run(self) -> Steps:
         if self._config.form == "unistream":
@@ -70,6 +80,7 @@ class CosyVoice2Session(SteppedSession):
 
     def _say(self, code: int) -> Steps:
         """Hand a code to the decoder and feed it back."""
+        self._spoken += 1
         yield Emit((code,))
         yield Feed(speech((code,)))
 
@@ -88,8 +99,12 @@ class CosyVoice2Session(SteppedSession):
         count = len(self._text)
         return int(self._config.min_code_ratio * count), int(self._config.max_code_ratio * count)
 
-    def _finish(self, fewest: int, most: int) -> Steps:
-        """Everything after TASK: codes until the end is drawn, within bounds."""
+    def _finish(self, fewest: int, most: int, words: Sequence[Sequence[int]] = ()) -> Steps:
+        """Everything after TASK: codes until the end is drawn, within bounds.
+
+        Nothing is drawn between the last ``words``: their ends are shared out by their ids.
+        """
+        begin = self._spoken
         rules = self._rules
         ends_by_any = self._config.parity == "upstream" or not self._config.fill
         never = () if ends_by_any else (rules.unused, rules.fill)
@@ -97,10 +112,19 @@ class CosyVoice2Session(SteppedSession):
             early = (rules.eos,) if spoken < fewest else ()
             code = yield from self._code(*never, *early)
             if code >= rules.eos:
+                self._share_ends(words, begin)
                 yield Stop("end")
                 return
             yield from self._say(code)
+        self._share_ends(words, begin)
         yield Stop("length")
+
+    def _share_ends(self, words: Sequence[Sequence[int]], begin: int) -> None:
+        """Note the ends of the last words, spoken since ``begin``; only the last one is certain."""
+        for end in share_frames(words, self._spoken - begin)[:-1]:
+            self.word_ends.append(WordEnd(begin + end, drawn=False))
+        if words:
+            self.word_ends.append(WordEnd(self._spoken))
 
     def _ratio(self) -> Steps:
         """Blocks of ``mix`` as in training, prompt and request in one row."""
@@ -145,7 +169,13 @@ class CosyVoice2Session(SteppedSession):
         return missing
 
     def _words(self) -> Steps:
-        """One block a word, as in training; the model draws FILL for the next word."""
+        """One block a word, as in training; the model draws FILL for the next word.
+
+        A model whose training had no text of one word mostly ends at once behind a prompt, and
+        stammers without one. With ``lone_word: again`` it reads that word again behind it, as the
+        words ahead, and is stopped where it asks for more: between the two.
+        """
+        again = self._config.lone_word == "again"
         rules, ahead = self._rules, self._config.lookahead_words
         prompt_words = rules.words(self._prompt_text)
         ends = rules.word_ends(prompt_words, len(self._prompt), self._prompt_ends)
@@ -161,13 +191,20 @@ class CosyVoice2Session(SteppedSession):
             while len(words) <= count and not self._ended:
                 yield NeedText()
                 words = prompt_words + rules.words(self._text)
+            alone = again and self._ended and len(words) == len(prompt_words) + 1
+            if alone:
+                words += words[-1:] * (ahead + 1)
             if len(words) <= count:
                 break
             ids = [row for ids_of_word in words[fed:count] for row in ids_of_word]
             prompt_codes = self._prompt[spoken : ends[word]] if word < len(ends) else []
             yield Feed([*text(ids), *speech(prompt_codes)])
+            if word >= len(ends) and alone:
+                yield from self._say_alone(words[word])
+                return
             if word >= len(ends):
                 yield from self._say_word(words[word])
+                self.word_ends.append(WordEnd(self._spoken))
             spoken, fed, word = spoken + len(prompt_codes), count, word + 1
         if not self._text:
             yield Stop("end")
@@ -176,7 +213,8 @@ class CosyVoice2Session(SteppedSession):
         yield Feed([*text(ids), BEGIN_SPEECH, *speech(self._prompt[spoken:])])
         remaining = words[max(word, len(prompt_words)) :]
         fewest = self._config.min_codes_per_word * len(remaining)
-        yield from self._finish(fewest, sum(self._most_codes(ids) for ids in remaining))
+        most = sum(self._most_codes(ids) for ids in remaining)
+        yield from self._finish(fewest, most, remaining)
 
     def _most_codes(self, word: Sequence[int]) -> int:
         """Number of codes after which a word is cut."""
@@ -192,6 +230,20 @@ class CosyVoice2Session(SteppedSession):
                 return
             yield from self._say(code)
         yield from self._draw(Draw(forced=rules.fill, cut=True))
+
+    def _say_alone(self, word: Sequence[int]) -> Steps:
+        """Codes of the only word, until FILL is drawn or the word is cut."""
+        rules, fewest = self._rules, self._rules.fewest_codes(word)
+        for spoken in range(self._most_codes(word)):
+            early = (rules.fill,) if spoken < fewest else ()
+            code = yield from self._code(rules.eos, rules.unused, *early)
+            if code == rules.fill:
+                self.word_ends.append(WordEnd(self._spoken))
+                yield Stop("end")
+                return
+            yield from self._say(code)
+        self.word_ends.append(WordEnd(self._spoken))
+        yield Stop("length")
 
     def _ratio_upstream(self) -> Steps:
         """The public code's bistream, id by id, with its differences from training.

@@ -161,6 +161,7 @@ PARTS = (
      "seconds of processor time per second of audio"),
     ("metric", "first_audio", "metrics.speed:FirstAudio", "milliseconds to the first samples"),
     ("metric", "token_rate", "metrics.speed:TokenRate", "code frames per second of computing"),
+    ("metric", "redraws", "metrics.speed:Redraws", "pieces of text that were drawn again"),
     ("metric", "loss", "metrics.losses:HeldOutLoss", "cross entropy of held-out codes"),
     ("metric", "loss_marks", "metrics.losses:LossWithMarks",
      "cross entropy of held-out codes and of the layout's marks"),

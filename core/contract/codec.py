@@ -38,6 +38,9 @@ class SpeechTokenizer(Part, nn.Module):
     """Samples per second of the audio that ``encode`` takes."""
     codes: CodeSpace
     """Facts of the codes that it makes."""
+    level: float | None = None
+    """Root mean square of loud speech that it learned from; recordings of voices are brought to
+    it. None where it does not mind, and leaves them as they are."""
 
     @abstractmethod
     def encode(self, audio: Tensor) -> Tensor:

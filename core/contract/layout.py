@@ -99,6 +99,14 @@ class Layout(Part, ABC):
     """True where an instruction replaces text and codes of a voice's recording; the decoder is
     conditioned on the recording all the same."""
 
+    codes_per_id: float = 0.0
+    """Code frames that an id of text takes on average; 0 where nobody measured."""
+    times_words: bool = False
+    """True where sessions know when each word ends (``LayoutSession.word_ends``)."""
+    after_prompt: ClassVar[Sequence[str]] = ()
+    """Fields of its config that change nothing before a request's text: a voice's stored state
+    serves systems that differ in these alone."""
+
     @classmethod
     def small_codes(cls) -> CodeSpace | None:
         """Return a codec to run the contract suite with; None leaves it to the suite."""
@@ -111,6 +119,10 @@ class Layout(Part, ABC):
         The contract suite speaks each training sample in one of them. By default one form.
         """
         return (config,)
+
+    def fewest_codes(self, ids: Sequence[int]) -> int:
+        """Count the codes below which ``ids`` were hardly spoken; 0 where a layout cannot tell."""
+        return 0
 
     @abstractmethod
     def train(self, sample: Sample, random: Random) -> Positions:

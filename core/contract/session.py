@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Position = tuple[int, tuple[int, ...]]
 """Index into ``Layout.tables``, and the ids of Q codebooks (text and markers use the first)."""
@@ -78,8 +79,21 @@ NextText = Callable[[], None]
 """Hands the next text, or its end, to every session of a request."""
 
 
+class WordEnd(NamedTuple):
+    """End of a word of the request."""
+
+    frames: int
+    """Code frames that were emitted when it ended."""
+    drawn: bool = True
+    """True where the model ended it, False for an estimate."""
+
+
 class LayoutSession(ABC):
     """One request on its way through a layout: a state machine without parameters or tensors."""
+
+    word_ends: list[WordEnd]
+    """Ends of the request's words so far, all of them at ``Stop``; only sessions of a layout with
+    ``times_words`` have it."""
 
     @abstractmethod
     def give_text(self, ids: Sequence[int]) -> None:
@@ -108,6 +122,7 @@ class SteppedSession(LayoutSession):
     """
 
     def __init__(self) -> None:
+        self.word_ends: list[WordEnd] = []
         self._text: list[int] = []
         self._ended = False
         self._drawn: tuple[int, ...] | None = None

@@ -76,3 +76,15 @@ class Tokenizer(Part, ABC):
         Begins with the characters that ``settled`` counted before.
         """
         return self.prepare(sentence)
+
+
+def split_words(ids: Sequence[int], closing: frozenset[int]) -> list[tuple[int, ...]]:
+    """Cut ids after every id that closes a word; the ids after the last cut are a word, too."""
+    words, begin = [], 0
+    for index, token in enumerate(ids, start=1):
+        if token in closing:
+            words.append(tuple(ids[begin:index]))
+            begin = index
+    if begin < len(ids):
+        words.append(tuple(ids[begin:]))
+    return words

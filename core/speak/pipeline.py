@@ -19,6 +19,7 @@ from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SetSpeaker, Stop
 from wishbone.core.model.sampling import Sampler
+from wishbone.core.speak.guard import Guard, seed_of
 from wishbone.core.speak.guidance import Guide
 from wishbone.core.speak.prompt import begin_session, prefix
 from wishbone.core.speak.request_rows import PlainRow
@@ -71,17 +72,29 @@ def stream(
     prompt = voice.prompt(system)
     prompt_state = voice.state_for(system) or prefix(system.model, system.layout, prompt)
     sampler = Sampler(sampling, system.decoder.codes, seed)
-    first = True
+    first, spoken = True, 0
+    rate = system.decoder.sample_rate
     # every utterance begins with the state after the prompt, so a long text does not drift
-    for utterance, text_ids in utterances(system, text):
+    for number, (utterance, text_ids) in enumerate(utterances(system, text)):
         if not first:
-            yield torch.zeros(round(PAUSE * system.decoder.sample_rate))  # [S]
-        first = False
+            pause = torch.zeros(round(PAUSE * rate))  # [S]
+            spoken += len(pause)
+            yield pause
+        first, utterance.begin = False, spoken / rate
         if record is not None:
             record.append(utterance)
         active_guide = guide if guide and guide.differs(prompt) else None
-        codes = frames(system, text_ids, prompt, sampler, prompt_state, utterance, active_guide)
-        yield from decode(system, codes, seed, voice, utterance)
+        guard = Guard(system, utterance, text_ids)
+        for time in guard.tries():
+            draws = sampler
+            if time:
+                draws = Sampler(sampling, system.decoder.codes, seed_of(seed, number, time))
+            ids = guard.text_ids()
+            codes = frames(system, ids, prompt, draws, prompt_state, utterance, active_guide)
+            guard.hold(decode(system, guard.watch(codes), seed, voice, utterance))
+        for chunk in guard.chunks():
+            spoken += len(chunk)
+            yield chunk
         if utterance.global_codes and not prompt.global_codes:
             # the speaker that was drawn for the first utterance speaks the others, too
             prompt = replace(prompt, global_codes=utterance.global_codes)
@@ -108,6 +121,8 @@ def frames(
     """
     # the prompt's positions are in the state already: the session goes on behind them
     session, _, action = begin_session(system.layout, prompt)
+    if system.layout.times_words:
+        utterance.word_ends, utterance.rate = session.word_ends, system.decoder.codes.rate
     if guide:
         row = guide.rows(system, prompt, prompt_state)
     else:

@@ -13,7 +13,7 @@ from wishbone.core.audio.files import Audio
 from wishbone.core.config.compose import compose
 from wishbone.core.contract.engines import parse_engine
 from wishbone.core.speak import pipeline
-from wishbone.core.speak.utterance import Text
+from wishbone.core.speak.utterance import Text, Utterance
 from wishbone.core.speak.voice import Voice
 from wishbone.core.system.build import build_system
 from wishbone.core.system.spec import SystemSpec, parse
@@ -31,9 +31,13 @@ class Speaker(System):
         seed: int = 0,
         instruct: str = "",
         guidance: float | None = None,
+        record: list[Utterance] | None = None,
     ) -> Audio:
-        """Speak all of ``text``; the arguments are those of ``wishbone.core.speak.pipeline``."""
-        return pipeline.say(self, text, voice, seed, instruct=instruct, guidance=guidance)
+        """Speak all of ``text``; the arguments are those of ``wishbone.core.speak.pipeline``.
+
+        ``record`` receives an ``Utterance`` for each piece, whose ``words`` have their times.
+        """
+        return pipeline.say(self, text, voice, seed, record, instruct, guidance)
 
     def stream(
         self,
@@ -42,9 +46,10 @@ class Speaker(System):
         seed: int = 0,
         instruct: str = "",
         guidance: float | None = None,
+        record: list[Utterance] | None = None,
     ) -> Iterator[Tensor]:
         """Speak in chunks [S], each as soon as it is final; the same samples as ``say``."""
-        return pipeline.stream(self, text, voice, seed, instruct=instruct, guidance=guidance)
+        return pipeline.stream(self, text, voice, seed, record, instruct, guidance)
 
 
 def load(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wishbone.core.audio import files as audio_files
 from wishbone.core.audio.files import Audio
+from wishbone.core.audio.recording import at_level, check_speech, warn_of_transcript
 from wishbone.core.config.compose import could_be_file, parse, weights_folder
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.backbone import State
@@ -107,6 +108,8 @@ class Voice:
         audio = audio_files.read(audio) if isinstance(audio, str | Path) else audio
         audio_files.check_finite(audio.samples, where)
         _check_length(audio, where)
+        check_speech(audio, where)
+        audio = at_level(audio, system.speech_tokenizer.level)
         text = _transcript_ids(system, transcript, where)
         device = system.model.device
         samples = audio_files.resample(audio, system.speech_tokenizer.sample_rate).samples  # [S]
@@ -115,6 +118,7 @@ class Voice:
             global_codes = system.speech_tokenizer.encode_global(samples.to(device))  # [G]
         if not len(codes):
             raise DataError("The recording is too short for a single code.", where, "Record more.")
+        warn_of_transcript(system.layout.codes_per_id, len(codes), len(text), where)
         samples = audio_files.resample(audio, system.decoder.sample_rate).samples  # [S]
         with torch.no_grad():
             conditioning = system.decoder.hear(samples.to(device), codes)
@@ -347,8 +351,9 @@ def model_key(system: System) -> str:
 
     Two systems may share weights and read the same prompt in another order.
     """
+    without = {"weights", *system.layout.after_prompt}
     fields = {
-        slot: {k: v for k, v in (system.config.get(slot) or {}).items() if k != "weights"}
+        slot: {k: v for k, v in (system.config.get(slot) or {}).items() if k not in without}
         for slot in ("layout", "backbone")
     }
     text = fingerprint(system.model) + json.dumps(fields, sort_keys=True, default=str)

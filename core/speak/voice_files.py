@@ -15,8 +15,10 @@ from wishbone.core.contract.errors import CheckpointError, UnknownName, UsageErr
 from wishbone.core.registry.shipped import shipped
 from wishbone.core.weights.tensor_files import read_tensors, require_plausible
 
-RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
+RECORDINGS = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
 """Endings by which a requested voice is a recording, which needs its transcript."""
+UNREADABLE = (".m4a", ".m4b", ".aac", ".mp4", ".mov", ".webm", ".mkv", ".wma", ".amr", ".3gp")
+"""Endings of recordings that nothing here can read."""
 
 AXES = {"text": (1,), "speech": (1, 2), "word_ends": (1,), "global_codes": (1,), "speaker": (1,)}
 """Tensor -> numbers of axes that it may have; no codes at all have one axis alone."""
@@ -42,6 +44,7 @@ def locate(name_or_path: str | Path, others: Iterable[str] = ()) -> Path:
             "the voice asked for",
             f"Voices: {', '.join([*bundled(), *others])}; or give a .wav with its transcript.",
         )
+    check_readable(path)
     if path.suffix.lower() in RECORDINGS:
         raise UsageError(
             "This is a recording, and a voice is a recording with its transcript.",
@@ -119,6 +122,16 @@ def _refuse(why: str, path: Path) -> None:
     raise CheckpointError(
         f"The voice cannot be used: {why}.", str(path), "Make the voice again from its recording."
     )
+
+
+def check_readable(path: Path) -> None:
+    """Raise ``UsageError`` for a recording of a format that has to be converted first."""
+    if path.suffix.lower() in UNREADABLE:
+        raise UsageError(
+            f"A recording in {path.suffix.lower()} cannot be read.",
+            str(path),
+            f"Convert it first: ffmpeg -i '{path.name}' '{path.stem}.wav'.",
+        )
 
 
 def _folder() -> Path:

@@ -1,5 +1,5 @@
-"""Metrics of speed, as noted while speaking: ``rtf``, ``processor_rtf``, ``first_audio`` and
-``token_rate``.
+"""Metrics noted while speaking: ``rtf``, ``processor_rtf``, ``first_audio``, ``token_rate`` and
+``redraws``.
 """
 
 from __future__ import annotations
@@ -89,3 +89,22 @@ class TokenRate(GenerationMetric):
     def signature(self) -> str:
         """The clock and the conditions."""
         return "token_rate|wall clock|median of rounds|one request at a time|one thread"
+
+
+class Redraws(GenerationMetric):
+    """Pieces of a text that were drawn again because something was wrong with them."""
+
+    info = MetricInfo(
+        key="redraws",
+        title="pieces drawn again",
+        unit="",
+        better="lower",
+        margin=0.1,
+        about="Times that a piece of the text was too short, silent, going round in circles or "
+        "never ending, and drawn again before anybody heard it.",
+        digits=2,
+    )
+
+    def signature(self) -> str:
+        """What counts as wrong stands in ``wishbone.core.speak.guard``."""
+        return "redraws|guard:1"

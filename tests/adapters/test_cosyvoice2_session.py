@@ -269,6 +269,30 @@ def test_words_wait_only_for_the_text_in_front():
     assert isinstance(session.next(), Draw)
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+@pytest.mark.parametrize("pieces", [[[4, 5, 101]], [[4], [5], [101]]])
+@pytest.mark.parametrize("prompt", [Prompt(), Prompt(text=[1, 100, 2, 101], speech=frames(5))])
+def test_a_lone_word_is_read_again_and_spoken_once(ahead, pieces, prompt):
+    part = paced(lone_word="again", lookahead_words=ahead)
+    run = Run(part, pieces, [7, 7, 7, 7, 8, FILL], prompt)
+    behind = [(1, row) for row in [4, 5, 101] * ahead]
+    assert run.emitted == [7, 7, 7, 7, 8] and run.reason == "end"
+    assert "TASK" not in run.names() and run.fed[-5:] == [(0, 7)] * 4 + [(0, 8)]
+    assert [place for place in run.fed if place[0] == 1][-len(behind) - 3 :] == [
+        *[(1, 4), (1, 5), (1, 101)],
+        *behind,
+    ]
+    assert [FILL in banned for _, banned, _ in run.draws] == [True] * 4 + [False] * 2
+
+
+def test_a_lone_word_is_cut_and_two_words_are_no_lone_word():
+    run = Run(paced(lone_word="again", word_base=3, word_per_id=1), [[4, 5, 101]])
+    assert len(run.emitted) == 6 and run.reason == "length"
+    two = [WORDS[:5], [7, 7, EOS]]
+    again, plain = (Run(paced(lone_word=way), [two[0]], two[1]) for way in ("again", "plain"))
+    assert again.fed == plain.fed and "TASK" in plain.names()
+
+
 def test_words_have_bounds():
     part = paced(min_codes_per_word=2, word_base=3, word_per_id=1)
     run = Run(part, [WORDS])

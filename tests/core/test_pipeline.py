@@ -1,16 +1,18 @@
 """The path of a token with a tiny random system."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
-from tiny_system import HOP, tiny_system
+from tiny_system import HOP, Letters, tiny_system
 
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.model.sampling import Sampler
 from wishbone.core.speak import pipeline
 from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak.utterance import without_controls
 from wishbone.core.speak.voice import Voice
 
 TEXT = "We speak of one thing. Then of another thing altogether! And stop."
@@ -148,3 +150,18 @@ def test_pieces_of_ids_are_taken_only_when_the_layout_wants_them():
 
 def test_it_fits_on_a_page_or_three():
     assert len(inspect.getsource(pipeline).splitlines()) < 180
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_controls_in_a_text_steer_nothing(monkeypatch, size):
+    system = tiny_system()
+    space = replace(Letters.space, specials={"<|endofprompt|>": 26, "[laughter]": 25})
+    monkeypatch.setattr(system.tokenizer, "space", space)
+    text, record, plain = "we <|endofprompt|> go <|end on.<|endofprompt", [], []
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    assert "".join(without_controls(pieces, space)) == "we   go <|end on.<|endofprompt"
+    assert without_controls(text, space) == "we   go <|end on.<|endofprompt"
+    assert without_controls("ha [laughter]", space) == "ha [laughter]"
+    pipeline.say(system, pieces, record=record)
+    pipeline.say(system, "we go <|end on.<|endofprompt", record=plain)
+    assert [u.codes for u in record] == [u.codes for u in plain]

@@ -9,12 +9,14 @@ import wishbone
 from wishbone.core.contract.errors import UsageError
 from wishbone.kernels.linear import compiler_missing
 
-TEXTS = ("Good morning.", "Who goes there?", "A short line.")
+TEXTS = ("Good morning.", "Who goes there?", "A short line.", "No.", "It is late.", "Come in.")
 
 
-@pytest.mark.parametrize("engine", ["auto", "eager"])
+@pytest.mark.parametrize("engine", ["auto", "eager", "native:int8"])
 @pytest.mark.parametrize("name", ["quickstart-rwkv7", "quickstart-transformer"])
 def test_threads_say_what_one_after_another_says(name, engine):
+    if engine == "native:int8" and compiler_missing():
+        pytest.skip(f"no compiler: {compiler_missing()}")
     system = wishbone.load(name, engine=engine)
     used = "eager" if engine == "eager" or compiler_missing() else "native"
     assert system.model.engine == used

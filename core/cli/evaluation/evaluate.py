@@ -14,6 +14,7 @@ from wishbone.core.cli.evaluation.evaluate_options import (
     ContaminationOptions,
     DriftOptions,
     EndingsOptions,
+    ShortOptions,
     SpeechOptions,
     StatePrecisionOptions,
     VoicesOptions,
@@ -29,6 +30,7 @@ EXAMPLES = """examples:
   wishbone evaluate voices mine.yaml anna=data/anna ben=data/ben --right-least 0.95
   wishbone evaluate drift quickstart-rwkv7 --minutes 10 --out long.flac
   wishbone evaluate endings quickstart-rwkv7 --seeds 20 --failures-most 0
+  wishbone evaluate short quickstart-rwkv7 --voice own --voice kathleen
   wishbone evaluate binding quickstart-rwkv7 data/tokens
   wishbone evaluate contamination configs/ab/prompts-en-kinds.tsv
   wishbone evaluate state-precision quickstart-rwkv7 data/tokens
@@ -40,6 +42,7 @@ SUBCOMMANDS = {
     "voices": VoicesOptions,
     "drift": DriftOptions,
     "endings": EndingsOptions,
+    "short": ShortOptions,
     "binding": BindingOptions,
     "contamination": ContaminationOptions,
     "state-precision": StatePrecisionOptions,

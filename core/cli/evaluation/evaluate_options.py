@@ -186,6 +186,28 @@ class EndingsOptions(ItemOptions, EngineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShortOptions(JudgingOptions, EngineOptions):
+    """Say single words in every voice, count what is lost, and what recognisers hear right."""
+
+    system: str = argument(help="a system's name or file")
+    overrides: list[str] = argument(
+        [], metavar="key=value", help="changes to the system's configuration"
+    )
+    text: Path | None = option(
+        None, metavar="FILE", default_text="ten words", help="the text, one sentence a line"
+    )
+    voice: list[str] = option(
+        [], metavar="NAME", repeat=True, default_text="the system's own and all bundled ones",
+        help="a voice that says all of it, 'own' for the system's; may be given several times",
+    )  # fmt: skip
+    seeds: Size = option(4, metavar="N", help="how often each is spoken")
+    deaf: bool = option(False, group=REPORT, help="count what is lost, without any recogniser")
+    lost_most: Count | None = option(
+        None, metavar="N", group=LIMITS, help="most texts of which less than 0.2 s is left"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BindingOptions:
     """Measure how a model minds its text: its loss with another sentence's text minus its own."""
 

@@ -19,6 +19,7 @@ from wishbone.core.cli.evaluation.evaluate_options import (
     DriftOptions,
     EndingsOptions,
     PanelOptions,
+    ShortOptions,
     SpeechOptions,
     StatePrecisionOptions,
     VoicesOptions,
@@ -43,10 +44,12 @@ from wishbone.core.evaluate.measure.text_binding import binding
 from wishbone.core.evaluate.prompts import contamination
 from wishbone.core.evaluate.prompts.prompt_lists import find_prompts, read_prompts
 from wishbone.core.evaluate.result import Prompt
+from wishbone.core.evaluate.statistics.agreement import recognisers
 from wishbone.core.evaluate.statistics.metrics import QUALITY, need_packages
 from wishbone.core.report import table
 from wishbone.core.report.progress import progress
 from wishbone.core.speak import pipeline, speaker
+from wishbone.core.speak.voice_files import bundled
 from wishbone.core.system.spec import read
 
 SEED = 1
@@ -282,6 +285,31 @@ def count_endings(options: EndingsOptions) -> int:
     return 0
 
 
+def judge_short_texts(options: ShortOptions) -> int:
+    """Say single words in every voice, count, and hold the lost ones against the limit."""
+    torch.set_num_threads(1)
+    texts = read_lines(options.text) if options.text else list(completion.SHORT_TEXTS)
+    voices = ["" if name == "own" else name for name in options.voice] or ["", *bundled()]
+    judges = [] if options.deaf else list(recognisers(QUALITY))
+    need_packages(judges)
+    system = speaker.load(options.system, options.overrides, engine=options.engine)
+    panel = Panel(options.threads, judges)
+    texts = texts[: options.limit]
+    total = range(len(texts) * len(voices) * options.seeds)
+    judged = completion.short_texts(system, panel, texts, voices, options.seeds)
+    rows = [row for _, row in zip(progress(total, "listening"), judged, strict=True)]
+    table.show(completion.short_table(rows, judges))
+    keep(options.json, panel, {"items": rows})
+    lost = sum(row["seconds"] < completion.LOST for row in rows)
+    if options.lost_most is not None and lost > options.lost_most:
+        raise GateFailed(
+            f"{lost} of {len(rows)} texts were lost, at most {options.lost_most} may be.",
+            "wishbone evaluate short",
+            "Set layout.lone_word: again where the layout has it, or train on single words.",
+        )
+    return 0
+
+
 def measure_state_precision(options: StatePrecisionOptions) -> int:
     """Print the loss for every type that a state can be stored in, and what each adds."""
     torch.set_num_threads(1)
@@ -330,6 +358,7 @@ RUN: dict[type, Callable[[Any], int]] = {
     VoicesOptions: tell_voices_apart,
     DriftOptions: measure_drift,
     EndingsOptions: count_endings,
+    ShortOptions: judge_short_texts,
     BindingOptions: measure_binding,
     ContaminationOptions: find_contamination,
     StatePrecisionOptions: measure_state_precision,

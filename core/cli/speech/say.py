@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wishbone.core.audio import word_times
 from wishbone.core.cli.arguments import parse
+from wishbone.core.cli.speech import speaking
 from wishbone.core.cli.speech.speaking import (
     SayOptions,
     load_system,
@@ -17,6 +19,7 @@ from wishbone.core.cli.speech.speaking import (
     named,
     print_words,
     read_text,
+    require_word_times,
     warn_unlearned,
     warn_untrained,
 )
@@ -39,6 +42,7 @@ EXAMPLES = """examples:
   wishbone say --revoice you.wav -o me.wav --system NAME weights=FOLDER --voice me.wav
   wishbone say "Hello." -o hello.wav --seed 7 sampling.temperature=0.8
   wishbone say --normalise-only 'Dr. Smith paid $5.3 million on 3/4/2021.'
+  wishbone say --file book.txt -o book.flac --words book.srt
   tail -f log.txt | wishbone say - --stream -o - | aplay -f S16_LE -r 24000"""
 
 
@@ -88,9 +92,12 @@ def _main(argv: list[str]) -> int:
             "Leave one of them out.",
         )
     target = _check_target(options)
+    times = _check_words(options)
     text = "" if options.revoice else read_text(words, options.file, options.stream)
     system = load_system(options, overrides)
     text = named(system.tokenizer, text)
+    if times:
+        require_word_times(system.layout, options.system)
     voice = load_voice(system, options)
     spoken = _Spoken(system, text, voice, options)
     if target is None:
@@ -98,6 +105,9 @@ def _main(argv: list[str]) -> int:
     else:
         _to_file(spoken, target, options.stream)
     spoken.report("standard output" if target is None else str(target))
+    if times:
+        words = [word for utterance in spoken.record for word in utterance.words]
+        word_times.write(times, words, spoken.samples / spoken.rate)
     return 0
 
 
@@ -116,6 +126,19 @@ def _check_target(options: SayOptions) -> Path | None:
     from wishbone.core.audio.files import check_target
 
     return None if options.out == "-" else check_target(options.out, options.force)
+
+
+def _check_words(options: SayOptions) -> Path | None:
+    """Return the file for the times of words, checked before any work is done."""
+    if options.words is None:
+        return None
+    if options.revoice:
+        raise UsageError(
+            "Voice conversion reads no text, so it knows no words.",
+            "--words with --revoice",
+            "Leave one of them out.",
+        )
+    return word_times.check_target(options.words, options.force)
 
 
 class _Spoken:
@@ -184,18 +207,7 @@ class _Spoken:
             f" engine {self.system.model.engine}",
             file=sys.stderr if target == "standard output" else sys.stdout,
         )
-        cut = [utterance for utterance in self.record if utterance.reason == "length"]
-        if cut:
-            print(
-                f"note: {len(cut)} of {len(self.record)} pieces ended by the length rule, not by"
-                f" the model, the first of them: {cut[0].text[:60]}",
-                file=sys.stderr,
-            )
-        if words := sum(utterance.cut_words for utterance in self.record):
-            print(
-                f"note: {words} words inside the pieces were ended by the length rule",
-                file=sys.stderr,
-            )
+        speaking.note_trouble(self.record)
         transcript = self.voice.transcript if self.voice and not self.voice.instruct else ""
         short = [
             utterance for utterance in self.record if 2 * len(utterance.text) < len(transcript)

@@ -163,7 +163,7 @@ def _digest(system: System, voice: Voice | None, options: SayOptions) -> str:
 
 
 def _check_options(options: SayOptions) -> None:
-    for name in ("file", "revoice", "stream"):
+    for name in ("file", "revoice", "stream", "words"):
         if getattr(options, name):
             raise UsageError(
                 f"--lines and --{name} do not go together.",

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from wishbone.core.cli.arguments import COMPUTING, EngineOptions, argument, option
 from wishbone.core.config import text_files
 from wishbone.core.config.text_files import decoded
-from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.errors import CapabilityError, UsageError
 from wishbone.core.contract.part import NonNegative, Seed, Size
 from wishbone.core.contract.sentences import PIECE_END
 
 if TYPE_CHECKING:
+    from wishbone.core.contract.layout import Layout
     from wishbone.core.contract.text import Tokenizer
+    from wishbone.core.speak.utterance import Utterance
     from wishbone.core.speak.voice import Voice
     from wishbone.core.system.system import System
 
@@ -48,6 +50,10 @@ class SayOptions(EngineOptions):
     lines: str | None = option(
         None, metavar="FILE", group=TEXT,
         help="speak every line of this file into a file of its own: -o a.wav makes a-0001.wav, ...",
+    )  # fmt: skip
+    words: str | None = option(
+        None, metavar="FILE", group=FILES,
+        help="write the time of every word to this .json, .srt or .TextGrid file, too",
     )  # fmt: skip
     together: Size = option(
         8, metavar="N", group=TEXT, help="with --lines: how many lines are spoken at once"
@@ -160,7 +166,10 @@ def print_words(options: SayOptions, overrides: Sequence[str], text: str | Itera
     from wishbone.core.system.spec import parse_slot, read
 
     tokenizer: Tokenizer = parse_slot(read(options.system, overrides), "tokenizer").build()
-    for piece, _ in tokenizer.pieces(named(tokenizer, text)):
+    from wishbone.core.speak.utterance import without_controls
+
+    text = without_controls(named(tokenizer, text), tokenizer.space)
+    for piece, _ in tokenizer.pieces(text):
         print(tokenizer.prepare(piece), flush=True)
     return 0
 
@@ -182,8 +191,11 @@ def _passed(tokenizer: Tokenizer, pieces: Iterator[str]) -> Iterator[str]:
 
 def _warn_left_out(tokenizer: Tokenizer, text: str, warned: set[str] | None = None) -> None:
     """Name what is left out, each thing once; ``warned`` holds what was named before."""
+    from wishbone.core.speak.utterance import controls
+
     warned = set() if warned is None else warned
-    lost = [name for name in tokenizer.left_out(text) if name not in warned]
+    names = [name for name in controls(tokenizer.space) if name in text]
+    lost = [name for name in [*names, *tokenizer.left_out(text)] if name not in warned]
     warned.update(lost)
     if lost:
         more = f" and {len(lost) - MOST_NAMED} more" if len(lost) > MOST_NAMED else ""
@@ -203,17 +215,29 @@ def load_system(options: SayOptions, overrides: Sequence[str]) -> System:
     return load(options.system, overrides, options.device, options.engine)
 
 
+def require_word_times(layout: Layout, system: str) -> None:
+    """Raise ``CapabilityError`` for a layout that does not know when a word ends."""
+    if not layout.times_words:
+        raise CapabilityError(
+            f"The layout {type(layout).__name__} does not know when a word ends.",
+            f"--words with the system '{system}'",
+            "Use a system with 'pace: words', or find the words with 'wishbone data align'.",
+        )
+
+
 def load_voice(system: System, options: SayOptions) -> Voice | None:
     """Load or make the voice that speaks; None leaves it to the system."""
     from wishbone.core.speak.voice import RECORDINGS, Voice, find
+    from wishbone.core.speak.voice_files import check_readable
 
     voice, transcript = options.voice, options.transcript
+    check_readable(Path(voice or ""))
     recording = voice is not None and voice.lower().endswith(RECORDINGS)
     if transcript and not recording:
         raise UsageError(
             "There is a transcript but no recording it belongs to.",
             "--transcript",
-            "Add --voice with a .wav, .flac, .ogg or .mp3 file.",
+            f"Add --voice with a file whose name ends in {', '.join(RECORDINGS)}.",
         )
     if not (options.instruct or options.adapter or options.save_voice or voice is not None):
         return None
@@ -227,6 +251,37 @@ def load_voice(system: System, options: SayOptions) -> Voice | None:
         speaker = speaker.with_state(system)
         speaker.save(options.save_voice, overwrite=options.force)
     return speaker
+
+
+def note_trouble(record: Sequence[Utterance]) -> None:
+    """Note on standard error what the length rule ended, what was drawn again, and what is wrong.
+
+    The whole of what is wrong is in each ``Utterance``.
+    """
+    cut = [utterance for utterance in record if utterance.reason == "length"]
+    words = sum(utterance.cut_words for utterance in record)
+    again = [utterance for utterance in record if utterance.redraws]
+    wrong = [u for u in record if u.trouble not in ("", "never stopped")]
+    notes = []
+    if cut:
+        notes.append(
+            f"{len(cut)} of {len(record)} pieces ended by the length rule, not by"
+            f" the model, the first of them: {cut[0].text[:60]}"
+        )
+    if words:
+        notes.append(f"{words} words inside the pieces were ended by the length rule")
+    if again:
+        notes.append(
+            f"{len(again)} of {len(record)} pieces were drawn again, the first of them because of"
+            f" '{again[0].redraws[0]}': {again[0].text[:60]}"
+        )
+    if wrong:
+        notes.append(
+            f"{len(wrong)} of {len(record)} pieces may be spoken wrongly, the first of them:"
+            f" {wrong[0].trouble}, {wrong[0].text[:60]}"
+        )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def warn_untrained(system: System) -> None:

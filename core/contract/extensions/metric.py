@@ -237,7 +237,8 @@ class GenerationMetric(ItemMetric):
 
     Facts in the row: ``made`` (seconds of computing), ``processor`` (of processor time),
     ``seconds`` (of audio), ``codes`` (frames),
-    ``cut_words`` (ended by the length rule), ``rtf`` (made / seconds), ``first_audio`` (ms),
+    ``cut_words`` (ended by the length rule), ``redraws`` (of its pieces), ``rtf`` (made /
+    seconds), ``first_audio`` (ms),
     ``token_rate`` (codes / made), ``stall`` (ms of silence for somebody who plays it as it comes).
     """
 

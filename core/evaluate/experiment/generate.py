@@ -46,6 +46,10 @@ class Generation:
     """Why it counts as failed, or ""."""
     error: str
     """The error that ended it, or ""."""
+    redraws: int | None = optional()
+    """Pieces of its text that were drawn again, counted each time; None from older versions."""
+    trouble: str | None = optional()
+    """Kinds of ``Utterance.trouble`` that are left in what is heard; None without any."""
     rtf: float | None = optional()
     """Seconds of computing for one of audio; None, like all below, where nothing was spoken."""
     first_audio: float | None = optional()
@@ -109,6 +113,8 @@ def speak(
         seconds=round(len(audio) / rate, 4),
         codes=codes,
         cut_words=sum(utterance.cut_words for utterance in record),
+        redraws=sum(len(utterance.redraws) for utterance in record),
+        trouble=", ".join(sorted({u.trouble for u in record} - {""})) or None,
         engine=system.model.engine,
         failure=reason,
         error=error,

@@ -30,6 +30,8 @@ FACTS = (
     "processor",
     "load",
     "stall",
+    "redraws",
+    "trouble",
     "words",
     "errors",
     *KINDS,

@@ -26,7 +26,7 @@ from wishbone.core.testing.common import Check, Skipped, Violation, require
 GENERATION = {
     "text": "Two words.", "failure": "", "error": "", "made": 0.25, "seconds": 1.0, "codes": 25,
     "cut_words": 0, "rtf": 0.25, "first_audio": 80.0, "token_rate": 100.0, "stall": 0.0,
-    "processor": 0.2,
+    "redraws": 0, "processor": 0.2,
 }  # fmt: skip
 """Facts of the row of a spoken item."""
 RATE = 24_000

@@ -1,0 +1,121 @@
+"""Guard of a piece of text while it is spoken: what went wrong is noticed, and drawn again.
+
+Sound that was given out cannot be taken back, so a piece is drawn again only while none of it was.
+An ordinary sentence is held back as long as anyway, until its first chunk; a piece of one word,
+which models learn least of, until it is over. Seeds of later tries follow from the request's, so a
+request sounds the same each time, and a piece that nothing is wrong with as without the guard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from torch import Tensor
+
+from wishbone.core.speak.utterance import Utterance
+from wishbone.core.system.system import System
+
+TRIES = 4
+"""Times that a piece is drawn, the last of which is spoken whatever it is."""
+QUIET = 0.005
+"""A piece with no sample above this is silent; speech reaches 0.1 and more."""
+LOOP = 1.0
+"""Seconds of the same few codes, again and again, that no held vowel takes."""
+LONGEST_PERIOD = 4
+"""Codes of a loop."""
+
+
+class Guard:
+    """Watches one piece; ``trouble`` and ``redraws`` of its ``Utterance`` are set here."""
+
+    def __init__(
+        self, system: System, utterance: Utterance, text_ids: Iterable[Sequence[int]]
+    ) -> None:
+        self._utterance = utterance
+        self._layout, self._space = system.layout, system.tokenizer.space
+        self._loop = round(LOOP * system.decoder.codes.rate)
+        self._arriving, self._arrived = iter(text_ids), list[Sequence[int]]()
+        self._last_try = False
+        self._held: list[Tensor] = []
+        self._coming: Iterator[Tensor] = iter(())
+
+    def tries(self) -> Iterator[int]:
+        """Number the tries from 0, until ``hold`` was given one that can be spoken."""
+        for number in range(TRIES):
+            self._last_try = number == TRIES - 1
+            yield number
+            trouble = self._trouble() if self._utterance.reason else ""
+            if not trouble:
+                break
+            if not self._last_try:
+                self._utterance.redraws.append(trouble)
+                self._utterance.begin_again()
+        self._last_try = True
+
+    def text_ids(self) -> Iterator[Sequence[int]]:
+        """Ids of the piece from its start, those that have arrived and those that will."""
+        yield from tuple(self._arrived)
+        for ids in self._arriving:
+            self._arrived.append(ids)
+            yield ids
+
+    def watch(self, codes: Iterator[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+        """Code frames as they are drawn, ended where they go round in circles and nobody knows."""
+        for frame in codes:
+            yield frame
+            if not self._last_try and self._one_word() and self._repeats():
+                self._utterance.reason = "repeats"
+                return
+
+    def hold(self, chunks: Iterator[Tensor]) -> None:
+        """Take the chunks [S] of a try, and hold back what has to be."""
+        self._held, self._coming = [next(chunks)], chunks
+        if self._utterance.reason or self._one_word():
+            self._held += chunks
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Chunks [S] of the last try, those that were held back first."""
+        peak = _peak(self._held)
+        yield from self._held
+        for chunk in self._coming:
+            peak = max(peak, _peak([chunk]))
+            yield chunk
+        self._utterance.trouble = self._trouble(peak)
+
+    def _trouble(self, peak: float | None = None) -> str:
+        """Name what is wrong with the piece, whose end was drawn; "" for nothing."""
+        utterance = self._utterance
+        peak = _peak(self._held) if peak is None else peak
+        if len(utterance.codes) < self._layout.fewest_codes(utterance.ids):
+            return "too short"
+        if peak < QUIET:
+            return "silent"
+        if self._repeats():
+            return "repeats"
+        return "never stopped" if utterance.reason == "length" else ""
+
+    def _one_word(self) -> bool:
+        """Tell whether as much as is known of the piece is one word."""
+        ends = self._space.word_ends
+        if ends:
+            return sum(row in ends for row in self._utterance.ids) <= 1
+        return len(self._utterance.text.split()) <= 1
+
+    def _repeats(self) -> bool:
+        codes = self._utterance.codes[-self._loop :]
+        return len(codes) == self._loop and any(
+            codes[period:] == codes[:-period] for period in range(1, LONGEST_PERIOD + 1)
+        )
+
+
+def seed_of(seed: int, piece: int, number: int) -> int:
+    """Seed of the nth time a piece is drawn: ``seed`` itself at first."""
+    if not number:
+        return seed
+    digest = hashlib.sha256(f"{seed} {piece} {number}".encode()).digest()
+    return int.from_bytes(digest[:7])
+
+
+def _peak(chunks: Iterable[Tensor]) -> float:
+    return max((float(chunk.abs().max()) for chunk in chunks if len(chunk)), default=0.0)

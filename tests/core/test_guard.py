@@ -1,0 +1,140 @@
+"""The guard while speaking: what is wrong is drawn again, as often as it may, and reported."""
+
+import pytest
+import torch
+from tiny_system import CODES, tiny_system
+
+from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SteppedSession, Stop
+from wishbone.core.speak import guard, pipeline
+from wishbone.core.speak.server import Request, Server
+
+WORD, SENTENCE = "hello", "hello there my friend"
+
+
+class Scripted(SteppedSession):
+    """Emits the codes of the next script, whatever is drawn."""
+
+    def __init__(self, scripts):
+        super().__init__()
+        self.scripts = scripts
+
+    def _run(self):
+        yield Feed([(2, (0,))])
+        while not self._ended:
+            yield NeedText()
+        yield Feed([(1, (row,)) for row in self._text])
+        codes, reason = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        for code in codes:
+            yield from self._draw(Draw())
+            yield Emit((code,))
+            yield Feed([(0, (code,))])
+        yield Stop(reason)
+
+
+GOOD, SHORT = (list(range(12)), "end"), ([3, 4], "end")
+LOOPING, ENDLESS = ([1, 2, 3, 4, 5] + [9, 8] * 400, "length"), (list(range(30)), "length")
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """A tiny system whose sessions emit scripts, one after another."""
+
+    def make(*scripts):
+        system, todo = tiny_system(), [*scripts]
+
+        def start(prompt):
+            # the state after a prompt has a session of its own, which speaks nothing
+            return Scripted(todo)
+
+        monkeypatch.setattr(system.layout, "start", start)
+        return system
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "bad, trouble", [(SHORT, "too short"), (LOOPING, "repeats"), (ENDLESS, "never stopped")]
+)
+def test_a_word_in_trouble_is_drawn_again_and_its_sound_is_the_good_one(scripted, bad, trouble):
+    record, plain = [], []
+    audio = pipeline.say(scripted(bad, bad, GOOD), WORD, record=record)
+    alone = pipeline.say(scripted(GOOD), WORD, record=plain)
+    assert record[0].redraws == [trouble] * 2 and record[0].trouble == ""
+    assert record[0].codes == plain[0].codes and torch.equal(audio.samples, alone.samples)
+    assert plain[0].redraws == []
+
+
+def test_a_silent_word_is_drawn_again(scripted, monkeypatch):
+    record, system = [], scripted(GOOD)
+    streams, start = [], system.decoder.start
+
+    def quiet_at_first(**options):
+        streams.append(start(**options))
+        if len(streams) == 1:
+            sound = streams[0].sound
+            streams[0].sound = lambda codes: 0.001 * sound(codes)
+        return streams[-1]
+
+    monkeypatch.setattr(system.decoder, "start", quiet_at_first)
+    audio = pipeline.say(system, WORD, record=record)
+    assert record[0].redraws == ["silent"] and audio.samples.abs().max() > 0.1
+
+
+def test_tries_are_bounded_and_what_is_left_is_reported(scripted):
+    record = []
+    pipeline.say(scripted(SHORT), WORD, record=record)
+    assert record[0].redraws == ["too short"] * (guard.TRIES - 1)
+    assert record[0].trouble == "too short" and len(record[0].codes) == 2
+
+
+def test_a_loop_is_left_as_soon_as_it_is_one(scripted, monkeypatch):
+    drawn, system = [], scripted(LOOPING, GOOD)
+    frames = pipeline.frames
+    monkeypatch.setattr(pipeline, "frames", lambda *a: (drawn.append(f) or f for f in frames(*a)))
+    pipeline.say(system, WORD)
+    assert len(drawn) < 12 + 5 + 2 * CODES.rate
+
+
+def test_what_was_given_out_stays_and_is_noted(scripted):
+    record, system = [], scripted(LOOPING, GOOD)
+    chunks = list(pipeline.stream(system, SENTENCE, record=record))
+    assert len(chunks) > 2 and len(record[0].codes) == 805
+    assert record[0].redraws == [] and record[0].trouble == "repeats"
+
+
+def test_a_sentence_that_is_over_before_its_first_chunk_is_drawn_again(scripted):
+    record = []
+    pipeline.say(scripted(([1], "end"), GOOD), SENTENCE, record=record)
+    assert record[0].redraws == ["too short"] and len(record[0].codes) == 12
+
+
+def test_an_ordinary_sentence_waits_for_no_more_than_its_first_chunk(scripted):
+    record = []
+    stream = pipeline.stream(scripted(GOOD), SENTENCE, record=record)
+    next(stream)
+    assert len(record[0].codes) == pipeline.GROUPS[0]
+
+
+def test_later_tries_have_seeds_of_their_own_and_the_same_each_time():
+    seeds = [guard.seed_of(7, piece, time) for piece in range(3) for time in range(1, 4)]
+    assert len({7, *seeds}) == 10 and guard.seed_of(7, 2, 0) == 7
+    assert seeds == [guard.seed_of(7, piece, time) for piece in range(3) for time in range(1, 4)]
+
+
+TINY = {"lone_word": "again", "word_base": 1, "word_per_id": 1}
+
+
+def test_stream_server_and_arriving_text_are_drawn_again_alike():
+    # a tiny model with random weights mostly runs on, so that most words are drawn again
+    system, text, record = tiny_system(seed=4, **TINY), "Hi. No. Yes.", []
+    said = pipeline.say(system, text, seed=5, record=record)
+    assert any(utterance.redraws for utterance in record)
+    again, letters = [], []
+    arrived = list(pipeline.stream(system, iter(text), seed=5, record=letters))
+    assert torch.equal(torch.cat(arrived), said.samples)
+    with_others = [Request(text, seed=seed) for seed in (5, 6, 5)]
+    spoken = sorted(Server(system, 3).say(with_others), key=lambda request: request.number)
+    for request in (spoken[0], spoken[2]):
+        again.append([(u.codes, u.redraws, u.trouble) for u in request.utterances])
+    assert again[0] == again[1] == [(u.codes, u.redraws, u.trouble) for u in record]
+    assert [u.redraws for u in letters] == [u.redraws for u in record]
