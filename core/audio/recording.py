@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wishbone.core.audio.files import Audio
 from wishbone.core.audio.pitch import track
-from wishbone.core.contract.errors import DataError
+from wishbone.core.contract.errors import DataError, UsageError
 
 FRAME = 0.04
 """Seconds of a frame."""
@@ -28,6 +28,17 @@ LOUD = 0.1
 FAR = 2.2
 """Times that a recording may be longer or shorter than usual for its transcript: the bundled
 voices speak 1.4 to 2.1 codes an id, where 1.6 are usual."""
+
+
+def check_length(audio: Audio, most: float, where: str) -> None:
+    """Raise ``UsageError`` for a recording of more than ``most`` seconds."""
+    if audio.seconds > most:
+        raise UsageError(
+            f"The recording is {audio.seconds:.0f} seconds long, and a voice takes {most:.0f}"
+            " at most.",
+            where,
+            "Cut it to one or two sentences, and the transcript with it.",
+        )
 
 
 def check_speech(audio: Audio, where: str) -> None:

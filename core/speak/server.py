@@ -27,9 +27,10 @@ from torch import Tensor
 
 from wishbone.core.audio.files import Audio
 from wishbone.core.contract.backbone import State
-from wishbone.core.contract.errors import CapabilityError, WishboneError
+from wishbone.core.contract.errors import WishboneError
 from wishbone.core.contract.session import Position
 from wishbone.core.model.sampling import Pick
+from wishbone.core.model.slot_queue import SlotQueue
 from wishbone.core.model.state_batch import Pool, copied
 from wishbone.core.speak import pipeline
 from wishbone.core.speak.utterance import Text, Utterance
@@ -89,7 +90,7 @@ class Server:
         self.steps = 0
         """Batched steps so far."""
         self._lock = threading.RLock()
-        self._queue = _SlotQueue(slots)
+        self._queue = SlotQueue(slots)
         self._submitted: list[_SlotModel] = []
         """Rows whose positions wait for the next step."""
         self._active = 0
@@ -184,35 +185,6 @@ class Server:
                 return {rows[index]: hidden[index] for index in last}
             logits = model.head(hidden[last]).to("cpu", torch.float32)  # [M, Q, X]
         return {rows[i]: _Logits(row) for i, row in zip(last, logits, strict=True)}
-
-
-class _SlotQueue:
-    """Requests in the order in which they came, each waiting for all the slots it needs."""
-
-    def __init__(self, slots: int) -> None:
-        self._count = self._free = slots
-        self._turn = threading.Lock()
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def slots(self, count: int) -> Iterator[None]:
-        """Hold so many slots. Raises ``CapabilityError`` for more than there are."""
-        if count > self._count:
-            raise CapabilityError(
-                "A guided request needs two slots, and this server has one.",
-                "Server(slots=...)",
-                "Make a server of two slots or more, or leave guidance at 1.",
-            )
-        # the first in the queue keeps the turn while it waits, so nobody overtakes it
-        with self._turn, self._changed:
-            self._changed.wait_for(lambda: self._free >= count)
-            self._free -= count
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += count
-                self._changed.notify_all()
 
 
 @dataclass(frozen=True)

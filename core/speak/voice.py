@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wishbone.core.audio import files as audio_files
 from wishbone.core.audio.files import Audio
-from wishbone.core.audio.recording import at_level, check_speech, warn_of_transcript
+from wishbone.core.audio.recording import at_level, check_length, check_speech, warn_of_transcript
 from wishbone.core.config.compose import could_be_file, parse, weights_folder
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.backbone import State
@@ -107,7 +107,7 @@ class Voice:
         where = str(audio) if isinstance(audio, str | Path) else "the recording"
         audio = audio_files.read(audio) if isinstance(audio, str | Path) else audio
         audio_files.check_finite(audio.samples, where)
-        _check_length(audio, where)
+        check_length(audio, LONGEST_PROMPT, where)
         check_speech(audio, where)
         audio = at_level(audio, system.speech_tokenizer.level)
         text = _transcript_ids(system, transcript, where)
@@ -363,16 +363,6 @@ def model_key(system: System) -> str:
 def _named(tensors: Mapping[str, Tensor], start: str) -> State | None:
     """Tensors whose names begin with ``start``, without it; None where there are none."""
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)} or None
-
-
-def _check_length(audio: Audio, where: str) -> None:
-    if audio.seconds > LONGEST_PROMPT:
-        raise UsageError(
-            f"The recording is {audio.seconds:.0f} seconds long, and a voice takes"
-            f" {LONGEST_PROMPT:.0f} at most.",
-            where,
-            "Cut it to one or two sentences, and the transcript with it.",
-        )
 
 
 def _transcript_ids(system: System, transcript: str, where: str) -> tuple[int, ...]:
