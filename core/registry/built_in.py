@@ -18,6 +18,8 @@ def wishbone_register(registry: Registry) -> None:
 PARTS = (
     # in the order in which somebody new needs them, which is that of 'wishbone --help'
     ("command", "say", "cli.speech.say:main", "Speak a text into a file."),
+    ("command", "synth", "cli.speech.synth:main",
+     "Speak a long list, in parts, by many processes."),
     ("command", "doctor", "cli.doctor:main",
      "Show what works on this machine, and why the rest does not."),
     ("command", "ab", "cli.ab:main",

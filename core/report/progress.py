@@ -45,4 +45,6 @@ def _lines(values: Sequence[Value], title: str) -> Iterable[Value]:
         yield value
         if monotonic() - last > EVERY or number == len(values):
             last = monotonic()
-            say(f"{title}: {number}/{len(values)}, {last - begin:.0f} s")
+            left = (last - begin) / number * (len(values) - number)
+            soon = f", about {left:.0f} s left" if number < len(values) else ""
+            say(f"{title}: {number}/{len(values)}, {last - begin:.0f} s{soon}")

@@ -176,15 +176,15 @@ def raising():
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (iter(["We go.", None, "More."]), "NoneType, not str"),
-        (iter([b"We go."]), "bytes, not str"),
+        (["We go.", None, "More."], "NoneType, not str"),
+        ([b"We go."], "bytes, not str"),
         (raising(), "OSError: the line is dead"),
     ],
 )
 @pytest.mark.parametrize("served", [True, False])
 def test_a_source_of_something_else_is_named(source, said, served):
     system, server = system_with(), Server(system_with(), slots=1)
-    source = list(source) if "str" in said else raising()
+    source = source if "str" in said else raising()
     with pytest.raises(UsageError, match=said):
         list(server.stream(source) if served else pipeline.stream(system, source))
     assert server.pool.free == 1

@@ -1,0 +1,1 @@
+"""Speech from long lists: items that are read, spoken in parts, and gathered."""
