@@ -38,9 +38,10 @@ class _Lines(logging.Formatter):
             row |= {"request": request, "message": message, **facts}
             return json.dumps(row | ({"trace": trace} if trace else {}), default=str)
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        # a line break in a value would make a second line that nobody wrote
+        # a client's line break would make a line that nobody wrote, its escapes colour the terminal
+        message = "".join(c if c.isprintable() else "?" for c in message)
         words = [f"{key}={json.dumps(value, default=str)}" for key, value in facts.items()]
-        line = " ".join([clock, request, message.replace("\n", " "), *words])
+        line = " ".join([clock, request, message, *words])
         return f"{line}\n{trace}" if trace else line
 
 
