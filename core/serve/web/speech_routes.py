@@ -18,7 +18,7 @@ from wishbone.core.serve.encoding import FORMATS, encoder_for
 from wishbone.core.serve.refusal import Refusal
 from wishbone.core.serve.settings import Route
 from wishbone.core.serve.spoken_job import Job, Order
-from wishbone.core.serve.web.log_lines import REQUEST, warn
+from wishbone.core.serve.web.log_lines import warn
 from wishbone.core.serve.web.service import Choice, Service
 
 CLIENT = "X-Wishbone-Client"
@@ -244,6 +244,3 @@ class SpeechResponse(Response):
 
 def _body(data: bytes, more: bool) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more}
-
-
-__all__ = ["REQUEST", "SpeechRequest", "speech_routes"]
