@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,14 +15,14 @@ REQUEST: ContextVar[str] = ContextVar("request", default="-")
 """Id of the request that the running task answers."""
 
 
-def write(message: str, **facts: Any) -> None:
+def write(message: str, facts: Mapping[str, Any] | None = None) -> None:
     """Write a line; ``facts`` are fields of their own in JSON, and ``key=value`` in text."""
-    LOGGER.info(message, extra={"facts": facts})
+    LOGGER.info(message, extra={"facts": facts or {}})
 
 
-def warn(message: str, **facts: Any) -> None:
+def warn(message: str, facts: Mapping[str, Any] | None = None) -> None:
     """Write a line about something that went wrong."""
-    LOGGER.warning(message, extra={"facts": facts})
+    LOGGER.warning(message, extra={"facts": facts or {}})
 
 
 class _Lines(logging.Formatter):

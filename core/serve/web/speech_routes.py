@@ -229,7 +229,7 @@ class SpeechResponse(Response):
             async for data in self._stream:
                 await self._part(send, data)
         except Refusal as refusal:
-            warn(f"an answer was broken off: {refusal.message}", code=refusal.code)
+            warn(f"an answer was broken off: {refusal.message}", {"code": refusal.code})
             if events is None:
                 return
             await send(_body(events.failed(refusal), more=True))
