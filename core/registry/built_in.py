@@ -24,7 +24,7 @@ PARTS = (
      "Show what works on this machine, and why the rest does not."),
     ("command", "ab", "cli.ab:main",
      "Compare systems that differ in one part, and write a report."),
-    ("command", "serve", "cli.serve:main",
+    ("command", "serve", "cli.speech.serve:main",
      "Serve systems to programs and, in a browser, to people."),
     ("command", "train", "cli.train:main", "Train a model by a recipe, or go on with a run."),
     ("command", "evaluate", "cli.evaluation.evaluate:main",

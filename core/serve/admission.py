@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wishbone.core.serve.refusal import Refusal, busy, draining
+from wishbone.core.serve.refusal import busy, draining
 
 SMOOTHING = 0.2
 """Weight of the newest request in the mean time that a slot is taken."""
@@ -91,6 +91,3 @@ class Gate:
                 turn.set_result(None)
                 return
         self.used -= 1
-
-
-__all__ = ["Gate", "Refusal"]

@@ -69,7 +69,8 @@ class LoadResult:
     growth_percent: float = 0.0
     """Growth of memory from a quarter of the time to the end."""
     work_per_second: dict[str, float] = field(default_factory=dict)
-    """Seconds of processor time per second of audio: server, and one process for each request."""
+    """Seconds of processor time per second of audio: the server with one client and with all, and
+    one process for each request."""
     ratio: float = 0.0
     """Work of processes over work of the server."""
     exit_code: int | None = None
@@ -106,8 +107,10 @@ def run_load_test(
     requests = [(text, seed) for seed, text in enumerate(SENTENCES)]
     with tempfile.TemporaryDirectory() as folder, _server(folder, system, words) as (process, port):
         say(f"the server is ready; {len(requests)} requests alone")
+        begin = _metrics(port)
         expected = [_ask(port, model, *request)[0] for request in requests]
         before = _metrics(port)
+        result.work_per_second["server, one client"] = _work(begin, before)
         result.memory_mib["ready"] = before["memory"]
         say(f"{clients} clients for {seconds:.0f} s")
         _load(result, port, requests, expected)
@@ -116,8 +119,7 @@ def run_load_test(
         quarter = result.memory_mib.get("quarter", after["memory"])
         result.growth_percent = 100 * (after["memory"] / quarter - 1)
         result.audio_seconds = after["audio"] - before["audio"]
-        work = (after["work"] - before["work"]) / max(result.audio_seconds, 1e-9)
-        result.work_per_second["server"] = work
+        result.work_per_second["server"] = _work(before, after)
         process.send_signal(signal.SIGTERM)
         result.exit_code = process.wait(60)
         if alone:
@@ -245,6 +247,11 @@ def _metrics(port: int) -> dict[str, float]:
         "work": total("process_cpu_seconds_total"),
         "audio": total("wishbone_audio_seconds_total"),
     }
+
+
+def _work(before: dict[str, float], after: dict[str, float]) -> float:
+    """Seconds of processor time per second of audio between two looks at the metrics."""
+    return (after["work"] - before["work"]) / max(after["audio"] - before["audio"], 1e-9)
 
 
 def _work_of_processes(system: str, requests: Sequence[tuple[str, int]], folder: Path) -> float:

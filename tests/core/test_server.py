@@ -9,7 +9,7 @@ from tiny_system import tiny_system
 
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.speak import pipeline
-from wishbone.core.speak.server import Request, Server
+from wishbone.core.speak.server import Cancelled, Request, Server
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import trained_looking_
 from wishbone.plugins.rwkv7.backbone import RWKV7
@@ -134,6 +134,17 @@ def test_a_stream_that_is_dropped_gives_its_slot_back():
     stream.close()
     assert server.pool.free == 1
     assert len(list(server.stream(LINES[1]))) > 0
+
+
+def test_a_stream_that_is_cancelled_ends_before_its_next_step():
+    system = system_with()
+    server, answers = Server(system, slots=2), iter([False] * 5)
+    stream = server.stream(LINES[2], seed=2, cancelled=lambda: next(answers, True))
+    with pytest.raises(Cancelled):
+        list(stream)
+    assert server.pool.free == 2 and 0 < server.steps <= 5
+    whole = torch.cat(list(server.stream(LINES[2], seed=2, cancelled=lambda: False)))
+    assert torch.equal(whole, pipeline.say(system, LINES[2], seed=2).samples)
 
 
 def test_a_request_that_fails_leaves_the_others_alone():

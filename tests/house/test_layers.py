@@ -118,7 +118,7 @@ def test_an_extra_at_the_top_comes_only_when_its_command_runs():
     users = {
         n for n, to in edges.items() if any(t.startswith("wishbone.core.serve.web") for t in to)
     }
-    assert users == {"wishbone.core.cli.serve"}
+    assert users == {"wishbone.core.cli.speech.serve"}
 
 
 def test_every_room_of_core_is_in_the_picture():

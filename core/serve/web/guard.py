@@ -89,7 +89,7 @@ class Guard:
         finally:
             path = str(scope["path"])[:200]
             took = round(1000 * (time.monotonic() - begin))
-            write(f"{scope['method']} {path}", status=answer.status, ms=took)
+            write(f"{scope['method']} {path}", {"status": answer.status, "ms": took})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope)
@@ -97,7 +97,7 @@ class Guard:
             # before it is accepted, closing answers the handshake with 403
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": refusal.message[:120]})
-            write(f"WebSocket {str(scope['path'])[:200]}", status=refusal.status)
+            write(f"WebSocket {str(scope['path'])[:200]}", {"status": refusal.status})
             return
         await self._app(scope, receive, send)
 

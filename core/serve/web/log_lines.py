@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,14 +15,14 @@ REQUEST: ContextVar[str] = ContextVar("request", default="-")
 """Id of the request that the running task answers."""
 
 
-def write(message: str, **facts: Any) -> None:
+def write(message: str, facts: Mapping[str, Any] | None = None) -> None:
     """Write a line; ``facts`` are fields of their own in JSON, and ``key=value`` in text."""
-    LOGGER.info(message, extra={"facts": facts})
+    LOGGER.info(message, extra={"facts": facts or {}})
 
 
-def warn(message: str, **facts: Any) -> None:
+def warn(message: str, facts: Mapping[str, Any] | None = None) -> None:
     """Write a line about something that went wrong."""
-    LOGGER.warning(message, extra={"facts": facts})
+    LOGGER.warning(message, extra={"facts": facts or {}})
 
 
 class _Lines(logging.Formatter):
@@ -38,9 +39,10 @@ class _Lines(logging.Formatter):
             row |= {"request": request, "message": message, **facts}
             return json.dumps(row | ({"trace": trace} if trace else {}), default=str)
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        # a line break in a value would make a second line that nobody wrote
+        # a client's line break would make a line that nobody wrote, its escapes colour the terminal
+        message = "".join(c if c.isprintable() else "?" for c in message)
         words = [f"{key}={json.dumps(value, default=str)}" for key, value in facts.items()]
-        line = " ".join([clock, request, message.replace("\n", " "), *words])
+        line = " ".join([clock, request, message, *words])
         return f"{line}\n{trace}" if trace else line
 
 

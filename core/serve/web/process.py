@@ -41,9 +41,12 @@ def run(settings: Settings, as_json: bool = False) -> int:
             arm = load_arm(name, source, limits, settings.engine, settings.device)
             arms[name] = arm
             write(
-                f"{name} is ready", engine=arm.system.model.engine,
-                seconds=round(time.monotonic() - begin, 2),
-            )  # fmt: skip
+                f"{name} is ready",
+                {
+                    "engine": arm.system.model.engine,
+                    "seconds": round(time.monotonic() - begin, 2),
+                },
+            )
             for note in arm.system.notes:
                 warn(note)
         service = Service(settings, arms)

@@ -145,9 +145,16 @@ class Service:
         self.gauges.observe(entry)
         first = None if entry.first_sound is None else round(1000 * entry.first_sound)
         write(
-            "spoken", arm=entry.arm, route=entry.route, seconds=round(entry.seconds, 2),
-            spent=round(entry.spent, 3), first_ms=first, outcome=entry.failure or "ok",
-        )  # fmt: skip
+            "spoken",
+            {
+                "arm": entry.arm,
+                "route": entry.route,
+                "seconds": round(entry.seconds, 2),
+                "spent": round(entry.spent, 3),
+                "first_ms": first,
+                "outcome": entry.failure or "ok",
+            },
+        )
         try:
             self.log.add(entry)
         except OSError as error:

@@ -18,7 +18,7 @@ from wishbone.core.serve.encoding import FORMATS, encoder_for
 from wishbone.core.serve.refusal import Refusal
 from wishbone.core.serve.settings import Route
 from wishbone.core.serve.spoken_job import Job, Order
-from wishbone.core.serve.web.log_lines import REQUEST, warn
+from wishbone.core.serve.web.log_lines import warn
 from wishbone.core.serve.web.service import Choice, Service
 
 CLIENT = "X-Wishbone-Client"
@@ -229,7 +229,7 @@ class SpeechResponse(Response):
             async for data in self._stream:
                 await self._part(send, data)
         except Refusal as refusal:
-            warn(f"an answer was broken off: {refusal.message}", code=refusal.code)
+            warn(f"an answer was broken off: {refusal.message}", {"code": refusal.code})
             if events is None:
                 return
             await send(_body(events.failed(refusal), more=True))
@@ -244,6 +244,3 @@ class SpeechResponse(Response):
 
 def _body(data: bytes, more: bool) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more}
-
-
-__all__ = ["REQUEST", "SpeechRequest", "speech_routes"]

@@ -48,13 +48,13 @@ def voice_routes(service: Service) -> APIRouter:
         recording = await audio.read()
         async with service.encoding_voice:
             await asyncio.to_thread(service.voices.add, name, recording, transcript, arm.system)
-        write("a voice was added", voice=name)
+        write("a voice was added", {"voice": name})
         return await asyncio.to_thread(describe, service, name)
 
     @routes.delete("/{name}")
     async def delete(name: str) -> dict[str, Any]:
         await asyncio.to_thread(service.voices.remove, name)
-        write("a voice was deleted", voice=name)
+        write("a voice was deleted", {"voice": name})
         return {"object": "voice.deleted", "id": name, "name": name, "deleted": True}
 
     return routes
