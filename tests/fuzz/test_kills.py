@@ -31,7 +31,7 @@ from wishbone.core.speak import speaker  # noqa: E402
 from wishbone.core.speak.voice import Voice  # noqa: E402
 from wishbone.core.weights.tensor_files import read_tensors  # noqa: E402
 
-KILLS = int(os.environ.get("WISHBONE_KILLS", 4))
+KILLS = int(os.environ.get("WISHBONE_KILLS", 3))
 LINES = "We go there.\nStop.\nOne more line of words.\nAnd back again!\n"
 
 
