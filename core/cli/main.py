@@ -63,7 +63,7 @@ def in_three_lines(run: Callable[[list[str]], int | None], argv: list[str] | Non
             sys.stdout and sys.stdout.flush()
             return code
     except KeyboardInterrupt as stopped:
-        notes = getattr(stopped, "__notes__", ["the same command begins again"])
+        notes = vars(stopped).get("__notes__", ["the same command begins again"])
         _print_error(f"stopped: {'; '.join(notes)}")
         return STOPPED
     except BrokenPipeError:

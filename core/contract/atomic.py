@@ -43,6 +43,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_in_folder(path: str | Path) -> Iterator[Path]:
+    """As ``replacing``, for a library that writes to names of its own beside the file."""
+    path = Path(path)
+    with scratch_folder(path) as folder:
+        yield folder / path.name
+        os.replace(folder / path.name, path)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8."""
     with replacing(path) as temporary:

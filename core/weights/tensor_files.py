@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wishbone.core.contract.atomic import replacing, scratch_folder
+from wishbone.core.contract.atomic import replacing_in_folder
 from wishbone.core.contract.errors import CheckpointError
 
 FILE = "model.safetensors"
@@ -38,12 +38,11 @@ def write_tensors(path: str | Path, tensors: nn.Module | Mapping[str, Tensor]) -
         name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()
     }
     # the library writes to a name of its own beside the file, and a kill would leave that
-    with scratch_folder(path) as folder, replacing(path) as temporary:
+    with replacing_in_folder(path) as temporary:
         try:
-            save_file(contiguous, folder / path.name, metadata={"format": "pt"})
+            save_file(contiguous, temporary, metadata={"format": "pt"})
         except SafetensorError as error:
             raise _system_error(error, path) from error
-        os.replace(folder / path.name, temporary)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

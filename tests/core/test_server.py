@@ -1,5 +1,6 @@
 """Many requests at once: each says what it says alone."""
 
+import gc
 import threading
 import time
 
@@ -189,13 +190,24 @@ def raising():
     [
         (["We go.", None, "More."], "NoneType, not str"),
         ([b"We go."], "bytes, not str"),
-        (raising(), "OSError: the line is dead"),
+        (None, "OSError: the line is dead"),
     ],
 )
 @pytest.mark.parametrize("served", [True, False])
 def test_a_source_of_something_else_is_named(source, said, served):
     system, server = system_with(), Server(system_with(), slots=1)
-    source = source if "str" in said else raising()
+    source = source if isinstance(source, list) else raising()
     with pytest.raises(UsageError, match=said):
         list(server.stream(source) if served else pipeline.stream(system, source))
     assert server.pool.free == 1
+
+
+def test_a_stream_that_is_never_started_or_abandoned_holds_no_slot():
+    server = Server(system_with(), slots=1)
+    never = server.stream(LINES[0])
+    abandoned = server.stream(LINES[0])
+    next(abandoned)
+    del never, abandoned
+    gc.collect()
+    assert server.pool.free == 1
+    assert len(list(server.stream(LINES[1]))) > 0

@@ -170,7 +170,7 @@ def test_the_identity_of_a_corpus(tmp_path):
 def test_numbers_that_cannot_be_weights_are_refused(tmp_path, value, kind):
     model = small()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tensors = {name: tensor.to(kind) for name, tensor in before.items()}
+    tensors = {name: tensor.to(kind, copy=True) for name, tensor in before.items()}
     tensors["1.weight"][0, 1] = value
     write_tensors(tmp_path / "model.safetensors", tensors)
     with pytest.raises(CheckpointError, match="1 tensors hold numbers .*: 1.weight") as refused:

@@ -246,7 +246,7 @@ class StatePrecisionOptions:
 class CalibrationOptions:
     """Simulate every promise of the statistics of 'wishbone ab', and print what was found."""
 
-    trials: int = option(
+    trials: Size = option(
         1000, metavar="N", help="trials of each promise; 1000 know 5 % to 1.4 points"
     )
     only: str = option(

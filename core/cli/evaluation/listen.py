@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from wishbone.core.cli.arguments import argument, option, parse_subcommand
 from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.part import Count, NonNegative, Range, Seed, Size
 
 EXAMPLES = """examples, from an A/B's recordings to a verdict:
   wishbone listen make runs/quickstart --design ab --out listen
@@ -29,6 +30,10 @@ WHERE = "wishbone listen"
 DESIGNS = ("ab", "cmos", "abx", "mos", "mushra")
 RATHER = "how listeners answer"
 """Heading of assumptions in the help."""
+Loudness = Annotated[float, Range(-70, 0)]
+"""Loudness of clips, in LUFS."""
+Port = Annotated[int, Range(0, 65_535)]
+"""Number of a port of this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +60,13 @@ class MakeOptions:
         help="file that says which clip is whose; never inside FOLDER",
     )  # fmt: skip
     systems: list[str] = option([], metavar="NAME", help="compare only these, in this order")
-    items: int = option(0, metavar="N", default_text="all", help="sentences, drawn by chance")
-    trials: int = option(
+    items: Count = option(0, metavar="N", default_text="all", help="sentences, drawn by chance")
+    trials: Count = option(
         0, metavar="N", default_text="all, at most 40", help="trials of one listener"
     )
-    listeners: int = option(24, metavar="N", help="listeners that are balanced with each other")
-    catch: int = option(2, metavar="N", help="catch trials of one listener")
-    training: int = option(2, metavar="N", help="practice trials before, which do not count")
+    listeners: Size = option(24, metavar="N", help="listeners that are balanced with each other")
+    catch: Count = option(2, metavar="N", help="catch trials of one listener")
+    training: Count = option(2, metavar="N", help="practice trials before, which do not count")
     no_ties: bool = option(False, help="design ab: 'no difference' is no answer")
     reference: str = option(
         "", metavar="NAME", help="design mushra: the system that is given as the reference"
@@ -74,8 +79,8 @@ class MakeOptions:
     title: str = option("Listening test", metavar="TEXT", help="heading of the first page")
     consent: Path | None = option(None, metavar="FILE", help="text file of what listeners agree to")
     show_text: bool = option(False, help="write the sentence over its clips")
-    lufs: float = option(-23.0, metavar="N", help="loudness of every clip (ITU-R BS.1770)")
-    seed: int = option(0, metavar="N", help="start of the random numbers of orders")
+    lufs: Loudness = option(-23.0, metavar="N", help="loudness of every clip (ITU-R BS.1770)")
+    seed: Seed = option(0, metavar="N", help="start of the random numbers of orders")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,7 @@ class ServeOptions:
         None, metavar="FOLDER", default_text="FOLDER-answers", help="where answers are written"
     )
     host: str = option("127.0.0.1", metavar="ADDRESS", help="an address of this machine alone")
-    port: int = option(8017, metavar="N", help="port; 0 takes any")
+    port: Port = option(8017, metavar="N", help="port; 0 takes any")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +114,7 @@ class AnalyzeOptions:
         "", metavar="COLUMN", help="column that names the listener, in another program's table"
     )
     base: str = option("", metavar="NAME", help="the system that others are compared with first")
-    margin: float | None = option(
+    margin: NonNegative | None = option(
         None, metavar="N",
         help="difference within which systems count as equal, such as 0.05 of the votes; without"
         " one no two are called equivalent",
@@ -126,8 +131,8 @@ class PlanOptions:
         help="the smallest difference that matters: the share that prefers the better system, such"
         " as 0.6, that recognises X, or steps of the scale",
     )
-    items: int = option(20, metavar="N", help="sentences")
-    trials: int = option(
+    items: Size = option(20, metavar="N", help="sentences")
+    trials: Count = option(
         0, metavar="N", default_text="all, at most 40", help="trials of one listener"
     )
     rater: float = option(
@@ -137,7 +142,7 @@ class PlanOptions:
     item: float = option(
         0.05, metavar="SHARE", group=RATHER, help="share of it that is the sentence's"
     )
-    simulate: int = option(
+    simulate: Count = option(
         0, metavar="RUNS", help="check the answer with so many simulated tests, analysed as real"
     )
 

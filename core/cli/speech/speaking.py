@@ -232,6 +232,10 @@ def load_voice(system: System, options: SayOptions) -> Voice | None:
 
     voice, transcript = options.voice, options.transcript
     check_readable(Path(voice or ""))
+    if voice is not None and not voice.strip():
+        raise UsageError(
+            "The voice has no name.", "--voice", "Name one, or leave --voice out for the system's."
+        )
     recording = voice is not None and voice.lower().endswith(RECORDINGS)
     if transcript and not recording:
         raise UsageError(
