@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 
 from wishbone.adapters.cosyvoice2_rules import (
+    LAST_WORD_LONGER,
     MARKS,
     SOS,
     SPEECH,
     TASK,
     TEXT,
     SequenceRules,
-    share_frames,
 )
 from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.layout import Prompt
@@ -121,10 +121,15 @@ class CosyVoice2Session(SteppedSession):
 
     def _share_ends(self, words: Sequence[Sequence[int]], begin: int) -> None:
         """Note the ends of the last words, spoken since ``begin``; only the last one is certain."""
-        for end in share_frames(words, self._spoken - begin)[:-1]:
-            self.word_ends.append(WordEnd(begin + end, drawn=False))
-        if words:
-            self.word_ends.append(WordEnd(self._spoken))
+        if not words:
+            return
+        sizes = [len(word) for word in words]
+        total, passed = sum(sizes) + (LAST_WORD_LONGER - 1) * sizes[-1], 0
+        for size in sizes[:-1]:
+            passed += size
+            end = begin + round((self._spoken - begin) * passed / total)
+            self.word_ends.append(WordEnd(end, drawn=False))
+        self.word_ends.append(WordEnd(self._spoken))
 
     def _ratio(self) -> Steps:
         """Blocks of ``mix`` as in training, prompt and request in one row."""

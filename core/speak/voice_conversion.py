@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.audio.files import Audio, resample
+from wishbone.core.audio.recording import at_level
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.speak.pipeline import decode
 from wishbone.core.speak.utterance import Utterance
@@ -31,6 +32,7 @@ def revoice(
             "voice conversion",
             "Use a system whose decoder takes conditioning, and a voice made with it.",
         )
+    audio = at_level(audio, system.speech_tokenizer.level)
     samples = resample(audio, system.speech_tokenizer.sample_rate).samples  # [S]
     codes = system.speech_tokenizer.encode(samples.to(system.model.device)).tolist()  # [T][Q]
     yield from decode(system, map(tuple, codes), seed, voice, Utterance())

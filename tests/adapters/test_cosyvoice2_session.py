@@ -28,6 +28,7 @@ class Run:
     def __init__(self, part, pieces, script=(), prompt=None, most=10_000):
         self.fed, self.emitted, self.draws = [], [], []
         session, pieces, script = part.start(prompt or Prompt()), list(pieces), list(script)
+        self.session = session
         self.before_wait = None
         for _ in range(most):
             action = session.next()
@@ -291,6 +292,18 @@ def test_a_lone_word_is_cut_and_two_words_are_no_lone_word():
     two = [WORDS[:5], [7, 7, EOS]]
     again, plain = (Run(paced(lone_word=way), [two[0]], two[1]) for way in ("again", "plain"))
     assert again.fed == plain.fed and "TASK" in plain.names()
+
+
+def test_ends_of_words_are_counted_in_the_codes_of_the_request():
+    prompt = Prompt(text=WORDS[:3], speech=frames(5), word_ends=[5])
+    script = [7, 7, FILL, 7, 7, 7, FILL, 7, EOS]
+    run = Run(paced(lookahead_words=0), [WORDS[3:]], script, prompt)
+    assert run.session.word_ends == [(2, True), (5, True), (6, True)]
+    run = Run(paced(lookahead_words=1), [WORDS[3:]], [7, 7, FILL, *[7] * 12, EOS], prompt)
+    # three ids, and two of a last word that takes longer
+    assert run.session.word_ends == [(2, True), (8, False), (14, True)]
+    alone = Run(paced(lone_word="again"), [[1, 101]], [7, 7, 7, FILL])
+    assert alone.session.word_ends == [(3, True)]
 
 
 def test_words_have_bounds():

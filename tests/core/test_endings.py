@@ -30,6 +30,31 @@ def test_what_cannot_be_said_is_a_failure_with_its_error_and_the_rest_goes_on():
     assert rows[1]["error"] == "" and rows[1]["seconds"] > 0
 
 
+def test_short_texts_are_counted_in_every_voice(monkeypatch, tmp_path, capsys):
+    system, wide = tiny_system(), tiny_system(lone_word="again", word_base=8)
+    monkeypatch.setattr(speaker, "load", lambda name, overrides, engine: wide if name else system)
+    (tmp_path / "text").write_text("a\nb\n")
+    wanted = ["--deaf", "--voice", "own", "--seeds", "2", "--text", str(tmp_path / "text")]
+    assert evaluate.main(["short", "wide", *wanted, "--json", str(tmp_path / "j")]) == 0
+    rows = json.loads((tmp_path / "j").read_text())["items"]
+    assert [(row["text"], row["seed"]) for row in rows] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    record = []
+    chunks = stream(wide, "b", None, 1, record)
+    assert rows[3]["seconds"] == sum(map(len, chunks)) / wide.decoder.sample_rate
+    assert rows[3]["redraws"] == len(record[0].redraws)
+    lost = sum(row["seconds"] < completion.LOST for row in rows)
+    assert f"{lost} of 4" in capsys.readouterr().out
+    for row in rows:
+        row.update(errors=0, words=1, errors_base=row["seed"], words_base=1, voice="x")
+    table = completion.short_table(rows, ["wer", "wer_base"])
+    assert table.rows[-1][:1] == ["all"]
+    assert table.rows[-1][2:5] == ["4 of 4", "2 of 4", "2 of 4"]
+    with pytest.raises(GateFailed, match="were lost"):
+        tiny = tiny_system(word_base=1, word_per_id=0)
+        monkeypatch.setattr(speaker, "load", lambda name, overrides, engine: tiny)
+        evaluate.main(["short", "tiny", *wanted, "--lost-most", "0"])
+
+
 def row(failure="", seconds=2.0, text="a sentence of some length"):
     return {"seed": 0, "text": text, "seconds": seconds, "failure": failure, "cut_words": 1,
             "error": ""}  # fmt: skip

@@ -15,6 +15,7 @@ from wishbone.core.cli.main import main
 from wishbone.core.contract.errors import DataError, UsageError
 from wishbone.core.evaluate.measure.speech import own_reference
 from wishbone.core.speak.voice import Voice, find
+from wishbone.core.speak.voice_conversion import revoice
 
 RATE = 24_000
 WORDS = "one two three four"
@@ -88,6 +89,15 @@ def test_a_codec_without_a_level_gets_the_recording_as_it_is(monkeypatch):
     monkeypatch.setattr(Loudness, "level", 0.06)
     voices = [Voice.from_audio(tiny_system(), one, WORDS).speech for one in (audio, louder)]
     assert voices[0] == voices[1]
+
+
+def test_voice_conversion_does_not_hear_the_level(monkeypatch):
+    system, audio = tiny_system(), speech(0)
+    monkeypatch.setattr(Loudness, "level", 0.06)
+    voice = Voice(speaker=torch.zeros(4))
+    louder = replace(audio, samples=0.3 * audio.samples + 0.1)
+    results = [torch.cat(list(revoice(system, one, voice))) for one in (audio, louder)]
+    assert torch.equal(*results)
 
 
 def test_a_transcript_of_another_length_is_warned_of():
