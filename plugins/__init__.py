@@ -44,6 +44,8 @@ PARTS = (
      "a Transformer's blocks with RWKV-7's time mixing in place of attention, to be distilled"),
     ("backbone", "stack", "stack.backbone:Stack",
      "blocks of any token mixer and any feed-forward part, by a pattern"),
+    ("backbone", "hf", "hf.backbone:HF",
+     "a language model of transformers, by the name of its family or a folder (extra: hf)"),
     ("backbone", "pissa", "pissa.backbone:PiSSA",
      "speech beside text on one set of weights: PiSSA's difference, by row of a batch"),
     ("backbone", "peft", "peft.backbone:PEFT",
@@ -167,6 +169,8 @@ PARTS = (
     ("metric", "binding", "metrics.losses:BindingGap",
      "by how much the loss rises with another sentence's text"),
     # the folders of other projects: read in place, or converted
+    ("release", "hf", "hf.release:Release",
+     "folders of the hub: config.json and .safetensors, for the backbone 'hf'"),
     ("release", "rwkvtts", "rwkvtts.release:Release",
      "RWKVTTS: an RWKV-7 in CosyVoice2's or Spark-TTS's place, raw or converted"),
     ("release", "cosyvoice2", "cosyvoice2.release.reader:Release",
