@@ -114,6 +114,8 @@ PARTS = (
     ("head", "fsq", "heads.head:FSQHead", "codes share the vectors of their FSQ digits"),
     ("head", "channels", "heads.channels:ChannelsHead",
      "one row per code for several delayed codebooks, whose last id says nothing"),
+    ("head", "depth", "heads.depth:DepthHead",
+     "a small Transformer over the codebooks of a frame, one code after another, as CSM has it"),
     # codes to audio
     ("decoder", "fsqcodec", "fsqcodec.decoder:FSQCodecDecoder",
      "codes to 24 kHz audio through an inverse-STFT head, streaming"),

@@ -52,9 +52,13 @@ class HFConfig:
     """Further values of that family's configuration, by the names that transformers has."""
     weights: str | None = None
     """Folder with config.json and .safetensors of a released model, which says all the sizes."""
+    download: bool = False
+    """True lets ``weights`` be the id of a model on the hub, which is then fetched, once."""
 
     def __post_init__(self) -> None:
         family, values = ALIASES.get(self.model, self.model), dict(self.config)
+        if self.weights and self.download:
+            self.weights = library.fetched(self.weights)
         if self.weights and (weights_folder(self.weights) / "config.json").is_file():
             family, released = library.read_config(weights_folder(self.weights))
             values = released | values

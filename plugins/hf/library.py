@@ -111,6 +111,27 @@ def build_model(config: Any) -> nn.Module:
     return model.train(torch.is_grad_enabled())
 
 
+def fetched(name: str) -> str:
+    """Return a folder as it is, or fetch a model of the hub by its id -> its folder.
+
+    Configuration and .safetensors only. Raises ``CheckpointError`` where that cannot be.
+    """
+    if Path(name).is_dir():
+        return name
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(
+            name, allow_patterns=["config.json", "*.safetensors", "*.index.json"]
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"The model cannot be fetched: {_first_line(error)}",
+            name,
+            "Check the id and the network, or name a folder and leave 'download' out.",
+        ) from error
+
+
 def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
     """Read ``config.json`` -> family and every value of it that a backbone has.
 

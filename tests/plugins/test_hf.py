@@ -113,6 +113,20 @@ def test_a_folder_lends_its_weights_to_an_adapter(folder):
             assert (model(x)[0] - plain(x)[0]).abs().max() < 1e-5
 
 
+def test_nothing_is_fetched_unless_it_is_said(folder, monkeypatch):
+    fetched = []
+
+    def snapshot(name, allow_patterns):
+        fetched.append(name)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert HFConfig(weights="acme/model").weights == "acme/model" and not fetched
+    assert HFConfig(weights="acme/model", download=True).weights == str(folder)
+    assert HFConfig(weights=str(folder), download=True).layers == 3
+    assert fetched == ["acme/model"]
+
+
 def test_wrong_folders_are_said(folder, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "nothing_here"}')
     with pytest.raises(CheckpointError, match="not a model"):
@@ -177,7 +191,8 @@ def test_kernels_for_a_gpu_are_hidden_from_models_on_a_cpu(tmp_path):
             "class _All:\n    def __getattr__(self, name): raise RuntimeError('0 active drivers')\n"
             "import sys\nsys.modules[__name__ + '.ops'] = _All()\n"
             "def __getattr__(name):\n    if name.startswith('_'): raise AttributeError(name)\n"
-            "    def call(*args, **values): raise RuntimeError('0 active drivers')\n    return call\n"
+            "    def call(*args, **values): raise RuntimeError('0 active drivers')\n"
+            "    return call\n"
         )
     code = (
         "import torch\nfrom wishbone.plugins.hf.backbone import HF, tiny_config\n"
