@@ -236,7 +236,8 @@ PARTS = (
 
 @hookimpl
 def wishbone_doctor() -> list[tuple[str, bool, str]]:
-    """Report the kernels that run here, and the reasons why others do not."""
+    """Report kernels and families of models that work here, and the reasons against others."""
+    from wishbone.plugins.hf.report import hf_report
     from wishbone.plugins.kernel_report import engine_report, kernel_report
 
-    return [*engine_report(), *kernel_report()]
+    return [*engine_report(), *kernel_report(), *hf_report()]

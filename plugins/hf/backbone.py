@@ -300,7 +300,7 @@ class HF(Backbone):
 
     def release_tensors(self, folder: Path) -> dict[str, Tensor]:
         """Read a released folder's tensors by the names here. Raises ``CheckpointError``."""
-        return {f"model.{name}": t for name, t in library.read_tensors(folder).items()}
+        return {f"model.{name}": t for name, t in library.read_body(folder).items()}
 
 
 def _kind(entry: Entry, own: torch.dtype, dtype: torch.dtype) -> torch.dtype:

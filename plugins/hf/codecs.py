@@ -108,8 +108,9 @@ class _Half(nn.Module):
 
     def load_release(self, folder: Path) -> None:
         """Fill this half with a release's weights. Raises ``CheckpointError``."""
-        tensors = {f"model.{name}": t for name, t in library.read_tensors(folder).items()}
-        here = {name: t for name, t in tensors.items() if name in self.state_dict()}
+        tensors = library.read_model(folder).state_dict()
+        own = self.model.state_dict()
+        here = {f"model.{name}": t for name, t in tensors.items() if name in own}
         load_tensors(self, here, str(folder))
 
 

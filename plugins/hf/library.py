@@ -162,8 +162,19 @@ def plain_values(config: Any) -> dict[str, Any]:
     }
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read a released model's tensors by the names of a backbone, in float32, and no code.
+def read_body(folder: Path) -> dict[str, Tensor]:
+    """Read a language model's tensors without its tables of ids, by the names of a backbone.
+
+    Raises ``CheckpointError`` as ``read_model``.
+    """
+    model = read_model(folder)
+    model = getattr(model, "language_model", model)
+    model.set_input_embeddings(nn.Identity())
+    return dict(model.state_dict())
+
+
+def read_model(folder: Path) -> Any:
+    """Read a released model in float32, running no code of its folder.
 
     transformers reads the files, because it knows older names of tensors and how experts are joined
     to one. Raises ``CheckpointError`` for a folder that it cannot read, or that lacks tensors.
@@ -191,9 +202,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
             str(folder),
             "Download the model again.",
         )
-    model = getattr(model, "language_model", model)
-    model.set_input_embeddings(nn.Identity())
-    return dict(model.state_dict())
+    return model
 
 
 def _is_plain(value: Any) -> bool:
