@@ -84,6 +84,8 @@ def values_of(config: HFConfig) -> dict[str, Any]:
     sizes = {n: getattr(config, n) or DEFAULTS[n] for n in NAMES}
     family = FAMILIES.get(config.model, Family(lambda shape: {}))
     named = {key: sizes[name] for name, key in names_of(config.model).items() if key}
+    if config.model not in FAMILIES:
+        named = {key: n for key, n in named.items() if library.has_value(config.model, key)}
     return {**family.values(Shape(**sizes)), **named, **config.config}
 
 

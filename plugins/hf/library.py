@@ -31,6 +31,10 @@ except ImportError as error:
     ) from error
 
 VERSION = transformers.__version__
+# torch lists once which functions ``torch.device`` covers. transformers replaces ``torch.linspace``
+# while it reads weights; a list made then would lack it, and builds on "meta" would break for good.
+with torch.device("cpu"):
+    torch.empty(0)
 KERNELS = ("fla", "mamba_ssm", "causal_conv1d")
 """Packages of kernels that transformers calls wherever they are installed."""
 DOWNLOADS = ("kernels",)
@@ -62,6 +66,11 @@ def kernels_hidden() -> Iterator[None]:
 def families() -> list[str]:
     """List the families of this version of transformers that have a model to build."""
     return sorted(str(name) for name in CONFIG_MAPPING)
+
+
+def has_value(family: str, name: str) -> bool:
+    """Tell whether configurations of a family have a value of this name."""
+    return hasattr(CONFIG_MAPPING[family](), name)
 
 
 def make_config(family: str, values: Mapping[str, Any]) -> Any:

@@ -207,5 +207,11 @@ def test_kernels_for_a_gpu_are_hidden_from_models_on_a_cpu(tmp_path):
     assert done.returncode == 0, done.stderr[-1500:]
 
 
+def test_builds_on_meta_work_after_weights_were_read(folder):
+    built({"name": "hf", "weights": str(folder)})
+    with torch.device("meta"):
+        assert torch.linspace(0, 1, 3).device.type == "meta"
+
+
 def test_aliases_lead_to_families():
     assert set(ALIASES.values()) <= set(FAMILIES)
