@@ -144,16 +144,16 @@ def predicts(cls: Any, config: Any, module: str | None) -> str:
         hidden = head.embed(_ids(6, codes.codebooks)[1:])  # [N, D]
         logits = head.predict(hidden, answers)  # [N, Q, X]
         for n, row in enumerate(answers.tolist()):
-            seen: list[Tensor] = []
+            offered: list[Tensor] = []
 
             def pick(
-                shown: Tensor, book: int, row: list[int] = row, seen: list[Tensor] = seen
+                shown: Tensor, book: int, row: list[int] = row, offered: list[Tensor] = offered
             ) -> int:
-                seen.append(shown)
+                offered.append(shown)
                 return row[book]
 
             head.sample(hidden[n], pick)
-            worst = max(worst, near(torch.stack(seen), logits[n], 1e-9, "sample and predict"))
+            worst = max(worst, near(torch.stack(offered), logits[n], 1e-9, "sample and predict"))
         ignored = head.predict(hidden, torch.full_like(answers, IGNORE))  # [N, Q, X]
         near(ignored[:, 0], logits[:, 0], 1e-9, "codebook 0, which reads no answer")
     return f"largest difference {worst:.1e}"

@@ -31,12 +31,12 @@ def admit(family: str, cls: type[Any], tiny: Callable[[str], Any]) -> None:
         _refuse(family, REFUSED[family])
     if family in FAMILIES or _TRIED.get(family) == "":
         return
-    known = families()
-    if family not in known:
+    names = families()
+    if family not in names:
         raise UnknownName(
             f"transformers {VERSION} has no family '{family}'.",
             "model of the backbone 'hf'",
-            f"{did_you_mean(family, known)} Write the model_type of its config.json.".strip(),
+            f"{did_you_mean(family, names)} Write the model_type of its config.json.".strip(),
         )
     reasons = read_answers()
     if family not in reasons:

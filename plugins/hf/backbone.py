@@ -83,10 +83,10 @@ def values_of(config: HFConfig) -> dict[str, Any]:
     """All values for transformers: sizes, what follows from them, and what was written."""
     sizes = {n: getattr(config, n) or DEFAULTS[n] for n in NAMES}
     family = FAMILIES.get(config.model, Family(lambda shape: {}))
-    named = {key: sizes[name] for name, key in names_of(config.model).items() if key}
+    by_key = {key: sizes[name] for name, key in names_of(config.model).items() if key}
     if config.model not in FAMILIES:
-        named = {key: n for key, n in named.items() if library.has_value(config.model, key)}
-    return {**family.values(Shape(**sizes)), **named, **config.config}
+        by_key = {key: n for key, n in by_key.items() if library.has_value(config.model, key)}
+    return {**family.values(Shape(**sizes)), **by_key, **config.config}
 
 
 @lru_cache(maxsize=64)
@@ -243,34 +243,34 @@ class HF(Backbone):
             used = int(before.max()) if batch else 0
             cache = self.cache.fill(self.entries(), state, used, length == 1)
         begins = used - before  # [B]
-        seen = None
+        visible = None
         if bool(begins.any()) and (self.cache.grows or self.cache.window):
             slots = torch.arange(used + length, device=x.device)  # [S]
-            seen = (slots >= begins[:, None]).long()  # [B, S]
-        y = self._call(x, cache, seen, before[:, None] + new)  # [B, T, D]
+            visible = (slots >= begins[:, None]).long()  # [B, S]
+        y = self._call(x, cache, visible, before[:, None] + new)  # [B, T, D]
         after = before + (length if counts is None else counts)  # [B]
         return y, self.cache.read(cache, self.entries(), begins, after)
 
-    def _call(self, x: Tensor, cache: Any, seen: Tensor | None, positions: Tensor) -> Tensor:
+    def _call(self, x: Tensor, cache: Any, visible: Tensor | None, positions: Tensor) -> Tensor:
         """Run the model, whose cache is changed -> y [B, T, D].
 
-        seen [B, S] is 0 at slots that attention must not see, positions [B, T] those of ``x``.
+        visible [B, S] is 0 at slots that attention must not see, positions [B, T] those of ``x``.
         """
         values: dict[str, Any] = {"inputs_embeds": x, "cache": cache, "use_cache": True}
-        if seen is not None:
-            values["attention_mask"] = seen
+        if visible is not None:
+            values["attention_mask"] = visible
         if self._takes_positions:
             values["position_ids"] = positions
         return self.model(**values).last_hidden_state.to(x.dtype)  # [B, T, D]
 
     def state_bytes(self, length: int, *, dtype: torch.dtype = torch.float32) -> int:
         """Keys and values of ``length`` positions, or of a window; memory of constant size."""
-        total, own = 8, next(self.parameters()).dtype
+        total, kind = 8, next(self.parameters()).dtype
         for entry in self.entries():
             numbers = torch.Size(entry.shape).numel()
             if entry.kind == GROWS:
                 numbers = entry.shape[0] * length * entry.shape[2]
-            total += numbers * _kind(entry, own, dtype).itemsize
+            total += numbers * _kind(entry, kind, dtype).itemsize
         return total
 
     def flops_per_position(self, context: int = 0) -> int:
@@ -305,9 +305,9 @@ class HF(Backbone):
         return {f"model.{name}": t for name, t in library.read_body(folder).items()}
 
 
-def _kind(entry: Entry, own: torch.dtype, dtype: torch.dtype) -> torch.dtype:
-    """Type of a part in a state for ``dtype``, of a model of type ``own``."""
-    return dtype if entry.kind != RECURS and entry.dtype == own else wide(entry)
+def _kind(entry: Entry, model: torch.dtype, dtype: torch.dtype) -> torch.dtype:
+    """Type of a part in a state for ``dtype``, of a model of type ``model``."""
+    return dtype if entry.kind != RECURS and entry.dtype == model else wide(entry)
 
 
 def _merged(before: State, results: Sequence[tuple[Tensor, State]]) -> State:
@@ -333,13 +333,13 @@ def _experts(inner: Any) -> tuple[int, int] | None:
 
 def tiny_config(family: str) -> HFConfig:
     """A config for tests: few layers, all kinds of layers that the family has."""
-    own = dict(getattr(FAMILIES.get(ALIASES.get(family, family)), "tiny", None) or {})
+    values = dict(getattr(FAMILIES.get(ALIASES.get(family, family)), "tiny", None) or {})
     return HFConfig(
         model=family,
         width=64,
-        layers=own.pop("layers", 2),
+        layers=values.pop("layers", 2),
         heads=4,
         kv_heads=2,
         ffn_width=96,
-        config=own,
+        config=values,
     )

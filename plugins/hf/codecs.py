@@ -109,9 +109,9 @@ class _Half(nn.Module):
     def load_release(self, folder: Path) -> None:
         """Fill this half with a release's weights. Raises ``CheckpointError``."""
         tensors = library.read_model(folder).state_dict()
-        own = self.model.state_dict()
-        here = {f"model.{name}": t for name, t in tensors.items() if name in own}
-        load_tensors(self, here, str(folder))
+        names = self.model.state_dict()
+        half = {f"model.{name}": t for name, t in tensors.items() if name in names}
+        load_tensors(self, half, str(folder))
 
 
 class HFSpeechTokenizer(_Half, SpeechTokenizer):

@@ -89,9 +89,9 @@ def make_config(family: str, values: Mapping[str, Any]) -> Any:
             "config of the backbone 'hf'",
             f"Correct them; the fields are those of {cls.__name__} in transformers {VERSION}.",
         ) from error
-    known = config.to_dict().keys() | set(getattr(cls, "attribute_map", {}))
+    legal = config.to_dict().keys() | set(getattr(cls, "attribute_map", {}))
     default = cls()
-    wrong = sorted(n for n in values if n not in known or not hasattr(default, n))
+    wrong = sorted(n for n in values if n not in legal or not hasattr(default, n))
     if wrong:
         raise ConfigError(
             f"A '{family}' of transformers has no {', '.join(wrong)}.",

@@ -28,13 +28,13 @@ def hf_report() -> list[tuple[str, bool, str]]:
     with_version = f"transformers {version}"
     if version != TESTED:
         with_version += f" (tested with {TESTED}: 'plugins check hf' says whether this one fits)"
-    here = [name for name in FAMILIES if (models / FOLDERS.get(name, name)).is_dir()]
+    present = [name for name in FAMILIES if (models / FOLDERS.get(name, name)).is_dir()]
     codecs = [name for name in CODECS if (models / name).is_dir()]
     return [
         ("hf codecs", len(codecs) == len(CODECS), f"{with_version}: {', '.join(codecs)}"),
         (
             "hf language models",
-            len(here) == len(FAMILIES),
-            f"{with_version}: {', '.join(here)}; refused {', '.join(REFUSED)}; others are tried",
+            len(present) == len(FAMILIES),
+            f"{with_version}: {', '.join(present)}; refused {', '.join(REFUSED)}; others are tried",
         ),
     ]
