@@ -35,6 +35,8 @@ PARTS = (
      "24 kHz audio to 25 codes per second, one codebook of 3^8"),
     ("speech_tokenizer", "cosyvoice2", "cosyvoice2.speech_tokenizer:CosyVoice2SpeechTokenizer",
      "CosyVoice2's: 16 kHz audio to 25 codes per second (extra: cosyvoice2)"),
+    ("speech_tokenizer", "hf", "hf.codecs:HFSpeechTokenizer",
+     "a codec of transformers, mimi or dac, several codebooks (extra: hf)"),
     # ids and codes to the next hidden vector
     ("backbone", "rwkv7", "rwkv7.backbone:RWKV7",
      "RWKV-7: a recurrent network whose state has constant size"),
@@ -44,6 +46,8 @@ PARTS = (
      "a Transformer's blocks with RWKV-7's time mixing in place of attention, to be distilled"),
     ("backbone", "stack", "stack.backbone:Stack",
      "blocks of any token mixer and any feed-forward part, by a pattern"),
+    ("backbone", "hf", "hf.backbone:HF",
+     "a language model of transformers, by the name of its family or a folder (extra: hf)"),
     ("backbone", "pissa", "pissa.backbone:PiSSA",
      "speech beside text on one set of weights: PiSSA's difference, by row of a batch"),
     ("backbone", "peft", "peft.backbone:PEFT",
@@ -112,11 +116,15 @@ PARTS = (
     ("head", "fsq", "heads.head:FSQHead", "codes share the vectors of their FSQ digits"),
     ("head", "channels", "heads.channels:ChannelsHead",
      "one row per code for several delayed codebooks, whose last id says nothing"),
+    ("head", "depth", "heads.depth:DepthHead",
+     "a small Transformer over the codebooks of a frame, one code after another, as CSM has it"),
     # codes to audio
     ("decoder", "fsqcodec", "fsqcodec.decoder:FSQCodecDecoder",
      "codes to 24 kHz audio through an inverse-STFT head, streaming"),
     ("decoder", "cosyvoice2", "cosyvoice2.decoder:CosyVoice2Decoder",
      "CosyVoice2's flow and vocoder: codes to 24 kHz audio, streaming"),
+    ("decoder", "hf", "hf.codecs:HFDecoder",
+     "the decoder of a codec of transformers: mimi, causal, or dac (extra: hf)"),
     # training: sources of data, teachers, losses
     ("corpus", "cosyvoice", "corpora.readers:CosyVoice", "CosyVoice's Parquet"),
     ("corpus", "rwkvtts", "corpora.readers:RWKVTTS", "RWKVTTS's JSONL, with prompts"),
@@ -168,6 +176,8 @@ PARTS = (
     ("metric", "binding", "metrics.losses:BindingGap",
      "by how much the loss rises with another sentence's text"),
     # the folders of other projects: read in place, or converted
+    ("release", "hf", "hf.release:Release",
+     "folders of the hub: config.json and .safetensors, for the backbone 'hf'"),
     ("release", "rwkvtts", "rwkvtts.release:Release",
      "RWKVTTS: an RWKV-7 in CosyVoice2's or Spark-TTS's place, raw or converted"),
     ("release", "cosyvoice2", "cosyvoice2.release.reader:Release",
@@ -227,7 +237,8 @@ PARTS = (
 
 @hookimpl
 def wishbone_doctor() -> list[tuple[str, bool, str]]:
-    """Report the kernels that run here, and the reasons why others do not."""
+    """Report kernels and families of models that work here, and the reasons against others."""
+    from wishbone.plugins.hf.report import hf_report
     from wishbone.plugins.kernel_report import engine_report, kernel_report
 
-    return [*engine_report(), *kernel_report()]
+    return [*engine_report(), *kernel_report(), *hf_report()]

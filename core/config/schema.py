@@ -197,7 +197,9 @@ def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use")
     except UnknownName as error:
         where = f"{config.place(f'{key}.name')}; {error.where}"
         raise UnknownName(error.what, where, error.do) from None
-    field_values = {name: value for name, value in section.items() if name not in HEADER}
+    # a class whose shape is written in its weights has them for a field, too
+    header = set(HEADER) - ({"weights"} & set(cls.Config.__dataclass_fields__))
+    field_values = {name: value for name, value in section.items() if name not in header}
     parsed = structured(cls.Config, field_values, key, config)
     values = {name: section[name] for name in HEADER if name in section} | asdict(parsed)
     inside = _parse_inside(parsed, key, config)

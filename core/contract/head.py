@@ -26,6 +26,14 @@ class Head(Part, nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [..., D] -> logits [..., Q, X]."""
 
+    def predict(self, hidden: Tensor, answers: Tensor) -> Tensor:
+        """hidden [N, D], answers [N, Q] -> logits [N, Q, X], as training compares them.
+
+        An answer may be ``IGNORE``. A head whose codebooks depend on each other reads, for each
+        codebook, the answers of those before it; by default ``forward``, which reads none.
+        """
+        return self(hidden)
+
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """Choose an engine as ``Backbone.accelerate`` does, for one position without gradient."""
         return eager_only(type(self).__name__, engine, weights)

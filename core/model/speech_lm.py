@@ -168,8 +168,8 @@ class SpeechLM(nn.Module):
         """hidden [B, T, D] -> cross entropies [B, T, Q] of the targets, 0 where there is none."""
         targets = targets.masked_fill(~mask[..., None], IGNORE)  # [B, T, Q]
         predicted = (targets != IGNORE).any(dim=-1)  # [B, T]
-        logits = self.head(hidden[predicted]).float()  # [N, Q, X]
         answers = targets[predicted]  # [N, Q]
+        logits = self.head.predict(hidden[predicted], answers).float()  # [N, Q, X]
         entropies = F.cross_entropy(
             logits.flatten(0, 1), answers.flatten(), ignore_index=IGNORE, reduction="none"
         )  # [N Q]

@@ -32,6 +32,9 @@ def load_part(
     """
     folder = Path(folder)
     is_checkpoint = any((folder / name).is_file() for name in (f"{slot}.safetensors", FILE))
+    if isinstance(module, ReleasePart) and not (folder / "config.yaml").is_file():
+        # others name their files as ours are named
+        is_checkpoint = False
     if not is_checkpoint and (note := load_release(module, folder, slot)) is not None:
         return note
     tensors, path = part_tensors(folder, slot)
@@ -168,9 +171,21 @@ def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[st
     return {names.get(name, name): tensor for name, tensor in tensors.items()}
 
 
+def _backbone_tensors(folder: Path, wrapper: Wrapper) -> tuple[dict[str, Tensor], Path]:
+    """Tensors of the innermost backbone from a checkpoint, or a release -> and their place."""
+    inner: nn.Module = wrapper
+    while isinstance(inner, Wrapper):
+        inner = inner.base
+    match = releases.find_reader(folder) if isinstance(inner, ReleasePart) else None
+    if match is None or match.entry is None:
+        return part_tensors(folder, "backbone")
+    with guarded(match.entry):
+        return match.part.language_model(folder, inner).tensors, folder
+
+
 def _base_tensors(wrapper: Wrapper) -> tuple[dict[str, Tensor], list[Wrapper]]:
     """The base's tensors from its own folder by the wrapper's names; wrappers that begin."""
-    tensors, path = part_tensors(weights_folder(wrapper.base_weights), "backbone")
+    tensors, path = _backbone_tensors(weights_folder(wrapper.base_weights), wrapper)
     names, beginning = wrapper.base_names(), []
     if isinstance(wrapper.base, Wrapper):
         tensors, beginning = _match_wrapper(wrapper.base, tensors)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.head import Head
+from wishbone.core.contract.layout import IGNORE
 from wishbone.core.testing.common import Check, near, require, seeded, trained_looking_
 
 WIDTH, EXTRA = 32, 3
@@ -133,6 +134,31 @@ def samples(cls: Any, config: Any, module: str | None) -> str:
     return "in order"
 
 
+@torch.no_grad()
+def predicts(cls: Any, config: Any, module: str | None) -> str:
+    """``predict`` gives the logits that ``sample`` shows to who picks the answers."""
+    worst = 0.0
+    for codes in SPACES:
+        head = _build(cls, config, codes)
+        answers = _ids(5, codes.codebooks)  # [N, Q]
+        hidden = head.embed(_ids(6, codes.codebooks)[1:])  # [N, D]
+        logits = head.predict(hidden, answers)  # [N, Q, X]
+        for n, row in enumerate(answers.tolist()):
+            offered: list[Tensor] = []
+
+            def pick(
+                shown: Tensor, book: int, row: list[int] = row, offered: list[Tensor] = offered
+            ) -> int:
+                offered.append(shown)
+                return row[book]
+
+            head.sample(hidden[n], pick)
+            worst = max(worst, near(torch.stack(offered), logits[n], 1e-9, "sample and predict"))
+        ignored = head.predict(hidden, torch.full_like(answers, IGNORE))  # [N, Q, X]
+        near(ignored[:, 0], logits[:, 0], 1e-9, "codebook 0, which reads no answer")
+    return f"largest difference {worst:.1e}"
+
+
 def meta(cls: Any, config: Any, module: str | None) -> str:
     """Builds on the meta device and works after weights are loaded into it."""
     real = _build(cls, config, SPACES[0], torch.float32)
@@ -152,5 +178,6 @@ CHECKS = (
     Check("gradient", "Gradients are right and reach every parameter.", gradient),
     Check("learns", "It learns a toy from its own initialisation.", learns),
     Check("samples", "sample asks once for each codebook.", samples),
+    Check("predicts", "Training sees what drawing sees.", predicts),
     Check("meta", "Builds on meta and loads weights afterwards.", meta),
 )

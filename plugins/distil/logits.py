@@ -63,8 +63,8 @@ class Logits(Objective):
         targets = targets.masked_fill(~mask[..., None], IGNORE)  # [B, T, Q]
         predicting = (targets != IGNORE).any(dim=-1)  # [B, T]
         with torch.no_grad():
-            teacher = _logits(self.teacher.on(table), table, ids, mask, predicting)  # [N, Q, X]
-        student = _logits(self.model, table, ids, mask, predicting)  # [N, Q, X]
+            teacher = _logits(self.teacher.on(table), table, ids, mask, targets)  # [N, Q, X]
+        student = _logits(self.model, table, ids, mask, targets)  # [N, Q, X]
         config, real = self.config, targets[predicting] != IGNORE  # [N, Q]
         total = config.kl_weight * divergence(student, teacher, config.temperature)[real].sum()
         if config.ce_weight:
@@ -92,10 +92,11 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * (p * (log_p - log_q)).masked_fill(p == 0, 0).sum(-1)
 
 
-def _logits(model: SpeechLM, table: Tensor, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-    """Logits [N, Q, X] in float32 at the N positions where ``positions`` [B, T] is true."""
+def _logits(model: SpeechLM, table: Tensor, ids: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+    """Logits [N, Q, X] in float32 at the N positions that have any of targets [B, T, Q]."""
     hidden, _ = model(table, ids, mask=mask)  # [B, T, D]
-    return model.head(hidden[positions]).float()
+    positions = (targets != IGNORE).any(dim=-1)  # [B, T]
+    return model.head.predict(hidden[positions], targets[positions]).float()
 
 
 def _check_fields(config: Logits.Config, model: SpeechLM) -> None:

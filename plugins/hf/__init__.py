@@ -1,0 +1,1 @@
+"""Language models of the package transformers as backbones; see README.md."""
