@@ -9,7 +9,7 @@ import soundfile
 
 from wishbone.core.cli.speech.synth import which_part
 from wishbone.core.contract.errors import DataError, UsageError
-from wishbone.core.data.bulk import part as bulk
+from wishbone.core.data.bulk import bulk_part as bulk
 from wishbone.core.data.bulk.lists import Item, read_list
 from wishbone.core.speak.server import Server
 

@@ -136,6 +136,7 @@ NOT_OF_A_PART = {
     "WISHBONE_API", "wishbone_register", "wishbone_doctor",  # of a plug-in's module, not of a part
     "problem", "problem_mark", "value",  # PyYAML
     "getloadavg", "sched_getaffinity", "buffer", "item", "to_local", "unshard",  # os, NumPy, torch
+    "values",  # of a column of pyarrow
 }  # fmt: skip
 """Names read from objects that no plug-in makes."""
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 }
 OUTSIDE_AT_TOP = {
     "core": {"torch", "numpy", "pluggy", "omegaconf", "torchaudio", "safetensors", "soundfile",
-             "scipy"},
+             "scipy", "filelock"},
     "kernels": {"torch", "triton", "filelock"},
     "adapters": {"torch"},
 }  # fmt: skip

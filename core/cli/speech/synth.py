@@ -71,8 +71,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit code, raises ``WishboneError`` where items failed."""
     options = parse(SynthOptions, argv, "wishbone synth", EXAMPLES)
     part, parts = which_part(options.part, os.environ)
+    from wishbone.core.data.bulk.bulk_part import ITEMS, How, claim, gather, speak_part
     from wishbone.core.data.bulk.lists import read_list
-    from wishbone.core.data.bulk.part import ITEMS, How, claim, gather, speak_part
     from wishbone.core.speak.speaker import load
 
     items = read_list(options.list)

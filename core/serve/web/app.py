@@ -12,8 +12,8 @@ from wishbone.core.registry.entry_points import own_version
 from wishbone.core.serve.refusal import Refusal
 from wishbone.core.serve.web.comparison_routes import comparison_routes
 from wishbone.core.serve.web.failures import add_failures
-from wishbone.core.serve.web.guard import Guard
 from wishbone.core.serve.web.live_routes import live_routes
+from wishbone.core.serve.web.request_guard import Guard
 from wishbone.core.serve.web.service import Service
 from wishbone.core.serve.web.speech_routes import speech_routes
 from wishbone.core.serve.web.voice_routes import voice_routes

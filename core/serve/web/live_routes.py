@@ -19,8 +19,8 @@ from wishbone.core.serve.encoding import Encoder
 from wishbone.core.serve.refusal import Refusal, draining
 from wishbone.core.serve.spoken_job import Job, Order
 from wishbone.core.serve.web.failures import of_validation
-from wishbone.core.serve.web.guard import TOKEN_PROTOCOL
 from wishbone.core.serve.web.log_lines import REQUEST, write
+from wishbone.core.serve.web.request_guard import TOKEN_PROTOCOL
 from wishbone.core.serve.web.service import Choice, Service
 from wishbone.core.serve.web.speech_routes import CLIENT, COOKIE, MOST_SEED
 
