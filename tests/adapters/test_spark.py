@@ -225,7 +225,8 @@ def test_the_voice_drawn_for_the_first_sentence_speaks_the_others(learnt):
 def test_a_voice_from_a_recording_keeps_its_global_codes(learnt, tmp_path):
     system, _, _ = learnt
     rate = system.speech_tokenizer.sample_rate
-    tone = torch.sin(2 * torch.pi * 150 * torch.arange(rate) / rate)  # a pitch, so that it is speech
+    # a pitch, so that it is speech
+    tone = torch.sin(2 * torch.pi * 150 * torch.arange(rate) / rate)  # [S]
     recording = Audio(0.1 * tone, rate)
     voice = Voice.from_audio(system, recording, "hello")
     assert voice.global_codes == (0, 1, 2)
