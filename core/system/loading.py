@@ -84,10 +84,13 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str = 
         for name in sorted(state.keys() & tensors.keys())
         if tensors[name].shape != state[name].shape
     ]
+    # a wrapper may keep its base in few bits, and converts it when it takes it in
+    converting = tuple(prefix for prefix, _ in wrappers(module))
     retyped = [
         f"{name} (file {tensors[name].dtype}, model {state[name].dtype})"
         for name in sorted(state.keys() & tensors.keys())
         if tensors[name].is_floating_point() != state[name].is_floating_point()
+        and not name.startswith(converting)
     ]
     problems = [
         f"{len(names)} {label}: {listed(names)}"

@@ -97,7 +97,7 @@ class Redraws(GenerationMetric):
     info = MetricInfo(
         key="redraws",
         title="pieces drawn again",
-        unit="",
+        unit="per text",
         better="lower",
         margin=0.1,
         about="Times that a piece of the text was too short, silent, going round in circles or "

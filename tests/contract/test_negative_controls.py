@@ -51,6 +51,13 @@ class AsksOnce(LinearHead):
         return tuple(first + q for q in range(self.codebooks))
 
 
+class PredictsAnother(LinearHead):
+    """Training sees the logits of the next code's neighbour."""
+
+    def predict(self, hidden, answers):
+        return super().predict(hidden, answers).roll(1, -1)
+
+
 class LosesBuffer(FSQHead):
     """A table computed while building, which a meta build leaves empty."""
 
@@ -63,12 +70,13 @@ class LosesBuffer(FSQHead):
 
 
 HEADS = [
-    (DropsDimension, "shapes", {"learns", "samples"}),
+    (DropsDimension, "shapes", {"learns", "predicts", "samples"}),
     (ExtraIdsAlike, "distinct", {"gradient", "learns"}),
     (BooksAlike, "distinct", {"gradient"}),
     (TableIsDetached, "gradient", {"learns"}),
     (StartsDead, "learns", set()),
-    (AsksOnce, "samples", set()),
+    (AsksOnce, "samples", {"predicts"}),
+    (PredictsAnother, "predicts", set()),
     (LosesBuffer, "meta", set()),
 ]
 

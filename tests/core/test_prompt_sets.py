@@ -70,8 +70,8 @@ def test_a_list_of_seed_tts_eval_is_read_as_it_is(tmp_path):
 
 
 def test_a_listed_recording_is_the_voice_unless_another_is_asked_for(tmp_path):
-    noise = np.random.default_rng(0).normal(0, 0.1, 24_000)
-    soundfile.write(tmp_path / "a.wav", noise, 24_000)
+    tone = 0.1 * np.sin(2 * np.pi * 150 * np.arange(24_000) / 24_000)
+    soundfile.write(tmp_path / "a.wav", tone, 24_000)
     prompt = Prompt("000", "Say this.", recording=str(tmp_path / "a.wav"), transcript="hello")
     system = tiny_system()
     voice = voice_of(system, prompt, None)

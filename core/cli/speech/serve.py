@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from wishbone.core.cli.arguments import COMPUTING, EngineOptions, argument, option, parse
-from wishbone.core.contract.extensions.metric import Package
 from wishbone.core.contract.part import NonNegative, Range, Size
 
 if TYPE_CHECKING:
@@ -22,13 +21,14 @@ EXAMPLES = """examples:
   curl http://127.0.0.1:8880/v1/audio/speech -H 'Content-Type: application/json' -o hello.wav \\
       -d '{"model": "quickstart-rwkv7", "input": "Hello.", "response_format": "wav"}'"""
 
-PACKAGES = [
-    Package("fastapi", "fastapi"),
-    Package("uvicorn", "uvicorn"),
-    Package("prometheus_client", "prometheus_client"),
-    Package("python_multipart", "python-multipart"),
-    Package("websockets", "websockets"),
-]
+PACKAGES = {
+    "fastapi": "fastapi",
+    "uvicorn": "uvicorn",
+    "prometheus_client": "prometheus_client",
+    "python_multipart": "python-multipart",
+    "websockets": "websockets",
+}
+"""Module -> distribution of all that the extra brings."""
 INSTALL = 'pip install "wishbone-tts[serve]"'
 WHERE = "where it listens"
 LIMITS = "how much it takes on"
@@ -129,7 +129,7 @@ def _need_packages() -> None:
 
     from wishbone.core.contract.errors import MissingExtra
 
-    missing = [each.distribution for each in PACKAGES if find_spec(each.module) is None]
+    missing = [name for module, name in PACKAGES.items() if find_spec(module) is None]
     if missing:
         raise MissingExtra(
             f"The server needs {', '.join(missing)}, which cannot be imported.",
