@@ -112,7 +112,8 @@ def run(name, source, out, kill_at=NOTHING):
     The code is -9 where it was killed, and None where it hung.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # the server does not look where the tests lie, so it has what they import
+    context.set_forkserver_preload([name for name in sys.modules if name.startswith("wishbone.")])
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(name, source, out, kill_at, sending))
     process.start()

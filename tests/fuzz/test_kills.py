@@ -1,7 +1,7 @@
 """Commands killed at any operation on a file: the same command makes the same, and leaves nothing.
 
 ``WISHBONE_KILLS=100 python -m pytest tests/fuzz/test_kills.py -s`` kills each command so many times
-and prints how many resumed; by default it is a few, at operations chosen by chance but always the
+and prints how many resumed; by default it is one, at an operation chosen by chance but always the
 same.
 """
 
@@ -18,7 +18,7 @@ if not hasattr(os, "fork"):
 from kills import COMMANDS, run  # noqa: E402
 from tiny_corpus import write_recipe  # noqa: E402
 
-KILLS = int(os.environ.get("WISHBONE_KILLS", 2))
+KILLS = int(os.environ.get("WISHBONE_KILLS", 1))
 LINES = "We go there.\nStop.\nOne more line of words.\nAnd back again!\n"
 
 
