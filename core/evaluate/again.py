@@ -65,9 +65,14 @@ def _tables(result: Result, arms: Sequence[Sequence[str]], metric: MetricInfo) -
         np.stack([table_of(raw.values[metric.key][checkpoint]) for checkpoint in checkpoints])
         for checkpoints in arms
     ]  # of each arm [K, U, R]
-    weights = raw.words if metric.key == "wer" else (raw.weights or {}).get(metric.key)
-    weight = np.ones(values[0].shape[1]) if weights is None else np.asarray(weights, float)
-    return aligned(values, weight, metric)
+    return aligned(values, weights_of(result, metric.key, values[0].shape[1]), metric)
+
+
+def weights_of(result: Result, metric: str, units: int) -> np.ndarray:
+    """Return how much each unit counts in a metric [U]: in word errors, by its words."""
+    raw = result.raw
+    weights = raw.words if metric == "wer" else (raw.weights or {}).get(metric)
+    return np.ones(units) if weights is None else np.asarray(weights, float)
 
 
 def table_of(rows: Sequence[object]) -> np.ndarray:

@@ -53,6 +53,21 @@ def test_the_same_arms_of_two_runs_are_paired_by_their_sentences(tmp_path):
     assert ["versions.torch", "2", "3"] in run_tables.conditions(one, moved).rows
 
 
+def test_words_weigh_in_word_errors_alone(tmp_path):
+    one, other = run(tmp_path / "one", 3.0), run(tmp_path / "other", 3.0)
+    errors = {key: [[0.0]] * 5 + [[60.0]] for key in ("old", "new")}
+    words = [1.0] * 5 + [5.0]
+    for result in (one, other):
+        result.raw.words[:] = words
+    other.raw.values["wer"].update(errors)
+    one.raw.values["wer"].update({key: [[0.0]] * 6 for key in errors})
+    rows = {row[0]: row for row in run_tables.values(one, other).rows}
+    # one sentence has half of the words, and would be a sixth of the sentences
+    assert (
+        next(row for name, row in rows.items() if name.startswith("new: word errors"))[3] == "+30.0"
+    )
+
+
 def test_show_prints_and_exports(tmp_path, capsys):
     pytest.importorskip("rich", reason=AB)
     run(tmp_path / "one", 3.0)

@@ -148,3 +148,17 @@ def test_the_part_of_a_process():
     for words in ("0/2", "3/2", "x", "1/0", "-1/2"):
         with pytest.raises(UsageError, match="no part"):
             which_part(words, {})
+    for lying in ({"SLURM_ARRAY_TASK_ID": "x"}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": "many"}):
+        with pytest.raises(UsageError, match="no part"):
+            which_part("", lying)
+
+
+def test_a_kill_before_the_folder_is_marked_leaves_nothing_to_clear_up(tmp_path):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".synth.json.1").touch()
+    assert len(spoken(tmp_path / "begun", 1, 1)) == 4
+    marked = tmp_path / "marked"
+    bulk.claim(marked, ITEMS, "system", bulk.How(together=2, form="wav"))
+    for folder in ("items", "audio"):
+        (marked / folder).rmdir()
+    assert len(spoken(marked, 1, 1)) == 4

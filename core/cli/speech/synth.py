@@ -111,15 +111,21 @@ def which_part(words: str, environment: Mapping[str, str]) -> tuple[int, int]:
     where = "--part"
     if not words and "SLURM_ARRAY_TASK_ID" in environment:
         where = "SLURM_ARRAY_TASK_ID"
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "1"))
-        count = environment.get("SLURM_ARRAY_TASK_COUNT", "1")
-        words = f"{int(environment['SLURM_ARRAY_TASK_ID']) - first + 1}/{count}"
-    elif not words and int(environment.get("WORLD_SIZE", "1")) > 1:
-        where, words = "RANK", f"{int(environment['RANK']) + 1}/{environment['WORLD_SIZE']}"
+        task, first = environment[where], environment.get("SLURM_ARRAY_TASK_MIN", "1")
+        words = f"{_after(task, first)}/{environment.get('SLURM_ARRAY_TASK_COUNT', '1')}"
+    elif not words and environment.get("WORLD_SIZE", "1") != "1":
+        where = "RANK"
+        words = f"{_after(environment.get('RANK', ''), '0')}/{environment['WORLD_SIZE']}"
     number, _, count = (words or "1/1").partition("/")
     if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
         return int(number), int(count)
     raise UsageError(f"'{words}' is no part.", where, "Write --part 3/64, counted from 1.")
+
+
+def _after(number: str, first: str) -> str:
+    """Count ``number`` from 1 where ``first`` is the first one; "?" for what is no number."""
+    known = number.isdecimal() and first.isdecimal()
+    return str(int(number) - int(first) + 1) if known else "?"
 
 
 def _system_key(system: System) -> str:

@@ -55,6 +55,14 @@ def claim(out: Path, items: Sequence[Item], system_key: str, how: How) -> None:
     listed = hashlib.sha256(repr([astuple(item) for item in items]).encode()).hexdigest()
     mark = {"items": len(items), "list": listed, "system": system_key, **vars(how)}
     path = out / MARK
+    # a process that was killed here may have left a temporary file, and no folders
+    if out.exists() and not path.is_file():
+        if any(not entry.name.startswith(".") for entry in out.iterdir()):
+            raise UsageError(
+                "The folder holds something else.",
+                str(out),
+                "Choose an empty --out, or a new one.",
+            )
     if path.is_file():
         try:
             before = json.loads(path.read_bytes())
@@ -67,14 +75,11 @@ def claim(out: Path, items: Sequence[Item], system_key: str, how: How) -> None:
                 str(out),
                 "Choose another --out, or repeat the command that began it.",
             )
-        return
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(
-            "The folder holds something else.", str(out), "Choose an empty --out, or a new one."
-        )
-    (out / "items").mkdir(parents=True, exist_ok=True)
-    (out / "audio").mkdir(exist_ok=True)
-    write_text(path, json.dumps(mark, indent=1) + "\n")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(mark, indent=1) + "\n")
+    for folder in ("items", "audio"):
+        (out / folder).mkdir(exist_ok=True)
 
 
 def speak_part(

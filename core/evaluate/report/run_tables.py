@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wishbone.core.evaluate.again import source, table_of
+from wishbone.core.evaluate.again import source, table_of, weights_of
 from wishbone.core.evaluate.experiment.arms import flattened
 from wishbone.core.evaluate.report import wording
 from wishbone.core.evaluate.result import MetricFacts, Result
@@ -100,8 +100,7 @@ def _paired(
         if table.shape[1] <= max(place):
             return None
         tables.append(table[:, place])
-        words = result.raw.words if metric.key.startswith("wer") else None
-        weights = np.asarray(words, float)[place] if words else np.ones(len(place))
+        weights = weights_of(result, metric.key, table.shape[1])[place]
     rows = aligned(tables, weights, metric)
     if rows.empty:
         return None
