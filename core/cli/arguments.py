@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from wishbone.core.cli.bundled import WIDEST
 from wishbone.core.config.limits import outside_limits
-from wishbone.core.contract.errors import UsageError
+from wishbone.core.contract.errors import UsageError, did_you_mean
 
 Options = TypeVar("Options")
 Epilogue = str | Callable[[], str]
@@ -141,10 +141,21 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Options first, wherever they stand, then the words that are left."""
+        """Options first, wherever they stand, then the words that are left.
+
+        A word that nobody knows is refused here, where it is known whose help has the right one.
+        """
         if self._branches or self._mixing:
             return super().parse_known_args(args, namespace)
-        return self.parse_known_intermixed_args(args, namespace)
+        parsed, unknown = self.parse_known_intermixed_args(args, namespace)
+        if unknown:
+            hint = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            raise UsageError(
+                f"unrecognized arguments: {' '.join(unknown)}.",
+                self.prog,
+                f"{hint} See '{self.prog} --help'.".strip(),
+            )
+        return parsed, unknown
 
     def parse_known_intermixed_args(
         self, args: Sequence[str] | None = None, namespace: Any = None

@@ -46,6 +46,8 @@ class Sampling:
     """A draw that fills at least this share of the window is drawn again without filters."""
     repetition_masked: bool = True
     """The second draw cannot repeat the first; some published models were made to allow it."""
+    lone_word_draws: Annotated[int, Range(1)] = 4
+    """A piece of one word is drawn this often, and the likeliest draw is spoken; 1 is off."""
     guidance: Annotated[float, Range(0)] = 1.0
     """Scale of what the conditions change: 1 is plain decoding, 0 does without them,
     more exaggerates. Anything but 1 costs a second row; see ``wishbone.core.speak.guidance``."""
@@ -100,6 +102,12 @@ def choose(
     return int(torch.multinomial(logits.softmax(dim=0), 1, generator=generator))
 
 
+def _log_probability(logits: Tensor, drawn: int) -> Tensor:
+    """Log-probability [] of one id under ``logits`` [X] as they are."""
+    logits = logits.detach().to("cpu", torch.float32)  # [X]
+    return logits[drawn] - logits.logsumexp(dim=0)  # []
+
+
 def _draw_filtered(chances: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     """Draw from probabilities [X] through top-k, top-p and min-p."""
     if 0 < sampling.top_k < len(chances):
@@ -139,6 +147,15 @@ class Sampler:
         """Begin a new utterance: the history is empty, the generator goes on."""
         window = max(self._sampling.repetition_window, 1)
         self._history = [deque(maxlen=window) for _ in range(self._codes.codebooks)]
+        self._log_probability, self._drawn = 0.0, 0
+
+    @property
+    def log_probability(self) -> float:
+        """Mean of log p(code) over the codes drawn for this utterance, in nats; 0 before the first.
+
+        The model's own p: before the temperature, the filters and what the layout bans.
+        """
+        return self._log_probability / max(self._drawn, 1)
 
     def draw(self, action: Draw, sample: Callable[[Pick], tuple[int, ...]]) -> tuple[int, ...]:
         """Draw one id per codebook, as ``action`` allows; a forced id costs no draw.
@@ -166,6 +183,8 @@ class Sampler:
             )
             if drawn < self._codes.size and not action.utterance_level:
                 history.append(drawn)
+                self._log_probability += float(_log_probability(logits, drawn))
+                self._drawn += 1
             return drawn
 
         return pick

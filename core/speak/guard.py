@@ -2,12 +2,14 @@
 
 Sound that was given out cannot be taken back, so a piece is drawn again only while none of it was.
 An ordinary sentence is held back as long as anyway, until its first chunk; a piece of one word,
-which models learn least of, until it is over. Seeds of later tries follow from the request's, so a
-request sounds the same each time, and a piece that nothing is wrong with as without the guard.
+which models learn least of, until it is over, and of several draws of it the likeliest is spoken.
+Seeds of later tries follow from the request's, so a request sounds the same each time, and a
+sentence that nothing is wrong with as without the guard.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,7 +19,7 @@ from wishbone.core.speak.utterance import Utterance
 from wishbone.core.system.system import System
 
 TRIES = 4
-"""Times that a piece is drawn, the last of which is spoken whatever it is."""
+"""Times that a piece in trouble is drawn, the last of which is spoken whatever it is."""
 QUIET = 0.005
 """A piece with no sample above this is silent; speech reaches 0.1 and more."""
 LOOP = 1.0
@@ -35,23 +37,42 @@ class Guard:
         self._utterance = utterance
         self._layout, self._space = system.layout, system.tokenizer.space
         self._loop = round(LOOP * system.decoder.codes.rate)
+        rules = system.sampling
+        # a greedy draw is the same each time
+        greedy = rules.greedy or rules.temperature == 0
+        self._lone_word_draws = 1 if greedy else rules.lone_word_draws
+        self._drafts: list[tuple[Utterance, list[Tensor]]] = []
         self._arriving, self._arrived = iter(text_ids), list[Sequence[int]]()
         self._last_try = False
         self._held: list[Tensor] = []
         self._coming: Iterator[Tensor] = iter(())
 
     def tries(self) -> Iterator[int]:
-        """Number the tries from 0, until ``hold`` was given one that can be spoken."""
-        for number in range(TRIES):
-            self._last_try = number == TRIES - 1
+        """Number the tries from 0, until ``hold`` was given what can be spoken.
+
+        That is one draw without trouble, or of a lone word the likeliest of several.
+        """
+        tries = max(TRIES, self._lone_word_draws)
+        for number in range(tries):
+            self._last_try = number == tries - 1 and not self._drafts
             yield number
             trouble = self._trouble() if self._utterance.reason else ""
             if not trouble:
+                if self._lone_word_draws == 1 or not self._one_word():
+                    break
+                self._drafts.append((copy.copy(self._utterance), self._held))
+            elif not self._last_try:
+                self._utterance.redraws.append(trouble)
+            if len(self._drafts) == self._lone_word_draws:
                 break
             if not self._last_try:
-                self._utterance.redraws.append(trouble)
                 self._utterance.begin_again()
         self._last_try = True
+        if self._drafts:
+            likeliest, self._held = max(
+                self._drafts, key=lambda draft: draft[0].log_probability
+            )
+            self._utterance.take_over(likeliest)
 
     def text_ids(self) -> Iterator[Sequence[int]]:
         """Ids of the piece from its start, those that have arrived and those that will."""

@@ -150,7 +150,7 @@ def frames(
             case NeedText():
                 next_text()
         action = session.next()
-    utterance.reason = action.reason
+    utterance.reason, utterance.log_probability = action.reason, sampler.log_probability
 
 
 @torch.no_grad()

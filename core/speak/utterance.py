@@ -46,6 +46,8 @@ class Utterance:
     """The reason of its ``Stop``; empty while it is not over."""
     cut_words: int = 0
     """Number of words that the length rule ended and not the model, the last word aside."""
+    log_probability: float = 0.0
+    """Mean log p of its codes in nats, as the model gives it without temperature and filters."""
     redraws: list[str] = field(default_factory=list)
     """What was wrong each time it was drawn before, in the words of ``trouble``."""
     trouble: str = ""
@@ -79,8 +81,13 @@ class Utterance:
 
     def begin_again(self) -> None:
         """Forget what was drawn for the same text."""
-        self.codes.clear()
-        self.global_codes, self.reason, self.cut_words, self.word_ends = (), "", 0, []
+        self.take_over(Utterance())
+
+    def take_over(self, draft: Utterance) -> None:
+        """Take the place of what was drawn by ``draft``, another draw of the same text."""
+        self.codes, self.global_codes = draft.codes, draft.global_codes
+        self.reason, self.cut_words, self.word_ends = draft.reason, draft.cut_words, draft.word_ends
+        self.log_probability = draft.log_probability
 
 
 def utterances(system: System, text: Text) -> Iterator[tuple[Utterance, Iterable[Sequence[int]]]]:

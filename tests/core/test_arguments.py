@@ -64,8 +64,9 @@ def test_subparsers_mix_as_well():
     options = whole.parse_args(["go", "n", "--out", "D", "a=1"])
     assert (options.name, options.words, options.out) == ("n", ["a=1"], "D")
     with pytest.raises(UsageError, match="unrecognized") as caught:
-        whole.parse_args(["go", "n", "--cut"])
-    assert caught.value.where == "wishbone try"
+        whole.parse_args(["go", "n", "--uot=D", "--cut"])
+    assert caught.value.where == "wishbone try go"
+    assert caught.value.do == "Did you mean '--out'? See 'wishbone try go --help'."
     with pytest.raises(UsageError) as caught:
         whole.parse_args(["go"])
     assert caught.value.where == "wishbone try go"
@@ -188,7 +189,7 @@ def test_a_subcommand_gets_its_own_options_and_examples(capsys):
     assert below.endswith("examples:\n  wishbone try go me \\\n      --out x\n")
     with pytest.raises(UsageError) as caught:
         run("stop", "now")
-    assert caught.value.where == "wishbone try"
+    assert caught.value.where == "wishbone try stop"
 
 
 CORE = [e.key for e in registry().of("command") if e.target.startswith("wishbone.core.")]

@@ -121,6 +121,48 @@ def test_later_tries_have_seeds_of_their_own_and_the_same_each_time():
     assert seeds == [guard.seed_of(7, piece, time) for piece in range(3) for time in range(1, 4)]
 
 
+def test_of_several_draws_of_a_lone_word_the_likeliest_is_spoken(scripted):
+    scripts = [([*range(size)], "end") for size in (12, 14, 16, 18)]
+    drafts = []
+    for number, script in enumerate(scripts):
+        system, record = scripted(script), []
+        system.sampling.lone_word_draws = 1
+        pipeline.say(system, WORD, seed=guard.seed_of(3, 0, number), record=record)
+        drafts.append(record[0])
+    chances = [draft.log_probability for draft in drafts]
+    best = max(range(4), key=chances.__getitem__)
+    assert len(set(chances)) == 4 and best not in (0, 3)
+    record = []
+    audio = pipeline.say(scripted(*scripts), WORD, seed=3, record=record)
+    assert (record[0].codes, record[0].log_probability) == (drafts[best].codes, chances[best])
+    system = scripted(scripts[best])
+    system.sampling.lone_word_draws = 1
+    assert torch.equal(audio.samples, pipeline.say(system, WORD, seed=3).samples)
+
+
+def test_a_draw_in_trouble_is_never_the_likeliest(scripted):
+    record = []
+    pipeline.say(scripted(GOOD, SHORT, SHORT, SHORT), WORD, record=record)
+    assert record[0].redraws == ["too short"] * 3 and record[0].trouble == ""
+    assert len(record[0].codes) == 12
+
+
+@pytest.mark.parametrize("rules", [{"greedy": True}, {"temperature": 0.0}, {"lone_word_draws": 1}])
+def test_a_lone_word_is_drawn_once_where_more_would_be_the_same_or_unwanted(scripted, rules):
+    system = scripted(GOOD, LOOPING)
+    for name, value in rules.items():
+        setattr(system.sampling, name, value)
+    record = []
+    pipeline.say(system, WORD, record=record)
+    assert record[0].redraws == [] and len(system.decoder.streams) == 1
+
+
+def test_a_sentence_is_drawn_once(scripted):
+    system = scripted(GOOD)
+    pipeline.say(system, SENTENCE)
+    assert len(system.decoder.streams) == 1
+
+
 TINY = {"lone_word": "again", "word_base": 1, "word_per_id": 1}
 
 

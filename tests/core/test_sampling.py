@@ -159,6 +159,19 @@ def test_a_new_utterance_forgets():
     assert draw(one, 1)[0][0] == 0
 
 
+def test_the_log_probability_is_the_models_own_mean_over_codes():
+    """Neither the temperature, the filters nor what is banned change it; ids beyond are no codes."""
+    one = sampler(temperature=0.5, top_k=4, top_p=1.0)
+    assert one.log_probability == 0
+    drawn = draw(one, 50, banned=(1,))
+    tables = CHANCES.log(), CHANCES.flip(0).log()
+    logs = [float(tables[q][id]) for ids in drawn for q, id in enumerate(ids) if id < 4]
+    assert 50 < len(logs) < 100
+    assert one.log_probability == pytest.approx(sum(logs) / len(logs), abs=1e-6)
+    one.forget()
+    assert one.log_probability == 0
+
+
 def test_codebooks_may_be_allowed_different_ids():
     each = (Draw(forced=2), Draw(banned=(0, 1, 4)))
     drawn = draw(sampler(repetition_window=0), 60, per_codebook=each)
