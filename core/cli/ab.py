@@ -122,7 +122,8 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
     from wishbone.core.evaluate.gate import check_metrics, hold, read_limit
 
     limits = [read_limit(text) for text in options.fail_if]
-    out = options.out or Path(f"ab-{Path(name).stem}")
+    stem = Path(name).stem
+    out = options.out or Path("ab" if stem == "ab" else f"ab-{stem}")
     plan = read_plan(
         name,
         options.set,
