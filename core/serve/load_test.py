@@ -21,10 +21,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import soundfile
 
+from wishbone.core.bench.analysis import machine, now, versions
 from wishbone.core.contract.errors import WishboneError
 from wishbone.core.report.progress import say
 from wishbone.core.serve.settings import model_names
@@ -44,8 +46,12 @@ ALONE = 3
 """Requests that get a process each."""
 START = 300.0
 """Seconds that the server may take to be ready."""
-SETTLED = 0.25
-"""Share of the time after which memory is read first."""
+SETTLED = 60.0
+"""Seconds after which memory is expected to grow no more; a quarter of a shorter test."""
+LOOK = 1.0
+"""Seconds between two looks at the memory."""
+FLAT = 5.0
+"""Percent by which memory may vary once it is settled."""
 
 
 @dataclass
@@ -55,6 +61,11 @@ class LoadResult:
     system: str
     clients: int
     seconds: float
+    slots: int = 0
+    """Requests that spoke at once."""
+    began: str = ""
+    machine: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
     requests: int = 0
     failures: list[str] = field(default_factory=list)
     """The first few, in words."""
@@ -65,9 +76,13 @@ class LoadResult:
     first_sound_ms: dict[str, float] = field(default_factory=dict)
     """Quantiles of the time from sending a request to its first samples."""
     memory_mib: dict[str, float] = field(default_factory=dict)
-    """Resident memory: ready, after a quarter of the time, at the end."""
+    """Resident memory: ready, once settled, the least and the most after that, at the end."""
+    settled_after: float = 0.0
+    """Seconds of load after which memory counts as settled."""
     growth_percent: float = 0.0
-    """Growth of memory from a quarter of the time to the end."""
+    """Growth of memory from then to the end."""
+    spread_percent: float = 0.0
+    """The most of memory from then on, over the least."""
     work_per_second: dict[str, float] = field(default_factory=dict)
     """Seconds of processor time per second of audio: the server with one client and with all, and
     one process for each request."""
@@ -81,17 +96,25 @@ class LoadResult:
         """True where nothing failed and nothing differed."""
         return not self.failed and not self.unequal and self.exit_code == 0
 
+    @property
+    def is_flat(self) -> bool:
+        """True where memory, once settled, stayed within ``FLAT`` percent, or the test is short."""
+        return self.settled_after < SETTLED or self.spread_percent <= FLAT
+
     def lines(self) -> list[str]:
         """The figures for people."""
         quantiles = ", ".join(f"{k} {v:.0f} ms" for k, v in self.first_sound_ms.items())
         memory = ", ".join(f"{k} {v:.0f} MiB" for k, v in self.memory_mib.items())
         work = ", ".join(f"{k} {v:.3f} s" for k, v in self.work_per_second.items())
+        second = f"from second {self.settled_after:.0f} on"
         return [
-            f"{self.system}: {self.clients} clients for {self.seconds:.0f} s",
+            f"{self.system}: {self.clients} clients for {self.seconds:.0f} s, {self.slots} slots",
             f"requests: {self.requests}, failed: {self.failed}, unequal: {self.unequal}",
             f"audio: {self.audio_seconds:.0f} s, {self.audio_seconds / self.seconds:.1f} a second",
             f"first sound: {quantiles}",
-            f"memory: {memory} ({self.growth_percent:+.1f} % after the first quarter)",
+            f"memory: {memory}",
+            f"{second}: {self.growth_percent:+.1f} % to the end,"
+            f" spread {self.spread_percent:.1f} %",
             f"processor time per second of audio: {work}; ratio {self.ratio:.1f}",
             f"exit code after SIGTERM: {self.exit_code}",
             *self.failures,
@@ -103,9 +126,14 @@ def run_load_test(
 ) -> LoadResult:
     """Start a server with the options ``words``, load it, stop it, and speak in processes."""
     model = next(iter(model_names([system])))
-    result = LoadResult(model, clients, seconds)
+    result = LoadResult(model, clients, seconds, began=now().isoformat(timespec="seconds"))
+    result.machine, result.versions = machine(), versions(())
+    result.settled_after = min(SETTLED, seconds / 4)
     requests = [(text, seed) for seed, text in enumerate(SENTENCES)]
-    with tempfile.TemporaryDirectory() as folder, _server(folder, system, words) as (process, port):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        run_server([system, "--folder", folder, *words]) as (process, port, _),
+    ):
         say(f"the server is ready; {len(requests)} requests alone")
         begin = _metrics(port)
         expected = [_ask(port, model, *request)[0] for request in requests]
@@ -116,8 +144,10 @@ def run_load_test(
         _load(result, port, requests, expected)
         after = _metrics(port)
         result.memory_mib["end"] = after["memory"]
-        quarter = result.memory_mib.get("quarter", after["memory"])
-        result.growth_percent = 100 * (after["memory"] / quarter - 1)
+        result.slots = round(after["slots"])
+        memory = result.memory_mib
+        result.growth_percent = 100 * (after["memory"] / memory["settled"] - 1)
+        result.spread_percent = 100 * (memory["most"] / memory["least"] - 1)
         result.audio_seconds = after["audio"] - before["audio"]
         result.work_per_second["server"] = _work(before, after)
         process.send_signal(signal.SIGTERM)
@@ -131,36 +161,36 @@ def run_load_test(
 
 
 @contextmanager
-def _server(
-    folder: str, system: str, words: Sequence[str]
-) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run a server -> its process and port."""
-    command = [sys.executable, "-m", "wishbone", "serve", system, "--port", "0", *words]
+def run_server(words: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
+    """Run ``wishbone serve`` with options on a free port -> its process, port and log lines.
+
+    The list of lines grows while the server runs. Raises ``WishboneError`` where it does not start.
+    """
+    command = [sys.executable, "-m", "wishbone", "serve", "--port", "0", *words]
     environment = {k: v for k, v in os.environ.items() if k != "WISHBONE_TOKEN"}
-    process = subprocess.Popen(
-        [*command, "--folder", folder], stderr=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    lines: list[str] = []
     try:
-        yield process, _port_of(process)
+        port = _port_of(process, lines)
+        assert process.stderr is not None
+        # a pipe that nobody reads would stop the server
+        reader = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
+        reader.start()
+        yield process, port, lines
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
 
 
-def _port_of(process: subprocess.Popen[str]) -> int:
-    """Read the log until the server is ready, and go on reading it in a thread."""
-    assert process.stderr is not None
-    lines: list[str] = []
+def _port_of(process: subprocess.Popen[str], lines: list[str]) -> int:
+    """Read the log into ``lines`` until the server is ready."""
     timer = threading.Timer(START, process.kill)
     timer.start()
     try:
-        for line in process.stderr:
+        for line in process.stderr or ():
             lines.append(line)
             if match := re.search(r"ready at http://\S+:(\d+)", line):
-                drain = threading.Thread(target=lambda: [None for _ in process.stderr or ()])
-                drain.daemon = True
-                drain.start()
                 return int(match[1])
     finally:
         timer.cancel()
@@ -220,10 +250,12 @@ def _load(
     ]
     for thread in threads:
         thread.start()
-    time.sleep(SETTLED * result.seconds)
-    result.memory_mib["quarter"] = _metrics(port)["memory"]
-    for thread in threads:
-        thread.join()
+    time.sleep(result.settled_after)
+    memory = [_metrics(port)["memory"]]
+    while any(thread.is_alive() for thread in threads):
+        time.sleep(LOOK)
+        memory.append(_metrics(port)["memory"])
+    result.memory_mib |= {"settled": memory[0], "least": min(memory), "most": max(memory)}
     if times:
         result.first_sound_ms = {
             name: float(np.quantile(times, quantile))
@@ -232,7 +264,7 @@ def _load(
 
 
 def _metrics(port: int) -> dict[str, float]:
-    """Memory in MiB, seconds of processor time and seconds of audio of the server so far."""
+    """Memory in MiB, slots, and seconds of processor time and of audio of the server so far."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
@@ -246,6 +278,7 @@ def _metrics(port: int) -> dict[str, float]:
         "memory": total("process_resident_memory_bytes") / 2**20,
         "work": total("process_cpu_seconds_total"),
         "audio": total("wishbone_audio_seconds_total"),
+        "slots": total("wishbone_slots"),
     }
 
 

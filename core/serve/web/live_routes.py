@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from contextlib import aclosing, suppress
 from typing import Annotated, Any, Literal
 
@@ -102,8 +103,9 @@ class Conversation:
             return
         finally:
             await self._stop()
-            with suppress(RuntimeError, OSError):
-                await self._socket.close(1001 if self._service.is_draining else 1000)
+            with suppress(RuntimeError, OSError, TimeoutError, WebSocketDisconnect):
+                code = 1001 if self._service.is_draining else 1000
+                await asyncio.wait_for(self._socket.close(code), self._service.limits.stall)
             write("WebSocket closed")
 
     async def _next(self) -> str | bytes | None:
@@ -184,9 +186,7 @@ class Conversation:
             stream = self._service.speak(speaking.choice, speaking.job)
             async with aclosing(stream):
                 async for data in stream:
-                    await asyncio.wait_for(
-                        self._socket.send_bytes(data), self._service.limits.stall
-                    )
+                    await self._in_time(self._socket.send_bytes(data))
             seconds = course.samples / speaking.choice.arm.sample_rate
             await self._send({"type": "done", "seconds": round(seconds, 3)})
         except Refusal as refusal:
@@ -209,7 +209,11 @@ class Conversation:
             await speaking.task
 
     async def _send(self, message: dict[str, Any]) -> None:
-        await self._socket.send_text(json.dumps(message))
+        await self._in_time(self._socket.send_text(json.dumps(message)))
+
+    async def _in_time(self, sending: Awaitable[None]) -> None:
+        """Send, but wait no longer than a client may take nothing. Raises ``TimeoutError``."""
+        await asyncio.wait_for(sending, self._service.limits.stall)
 
     def _client(self) -> str:
         """A word that tells this client from others, for routes."""

@@ -11,17 +11,15 @@ from types import FrameType
 
 import torch
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.serve.serving_arm import load_arm
 from wishbone.core.serve.settings import Settings
 from wishbone.core.serve.web.app import create_app
 from wishbone.core.serve.web.log_lines import set_up_logging, warn, write
+from wishbone.core.serve.web.patient_protocols import HEAD_TIME, PatientHttp, PatientWebSocket
 from wishbone.core.serve.web.service import Service
 
-HEADER_TIME = 10.0
-"""Seconds in which a new connection must have sent the head of its first request."""
 LAST_BYTES = 3.0
 """Seconds that connections have to take their last bytes once nothing runs any more."""
 TICK = 0.05
@@ -75,27 +73,18 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
-class PatientProtocol(H11Protocol):
-    """HTTP, but a connection that sends no request is closed after a while."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock."""
-        super().connection_made(transport)
-        self.loop.call_later(HEADER_TIME, self._close_silent)
-
-    def _close_silent(self) -> None:
-        if self.cycle is None and self.transport.get_protocol() is self:
-            self.transport.abort()
-
-
 class DrainingServer(uvicorn.Server):
     """A web server that lets running requests finish on SIGTERM, and refuses all others."""
 
     def __init__(self, service: Service) -> None:
+        head_time = min(HEAD_TIME, service.limits.stall)
         config = uvicorn.Config(
             create_app(service),
-            http=PatientProtocol,
-            ws="websockets-sansio",
+            http=type("Http", (PatientHttp,), {"head_time": head_time}),
+            ws=type("WebSocket", (PatientWebSocket,), {"head_time": head_time}),
+            # a client that answers no ping is gone, or in the middle of a frame that never ends
+            ws_ping_interval=service.limits.stall / 2,
+            ws_ping_timeout=service.limits.stall / 2,
             ws_max_size=service.limits.characters * 16,
             ws_max_queue=8,
             lifespan="off",

@@ -27,6 +27,8 @@ LARGEST_BODY = 262_144
 """Bytes of a body that holds no recording; a text of 4096 characters needs 50 000 at most."""
 MULTIPART = 65_536
 """Bytes of a form beside its recording."""
+SLOWEST = 1000
+"""Bytes per second that a body must come with, once ``stall`` seconds are over."""
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 OPEN_PATHS = ("/health", "/ready")
 """Paths that need no token, beside the studio's files: they tell nothing about anybody."""
@@ -175,6 +177,7 @@ class _Body:
         self._receive, self._most, self._stall = receive, most, stall
         self._bytes = 0
         self._complete = False
+        self._begin = time.monotonic()
 
     def too_long(self, headers: Headers) -> Refusal | None:
         """Refuse by the length that the client says, before anything is read."""
@@ -186,9 +189,12 @@ class _Body:
         if self._complete:
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._stall)
+            # a byte now and then would hold the connection for as long as somebody likes
+            left = self._begin + self._stall + self._bytes / SLOWEST - time.monotonic()
+            message = await asyncio.wait_for(self._receive(), min(self._stall, left))
         except TimeoutError:
-            message = f"No byte of the body came for {self._stall:g} s."
+            message = f"The body came too slowly: nothing for {self._stall:g} s, or not"
+            message += f" {SLOWEST} bytes a second after that."
             raise Refusal(408, message, code="timeout") from None
         self._bytes += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)

@@ -1,0 +1,55 @@
+"""Many clients at a real server: load, and the samples of the library for texts by chance.
+
+Seconds in CI; ``WISHBONE_SERVE_SECONDS=300`` and ``WISHBONE_SERVE_TRIALS=200`` take as long as a
+claim needs. The figures of such runs are in configs/bench/results.
+"""
+
+import os
+
+import pytest
+from real_server import ARMS
+
+from wishbone.core.serve import load_test
+from wishbone.core.serve.load_test import LoadResult, run_load_test
+
+SECONDS = float(os.environ.get("WISHBONE_SERVE_SECONDS", "6"))
+# loading takes most of a short test
+TRIED = ARMS if SECONDS >= 60 else ARMS[:1]
+CLIENTS = 32
+
+
+@pytest.mark.timeout(900 + 3 * SECONDS)
+@pytest.mark.parametrize("system", TRIED)
+def test_32_clients_get_what_each_gets_alone(system):
+    words = ["--queue", str(CLIENTS)]
+    result = run_load_test(system, words, CLIENTS, SECONDS, alone=1)
+    assert result.requests >= CLIENTS, result.lines()
+    assert result.is_whole and result.is_flat, result.lines()
+    # loading is most of it, so that one request tells enough
+    assert result.ratio >= 3, result.lines()
+    assert (result.machine["cores"], result.slots) > (0, 3) and result.versions["torch"]
+
+
+def test_an_answer_that_differs_and_memory_that_grows_are_seen(monkeypatch):
+    """Negative control: the same load against a server that says something else each time."""
+    answers = iter(range(10_000))
+    memory = iter(range(100, 10_000, 10))
+    monkeypatch.setattr(load_test, "_ask", lambda *request: (b"%d" % next(answers), 0.1))
+    monkeypatch.setattr(load_test, "_metrics", lambda port: {"memory": float(next(memory))})
+    monkeypatch.setattr(load_test, "LOOK", 0.01)
+    result = LoadResult("x", 2, 0.2, settled_after=0.05, exit_code=0)
+    # every request is slow enough for a few looks at the memory
+    monkeypatch.setattr(load_test.Random, "randrange", lambda dice, most: slow(most))
+    load_test._load(result, 0, [("text", 0)], [b"-"])
+    assert result.unequal == result.requests > 2 and not result.is_whole
+    assert result.memory_mib["most"] > result.memory_mib["least"]
+    result.settled_after, result.spread_percent = 60.0, 5.1
+    assert not result.is_flat
+
+
+def slow(most):
+    """Choose the first request after a while."""
+    import time
+
+    time.sleep(0.01)
+    return 0
