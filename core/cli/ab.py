@@ -53,6 +53,10 @@ class ABOptions:
     seeds: Size | None = option(
         None, metavar="N", default_text="the file's 'seeds'", help="speak each sentence N times"
     )
+    voices: str = option(
+        "", metavar="A,B,...", default_text="the file's 'voices', else one",
+        help="let every one of these voices say every sentence: the result is then of voices, too",
+    )  # fmt: skip
     quick: bool = option(
         False, help="a smoke test: a few sentences, to see that all works, without a verdict"
     )
@@ -132,6 +136,7 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
         quick=options.quick,
         trained=out / TRAININGS,
         engine=options.engine,
+        voices=[name.strip() for name in options.voices.split(",") if name.strip()],
     )
     check_metrics(limits, [*plan.listening, *plan.metrics])
     if options.dry_run:

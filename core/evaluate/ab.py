@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,45 +16,34 @@ import numpy as np
 
 from wishbone.core.config.text_files import read_json
 from wishbone.core.contract.atomic import contents, write_text
-from wishbone.core.contract.errors import DataError, UsageError
+from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.extensions.metric import Clip, GenerationMetric, Package, Value
 from wishbone.core.evaluate.experiment import (
-    budget,
     commitment,
     config_diff,
-    generate,
     timing,
     training_diff,
 )
-from wishbone.core.evaluate.experiment.arm_engines import (
-    EngineChoice,
-    accelerate_alike,
-    refuse_mixed,
-)
 from wishbone.core.evaluate.experiment.arms import Arm
-from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.experiment.items import Item, Items
 from wishbone.core.evaluate.experiment.plan import Plan, weights_hash
-from wishbone.core.evaluate.measure import held_out_loss, reference, speed
+from wishbone.core.evaluate.measure import held_out_loss, reference
 from wishbone.core.evaluate.measure.clips import read_audio
 from wishbone.core.evaluate.measure.score import Panel, Scorer
-from wishbone.core.evaluate.prompts.prompt_lists import voice_of
 from wishbone.core.evaluate.prompts.slices import slices
-from wishbone.core.evaluate.record import read_record, record_json
 from wishbone.core.evaluate.report import terminal
 from wishbone.core.evaluate.report.html import write_report
 from wishbone.core.evaluate.report.item_rows import write_items
 from wishbone.core.evaluate.result import (
     SCHEMA,
     ArmFacts,
-    Costs,
     Estimate,
-    Memory,
-    Prompt,
     Provenance,
     Result,
     to_json,
 )
+from wishbone.core.evaluate.sources.parity import parity
+from wishbone.core.evaluate.sources.speak_missing import speak_missing
 from wishbone.core.evaluate.statistics import metrics
 from wishbone.core.evaluate.statistics.agreement import agreement
 from wishbone.core.evaluate.statistics.compare import analyse, estimate
@@ -64,8 +53,6 @@ from wishbone.core.registry.extras import installed, missing_packages
 from wishbone.core.registry.loader import registry
 from wishbone.core.report.json_file import as_text
 from wishbone.core.report.progress import progress, say
-from wishbone.core.speak.speaker import build
-from wishbone.core.system.system import System
 from wishbone.core.weights.provenance import revision
 
 TRAININGS = "train"
@@ -99,7 +86,7 @@ def run(
     say(_announcement(plan))
     if unequal:
         say(unequal)
-    costs = _speak(plan, items, out)
+    costs = speak_missing(plan, items, out)
     losses = held_out_loss.measure(plan, out, progress)
     signatures = held_out_loss.signatures(plan) | _judge(plan, items, out, threads)
     on_cpu = not costs.machine.gpu
@@ -131,6 +118,7 @@ def run(
         reference_folder=str(plan.reference or ""),
         agreement=agreement(items, plan),
         slices=slices(items, plan),
+        parity=parity(items, plan, out),
         provenance=_provenance(plan, command, begin),
     )
     write_text(out / "ab.json", as_text(to_json(result)))
@@ -191,110 +179,6 @@ def _claim(plan: Plan, out: Path) -> Items:
 def _begun(plan: Plan, items: Items) -> bool:
     """True where an item of the run has been spoken."""
     return any(items.of(checkpoint.key) for checkpoint in plan.checkpoints)
-
-
-def _speak(plan: Plan, items: Items, out: Path) -> Costs:
-    """Speak the items that are missing; measure budgets, speed and memory once."""
-    path = out / "measured.json"
-    missing = [
-        (prompt, repeat, orders)
-        for prompt, repeat, orders in timing.schedule(plan)
-        if any(
-            timing.unspoken(items.get(key, prompt.key, repeat), plan.seed_of(prompt, repeat))
-            for key in orders[0]
-        )
-    ]
-    if path.exists() and not missing:
-        costs = _read_costs(path)
-        # files from before engines could be chosen name none
-        eager = {arm.key: "eager" for arm in plan.arms}
-        return replace(costs, engines=costs.engines or eager, engine_note=costs.engine_note or "")
-    systems = {checkpoint.key: build(checkpoint.config) for checkpoint in plan.checkpoints}
-    choice = accelerate_alike({key: system.model for key, system in systems.items()}, plan.engine)
-    refuse_mixed(items, choice.used, list(systems))
-    say(f"engine of the decoding steps: {', '.join(dict.fromkeys(choice.used.values()))}")
-    generate.warm_up(systems, plan.voice)
-    for prompt, repeat, orders in progress(missing, "speaking"):
-        speak_prompt(plan, items, out, prompt, repeat, orders, systems)
-    costs = _costs(plan, systems, choice)
-    write_text(path, as_text(record_json(costs)))
-    return costs
-
-
-def _read_costs(path: Path) -> Costs:
-    do = "Remove that file; the same command measures it again."
-    try:
-        return read_record(Costs, read_json(path, do))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"The file is damaged: {error}.", str(path), do) from error
-
-
-def speak_prompt(
-    plan: Plan,
-    items: Items,
-    out: Path,
-    prompt: Prompt,
-    repeat: int,
-    orders: Sequence[Sequence[str]],
-    systems: Mapping[str, System],
-) -> None:
-    """One prompt by all checkpoints that have not spoken it, in turn, once for every order.
-
-    The first round's audio is kept; the others are spoken for their times alone. Then each has its
-    recording, and a line of facts with nothing judged yet.
-    """
-    seed = plan.seed_of(prompt, repeat)
-    speakers = [
-        key for key in orders[0] if timing.unspoken(items.get(key, prompt.key, repeat), seed)
-    ]
-    generate.read_text([systems[key] for key in speakers], prompt.text)
-    rounds: dict[str, list[Generation]] = {key: [] for key in speakers}
-    audios: dict[str, np.ndarray] = {}
-    for order in orders:
-        for key in [key for key in order if key in rounds]:
-            if any(one.error or (one.processor or 0) > timing.CHEAP for one in rounds[key]):
-                continue
-            voice = voice_of(systems[key], prompt, plan.voice)
-            generation, audio = generate.speak(systems[key], prompt.text, seed, voice)
-            rounds[key].append(replace(generation, load=timing.load()))
-            audios.setdefault(key, audio)
-    for key, spoken in rounds.items():
-        name = f"audio/{key}/{prompt.key}-{repeat}.flac"
-        generate.write(out / name, audios[key], systems[key].decoder.sample_rate)
-        unjudged = {"text": prompt.text, "audio": name, "heard": None, "judged": {}}
-        row = {**unjudged, **record_json(timing.together(spoken))}
-        items.add(key, prompt.key, repeat, row)
-
-
-def _costs(plan: Plan, systems: dict[str, System], choice: EngineChoice) -> Costs:
-    """Speed, memory and budget of each arm, from its first checkpoint: all cost the same."""
-    first = {arm.key: arm.checkpoints[0].key for arm in plan.arms}
-    firsts = {arm: systems[key] for arm, key in first.items()}
-    longest = max(plan.prompts, key=lambda prompt: len(prompt.text)).text
-    length, memory = {}, {}
-    for measurement in progress(["steps", "memory"], "measuring speed and memory against length"):
-        if measurement == "steps":
-            length = speed.against_length(firsts)
-        else:
-            memory = _memory(plan, longest, choice)
-    budgets = {arm.key: budget.budget(arm, firsts[arm.key]) for arm in plan.arms}
-    return Costs(
-        length=length,
-        memory=memory,
-        budget=budgets,
-        unmatched=budget.unmatched(budgets),
-        engines={arm: choice.used[key] for arm, key in first.items()},
-        engine_note=choice.note,
-        machine=speed.machine(),
-        sample_rate={arm: system.decoder.sample_rate for arm, system in firsts.items()},
-    )
-
-
-def _memory(plan: Plan, text: str, choice: EngineChoice) -> dict[str, Memory]:
-    return {
-        arm.key: speed.peak_memory(arm.config, text, plan.voice, choice.engine, choice.weights)
-        for arm in plan.arms
-    }
 
 
 def _judge(plan: Plan, items: Items, out: Path, threads: int) -> dict[str, str]:

@@ -59,13 +59,20 @@ def source(metric: MetricFacts) -> str:
     return metric.source or by_key.get(metric.key, "audio")
 
 
+def voices_of(result: Result) -> int:
+    """Return how many voices say every prompt."""
+    return len({prompt.voice for prompt in result.prompts}) or 1
+
+
 def _tables(result: Result, arms: Sequence[Sequence[str]], metric: MetricInfo) -> Tables:
     raw = result.raw
     values = [
         np.stack([table_of(raw.values[metric.key][checkpoint]) for checkpoint in checkpoints])
         for checkpoints in arms
     ]  # of each arm [K, U, R]
-    return aligned(values, weights_of(result, metric.key, values[0].shape[1]), metric)
+    weights = weights_of(result, metric.key, values[0].shape[1])
+    several = 1 if source(result.metrics[metric.key]) == "model" else voices_of(result)
+    return aligned(values, weights, metric, several)
 
 
 def weights_of(result: Result, metric: str, units: int) -> np.ndarray:
@@ -84,14 +91,16 @@ def table_of(rows: Sequence[object]) -> np.ndarray:
 def _failures(result: Result, arm: str) -> Failures:
     """Failures with their interval over prompts; older results do not say which items failed."""
     stored = result.analysis.failures[arm]
-    tries = max(1, stored.items // max(1, len(result.prompts)))
+    voices = voices_of(result)
+    sentences = len(result.prompts) // voices
+    tries = max(1, stored.items // max(1, sentences))
     if stored.count and result.raw.failed is None:
         # as if those of one prompt had all failed together
-        rate = paired.wilson_rate(stored.estimate, len(result.prompts))
+        rate = paired.wilson_rate(stored.estimate, sentences)
         return replace(stored, low=rate.low, high=rate.high)
     failed = np.zeros(len(result.prompts))
     for checkpoint in next(a.checkpoints for a in result.arms if a.key == arm):
         rows = (result.raw.failed or {}).get(checkpoint) or [[]] * len(failed)
         failed += [sum(reason in stored.why for reason in reasons) for reasons in rows]
-    rate = paired.clustered_rate(failed, tries)
+    rate = paired.clustered_rate(failed.reshape(voices, -1).sum(0), tries)
     return replace(stored, low=rate.low, high=rate.high)

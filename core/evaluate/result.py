@@ -17,6 +17,7 @@ from wishbone.core.evaluate.result_parts import (
     Agreement,
     Commitment,
     Failures,
+    Parity,
     Size,
     Slice,
     Timing,
@@ -73,6 +74,10 @@ class Prompt:
     """Recording whose voice says it, where the list names one."""
     transcript: str | None = optional()
     """Words of that recording."""
+    name: str | None = optional()
+    """Name in the list, where it gives names."""
+    voice: str | None = optional()
+    """Voice that says it, where several say every prompt."""
 
 
 @dataclass(frozen=True)
@@ -373,6 +378,8 @@ class Result:
     """Recognisers two by two, for each arm and the reference."""
     slices: list[Slice] | None = optional()
     """Arms against the baseline by kind of sentence; exploratory."""
+    parity: list[Parity] | None = optional()
+    """Codes that arms of one system drew from the same seeds; None of different systems."""
     provenance: Provenance
 
 

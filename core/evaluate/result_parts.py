@@ -113,6 +113,33 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Code frames that one system drew in two manners, from the same seeds."""
+
+    arm: str
+    baseline: str
+    items: int
+    """Items of which both arms have the code frames."""
+    alike: int
+    """Items with the same frames throughout."""
+    frames: int
+    """Frames of the longer of both, over all items."""
+    matched: int
+    """Frames that are the same at the same place."""
+    before: int
+    """Frames before each item's first one that differs, over all items."""
+    first: int | None
+    """The earliest frame of any item, from 0, that differs; None where none does."""
+    middle: float | None
+    """Median of the first frame that differs, over the items that have one."""
+
+    @property
+    def share(self) -> float:
+        """Token match rate: frames that are the same, of all."""
+        return self.matched / self.frames if self.frames else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Slice:
     """One metric of one arm against the baseline on one kind of sentence; exploratory."""
 

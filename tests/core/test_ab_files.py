@@ -4,10 +4,11 @@ import pytest
 from test_ab_parts import plan
 
 from wishbone.core.contract.errors import ConfigError, DataError, UsageError
-from wishbone.core.evaluate.ab import _claim, _read_costs
+from wishbone.core.evaluate.ab import _claim
 from wishbone.core.evaluate.experiment import config_diff
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import read_plan
+from wishbone.core.evaluate.sources.speak_missing import read_costs
 
 
 def write(tmp_path, text):
@@ -97,7 +98,7 @@ def test_a_line_of_something_else_is_named(tmp_path, line):
 def test_damaged_files_of_a_run_are_three_lines(tmp_path, text):
     for name, read in (
         ("run.json", lambda: _claim(plan(), tmp_path)),
-        ("measured.json", lambda: _read_costs(tmp_path / "measured.json")),
+        ("measured.json", lambda: read_costs(tmp_path / "measured.json")),
     ):
         (tmp_path / name).write_text(text, encoding="latin-1")
         with pytest.raises((DataError, UsageError)) as refused:

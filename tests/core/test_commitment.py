@@ -12,11 +12,12 @@ from test_ab_parts import plan
 from tiny_system import tiny_system
 
 from wishbone.core.contract.errors import ConfigError, UsageError
-from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment import commitment, generate, timing
 from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Items
 from wishbone.core.evaluate.experiment.plan import read_plan
+from wishbone.core.evaluate.sources.source import SystemSource
+from wishbone.core.evaluate.sources.speak_missing import speak_prompt
 from wishbone.core.evaluate.statistics import compare
 from wishbone.core.evaluate.statistics.metrics import choose, choose_primary
 from wishbone.core.evaluate.statistics.turns import williams
@@ -166,8 +167,8 @@ def run_of_one_system(tmp_path, monkeypatch, clock, fair=True):
         monkeypatch.setattr(generate, "read_text", lambda *_: None)
     for number, (prompt, repeat, fair_orders) in enumerate(timing.schedule(given)):
         turns = fair_orders if fair else [order[:: 1 - 2 * (number % 2)] for order in orders]
-        systems = dict.fromkeys(keys, system)
-        ab.speak_prompt(given, items, tmp_path, prompt, repeat, turns, systems)
+        systems = dict.fromkeys(keys, SystemSource(system))
+        speak_prompt(given, items, tmp_path, prompt, repeat, turns, systems)
     taken = timing.summary(given, items, on_cpu=True)
     analysis = compare.analyse(items, given, busy=taken.busy)
     rows = [row for row in analysis.comparisons if row.metric in ("rtf", "first_audio")]
@@ -199,21 +200,21 @@ def test_a_machine_is_busy_by_its_load_or_by_what_items_wait():
 
 
 def test_patience_is_of_processor_time_and_what_ran_out_is_spoken_again(tmp_path, monkeypatch):
-    given, systems = plan(prompts=1), dict.fromkeys(("old", "new"), tiny_system())
+    given, systems = plan(prompts=1), dict.fromkeys(("old", "new"), SystemSource(tiny_system()))
     items = Items(tmp_path / "items.jsonl")
     ((prompt, repeat, orders),) = timing.schedule(given)
     hours = count(0, 3600)
     with monkeypatch.context() as slow:
         # the clock runs for hours in which nobody works
         slow.setattr(generate, "perf_counter", lambda: next(hours))
-        ab.speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
+        speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
     # random weights may go on to the end of their rope, but nobody gave up
     assert items.get("old", "000", 0).error == ""
     worked = count(0, 200)
     with monkeypatch.context() as slow:
         slow.setattr(generate, "process_time", lambda: next(worked))
         items = Items(tmp_path / "other.jsonl")
-        ab.speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
+        speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
     item = items.get("new", "000", 0)
     assert item.failure == UNMEASURED and not item.failed
     items.add("new", "000", 0, {"errors": 9, "words": 9})
@@ -221,7 +222,7 @@ def test_patience_is_of_processor_time_and_what_ran_out_is_spoken_again(tmp_path
     assert analysis.values["new"]["wer"] is None
     assert analysis.failures["new"].count == analysis.failures["new"].items == 0
     assert timing.summary(given, items, on_cpu=True).unmeasured == 2
-    ab.speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
+    speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
     assert items.get("new", "000", 0).error == ""
 
 
@@ -229,8 +230,8 @@ def test_a_long_item_is_timed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "CHEAP", 0.0)
     given, items = plan(prompts=1), Items(tmp_path / "items.jsonl")
     ((prompt, repeat, orders),) = timing.schedule(given)
-    systems = dict.fromkeys(("old", "new"), tiny_system())
-    ab.speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
+    systems = dict.fromkeys(("old", "new"), SystemSource(tiny_system()))
+    speak_prompt(given, items, tmp_path, prompt, repeat, orders, systems)
     row = items.get("old", "000", 0).row
     assert row["rounds"] == 1 and row["processor"] > 0 and "load" in row
     assert json.loads(json.dumps(row))["rtf"] > 0

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from wishbone.core.config.compose import Config
+from wishbone.core.config.schema import structured
+from wishbone.core.contract.engines import parse_engine
 from wishbone.core.contract.errors import ConfigError
+from wishbone.core.evaluate.sources.manner import MANNER, Manner
+from wishbone.core.evaluate.sources.outside import outside_of, read_outside
 from wishbone.core.system.spec import read
 from wishbone.core.train.recipe import RUNNING, as_saved, read_recipe
 from wishbone.core.weights.provenance import start_weights
@@ -36,6 +40,8 @@ class Checkpoint:
     """The arm's name, with ``.1``, ``.2``, ... behind it where the arm has several."""
     config: Config
     """Resolved."""
+    manner: Manner = Manner()
+    """How its system speaks."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,24 @@ class Arm:
     """Of the further checkpoints: the same system, trained with other seeds."""
     levels: Mapping[str, str] = field(default_factory=dict)
     """Factor -> level, where arms are cells of a table."""
+    manner: Manner = Manner()
+    """How its system speaks, where that is not the same in all arms."""
+
+    @property
+    def is_outside(self) -> bool:
+        """True for recordings or a server, of whose making nothing is known."""
+        return outside_of(self.config) is not None
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
         """All sets of weights of this arm."""
         if not self.others:
-            return [Checkpoint(self.key, self.config)]
+            return [Checkpoint(self.key, self.config, self.manner)]
         configs = (self.config, *self.others)
-        return [Checkpoint(f"{self.key}.{n}", config) for n, config in enumerate(configs, 1)]
+        return [
+            Checkpoint(f"{self.key}.{n}", config, self.manner)
+            for n, config in enumerate(configs, 1)
+        ]
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,17 @@ def named_arms(entries: Mapping[str, Any], folder: Path, values: Config) -> list
 def _arm(key: str, value: Any, folder: Path, values: Config) -> Arm:
     value = {"system": value} if isinstance(value, str) else value
     place = values.place(f"arms.{key}")
-    keys = {"system", "systems", "set", "levels"}
+    levels = {}
+    if isinstance(value, dict):
+        levels = {str(k): str(v) for k, v in (value.get("levels") or {}).items()}
+        if "audio" in value or "url" in value:
+            config = read_outside(value, key, folder, values)
+            origin = outside_of(config)
+            assert origin is not None
+            return Arm(
+                str(key), origin.audio or f"{origin.model} at {origin.url}", config, (), levels
+            )
+    keys = {"system", "systems", "set", "levels", *MANNER}
     if (
         not isinstance(value, dict)
         or set(value) - keys
@@ -109,14 +135,18 @@ def _arm(key: str, value: Any, folder: Path, values: Config) -> Arm:
             f"The arm '{key}' does not say which system it is.",
             place,
             "Write a system's name, or '{system: NAME, set: [key=value]}'; several trainings of "
-            "one system are '{systems: [FOLDER, FOLDER, ...]}'.",
+            "one system are '{systems: [FOLDER, FOLDER, ...]}', recordings '{audio: FOLDER}', a "
+            "server '{url: ADDRESS, model: NAME}'.",
         )
     names = [str(name) for name in value.get("systems") or [value.get("system")]]
     overrides = [str(word) for word in value.get("set") or []]
     configs = [read(_beside(name, folder), overrides) for name in names]
     _need_same(key, configs, place)
-    levels = {str(k): str(v) for k, v in (value.get("levels") or {}).items()}
-    return Arm(str(key), ", ".join(names), configs[0], tuple(configs[1:]), levels)
+    spoken = {name: value[name] for name in MANNER if name in value}
+    manner: Manner = structured(Manner, spoken, f"ab.arms.{key}", values)
+    if manner.engine:
+        parse_engine(manner.engine, place)
+    return Arm(str(key), ", ".join(names), configs[0], tuple(configs[1:]), levels, manner)
 
 
 def _beside(name: str, folder: Path) -> str | Path:

@@ -59,6 +59,8 @@ def budget(arm: Arm, system: System) -> Budget:
 
 def unmatched(budgets: Mapping[str, Budget]) -> str:
     """One sentence naming the arms whose sizes differ too much, or ""."""
+    if not budgets:
+        return ""
     sizes = {key: budget.parameters for key, budget in budgets.items()}
     base_key, base = next(iter(sizes.items()))
     off = {key: size / base - 1 for key, size in sizes.items() if abs(size / base - 1) > TOLERANCE}

@@ -33,7 +33,7 @@ def protocol_of(plan: Plan) -> Protocol:
     metrics = plan.listening | plan.metrics
     return Protocol(
         primary=[key for key, metric in metrics.items() if metric.primary],
-        margins={key: metric.margin for key, metric in metrics.items()},
+        margins={key: m.margin for key, m in metrics.items() if m.margin is not None},
         looks=list(plan.looks) or [len(plan.prompts)],
         seeds=plan.seeds,
         alpha=ALPHA,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from wishbone.core.config.compose import dump, weights_folder
@@ -23,12 +23,14 @@ def differences(plan: Plan) -> list[Difference]:
 
     Files are compared by what they hold, wherever they lie.
     """
-    configs = {arm.key: flattened(arm.config) for arm in plan.arms}
+    inside = [arm for arm in plan.arms if not arm.is_outside]
+    configs = {arm.key: flattened(arm.config) for arm in inside}
     follows = any(_under(key, TRAINED) for key in plan.vary)
     allowed = (*plan.vary, "about", *(["weights"] if follows else []))
     result = _differences(configs, lambda key: _under(key, allowed))
     result = [one for one in result if not _same_files(one)]
-    trained = {arm.key: training(arm) for arm in plan.arms}
+    result += _sources(plan)
+    trained = {arm.key: training(arm) for arm in inside}
     if all(trained.values()):
         in_training = _differences(trained, lambda key: _under("weights", plan.vary))
         result += [replace(one, budget=True) if one.key in BUDGET else one for one in in_training]
@@ -38,9 +40,19 @@ def differences(plan: Plan) -> list[Difference]:
     return result
 
 
+def _sources(plan: Plan) -> list[Difference]:
+    """Where arms from outside come from, and manners of speaking: what the A/B file asks for."""
+    origins = {arm.key: arm.system if arm.is_outside else "a system" for arm in plan.arms}
+    outside = any(arm.is_outside for arm in plan.arms)
+    rows = [Difference("source", dict(origins), True)] if outside else []
+    every = {arm.key: asdict(arm.manner) for arm in plan.arms if not arm.is_outside}
+    manners = _differences(every, lambda key: True)
+    return rows + [replace(one, key=f"manner.{one.key}") for one in manners]
+
+
 def refuse_untrained(plan: Plan, allow: bool) -> None:
     """Raise ``ConfigError`` for arms without weights, unless allowed: they say nothing yet."""
-    configs = {arm.key: arm.config for arm in plan.arms}
+    configs = {arm.key: arm.config for arm in plan.arms if not arm.is_outside}
     missing = [
         key
         for key, config in configs.items()
@@ -133,6 +145,7 @@ def _differences(
     return [
         Difference(key, values, varied(key))
         for key, values in rows
+        if values
         if any(value != next(iter(values.values())) for value in values.values())
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, process_time
@@ -73,21 +73,25 @@ def speak(
     voice: Voice | str | None = None,
     patience: float = PATIENCE,
     server: Server | None = None,
+    record: list[Utterance] | None = None,
+    arriving: bool = False,
 ) -> tuple[Generation, np.ndarray]:
     """One item: how it went, and its audio [S]; in a batch with others where there is a server.
 
-    An error of the system is a result like any other: it is written down, not raised.
+    An error of the system is a result like any other: it is written down, not raised. ``record``
+    receives the utterances; ``arriving`` gives the text word by word.
     """
-    record: list[Utterance] = []
+    record = [] if record is None else record
+    given = _words(text) if arriving else text
     chunks: list[torch.Tensor] = []
     arrivals: list[float] = []
     error = ""
     begin, begin_processor = perf_counter(), process_time()
     try:
         for chunk in (
-            server.stream(text, voice, seed, record)
+            server.stream(given, voice, seed, record)
             if server
-            else stream(system, text, voice, seed, record)
+            else stream(system, given, voice, seed, record)
         ):
             if len(chunk):
                 chunks.append(chunk)
@@ -148,6 +152,12 @@ def read_text(systems: Iterable[System], text: str) -> None:
             system.tokenizer.encode(text)
         except Exception:  # what it cannot read fails when it is spoken, and is noted there
             continue
+
+
+def _words(text: str) -> Iterator[str]:
+    """A text as it arrives from a program that writes it: word by word, the space behind each."""
+    for word in text.split():
+        yield f"{word} "
 
 
 def write(path: Path, audio: np.ndarray, rate: int) -> None:

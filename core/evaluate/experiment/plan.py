@@ -24,8 +24,9 @@ from wishbone.core.evaluate.experiment.arms import (
     factor_levels,
     named_arms,
 )
-from wishbone.core.evaluate.prompts.prompt_lists import find_prompts, read_prompts
+from wishbone.core.evaluate.prompts.prompt_lists import find_prompts, in_voices, read_prompts
 from wishbone.core.evaluate.result import Prompt
+from wishbone.core.evaluate.sources.outside import recordings_hash, refuse_recordings
 from wishbone.core.evaluate.statistics.looks import too_early
 from wishbone.core.evaluate.statistics.metrics import (
     choose,
@@ -82,6 +83,9 @@ class Experiment:
     for systems that take long."""
     voice: str = ""
     """Voice of all arms; empty means each system's own."""
+    voices: list[str] = field(default_factory=list)
+    """Several voices, each of which says every prompt in every arm: results are then of voices,
+    too, and not of these alone. No likeness is measured, since a reference is one voice."""
     engine: str = "auto"
     """Engine of all arms' decoding steps, NAME or NAME:WEIGHTS: "auto" is the fastest that all of
     them can have on this machine, "eager" plain PyTorch."""
@@ -129,6 +133,8 @@ class Plan:
     """As in ``Experiment``."""
     available: int = 0
     """Prompts that the file has; 0 where that is not known."""
+    voices: list[str] = field(default_factory=list)
+    """As in ``Experiment``; ``prompts`` are then every sentence in every voice."""
 
     @property
     def checkpoints(self) -> list[Checkpoint]:
@@ -161,6 +167,9 @@ class Plan:
             "voice": self.voice,
             "reference": self._reference_files(),
         }
+        manners = {c.key: c.manner.changed for c in self.checkpoints if c.manner.changed}
+        if manners:
+            identity["manners"] = manners
         if self.engine != "eager":
             # older fingerprints hold no engine: all runs were eager
             identity["engine"] = self.engine
@@ -189,8 +198,9 @@ def read_plan(
     quick: bool = False,
     trained: Path | None = None,
     engine: str | None = None,
+    voices: Sequence[str] = (),
 ) -> Plan:
-    """Read an A/B file. ``prompts``, ``seeds`` and ``engine`` replace its own.
+    """Read an A/B file. ``prompts``, ``seeds``, ``engine`` and ``voices`` replace its own.
 
     ``trained`` is the folder of the trainings that its ``train:`` asks for; without one the arms
     are as they will be when they are trained. Raises ``ConfigError``.
@@ -211,15 +221,17 @@ def read_plan(
             values.place("prompts"),
             "Ask for fewer, or name a longer file under 'prompts'.",
         )
-    reference = (
-        _locate(experiment.reference, folder, values.place("reference"))
-        if experiment.reference
-        else None
-    )
+    several = list(voices or experiment.voices)
+    reference = None
+    if experiment.reference and not several:
+        reference = _locate(experiment.reference, folder, values.place("reference"))
     if experiment.factors:
         arms = crossed_arms(experiment.factors, experiment.train, folder, values, trained)
     else:
         arms = named_arms(experiment.arms, folder, values)
+    if several:
+        refuse_recordings([arm.config for arm in arms], values.place("voices"))
+        lines = in_voices(lines[:limit], several, values.place("voices"))
     options = _added_metrics(experiment, values)
     held_out = (
         [experiment.held_out] if isinstance(experiment.held_out, str) else list(experiment.held_out)
@@ -239,7 +251,7 @@ def read_plan(
         name=values.path.stem if values.path else "ab",
         about=experiment.about,
         arms=arms,
-        prompts=lines[:limit],
+        prompts=lines if several else lines[:limit],
         seeds=seeds or experiment.seeds,
         seed=experiment.seed,
         vary=experiment.vary,
@@ -259,6 +271,7 @@ def read_plan(
         looks=list(experiment.looks),
         rounds=experiment.rounds,
         available=len(lines),
+        voices=several,
     )
 
 
@@ -302,8 +315,8 @@ def weights_files(config: Config) -> list[Path]:
 
 
 def weights_hash(config: Config) -> dict[str, str]:
-    """Folder and name of every file of weights -> SHA-256 of what it holds."""
-    hashes = {}
+    """Folder and name of every file of weights, or of recordings -> SHA-256 of what it holds."""
+    hashes = recordings_hash(config)
     for file in weights_files(config):
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

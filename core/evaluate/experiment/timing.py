@@ -60,17 +60,19 @@ def together(rounds: Sequence[Generation]) -> Generation:
     if first.rtf is None or not ended:
         return replace(first, rounds=len(rounds))
 
-    def middle(name: str) -> float:
-        return median(getattr(one, name) for one in ended)
+    def middle(name: str) -> float | None:
+        """The median; None of what was not noted, such as a server's processor time."""
+        noted = [getattr(one, name) for one in ended if getattr(one, name) is not None]
+        return median(noted) if noted else None
 
-    computing = middle("computing")
+    computing, processor = middle("computing") or 0.0, middle("processor")
     return replace(
         first,
         computing=round(computing, 4),
-        processor=round(middle("processor"), 4),
+        processor=None if processor is None else round(processor, 4),
         rtf=computing / first.seconds,
         first_audio=middle("first_audio"),
-        token_rate=first.codes / computing,
+        token_rate=None if first.token_rate is None else first.codes / computing,
         stall=middle("stall"),
         rounds=len(ended),
     )
@@ -84,11 +86,14 @@ def summary(plan: Plan, items: Items, on_cpu: bool) -> Timing | None:
         for prompt in plan.prompts
         for repeat in range(plan.seeds)
     ]
-    timed = [item.row for item in spoken if item.row.get("processor") is not None]
+    noted = ("processor", "rtf")
+    timed = [item.row for item in spoken if any(item.row.get(k) is not None for k in noted)]
     if not timed:
         return None
     loads = [row["load"] for row in timed if row.get("load") is not None]
-    waited = median(max(0.0, 1 - row["processor"] / max(row["made"], 1e-9)) for row in timed)
+    alone = [row for row in timed if row.get("processor") is not None]
+    waits = [max(0.0, 1 - row["processor"] / max(row["made"], 1e-9)) for row in alone]
+    waited = median(waits) if waits else 0.0
     usual = median(loads) if loads else None
     return Timing(
         rounds=round(median(row.get("rounds") or 1 for row in timed)),

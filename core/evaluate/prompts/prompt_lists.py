@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wishbone.core.config.compose import bundled
@@ -49,13 +52,40 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
 
 
 def voice_of(system: System, prompt: Prompt, voice: str | None) -> Voice | str | None:
-    """The voice that says a prompt: ``voice``, or that of the recording which its list names.
+    """The voice that says a prompt: its own, ``voice``, or that of the recording in its list.
 
     Raises what ``Voice.from_audio`` raises for a recording that is missing or too long.
     """
+    voice = prompt.voice or voice
     if voice or not prompt.recording:
         return voice
     return Voice.from_audio(system, prompt.recording, prompt.transcript or "")
+
+
+def in_voices(
+    prompts: Sequence[Prompt], voices: Sequence[str], place: str = "the voices"
+) -> list[Prompt]:
+    """Every prompt in every voice: all prompts in the first voice, then all in the second.
+
+    A voice is a kind of prompt, too, so that results by kind show it. Raises ``ConfigError`` at
+    ``place`` where there are fewer than two different ones.
+    """
+    if len({Path(voice).stem for voice in voices}) < max(2, len(voices)):
+        raise ConfigError(
+            f"'voices' is {', '.join(voices)}.",
+            place,
+            "Name two or more different ones; for a single one write 'voice: NAME'.",
+        )
+    return [
+        replace(
+            prompt,
+            key=f"{prompt.key}-{re.sub(r'[^A-Za-z0-9_]', '_', Path(voice).stem)}",
+            tags=(*(prompt.tags or ()), f"voice {voice}"),
+            voice=voice,
+        )
+        for voice in voices
+        for prompt in prompts
+    ]
 
 
 def _plain(key: str, line: str, path: Path) -> Prompt:
@@ -73,10 +103,11 @@ def _listed(key: str, line: str, path: Path) -> Prompt:
     fields = [field.strip() for field in line.split("|")]
     if len(fields) in (4, 5):
         _, transcript, recording, text = fields[:4]
-        return Prompt(key, text, recording=str(path.parent / recording), transcript=transcript)
+        source = str(path.parent / recording)
+        return Prompt(key, text, recording=source, transcript=transcript, name=fields[0])
     if len(fields) in (2, 3):
         # without its transcript, a recording makes no voice
-        return Prompt(key, fields[1])
+        return Prompt(key, fields[1], name=fields[0])
     raise _wrong(key, line, path, "NAME|TRANSCRIPT|RECORDING|SENTENCE")
 
 

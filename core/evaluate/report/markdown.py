@@ -77,6 +77,7 @@ def markdown(result: Result) -> str:
         contents = [tables.cells(result), tables.effects(result), *contents]
     counted = [tables.words(result)] if result.analysis.words else []
     contents += [tables.trainings(result), *counted]
+    contents += [tables.parity(result)] if result.parity else []
     contents += [tables.lengths(result), tables.failures(result)]
     for number, content in enumerate(contents):
         parts += [f"### {content.title}", table.markdown(content)]

@@ -137,7 +137,7 @@ def lengths(result: Result) -> Table:
 
 def memory(result: Result) -> Table:
     """Tabulate what the memory of a process of each arm is made of."""
-    names = [arm.key for arm in result.arms]
+    names = [arm.key for arm in result.arms if arm.key in result.costs.memory]
     parts = [_memory_cells(result.costs.memory.get(name, Memory())) for name in names]
     titles = ("libraries", "+ the loaded system", "+ speaking the longest sentence", "peak")
     rows = [[title, *sizes] for title, sizes in zip(titles, zip(*parts, strict=True), strict=True)]
@@ -146,8 +146,8 @@ def memory(result: Result) -> Table:
 
 def sizes(result: Result) -> Table:
     """Tabulate each arm's size, work and training."""
-    names = [arm.key for arm in result.arms]
-    rows = budget.rows([result.costs.budget[name] for name in names])
+    names = [arm.key for arm in result.arms if arm.key in result.costs.budget]
+    rows = budget.rows([result.costs.budget[name] for name in names]) if names else []
     several = len(result.arms[0].checkpoints) > 1
     title = "Budget, of the first training" if several else "Budget"
     return Table(title, ["", *names], [[title, *row] for title, row in rows])
@@ -181,7 +181,28 @@ def slices(result: Result) -> Table:
         title = f"{metric.title} ({metric.unit})"
         rows.append([one.kind, str(one.prompts), title, one.arm, *values, change, ends])
     head = ["kind", "sentences", "", "arm", result.arms[0].key, "arm's", "change", "95 % interval"]
-    return Table("By kind of sentence: exploratory, without verdicts", head, rows, ("", "arm"))
+    kinds = "kind and voice" if any(prompt.voice for prompt in result.prompts) else "kind"
+    return Table(f"By {kinds} of sentence: exploratory, without verdicts", head, rows, ("", "arm"))
+
+
+def parity(result: Result) -> Table:
+    """Tabulate how many code frames arms of one system have in common, from the same seeds."""
+    rows = []
+    for one in result.parity or []:
+        none = one.first is None
+        rows.append(
+            [
+                one.arm,
+                f"{one.alike} of {one.items}",
+                f"{100 * one.share:.2f} %",
+                f"{100 * one.before / one.frames:.2f} %" if one.frames else "-",
+                "never" if none else f"frame {one.first}",
+                "-" if none else f"frame {one.middle:g}",
+            ]
+        )
+    title = f"Codes drawn from the same seeds as {result.arms[0].key}"
+    head = ["", "items alike", "codes alike", "before the first that differs", "earliest", "median"]
+    return Table(title, head, rows)
 
 
 def differences(result: Result) -> Table:
@@ -189,7 +210,7 @@ def differences(result: Result) -> Table:
     names = [arm.key for arm in result.arms]
     rows, verdicts = [], []
     for difference in result.differences:
-        values = [difference.values[name] for name in names]
+        values = [difference.values.get(name) for name in names]
         shown = ["-" if value is None else str(value) for value in values]
         why = "budget" if difference.budget else "not meant to differ"
         rows.append([difference.key, *shown, "varied" if difference.meant else why])

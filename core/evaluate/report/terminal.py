@@ -11,7 +11,8 @@ from wishbone.core.report import table
 def show(result: Result) -> None:
     """Print the tables of a result on standard output."""
     print(claims.headline(result))
-    table.show(tables.sizes(result))
+    if result.costs.budget:
+        table.show(tables.sizes(result))
     # with factors, single arms are in the report
     if result.factors:
         contents = [tables.cells(result), tables.effects(result)]
@@ -19,6 +20,8 @@ def show(result: Result) -> None:
         contents = [tables.comparison(result, arm.key) for arm in result.arms[1:]]
     for content in contents:
         table.show(content)
+    if result.parity:
+        table.show(tables.parity(result))
     lines = [*claims.warnings(result), *claims.rules(result), *claims.advice(result)]
     for line in [*lines, *closing(result)]:
         print(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wishbone.core.evaluate.result import Comparison, Effect, MetricFacts, Outcome, Result
+from wishbone.core.evaluate.sources.outside import KEY
 from wishbone.core.evaluate.statistics.metrics import HELD_OUT
 from wishbone.core.evaluate.statistics.paired import student
 
@@ -100,6 +101,12 @@ def warnings(result: Result) -> list[str]:
     if result.confounded:
         keys = ", ".join(result.confounded)
         lines.append(f"CONFOUNDED: the arms also differ in {keys}; this was allowed, not harmless.")
+    outside = [arm.key for arm in result.arms if KEY in arm.config]
+    if outside:
+        lines.append(
+            f"OUTSIDE: nothing is known of how {listed(outside)} came about, so that whatever"
+            " differs between the arms is compared together."
+        )
     if result.costs.unmatched:
         lines.append(f"UNMATCHED: {result.costs.unmatched}")
     if result.costs.engine_note:
@@ -203,7 +210,7 @@ def cannot(result: Result) -> list[str]:
     """Write what no number in this result says."""
     lines = [
         *_trainings(result),
-        "The prompts are one kind of text, read in one voice; nothing is said about others.",
+        f"The prompts are one kind of text, {_voices(result)}.",
         "No person listened: words are counted by a recogniser and quality is predicted.",
         f"Times are of this machine, one request at a time, {_engines(result)}, and of nothing"
         " else.",
@@ -212,6 +219,16 @@ def cannot(result: Result) -> list[str]:
     if not result.quick and count < 50:
         lines.insert(0, f"{count} prompts find large differences only; small ones need more.")
     return lines
+
+
+def _voices(result: Result) -> str:
+    voices = dict.fromkeys(prompt.voice for prompt in result.prompts if prompt.voice)
+    if not voices:
+        return "read in one voice; nothing is said about others"
+    return (
+        f"read in the voices {listed(list(voices))}; intervals take them as a sample of all voices"
+        f" like these, of which {len(voices)} tell little"
+    )
 
 
 def _engines(result: Result) -> str:

@@ -164,6 +164,9 @@ def _sizes(
     metric = asked.metric
     if confidence is None or asked.withheld or study.sources.get(metric.key) == "model":
         return None
+    if tables.voices > 1:
+        # what more voices would show is another question, which nothing here was measured for
+        return None
     spread = sample_size.scatter(tables.arms, (-1, 1), tables.weights, asked.contrast.trainings)
     now = (len(tables.weights), study.seeds)
     freedom = asked.contrast.freedom
@@ -197,7 +200,7 @@ def estimate(items: Items, plan: Plan, arm: str, metric: MetricInfo) -> Estimate
 def _estimate(tables: Tables, metric: MetricInfo) -> Estimate | None:
     if tables.empty:
         return None
-    interval = contrast(tables.arms, (1,), tables.weights).interval
+    interval = contrast(tables.arms, (1,), tables.weights, voices=tables.voices).interval
     read = exp if metric.ratio else float
     return Estimate(
         value=mean(tables.arms[0], tables.weights, metric),
@@ -220,7 +223,7 @@ def failures(items: Items, plan: Plan, arm: str) -> Failures:
     Items of one prompt fail together: the interval is over prompts. What could not be measured is
     no failure.
     """
-    by_prompt = [_items_of(items, plan, arm, prompt) for prompt in plan.prompts]
+    by_prompt = _by_sentence(items, plan, arm)
     spoken = [[item for item in takes if item.failure != UNMEASURED] for takes in by_prompt]
     why = Counter(item.failure for takes in spoken for item in takes if item.failed)
     failed = np.array([sum(item.failed for item in takes) for takes in spoken])
@@ -240,14 +243,21 @@ def _items_of(items: Items, plan: Plan, arm: str, prompt: Prompt) -> list[Item]:
     return [items.get(key, prompt.key, r) for r in range(plan.seeds) for key in keys]
 
 
+def _by_sentence(items: Items, plan: Plan, arm: str) -> list[list[Item]]:
+    """All items of an arm by what they say: several voices say the same sentences."""
+    sentences: dict[str, list[Item]] = {}
+    for number, prompt in enumerate(plan.prompts):
+        name = prompt.text if plan.voices else str(number)
+        sentences.setdefault(name, []).extend(_items_of(items, plan, arm, prompt))
+    return list(sentences.values())
+
+
 def _mcnemar(items: Items, plan: Plan, arm: str, baseline: str) -> float:
     """p that both fail equally often; a prompt counts as failed if any item of it did."""
     only = [0, 0]
-    for prompt in plan.prompts:
-        failed = [
-            any(item.failed for item in _items_of(items, plan, key, prompt))
-            for key in (baseline, arm)
-        ]
+    by_arm = [_by_sentence(items, plan, key) for key in (baseline, arm)]
+    for takes in zip(*by_arm, strict=True):
+        failed = [any(item.failed for item in side) for side in takes]
         if failed[0] != failed[1]:
             only[failed[1]] += 1
     return paired.mcnemar(*only)

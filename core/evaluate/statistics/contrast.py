@@ -34,6 +34,8 @@ class Tables:
     """[U]: how much each prompt counts."""
     left_out: int
     """Prompts that not all arms have a value for."""
+    voices: int = 1
+    """Voices that say every prompt: U is all prompts in the first one, then all in the second."""
 
     @property
     def empty(self) -> bool:
@@ -85,21 +87,28 @@ class _Parts:
         return max(0.0, self.seeds - self.noise)
 
     @property
-    def total(self) -> float:
-        """Of the estimate; never less than what one of the two sources alone makes."""
-        return max(self.prompts + self.excess, 0.0 if self.prompts else self.seeds)
-
-    @property
-    def freedom(self) -> float:
-        """Degrees of freedom of ``total``.
+    def freedom_counted(self) -> float:
+        """``freedom_seeds``, as far as it counts.
 
         The few trainings count as far as they show beyond noise, by the square root, and with two
         or three of them a part in any case: that none shows is then weak evidence. The part was
         chosen by simulation (``wishbone evaluate calibration``).
         """
         shown = sqrt(self.excess / self.seeds) if self.seeds else 0.0
-        part = max(shown, (self.checkpoints - 1) ** -2)
-        return max(1.0, self.total**2 / (self.freedom_prompts + part * self.freedom_seeds))
+        return max(shown, (self.checkpoints - 1) ** -2) * self.freedom_seeds
+
+
+def _total(parts: Sequence[_Parts]) -> float:
+    """Variance of the estimate; never less than what one of the sources alone makes."""
+    prompts = parts[0].prompts
+    least = 0.0 if prompts else max(part.seeds for part in parts)
+    return max(prompts + sum(part.excess for part in parts), least)
+
+
+def _freedom(parts: Sequence[_Parts]) -> float:
+    """Degrees of freedom of ``_total``."""
+    below = parts[0].freedom_prompts + sum(part.freedom_counted for part in parts)
+    return max(1.0, _total(parts) ** 2 / below)
 
 
 def contrast(
@@ -107,6 +116,7 @@ def contrast(
     coefficients: Sequence[float],
     weights: np.ndarray,
     *,
+    voices: int = 1,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Contrast:
@@ -119,31 +129,46 @@ def contrast(
     of single items is counted once, and interval and p are Student's t with Satterthwaite's
     degrees of freedom, so that they always agree. Three seeds of two arms alone leave 4 of them: t
     is then 2.8 and not 2.0.
+
+    Several ``voices``, which all say every prompt in both arms, are crossed with prompts in the
+    same way, so that interval and p are for new voices, too.
     """
     cells = [table.mean(2) for table in tables]
     units = sum(c * cell.mean(0) for c, cell in zip(coefficients, cells, strict=True))
-    fixed = sign_flip(units, weights, draws=draws, seed=seed)
-    if all(len(table) == 1 for table in tables):
+    # a prompt changes its sign in all voices together
+    groups = np.tile(np.arange(len(units) // voices), voices) if voices > 1 else None
+    fixed = sign_flip(units, weights, groups=groups, draws=draws, seed=seed)
+    if voices == 1 and all(len(table) == 1 for table in tables):
         drawn = resamples(units, weights, draws=draws, seed=seed)
         return Contrast(drawn.interval(), fixed, fixed, units, None, None, drawn.interval)
-    share = np.asarray(weights, float) / np.sum(weights)
-    estimate = float(units @ share)
-    if len(units) < 2 or min(len(cell) for cell in cells) < 2:
+    trainings = [len(cell) for cell in cells]
+    by_voice = units.reshape(voices, -1)  # [V, P]
+    share = np.asarray(weights, float).reshape(voices, -1).mean(0)  # [P]
+    share /= share.sum()
+    estimate = float(by_voice.mean(0) @ share)
+    if by_voice.shape[1] < 2 or max(trainings) > 1 and min(trainings) < 2:
         unknown = Interval(estimate, -inf, inf)
         return Contrast(unknown, 1.0, fixed, units, None, None, lambda _: unknown)
-    parts = _parts(cells, units, share, coefficients)
-    if parts.total == 0:
+    parts = []
+    if max(trainings) > 1:
+        over = [cell.reshape(len(cell), voices, -1).mean(1) for cell in cells]  # [K, P] each
+        parts.append(_parts(over, by_voice.mean(0), share, coefficients))
+    excess = sum(part.excess for part in parts)
+    if voices > 1:
+        parts.append(_parts([by_voice], by_voice.mean(0), share, (1.0,)))
+    total = _total(parts)
+    if total == 0:
         same = Interval(estimate, estimate, estimate)
         return Contrast(same, float(estimate == 0), fixed, units, None, None, lambda _: same)
-    deviation, freedom = sqrt(parts.total), parts.freedom
+    deviation, freedom = sqrt(total), _freedom(parts)
 
     def at(confidence: float) -> Interval:
         half = deviation * student((1 + confidence) / 2, freedom)
         return Interval(estimate, estimate - half, estimate + half)
 
     p = two_sided(abs(estimate) / deviation, freedom)
-    seeds = min(1.0, parts.excess / parts.total)
-    return Contrast(at(0.95), p, fixed, units, freedom, seeds, at, parts.excess)
+    seeds = min(1.0, excess / total) if max(trainings) > 1 else None
+    return Contrast(at(0.95), p, fixed, units, freedom, seeds, at, excess)
 
 
 def lost_sentence(

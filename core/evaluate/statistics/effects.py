@@ -110,7 +110,7 @@ def _asked(question: Question, metric: MetricInfo, tables: Tables, study: Study)
     coefficients = [question.coefficients[number] for number in used]
     arms = list(study.arms)
     return ask(
-        Tables([tables.arms[n] for n in used], tables.weights, tables.left_out),
+        Tables([tables.arms[n] for n in used], tables.weights, tables.left_out, tables.voices),
         coefficients,
         metric,
         study.withheld(metric, [arms[number] for number in used]),

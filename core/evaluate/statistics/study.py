@@ -101,7 +101,8 @@ def item_tables(items: Items, plan: Plan, arms: Sequence[str], metric: MetricInf
     ]
     # a reference without any value of its own has no words either
     weights = np.max([weights for arm in tables for _, weights in arm], axis=0)
-    return aligned([np.stack([values for values, _ in arm]) for arm in tables], weights, metric)
+    values = [np.stack([values for values, _ in arm]) for arm in tables]
+    return aligned(values, weights, metric, max(1, len(plan.voices)))
 
 
 def loss_tables(losses: Losses, plan: Plan, arms: Sequence[str], metric: MetricInfo) -> Tables:
@@ -114,10 +115,17 @@ def loss_tables(losses: Losses, plan: Plan, arms: Sequence[str], metric: MetricI
     return aligned(values, np.ones(values[0].shape[1]), metric)
 
 
-def aligned(arms: list[np.ndarray], weights: np.ndarray, metric: MetricInfo) -> Tables:
-    """Keep the prompts [U] that all arms [K, U, R] have every value of; of ratios, logarithms."""
+def aligned(
+    arms: list[np.ndarray], weights: np.ndarray, metric: MetricInfo, voices: int = 1
+) -> Tables:
+    """Keep the prompts [U] that all arms [K, U, R] have every value of; of ratios, logarithms.
+
+    With several voices, a prompt is kept where all voices have it in all arms.
+    """
     complete = ~np.any([np.isnan(values).any(axis=(0, 2)) for values in arms], axis=0)
+    if voices > 1:
+        complete = np.tile(complete.reshape(voices, -1).all(0), voices)
     selected = [values[:, complete] for values in arms]
     if metric.ratio:
         selected = [np.log(values) for values in selected]
-    return Tables(selected, weights[complete], int((~complete).sum()))
+    return Tables(selected, weights[complete], int((~complete).sum()), voices)

@@ -65,7 +65,7 @@ def ask(
     moves: tuple[float, ...] = ()
     if metric.worst is not None and not metric.ratio:
         moves = lost_sentence(tables.arms, coefficients, tables.weights, metric.worst)
-    result = contrast(tables.arms, coefficients, tables.weights)
+    result = contrast(tables.arms, coefficients, tables.weights, voices=tables.voices)
     return Asked(result, metric, moves, interaction, withheld)
 
 

@@ -1,0 +1,1 @@
+"""Sources of an A/B's recordings: systems in several manners, folders, servers; who speaks when."""
