@@ -139,6 +139,15 @@ class OpusEncoder(Encoder):
         return self._file.take()
 
 
+class FlacStreamEncoder(OpusEncoder):
+    """FLAC, block by block: its header says that the number of samples is unknown.
+
+    Decoders take it; a reader that wants the length from the header does not.
+    """
+
+    form = ("FLAC", "PCM_16", None)
+
+
 class Mp3Encoder(OpusEncoder):
     """MP3 of constant bit rate: it needs no table in front that is known at the end only."""
 
@@ -151,19 +160,24 @@ class Format:
 
     media_type: str
     encoder: Callable[[int], Encoder]
+    streaming: Callable[[int], Encoder] | None = None
+    """The class for who asks for a stream, where that is another one."""
 
 
 FORMATS = {
     "wav": Format("audio/wav", WavEncoder),
     "pcm": Format("audio/pcm", Encoder),
-    "flac": Format("audio/flac", FlacEncoder),
+    "flac": Format("audio/flac", FlacEncoder, FlacStreamEncoder),
     "opus": Format("audio/ogg", OpusEncoder),
     "mp3": Format("audio/mpeg", Mp3Encoder),
 }
 
 
-def encoder_for(name: str, sample_rate: int) -> Encoder:
-    """Make the encoder of a format. Raises ``Refusal`` for one that cannot be had."""
+def encoder_for(name: str, sample_rate: int, streaming: bool = False) -> Encoder:
+    """Make the encoder of a format; ``streaming`` where a client asked for a stream by name.
+
+    Raises ``Refusal`` for one that cannot be had.
+    """
     if name not in FORMATS:
         names = ", ".join(FORMATS)
         message = f"response_format '{name}' cannot be written here. Use one of {names}."
@@ -172,7 +186,8 @@ def encoder_for(name: str, sample_rate: int) -> Encoder:
         message = f"Opus knows no sample rate of {sample_rate}. Use wav, flac, mp3 or pcm."
         raise Refusal(400, message, "response_format", "unsupported_value")
     try:
-        return FORMATS[name].encoder(sample_rate)
+        form = FORMATS[name]
+        return ((streaming and form.streaming) or form.encoder)(sample_rate)
     except soundfile.LibsndfileError as error:
         message = f"libsndfile cannot write '{name}' on this machine. Use wav or pcm."
         raise Refusal(400, message, "response_format", "unsupported_value") from error

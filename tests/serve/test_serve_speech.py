@@ -59,6 +59,29 @@ def test_lossless_formats_hold_the_same_samples(client, service, form, kind):
     assert samples.astype("<i2").tobytes() == toys.offline(service)
 
 
+@pytest.mark.parametrize("kind", ["audio", "sse"])
+def test_flac_is_streamed_where_a_stream_is_asked_for(client, service, kind):
+    av = pytest.importorskip("av", reason="the extra 'ab' is not installed")
+    answer = ask(client, response_format="flac", stream_format=kind, input=3 * TEXT)
+    data = answer.content
+    if kind == "sse":
+        events = [json.loads(line[6:]) for line in answer.text.split("\n\n") if line]
+        parts = [base64.b64decode(event["audio"]) for event in events[:-1]]
+        assert len(parts) > 3
+        data = b"".join(parts)
+    # bytes 18 to 25: 20 bits of rate, 3 of channels, 5 of bits, 36 of length, 0 where unknown
+    facts = int.from_bytes(data[18:26], "big")
+    assert data[:4] == b"fLaC" and facts >> 44 == 24_000 and facts % 2**36 == 0
+    with av.open(io.BytesIO(data)) as file:
+        frames = [frame.to_ndarray()[0] for frame in file.decode(audio=0)]
+    assert np.concatenate(frames).astype("<i2").tobytes() == toys.offline(service, 3 * TEXT)
+
+
+def test_flac_has_its_length_where_nothing_is_said_of_streams(client, service):
+    file = soundfile.SoundFile(io.BytesIO(ask(client, response_format="flac").content))
+    assert file.frames == len(toys.offline(service)) // 2
+
+
 @pytest.mark.parametrize("form", ["opus", "mp3"])
 def test_lossy_formats_decode_to_the_same_sound(client, service, form):
     answer = ask(client, response_format=form)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import FastAPI, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp
 
 from wishbone.core.registry.entry_points import own_version
 from wishbone.core.serve.refusal import Refusal
 from wishbone.core.serve.web.comparison_routes import comparison_routes
-from wishbone.core.serve.web.failures import add_failures
+from wishbone.core.serve.web.failures import add_failures, describe_failures
 from wishbone.core.serve.web.live_routes import live_routes
 from wishbone.core.serve.web.request_guard import Guard
 from wishbone.core.serve.web.service import Service
@@ -38,6 +38,7 @@ def create_app(service: Service) -> ASGIApp:
         app.include_router(make(service))
     _add_state(app, service)
     _add_studio(app)
+    describe_failures(app)
     return Guard(app, service)
 
 
@@ -46,13 +47,13 @@ def _add_state(app: FastAPI, service: Service) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get("/ready", responses={503: {"model": dict[str, str]}})
     async def ready() -> JSONResponse:
         # every system is loaded and warm before the server listens
         status = "draining" if service.is_draining else "ready"
         return JSONResponse({"status": status}, 503 if service.is_draining else 200)
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.gauges.text(), media_type="text/plain; version=0.0.4")
 

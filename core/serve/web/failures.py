@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -15,6 +16,50 @@ from wishbone.core.serve.refusal import Refusal, of_error
 
 MOST_SHOWN = 200
 """Characters of a validation's sentence."""
+
+ANYWHERE = {
+    401: "the token is missing or wrong",
+    403: "a page of another site asks",
+    408: "the body comes too slowly",
+    413: "the body, the text or the audio is too long",
+    421: "this server has another name",
+    500: "something went wrong here; the log has the id of the request",
+    503: "the server is stopping, or has too many connections",
+}
+"""Statuses that every route may answer with."""
+INVALID = {400: "a field is wrong or cannot be honoured; param names it"}
+"""What is answered where the framework itself would answer 422."""
+NOWHERE = {404: "there is nothing of that name"}
+FULL = {409: "the name is taken, or the folder is full"}
+BUSY = {429: "all slots and the queue are full", 504: "it took longer than this server allows"}
+SOMEWHERE = {
+    ("post", "/v1/audio/speech"): NOWHERE | BUSY,
+    ("get", "/v1/models/{name}"): NOWHERE,
+    ("get", "/v1/audio/voices/{name}"): NOWHERE,
+    ("delete", "/v1/audio/voices/{name}"): NOWHERE,
+    ("post", "/v1/audio/voices"): NOWHERE | FULL,
+    ("post", "/v1/votes"): FULL,
+}
+"""Statuses of some routes."""
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string", "description": "a sentence for people"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"], "description": "the field to blame"},
+                "code": {"type": "string", "description": "a word for programs"},
+            },
+        }
+    },
+}
+"""Schema of the body of every error."""
+FRAMEWORK = ("HTTPValidationError", "ValidationError")
+"""Schemas of answers that the framework would give, and this server does not."""
 
 
 def answer(refusal: Refusal) -> JSONResponse:
@@ -69,3 +114,34 @@ def add_failures(app: FastAPI) -> None:
         # the guard, to which the framework hands the error on, logs it
         message = "Something went wrong here. The log of the server has the request's id."
         return answer(Refusal(500, message, code="internal"))
+
+
+def describe_failures(app: FastAPI) -> None:
+    """Make the OpenAPI document of ``app`` say what its errors are."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _with_failures(
+                get_openapi(title=app.title, version=app.version, routes=app.routes)
+            )
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _with_failures(document: dict[str, Any]) -> dict[str, Any]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            responses = operation["responses"]
+            statuses = ANYWHERE | SOMEWHERE.get((method, path), {})
+            if responses.pop("422", None):
+                statuses = statuses | INVALID
+            schema = {"schema": {"$ref": "#/components/schemas/Error"}}
+            for status, words in sorted(statuses.items()):
+                content = {"application/json": schema}
+                responses.setdefault(str(status), {"description": words, "content": content})
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in FRAMEWORK:
+        schemas.pop(name, None)
+    schemas["Error"] = ERROR
+    return document

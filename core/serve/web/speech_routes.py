@@ -26,6 +26,15 @@ CLIENT = "X-Wishbone-Client"
 COOKIE = "wishbone_client"
 YEAR = 365 * 24 * 3600
 MOST_SEED = 2**63 - 1
+EVENTS = "text/event-stream"
+SPEECH: dict[str, Any] = {
+    "description": "the speech, or events with it",
+    "content": {
+        kind: {"schema": {"type": "string", "format": "binary"}}
+        for kind in [*(form.media_type for form in FORMATS.values()), EVENTS]
+    },
+}
+"""What the OpenAPI document says of an answer that is spoken."""
 STARTED = int(time.time())
 Result = TypeVar("Result")
 
@@ -47,7 +56,9 @@ class SpeechRequest(BaseModel):
     instructions: str | None = Field(None, description="how to speak, where the system can follow")
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     speed: float = Field(1.0, description="1; nothing else is honoured")
-    stream_format: Literal["audio", "sse"] = "audio"
+    stream_format: Literal["audio", "sse"] = Field(
+        "audio", description="bytes of a file, or events; where it is named, flac is streamed, too"
+    )
     seed: int = Field(0, ge=0, le=MOST_SEED, description="same seed, same speech")
 
 
@@ -70,7 +81,7 @@ def speech_routes(service: Service) -> APIRouter:
                 return entry
         raise Refusal(404, f"There is no model '{name[:64]}'.", "model", "model_not_found")
 
-    @routes.post("/v1/audio/speech", response_class=Response)
+    @routes.post("/v1/audio/speech", response_class=Response, responses={200: SPEECH})
     async def speech(body: SpeechRequest, request: Request) -> Response:
         if body.speed != 1:
             message = f"speed {body.speed:g} cannot be honoured: this server speaks at speed 1."
@@ -87,7 +98,11 @@ def speech_routes(service: Service) -> APIRouter:
             body.instructions or "",
             body.seed,
         )
-        encoder = encoder_for(body.response_format, choice.arm.sample_rate)
+        encoder = encoder_for(
+            body.response_format,
+            choice.arm.sample_rate,
+            streaming="stream_format" in body.model_fields_set,
+        )
         job = service.job(choice, order, encoder)
         stream = service.speak(choice, job)
         try:
@@ -100,7 +115,7 @@ def speech_routes(service: Service) -> APIRouter:
                 f"{COOKIE}={cookie}; Max-Age={YEAR}; Path=/; HttpOnly; SameSite=Strict"
             )
         if body.stream_format == "sse":
-            return SpeechResponse(first, stream, "text/event-stream", headers, Events(job))
+            return SpeechResponse(first, stream, EVENTS, headers, Events(job))
         return SpeechResponse(first, stream, FORMATS[body.response_format].media_type, headers)
 
     return routes
