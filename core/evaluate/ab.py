@@ -105,6 +105,7 @@ def run(
         differences=differences,
         unequal_training=unequal,
         prompts=plan.prompts,
+        available=plan.available or None,
         seeds=plan.seeds,
         engine_requested=plan.engine,
         metrics={key: metrics.facts(m) for key, m in (plan.listening | plan.metrics).items()},

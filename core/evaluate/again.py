@@ -47,7 +47,8 @@ def study_of(result: Result) -> Study:
         words=stored.words or counts.of_raw(result.raw, arms),
         seeds=result.seeds,
         quick=result.quick,
-        available=len(result.prompts),
+        # older results do not say how long their list was
+        available=max(result.available or 0, len(result.prompts)),
         alpha=commitment.alpha if commitment else ALPHA,
         busy=result.timing.busy if result.timing else "",
     )

@@ -358,6 +358,8 @@ class Result:
     unequal_training: str | None = optional()
     """A sentence about arms that were not trained alike, or ""."""
     prompts: list[Prompt]
+    available: int | None = optional()
+    """Prompts that the list has, of which these are the first; None in older results."""
     seeds: int
     """Repeats of each prompt."""
     engine_requested: str | None = optional()

@@ -41,7 +41,7 @@ def result(plan, items, losses=None):
     return Result(
         schema=SCHEMA, name="test", about="", quick=False, factors=plan.factors, varied=[],
         confounded=[], arms=[ab.arm_facts(arm) for arm in plan.arms], differences=[],
-        prompts=plan.prompts, seeds=1, signatures={},
+        prompts=plan.prompts, available=plan.available or None, seeds=1, signatures={},
         metrics={key: metrics.facts(m) for key, m in (plan.listening | plan.metrics).items()},
         costs=costs([arm.key for arm in plan.arms]),
         analysis=compare.analyse(items, plan, losses), raw=counts.raw(items, plan, losses),

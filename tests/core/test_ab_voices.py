@@ -129,6 +129,9 @@ def test_a_result_of_voices_is_judged_across_them_and_shown_by_each(tmp_path):
     whole = replace(result(given, items), slices=slices(items, given))
     assert "kind and voice" in tables.slices(whole).title
     assert any("in the voices ann, joe and kim" in line for line in wording.cannot(whole))
+    # no curve of sizes is drawn over voices, so each sentence says what could have been found
+    shown = next(line for line in wording.shows(whole) if line.startswith("Predicted quality"))
+    assert "MOS would be found in four cases of five" in shown
     again = recomputed(whole)
     assert again.analysis.comparisons == whole.analysis.comparisons
     assert again.analysis.failures == whole.analysis.failures

@@ -19,6 +19,7 @@ from wishbone.core.evaluate.listening.listener_count import (
     power,
     share_with_ties,
     simulate,
+    with_ties,
 )
 from wishbone.core.evaluate.listening.preference import POINTS, counts, pairs_of, strengths
 
@@ -124,6 +125,23 @@ def test_ties_are_split_between_the_systems():
     answers = simulate(world, 60, np.random.default_rng(0), ties=0.5)
     (c,) = estimate(answers, answers.answers, None, 100, 0, False).comparisons
     assert c.ties > 500 and c.value == pytest.approx(share_with_ties(0.65, 0.5), abs=0.02)
+
+
+def test_a_plan_counts_the_answers_without_a_preference(capsys):
+    world = Assumed("ab", 0.65, 40, 40)
+    tied = with_ties(world, 0.3)
+    assert 0.5 < tied.effect < 0.65
+    # the width that leaves 30 % without a preference, seen in simulated answers
+    width = scipy.optimize.brentq(lambda z: share_with_ties(0.65, z) - tied.effect, 0.01, 5)
+    answers = simulate(replace(world, rater=0.0, item=0.0), 60, np.random.default_rng(0), width)
+    split = [answer for answer in answers.answers if answer.scores == (0.5, 0.5)]
+    assert len(split) / 2400 == pytest.approx(0.3, abs=0.03)
+    assert with_ties(world, 0.0).effect == pytest.approx(0.65)
+    assert listeners_needed(tied) > listeners_needed(world)
+    with pytest.raises(ValueError, match="design ab alone"):
+        with_ties(Assumed("cmos", 0.4, 20, 20), 0.3)
+    assert main.main(["listen", "plan", "--effect", "0.65", "--ties", "0.3"]) == 0
+    assert f"become {tied.effect:.3f}" in capsys.readouterr().out
 
 
 def voted(theta, listeners, items, seed):

@@ -165,6 +165,19 @@ def test_statistics_are_made_again_from_raw_values(tmp_path):
     ]
 
 
+def test_sizes_made_again_know_how_long_the_list_was(tmp_path):
+    given = replace(plan(prompts=12), available=30)
+    items = items_of(tmp_path, given, {"old": [1, 2, 1] * 4, "new": [2, 1, 1] * 4})
+    before = result(given, items)
+    sizes = before.analysis.comparisons[0].sizes
+    assert {size.prompts for size in sizes} == {12, 24, 30}
+    assert recomputed(before).analysis.comparisons[0].sizes == sizes
+    # a result of before that was written down knows its own prompts alone
+    (older,) = {s.prompts for s in recomputed(replace(before, available=None))
+                .analysis.comparisons[0].sizes}  # fmt: skip
+    assert older == 12
+
+
 def test_a_limit_is_a_gate(tmp_path):
     given = plan(prompts=12)
     answer = result(given, items_of(tmp_path, given, {"old": [1, 2, 1] * 4, "new": [4, 5, 6] * 4}))

@@ -135,6 +135,9 @@ class PlanOptions:
     trials: Count = option(
         0, metavar="N", default_text="all, at most 40", help="trials of one listener"
     )
+    ties: float = option(
+        0.0, metavar="SHARE", help="of design ab: share of the answers that have no preference"
+    )
     rater: float = option(
         0.05, metavar="SHARE", group=RATHER,
         help="share of an answer's variance that is the listener's own",
@@ -271,6 +274,12 @@ def _plan(options: PlanOptions) -> None:
         assumed = count.Assumed(
             options.design, options.effect, options.items, trials, options.rater, options.item
         )
+        if options.ties:
+            forced, assumed = assumed, count.with_ties(assumed, options.ties)
+            print(
+                f"With {100 * options.ties:g} % of the answers without a preference, split between"
+                f" both, {forced.effect:g} of those who must choose become {assumed.effect:.3f}."
+            )
         if assumed.distance == 0:
             raise ValueError("The effect is no difference at all, which no test can find.")
     except ValueError as error:
@@ -283,7 +292,7 @@ def _plan(options: PlanOptions) -> None:
         for items, number, needed, power in count.plan_rows(assumed, sentences, options.trials)
     ]  # fmt: skip
     show(Table(
-        f"{options.design}, true value {options.effect:g}: to find it four times in five",
+        f"{options.design}, true value {round(assumed.effect, 3):g}: to find it four times in five",
         ["sentences", "trials each", "listeners", "chance with 20 listeners"], rows,
     ))  # fmt: skip
     needed = count.listeners_needed(assumed)

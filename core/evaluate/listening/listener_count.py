@@ -188,6 +188,24 @@ def share_with_ties(effect: float, ties: float) -> float:
     return (NORMAL.cdf(shift - ties) + NORMAL.cdf(shift + ties)) / 2
 
 
+def with_ties(assumed: Assumed, share: float) -> Assumed:
+    """Return the test in which ``share`` of the answers have no preference and are split.
+
+    Its effect is what is left of the assumed one, the share of listeners who prefer the better
+    system when they must choose. Raises ``ValueError`` for other designs than ab.
+    """
+    if assumed.design != "ab" or not 0 <= share < 1:
+        raise ValueError("Ties are a share of the answers, below 1, of the design ab alone.")
+    shift = NORMAL.inv_cdf(assumed.effect)
+
+    def tied(width: float) -> float:
+        return NORMAL.cdf(width - shift) - NORMAL.cdf(-width - shift)
+
+    # ten standard deviations hold every share that a float can tell from 1
+    width = scipy.optimize.brentq(lambda z: tied(z) - share, 0.0, 10.0 + abs(shift))
+    return replace(assumed, effect=share_with_ties(assumed.effect, width))
+
+
 def plan_rows(
     assumed: Assumed, sentences: Sequence[int], trials: int = 0
 ) -> list[tuple[int, int, int | None, float]]:

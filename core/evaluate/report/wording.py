@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import expm1
 
 from wishbone.core.evaluate.result import Comparison, Effect, MetricFacts, Outcome, Result
 from wishbone.core.evaluate.sources.outside import KEY
@@ -192,8 +193,19 @@ def _sentence(comparison: Comparison, result: Result) -> str:
         return f"{title}: {arm} differs from {baseline}; {amount}."
     more, why = outcome.more_prompts, outcome.withheld
     hint = f"; about {more} more prompts would settle it" if more else ""
+    if not comparison.sizes and not why and outcome.detectable is not None:
+        # where a curve of sizes is given, it says this, too
+        hint += f"; one of {_reach(outcome, metric)} would be found in four cases of five"
     because = f" ({why})" if why else ""
     return f"{title}: no verdict between {arm} and {baseline}{because}; {amount}{hint}."
+
+
+def _reach(outcome: Outcome, metric: MetricFacts) -> str:
+    """Write the smallest difference that this many prompts show; of a ratio its logarithm came."""
+    reach = outcome.detectable or 0.0
+    if outcome.ratio:
+        return f"{100 * expm1(reach):.1f} %"
+    return f"{reach:.{metric.digits}f} {metric.unit.replace('%', 'points')}"
 
 
 def _amount(outcome: Outcome, metric: MetricFacts) -> str:
