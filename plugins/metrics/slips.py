@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wishbone.core.contract.extensions.metric import Clip, MetricInfo, Row, Value
-from wishbone.core.evaluate.measure.transcript import normalize
+from wishbone.core.evaluate.measure.transcript import compared, normalize
 from wishbone.plugins.metrics.recognisers import BASE
 from wishbone.plugins.metrics.word_errors import PACKAGES, Understood
 
@@ -97,7 +97,7 @@ class Repeats(Understood):
 
 def slips(text: str, transcript: str) -> Slips:
     """Count skipped and repeated words after normalising both."""
-    expected, recognised = normalize(text).split(), normalize(transcript).split()
+    expected, recognised = compared(text, transcript)
     if not expected:
         return Slips(0, 0, 0)
     import jiwer

@@ -18,7 +18,7 @@ from wishbone.core.contract.extensions.metric import (
     Row,
     Value,
 )
-from wishbone.core.evaluate.measure.transcript import FORMS, normalize
+from wishbone.core.evaluate.measure.transcript import FORMS, compared, normalize
 from wishbone.plugins.metrics.recognisers import BASE, TINY, Recogniser, Weights
 from wishbone.plugins.metrics.versions import version_of
 
@@ -205,7 +205,7 @@ class CharacterErrorRateBase(CharacterErrorRate):
 
 def word_errors(text: str, transcript: str) -> WordErrors:
     """Errors of ``transcript`` against ``text`` after normalising both."""
-    reference, hypothesis = normalize(text), normalize(transcript)
+    reference, hypothesis = (" ".join(words) for words in compared(text, transcript))
     words = len(reference.split())
     if not words:
         added = len(hypothesis.split())
@@ -231,7 +231,7 @@ def word_errors(text: str, transcript: str) -> WordErrors:
 
 def letter_errors(text: str, transcript: str) -> tuple[int, int]:
     """Errors in letters and spaces after normalising both, and the text's letters."""
-    reference, hypothesis = normalize(text).strip(), normalize(transcript).strip()
+    reference, hypothesis = (" ".join(words) for words in compared(text, transcript))
     if not reference:
         return len(hypothesis), 0
     import jiwer

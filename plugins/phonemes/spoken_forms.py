@@ -31,6 +31,19 @@ _KINGS = (
     "|Ferdinand|Innocent|Gregory|Clement|Urban|Boniface|Paul|Peter|Ivan|Otto|Tut|Ptolemy|Darius"
     "|Robert"
 )
+_PLACES = (
+    "(?:Alabama|Alaska|Arizona|Arkansas|California|Colorado|Connecticut|Delaware|Florida|Georgia"
+    "|Hawaii|Idaho|Illinois|Indiana|Iowa|Kansas|Kentucky|Louisiana|Maine|Maryland|Massachusetts"
+    "|Michigan|Minnesota|Mississippi|Missouri|Montana|Nebraska|Nevada|(?:New (?:Hampshire|Jersey"
+    "|Mexico|York))|(?:North|South) (?:Carolina|Dakota)|Ohio|Oklahoma|Oregon|Pennsylvania"
+    "|Rhode Island|Tennessee|Texas|Utah|Vermont|(?:West )?Virginia|Washington|Wisconsin|Wyoming"
+    "|D\\.C\\.)"
+)
+"""States: five digits behind one are a zip code."""
+_SOFTWARE = (
+    "Python|Java|Node|Ruby|PHP|Go|Rust|Swift|Perl|Ubuntu|Debian|Fedora|Linux|Android|iOS|macOS"
+    "|CUDA|PyTorch|Django|Chrome|Firefox|Safari|Windows|GCC|Clang|LLVM"
+)
 _BEFORE_UNIT = rf"(?P<n>{_N})[ -]?"
 
 RULES = (
@@ -88,6 +101,7 @@ RULES = (
     ("numbers", r"\b(?P<x>\d{1,3}(?:\.\d{1,3}){3})\b", "{x:dotted}"),
     ("numbers", r"\b(?i:version |v\.? ?)(?P<x>\d+(?:\.\d+)*)\b", "version {x:points}"),
     ("numbers", r"\b(?P<x>\d+(?:\.\d+){2,})\b", "{x:points}"),
+    ("numbers", rf"\b(?P<w>{_SOFTWARE}) (?P<x>\d+\.[1-9]\d)\b(?!%)", "{w} {x:points}"),
     ("phones", r"(?<![\w.])\+(?P<x>\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,5})\b", "plus {x:groups}"),
     ("phones", r"(?<![\w.])(?P<x>(?:1[ -])?\(\d{3}\) ?\d{3}[ -]\d{4})\b", "{x:groups}"),
     ("phones", r"(?<![\w.-])(?P<x>(?:1-)?\d{3}[-. ]\d{3}[-. ]\d{4})\b", "{x:groups}"),
@@ -120,10 +134,19 @@ RULES = (
      "{n:number} {c:many}"),
     ("money", rf"\b(?P<c>USD|EUR|GBP|JPY|CHF|CAD|AUD|INR|CNY) (?P<n>{_N})\b",
      "{n:number} {c:many}"),
+    ("numbers", r"(?<![\w.,$£€¥-])(?P<x>\d{5})-(?P<y>\d{4})(?![\w-])", "{x:digits}, {y:digits}"),
     ("numbers", r"\b(?P<w>(?i:zip code|zip|postcode|postal code|room|code|pin|flight|extension"
-    r"|ext\.)) (?P<x>\d{3,6})\b",
+    r"|ext\.|passcode|password)(?i: (?:is|was|number|no\.))?:?) (?P<x>\d{3,8})\b(?![.,:/-]\d)",
      "{w} {x:digits}"),
-    ("numbers", r"\b(?P<s>[A-Z]{2}) (?P<x>\d{5})(?!\d)", "{s} {x:digits}"),
+    ("numbers",
+     rf"\b(?P<s>[A-Z]{{2}}|{_PLACES}) (?P<x>\d{{5}})(?![,.]?\d| (?!is |was |and |or )[a-z])",
+     "{s} {x:digits}"),
+    ("numbers", r"\b(?P<s>[A-Z][a-z]+ [A-Z][a-z]+,?) (?P<x>\d{5})(?=\s*(?:[.!?]?\s*$|\n|, [A-Z]))",
+     "{s} {x:digits}"),
+    ("numbers",
+     r"(?<![\w.,$£€¥-])(?P<x>\d{5})(?= (?:[NSEW]\.? )?[A-Z][a-z]+ (?:St|Street|Ave|Avenue"
+     r"|Road|Rd|Blvd|Boulevard|Drive|Dr|Lane|Ln|Way|Court|Highway)\b)", "{x:digits}"),
+    ("numbers", r"\A\s*(?P<x>\d{5})(?=\s*[.!?]?\s*\Z)", "{x:digits}"),
     ("numbers", r"(?<![\d.,:/])00(?P<x>[1-9])\b(?![.,]\d)", "double oh {x:cardinal}"),
     ("numbers", r"(?<![\d.,:/-])(?P<x>0\d+)\b(?![.,]\d)", "{x:digits}"),
     ("ranges", rf"(?P<a>{_N})\s?(?:°[CF]?|%)?\s?[-–—~]\s?(?=\d)(?<!\s-\s)", "{a:number} to "),

@@ -13,6 +13,7 @@ from wishbone.core.contract.extensions.teacher import Word
 from wishbone.core.contract.tags import MARK
 from wishbone.core.contract.text import TextSpace, Tokenizer
 from wishbone.plugins.phonemes import front_end
+from wishbone.plugins.phonemes.homographs import phonemes_by_neighbours
 from wishbone.plugins.phonemes.normalise import is_html, left_out, normalise
 from wishbone.plugins.phonemes.symbols import (
     BREAKS,
@@ -141,7 +142,9 @@ def _letter(letter: str) -> tuple[str, ...]:
 
 def _append_spoken(text: str, words: list[Word]) -> None:
     # letters apart are a word that is spelt; gruut would take an "A" for the article
-    for token in _gruut(_LETTERS.sub(lambda run: run[0].replace(" ", ""), text)):
+    tokens = _gruut(_LETTERS.sub(lambda run: run[0].replace(" ", ""), text))
+    written = [token.text.strip() for token in tokens]
+    for place, token in enumerate(tokens):
         if token.is_major_break or token.is_minor_break:
             if words:
                 mark = "," if token.is_minor_break else "."
@@ -152,8 +155,9 @@ def _append_spoken(text: str, words: list[Word]) -> None:
             if words and words[-1].separator == ".":
                 _separate(words, " ")
             continue
-        phonemes = tuple(p for p in token.phonemes or () if p not in ("|", "‖"))
-        if token.text.lower() in UNSTRESSED:
+        told = phonemes_by_neighbours(written, place)
+        phonemes = told or tuple(p for p in token.phonemes or () if p not in ("|", "‖"))
+        if token.text.lower() in UNSTRESSED and not told:
             phonemes = tuple(p.lstrip("ˈˌ") for p in phonemes)
         if phonemes:
             words.append(Word(token.text, phonemes, " "))

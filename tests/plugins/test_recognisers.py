@@ -40,6 +40,45 @@ def test_without_the_first_step_a_curly_apostrophe_is_an_error():
     assert plain(plain_marks(written)) == plain(recognised)
 
 
+SPELLINGS = """OK|okay
+O.K.|okay
+3:30 p.m.|three thirty PM
+10:05 a.m.|ten oh five AM
+12:00|twelve o'clock
+World War II|World War two
+World War I|World War one
+Chapter IV|chapter four
+seashells|sea shells
+an ice cream|an icecream
+U.S.|US
+the F.B.I. man|the FBI man
+e-mail me|email me
+it's alright|it's all right
+10 km|ten kilometers
+1 mph|one mile per hour
+a CD|a C D"""
+
+
+@pytest.mark.parametrize("line", SPELLINGS.split("\n"))
+def test_spellings_of_the_same_words_are_no_errors(line):
+    pytest.importorskip("jiwer", reason=AB)
+    pytest.importorskip("whisper_normalizer", reason=AB)
+    a, b = line.split("|")
+    assert word_errors(a, b).errors == word_errors(b, a).errors == 0
+    assert letter_errors(a, b)[0] == 0
+
+
+def test_other_words_are_errors_still():
+    pytest.importorskip("jiwer", reason=AB)
+    pytest.importorskip("whisper_normalizer", reason=AB)
+    for a, b, errors in (
+        ("sea shells", "sea shell", 1), ("a part", "apart from", 1), ("I did", "one did", 1),
+        ("at 3:30", "at three thirteen", 1), ("World War II", "World War three", 1),
+        ("no no", "nono no", 1), ("the the", "the", 1),
+    ):  # fmt: skip
+        assert word_errors(a, b).errors == errors, (a, b)
+
+
 def test_errors_are_counted_by_kind_and_by_place():
     pytest.importorskip("jiwer", reason=AB)
     pytest.importorskip("whisper_normalizer", reason=AB)

@@ -17,7 +17,7 @@ from wishbone.core.contract.errors import GateFailed, UsageError
 from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.measure.score import RATE, Scorer
-from wishbone.core.evaluate.measure.transcript import normalize
+from wishbone.core.evaluate.measure.transcript import compared
 from wishbone.core.system.system import System
 
 SEED = 1
@@ -77,7 +77,7 @@ def stretch(scorer: Scorer, audio: np.ndarray, text: str, last: bool) -> Stretch
     """Measure audio [S] at 16 kHz that is the beginning of ``text`` or, with ``last``, its end."""
     pieces = [Clip("piece", "", piece, RATE) for piece in cut(audio, RATE)]
     transcript = " ".join(str(scorer.measure("wer", piece)["heard"]) for piece in pieces)
-    words, recognised = normalize(text).split(), normalize(transcript).split()
+    words, recognised = compared(text, transcript)
     if last:
         words, recognised = words[::-1], recognised[::-1]
     errors, count = errors_at_start(words, recognised)

@@ -13,7 +13,7 @@ import soundfile
 
 from wishbone.core.evaluate.experiment.items import Item, Items
 from wishbone.core.evaluate.measure.clips import read_audio
-from wishbone.core.evaluate.measure.transcript import normalize
+from wishbone.core.evaluate.measure.transcript import compared
 from wishbone.core.evaluate.report import wording
 from wishbone.core.evaluate.result import MetricFacts, Prompt, Result
 from wishbone.core.evaluate.statistics.metrics import metric_class, value
@@ -216,7 +216,7 @@ def flac(audio: np.ndarray, rate: int) -> bytes:
 
 def marked(text: str, transcript: str) -> list[tuple[str, str]]:
     """Compare a transcript with the text -> ("same" | "wrong" | "missing", words), in order."""
-    expected, recognized = normalize(text).split(), normalize(transcript).split()
+    expected, recognized = compared(text, transcript)
     parts: list[tuple[str, str]] = []
     for kind, a, b, c, d in SequenceMatcher(None, expected, recognized, False).get_opcodes():
         if kind == "equal":
