@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from wishbone.core.contract.atomic import replace_folder
 from wishbone.core.contract.errors import STOPPED, DataError
 from wishbone.core.data.corpora import read_corpus
 from wishbone.core.data.tokens import TokenCorpus
+from wishbone.core.model.device import multiplies_bfloat16_faster
 from wishbone.core.system.spec import require
 from wishbone.core.train.batches import split_held_out, without_texts
 from wishbone.core.train.distributed.processes import ProcessGroup, join_processes
@@ -47,6 +49,7 @@ def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) ->
         torch.set_float32_matmul_precision("high")
     training, held_out = corpora(recipe, system)
     run = RunFolder(recipe.out, recipe.keep)
+    recipe = replace(recipe, precision=_precision(recipe, run, group))
     digest = hash_files(training.files)
     # the corpus is checked before the folder is taken, so that a mistake leaves nothing behind
     trainer_class = SegmentTrainer if recipe.segment_positions else Trainer
@@ -80,6 +83,16 @@ def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) ->
             print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
     group.barrier()
     return 0 if finished else STOPPED
+
+
+def _precision(recipe: Recipe, run: RunFolder, group: ProcessGroup) -> str:
+    """"bf16" or "fp32": what the recipe says, the run was begun with, or this device is fast at."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    begun = run.begun_with("precision")
+    if begun in ("bf16", "fp32"):
+        return begun
+    return "bf16" if group.broadcast(multiplies_bfloat16_faster(group.device)) else "fp32"
 
 
 def corpora(recipe: Recipe, system: Config) -> tuple[TokenCorpus, TokenCorpus]:

@@ -43,6 +43,7 @@ class RunFolder:
         self.folder = Path(folder)
         self.keep = keep
         self.log_file = self.folder / "log.jsonl"
+        self.config_file = self.folder / "config.yaml"
         self.export = self.folder / "export"
 
     def claim(
@@ -61,15 +62,13 @@ class RunFolder:
         naming the fields that differ, unless ``change`` allows it. More processes and fewer
         batches of each make the same steps, and are no difference.
         """
-        path = self.folder / "config.yaml"
+        path = self.config_file
         positions = recipe.batch_positions * recipe.accumulate * processes
         now = as_saved(recipe) | {"data_hash": data, "positions_per_step": positions}
         now |= {"learned_from": dict(about)} if about else {}
         now |= {"start_weights": start_weights} if start_weights else {}
         if path.exists():
-            from omegaconf import OmegaConf
-
-            before = OmegaConf.to_container(OmegaConf.load(path))
+            before = self._begun()
             differ = _changed(before, now)
             if differ and not change:
                 raise ConfigError(
@@ -89,6 +88,15 @@ class RunFolder:
             if writer.isdigit() and not process_lives(int(writer)):
                 shutil.rmtree(unfinished)
         write_text(path, dump(now))
+
+    def begun_with(self, field: str) -> Any:
+        """The value of a field of the recipe that the run here was begun with; None without one."""
+        return self._begun().get(field) if self.config_file.exists() else None
+
+    def _begun(self) -> dict[str, Any]:
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(OmegaConf.load(self.config_file))
 
     def newest(self) -> Path | None:
         """The last complete checkpoint, if there is one."""

@@ -24,11 +24,12 @@ BUDGET = (
         f"training.recipe.{key}"
         for key in (
             "steps", "max_minutes", "batch_positions", "accumulate", "learning_rate",
-            "warmup_steps", "schedule", "final_rate", "decay_share", "ema", "seed",
+            "warmup_steps", "schedule", "final_rate", "decay_share", "ema", "seed", "precision",
         )
     ),
 )  # fmt: skip
-"""Keys that say for how long, at which rates and from which seed, and not what was learned."""
+"""Keys that say for how long, at which rates, from which seed and how rounded, and not what was
+learned."""
 
 
 @dataclass(frozen=True)
