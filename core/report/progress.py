@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from time import monotonic
 from typing import TypeVar
-
-from wishbone.core.contract.extensions.optional import need
 
 Value = TypeVar("Value")
 EVERY = 10.0
@@ -20,18 +20,21 @@ def say(text: str) -> None:
 
 
 def progress(values: Sequence[Value], title: str) -> Iterator[Value]:
-    """Give the values one by one, with a bar in a terminal and a few lines in a log file."""
+    """Give the values one by one, with a bar in a terminal and a few lines in a log file.
+
+    The bar is drawn by rich, which speaking does not need: without it a terminal gets the lines.
+    """
     if not values:
         return
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or find_spec("rich") is None:
         yield from _lines(values, title)
         return
-    rich = need("rich.progress", "rich", "show progress")
+    rich = import_module("rich.progress")
     columns = (
         rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
         rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn(),
     )  # fmt: skip
-    console = need("rich.console", "rich", "show progress").Console(stderr=True)
+    console = import_module("rich.console").Console(stderr=True)
     with rich.Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=len(values))
         for value in values:

@@ -4,19 +4,15 @@ import base64
 import importlib.util
 import io
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
+import time
 
+import numpy as np
 import pytest
 import soundfile
+from real_server import running
 
-for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "websockets"):
-    pytest.importorskip(package, reason="the extra 'serve' is not installed")
 openai = pytest.importorskip("openai", reason="the extra 'dev' is not installed")
 
 import wishbone  # noqa: E402
@@ -27,34 +23,11 @@ SYSTEM = "quickstart-rwkv7"
 TEXT = "A short line. And then another one."
 
 
-def start(folder, *words, system=SYSTEM):
-    command = [sys.executable, "-m", "wishbone", "serve", system, "--port", "0", *words]
-    environment = {k: v for k, v in os.environ.items() if k != "WISHBONE_TOKEN"}
-    return subprocess.Popen(
-        [*command, "--folder", str(folder)], stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    process = start(tmp_path_factory.mktemp("serve"), "--json-logs", "--slots", "2")
-    lines = []
-    try:
-        for line in process.stderr:
-            lines.append(json.loads(line))
-            if match := re.search(r"ready at http://\S+:(\d+)", lines[-1]["message"]):
-                break
-        else:
-            pytest.fail(f"the server did not start: {lines}")
-        process.port, process.lines = int(match[1]), lines
-        process.reader = threading.Thread(
-            target=lambda: lines.extend(map(json.loads, process.stderr))
-        )
-        process.reader.start()
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    folder = tmp_path_factory.mktemp("serve")
+    with running(folder, SYSTEM, "--json-logs", "--slots", "2") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +81,45 @@ def test_events_are_the_same(client, offline):
     assert b"".join(base64.b64decode(event["audio"]) for event in events[:-1]) == offline
 
 
+LONG = "It speaks while it thinks. " * 6
+
+
+@pytest.mark.parametrize("form", ["pcm", "wav", "flac", "opus", "sse"])
+def test_the_first_bytes_come_before_the_last_word_is_spoken(server, client, form):
+    """By the server's own count: a slot is still in use when the client has sound."""
+    fields = {"response_format": form, "stream_format": "audio"}
+    if form == "sse":
+        fields = {"response_format": "pcm", "stream_format": "sse"}
+    least = 1000 if form in ("flac", "opus") else 100  # their headers alone are no sound
+    with client.audio.speech.with_streaming_response.create(
+        model=SYSTEM, input=LONG, voice="default", **fields
+    ) as answer:
+        parts = answer.iter_bytes()
+        data = b""
+        while len(data) < least:
+            data += next(parts)
+        assert server.metric("wishbone_slots_used") == 1
+        first = len(data)
+        data += b"".join(parts)
+    assert len(data) > 3 * first
+    sound = np.frombuffer(decoded(form, data), "<i2")
+    assert 5 * 24_000 < len(sound) and np.abs(sound.astype(int)).max() > 1000
+
+
+def decoded(form, data):
+    """16-bit samples of an answer."""
+    if form == "sse":
+        events = [json.loads(event[6:]) for event in data.decode().strip().split("\n\n")]
+        return b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
+    if form == "flac":
+        av = pytest.importorskip("av", reason="the extra 'ab' is not installed")
+        with av.open(io.BytesIO(data)) as file:
+            return b"".join(frame.to_ndarray()[0].tobytes() for frame in file.decode(audio=0))
+    if form == "pcm":
+        return data
+    return soundfile.read(io.BytesIO(data), dtype="int16")[0].tobytes()
+
+
 def test_errors_are_the_clients_own(client):
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, "wav", speed=2.0)
@@ -141,21 +153,23 @@ def test_noise_on_the_socket_harms_nobody(server, client, noise):
 
 def test_sigterm_finishes_what_runs_and_exits_with_0(server, client):
     """Last of the file: nothing is left of the server afterwards."""
-    long = "We go on and on and on for quite some time, and then we go on again. " * 12
+    long = "We go on and on and on for quite some time, and then we go on again. " * 5
     with client.audio.speech.with_streaming_response.create(
         model=SYSTEM, input=long, voice="default", response_format="pcm"
     ) as answer:
         parts = answer.iter_bytes()
         first = next(parts)
-        server.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         whole = first + b"".join(parts)
     assert len(whole) > 10 * 48_000
-    assert server.wait(60) == 0
-    server.reader.join(20)
-    ids = {line["request"] for line in server.lines if line["message"] == "spoken"}
-    assert "-" not in ids and len(ids) == 8
-    assert server.lines[-1]["message"] == "stopped"
-    assert not [line for line in server.lines if line["level"] == "error"]
+    assert server.process.wait(60) == 0
+    end = time.monotonic() + 20
+    while (lines := server.records())[-1]["message"] != "stopped":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    ids = [line["request"] for line in lines if line["message"] == "spoken"]
+    assert ids and "-" not in ids and len(set(ids)) == len(ids)
+    assert [line["level"] for line in lines].count("error") == 0
 
 
 def test_another_address_without_a_token_is_three_lines(monkeypatch, capsys):

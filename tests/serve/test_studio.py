@@ -1,19 +1,21 @@
-"""The studio in a browser: speak with two arms, vote blind, add a voice, read a refusal."""
+"""The studio in a browser: speak with two arms, vote blind, add a voice, read a refusal.
 
+``WISHBONE_STUDIO_PICTURES=FOLDER`` keeps pictures of it, light and dark.
+"""
+
+import os
 import re
 import shutil
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import pytest
+from real_server import ARMS, running
 
-for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
-    pytest.importorskip(package, reason="the extra 'serve' is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not BROWSER, reason="a Chromium browser")
-ARMS = ("quickstart-rwkv7", "quickstart-transformer")
+PICTURES = os.environ.get("WISHBONE_STUDIO_PICTURES")
 FLAGS = (
     "--no-sandbox", "--autoplay-policy=no-user-gesture-required",
     "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
@@ -22,21 +24,8 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("studio")
-    command = [sys.executable, "-m", "wishbone", "serve", *ARMS, "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--folder", str(folder)], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        for line in process.stderr:
-            if match := re.search(r"ready at (http://\S+:\d+)", line):
-                break
-        else:
-            pytest.fail("the server did not start")
-        yield match[1]
-    finally:
-        process.kill()
-        process.wait()
+    with running(tmp_path_factory.mktemp("studio"), *ARMS) as server:
+        yield server.url
 
 
 @pytest.fixture(params=[(390, 844), (1280, 800)], ids=["phone", "desk"])
@@ -61,6 +50,16 @@ def until(page, script, seconds=60):
         time.sleep(0.1)
 
 
+def picture(page, name):
+    """Keep the page as it looks now, light and dark."""
+    if PICTURES:
+        for scheme in ("dark", "light"):
+            page.emulate_media(color_scheme=scheme)
+            time.sleep(0.3)  # canvases are drawn again
+            path = Path(PICTURES) / f"{name}-{page.viewport_size['width']}-{scheme}.png"
+            page.screenshot(path=path, full_page=True)
+
+
 def status(page):
     return page.inner_text("#status")
 
@@ -73,10 +72,12 @@ def test_a_person_speaks_votes_and_adds_a_voice(page):
     drawn = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(x => x > 200)"
     for canvas in page.locator(".take canvas").all():
         assert canvas.evaluate(drawn)
+    picture(page, "spoken")
 
     page.click("#blind")
     page.wait_for_selector("#vote:not([hidden])")
     assert all(arm not in page.inner_text("#vote") for arm in ARMS)
+    picture(page, "blind")
     page.keyboard.press("1")
     assert page.is_disabled("[data-vote=same]")  # the second was not heard
     page.keyboard.press("2")
@@ -96,6 +97,7 @@ def test_a_person_speaks_votes_and_adds_a_voice(page):
     page.click("#add button[type=submit]")
     page.wait_for_selector("#message:not([hidden])")
     assert "transcript" in page.inner_text("#message")
+    picture(page, "voice")
     # the layout holds at this width, and nothing was thrown
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     assert page.errors == []
