@@ -196,16 +196,26 @@ def _judge(plan: Plan, items: Items, out: Path, threads: int) -> dict[str, str]:
         if item.unjudged(signatures)
     ]
 
-    def judge(scorer: Scorer, item: Item) -> dict[str, Value]:
+    def clip_of(item: Item) -> Clip:
         # an item without any audio has no file
         path = out / item.audio
         audio, rate = read_audio(path) if path.is_file() else (np.zeros(0, np.float32), 1)
-        clip = Clip(item.prompt, item.text, audio, rate)
+        return Clip(item.prompt, item.text, audio, rate)
+
+    def judge(scorer: Scorer, item: Item) -> dict[str, Value]:
+        clip = held.get(item.key) or clip_of(item)
         return scorer.values(clip, item.failure, item.unjudged(signatures))
 
-    scores = panel.map(judge, unjudged)
-    for item, values in zip(progress(unjudged, "listening"), scores, strict=True):
-        items.add(*item.key, {**values, "judged": signatures})
+    size = panel.group or max(1, len(unjudged))
+    bar = iter(progress(unjudged, "listening"))
+    for start in range(0, len(unjudged), size):
+        part = unjudged[start : start + size]
+        held = {item.key: clip_of(item) for item in part if panel.group and not item.failure}
+        panel.listen(list(held.values()))
+        for values in panel.map(judge, part):
+            item = next(bar)
+            items.add(*item.key, {**values, "judged": signatures})
+    next(bar, None)
     return signatures | _generation_signatures(plan)
 
 

@@ -54,6 +54,19 @@ def test_a_difference_must_outlast_one_more_lost_sentence():
     assert single(worse, worse - 2.5, metric=replace(WER, worst=None)).verdict == "better"
 
 
+def test_of_many_items_more_than_one_may_be_lost_unseen():
+    random = np.random.default_rng(0)
+    one = random.normal(10, 1, 450)
+    # one lost sentence moves the difference by 0.2 points, three by 0.6
+    other = one - 0.45 + random.normal(0, 1, 450)
+    asked = ask(tables(one, other), (-1, 1), replace(WER, margin=0.1))
+    assert asked.lost == 3 and asked.contrast.p < 0.001
+    assert judge([asked], 0.05, False)[0][0].verdict == "inconclusive"
+    # negative control: as one in any number, it would have been settled
+    once = replace(asked, lost=1.0)
+    assert judge([once], 0.05, False)[0][0].verdict == "better"
+
+
 def test_a_lost_sentence_moves_the_contrast_by_one_item():
     one, other = np.full((3, 9, 2), 10.0), np.full((3, 9, 2), 20.0)
     moves = lost_sentence([one, other], (-1, 1), np.ones(9), 100.0)

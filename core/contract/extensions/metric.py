@@ -110,6 +110,10 @@ class Clip:
             self._results[name] = compute()
         return self._results[name]
 
+    def has(self, name: str) -> bool:
+        """True where ``once`` was called with ``name`` before."""
+        return name in self._results
+
 
 def resample(audio: np.ndarray, old: int, new: int) -> np.ndarray:
     """Resample audio [S] from ``old`` to ``new`` samples per second with scipy -> float32."""
@@ -139,6 +143,12 @@ class Metric(Part, ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def prepare(self) -> None:  # noqa: B027 - most metrics have all they need
+        """Raise ``WishboneError`` where something is missing that no package brings.
+
+        Called before any work: for a folder of weights that an option names, or a program.
+        """
 
     @abstractmethod
     def signature(self) -> str:
@@ -173,6 +183,8 @@ class AudioMetric(ItemMetric):
     missed_words: ClassVar[str] = ""
     """Name of the value that lists the places of the text's words that were not understood, from 0
     and with spaces between. Recognisers that have one are compared with each other."""
+    listens_together: ClassVar[bool] = False
+    """True for a metric whose ``listen`` is to be given many clips at once, before ``score``."""
     needs_reference: ClassVar[bool] = False
     """True for a metric that compares with recordings of the imitated voice; it is left out where
     there are none."""
@@ -183,6 +195,9 @@ class AudioMetric(ItemMetric):
         They are scored as well: a metric that compares with them leaves out the clip that it
         scores (the same object).
         """
+
+    def listen(self, clips: Sequence[Clip]) -> None:  # noqa: B027 - most listen one by one
+        """Judge many clips that ``score`` will be asked for, and keep the values with ``once``."""
 
     @abstractmethod
     def score(self, clip: Clip) -> Mapping[str, Value]:

@@ -15,8 +15,8 @@ import numpy as np
 from wishbone.core.contract.extensions.metric import MetricInfo
 from wishbone.core.evaluate.calibration.worlds import Speaker, World, draw
 from wishbone.core.evaluate.statistics import looks, paired
-from wishbone.core.evaluate.statistics.contrast import Tables, contrast, lost_sentence
-from wishbone.core.evaluate.statistics.verdict import ALPHA, Asked, judge
+from wishbone.core.evaluate.statistics.contrast import Tables, contrast
+from wishbone.core.evaluate.statistics.verdict import ALPHA, Asked, ask, judge
 from wishbone.core.report.table import Table
 
 ABOUT = """What `wishbone ab` promises, and what many invented experiments show. The data are
@@ -79,11 +79,11 @@ def simulate(promise: Promise, trials: int, seed: int = 0) -> Answer:
 
 
 def covers(world: World) -> Callable[[np.random.Generator], bool]:
-    """A trial: the 95 % interval holds the true difference."""
+    """A trial: the 95 % interval holds the true difference, of new voices where there are some."""
 
     def trial(random: np.random.Generator) -> bool:
         arms, words = draw(world, random)
-        interval = contrast(arms, (-1, 1), words, draws=DRAWS).interval
+        interval = contrast(arms, (-1, 1), words, voices=world.voices, draws=DRAWS).interval
         return interval.low <= world.truth <= interval.high
 
     return trial
@@ -114,9 +114,7 @@ def verdict(world: World, random: np.random.Generator) -> str:
 
 
 def _asked(arms: list[np.ndarray], words: np.ndarray) -> Asked:
-    tables = Tables(arms, words, 0)
-    moves = lost_sentence(tables.arms, (-1, 1), words, WORST)
-    return Asked(contrast(arms, (-1, 1), words, draws=DRAWS), WER, moves)
+    return ask(Tables(arms, words, 0), (-1, 1), WER, draws=DRAWS)
 
 
 def _judged(family: list[Asked], alpha: float = ALPHA) -> list[str]:
@@ -165,7 +163,7 @@ def failures_covered(prompts: int, tries: int, rate: float, alike: float) -> Cal
 
 def promises() -> list[Promise]:
     """All of them, in the order of the table."""
-    return [*_intervals(), *_lost(), *_families(), *_failures()]
+    return [*_intervals(), *_voices(), *_lost(), *_families(), *_failures()]
 
 
 def _intervals() -> list[Promise]:
@@ -187,9 +185,21 @@ def _intervals() -> list[Promise]:
     return [*listed, Promise(name, 3, 7, alarms(World(FAIR, FAIR, 24)))]
 
 
+def _voices() -> list[Promise]:
+    listed = []
+    for voices in (3, 8):
+        for spread in (0.0, 1.0):
+            # the second arm is better in some voices and worse in others
+            own = Speaker(FAIR.hard, 3.5)
+            world = World(own, Speaker(own.hard, own.own, voices=spread), 24, voices=voices)
+            name = f"interval, {voices} voices that vary {spread:g} points, 24 prompts"
+            listed.append(Promise(name, 93, 100 if spread == 0 else 98, covers(world)))
+    return listed
+
+
 def _lost() -> list[Promise]:
     listed = []
-    for prompts in (24, 48, 100, 300):
+    for prompts in (24, 48, 100, 200, 300):
         # equal at 3 %, but one arm loses one sentence in 97
         world = World(Speaker(1.0, 2.0), Speaker(1.0, 1.0, lost=1 / 97), prompts)
         name = f"'better' for an equal arm that loses 1 sentence in 97, {prompts} prompts"
@@ -206,6 +216,9 @@ def _lost() -> list[Promise]:
     listed.append(
         Promise("'equivalent' of six flawless sentences", 0, 0, says(world, "equivalent"))
     )
+    name = "'better' where 8 % become 6 %, 300 prompts (power)"
+    world = World(FAIR, Speaker(FAIR.hard, 0.5), 300)
+    listed.append(Promise(name, 80, 100, says(world, "better")))
     name = "'equivalent' of equal arms with 2 %, 300 prompts (power)"
     return [*listed, Promise(name, 80, 100, says(World(GOOD, GOOD, 300), "equivalent"))]
 

@@ -32,6 +32,8 @@ class Speaker:
     """Chance that a sentence is lost altogether."""
     seeds: float = 0.0
     """Standard deviation over trainings, in points of word errors."""
+    voices: float = 0.0
+    """Standard deviation over voices, likewise."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class World:
     prompts: int
     repeats: int = 1
     trainings: int = 1
+    voices: int = 1
+    """Each says all prompts."""
 
     @property
     def truth(self) -> float:
@@ -56,15 +60,19 @@ class World:
 
 def draw(world: World, random: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
     """Word errors of both arms in percent, each [K, U, R], and the words of the sentences [U]."""
-    words = random.integers(6, 20, world.prompts).astype(float)  # [U]
+    words = random.integers(6, 20, world.prompts).astype(float)  # [P]
+    scatter = random.gamma(SHAPE_HARD, 1 / SHAPE_HARD, world.prompts)  # [P]
+    # all prompts in the first voice, then all in the second
+    words, scatter = np.tile(words, world.voices), np.tile(scatter, world.voices)  # [U], [U]
     length = words / TYPICAL  # [U]
-    scatter = random.gamma(SHAPE_HARD, 1 / SHAPE_HARD, world.prompts)  # [U]
     errors_hard = world.one.hard * TYPICAL / 100
     hard = random.poisson(scatter * errors_hard / MISSED * length)  # [U]
-    size = (world.trainings, world.prompts, world.repeats)
+    size = (world.trainings, len(words), world.repeats)
     arms = []
     for speaker in (world.one, world.other):
         rate = speaker.own + random.normal(0, speaker.seeds, (world.trainings, 1, 1))  # [K, 1, 1]
+        by_voice = random.normal(0, speaker.voices, world.voices)  # [V]
+        rate = rate + np.repeat(by_voice, world.prompts)[:, None]  # [K, U, 1]
         rate = np.maximum(0, rate) * TYPICAL / 100
         own = random.gamma(SHAPE_OWN, 1 / SHAPE_OWN, size) * rate * length[:, None]  # [K, U, R]
         errors = random.binomial(hard[:, None], MISSED, size) + random.poisson(own)  # [K, U, R]

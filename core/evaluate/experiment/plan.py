@@ -29,9 +29,11 @@ from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.sources.outside import recordings_hash, refuse_recordings
 from wishbone.core.evaluate.statistics.looks import too_early
 from wishbone.core.evaluate.statistics.metrics import (
+    blamed,
     choose,
     choose_listening,
     choose_primary,
+    create,
     metric_class,
     needs_reference,
 )
@@ -303,6 +305,8 @@ def _added_metrics(experiment: Experiment, values: Config) -> dict[str, Any]:
             )
         fields = {name: value for name, value in section.items() if name != "name"}
         options[key] = structured(cls.Config, fields, key, values)
+        with blamed(key, "being prepared"):
+            create(key, options[key]).prepare()
     return options
 
 

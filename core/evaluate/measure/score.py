@@ -33,6 +33,8 @@ from wishbone.core.evaluate.statistics.metrics import (
 Work = TypeVar("Work")
 Score = TypeVar("Score")
 
+TOGETHER = 256
+"""Clips that are held at once for metrics that judge many by one process: 160 MB at 5 s each."""
 RATE = 16_000
 """Samples per second of recordings that are cut or compared before they are judged."""
 
@@ -51,6 +53,8 @@ class Scorer:
         for key in keys:
             metric = create(key, (options or {}).get(key))
             if isinstance(metric, AudioMetric):
+                with blamed(key, "being prepared"):
+                    metric.prepare()
                 self.metrics[key] = metric
         self.has_reference = False
 
@@ -139,6 +143,19 @@ class Panel:
         """Set the recordings of the voice that all of them compare with."""
         for scorer in self.scorers:
             scorer.set_reference(clips)
+
+    @property
+    def group(self) -> int:
+        """Clips that are judged together: all that come, unless they have to be held in memory."""
+        together = any(metric.listens_together for metric in self.first.metrics.values())
+        return TOGETHER if together else 0
+
+    def listen(self, clips: Sequence[Clip]) -> None:
+        """Let the metrics that judge many clips at once hear some that did not fail."""
+        for key, metric in self.first.metrics.items():
+            if metric.listens_together and clips:
+                with blamed(key, f"judging {len(clips)} clips"):
+                    metric.listen(clips)
 
     def map(self, judge: Callable[[Scorer, Work], Score], items: Sequence[Work]) -> Iterator[Score]:
         """``judge(scorer, item)`` for every item, in order, as they are done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wishbone.core.evaluate.report import wording
 from wishbone.core.evaluate.result import Comparison, Result
+from wishbone.core.evaluate.statistics.verdict import LOST
 
 SATURATED = 0.2
 """Share of items without a right word from which differences of word errors are flattened."""
@@ -132,9 +133,9 @@ def rules(result: Result) -> list[str]:
         lines.append(
             "The primary metrics are judged together: p is corrected by Holm's method, and their"
             f" intervals are of {' or '.join(confidences)}, so that all are right at once. A"
-            " difference must also outlast one more lost sentence in either arm, and so must"
-            " equivalence. All other metrics are exploratory: 95 % each, uncorrected, without a"
-            " verdict."
+            " difference must also outlast one more lost sentence in either arm (of many, one in"
+            f" {LOST}), and equivalence one. All other metrics are exploratory: 95 % each,"
+            " uncorrected, without a verdict."
         )
     return lines
 

@@ -95,7 +95,8 @@ class _Parts:
         chosen by simulation (``wishbone evaluate calibration``).
         """
         shown = sqrt(self.excess / self.seeds) if self.seeds else 0.0
-        return max(shown, (self.checkpoints - 1) ** -2) * self.freedom_seeds
+        least = 1 / (self.checkpoints * (self.checkpoints - 1))
+        return max(shown, least) * self.freedom_seeds
 
 
 def _total(parts: Sequence[_Parts]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from wishbone.core.contract.errors import MissingExtra
+from wishbone.core.contract.errors import MissingExtra, WishboneError
 from wishbone.core.contract.extensions.metric import (
     AudioMetric,
     Clip,
@@ -62,6 +62,10 @@ def signature(cls: Any, config: Any, module: str | None) -> str:
 def values(cls: Any, config: Any, module: str | None) -> str:
     """The same item gives the same finite values, whatever was measured before it."""
     _need(cls)
+    try:
+        cls(config).prepare()
+    except WishboneError as error:
+        raise Skipped(error.what) from error
     if issubclass(cls, ModelMetric):
         return _model_values(cls, config)
     if issubclass(cls, GenerationMetric):
