@@ -1,11 +1,16 @@
-"""Clients that send or take too little: every connection ends, and no slot stays taken."""
+"""Clients that send or take too little: every connection ends, and no slot stays taken.
+
+``WISHBONE_FUZZ=2000`` sends so many requests with wrong bytes in them; CI fewer.
+"""
 
 import base64
 import json
 import os
+import random
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,6 +20,7 @@ pytest.importorskip("websockets", reason="the extra 'serve' is not installed")
 
 from wishbone.core.serve.web.process import DrainingServer, bind  # noqa: E402
 
+FUZZ = int(os.environ.get("WISHBONE_FUZZ", "100"))
 STALL = 1.0
 """Seconds of patience of the server here."""
 PATIENCE = 12 * STALL
@@ -265,3 +271,85 @@ def test_many_silent_connections_keep_nobody_out_for_long(server):
         for connection in silent:
             connection.close()
     nobody_is_left(server)
+
+
+def requests():
+    """Requests in good faith, as bytes."""
+    body = toys.speech("Hello.")
+    yield HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in (body[:9], body[9:], b""))
+    yield HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks
+    form = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    form = b"".join(form % pair for pair in ((b"name", b"../me"), (b"transcript", b"Hello.")))
+    form += b'--x\r\nContent-Disposition: form-data; name="audio"; filename="../../a.wav"\r\n'
+    form += b"Content-Type: audio/wav\r\n\r\nRIFF" + bytes(200) + b"\r\n--x--\r\n"
+    head = HEAD.replace(b"speech", b"voices").replace(b"application/json", MULTIPART)
+    yield head + b"Content-Length: %d\r\n\r\n" % len(form) + form
+    for path in (b"/v1/audio/voices/../../../etc/passwd", b"/..%2f..%2fetc%2fpasswd", b"/ab?a=%zz"):
+        yield b"GET " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    messages = [
+        {"type": "start", "model": "tiny"},
+        {"type": "text", "text": "Hi."},
+        {"type": "end"},
+    ]
+    yield HANDSHAKE + b"".join(frame(json.dumps(each).encode()) for each in messages)
+
+
+MULTIPART = b"multipart/form-data; boundary=x"
+
+
+def spoilt(data, dice):
+    """The same with bytes changed, lost, doubled, put in or cut off."""
+    data = bytearray(data)
+    for _ in range(dice.choice([0, 1, 1, 2, 40])):
+        at, length = dice.randrange(len(data) + 1), dice.choice([1, 1, 2, 8, 100])
+        kind = dice.randrange(6)
+        if kind == 0:
+            data[at : at + length] = dice.randbytes(length)
+        elif kind == 1:
+            del data[at : at + length]
+        elif kind == 2:
+            data[at:at] = data[at : at + length]
+        elif kind == 3:
+            data[at:at] = dice.choice([b"\r\n", b"\0", b": ", b"%", b"\xff", b"9" * 30, b"../"])
+        elif kind == 4 and at > 10:
+            del data[at:]
+        else:
+            data[at : at + 1] = dice.choice([b"\n", b" ", b"\r", b"0", b"-"])
+    return bytes(data)
+
+
+def send_spoilt(server, number):
+    """Send a spoilt request in one or more parts, and read to the end, or for a while."""
+    dice = random.Random(number)
+    data = spoilt(dice.choice(list(requests())), dice)
+    upgrade, rest = data[: len(HANDSHAKE)], data[len(HANDSHAKE) :]
+    with connect(server) as connection:
+        try:
+            connection.sendall(upgrade)
+            time.sleep(dice.choice([0, 0, 0.02]))
+            connection.sendall(rest)
+            if dice.random() < 0.5:
+                connection.shutdown(socket.SHUT_WR)
+            if dice.random() < 0.2:
+                return data, b""  # gone without a word
+            return data, read_to_the_end(connection)
+        except TimeoutError:
+            raise AssertionError(f"a hang: {data!r}") from None
+        except OSError:
+            return data, b""  # the server had enough first
+
+
+@pytest.mark.timeout(600 + FUZZ)
+def test_bytes_by_chance_are_no_error_and_hold_nothing(server):
+    with ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda number: send_spoilt(server, number), range(FUZZ)))
+    for data, answer in answers:
+        assert not answer or answer.startswith(b"HTTP/1.1 "), (data, answer[:200])
+        assert answer[9:10] in (b"", b"1", b"2", b"3", b"4"), (data, answer[:500])
+    statuses = {answer[9:12] for _, answer in answers}
+    # they come as far as the routes
+    assert {b"200", b"101", b"400", b"404"} <= statuses, statuses
+    nobody_is_left(server, 60)
+    folder = server.service.settings.folder
+    assert not list(folder.rglob("*.wav")) and not list(folder.parent.glob("*.wav"))
