@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from wishbone.core.contract.extensions.optional import need
 
 PIPE_WIDTH = 160
 """Columns of text that is not shown in a terminal."""
+MANY, BLOCK = 9, 5
+"""Columns that a table may have, and those of each part of a wider one, beside the first: cells of
+"3.10, inconclusive" then fill a page of 1100 pixels."""
 STYLES = {
     "better": "green", "met": "green", "varied": "dim",
     "worse": "red", "missed": "red",
@@ -39,6 +43,20 @@ class Table:
         """Return the word of a row, or an empty string."""
         return self.verdicts[row] if self.verdicts else ""
 
+    def blocks(self, size: int = BLOCK) -> list[Table]:
+        """Part a table of many columns: its first column again before every ``size`` others."""
+        if len(self.head) <= MANY:
+            return [self]
+        parts = []
+        for start in range(1, len(self.head), size):
+            places = [0, *range(start, min(start + size, len(self.head)))]
+            head, *rows = ([row[i] for i in places] for row in (self.head, *self.rows))
+            # verdicts colour the last cell, which is in the last part
+            verdicts = self.verdicts if places[-1] == len(self.head) - 1 else ()
+            title = self.title if start == 1 else ""
+            parts.append(replace(self, title=title, head=head, rows=rows, verdicts=verdicts))
+        return parts
+
     def filled(self) -> Table:
         """Return the table without its empty columns; the first one stays."""
         columns = [i for i in range(len(self.head)) if i == 0 or any(row[i] for row in self.rows)]
@@ -47,8 +65,26 @@ class Table:
 
 
 def show(table: Table) -> None:
-    """Print a table on standard output. Raises ``MissingExtra`` without rich."""
+    """Print a table on standard output, in parts where it has many columns.
+
+    Raises ``MissingExtra`` without rich.
+    """
     console = need("rich.console", "rich", "print tables")
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    screen = console.Console(width=width)
+    for part in table.blocks(_fitting(table, screen.width)):
+        screen.print(_drawing(part))
+
+
+def _fitting(table: Table, width: int) -> int:
+    """Columns beside the first that fit on a screen, by the widest cell: two at least."""
+    columns = list(zip(*(table.head, *table.rows), strict=True))
+    first, *others = (max(len(cell) for cell in column) + 2 for column in columns)
+    return min(BLOCK, max(2, (width - first) // max(others, default=1)))
+
+
+def _drawing(table: Table) -> Any:
+    """A table as rich draws it."""
     text = need("rich.text", "rich", "print tables").Text
     drawing = need("rich.table", "rich", "print tables").Table(
         title=table.title or None, title_justify="left",
@@ -60,8 +96,7 @@ def show(table: Table) -> None:
         *cells, last = (text(cell) for cell in row)
         last.stylize(STYLES.get(table.verdict(number), ""))
         drawing.add_row(*cells, last)
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    console.Console(width=width).print(drawing)
+    return drawing
 
 
 def markdown(table: Table) -> str:
