@@ -1,132 +1,72 @@
-"""Commands in processes of their own, that die before their n-th operation on a file.
+"""Commands in processes of their own, which die before an operation on a file or at a moment.
 
 Each process is a fork of a server that has imported all of it and done nothing: a fork of the
 tests' own process would wait for ever for locks that other threads of it held. Python tells an
 audit hook of every file that is opened for writing, renamed, made or removed, before it happens;
-there SIGKILL is sent, as the system does when memory runs out.
+there SIGKILL is sent, as the system does when memory runs out. Libraries that write by themselves
+(safetensors, Arrow, soundfile) tell nobody, so that half of the kills come at any moment.
 """
 
-import json
 import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from tiny_system import tiny_system
-
-import wishbone.core.data.text  # noqa: F401
-import wishbone.core.train.run  # noqa: F401
-from wishbone.core.cli.main import main
-from wishbone.core.data.join import join
-from wishbone.core.data.tokens import read_tokens
-from wishbone.core.evaluate.experiment.items import Items
-from wishbone.core.speak import speaker
-from wishbone.core.speak.voice import Voice
-from wishbone.core.weights.tensor_files import read_tensors
+from kill_commands import COMMANDS
 
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link")
 NOTHING = 10**9
 """More operations than any command has: it is not killed."""
+PRELOADED = (
+    "pandas", "pyarrow.parquet", "torchaudio", "soundfile", "scipy.stats", "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2", "rich.console",
+    "rich.table", "omegaconf", "safetensors.torch", "torch.optim", "torch.utils.tensorboard",
+    "torch._dynamo", "torch._refs", "torch.distributed.fsdp", "sqlite3",
+)  # fmt: skip
+"""What commands import when they begin: seconds that a kill every few seconds cannot spare."""
+FOLDERS = [str(Path(__file__).parents[1] / name) for name in ("core", "fuzz")]
 LONGEST = 300
 """Seconds after which a command hangs; one takes a few."""
 
 
-def _train(source, out):
-    words = ["steps=3", "evaluate_every=0", "checkpoint_every=1", "held_out=0"]
-    return main(["train", str(source / "recipe.yaml"), f"out={out}", *words])
+@dataclass(frozen=True)
+class Run:
+    """One run of a command: exit code (-9 killed, None hung), operations on files, seconds."""
+
+    code: int | None
+    operations: int
+    seconds: float
 
 
-def _trained(out):
-    tensors = read_tensors(out / "export" / "model.safetensors")
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    losses = [(row["step"], row.get("loss"), row.get("held_out")) for row in rows]
-    steps = sorted(path.name for path in (out / "checkpoints").iterdir())
-    return {name: tensor.tolist() for name, tensor in tensors.items()}, losses, steps
-
-
-def _text(source, out):
-    words = ["--out", str(out), "--system", "text-rwkv7"]
-    return main(["data", "text", str(source / "lines.txt"), *words])
-
-
-def _join(source, out):
-    join(source / "tokens", out, pairs=5, utterances=3)
-    return 0
-
-
-def _tokens(out):
-    corpus = read_tokens(out)
-    reports = [json.loads(p.read_text()) for p in sorted((out / "report").glob("*.json"))]
-    return corpus.ids, corpus.text.values.tolist(), corpus.codes.values.tolist(), reports
-
-
-def _lines(source, out):
-    out.mkdir(exist_ok=True)
-    speaker.load = lambda *_: tiny_system()
-    return main(["say", "--lines", str(source / "lines.txt"), "-o", str(out / "l.flac")])
-
-
-def _spoken(out):
-    return {path.name: path.read_bytes() for path in out.glob("*.flac")}
-
-
-def _voice(source, out):
-    voice = Voice("me", text=(1, 2), speech=((3,), (4,)), start={"h": torch.ones(1, 16)})
-    voice.save(out / "v.yaml", overwrite=True)
-    return 0
-
-
-def _read_voice(out):
-    voice = Voice.load(out / "v.yaml")
-    return voice.text, voice.speech, voice.start["h"].tolist()
-
-
-def _items(source, out):
-    out.mkdir(exist_ok=True)
-    items = Items(out / "items.jsonl")
-    for number in range(6):
-        if not items.get("a", str(number), 0).text:
-            items.add("a", str(number), 0, {"text": f"line {number}"})
-    return 0
-
-
-def _read_items(out):
-    return [(item.prompt, item.text) for item in Items(out / "items.jsonl").of("a")]
-
-
-COMMANDS = {
-    "train": (_train, _trained),
-    "data text": (_text, _tokens),
-    "data join": (_join, _tokens),
-    "say --lines": (_lines, _spoken),
-    "voice": (_voice, _read_voice),
-    "items of an ab": (_items, _read_items),
-}
-
-
-def run(name, source, out, kill_at=NOTHING):
-    """Run a command -> its exit code, and the operations on files below ``out``.
-
-    The code is -9 where it was killed, and None where it hung.
-    """
+def run(name, source, out, kill_at=NOTHING, kill_after=None):
+    """Run a command; it dies before operation ``kill_at`` or after ``kill_after`` seconds."""
     context = multiprocessing.get_context("forkserver")
-    # the server does not look where the tests lie, so it has what they import
-    context.set_forkserver_preload([name for name in sys.modules if name.startswith("wishbone.")])
+    ours = [name for name in sys.modules if name.startswith("wishbone.")]
+    context.set_forkserver_preload([*PRELOADED, *ours, "kill_commands"])
+    # where the server, which begins with the first process, looks for the tests
+    os.environ["PYTHONPATH"] = os.pathsep.join(FOLDERS)
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(name, source, out, kill_at, sending))
     process.start()
     sending.close()
-    process.join(LONGEST)
-    if process.is_alive():
-        process.kill()
-        return None, 0
+    operations = 0
     try:
+        receiving.recv()  # it begins
+        begin = time.perf_counter()
+        process.join(LONGEST if kill_after is None else kill_after)
+        hangs = kill_after is None and process.is_alive()
+        process.kill()
+        process.join()
         operations = receiving.recv() if receiving.poll() else 0
     except EOFError:
-        operations = 0
-    return process.exitcode, operations
+        process.join(LONGEST)
+        begin, hangs = time.perf_counter(), False
+    return Run(None if hangs else process.exitcode, operations, time.perf_counter() - begin)
 
 
 def _child(name, source, out, kill_at, sending):
@@ -135,6 +75,7 @@ def _child(name, source, out, kill_at, sending):
         torch.set_num_threads(1)
         _silence()
         count = _watch(str(out), kill_at)
+        sending.send("begins")
         code = COMMANDS[name][0](source, out)
         sending.send(count())
     except BaseException:
