@@ -97,6 +97,10 @@ def test_a_person_speaks_votes_and_adds_a_voice(page):
     page.click("#add button[type=submit]")
     page.wait_for_selector("#message:not([hidden])")
     assert "transcript" in page.inner_text("#message")
+    # what is said of a form far below can be seen without scrolling, and so can all votes
+    box = page.locator("#message").bounding_box()
+    assert 0 <= box["y"] and box["y"] + box["height"] <= page.viewport_size["height"]
+    assert page.evaluate("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('.scroll'))")
     picture(page, "voice")
     # the layout holds at this width, and nothing was thrown
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]

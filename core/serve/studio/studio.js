@@ -48,6 +48,7 @@ async function guarded(action) {
     if (error.name === "AbortError") return say("Stopped.");
     page("message").textContent = error.message;
     page("message").hidden = false;
+    page("message").scrollIntoView({ block: "nearest" });  // a form below may be what it is about
     say("");
   }
 }
