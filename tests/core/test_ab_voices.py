@@ -7,14 +7,16 @@ import pytest
 from ab_results import result
 from test_ab_files import write
 from test_ab_parts import plan
+from tiny_system import tiny_system
 
-from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.errors import ConfigError, UnknownName
 from wishbone.core.evaluate.again import recomputed
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import read_plan, seed_of
 from wishbone.core.evaluate.prompts.prompt_lists import in_voices, voice_of
 from wishbone.core.evaluate.prompts.slices import slices
 from wishbone.core.evaluate.report import tables, wording
+from wishbone.core.evaluate.sources.source import SystemSource
 from wishbone.core.evaluate.statistics import compare
 from wishbone.core.evaluate.statistics.contrast import contrast
 from wishbone.core.evaluate.statistics.study import aligned
@@ -135,6 +137,13 @@ def test_a_result_of_voices_is_judged_across_them_and_shown_by_each(tmp_path):
     again = recomputed(whole)
     assert again.analysis.comparisons == whole.analysis.comparisons
     assert again.analysis.failures == whole.analysis.failures
+
+
+def test_a_voice_that_is_none_ends_the_run_before_its_first_item():
+    source = SystemSource(tiny_system())
+    source.prepare(None)
+    with pytest.raises(UnknownName, match="nobody"):
+        source.prepare("nobody")
 
 
 def test_voices_are_named_in_the_file_or_the_command(tmp_path):

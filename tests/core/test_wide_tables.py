@@ -3,11 +3,12 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from test_report import finished, with_more_arms  # noqa: F401 - the fixture is used by name
 
-from wishbone.core.evaluate.report import html, tables, terminal
+from wishbone.core.evaluate.report import claims, html, tables, terminal
 from wishbone.core.report import table
 from wishbone.core.report.table import Table
 
@@ -52,6 +53,21 @@ def test_a_terminal_shows_fourteen_arms_without_breaking_a_word(finished, capsys
     # each name stands in one piece, once
     assert all(len(re.findall(rf"{name}\b", budget)) == 1 for name in NAMES)
     assert budget.count("parameters that were trained") == 3
+
+
+def test_the_first_sentence_counts_the_verdicts_of_many_arms(finished):  # noqa: F811
+    result = with_more_arms(finished[0], NAMES)
+    row = next(row for row in result.analysis.comparisons if row.arm == NAMES[0])
+    better = replace(row, outcome=replace(row.outcome, verdict="better"))
+    rows = [better if one is row else one for one in result.analysis.comparisons]
+    result = replace(result, analysis=replace(result.analysis, comparisons=rows))
+    sentence = claims.headline(result)
+    title = result.metrics[row.metric].title
+    assert f"13 arms against old: {title}: " in sentence
+    assert f"1 better ({NAMES[0]})" in sentence and "12 inconclusive" in sentence
+    assert len(sentence) < 300
+    # of few arms each is described
+    assert "13 arms" not in claims.headline(finished[0])
 
 
 @pytest.mark.skipif(not BROWSER, reason="a Chromium browser")

@@ -8,6 +8,8 @@ from wishbone.core.evaluate.statistics.verdict import LOST
 
 SATURATED = 0.2
 """Share of items without a right word from which differences of word errors are flattened."""
+NAMED = 4
+"""Arms that the first sentence describes one by one; of more it counts verdicts."""
 SETTLED = ("better", "worse", "equivalent", "present", "none beyond margin")
 
 
@@ -22,6 +24,8 @@ def headline(result: Result) -> str:
     size += f", {result.seeds} times each," if result.seeds > 1 else ""
     if result.factors:
         return f"{size} {_effects(result)}."
+    if len(names) > NAMED:
+        return f"{size} {len(names) - 1} arms against {names[0]}: {_counted(result)}."
     parts = [
         f"{arm} against {names[0]}: {listed}"
         for arm in names[1:]
@@ -49,6 +53,24 @@ def _claims(result: Result, arm: str) -> str:
                 cell
             )
     return ", ".join(f"{verdict} in {wording.listed(cells)}" for verdict, cells in groups.items())
+
+
+def _counted(result: Result) -> str:
+    """Count the verdicts on each primary metric, and name the arms of those that are settled."""
+    lines = []
+    for key, metric in result.metrics.items():
+        groups: dict[str, list[str]] = {}
+        for row in result.analysis.comparisons:
+            if row.metric == key and metric.primary:
+                verdict = row.outcome.verdict
+                verdict = verdict if verdict != "none" else "without a verdict"
+                groups.setdefault(verdict, []).append(row.arm)
+        cells = [
+            f"{len(arms)} {verdict}" + (f" ({', '.join(arms)})" if verdict in SETTLED else "")
+            for verdict, arms in groups.items()
+        ]
+        lines += [f"{metric.title}: {wording.listed(cells)}"] if cells else []
+    return "; ".join(lines) or "no verdict was asked for"
 
 
 def _effects(result: Result) -> str:

@@ -19,7 +19,7 @@ from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.sources.manner import Manner
 from wishbone.core.speak.server import Cancelled, Server
 from wishbone.core.speak.utterance import Utterance
-from wishbone.core.speak.voice import Voice
+from wishbone.core.speak.voice import Voice, find
 from wishbone.core.system.system import System
 
 ALL = 1 << 30
@@ -66,7 +66,12 @@ class SystemSource(Source):
         self._server = Server(self.system, manner.batch) if manner.batch else None
 
     def prepare(self, voice: str | None) -> None:
-        """Speak one sentence, unmeasured: the first call pays for caches and lazy imports."""
+        """Speak one sentence, unmeasured: the first call pays for caches and lazy imports.
+
+        Raises ``UnknownName`` for a voice that is none: every item would fail by it.
+        """
+        if voice:
+            find(voice, self.system)
         self._speak(generate.WARM_UP, 0, voice, [])
 
     def read_text(self, text: str) -> None:

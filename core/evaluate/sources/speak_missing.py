@@ -66,7 +66,8 @@ def speak_missing(plan: Plan, items: Items, out: Path) -> Costs:
     # steps of small models are too short to share, and results must not depend on cores
     torch.set_num_threads(1)
     for source in sources.values():
-        source.prepare(plan.voice)
+        for voice in plan.voices or [plan.voice]:
+            source.prepare(voice)
     for prompt, repeat, orders in progress(missing, "speaking"):
         speak_prompt(plan, items, out, prompt, repeat, orders, sources)
     costs = _costs(plan, systems, choice)
