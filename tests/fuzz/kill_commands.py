@@ -23,6 +23,7 @@ from wishbone.core.data.tokens import read_tokens
 from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment.arm_engines import EngineChoice
 from wishbone.core.evaluate.experiment.items import Items
+from wishbone.core.report import charts
 from wishbone.core.speak import speaker
 from wishbone.core.speak.voice import Voice
 from wishbone.core.weights.tensor_files import read_tensors
@@ -149,13 +150,14 @@ class Judge:
 
 def _ab(source, out):
     # what measures time and memory would differ from run to run, and takes most of a real one
+    charts._svg = lambda figure, title: "<svg></svg>"
     ab.build = lambda config: tiny_system()
     ab.Panel = Judge
     ab.accelerate_alike = lambda systems, engine: EngineChoice(
         "eager", "float32", dict.fromkeys(systems, "eager"), ""
     )
     ab._costs = lambda *_: costs(["old", "new"])
-    ab.run(plan(prompts=3), out, allow=True)
+    ab.run(plan(prompts=2), out, allow=True)
     return 0
 
 
@@ -169,7 +171,7 @@ def _compared(out):
     ]  # fmt: skip
     result = json.loads((out / "ab.json").read_text())
     judged = [row for row in result["comparisons"] if row["metric"] in ("wer", "dnsmos")]
-    assert (out / "report.html").stat().st_size > 10_000
+    assert (out / "report.html").stat().st_size > 1000
     return items, judged, {p.name: p.read_bytes() for p in sorted(out.glob("audio/*/*"))}
 
 
