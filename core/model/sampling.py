@@ -46,8 +46,9 @@ class Sampling:
     """A draw that fills at least this share of the window is drawn again without filters."""
     repetition_masked: bool = True
     """The second draw cannot repeat the first; some published models were made to allow it."""
-    lone_word_draws: Annotated[int, Range(1)] = 4
-    """A piece of one word is drawn this often, and the likeliest draw is spoken; 1 is off."""
+    lone_word_draws: Annotated[int, Range(1)] = 6
+    """A piece of one word is drawn this often, and the likeliest draw that is not cut short is
+    spoken; 1 is off."""
     guidance: Annotated[float, Range(0)] = 1.0
     """Scale of what the conditions change: 1 is plain decoding, 0 does without them,
     more exaggerates. Anything but 1 costs a second row; see ``wishbone.core.speak.guidance``."""

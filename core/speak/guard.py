@@ -2,7 +2,8 @@
 
 Sound that was given out cannot be taken back, so a piece is drawn again only while none of it was.
 An ordinary sentence is held back as long as anyway, until its first chunk; a piece of one word,
-which models learn least of, until it is over, and of several draws of it the likeliest is spoken.
+which models learn least of, until it is over, and of several draws of it the likeliest is spoken, if it
+is not the shortest.
 Seeds of later tries follow from the request's, so a request sounds the same each time, and a
 sentence that nothing is wrong with as without the guard.
 """
@@ -26,6 +27,12 @@ LOOP = 1.0
 """Seconds of the same few codes, again and again, that no held vowel takes."""
 LONGEST_PERIOD = 4
 """Codes of a loop."""
+WORD_SECONDS = 0.48
+"""A lone word that takes less is often cut off: "eight" heard as "it", "no" as "nope"."""
+SHORT_COST = 5.0
+"""What a draft of a lone word loses for each second that it is shorter, in nats of its mean log p.
+Of 144 draws of twelve words by RWKV-7, 85 % were heard right; the best of four by mean log p alone
+90 %, with this cost 94 %, of six 97 % (configs/pretrained/README.md)."""
 
 
 class Guard:
@@ -36,7 +43,8 @@ class Guard:
     ) -> None:
         self._utterance = utterance
         self._layout, self._space = system.layout, system.tokenizer.space
-        self._loop = round(LOOP * system.decoder.codes.rate)
+        self._rate = system.decoder.codes.rate
+        self._loop = round(LOOP * self._rate)
         rules = system.sampling
         # a greedy draw is the same each time
         greedy = rules.greedy or rules.temperature == 0
@@ -69,10 +77,8 @@ class Guard:
                 self._utterance.begin_again()
         self._last_try = True
         if self._drafts:
-            likeliest, self._held = max(
-                self._drafts, key=lambda draft: draft[0].log_probability
-            )
-            self._utterance.take_over(likeliest)
+            best, self._held = max(self._drafts, key=lambda draft: self._merit(draft[0]))
+            self._utterance.take_over(best)
 
     def text_ids(self) -> Iterator[Sequence[int]]:
         """Ids of the piece from its start, those that have arrived and those that will."""
@@ -103,6 +109,11 @@ class Guard:
             peak = max(peak, _peak([chunk]))
             yield chunk
         self._utterance.trouble = self._trouble(peak)
+
+    def _merit(self, draft: Utterance) -> float:
+        """How likely the model takes a draft of a lone word to be, less the cost of its shortness."""
+        missing = max(0.0, WORD_SECONDS - len(draft.codes) / self._rate)
+        return draft.log_probability - SHORT_COST * missing
 
     def _trouble(self, peak: float | None = None) -> str:
         """Name what is wrong with the piece, whose end was drawn; "" for nothing."""

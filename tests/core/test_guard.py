@@ -5,6 +5,7 @@ import torch
 from tiny_system import CODES, tiny_system
 
 from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SteppedSession, Stop
+from wishbone.core.model.sampling import Sampling
 from wishbone.core.speak import guard, pipeline
 from wishbone.core.speak.server import Request, Server
 
@@ -83,7 +84,7 @@ def test_a_silent_word_is_drawn_again(scripted, monkeypatch):
 def test_tries_are_bounded_and_what_is_left_is_reported(scripted):
     record = []
     pipeline.say(scripted(SHORT), WORD, record=record)
-    assert record[0].redraws == ["too short"] * (guard.TRIES - 1)
+    assert record[0].redraws == ["too short"] * (Sampling().lone_word_draws - 1)
     assert record[0].trouble == "too short" and len(record[0].codes) == 2
 
 
@@ -121,17 +122,23 @@ def test_later_tries_have_seeds_of_their_own_and_the_same_each_time():
     assert seeds == [guard.seed_of(7, piece, time) for piece in range(3) for time in range(1, 4)]
 
 
-def test_of_several_draws_of_a_lone_word_the_likeliest_is_spoken(scripted):
-    scripts = [([*range(size)], "end") for size in (12, 14, 16, 18)]
+def alone(scripted, scripts):
+    """Each script as the only draw of the seed that it would have among several."""
     drafts = []
     for number, script in enumerate(scripts):
         system, record = scripted(script), []
         system.sampling.lone_word_draws = 1
         pipeline.say(system, WORD, seed=guard.seed_of(3, 0, number), record=record)
         drafts.append(record[0])
+    return drafts
+
+
+def test_of_several_draws_of_a_lone_word_the_likeliest_is_spoken(scripted):
+    scripts = [([*range(size)], "end") for size in (13, 14, 16, 18, 20, 15)]
+    drafts = alone(scripted, scripts)
     chances = [draft.log_probability for draft in drafts]
-    best = max(range(4), key=chances.__getitem__)
-    assert len(set(chances)) == 4 and best not in (0, 3)
+    best = max(range(6), key=chances.__getitem__)
+    assert len(set(chances)) == 6 and best not in (0, 5)
     record = []
     audio = pipeline.say(scripted(*scripts), WORD, seed=3, record=record)
     assert (record[0].codes, record[0].log_probability) == (drafts[best].codes, chances[best])
@@ -140,10 +147,21 @@ def test_of_several_draws_of_a_lone_word_the_likeliest_is_spoken(scripted):
     assert torch.equal(audio.samples, pipeline.say(system, WORD, seed=3).samples)
 
 
+def test_a_draw_that_is_cut_short_has_to_be_much_likelier(scripted):
+    # 24 codes are 0.96 s; 7 are 0.2 s less than a lone word takes, which costs 1 nat
+    scripts = [([*range(7)], "end")] * 5 + [([*range(24)], "end")]
+    drafts = alone(scripted, scripts)
+    lead = max(draft.log_probability for draft in drafts[:5]) - drafts[5].log_probability
+    assert 0 < lead < guard.SHORT_COST * 0.2
+    record = []
+    pipeline.say(scripted(*scripts), WORD, seed=3, record=record)
+    assert len(record[0].codes) == 24
+
+
 def test_a_draw_in_trouble_is_never_the_likeliest(scripted):
     record = []
-    pipeline.say(scripted(GOOD, SHORT, SHORT, SHORT), WORD, record=record)
-    assert record[0].redraws == ["too short"] * 3 and record[0].trouble == ""
+    pipeline.say(scripted(GOOD, *[SHORT] * 5), WORD, record=record)
+    assert record[0].redraws == ["too short"] * 5 and record[0].trouble == ""
     assert len(record[0].codes) == 12
 
 
