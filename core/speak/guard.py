@@ -2,9 +2,8 @@
 
 Sound that was given out cannot be taken back, so a piece is drawn again only while none of it was.
 An ordinary sentence is held back as long as anyway, until its first chunk; a piece of one word,
-which models learn least of, until it is over, and of several draws of it the likeliest is spoken, if it
-is not the shortest.
-Seeds of later tries follow from the request's, so a request sounds the same each time, and a
+which models learn least of, until it is over, and of several draws of it the likeliest that is not
+cut short is spoken. Seeds of later tries follow from the request's, so a request sounds the same each time, and a
 sentence that nothing is wrong with as without the guard.
 """
 
@@ -111,7 +110,7 @@ class Guard:
         self._utterance.trouble = self._trouble(peak)
 
     def _merit(self, draft: Utterance) -> float:
-        """How likely the model takes a draft of a lone word to be, less the cost of its shortness."""
+        """Mean log p of a draft of a lone word in nats, less the cost of its shortness."""
         missing = max(0.0, WORD_SECONDS - len(draft.codes) / self._rate)
         return draft.log_probability - SHORT_COST * missing
 

@@ -86,7 +86,7 @@ def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) ->
 
 
 def _precision(recipe: Recipe, run: RunFolder, group: ProcessGroup) -> str:
-    """"bf16" or "fp32": what the recipe says, the run was begun with, or this device is fast at."""
+    """What the recipe says, the run was begun with, or this device is fast at: "bf16" or "fp32"."""
     if recipe.precision != "auto":
         return recipe.precision
     begun = run.begun_with("precision")

@@ -160,7 +160,7 @@ def test_a_new_utterance_forgets():
 
 
 def test_the_log_probability_is_the_models_own_mean_over_codes():
-    """Neither the temperature, the filters nor what is banned change it; ids beyond are no codes."""
+    """Neither the temperature, the filters nor bans change it, and ids beyond are no codes."""
     one = sampler(temperature=0.5, top_k=4, top_p=1.0)
     assert one.log_probability == 0
     drawn = draw(one, 50, banned=(1,))
