@@ -3,8 +3,8 @@
 Sound that was given out cannot be taken back, so a piece is drawn again only while none of it was.
 An ordinary sentence is held back as long as anyway, until its first chunk; a piece of one word,
 which models learn least of, until it is over, and of several draws of it the likeliest that is not
-cut short is spoken. Seeds of later tries follow from the request's, so a request sounds the same each time, and a
-sentence that nothing is wrong with as without the guard.
+cut short is spoken. Seeds of later tries follow from the request's, so a request sounds the same
+each time, and a sentence that nothing is wrong with as without the guard.
 """
 
 from __future__ import annotations
