@@ -40,20 +40,19 @@ def folders(tmp_path):
     return tmp_path
 
 
-def gate(folder, before, after, out, *words):
-    return ab.main(
-        ["gate", f"arms.before={before}", f"arms.after={after}", f"limit={COUNT}",
-         "--out", str(folder / out), *words]
-    )  # fmt: skip
+def gate(folder, before, after, out):
+    """Compare what two arms are told by words such as ``audio=FOLDER``."""
+    words = [f"arms.before.{word}" for word in before] + [f"arms.after.{word}" for word in after]
+    return ab.main(["gate", *words, f"limit={COUNT}", "--out", str(folder / out), *LIMIT])
 
 
 def test_two_folders_end_with_an_exit_code(folders, capsys):
-    old, same, worse = (f"{{audio: {folders / name}}}" for name in ("old", "same", "worse"))
-    assert gate(folders, old, same, "passed", *LIMIT) == 0
+    old, same, worse = ([f"audio={folders / name}"] for name in ("old", "same", "worse"))
+    assert gate(folders, old, same, "passed") == 0
     shown = capsys.readouterr().out
     assert "OUTSIDE: nothing is known of how before and after came about" in shown
     with pytest.raises(GateFailed, match="after: wer.difference > 5") as failure:
-        gate(folders, old, worse, "failed", *LIMIT)
+        gate(folders, old, worse, "failed")
     assert failure.value.exit_code == 4
     result = json.loads((folders / "failed" / "ab.json").read_text())
     rows = {row["metric"]: row for row in result["comparisons"]}
@@ -62,7 +61,7 @@ def test_two_folders_end_with_an_exit_code(folders, capsys):
     assert "rtf" not in rows and result["budget"] == {}
 
 
-def test_a_server_beside_a_folder_has_times_too(folders):
+def test_two_models_of_a_server_have_times_too(folders):
     texts = (bundled() / "ab" / "prompts-en.txt").read_text().splitlines()
 
     def answer(body):
@@ -74,9 +73,8 @@ def test_a_server_beside_a_folder_has_times_too(folders):
         return 200, file.getvalue()
 
     with server(answer) as url:
-        asked = f"{{url: '{url}', model: m}}"
-        other = f"{{url: '{url}', model: other}}"
-        assert gate(folders, asked, other, "servers", *LIMIT) == 0
+        arms = [["audio=null", f"url={url}", f"model={name}"] for name in ("one", "other")]
+        assert gate(folders, *arms, "servers") == 0
     result = json.loads((folders / "servers" / "ab.json").read_text())
     rows = {row["metric"]: row for row in result["comparisons"]}
     assert rows["wer"]["difference"] == 0 and rows["rtf"]["value"] > 0

@@ -16,7 +16,7 @@ def draw(result: Result) -> dict[str, str]:
 
 
 def forest(result: Result, arm: str) -> str:
-    """Draw the differences of one arm from the baseline, in margins."""
+    """Draw the differences of one arm from the baseline, in margins; "" where none has any."""
     rows = [
         charts.Row(
             result.metrics[comparison.metric].title,
@@ -27,7 +27,7 @@ def forest(result: Result, arm: str) -> str:
         # what has no margin cannot be drawn in units of it
         if comparison.arm == arm and comparison.outcome.in_margins[0] is not None
     ]
-    return charts.forest(rows)
+    return charts.forest(rows) if rows else ""
 
 
 QUALITY = ("wer", "dnsmos")

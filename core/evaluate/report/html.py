@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wishbone.core.evaluate.again import voices_of
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.report import claims, figures, players, tables, wording
 from wishbone.core.evaluate.result import Result
@@ -43,6 +44,7 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
         "result": result,
         "names": names,
         "trainings": len(result.arms[0].checkpoints),
+        "voices": voices_of(result),
         "title": _title(names),
         "overviews": _overviews(result),
         "figures": image(figures.cells(result)) if result.factors else "",
@@ -55,7 +57,7 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
         "shows": wording.shows(result),
         "cannot": wording.cannot(result),
         "comparisons": [
-            _Comparison(name, tables.comparison(result, name), image(figures.forest(result, name)))
+            _Comparison(name, tables.comparison(result, name), _image(figures.forest(result, name)))
             for name in names[1:]
         ],
         "cards": cards,
@@ -72,6 +74,10 @@ def context(result: Result, items: Items, out: Path) -> dict[str, object]:
         "trained": {name: _json(trained.get(name) or {}) for name in (trained or names)},
         "colours": {name: charts.colour(place) for place, name in enumerate(names)},
     }
+
+
+def _image(drawing: str) -> str:
+    return image(drawing) if drawing else ""
 
 
 def _title(names: Sequence[str]) -> str:

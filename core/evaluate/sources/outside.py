@@ -46,7 +46,8 @@ class Outside:
 def read_outside(entry: Mapping[str, Any], key: str, folder: Path, values: Config) -> Config:
     """Read an arm from outside; ``folder`` is that of the A/B file. Raises ``ConfigError``."""
     place = f"ab.arms.{key}"
-    fields = {name: value for name, value in entry.items() if name != "levels"}
+    # null takes back what the file says, such as its folder where a command names a server
+    fields = {k: v for k, v in entry.items() if k != "levels" and v is not None}
     parsed: Outside = structured(Outside, fields, place, values)
     if bool(parsed.audio) == bool(parsed.url) or bool(parsed.url) != bool(parsed.model):
         raise ConfigError(
