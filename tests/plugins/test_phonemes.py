@@ -111,6 +111,17 @@ def test_random_text_never_raises(phonemes):
             assert all(0 < i < tokenizer.space.vocabulary for i in ids), text
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["aB3" * 60, "1-" * 60, "a1 " * 60, "192.168.1.1 or $5.30, 1945! 555-123-4567? " * 2,
+     "Read 1 2 3 4 5 6 7 8 9 10 11 12, and live."],
+)  # fmt: skip
+def test_figures_one_by_one_are_what_gruut_reads_as_a_whole(phonemes, monkeypatch, text):
+    fast = phonemes.encode(text)
+    monkeypatch.setattr(module, "MANY", 10**9)
+    assert fast == phonemes.encode(text)
+
+
 def test_a_front_end_that_always_fails_leaves_silence(monkeypatch):
     def fail(text, lang):
         raise RuntimeError("no")
