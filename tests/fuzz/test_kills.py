@@ -3,7 +3,11 @@ and leaves nothing.
 
 ``WISHBONE_KILLS=100 python -m pytest tests/fuzz/test_kills.py -s`` kills each command so many times
 and prints how many did not go on; by default it is one, at an operation chosen by chance but always
-the same. Of more, every second one is at a moment.
+the same. Of more, every second one is at a moment, which may come after the end.
+
+Without a fault: of 100 points, data text was cut 91 times and data join 76 times; of 24 points,
+train 24 times and ab 21 times. say --lines was cut 82 times of 100 and had 18 faults, as many as
+points after its end, which no longer count; it was not tried at large again. Others: 1 or 2 times.
 """
 
 import os
@@ -51,9 +55,9 @@ def test_a_killed_command_goes_on(name, tmp_path, like, voice, system):
         out = tmp_path / f"cut{number}"
         killed = run(name, tmp_path, out, **point).code
         cut += killed == -9
-        # a moment may come after the end
+        # a moment may come after the end; 'say' would refuse to write over what it finished
         expected_codes = (-9,) if "kill_at" in point else (-9, 0)
-        code = run(name, tmp_path, out).code
+        code = run(name, tmp_path, out).code if killed else 0
         same = code == 0 and read(out) == expected
         if killed not in expected_codes or not same or _left(out):
             faults.append((point, killed, code, same, [path.name for path in _left(out)]))
