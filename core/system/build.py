@@ -16,6 +16,7 @@ from torch import nn
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.config.schema import SlotSpec, parse_slot
+from wishbone.core.contract.backbone import Backbone
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.layout import Layout
@@ -28,6 +29,7 @@ from wishbone.core.system.spec import SPEECH, TEXT, SystemSpec, Task, parse, req
 from wishbone.core.system.system import Codec, System
 from wishbone.core.system.text_layout import TextLayout
 from wishbone.core.system.vocabulary_growth import grow
+from wishbone.core.system.without_memory import without_memory
 
 
 def build_system(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") -> System:
@@ -44,7 +46,8 @@ def build_system(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") ->
     parts = _checked_parts(spec)
     reads_weights = str(device) != "meta"
     if reads_weights:
-        parts = _construct(spec, device, parts.tokenizer)
+        with torch.device(device):
+            parts = _construct(spec, parts.tokenizer)
     with torch.device(device):
         model = SpeechLM(parts.backbone, parts.head, parts.layout)
     notes: list[str] = []
@@ -77,7 +80,7 @@ def build_model(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") -> 
         layout, codes = parts.layout, parts.decoder.codes
     else:
         _, layout, codes = build_layout(spec)
-    with torch.device(device):
+    with without_memory(device) if str(device) == "meta" else torch.device(device):
         backbone = spec.slots["backbone"].build()
         facts = {"width": backbone.width, "codes": codes, "extra": layout.extra}
         model = SpeechLM(backbone, spec.slots["head"].build(facts), layout)
@@ -110,7 +113,7 @@ def build_layout(
     if spec.task is TEXT:
         text_layout = TextLayout(tokenizer.space, spec.end)
         return tokenizer, text_layout, text_layout.codes
-    with torch.device("meta"):
+    with without_memory("cpu"):
         codes = spec.slots["decoder"].build().codes
     layout = spec.slots["layout"].build({"text": tokenizer.space, "codes": codes})
     return tokenizer, layout, codes
@@ -132,22 +135,25 @@ def require_task(spec: SystemSpec, task: Task) -> None:
 
 def _checked_parts(spec: SystemSpec) -> Parts:
     """The six parts without memory. Raises ``ConfigError`` where two do not fit."""
-    parts = _construct(spec, "meta")
+    text: Tokenizer = spec.slots["tokenizer"].build()
+    # the large one without allocating it; the others compute, which "meta" is slow at
+    with without_memory("meta"):
+        backbone = spec.slots["backbone"].build()
+    with without_memory("cpu"):
+        parts = _construct(spec, text, backbone)
     check_fit(parts, spec.config)
     return parts
 
 
-def _construct(spec: SystemSpec, device: str, tokenizer: Tokenizer | None = None) -> Parts:
+def _construct(spec: SystemSpec, text: Tokenizer, backbone: Backbone | None = None) -> Parts:
     """All six parts without weights. A tokenizer is on no device, so one that exists is reused."""
     slots = spec.slots
-    text: Tokenizer = tokenizer or slots["tokenizer"].build()
-    with torch.device(device):
-        speech_tokenizer = slots["speech_tokenizer"].build()
-        decoder = slots["decoder"].build()
-        backbone = slots["backbone"].build()
-        layout = slots["layout"].build({"text": text.space, "codes": decoder.codes})
-        facts = {"width": backbone.width, "codes": decoder.codes, "extra": layout.extra}
-        head = slots["head"].build(facts)
+    speech_tokenizer = slots["speech_tokenizer"].build()
+    decoder = slots["decoder"].build()
+    backbone = backbone or slots["backbone"].build()
+    layout = slots["layout"].build({"text": text.space, "codes": decoder.codes})
+    facts = {"width": backbone.width, "codes": decoder.codes, "extra": layout.extra}
+    head = slots["head"].build(facts)
     return Parts(text, speech_tokenizer, layout, backbone, head, decoder)
 
 
