@@ -20,6 +20,7 @@ from wishbone.core.contract.errors import ConfigError, GateFailed
 from wishbone.core.registry.loader import registry
 from wishbone.core.system.build import build_layout, build_model
 from wishbone.core.system.spec import parse, resolve
+from wishbone.core.system.without_memory import without_memory
 
 AROUND = 3
 """Widths to each side of the one nearest in size that are tried at every depth."""
@@ -120,7 +121,7 @@ def _totals(slot: SlotSpec, b: Mapping[str, Any]) -> Callable[[Any], int | None]
     def around(width: int) -> int:
         if width not in heads:
             facts = {"width": width, "codes": codes, "extra": layout.extra}
-            with torch.device("meta"):
+            with without_memory("meta"):
                 heads[width] = _count(spec.slots["head"].build(facts))
         return heads[width] + rows * width
 
