@@ -150,11 +150,11 @@ def _construct(spec: SystemSpec, text: Tokenizer, backbone: Backbone | None = No
     slots = spec.slots
     speech_tokenizer = slots["speech_tokenizer"].build()
     decoder = slots["decoder"].build()
-    backbone = backbone or slots["backbone"].build()
+    bones: Backbone = backbone or slots["backbone"].build()
     layout = slots["layout"].build({"text": text.space, "codes": decoder.codes})
-    facts = {"width": backbone.width, "codes": decoder.codes, "extra": layout.extra}
+    facts = {"width": bones.width, "codes": decoder.codes, "extra": layout.extra}
     head = slots["head"].build(facts)
-    return Parts(text, speech_tokenizer, layout, backbone, head, decoder)
+    return Parts(text, speech_tokenizer, layout, bones, head, decoder)
 
 
 def _load_slot(module: nn.Module, slot: SlotSpec) -> list[str]:

@@ -222,8 +222,6 @@ class TimeMix(Mixer):
 
         Draws from torch's generator.
         """
-        if self.mix.is_meta:  # it has no numbers, and computing some there is slow
-            return
         width, size = self.place.width, self.config.head_size
         layer, layers = self.place.layer, self.place.layers
         depth = layer / max(1, layers - 1)
@@ -326,8 +324,6 @@ class ChannelMix(Mixer):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Start as RWKV-LM does. Draws from torch's generator."""
-        if next(self.parameters()).is_meta:
-            return
         width, height = self.place.width, 1 - self.place.layer / self.place.layers
         share = torch.arange(width, dtype=torch.float32) / width  # [D]
         self.mix.copy_(1 - share ** (height**4))

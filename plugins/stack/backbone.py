@@ -333,6 +333,8 @@ class Preset(Stack):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        if next(self.parameters()).is_meta:  # it has no numbers, and computing there is slow
+            return
         for block in self.blocks:
             for half in block.halves():
                 half.reset_parameters()

@@ -117,6 +117,7 @@ def test_a_cache_in_bfloat16():
 
 def test_the_comparison_sees_a_slot_too_many():
     """Negative control: one slot of poison more, and nothing is right."""
+    torch.manual_seed(1)  # by chance one time in 16 all four heads look away from the poison
     arguments = setting([9])
     (expected, _), _, _ = both(arguments, 96)
     arguments[3] = arguments[3] + 1
