@@ -57,23 +57,23 @@ class Guard:
     def tries(self) -> Iterator[int]:
         """Number the tries from 0, until ``hold`` was given what can be spoken.
 
-        That is one draw without trouble, or of a lone word the likeliest of several.
+        That is one draw without trouble, or of a lone word the best of several.
         """
-        tries = max(TRIES, self._lone_word_draws)
-        for number in range(tries):
+        number, tries = 0, TRIES
+        while number < tries:
             self._last_try = number == tries - 1 and not self._drafts
             yield number
+            # how many there are shows now at the latest, where text arrives
+            wanted = self._lone_word_draws if self._one_word() else 1
+            number, tries = number + 1, max(TRIES, wanted)
             trouble = self._trouble() if self._utterance.reason else ""
             if not trouble:
-                if self._lone_word_draws == 1 or not self._one_word():
-                    break
                 self._drafts.append((copy.copy(self._utterance), self._held))
             elif not self._last_try:
                 self._utterance.redraws.append(trouble)
-            if len(self._drafts) == self._lone_word_draws:
+            if len(self._drafts) == wanted or self._last_try:
                 break
-            if not self._last_try:
-                self._utterance.begin_again()
+            self._utterance.begin_again()
         self._last_try = True
         if self._drafts:
             best, self._held = max(self._drafts, key=lambda draft: self._merit(draft[0]))

@@ -88,6 +88,12 @@ def test_tries_are_bounded_and_what_is_left_is_reported(scripted):
     assert record[0].trouble == "too short" and len(record[0].codes) == 2
 
 
+def test_a_sentence_has_fewer_tries_than_a_lone_word(scripted):
+    record = []
+    pipeline.say(scripted(([1], "end")), SENTENCE, record=record)
+    assert record[0].redraws == ["too short"] * (guard.TRIES - 1)
+
+
 def test_a_loop_is_left_as_soon_as_it_is_one(scripted, monkeypatch):
     drawn, system = [], scripted(LOOPING, GOOD)
     frames = pipeline.frames

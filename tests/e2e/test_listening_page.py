@@ -1,6 +1,7 @@
 """A browser goes through the listening page: play, vote, reload, finish; a verdict follows."""
 
 import json
+import re
 import shutil
 import sys
 import threading
@@ -20,6 +21,9 @@ pytest.importorskip("jinja2", reason="install the extra: pip install wishbone-tt
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not BROWSER, reason="a Chromium browser")
 SIZES = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 800}}
+HEARD = re.compile(r"\bheard\b")
+WAIT = 30_000
+"""Milliseconds after which something will not come any more."""
 
 
 @contextmanager
@@ -47,16 +51,21 @@ def begin(page):
     page.click("#begin")
 
 
+def until(locator):
+    """What is expected of a part of the page, sooner or later.
+
+    A function that is waited for is asked again by eval, which the page's policy forbids.
+    """
+    return playwright.expect(locator)
+
+
 def play_all(page):
     """Play every clip to its end, four times as fast as a person would."""
     page.evaluate("for (const sound of players.values()) sound.playbackRate = 4")
     for place in range(page.locator(".clip").count()):
         assert page.is_disabled("#next")
         page.locator(".clip").nth(place).click()
-        page.wait_for_function(
-            "place => document.querySelectorAll('.clip')[place].classList.contains('heard')",
-            arg=place,
-        )
+        until(page.locator(".clip").nth(place)).to_have_class(HEARD, timeout=WAIT)
 
 
 def vote(page, design):
@@ -78,8 +87,7 @@ def test_a_listener_plays_votes_reloads_and_finishes(tmp_path, design, size):
     written, key = make(tmp_path, design=design, items=2, catch=1, training=1, listeners=2)
     errors, requests = [], []
     with serving(written.folder, tmp_path / "test-answers") as server, browser() as opened:
-        # a function that is waited for is asked again by eval, which the page's policy forbids
-        page = opened.new_context(viewport=SIZES[size], bypass_csp=True).new_page()
+        page = opened.new_context(viewport=SIZES[size]).new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(server.address)
@@ -103,7 +111,7 @@ def test_a_listener_plays_votes_reloads_and_finishes(tmp_path, design, size):
             steps += 1
         assert steps == 4
         page.click("#finish")
-        page.wait_for_function("document.getElementById('sent').textContent.includes('arrived')")
+        until(page.locator("#sent")).to_contain_text("arrived", timeout=WAIT)
         with page.expect_download() as download:
             page.click("#csv")
         table = Path(download.value.path()).read_text().splitlines()
@@ -125,7 +133,7 @@ def test_a_listener_plays_votes_reloads_and_finishes(tmp_path, design, size):
 def test_the_folder_works_from_a_disk_and_by_keys_alone(tmp_path, design):
     written, _ = make(tmp_path, design=design, items=2, catch=0, training=0, listeners=1)
     with browser() as opened:
-        page = opened.new_context(viewport=SIZES["phone"], bypass_csp=True).new_page()
+        page = opened.new_context(viewport=SIZES["phone"]).new_page()
         page.goto(f"file://{written.folder}/index.html?listener=1")
         begin(page)
         page.evaluate("document.activeElement.blur()")
@@ -133,11 +141,8 @@ def test_the_folder_works_from_a_disk_and_by_keys_alone(tmp_path, design):
             assert fits(page)
             for letter in {"cmos": "ab", "abx": "abx", "mos": "a"}[design]:
                 page.keyboard.press(letter)
-                page.wait_for_function(
-                    "key => document.querySelector(`.clip[data-key=${key}]`)"
-                    ".classList.contains('heard')",
-                    arg=letter,
-                )
+                clip = page.locator(f".clip[data-key={letter}]")
+                until(clip).to_have_class(HEARD, timeout=WAIT)
             page.keyboard.press("2")
             page.keyboard.press("Enter")
         page.click("#finish")

@@ -26,7 +26,8 @@ def plain(arm, seed=0):
 def adapted(base, arm, seed=None, **fields):
     """Adapters on the weights of ``base``; with a seed they look trained, too."""
     fields = {"rank": 4} | fields
-    model = PEFT(PEFT.Config(base=BASES[arm], **fields)).eval()
+    with seeded(seed or 0):  # what is drawn at first, too
+        model = PEFT(PEFT.Config(base=BASES[arm], **fields)).eval()
     load_tensors(model, base.state_dict())
     return model if seed is None else moved(model, seed)
 
