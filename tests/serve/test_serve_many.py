@@ -1,14 +1,18 @@
 """Many clients at a real server: load, and the samples of the library for texts by chance.
 
 Seconds in CI; ``WISHBONE_SERVE_SECONDS=300`` and ``WISHBONE_SERVE_TRIALS=200`` take as long as a
-claim needs. The figures of such runs are in configs/bench/results.
+claim needs. The figures of such runs are in configs/bench/results/serve.
 """
 
+import json
 import os
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from real_server import ARMS
 
+from wishbone.core.config.compose import bundled
 from wishbone.core.serve import load_test
 from wishbone.core.serve.load_test import LoadResult, run_load_test
 
@@ -53,3 +57,28 @@ def slow(most):
 
     time.sleep(0.01)
     return 0
+
+
+PUBLISHED = sorted((bundled() / "bench" / "results" / "serve").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_loads_are_records_and_on_the_page(path):
+    """Every field of a committed result is one of the record, and the page shows its figures."""
+    data = json.loads(path.read_text())
+    result = LoadResult(**data)
+    assert asdict(result) == data and result.is_whole and result.is_flat
+    page = (Path(load_test.__file__).parent / "README.md").read_text()
+    work = result.work_per_second
+    figures = [
+        f"{result.requests}, {result.failed}, {result.unequal}",
+        f"+{result.spread_percent:.1f} %",
+        *(f"{value:.3f} s" for value in (work["server"], work["server, one client"])),
+        f"{work['a process each']:.1f} s", f"{result.ratio:.0f}",
+        *(f"{result.memory_mib[name]:.0f}" for name in ("ready", "settled", "end")),
+    ]  # fmt: skip
+    assert [figure for figure in figures if figure not in page] == []
+
+
+def test_a_load_is_published_for_each_arm():
+    assert {json.loads(path.read_text())["system"] for path in PUBLISHED} == set(ARMS)
