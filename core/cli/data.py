@@ -6,14 +6,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wishbone.core.cli.arguments import argument, option, parse_subcommand
+from wishbone.core.cli.bulk.parts import WorkerOptions, do_in_parts
 from wishbone.core.cli.main import run_command
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.part import Count, Seed, Size
 from wishbone.core.registry.loader import registry
+
+if TYPE_CHECKING:
+    from wishbone.core.scale.step import Step
 
 EXAMPLES = """examples, from sentences to what a training reads:
   wishbone data speak sentences.txt --out data/audio --workers 2
@@ -38,7 +42,7 @@ ALIGN = "align"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeakOptions:
+class SpeakOptions(WorkerOptions):
     """Let a teacher speak sentences: text to audio data."""
 
     sentences: str = argument(help="a text file, one sentence a line")
@@ -57,14 +61,13 @@ class SpeakOptions:
         [], metavar="key=value", repeat=True,
         help="a change to the teacher's configuration; may be given several times",
     )  # fmt: skip
-    workers: Size = option(1, metavar="N", help="processes that speak at the same time")
     shard: Size = option(250, metavar="N", help="sentences in each file of the data")
     start: Count = option(0, metavar="N", group=PART, help="first line to speak, counted from 0")
     count: Count = option(0, metavar="N", group=PART, help="lines to speak; 0 means all of them")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeOptions:
+class TokenizeOptions(WorkerOptions):
     """Turn audio into codes: audio data or recordings to token data, which training reads."""
 
     sources: list[str] = argument(
@@ -86,7 +89,6 @@ class TokenizeOptions:
     mark: str = option(
         "", metavar="MARK", help="put this in front of every text, such as '<|dialect:us|>'"
     )
-    workers: Size = option(1, metavar="N", help="processes that work at the same time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,29 +162,29 @@ def main(argv: Sequence[str]) -> int:
     summaries = {e.key: e.summary for e in registry().of("command") if e.key == ALIGN}
     description = "Make the data that a training reads, and look at it."
     options = parse_subcommand(argv, "wishbone data", description, SUBCOMMANDS, EXAMPLES, summaries)
+    if make_step := STEPS.get(type(options)):
+        return do_in_parts(options, ["data", *argv], lambda: make_step(options), _do_part)
     return RUN[type(options)](options)
 
 
-def _speak(options: SpeakOptions) -> int:
-    from wishbone.core.data.speak import speak
+def _speak(options: SpeakOptions) -> Step:
+    from wishbone.core.data.speak import speak_step
 
-    speak(
+    return speak_step(
         options.sentences,
         options.out,
-        teacher=options.teacher,
-        tokenizer=options.tokenizer,
-        overrides=[*options.set, *options.overrides],
+        options.teacher,
+        options.tokenizer,
+        [*options.set, *options.overrides],
         start=options.start,
         count=options.count,
         shard=options.shard,
-        workers=options.workers,
         speaker=options.speaker,
     )
-    return 0
 
 
-def _tokenize(options: TokenizeOptions) -> int:
-    from wishbone.core.data.tokenize import tokenize
+def _tokenize(options: TokenizeOptions) -> Step:
+    from wishbone.core.data.tokenize import tokenize_step
 
     # what follows --set a=b may be another change; a file of such a name is still a source
     more = [word for word in options.sources if "=" in word and not Path(word).exists()]
@@ -191,16 +193,21 @@ def _tokenize(options: TokenizeOptions) -> int:
         raise UsageError(
             "There is nothing to tokenize.", "wishbone data tokenize", "Name audio data."
         )
-    tokenize(
+    return tokenize_step(
         sources,
         options.out,
         options.system,
         [*options.set, *more],
         speaker=options.speaker,
         exclude=options.exclude,
-        workers=options.workers,
         mark=options.mark,
     )
+
+
+def _do_part(step: Any, part: int, parts: int) -> int:
+    from wishbone.core.data.shards import run_step
+
+    run_step(step, part, parts)
     return 0
 
 
@@ -258,9 +265,9 @@ def _report(options: ReportOptions) -> int:
     return 0
 
 
+STEPS: dict[type, Callable[[Any], Step]] = {SpeakOptions: _speak, TokenizeOptions: _tokenize}
+"""Subcommands that many processes share, and the step that each makes."""
 RUN: dict[type, Callable[[Any], int]] = {
-    SpeakOptions: _speak,
-    TokenizeOptions: _tokenize,
     TextOptions: _text,
     JoinOptions: _join,
     InspectOptions: _inspect,
