@@ -34,6 +34,11 @@ and more:
   wishbone data join data/tokens --out data/pairs --prompt
   wishbone data report data/tokens --out dropped.json
 
+on many processors and machines (core/scale/README.md):
+  wishbone data speak sentences.txt --out data/audio --executor local:8
+  wishbone data tokenize data/audio --out data/tokens --executor cluster.yaml
+  wishbone data gather data/tokens
+
 Every subcommand goes on where it was stopped; several may write other parts of one folder at once.
 'wishbone data report FOLDER' shows how much was used, how much was dropped, and why."""
 PART = "which part of the file"
@@ -136,6 +141,16 @@ class InspectOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GatherOptions:
+    """Check that all parts of a folder are there, once and alike; write its report and its index.
+
+    The index lets a training of any size start at once: it is mapped into memory, not read.
+    """
+
+    folder: str = argument(help="folder that another subcommand, or 'wishbone synth', wrote")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """Print how much was used and dropped while data was made, and why."""
 
@@ -151,6 +166,7 @@ SUBCOMMANDS = {
     "text": TextOptions,
     "join": JoinOptions,
     "inspect": InspectOptions,
+    "gather": GatherOptions,
     "report": ReportOptions,
 }
 
@@ -250,6 +266,14 @@ def _inspect(options: InspectOptions) -> int:
     return 0
 
 
+def _gather(options: GatherOptions) -> int:
+    from wishbone.core.data.bulk.gather import gather
+
+    for name, value in gather(options.folder).items():
+        print(f"{name:<46}{value}")
+    return 0
+
+
 def _report(options: ReportOptions) -> int:
     from wishbone.core.data.shards import gathered
 
@@ -271,5 +295,6 @@ RUN: dict[type, Callable[[Any], int]] = {
     TextOptions: _text,
     JoinOptions: _join,
     InspectOptions: _inspect,
+    GatherOptions: _gather,
     ReportOptions: _report,
 }

@@ -28,7 +28,7 @@ from wishbone.core.scale.step import Done, do_part
 REPORTS = "report"
 """Folder inside an output folder with a file for each shard."""
 REPORT = "report.json"
-"""The one file of earlier versions, still read."""
+"""The one report that gathering writes; earlier versions wrote no other."""
 BEGUN = "settings"
 """Name of the file that is written before there is a shard."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from random import Random
 
 import numpy as np
@@ -98,12 +97,15 @@ class BatchPlan:
 
     def _cut(self, pool: np.ndarray) -> list[np.ndarray]:
         """Utterances of rising length into batches that stay within the budget."""
-        batches, begin = [], 0
-        for end in range(1, len(pool) + 1):
-            last = end == len(pool)
-            if last or (end + 1 - begin) * self.lengths[pool[end]] > self.budget:
-                batches.append(pool[begin:end])
-                begin = end
+        lengths, batches, begin = self.lengths[pool], [], 0
+        while begin < len(pool):
+            # the shortest of a batch bounds how many there can be in it
+            most = self.budget // max(1, int(lengths[begin])) + 1
+            ahead = lengths[begin : begin + most]
+            over = np.arange(1, len(ahead) + 1) * ahead > self.budget
+            end = begin + max(1, int(over.argmax()) if over.any() else len(ahead))
+            batches.append(pool[begin:end])
+            begin = end
         return batches
 
 
@@ -146,12 +148,16 @@ def batches_by_length(sequences: Sequence[Positions], budget: int) -> list[Batch
 
 def split_held_out(corpus: TokenCorpus, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to keep out: whole texts, chosen by a hash of the text."""
-    hashes = [int.from_bytes(sha256(text.encode()).digest()[:8], "big") for text in corpus.texts]
-    held_out = np.asarray(hashes, np.float64) / 2.0**64 < share  # [utterances]
+    hashes = corpus.hashes_of_texts().astype(np.float64)  # [utterances]
+    held_out = hashes / 2.0**64 < share  # [utterances]
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def without_texts(corpus: TokenCorpus, other: TokenCorpus) -> np.ndarray:
     """Rows of ``corpus`` whose text is not a text of ``other``."""
     excluded = set(other.texts)
-    return np.flatnonzero([text not in excluded for text in corpus.texts])
+    equal = np.isin(corpus.hashes_of_texts(), other.hashes_of_texts())  # [utterances]
+    # texts are compared only where their hashes are equal: few, and two may share a hash
+    for row in np.flatnonzero(equal):
+        equal[row] = corpus.texts[row] in excluded
+    return np.flatnonzero(~equal)
