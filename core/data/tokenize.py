@@ -20,6 +20,7 @@ from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.shards import Report, ShardReport, ShardStep, run_step
 from wishbone.core.data.sources import Part, Recording, parts
 from wishbone.core.data.tokens import write_tokens
+from wishbone.core.model.device import torch_threads
 from wishbone.core.system.loading import load_part
 
 BATCH_SECONDS = 40.0
@@ -160,7 +161,9 @@ def tokenize_part(
     report = ShardReport(part.name)
     rows: list[dict[str, Any]] = []
     for recordings in _batches(_usable(part, report, _sentences(exclude))):
-        for recording, codes in zip(recordings, tokens.codes(recordings), strict=True):
+        with torch_threads(1):
+            batch = tokens.codes(recordings)
+        for recording, codes in zip(recordings, batch, strict=True):
             row = tokens.row(recording, codes, speaker, mark)
             if reason := _misfit(row) or recording.repeats:
                 report.drop(recording.id, recording.text, reason)

@@ -97,15 +97,13 @@ class BatchPlan:
 
     def _cut(self, pool: np.ndarray) -> list[np.ndarray]:
         """Utterances of rising length into batches that stay within the budget."""
-        lengths, batches, begin = self.lengths[pool], [], 0
-        while begin < len(pool):
-            # the shortest of a batch bounds how many there can be in it
-            most = self.budget // max(1, int(lengths[begin])) + 1
-            ahead = lengths[begin : begin + most]
-            over = np.arange(1, len(ahead) + 1) * ahead > self.budget
-            end = begin + max(1, int(over.argmax()) if over.any() else len(ahead))
-            batches.append(pool[begin:end])
-            begin = end
+        # numbers of Python: one by one, they are read in a tenth of the time
+        lengths, budget = self.lengths[pool].tolist(), self.budget
+        batches, begin = [], 0
+        for end in range(1, len(pool) + 1):
+            if end == len(pool) or (end + 1 - begin) * lengths[end] > budget:
+                batches.append(pool[begin:end])
+                begin = end
         return batches
 
 

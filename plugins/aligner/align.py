@@ -33,6 +33,7 @@ from wishbone.core.data.speak import (
     require_usable,
     write_audio,
 )
+from wishbone.core.model.device import torch_threads
 from wishbone.core.scale.step import Done
 from wishbone.core.weights.provenance import hash_files
 from wishbone.plugins.aligner import aligner as aligning
@@ -183,7 +184,8 @@ def align_part(
         if (share_of(recording.text) < hold_out) == inside:
             continue
         try:
-            row = _row(recording, network, tokenizer, least)
+            with torch_threads(1):
+                row = _row(recording, network, tokenizer, least)
         except DataError as error:
             report.drop(recording.id, recording.text, error.what)
             continue

@@ -61,6 +61,10 @@ class SynthOptions(EngineOptions, PartOptions):
     seed: Seed = option(0, metavar="N", help="the seed of items that name none")
     format: str = option("flac", metavar="NAME", choices=FORMS, help=f"{', '.join(FORMS)}")
     together: Size = option(8, metavar="N", group=COMPUTING, help="how many are spoken at once")
+    threads: Size = option(
+        1, metavar="N", group=COMPUTING,
+        help="threads of a process; items are the same to the last bit for an equal number",
+    )  # fmt: skip
     device: str = option(
         "cpu", metavar="NAME", group=COMPUTING, help="where it is computed: cpu, cuda, mps, ..."
     )
@@ -83,7 +87,7 @@ def _step(options: SynthOptions) -> SynthStep:
         system = speaker.load(*names)
         return system, _system_key(system)
 
-    how = How(options.voice, options.seed, options.together, options.format)
+    how = How(options.voice, options.seed, options.together, options.format, options.threads)
     return SynthStep(read_list(options.list), options.out, how, load)
 
 

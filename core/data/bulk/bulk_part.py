@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError, WishboneError
 from wishbone.core.data.bulk.lists import Item
+from wishbone.core.model.device import torch_threads
 from wishbone.core.report.progress import progress
 from wishbone.core.scale.step import LOGS, Done
 from wishbone.core.speak.server import Request, Server, SpokenRequest
@@ -49,6 +50,8 @@ class How:
     """Slots of the batch."""
     form: str = "flac"
     """Ending of the recordings."""
+    threads: int = 1
+    """PyTorch's threads: sums of floats are cut by their number."""
 
 
 def claim(out: Path, items: Sequence[Item], system_key: str, how: How) -> None:
@@ -171,8 +174,9 @@ class SynthStep:
         """Speak the missing items of a rank; whoever is last writes ``items.jsonl``."""
         self.prepare()
         part, (system, _) = rank + 1, self.load()
-        for row in _speak_part(system, self.items, self.folder, self.how, part, world_size):
-            yield Done(row["id"], 1, row["seconds"], int(bool(row["failure"])))
+        with torch_threads(self.how.threads):
+            for row in _speak_part(system, self.items, self.folder, self.how, part, world_size):
+                yield Done(row["id"], 1, row["seconds"], int(bool(row["failure"])))
         gather(self.items, self.folder)
 
     def unfinished(self, rank: int = 0, world_size: int = 1) -> int:
