@@ -29,9 +29,8 @@ def launch(words: Sequence[str], step: Step, executor: Executor) -> int:
     if not missing:
         say(f"{step.folder}: nothing is missing")
         return 0
-    command = PartCommand(
-        list(words), str(step.folder), executor.tries, executor.threads or executor.cpus
-    )
+    threads = executor.threads or executor.cpus
+    command = PartCommand(list(words), str(step.folder), executor.tries, threads, executor.gpus)
     say(
         f"{len(missing)} of {parts} parts on {executor.kind};"
         f" what they print: {command.log(missing[0], parts).parent}"
