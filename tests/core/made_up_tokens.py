@@ -62,7 +62,8 @@ def memory():
 step, times, start = Trainer._train_step, [], []
 def timed(self):
     if not start:
-        start.extend([float(open("/proc/uptime").read().split()[0]) - born, time.process_time(), *memory()])
+        now = float(open("/proc/uptime").read().split()[0])
+        start.extend([now - born, time.process_time(), *memory()])
     rows, before = self.plan.rows(self.step)[1], time.perf_counter()
     step(self)
     times.append((time.perf_counter() - before) / self.lengths[rows].sum() * 1e6)
