@@ -56,7 +56,7 @@ def submit_to_slurm(command: PartCommand, missing: Sequence[int], executor: Exec
         jobs.run()
     except (OSError, subprocess.CalledProcessError) as error:
         raise WishboneError(
-            f"The jobs could not be submitted: {error}.",
+            f"The jobs could not be submitted: {_first_line(error)}.",
             str(folder / "launch_script.slurm"),
             "Run sbatch on that file to see why, and correct the --executor file.",
         ) from error
@@ -92,7 +92,7 @@ def run_on_ray(command: PartCommand, missing: Sequence[int], executor: Executor)
         ray.init(executor.address, ignore_reinit_error=True, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise WishboneError(
-            f"No Ray cluster answers at '{executor.address}': {str(error).splitlines()[0]}.",
+            f"No Ray cluster answers at '{executor.address}': {_first_line(error)}.",
             "--executor",
             "Start one with 'ray start --head', or write its address in the YAML file.",
         ) from error
@@ -197,6 +197,10 @@ def _default_partition() -> str:
             "Write 'kind: slurm' and 'partition: NAME' into a YAML file and name it.",
         )
     return default[0]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
 
 
 def _whole(memory: float) -> int | float:

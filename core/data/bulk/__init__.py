@@ -1,1 +1,1 @@
-"""Speech from long lists: items that are read, spoken in parts, and gathered."""
+"""Bulk work on data: long lists that are spoken, parts that are gathered, an index for training."""
