@@ -120,6 +120,17 @@ def test_a_damaged_index_is_named(folder):
     assert caught.value.where == str(path)
 
 
+@pytest.mark.parametrize("facts", ["null", "{", '{"version": "1"}', None])
+def test_a_file_of_that_name_that_is_no_index_is_named(folder, facts):
+    path, schema = folder / INDEX, pyarrow.schema([("id", pyarrow.string())])
+    with pyarrow.ipc.new_file(str(path), schema) as writer:
+        batch = pyarrow.record_batch([pyarrow.array([], "string")], schema=schema)
+        writer.write_batch(batch, custom_metadata={token_index.ABOUT: facts} if facts else None)
+    with pytest.raises(DataError) as caught:
+        open_tokens(folder)
+    assert caught.value.where == str(path)
+
+
 def test_a_damaged_file_leaves_no_index(folder):
     made = rows(5)
     made[2]["codes"][1] = -3

@@ -4,7 +4,8 @@
 order of the files, with the columns of token data and ``text_hash``, the first 64 bits of each
 text's SHA-256. Its metadata says which files it was made of, and the highest number of each column,
 so that the start of a training reads neither codes nor texts. ``wishbone data gather`` writes it
-after every number was checked; where a Parquet file has changed since, the index is not used.
+after every number was checked, and they are not checked again; where a Parquet file has changed
+since, the index is not used.
 """
 
 from __future__ import annotations
@@ -214,9 +215,9 @@ def open_tokens(folder: str | Path) -> TokenCorpus | None:
         reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
         batches = [reader.get_batch(number) for number in range(reader.num_record_batches - 1)]
         _, metadata = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
-        facts = json.loads((metadata or {})[ABOUT])
-        if facts["version"] != VERSION:
-            return None
+        facts = _facts((metadata or {}).get(ABOUT), reader.schema.names)
+    if facts["version"] != VERSION:
+        return None
     files = parquet_files(folder)
     digests = _digests(files, facts["files"])
     if digests is None:
@@ -296,6 +297,25 @@ def chain_mapped(parts: Sequence[TokenCorpus], about: dict[str, Any]) -> TokenCo
 
 COLUMN_FIELDS = {"text_ids": "text"}
 """Column -> field of ``TokenCorpus``, where they differ."""
+
+
+def _facts(text: bytes | None, columns: Sequence[str]) -> dict[str, Any]:
+    """What the index says of itself. Raises ``ValueError`` where that is no index."""
+    facts = json.loads(text or b"null")
+    kinds = {"version": int, "files": list, "highest": dict, "about": dict}
+    if not isinstance(facts, dict):
+        raise ValueError("it does not say which files it is of")
+    for name, kind in kinds.items():
+        if not isinstance(facts.get(name), kind):
+            raise ValueError(f"its '{name}' is {facts.get(name)!r}")
+    if not all(isinstance(each, list) and len(each) == 4 for each in facts["files"]):
+        raise ValueError("its 'files' are none")
+    lists = [name for name in LISTS if name in columns]
+    if not all(isinstance(facts["highest"].get(name), int) for name in lists):
+        raise ValueError(f"its 'highest' is {facts['highest']!r}")
+    if missing := {"id", "text", "seconds", "text_hash", "codes"} - set(columns):
+        raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
+    return facts
 
 
 def _piece(column: Any) -> tuple[np.ndarray, np.ndarray]:
