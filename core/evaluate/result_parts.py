@@ -62,6 +62,8 @@ class Timing:
     """Items that ran out of processor time and have no value."""
     busy: str
     """Why no verdict on speed is given, or ""."""
+    others: float | None = optional()
+    """Processors that other programs used, the median; None where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
