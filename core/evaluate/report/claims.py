@@ -108,7 +108,46 @@ def warnings(result: Result) -> list[str]:
             f"NOT MEASURED: {timing.unmeasured} items ran out of processor time and are left out in"
             " every arm; run the command again to try them again."
         )
+    return lines + _seen(result)
+
+
+def _seen(result: Result) -> list[str]:
+    """Write which prompts the arms were trained on."""
+    lines = []
+    for part in result.seen_prompts or []:
+        if part.seen or part.partly:
+            keys = wording.listed([*part.seen, *part.partly][:NAMED])
+            more = len(part.seen) + len(part.partly) - NAMED
+            lines.append(
+                f"SEEN IN TRAINING: of {len(result.prompts)} prompts, texts of the training of"
+                f" {wording.listed(part.arms)} have {len(part.seen)} whole and {len(part.partly)}"
+                f" by eight words in a row or more ({keys}{f' and {more} more' * (more > 0)})."
+            )
     return lines
+
+
+def unseen(result: Result) -> list[str]:
+    """Write which texts of training have none of the prompts, and which are not known."""
+    lines: list[str] = []
+    missing: dict[str, int] = {}
+    unknown: dict[str, int] = {}
+    for part in result.seen_prompts or []:
+        arms = wording.listed(part.arms)
+        if part.texts is None:
+            of = missing if part.data else unknown
+            of[arms] = of.get(arms, 0) + 1
+        elif not part.seen and not part.partly:
+            few = f" ({len(part.short)} of fewer than four words apart)" if part.short else ""
+            lines.append(
+                f"None of the prompts is among the {part.texts} texts that {arms} learned"
+                f" from{few}."
+            )
+    doubt = "whether they have these prompts is not known"
+    lines += [
+        f"Texts of {wording.count(number, 'training')} of {arms} are not at hand: {doubt}."
+        for arms, number in missing.items()
+    ]
+    return lines + [f"What {arms} learned from is not on record: {doubt}." for arms in unknown]
 
 
 def _changes(result: Result) -> list[str]:
@@ -134,7 +173,7 @@ def _unplanned(result: Result) -> list[str]:
 
 def rules(result: Result) -> list[str]:
     """Write the rules that the verdicts follow: the plan, the correction, the price of looks."""
-    lines = []
+    lines = unseen(result)
     commitment = result.commitment
     if commitment is not None:
         lines.append(
