@@ -20,7 +20,7 @@ def headline(result: Result) -> str:
         return f"A smoke test of {wording.listed(names)}, which says nothing about them."
     if result.analysis.not_understood:
         return f"No arm is understood{_least_wrong(result)}: nothing about quality follows."
-    size = f"On {wording.count(len(result.prompts), 'sentence')}"
+    size = f"On {_sentences(result)}"
     size += f", {result.seeds} times each," if result.seeds > 1 else ""
     if result.factors:
         return f"{size} {_effects(result)}."
@@ -32,6 +32,14 @@ def headline(result: Result) -> str:
         if (listed := _claims(result, arm))
     ]
     return f"{size} {'; '.join(parts)}." if parts else f"{size} no verdict was asked for."
+
+
+def _sentences(result: Result) -> str:
+    """Count the sentences, and the voices where several say each."""
+    voices = {prompt.voice for prompt in result.prompts if prompt.voice}
+    number = len(result.prompts) // max(1, len(voices))
+    spoken = wording.count(number, "sentence")
+    return f"{spoken} in {wording.count(len(voices), 'voice')}" if voices else spoken
 
 
 def _least_wrong(result: Result) -> str:
@@ -182,6 +190,11 @@ def rules(result: Result) -> list[str]:
             f" {wording.listed([str(look) for look in commitment.protocol.looks])} prompts of"
             f" {wording.count(commitment.protocol.seeds, 'seed')}."
         )
+        absent = [key for key in commitment.protocol.primary if not _is_measured(result, key)]
+        if absent:
+            lines.append(
+                f"Planned and not measured here: {wording.listed(_titles(result, absent))}."
+            )
         looks = len(commitment.protocol.looks)
         if commitment.look and looks > 1:
             lines.append(
@@ -212,6 +225,11 @@ def _confidences(result: Result) -> list[str]:
         if effect.kind in names and effect.outcome.confidence:
             levels.setdefault(names[effect.kind], effect.outcome.confidence)
     return [f"{100 * level:.2f} % each {name}" for name, level in levels.items()]
+
+
+def _is_measured(result: Result, key: str) -> bool:
+    values = result.analysis.values.values()
+    return any(own.get(key) is not None for own in values)
 
 
 def _titles(result: Result, keys: list[str]) -> list[str]:
