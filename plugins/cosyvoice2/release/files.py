@@ -28,8 +28,10 @@ PRESETS = "spk2info.pt"
 """Speaker presets; not every release has them."""
 TEXT = "CosyVoice-BlankEN"
 """Folder of the text tokenizer, and of the config of the language model's body."""
-SETTINGS = ("cosyvoice2.yaml", "cosyvoice.yaml")
-"""Names of the YAML; the first releases and RWKVTTS use the second."""
+THIRD = "cosyvoice3.yaml"
+"""The YAML of CosyVoice3, whose language model and tokenizer are read, and no more."""
+SETTINGS = ("cosyvoice2.yaml", THIRD, "cosyvoice.yaml")
+"""Names of the YAML; the first releases and RWKVTTS use the last."""
 
 FORBIDDEN = re.compile(r"(?:GLOBAL|global:?|function) ([A-Za-z_][\w.]*\.\w+)")
 """The name, in PyTorch's message, of code that a pickle asks for and does not get."""
