@@ -1,4 +1,4 @@
-"""The CosyVoice3 layout: that of CosyVoice2 with one table, a prefix, and many ids behind the codes.
+"""The CosyVoice3 layout: CosyVoice2's with one table, a prefix, and many ids behind the codes.
 
 Everything that is fed beside text has its row in the speech table, which is the head's own::
 

@@ -157,8 +157,9 @@ def names_around(tensors: Mapping[str, Any]) -> dict[str, str]:
 def from_cosyvoice2(tensors: Mapping[str, Any], *, where: str = "") -> dict[str, Tensor]:
     """``llm.pt`` -> tensors of a ``SpeechLM`` of this backbone and the linear head.
 
-    CosyVoice2's head has ``bias: true``, CosyVoice3's has none. The whole numbers ``epoch`` and ``step`` that training leaves
-    in the file are dropped. Raises ``CheckpointError`` for names that are missing or unknown.
+    CosyVoice2's head has ``bias: true``, CosyVoice3's has none. The whole numbers ``epoch`` and
+    ``step`` that training leaves in the file are dropped. Raises ``CheckpointError`` for names that
+    are missing or unknown.
     """
     remaining = {name: t for name, t in tensors.items() if name not in ("epoch", "step")}
     table = names_around(remaining)

@@ -19,11 +19,19 @@ OPENING = [33, 34]
 PREFIX = [*OPENING, MARKER]
 CASES = {
     "prefix": {"text": [5, 9, 11], "instruct": PREFIX},
-    "zero-shot": {"text": [5, 9, 11], "instruct": PREFIX, "prompt_text": [30, 31],
-                  "speech": PROMPT[:7]},
+    "zero-shot": {
+        "text": [5, 9, 11],
+        "instruct": PREFIX,
+        "prompt_text": [30, 31],
+        "speech": PROMPT[:7],
+    },
     "instruct": {"text": [7, 8], "instruct": [*OPENING, 20, 21, MARKER]},
-    "long": {"text": list(range(3, 15)), "instruct": PREFIX, "prompt_text": [1, 2],
-             "speech": PROMPT},
+    "long": {
+        "text": list(range(3, 15)),
+        "instruct": PREFIX,
+        "prompt_text": [1, 2],
+        "speech": PROMPT,
+    },
 }
 ALTERNATING = {
     "prefix": {"text": list(range(3, 15)), "instruct": PREFIX},
@@ -48,7 +56,7 @@ def shapes():
 
 
 def weights(end):
-    """A tiny ``llm.pt``: CosyVoice2's, with rows for 200 ids; ``end`` says how likely the end is."""
+    """A tiny ``llm.pt``: CosyVoice2's with rows for 200 ids; ``end`` is how likely the end is."""
     tensors = {name: row for name, row in second.weights().items() if name in shapes()}
     for number, name in enumerate(("speech_embedding.weight", "llm_decoder.weight")):
         at = torch.arange((CODES + EXTRA) * WIDTH, dtype=torch.float64) + 7919.0 * (40 + number)

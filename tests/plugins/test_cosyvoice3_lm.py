@@ -1,7 +1,7 @@
 """CosyVoice3's language model says what the public class says, id by id, from the same weights.
 
-Golden codes are of ``CosyVoice3LM`` on a Qwen2 of ``transformers`` in float32, drawing the likeliest
-id; ``cosyvoice3_lm_reference`` makes them again where the sources are.
+Golden codes are of ``CosyVoice3LM`` on a Qwen2 of ``transformers`` in float32, drawing the
+likeliest id; ``cosyvoice3_lm_reference`` makes them again where the sources are.
 """
 
 import json
@@ -47,9 +47,7 @@ from wishbone.plugins.transformer import convert
 from wishbone.plugins.transformer.backbone import Transformer, TransformerConfig
 
 SPACE = CodeSpace(size=CODES, rate=25.0)
-TEXT = TextSpace(
-    vocabulary=ROWS, specials={"<|endofprompt|>": MARKER}, opening=tuple(OPENING)
-)
+TEXT = TextSpace(vocabulary=ROWS, specials={"<|endofprompt|>": MARKER}, opening=tuple(OPENING))
 SOS, EOS, TASK, FILL = range(CODES, CODES + 4)
 WANTED = json.loads((GOLDEN / "cosyvoice3_lm.json").read_text())
 SHAPE = TransformerConfig(
@@ -160,9 +158,7 @@ def test_training_lays_out_what_the_public_code_does():
         + [(0, TASK), *speech[15:]]
     )
     ignored = 1 + len(PREFIX) + 4
-    assert targets == (
-        [IGNORE] * ignored + [*range(15), FILL, IGNORE, IGNORE, *range(15, 32), EOS]
-    )
+    assert targets == ([IGNORE] * ignored + [*range(15), FILL, IGNORE, IGNORE, *range(15, 32), EOS])
 
 
 def test_the_prefix_is_written_once():

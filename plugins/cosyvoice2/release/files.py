@@ -57,6 +57,20 @@ def file_of(folder: str | Path, name: str, what: str = "") -> Path:
     return path
 
 
+def refuse_third(folder: str | Path, what: str) -> None:
+    """Raise ``CheckpointError`` for a folder of CosyVoice3, of which only text and codes are read.
+
+    ``what`` names the part that is asked for, such as "flow".
+    """
+    if (Path(folder) / THIRD).is_file():
+        raise CheckpointError(
+            f"This is CosyVoice3, whose {what} is another network than CosyVoice2's, and not here.",
+            str(folder),
+            "Train or distil its language model, which needs none; plugins/cosyvoice2/README.md"
+            " lists what is missing to speak.",
+        )
+
+
 def body_type(folder: str | Path) -> str:
     """Read the ``model_type`` of the language model's body from ``CosyVoice-BlankEN``, or ""."""
     path = Path(folder) / TEXT / "config.json"
