@@ -36,7 +36,7 @@ PARTS = (
     ("speech_tokenizer", "cosyvoice2", "cosyvoice2.speech_tokenizer:CosyVoice2SpeechTokenizer",
      "CosyVoice2's: 16 kHz audio to 25 codes per second (extra: cosyvoice2)"),
     ("speech_tokenizer", "hf", "hf.codecs:HFSpeechTokenizer",
-     "a codec of transformers, mimi or dac, several codebooks (extra: hf)"),
+     "a codec of transformers: mimi, dac, encodec, xcodec, neucodec and more (extra: hf)"),
     # ids and codes to the next hidden vector
     ("backbone", "rwkv7", "rwkv7.backbone:RWKV7",
      "RWKV-7: a recurrent network whose state has constant size"),
@@ -124,7 +124,7 @@ PARTS = (
     ("decoder", "cosyvoice2", "cosyvoice2.decoder:CosyVoice2Decoder",
      "CosyVoice2's flow and vocoder: codes to 24 kHz audio, streaming"),
     ("decoder", "hf", "hf.codecs:HFDecoder",
-     "the decoder of a codec of transformers: mimi, causal, or dac (extra: hf)"),
+     "the decoder of a codec of transformers; mimi and encodec stream (extra: hf)"),
     # training: sources of data, teachers, losses
     ("corpus", "cosyvoice", "corpora.readers:CosyVoice", "CosyVoice's Parquet"),
     ("corpus", "rwkvtts", "corpora.readers:RWKVTTS", "RWKVTTS's JSONL, with prompts"),

@@ -163,12 +163,20 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def plain_values(config: Any) -> dict[str, Any]:
     """Turn a configuration to plain values, all that say something."""
-    values = config.to_dict()
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in UNUSED and value is not None and _is_plain(value)
-    }
+    return _plain(config.to_dict())
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what says nothing, also inside configurations of parts, which keep their family."""
+    plain = {}
+    for name, value in values.items():
+        if name in UNUSED or value is None:
+            continue
+        if isinstance(value, Mapping) and "model_type" in value:
+            plain[name] = {"model_type": value["model_type"], **_plain(value)}
+        elif _is_plain(value):
+            plain[name] = value
+    return plain
 
 
 def read_body(folder: Path) -> dict[str, Tensor]:

@@ -11,7 +11,10 @@ TESTED = "5.24.0"
 """The version that the tables of README.md were made with."""
 FOLDERS = {"qwen3_5_text": "qwen3_5"}
 """Family -> its folder in transformers, where it is called otherwise."""
-CODECS = ("mimi", "dac")
+CODECS = (
+    "mimi", "dac", "encodec", "xcodec", "higgs_audio_v2_tokenizer", "neucodec", "xcodec2",
+    "wavtokenizer",
+)  # fmt: skip
 
 
 def hf_report() -> list[tuple[str, bool, str]]:

@@ -10,8 +10,9 @@ from wishbone.core.contract.errors import CheckpointError, ConfigError, MissingE
 from wishbone.core.speak.arriving_text import arriving
 from wishbone.plugins.cosyvoice2 import frontend
 from wishbone.plugins.cosyvoice2.frontend import FrontEnd, cut, language_of
+from wishbone.plugins.cosyvoice2.marks import SECOND as MARKS
 from wishbone.plugins.cosyvoice2.numbers import spell
-from wishbone.plugins.cosyvoice2.tokenizer import MARKS, CosyVoice2Tokenizer
+from wishbone.plugins.cosyvoice2.tokenizer import CosyVoice2Tokenizer
 
 pytest.importorskip(
     "tokenizers", reason="the text tokenizer: pip install 'wishbone-tts[cosyvoice2]'"
