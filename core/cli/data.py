@@ -6,14 +6,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wishbone.core.cli.arguments import argument, option, parse_subcommand
+from wishbone.core.cli.bulk.parts import WorkerOptions, do_in_parts
 from wishbone.core.cli.main import run_command
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.part import Count, Seed, Size
 from wishbone.core.registry.loader import registry
+
+if TYPE_CHECKING:
+    from wishbone.core.scale.step import Step
 
 EXAMPLES = """examples, from sentences to what a training reads:
   wishbone data speak sentences.txt --out data/audio --workers 2
@@ -30,6 +34,11 @@ and more:
   wishbone data join data/tokens --out data/pairs --prompt
   wishbone data report data/tokens --out dropped.json
 
+on many processors and machines (core/scale/README.md):
+  wishbone data speak sentences.txt --out data/audio --executor local:8
+  wishbone data tokenize data/audio --out data/tokens --executor cluster.yaml
+  wishbone data gather data/tokens
+
 Every subcommand goes on where it was stopped; several may write other parts of one folder at once.
 'wishbone data report FOLDER' shows how much was used, how much was dropped, and why."""
 PART = "which part of the file"
@@ -38,7 +47,7 @@ ALIGN = "align"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeakOptions:
+class SpeakOptions(WorkerOptions):
     """Let a teacher speak sentences: text to audio data."""
 
     sentences: str = argument(help="a text file, one sentence a line")
@@ -57,14 +66,13 @@ class SpeakOptions:
         [], metavar="key=value", repeat=True,
         help="a change to the teacher's configuration; may be given several times",
     )  # fmt: skip
-    workers: Size = option(1, metavar="N", help="processes that speak at the same time")
     shard: Size = option(250, metavar="N", help="sentences in each file of the data")
     start: Count = option(0, metavar="N", group=PART, help="first line to speak, counted from 0")
     count: Count = option(0, metavar="N", group=PART, help="lines to speak; 0 means all of them")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeOptions:
+class TokenizeOptions(WorkerOptions):
     """Turn audio into codes: audio data or recordings to token data, which training reads."""
 
     sources: list[str] = argument(
@@ -86,7 +94,6 @@ class TokenizeOptions:
     mark: str = option(
         "", metavar="MARK", help="put this in front of every text, such as '<|dialect:us|>'"
     )
-    workers: Size = option(1, metavar="N", help="processes that work at the same time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +141,16 @@ class InspectOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GatherOptions:
+    """Check that all parts of a folder are there, once and alike; write its report and its index.
+
+    The index lets a training of any size start at once: it is mapped into memory, not read.
+    """
+
+    folder: str = argument(help="folder that another subcommand, or 'wishbone synth', wrote")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """Print how much was used and dropped while data was made, and why."""
 
@@ -149,6 +166,7 @@ SUBCOMMANDS = {
     "text": TextOptions,
     "join": JoinOptions,
     "inspect": InspectOptions,
+    "gather": GatherOptions,
     "report": ReportOptions,
 }
 
@@ -160,29 +178,29 @@ def main(argv: Sequence[str]) -> int:
     summaries = {e.key: e.summary for e in registry().of("command") if e.key == ALIGN}
     description = "Make the data that a training reads, and look at it."
     options = parse_subcommand(argv, "wishbone data", description, SUBCOMMANDS, EXAMPLES, summaries)
+    if make_step := STEPS.get(type(options)):
+        return do_in_parts(options, ["data", *argv], lambda: make_step(options), _do_part)
     return RUN[type(options)](options)
 
 
-def _speak(options: SpeakOptions) -> int:
-    from wishbone.core.data.speak import speak
+def _speak(options: SpeakOptions) -> Step:
+    from wishbone.core.data.speak import speak_step
 
-    speak(
+    return speak_step(
         options.sentences,
         options.out,
-        teacher=options.teacher,
-        tokenizer=options.tokenizer,
-        overrides=[*options.set, *options.overrides],
+        options.teacher,
+        options.tokenizer,
+        [*options.set, *options.overrides],
         start=options.start,
         count=options.count,
         shard=options.shard,
-        workers=options.workers,
         speaker=options.speaker,
     )
-    return 0
 
 
-def _tokenize(options: TokenizeOptions) -> int:
-    from wishbone.core.data.tokenize import tokenize
+def _tokenize(options: TokenizeOptions) -> Step:
+    from wishbone.core.data.tokenize import tokenize_step
 
     # what follows --set a=b may be another change; a file of such a name is still a source
     more = [word for word in options.sources if "=" in word and not Path(word).exists()]
@@ -191,16 +209,21 @@ def _tokenize(options: TokenizeOptions) -> int:
         raise UsageError(
             "There is nothing to tokenize.", "wishbone data tokenize", "Name audio data."
         )
-    tokenize(
+    return tokenize_step(
         sources,
         options.out,
         options.system,
         [*options.set, *more],
         speaker=options.speaker,
         exclude=options.exclude,
-        workers=options.workers,
         mark=options.mark,
     )
+
+
+def _do_part(step: Any, part: int, parts: int) -> int:
+    from wishbone.core.data.shards import run_step
+
+    run_step(step, part, parts)
     return 0
 
 
@@ -243,6 +266,14 @@ def _inspect(options: InspectOptions) -> int:
     return 0
 
 
+def _gather(options: GatherOptions) -> int:
+    from wishbone.core.data.bulk.gather import gather
+
+    for name, value in gather(options.folder).items():
+        print(f"{name:<46}{value}")
+    return 0
+
+
 def _report(options: ReportOptions) -> int:
     from wishbone.core.data.shards import gathered
 
@@ -258,11 +289,12 @@ def _report(options: ReportOptions) -> int:
     return 0
 
 
+STEPS: dict[type, Callable[[Any], Step]] = {SpeakOptions: _speak, TokenizeOptions: _tokenize}
+"""Subcommands that many processes share, and the step that each makes."""
 RUN: dict[type, Callable[[Any], int]] = {
-    SpeakOptions: _speak,
-    TokenizeOptions: _tokenize,
     TextOptions: _text,
     JoinOptions: _join,
     InspectOptions: _inspect,
+    GatherOptions: _gather,
     ReportOptions: _report,
 }

@@ -14,8 +14,16 @@ from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.extensions.corpus import Utterance
 from wishbone.core.contract.text import Tokenizer
+from wishbone.core.data.bulk.token_index import chain_mapped, open_tokens
 from wishbone.core.data.corpus_files import Account, corpus_files, is_token_data, utterances
-from wishbone.core.data.tokens import EXTRA, Ragged, TokenCorpus, chained, read_tokens
+from wishbone.core.data.tokens import (
+    EXTRA,
+    Ragged,
+    TokenCorpus,
+    chained,
+    read_tokens,
+    require_equal_parts,
+)
 from wishbone.core.system.build import build_layout
 
 
@@ -34,9 +42,16 @@ def read_corpus(sources: str | Path | Iterable[str | Path], system: Config) -> T
             token_data.append(source)
         else:
             parts.append(_read_foreign(path, files, system))
-    if token_data or not parts:
-        parts.insert(0, read_tokens(token_data))
-    return parts[0] if len(parts) == 1 else _joined(parts)
+    mapped = [open_tokens(folder) for folder in token_data]
+    if all(corpus is None for corpus in mapped):
+        parts = [read_tokens(token_data), *parts] if token_data or not parts else parts
+        return parts[0] if len(parts) == 1 else chained(parts, _common(parts))
+    pairs = zip(mapped, token_data, strict=True)
+    token_parts = [read_tokens(y) if x is None else x for x, y in pairs]
+    for part in token_parts:
+        require_equal_parts(token_parts[0].about, part.about, part.files[0])
+    parts = [*token_parts, *parts]
+    return parts[0] if len(parts) == 1 else chain_mapped(parts, _common(parts))
 
 
 def require_same_parts(
@@ -67,12 +82,10 @@ def require_same_parts(
         ("text id", corpus.text, rows),
         ("id of an instruction", corpus.instruct, rows),
     ):
-        if size and lists is not None and lists.values.max(initial=0) >= size:
-            at = int(lists.values.argmax())
-            row = int(np.searchsorted(lists.starts, at, side="right")) - 1
-            problems.append(
-                f"its highest {name} is {int(lists.values[at])}, of {size}, in '{corpus.ids[row]}'"
-            )
+        if size and lists is not None and lists.highest() >= size:
+            row = lists.row_of(lists.highest())
+            within = f", in '{corpus.ids[row]}'" if row >= 0 else ""
+            problems.append(f"its highest {name} is {lists.highest()}, of {size}{within}")
     if problems:
         raise DataError(
             f"The corpus was not made for this system: {'; '.join(problems)}.",
@@ -158,8 +171,8 @@ def _reason_to_drop(utterance: Utterance, ids: Sequence[int], codes: CodeSpace) 
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def _joined(parts: Sequence[TokenCorpus]) -> TokenCorpus:
-    """Several corpora in a row. Raises ``DataError`` where they are of different parts."""
+def _common(parts: Sequence[TokenCorpus]) -> dict[str, Any]:
+    """The parts that all corpora say they are of. Raises ``DataError`` where they differ."""
     about = parts[0].about
     for part in parts[1:]:
         differ = [k for k in about.keys() & part.about.keys() if about[k] != part.about[k]]
@@ -170,4 +183,4 @@ def _joined(parts: Sequence[TokenCorpus]) -> TokenCorpus:
                 "Make all of them with the parts of one system.",
             )
         about = {key: value for key, value in about.items() if key in part.about}
-    return chained(parts, about)
+    return about

@@ -22,9 +22,10 @@ ONE_OF = {INTEGERS: INTEGER, NUMBERS: NUMBER, TEXTS: TEXT}
 
 
 def arrow() -> Any:
-    """The module pyarrow, with ``parquet`` in it; ``MissingExtra`` where it is not installed."""
+    """The module pyarrow, its ``parquet`` and ``compute``; ``MissingExtra`` without them."""
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtra(

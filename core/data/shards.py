@@ -2,31 +2,33 @@
 
 A shard is one Parquet file of the output folder, renamed to its name when it is complete.
 ``report/NAME.json`` lists the utterances it kept and dropped, and why; ``Report`` gathers these
-files.
+files. A process holds a lock on the shard that it makes, so that any number may run one command in
+one folder. ``report/settings.json`` says what the shards are made with, and which there will be.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import DataError, when_stopped
+from wishbone.core.report.progress import say
+from wishbone.core.scale.step import Done, do_part
 
 REPORTS = "report"
 """Folder inside an output folder with a file for each shard."""
 REPORT = "report.json"
-"""The one file of earlier versions, still read."""
+"""The one report that gathering writes; earlier versions wrote no other."""
 BEGUN = "settings"
 """Name of the file that is written before there is a shard."""
 
@@ -60,6 +62,8 @@ class Report:
         # as JSON returns them, where tuples are lists
         self.settings = None if settings is None else json.loads(json.dumps(settings))
         self.shards: dict[str, dict[str, Any]] = {}
+        self.expected: dict[str, int] = {}
+        """Name -> utterances of each shard that there will be; 0 where that is not known."""
         if self.gather() or settings is None:
             return
         if any(self.folder.glob("*.parquet")):
@@ -76,6 +80,22 @@ class Report:
         self.shards[report.name] = asdict(report)
         self._write(report.name, {report.name: self.shards[report.name]})
 
+    def expect(self, names: Mapping[str, int]) -> None:
+        """Note which shards there will be, beside those that were noted before."""
+        if all(self.expected.get(name, -1) >= count for name, count in names.items()):
+            return
+        with _held(self.folder / REPORTS / f"{BEGUN}.lock", wait=True):
+            self.read(BEGUN)
+            for name, count in names.items():
+                self.expected[name] = max(count, self.expected.get(name, 0))
+            self._write(BEGUN, {})
+
+    def read(self, name: str) -> None:
+        """Take in what another process may have written about a shard meanwhile."""
+        path = self.folder / REPORTS / f"{name}.json"
+        if path.exists():
+            self._take(path)
+
     def gather(self) -> int:
         """Read the files that all processes have written by now -> their number."""
         paths = sorted((self.folder / REPORTS).glob("*.json"))
@@ -83,10 +103,7 @@ class Report:
         before = self.folder / REPORT
         paths = [before, *paths] if before.exists() else paths
         for path in paths:
-            settings, shards = _read(path)
-            self.settings = settings if self.settings is None else self.settings
-            _refuse_other(settings, self.settings, path)
-            self.shards |= shards
+            self._take(path)
         return len(paths)
 
     def done(self, name: str) -> bool:
@@ -118,8 +135,17 @@ class Report:
 
     def _write(self, name: str, shards: Mapping[str, Any]) -> None:
         data = {"settings": self.settings, "shards": shards}
+        if name == BEGUN and self.expected:
+            data["expected"] = dict(sorted(self.expected.items()))
         text = json.dumps(data, indent=1, ensure_ascii=False)
         write_text(self.folder / REPORTS / f"{name}.json", text + "\n")
+
+    def _take(self, path: Path) -> None:
+        settings, shards, expected = _read(path)
+        self.settings = settings if self.settings is None else self.settings
+        _refuse_other(settings, self.settings, path)
+        self.shards |= shards
+        self.expected |= expected
 
 
 def gathered(folder: str | Path) -> Report:
@@ -132,18 +158,21 @@ def gathered(folder: str | Path) -> Report:
     return report
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Settings and shards of one report file."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, int]]:
+    """Settings, shards and expected shards of one report file."""
     try:
         data = json.loads(path.read_bytes())
         settings, shards = dict(data["settings"]), dict(data["shards"])
         for shard in shards.values():
             _check_shard(shard)
+        expected = dict(data.get("expected") or {})
+        if any(type(count) is not int or count < 0 for count in expected.values()):
+            raise ValueError("expected is no mapping of names to numbers")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"The report cannot be read: {error}.", str(path), "Choose another folder."
         ) from error
-    return settings, shards
+    return settings, shards, expected
 
 
 def _check_shard(shard: Any) -> None:
@@ -170,69 +199,149 @@ def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], path: Path)
         )
 
 
+@dataclass(frozen=True)
+class ShardStep:
+    """Shards as a step: rank r of N makes every N-th shard that is missing, from the r-th.
+
+    ``work(*arguments)`` writes the file of a shard and is importable by name.
+    """
+
+    work: Callable[..., ShardReport]
+    jobs: Sequence[tuple[str, tuple[Any, ...]]]
+    """Name and arguments of each shard."""
+    folder: Path
+    settings: dict[str, Any]
+    lines: Mapping[str, range] = field(default_factory=dict)
+    """Lines of the source of each job, where every line is one utterance and the number of the
+    first is the job's name: a shard that has fewer is made again."""
+
+    def __call__(
+        self, data: Iterable[Any] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Done]:
+        """As ``run``: datatrove's pipelines call their steps."""
+        return self.run(data, rank, world_size)
+
+    def prepare(self) -> None:
+        """Load nothing: models are loaded where the settings of a step come from."""
+
+    def run(
+        self, data: Iterable[Any] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Done]:
+        """Make the missing shards of a rank; ``DataError`` where two would share some lines."""
+        report = Report(self.folder, self.settings)
+        _refuse_overlaps(self.lines, report)
+        report.expect({name: len(self.lines.get(name, ())) for name, _ in self.jobs})
+        waiting = [job for job in self.jobs[rank::world_size] if not self._complete(job[0], report)]
+        busy = []
+        for wait, jobs in ((False, waiting), (True, busy)):
+            for job in jobs:
+                with _held(self.folder / REPORTS / f"{job[0]}.lock", wait) as free:
+                    if not free:
+                        # another process is at it; perhaps it is complete when the rest is
+                        busy.append(job)
+                        continue
+                    report.read(job[0])
+                    if self._complete(job[0], report):
+                        continue
+                    result = self.work(*job[1])
+                    report.add(result)
+                yield Done(result.name, result.kept, result.seconds, len(result.dropped))
+
+    def unfinished(self, rank: int = 0, world_size: int = 1) -> int:
+        """Return how many shards of a rank are missing."""
+        report = Report(self.folder, self.settings)
+        return sum(not self._complete(name, report) for name, _ in self.jobs[rank::world_size])
+
+    def _complete(self, name: str, report: Report) -> bool:
+        return report.done(name) and report.count(name) >= len(self.lines.get(name, ()))
+
+
 def run_shards(
     work: Callable[..., ShardReport],
     jobs: Sequence[tuple[str, tuple[Any, ...]]],
     folder: Path,
     settings: dict[str, Any],
-    workers: int = 1,
-    lines: Mapping[str, range] | None = None,
 ) -> Report:
-    """Call ``work(*arguments)`` for every job whose file ``<name>.parquet`` is not there yet.
+    """Call ``work(*arguments)`` for every job ``(name, arguments)`` whose shard is missing."""
+    return run_step(ShardStep(work, jobs, folder, settings))
 
-    ``jobs`` are ``(name, arguments)``; ``work`` writes the file and is importable by name, because
-    ``workers`` > 1 run it in new processes. ``lines`` are the lines of the source of each job,
-    where every line is one utterance and the number of the first is the job's name: a shard that
-    has fewer is made again, and ``DataError`` is raised when two would share some. Prints progress
-    with the remaining time.
-    """
-    report = Report(folder, settings)
-    lines = lines or {}
-    _refuse_overlaps(lines, report)
-    waiting = [
-        job
-        for job in jobs
-        if not report.done(job[0]) or report.count(job[0]) < len(lines.get(job[0], ()))
-    ]
-    if len(waiting) < len(jobs):
-        _say(f"{len(jobs) - len(waiting)} of {len(jobs)} shards are there already")
+
+def run_step(step: ShardStep, part: int = 1, parts: int = 1) -> Report:
+    """Make the missing shards of a part, and print how far it is and what came of it."""
+    count = len(step.jobs[part - 1 :: parts])
+    missing = step.unfinished(part - 1, parts)
+    if missing < count:
+        say(f"{count - missing} of {count} shards are there already")
     with when_stopped(
         lambda: (
-            f"{sum(report.done(name) for name, _ in jobs)} of {len(jobs)} shards are done in"
-            f" {folder}; the same command goes on"
+            f"{count - step.unfinished(part - 1, parts)} of {count} shards are done in"
+            f" {step.folder}; the same command goes on"
         )
     ):
-        _run(work, waiting, workers, report)
-    # other processes may have added theirs meanwhile
-    report.gather()
+        do_part(_Telling(step, missing), part, parts)
+    report = Report(step.folder, step.settings)
     total = report.total()
-    _say(
-        f"{folder}: {total['kept']} utterances, {total['hours']} h;"
-        f" see 'wishbone data report {folder}'"
+    say(
+        f"{step.folder}: {total['kept']} utterances, {total['hours']} h;"
+        f" see 'wishbone data report {step.folder}'"
     )
-    for reason, count in total["dropped"].items():
-        _say(f"  dropped {count}: {reason}")
+    for reason, dropped in total["dropped"].items():
+        say(f"  dropped {dropped}: {reason}")
     return report
 
 
-def _run(
-    work: Callable[..., ShardReport],
-    jobs: Sequence[tuple[str, tuple[Any, ...]]],
-    workers: int,
-    report: Report,
-) -> None:
-    """Work off the jobs, note each in the report, and print how far it is."""
-    begin, seconds = time.monotonic(), 0.0
-    for number, result in enumerate(_results(work, jobs, workers), start=1):
-        report.add(result)
-        seconds += result.seconds
-        passed = time.monotonic() - begin
-        remaining = int(passed / number * (len(jobs) - number))
-        _say(
-            f"{number}/{len(jobs)}  {result.name}: {result.kept} kept,"
-            f" {len(result.dropped)} dropped  {seconds / max(passed, 1e-9):.1f} x real time"
-            f"  {remaining // 60}:{remaining % 60:02d} left"
-        )
+@dataclass(frozen=True)
+class _Telling:
+    """A step that prints every shard as it ends, and the remaining time."""
+
+    step: ShardStep
+    missing: int
+
+    @property
+    def folder(self) -> Path:
+        return self.step.folder
+
+    def prepare(self) -> None:
+        self.step.prepare()
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Done]:
+        begin, seconds = time.monotonic(), 0.0
+        for number, done in enumerate(self.step.run(data, rank, world_size), start=1):
+            seconds += done.seconds
+            passed = time.monotonic() - begin
+            remaining = int(passed / number * max(0, self.missing - number))
+            say(
+                f"{number}/{self.missing}  {done.name}: {done.items} kept,"
+                f" {done.failures} dropped  {seconds / max(passed, 1e-9):.1f} x real time"
+                f"  {remaining // 60}:{remaining % 60:02d} left"
+            )
+            yield done
+
+    def unfinished(self, rank: int = 0, world_size: int = 1) -> int:
+        return self.step.unfinished(rank, world_size)
+
+
+@contextmanager
+def _held(path: Path, wait: bool) -> Iterator[bool]:
+    """Hold a lock of this name; false where another process does and this one does not wait.
+
+    The system lets go of it when a process dies, however that comes. Where the file system knows
+    no locks, processes rely on parts that share nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    except NotImplementedError:
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _refuse_overlaps(lines: Mapping[str, range], report: Report) -> None:
@@ -249,36 +358,3 @@ def _refuse_overlaps(lines: Mapping[str, range], report: Report) -> None:
                     str(report.folder),
                     "Start at a line where a shard begins or at one after the last of them.",
                 )
-
-
-def _results(
-    work: Callable[..., ShardReport], jobs: Sequence[tuple[str, tuple[Any, ...]]], workers: int
-) -> Iterator[ShardReport]:
-    """Reports of jobs as they end, in this process or in ``workers`` others."""
-    if workers <= 1 or len(jobs) <= 1:
-        for _, arguments in jobs:
-            yield work(*arguments)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=context, initializer=_leave_signals
-    ) as pool:
-        waiting = [pool.submit(work, *arguments) for _, arguments in jobs]
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            # shards at hand are thrown away: nobody waits for them any more
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-
-
-def _leave_signals() -> None:
-    """Let Ctrl-C end the process that started this one, which ends this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

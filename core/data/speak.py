@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
 from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
 from wishbone.core.contract.text import Tokenizer
 from wishbone.core.data.parquet import arrow
-from wishbone.core.data.shards import Report, ShardReport, run_shards
+from wishbone.core.data.shards import Report, ShardReport, ShardStep, run_step
 from wishbone.core.data.tokens import write_table
 from wishbone.core.registry.loader import blame
 
@@ -43,7 +43,6 @@ def speak(
     start: int = 0,
     count: int = 0,
     shard: int = 250,
-    workers: int = 1,
     speaker: str = "",
 ) -> Report:
     """Audio data of the lines ``start .. start + count`` into the folder ``out``.
@@ -53,7 +52,26 @@ def speak(
     other settings, or when a line would be in two shards. ``speaker`` is the name of the voice in
     every row.
     """
-    lines = _read_lines(sentences)
+    span = {"start": start, "count": count, "shard": shard}
+    return run_step(
+        speak_step(sentences, out, teacher, tokenizer, overrides, **span, speaker=speaker)
+    )
+
+
+def speak_step(
+    sentences: str | Path,
+    out: str | Path,
+    teacher: str,
+    tokenizer: str,
+    overrides: Sequence[str] = (),
+    *,
+    start: int = 0,
+    count: int = 0,
+    shard: int = 250,
+    speaker: str = "",
+) -> ShardStep:
+    """The shards that ``speak`` makes, as a step for any number of processes."""
+    lines = _read_lines(str(sentences))
     names = (teacher, tokenizer, tuple(overrides))
     settings = {
         "teacher": teacher,
@@ -70,22 +88,25 @@ def speak(
         f"{first:06d}": range(first, min(first + shard, end)) for first in range(start, end, shard)
     }
     jobs = [
-        (name, (lines[span.start : span.stop], str(out), names, speaker))
+        (name, (str(sentences), span.start, span.stop, str(out), names, speaker))
         for name, span in ranges.items()
     ]
-    return run_shards(speak_lines, jobs, Path(out), settings, workers, ranges)
+    return ShardStep(speak_lines, jobs, Path(out), settings, ranges)
 
 
 def speak_lines(
-    lines: Sequence[Line], out: str, names: tuple[str, str, tuple[str, ...]], speaker: str = ""
+    sentences: str,
+    start: int,
+    stop: int,
+    out: str,
+    names: tuple[str, str, tuple[str, ...]],
+    speaker: str = "",
 ) -> ShardReport:
-    """Write one shard into ``out``, named by the number of its first line."""
-    if torch.multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)
+    """Write the shard of the lines ``start .. stop`` into ``out``, named by the first."""
     front_end, teacher = _parts(*names)
-    report = ShardReport(f"{lines[0][0]:06d}")
+    report = ShardReport(f"{start:06d}")
     rows = []
-    for number, text, earlier in lines:
+    for number, text, earlier in _read_lines(sentences)[start:stop]:
         identity = f"s{number:06d}"
         try:
             row = _row(identity, text, earlier, front_end, teacher)
@@ -213,7 +234,14 @@ def build_front_end(name: str) -> Tokenizer:
     return front_end
 
 
-def _read_lines(path: str | Path) -> list[Line]:
+def _read_lines(path: str) -> list[Line]:
+    """The lines of a file, read once as long as it stays the same."""
+    about = Path(path).stat() if Path(path).is_file() else None
+    return _lines(path, about and (about.st_mtime_ns, about.st_size))
+
+
+@lru_cache(1)
+def _lines(path: str, _: object) -> list[Line]:
     texts = read_text(path).splitlines()
     first: dict[str, int] = {}
     lines = []

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from wishbone.core.audio import files as sound
@@ -18,9 +17,10 @@ from wishbone.core.config.text_files import read_text
 from wishbone.core.contract.codec import SpeechTokenizer
 from wishbone.core.contract.errors import ConfigError, UsageError, WishboneError
 from wishbone.core.contract.text import Tokenizer
-from wishbone.core.data.shards import Report, ShardReport, run_shards
+from wishbone.core.data.shards import Report, ShardReport, ShardStep, run_step
 from wishbone.core.data.sources import Part, Recording, parts
 from wishbone.core.data.tokens import write_tokens
+from wishbone.core.model.device import torch_threads
 from wishbone.core.system.loading import load_part
 
 BATCH_SECONDS = 40.0
@@ -110,7 +110,6 @@ def tokenize(
     *,
     speaker: str = "",
     exclude: str | Path | None = None,
-    workers: int = 1,
     mark: str = "",
 ) -> Report:
     """Token data of ``sources`` into the folder ``out``, one shard for each part.
@@ -118,6 +117,22 @@ def tokenize(
     ``exclude`` is a file of sentences, one a line, that must not be in it; ``mark`` stands in front
     of every text, such as that of a dialect. Goes on where an earlier call stopped.
     """
+    return run_step(
+        tokenize_step(sources, out, system, overrides, speaker=speaker, exclude=exclude, mark=mark)
+    )
+
+
+def tokenize_step(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    system: str,
+    overrides: Sequence[str] = (),
+    *,
+    speaker: str = "",
+    exclude: str | Path | None = None,
+    mark: str = "",
+) -> ShardStep:
+    """The shards that ``tokenize`` makes, as a step for any number of processes."""
     # every part must load before the first shard, so that a mistake costs nothing
     tokens = _tokens(system, tuple(overrides))
     tokens.mark(mark)
@@ -129,7 +144,7 @@ def tokenize(
     ]
     settings = about | {"speaker": speaker, "exclude": _digest(exclude)}
     settings |= {"mark": mark} if mark else {}
-    return run_shards(tokenize_part, jobs, out, settings, workers)
+    return ShardStep(tokenize_part, jobs, out, settings)
 
 
 def tokenize_part(
@@ -142,13 +157,13 @@ def tokenize_part(
     mark: str = "",
 ) -> ShardReport:
     """Write one part into ``out/<name>.parquet``."""
-    if torch.multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)
     tokens = _tokens(system, overrides)
     report = ShardReport(part.name)
     rows: list[dict[str, Any]] = []
     for recordings in _batches(_usable(part, report, _sentences(exclude))):
-        for recording, codes in zip(recordings, tokens.codes(recordings), strict=True):
+        with torch_threads(1):
+            batch = tokens.codes(recordings)
+        for recording, codes in zip(recordings, batch, strict=True):
             row = tokens.row(recording, codes, speaker, mark)
             if reason := _misfit(row) or recording.repeats:
                 report.drop(recording.id, recording.text, reason)

@@ -1,4 +1,4 @@
-"""Token data: text ids and codes of every utterance, in memory as flat arrays.
+"""Token data: text ids and codes of every utterance, in memory as flat arrays or mapped.
 
 A corpus is a folder of Parquet files. Columns: ``id``, ``text``, ``text_ids``, ``codes`` (frame by
 frame, the codebooks of one frame together), ``word_ends`` (code frames spoken when each word ends,
@@ -11,10 +11,11 @@ and words of the prompt. The parts that made the ids stand in the schema's metad
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -73,6 +74,15 @@ class Ragged:
         """Length of every list, [lists]."""
         return np.diff(self.starts)
 
+    def highest(self) -> int:
+        """The largest value, -1 where there is none."""
+        return int(self.values.max(initial=-1))
+
+    def row_of(self, value: int) -> int:
+        """Return the first list that holds ``value``; -1 where none does."""
+        places = np.flatnonzero(self.values == value)
+        return int(np.searchsorted(self.starts, places[0], "right")) - 1 if len(places) else -1
+
     @classmethod
     def of(cls, lists: Iterable[Sequence[int]]) -> Ragged:
         """Make one from lists of integers."""
@@ -94,26 +104,63 @@ class Ragged:
         return Ragged(np.concatenate(values), np.concatenate([[0], np.cumsum(lengths)]))
 
 
+class Lists(Protocol):
+    """Lists of integers of different lengths: ``Ragged``, or those of a file that is mapped."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    def lengths(self) -> np.ndarray:
+        """Length of every list, [lists]."""
+        ...
+
+    def highest(self) -> int:
+        """The largest value, -1 where there is none."""
+        ...
+
+    def row_of(self, value: int) -> int:
+        """Return the first list that holds ``value``; -1 where none does."""
+        ...
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The lists ``rows`` alone."""
+        ...
+
+
+class Texts(Protocol):
+    """Texts by number: a list, or those of a file that is mapped, of which ``take`` is a view."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> str: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def take(self, rows: np.ndarray) -> Texts:
+        """The texts ``rows`` alone."""
+        ...
+
+
 @dataclass(frozen=True)
 class TokenCorpus:
     """All utterances of one or several folders."""
 
-    ids: list[str]
-    texts: list[str]
-    text: Ragged
-    codes: Ragged
+    ids: list[str] | Texts
+    texts: list[str] | Texts
+    text: Lists
+    codes: Lists
     """Flat; every ``codebooks`` numbers are one frame."""
-    word_ends: Ragged
+    word_ends: Lists
     seconds: np.ndarray
     about: dict[str, Any]
     """The parts that made the tokens: ``tokenizer``, ``codec``, ``codebooks``, ``rate``, ..."""
     files: list[Path]
-    global_codes: Ragged | None = None
+    global_codes: Lists | None = None
     """Codes of each utterance as a whole, where any has them."""
-    instruct: Ragged | None = None
+    instruct: Lists | None = None
     """Ids of the instruction that each was spoken under, where any has one."""
-    prompt: Ragged | None = None
+    prompt: Lists | None = None
     """Numbers of ids, frames and words of each one's prompt, or nothing, where any has one."""
+    text_hashes: np.ndarray | None = None
+    """``hash_text`` of each text, where it is known without reading it."""
+    digests: Mapping[Path, str] = field(default_factory=dict)
+    """SHA-256 of files, where it is known without reading them."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -154,8 +201,8 @@ class TokenCorpus:
     def take(self, rows: np.ndarray) -> TokenCorpus:
         """The utterances ``rows`` alone."""
         return TokenCorpus(
-            [self.ids[row] for row in rows],
-            [self.texts[row] for row in rows],
+            _taken(self.ids, rows),
+            _taken(self.texts, rows),
             self.text.take(rows),
             self.codes.take(rows),
             self.word_ends.take(rows),
@@ -166,7 +213,25 @@ class TokenCorpus:
                 None if lists is None else lists.take(rows)
                 for lists in (self.global_codes, self.instruct, self.prompt)
             ),
+            text_hashes=None if self.text_hashes is None else self.text_hashes[rows],
+            digests=self.digests,
         )
+
+    def hashes_of_texts(self) -> np.ndarray:
+        """``hash_text`` of each text, [N]."""
+        if self.text_hashes is not None:
+            return self.text_hashes
+        return np.asarray([hash_text(text) for text in self.texts], np.uint64)
+
+
+def _taken(texts: list[str] | Texts, rows: np.ndarray) -> list[str] | Texts:
+    # a list has no view of some of its rows
+    return [texts[row] for row in rows] if isinstance(texts, list) else texts.take(rows)
+
+
+def hash_text(text: str) -> int:
+    """Return the first 64 bits of a text's SHA-256."""
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "big")
 
 
 def read_tokens(folders: str | Path | Iterable[str | Path]) -> TokenCorpus:
@@ -179,14 +244,20 @@ def read_tokens(folders: str | Path | Iterable[str | Path]) -> TokenCorpus:
     parts: list[TokenCorpus] = []
     for file in (file for folder in folders for file in parquet_files(folder)):
         part = _read_file(file)
-        if parts and part.about != parts[0].about:
-            raise DataError(
-                f"Two files were made with different parts: {parts[0].about} and {part.about}.",
-                str(file),
-                "Tokenise all of them with one system.",
-            )
+        if parts:
+            require_equal_parts(parts[0].about, part.about, file)
         parts.append(part)
     return chained(parts, parts[0].about if parts else {})
+
+
+def require_equal_parts(first: Mapping[str, Any], other: Mapping[str, Any], file: Path) -> None:
+    """Raise ``DataError`` where two files of token data were made with different parts."""
+    if first != other:
+        raise DataError(
+            f"Two files were made with different parts: {first} and {other}.",
+            str(file),
+            "Tokenise all of them with one system.",
+        )
 
 
 def chained(parts: Sequence[TokenCorpus], about: dict[str, Any]) -> TokenCorpus:

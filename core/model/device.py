@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -59,3 +61,17 @@ def _advice() -> str:
     names = ["cpu"] + [f"cuda:{index}" for index in range(_count("cuda"))]
     names += ["mps"] if _count("mps") else []
     return f"Devices here: {', '.join(names)}. 'wishbone doctor' says more."
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use so many threads in the block.
+
+    Sums of floats are cut by the number of threads, so equal results need an equal number.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

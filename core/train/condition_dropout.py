@@ -95,7 +95,7 @@ def dropping(drop: Drop, layout: Layout, space: TextSpace, corpus: TokenCorpus) 
     check_conditions(conditions, layout, "drop of the training recipe")
     if "text" in conditions:
         blanked((), space)
-    prompts = corpus.prompt is not None and len(corpus.prompt.values) > 0
+    prompts = corpus.prompt is not None and bool(corpus.prompt.lengths().any())
     missing = {
         "prompt_text": not prompts and "'wishbone data join --prompt' makes utterances with one",
         "prompt_audio": not prompts and "'wishbone data join --prompt' makes utterances with one",

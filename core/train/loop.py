@@ -106,6 +106,8 @@ class Trainer:
         for corpus in (training, held_out):
             require_same_parts(corpus, system, self.plain_layout.tables, self.codes)
         self.training = training
+        self.lengths = training.positions()
+        """[N] approximate positions of every utterance."""
         self.layout = dropping(recipe.drop, self.plain_layout, tokenizer.space, training)
         self.batches_per_step = recipe.accumulate * group.size
         """Of all processes."""
@@ -214,7 +216,7 @@ class Trainer:
     def _build_plan(self) -> Any:
         """The plan that decides which utterances go into which step."""
         budget = self.recipe.batch_positions * self.batches_per_step
-        return BatchPlan(self.training.positions(), budget, self.recipe.seed, self.training.ids)
+        return BatchPlan(self.lengths, budget, self.recipe.seed, self.training.ids)
 
     def steps_per_epoch(self) -> int:
         """Number of steps in which every utterance is seen once."""
@@ -228,7 +230,7 @@ class Trainer:
             self._batch(rows[number::count], epoch, rows)
             for number in range(self.group.rank, count, self.group.size)
         ]
-        return StepData(epoch, rows, int(self.training.positions()[rows].sum()), batches)
+        return StepData(epoch, rows, int(self.lengths[rows].sum()), batches)
 
     def _batch(self, rows: Sequence[int], epoch: int, all_rows: Sequence[int]) -> Batch | None:
         """The batch of ``rows``; without any, None, or one that teaches nothing where it must.

@@ -50,7 +50,7 @@ def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) ->
     training, held_out = corpora(recipe, system)
     run = RunFolder(recipe.out, recipe.keep)
     recipe = replace(recipe, precision=_precision(recipe, run, group))
-    digest = hash_files(training.files)
+    digest = hash_files(training.files, training.digests)
     # the corpus is checked before the folder is taken, so that a mistake leaves nothing behind
     trainer_class = SegmentTrainer if recipe.segment_positions else Trainer
     if recipe.segment_positions:

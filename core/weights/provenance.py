@@ -43,14 +43,18 @@ def provenance(
     }
 
 
-def hash_files(paths: Iterable[str | Path]) -> str:
-    """SHA-256 over the contents of files, in the order of their names: the identity of a corpus."""
+def hash_files(paths: Iterable[str | Path], known: Mapping[Path, str] | None = None) -> str:
+    """SHA-256 over the contents of files, in the order of their names: the identity of a corpus.
+
+    ``known`` are SHA-256 of files that need not be read for it.
+    """
     total = hashlib.sha256()
     for path in sorted(map(Path, paths), key=lambda p: p.name):
-        with path.open("rb") as file:
-            total.update(
-                f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
+        digest = (known or {}).get(path)
+        if digest is None:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.name}:{digest}\n".encode())
     return total.hexdigest()
 
 

@@ -10,19 +10,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from wishbone.core.audio import files as sound
 from wishbone.core.contract.errors import DataError, WishboneError
 from wishbone.core.contract.extensions.teacher import Spoken, Word
 from wishbone.core.contract.text import Tokenizer
-from wishbone.core.data.shards import Report, ShardReport, run_shards
+from wishbone.core.data.shards import Report, ShardReport, ShardStep, run_step
 from wishbone.core.data.sources import Part, Recording, parts
 from wishbone.core.data.speak import (
     SAMPLE_RATE,
@@ -31,6 +33,8 @@ from wishbone.core.data.speak import (
     require_usable,
     write_audio,
 )
+from wishbone.core.model.device import torch_threads
+from wishbone.core.scale.step import Done
 from wishbone.core.weights.provenance import hash_files
 from wishbone.plugins.aligner import aligner as aligning
 from wishbone.plugins.aligner.aligner import Aligner, Alignment, Utterance
@@ -68,6 +72,37 @@ def align(
     ``learned`` is an ``aligner.safetensors`` of an earlier call, used without further training.
     Goes on where an earlier call stopped.
     """
+    step = align_step(
+        sources, out, like, like_hours=like_hours, steps=steps, rounds=rounds, least=least,
+        hold_out=hold_out, held_out=held_out, tokenizer=tokenizer, speaker=speaker, seed=seed,
+        learned=learned,
+    )  # fmt: skip
+    return align_part_of(step)
+
+
+def align_part_of(step: AlignStep, part: int = 1, parts: int = 1) -> Report:
+    """Learn unless another process did, make the missing shards of a part, and print progress."""
+    step.learn()
+    return [run_step(shards, part, parts) for shards in step.shards][0]
+
+
+def align_step(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    like: Sequence[str | Path],
+    *,
+    like_hours: float = 0.5,
+    steps: int = 300,
+    rounds: int = 1,
+    least: float = -2.0,
+    hold_out: float = 0.0,
+    held_out: str | Path = "",
+    tokenizer: str = "phonemes",
+    speaker: str = "",
+    seed: int = 1,
+    learned: str | Path = "",
+) -> AlignStep:
+    """All that ``align`` does as a step for any number of processes, of which one learns."""
     out, source_parts = Path(out), parts(sources)
     digest = hashlib.sha256(" ".join(sorted(map(str, like))).encode()).hexdigest()[:16]
     learning = {"like": digest, "like_hours": like_hours, "steps": steps, "rounds": rounds}
@@ -80,19 +115,53 @@ def align(
                 "There is no such file.", str(path), "Name the aligner.safetensors of a folder."
             )
         settings |= {"learned": hash_files([path])[:16]}
-    elif not path.exists():
-        examples = [row for folder in like for row in _with_phoneme_ends(folder, like_hours)]
-        _learn(source_parts, examples, steps, rounds, tokenizer, seed).save(path)
 
-    def jobs(inside: bool) -> list[tuple[str, tuple[Any, ...]]]:
-        names = (str(out if inside else held_out), str(path), tokenizer, speaker)
-        options = (*names, least, hold_out, inside)
-        return [(part.name, (part, *options)) for part in source_parts]
+    def learn() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # whoever comes second waits and uses what the first has learned
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                known = [_with_phoneme_ends(folder, like_hours) for folder in like]
+                examples = [recording for folder in known for recording in folder]
+                _learn(source_parts, examples, steps, rounds, tokenizer, seed).save(path)
 
-    report = run_shards(align_part, jobs(True), out, settings)
-    if hold_out:
-        run_shards(align_part, jobs(False), Path(held_out), settings)
-    return report
+    def shards(inside: bool) -> ShardStep:
+        folder = out if inside else Path(held_out)
+        options = (str(folder), str(path), tokenizer, speaker, least, hold_out, inside)
+        jobs = [(part.name, (part, *options)) for part in source_parts]
+        return ShardStep(align_part, jobs, folder, settings)
+
+    both = (shards(True), shards(False)) if hold_out else (shards(True),)
+    return AlignStep(both, (lambda: None) if learned else learn)
+
+
+@dataclass(frozen=True)
+class AlignStep:
+    """The shards of the output folder, those of the held-out texts, and the learning before."""
+
+    shards: tuple[ShardStep, ...]
+    learn: Callable[[], None]
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return self.shards[0].folder
+
+    def prepare(self) -> None:
+        """Learn unless another process did."""
+        self.learn()
+
+    def run(
+        self, data: Iterable[Any] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Done]:
+        """Make the missing shards of a rank."""
+        self.prepare()
+        for shards in self.shards:
+            yield from shards.run(data, rank, world_size)
+
+    def unfinished(self, rank: int = 0, world_size: int = 1) -> int:
+        """Return how many shards of a rank are missing."""
+        return sum(shards.unfinished(rank, world_size) for shards in self.shards)
 
 
 def align_part(
@@ -115,7 +184,8 @@ def align_part(
         if (share_of(recording.text) < hold_out) == inside:
             continue
         try:
-            row = _row(recording, network, tokenizer, least)
+            with torch_threads(1):
+                row = _row(recording, network, tokenizer, least)
         except DataError as error:
             report.drop(recording.id, recording.text, error.what)
             continue

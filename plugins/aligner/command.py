@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from wishbone.core.cli.arguments import argument, option, parse
+from wishbone.core.cli.bulk.parts import PartOptions, do_in_parts
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.part import Count, Finite, NonNegative, Seed, Share
+
+if TYPE_CHECKING:
+    from wishbone.plugins.aligner.align import AlignStep
 
 LEARNING = "how the times are learned"
 EXAMPLES = """examples:
@@ -16,7 +21,7 @@ EXAMPLES = """examples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignOptions:
+class AlignOptions(PartOptions):
     """Find the time of every word in recordings of people: recordings to audio data.
 
     A small network learns the sound of each phoneme from audio data whose times are known.
@@ -73,10 +78,14 @@ def main(argv: Sequence[str]) -> int:
             "--like, --learned",
             "Give one of them.",
         )
-    # after parsing, so that --help and mistakes need no torch
-    from wishbone.plugins.aligner.align import align
+    return do_in_parts(options, ["align", *argv], lambda: _step(options), _do_part)
 
-    align(
+
+def _step(options: AlignOptions) -> AlignStep:
+    # after parsing, so that --help and mistakes need no torch
+    from wishbone.plugins.aligner.align import align_step
+
+    return align_step(
         options.sources,
         options.out,
         options.like,
@@ -91,4 +100,10 @@ def main(argv: Sequence[str]) -> int:
         seed=options.seed,
         learned=options.learned,
     )
+
+
+def _do_part(step: Any, part: int, parts: int) -> int:
+    from wishbone.plugins.aligner.align import align_part_of
+
+    align_part_of(step, part, parts)
     return 0

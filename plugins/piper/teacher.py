@@ -23,6 +23,7 @@ import torch
 from wishbone.core.contract.errors import DataError, MissingExtra
 from wishbone.core.contract.extensions.teacher import Spoken, Teacher, Word
 from wishbone.core.contract.part import Layers, NonNegative, Positive
+from wishbone.plugins.piper import noise
 
 HOP = 256
 """Samples of one step of the duration predictor in every Piper voice."""
@@ -60,16 +61,7 @@ class PiperTeacher(Teacher):
         for number, word in enumerate(words):
             line.add_word(number, word, last=number == len(words) - 1)
         line.close(len(words) - 1)
-        audio, steps = self._session.run(
-            None,
-            {
-                "input": np.array([line.ids], np.int64),
-                "input_lengths": np.array([len(line.ids)], np.int64),
-                "scales": np.array(
-                    [self.config.noise, self.config.length, self.config.noise_width], np.float32
-                ),
-            },
-        )
+        audio, steps = self._run(line.ids)
         ends = np.cumsum(steps.squeeze()) * HOP / self._sample_rate  # [ids] seconds
         word_ends = np.zeros(len(words))  # [words] seconds
         for place, number in enumerate(line.owners):
@@ -94,6 +86,25 @@ class PiperTeacher(Teacher):
         audio = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
         return Spoken(torch.from_numpy(audio.astype(np.float32)), self._sample_rate)
 
+    def _run(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Audio and durations of a line of ids, equal for equal ids."""
+        session, names = self._session
+        scales = [self.config.noise, self.config.length, self.config.noise_width]
+        inputs = {
+            "input": np.array([ids], np.int64),
+            "input_lengths": np.array([len(ids)], np.int64),
+            "scales": np.array(scales, np.float32),
+        }
+        steps = noise.SPARE + int(noise.STEPS * self.config.length * len(ids))
+        for tried in range(noise.TRIES):
+            try:
+                return session.run(None, inputs | noise.draw_noise(names, ids, steps << tried))
+            except Exception:
+                # the network has no name for want of noise: its last try tells what it was
+                if tried == noise.TRIES - 1:
+                    raise
+        raise AssertionError
+
     @cached_property
     def _model_path(self) -> Path:
         package = _need(self.config.voice)
@@ -116,17 +127,19 @@ class PiperTeacher(Teacher):
         return int(self._voice_config["audio"]["sample_rate"])
 
     @cached_property
-    def _session(self) -> Any:
-        """The network with the durations as a second output."""
+    def _session(self) -> tuple[Any, list[str]]:
+        """The network with the durations as a second output, and the names of its noises."""
         onnx, runtime = _need("onnx"), _need("onnxruntime")
         add_alignment_output = _need("piper.patch_voice_with_alignment").add_alignment_output
         model = onnx.load(str(self._model_path))
         add_alignment_output(model)
+        names = noise.noise_as_inputs(model, onnx.helper)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = self.config.threads
-        return runtime.InferenceSession(
+        session = runtime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
+        return session, names
 
     @cached_property
     def _reader(self) -> Any:

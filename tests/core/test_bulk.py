@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from wishbone.core.cli.speech.synth import which_part
 from wishbone.core.contract.errors import DataError, UsageError
 from wishbone.core.data.bulk import bulk_part as bulk
 from wishbone.core.data.bulk.lists import Item, read_list
+from wishbone.core.scale.share import which_part
 from wishbone.core.speak.server import Server
 
 sys.path.insert(0, str(Path(__file__).parent))

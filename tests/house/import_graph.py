@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = ("core", "plugins", "adapters", "kernels")
 ROOMS = (
     "wishbone", "cli", "serve", "bench", "testing", "evaluate", "train", "data", "speak", "system",
-    "model", "weights", "config", "registry", "audio", "report", "contract",
+    "model", "weights", "scale", "config", "registry", "audio", "report", "contract",
 )  # fmt: skip
 """Packages of core from the front door down: each imports only what stands behind it here."""
 LAZY_ROOMS = {"wishbone", "cli"}

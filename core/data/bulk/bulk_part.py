@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,9 @@ from filelock import FileLock, Timeout
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError, WishboneError
 from wishbone.core.data.bulk.lists import Item
+from wishbone.core.model.device import torch_threads
 from wishbone.core.report.progress import progress
+from wishbone.core.scale.step import LOGS, Done
 from wishbone.core.speak.server import Request, Server, SpokenRequest
 from wishbone.core.speak.voice import Voice, find
 from wishbone.core.system.system import System
@@ -31,6 +33,9 @@ BLOCK = 256
 """Items that wait at a time; voices of recordings are made for so many at once."""
 VOICES = 64
 """Voices of recordings that are remembered."""
+PATIENCE = 5.0
+"""Seconds to wait for another process at the same part: one that was lost on a cluster and is
+started again elsewhere ends within a second."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class How:
     """Slots of the batch."""
     form: str = "flac"
     """Ending of the recordings."""
+    threads: int = 1
+    """PyTorch's threads: sums of floats are cut by their number."""
 
 
 def claim(out: Path, items: Sequence[Item], system_key: str, how: How) -> None:
@@ -57,7 +64,9 @@ def claim(out: Path, items: Sequence[Item], system_key: str, how: How) -> None:
     path = out / MARK
     # a process that was killed here may have left a temporary file, and no folders
     if out.exists() and not path.is_file():
-        if any(not entry.name.startswith(".") for entry in out.iterdir()):
+        others = any(not (e.name.startswith(".") or e.name == LOGS) for e in out.iterdir())
+        # another part may have begun the folder between these two looks
+        if others and not path.is_file():
             raise UsageError(
                 "The folder holds something else.",
                 str(out),
@@ -88,12 +97,18 @@ def speak_part(
     """Speak item ``part``, ``part + parts`` and so on of the list, from 1 -> rows of this run.
 
     What any part has finished is passed over. Raises ``UsageError`` where another process speaks
-    the same part now.
+    the same part now, or the list in another number of parts.
     """
+    return list(_speak_part(system, items, out, how, part, parts))
+
+
+def _speak_part(
+    system: System, items: Sequence[Item], out: Path, how: How, part: int, parts: int
+) -> Iterator[dict[str, Any]]:
     file = out / "items" / f"{part:05d}-of-{parts:05d}.jsonl"
     lock = FileLock(f"{file}.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise UsageError(
             f"Part {part} of {parts} is being spoken by another process.",
@@ -101,18 +116,73 @@ def speak_part(
             "Give each process a part of its own: --part 1/2, --part 2/2.",
         ) from None
     try:
+        _refuse_other_parts(out, parts)
         _mend(file)
         done = finished(out)
         missing = [item for item in items[part - 1 :: parts] if item.id not in done]
-        rows = []
         with file.open("a", encoding="utf-8") as record:
             for row in _speak(system, missing, out, how):
                 record.write(json.dumps(row, ensure_ascii=False) + "\n")
                 record.flush()
-                rows.append(row)
-        return rows
+                yield row
     finally:
         lock.release()
+
+
+def _refuse_other_parts(out: Path, parts: int) -> None:
+    """Raise ``UsageError`` where processes share the list in another number of parts now."""
+    for path in sorted((out / "items").glob("*.lock")):
+        count = path.name.partition("-of-")[2].partition(".")[0]
+        if count == f"{parts:05d}":
+            continue
+        other = FileLock(path)
+        try:
+            other.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"The list is being spoken in {int(count)} parts, and this is one of {parts}.",
+                str(path),
+                "Wait for them, or give this process one of the same number of parts.",
+            ) from None
+        other.release()
+
+
+@dataclass(frozen=True)
+class SynthStep:
+    """The items of a list as a step: rank r of N speaks every N-th item, from the r-th."""
+
+    items: Sequence[Item]
+    folder: Path
+    how: How
+    load: Callable[[], tuple[System, str]]
+    """Returns the system and a hash of all that decides how it speaks; it loads once."""
+
+    def __call__(
+        self, data: Iterable[Any] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Done]:
+        """As ``run``: datatrove's pipelines call their steps."""
+        return self.run(data, rank, world_size)
+
+    def prepare(self) -> None:
+        """Load the system and begin the folder, or raise ``UsageError`` for one of other items."""
+        _, system_key = self.load()
+        claim(self.folder, self.items, system_key, self.how)
+
+    def run(
+        self, data: Iterable[Any] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Done]:
+        """Speak the missing items of a rank; whoever is last writes ``items.jsonl``."""
+        self.prepare()
+        part, (system, _) = rank + 1, self.load()
+        with torch_threads(self.how.threads):
+            for row in _speak_part(system, self.items, self.folder, self.how, part, world_size):
+                yield Done(row["id"], 1, row["seconds"], int(bool(row["failure"])))
+        gather(self.items, self.folder)
+
+    def unfinished(self, rank: int = 0, world_size: int = 1) -> int:
+        """Return how many items of a rank are missing."""
+        rows = finished(self.folder)
+        return sum(item.id not in rows for item in self.items[rank::world_size])
 
 
 def finished(out: Path) -> dict[str, dict[str, Any]]:
