@@ -108,8 +108,17 @@ MONEY = {
     "₱": ("peso", ""), "₦": ("naira", ""), "₴": ("hryvnia", ""), "₪": ("shekel", ""),
     "฿": ("baht", ""), "₿": ("bitcoin", ""),
 }  # fmt: skip
-SAME_PLURAL = {"yen": "yen", "yuan": "yuan", "penny": "pence", "won": "won", "baht": "baht",
-               "real": "reais", "dong": "dong", "naira": "naira", "hryvnia": "hryvnia"}
+SAME_PLURAL = {
+    "yen": "yen",
+    "yuan": "yuan",
+    "penny": "pence",
+    "won": "won",
+    "baht": "baht",
+    "real": "reais",
+    "dong": "dong",
+    "naira": "naira",
+    "hryvnia": "hryvnia",
+}
 SCALES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion",
           "t": "trillion"}  # fmt: skip
 
