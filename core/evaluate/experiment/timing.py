@@ -94,9 +94,10 @@ def _used() -> tuple[float, float, float] | None:
     machine = 0.0
     for number, times in enumerate(psutil.cpu_times(percpu=True)):
         if allowed is None or number in allowed:
-            resting = times.idle + getattr(times, "iowait", 0.0)
-            counted_twice = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-            machine += sum(times) - resting - counted_twice
+            spent = times._asdict()
+            # a guest's time stands in "user", too
+            others = ("idle", "iowait", "guest", "guest_nice")
+            machine += sum(spent.values()) - sum(spent.get(name, 0.0) for name in others)
     return perf_counter(), sum(os.times()[:4]), machine
 
 
