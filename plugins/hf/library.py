@@ -179,6 +179,12 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def require_folder(folder: Path, do: str) -> None:
+    """Raise ``CheckpointError`` where there is no such folder; nothing is fetched for it."""
+    if not folder.is_dir():
+        raise CheckpointError("There is no folder of this name.", str(folder), do)
+
+
 def read_body(folder: Path) -> dict[str, Tensor]:
     """Read a language model's tensors without its tables of ids, by the names of a backbone.
 
