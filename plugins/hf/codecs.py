@@ -106,6 +106,9 @@ class _Half(nn.Module):
 
     def load_release(self, folder: Path) -> None:
         """Fill this half with a release's weights. Raises ``CheckpointError``."""
+        library.require_folder(
+            folder, "Name the folder of a codec that was downloaded; none is fetched."
+        )
         tensors = library.read_model(folder).state_dict()
         names = self.model.state_dict()
         half = {f"model.{name}": t for name, t in tensors.items() if name in names}

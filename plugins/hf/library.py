@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.errors import CheckpointError, ConfigError, MissingExtra
+from wishbone.plugins.hf.families import KERNELS
 
 INSTALL = "pip install 'wishbone-tts[hf]'"
 try:
@@ -35,8 +36,6 @@ VERSION = transformers.__version__
 # while it reads weights; a list made then would lack it, and builds on "meta" would break for good.
 with torch.device("cpu"):
     torch.empty(0)
-KERNELS = ("fla", "mamba_ssm", "causal_conv1d")
-"""Packages of kernels that transformers calls wherever they are installed."""
 DOWNLOADS = ("kernels",)
 """A package that would fetch kernels, and the name of a folder of ours, too."""
 ROWS = 8
@@ -177,6 +176,12 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
         elif _is_plain(value):
             plain[name] = value
     return plain
+
+
+def require_folder(folder: Path, do: str) -> None:
+    """Raise ``CheckpointError`` where there is no such folder; nothing is fetched for it."""
+    if not folder.is_dir():
+        raise CheckpointError("There is no folder of this name.", str(folder), do)
 
 
 def read_body(folder: Path) -> dict[str, Tensor]:

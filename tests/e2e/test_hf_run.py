@@ -99,9 +99,11 @@ def test_all_of_them_sit_in_one_comparison(runs):
     arms = {name: runs / name / "export" for name in FAMILIES}
     arms |= {name: adapt(runs, name) for name in ("qwen3-lora", "gdn-pissa")}
     arms["rwkv7"] = distil(runs)
-    lines = [f"  {name}: {export}" for name, export in arms.items()]
+    short = "[layout.word_base=1, layout.word_per_id=1]"
+    lines = [f"  {name}: {{system: {path}, set: {short}}}" for name, path in arms.items()]
     (runs / "prompts.txt").write_text("Good morning.\n")
     experiment = ["arms:", *lines, "vary: [backbone, weights]", "prompts: prompts.txt"]
+    experiment += ["rounds: 1"]
     (runs / "all.yaml").write_text("\n".join(experiment) + "\n")
     out = runs / "out"
     assert ab.main([str(runs / "all.yaml"), "--out", str(out), "--allow"]) == 0
