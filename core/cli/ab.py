@@ -6,8 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wishbone.core.cli.arguments import COMPUTING, argument, option, parse
+from wishbone.core.cli.bulk.parts import PartOptions, do_in_parts
 from wishbone.core.cli.bundled import listing
 from wishbone.core.cli.evaluation import ab_runs
 from wishbone.core.cli.evaluation.ab_runs import SUBCOMMANDS
@@ -19,6 +21,7 @@ EXAMPLES = (
     "  wishbone ab quickstart --quick",
     "  wishbone ab quickstart seeds=3 --out ab-three-seeds",
     "  wishbone ab mine.yaml --train && wishbone ab mine.yaml",
+    "  wishbone ab mine.yaml --train --executor cluster.yaml      one training a task",
     "  wishbone ab quickstart --fail-if 'wer.high > 3'",
     "  wishbone ab --page ab-quickstart/ab.json",
     "  wishbone ab show ab-quickstart        (diff and replay, too: see 'wishbone ab show --help')",
@@ -27,7 +30,7 @@ TRAINING = "training"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ABOptions:
+class ABOptions(PartOptions):
     """Compare systems that differ in one part, and write a report with a verdict.
 
     Every arm speaks the same sentences; word errors, quality, likeness of the voice and speed are
@@ -113,6 +116,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "wishbone ab",
             "See 'wishbone ab --help'.",
         )
+    if not options.train and (options.executor or options.part):
+        raise UsageError(
+            "Only the trainings of an A/B are done in parts.",
+            "--executor, --part",
+            "Add --train; recordings are spoken and judged by one process.",
+        )
     if options.page:
         from wishbone.core.evaluate.report.markdown import write_page
 
@@ -137,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
     from wishbone.core.evaluate.ab import TRAININGS, run
     from wishbone.core.evaluate.experiment.plan import read_plan
-    from wishbone.core.evaluate.experiment.sweep import train
+    from wishbone.core.evaluate.experiment.sweep import training_step
     from wishbone.core.evaluate.gate import check_metrics, hold, read_limit
 
     limits = [read_limit(text) for text in options.fail_if]
@@ -160,11 +169,19 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
         print(described(plan), end="")
         return 0
     if options.train:
-        return 0 if train(plan.trainings, options.only) else 1
+        step = training_step(plan.trainings, options.only)
+        return do_in_parts(options, ["ab", *words], lambda: step, _train_part)
     command = ["wishbone", "ab", *words]
     result = run(plan, out, allow=options.allow, threads=options.threads, command=command)
     hold(result, limits)
     return 0
+
+
+def _train_part(step: Any, part: int, parts: int) -> int:
+    from wishbone.core.scale.step import do_part
+
+    do_part(step, part, parts)
+    return 1 if step.unfinished(part - 1, parts) else 0
 
 
 def _epilogue() -> str:

@@ -58,6 +58,8 @@ class Executor:
     """Largest job array that the cluster takes; more parts are several arrays."""
     setup: str = ""
     """A line of shell before a job's work, such as ``source /home/me/.venv/bin/activate``."""
+    wait: bool = True
+    """True stays until all jobs of Slurm have ended; false submits them and returns."""
     sbatch: dict[str, Any] = field(default_factory=dict)
     """Further options of sbatch, such as ``account: speech``."""
     address: str = "auto"

@@ -11,7 +11,7 @@ from wishbone.core.contract.errors import WishboneError, when_stopped
 from wishbone.core.report.progress import EVERY, say
 from wishbone.core.scale.executors import LOCAL, SLURM, Executor
 from wishbone.core.scale.part_process import PartCommand
-from wishbone.core.scale.pipelines import run_on_ray, submit_to_slurm
+from wishbone.core.scale.pipelines import run_on_ray, submit_to_slurm, wait_for_slurm
 from wishbone.core.scale.step import Step
 
 SHARE_OF_LOOKING = 20
@@ -21,35 +21,39 @@ SHARE_OF_LOOKING = 20
 def launch(words: Sequence[str], step: Step, executor: Executor) -> int:
     """Run the command ``wishbone WORDS`` in parts until ``step`` is complete -> the exit code.
 
-    Parts in which nothing is missing are not started. On Slurm the jobs are submitted and the
-    call returns. Raises ``WishboneError`` where parts failed, ``MissingExtra`` without datatrove.
+    Parts in which nothing is missing are not started. Raises ``WishboneError`` where parts failed,
+    ``MissingExtra`` without datatrove.
     """
     parts = executor.count
     missing = [rank for rank in range(parts) if step.unfinished(rank, parts)]
     if not missing:
         say(f"{step.folder}: nothing is missing")
         return 0
-    command = PartCommand(
-        list(words), str(step.folder), executor.tries, executor.threads or executor.cpus
-    )
+    threads = executor.threads or executor.cpus
+    command = PartCommand(list(words), str(step.folder), executor.tries, threads, executor.gpus)
     say(
         f"{len(missing)} of {parts} parts on {executor.kind};"
         f" what they print: {command.log(missing[0], parts).parent}"
     )
-    if executor.kind == SLURM:
-        submit_to_slurm(command, missing, executor)
-        return 0
     begin = time.monotonic()
     if executor.kind == LOCAL:
         _run_here(command, missing, step, executor)
+    elif executor.kind == SLURM:
+        name = submit_to_slurm(command, missing, executor)
+        if not executor.wait:
+            say(f"look: squeue --name {name}; in the end: wishbone data gather {step.folder}")
+            return 0
+        with when_stopped(lambda: f"the jobs go on; to end them: scancel --name {name}"):
+            _in_background(lambda: wait_for_slurm(name), step, parts)
     else:
-        _in_background(lambda: run_on_ray(command, missing, executor), step, parts)
+        with when_stopped(lambda: "what is complete stays; the same command goes on"):
+            _in_background(lambda: run_on_ray(command, missing, executor), step, parts)
     left = sum(step.unfinished(rank, parts) for rank in range(parts))
     if left:
         raise WishboneError(
             f"{left} pieces are missing although every part ended.",
-            str(step.folder),
-            "Repeat the command, which makes them.",
+            str(command.log(missing[0], parts).parent),
+            "Read what the parts printed there; the same command goes on.",
         )
     say(f"{step.folder}: complete after {time.monotonic() - begin:.0f} s")
     return 0
@@ -86,10 +90,18 @@ def _together(errors: Sequence[BaseException], count: int) -> BaseException:
 
 
 def _in_background(work: Callable[[], None], step: Step, parts: int) -> None:
-    """Call ``work`` in a thread and say meanwhile how far the parts are."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
-        _watch([future], step, parts)
+    """Call ``work`` in a thread, which nobody waits for once this one is stopped."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+            future.set_result(None)
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    _watch([future], step, parts)
     future.result()
 
 

@@ -22,6 +22,8 @@ from wishbone.core.scale.step import LOGS
 
 LAUNCHED = "WISHBONE_LAUNCHED"
 """Environment variable of a process that is a part: it launches no parts itself."""
+ACCELERATORS = "WISHBONE_GPUS"
+"""Environment variable with the number of accelerators that a part has for itself."""
 LOOK = 0.2
 """Seconds between two looks at a part."""
 TAIL = 4000
@@ -38,6 +40,12 @@ def launched() -> bool:
     if not any(thread.name == LAUNCHED for thread in threading.enumerate()):
         threading.Thread(target=_end_with_launcher, name=LAUNCHED, daemon=True).start()
     return True
+
+
+def accelerators_of_part() -> int:
+    """Return the number of accelerators that the executor gave this part; 0 where none did."""
+    number = os.environ.get(ACCELERATORS, "")
+    return int(number) if number.isdecimal() and LAUNCHED in os.environ else 0
 
 
 def _end_with_launcher() -> None:
@@ -63,6 +71,7 @@ class PartCommand:
     """The output folder, below which ``logs/part-K-of-N.log`` has what the part printed."""
     tries: int = 3
     threads: int = 1
+    accelerators: int = 0
     directory: str = field(default_factory=os.getcwd)
     """The folder that relative paths start at."""
 
@@ -100,7 +109,7 @@ class PartCommand:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
-                cwd=self.directory, env=_environment(os.environ, self.threads),
+                cwd=self.directory, env=_environment(os.environ, self.threads, self.accelerators),
             )  # fmt: skip
         try:
             while process.poll() is None:
@@ -116,11 +125,13 @@ class PartCommand:
         return process.returncode
 
 
-def _environment(environment: Mapping[str, str], threads: int) -> dict[str, str]:
+def _environment(
+    environment: Mapping[str, str], threads: int, accelerators: int
+) -> dict[str, str]:
     """Return the environment of a part: what says which part this is says it no longer."""
     outer = ("SLURM_ARRAY_", "RANK", "WORLD_SIZE", "LOCAL_RANK")
     values = {k: v for k, v in environment.items() if not k.startswith(outer)}
-    values[LAUNCHED] = "1"
+    values |= {LAUNCHED: "1", ACCELERATORS: str(accelerators)}
     # threads that wait by turning would take the processors of the other parts
     for name, value in (("OMP_NUM_THREADS", str(threads)), ("OMP_WAIT_POLICY", "PASSIVE")):
         values.setdefault(name, value)

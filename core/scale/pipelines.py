@@ -7,9 +7,11 @@ workers lost, and leaves out ranks that are complete. Parts on this machine alon
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,18 @@ from wishbone.core.scale.executors import Executor
 from wishbone.core.scale.part_process import PartCommand
 from wishbone.core.scale.step import LOGS
 
+LOOK = 5.0
+"""Seconds between two questions to Slurm, which serves a whole cluster."""
 
-def submit_to_slurm(command: PartCommand, missing: Sequence[int], executor: Executor) -> None:
-    """Submit the missing parts as a job array and say how to follow it."""
+
+def submit_to_slurm(command: PartCommand, missing: Sequence[int], executor: Executor) -> str:
+    """Submit the missing parts as an array of jobs -> the name of the jobs."""
     executors = _datatrove()
     partition = executor.partition or _default_partition()
     folder = _account(command, missing, executor)
     paths = shlex.quote(str(Path(sys.executable).parent))
     setup = executor.setup or ":"
+    name = f"wishbone-{command.words[0]}-{secrets.token_hex(4)}"
     jobs = executors.SlurmPipelineExecutor(
         pipeline=[command],
         tasks=executor.count,
@@ -37,11 +43,11 @@ def submit_to_slurm(command: PartCommand, missing: Sequence[int], executor: Exec
         cpus_per_task=executor.cpus,
         mem_per_cpu_gb=_whole(executor.memory),
         gpus_per_task=executor.gpus,
-        job_name=f"wishbone-{command.words[0]}",
+        job_name=name,
         qos=executor.qos,
         # the programs that a job starts stand beside the Python that submits it
         env_command=f"{setup}\nexport PATH={paths}:$PATH",
-        sbatch_args=dict(executor.sbatch),
+        sbatch_args={"kill-on-invalid-dep": "yes", **executor.sbatch},
         max_array_size=executor.array,
         logging_dir=str(folder),
         mail_user="",
@@ -54,8 +60,21 @@ def submit_to_slurm(command: PartCommand, missing: Sequence[int], executor: Exec
             str(folder / "launch_script.slurm"),
             "Run sbatch on that file to see why, and correct the --executor file.",
         ) from error
-    say(f"submitted as job {jobs.job_id}; look: squeue -j {jobs.job_id}")
-    say(f"when it has ended: wishbone data gather {command.folder}")
+    say(f"submitted as job {jobs.job_id} ({name}); Slurm's own output: {jobs.slurm_logs_folder}")
+    return name
+
+
+def wait_for_slurm(name: str) -> None:
+    """Return when no job of this name waits or runs."""
+    while _in_queue(name):
+        time.sleep(LOOK)
+
+
+def _in_queue(name: str) -> bool:
+    """Return whether tasks of an array of this name wait or run; true where Slurm is too busy."""
+    words = ["squeue", "-h", "--name", name, "-o", "%i"]
+    queue = subprocess.run(words, capture_output=True, text=True)
+    return bool(queue.returncode) or bool(queue.stdout.strip())
 
 
 def run_on_ray(command: PartCommand, missing: Sequence[int], executor: Executor) -> None:
@@ -69,7 +88,8 @@ def run_on_ray(command: PartCommand, missing: Sequence[int], executor: Executor)
         ) from error
     folder = _account(command, missing, executor)
     try:
-        ray.init(executor.address, ignore_reinit_error=True, log_to_driver=False)
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        ray.init(executor.address, ignore_reinit_error=True, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise WishboneError(
             f"No Ray cluster answers at '{executor.address}': {str(error).splitlines()[0]}.",
@@ -122,8 +142,9 @@ def _account(command: PartCommand, missing: Sequence[int], executor: Executor) -
 def _datatrove() -> Any:
     """Return datatrove's executors; ``MissingExtra`` where it is not installed."""
     try:
-        # it would print every step of every rank, which stands in its logs as well
-        os.environ.setdefault("LOGURU_LEVEL", "WARNING")
+        # it would print every step of every rank, which stands in its logs as well, and at every
+        # start that folders must be shared, which core/scale/README.md says once
+        os.environ.setdefault("LOGURU_LEVEL", "ERROR")
         import datatrove.executor
     except ImportError as error:
         raise MissingExtra(

@@ -83,12 +83,16 @@ def test_usage_errors_are_three_lines_and_code_2(name, capsys):
 def test_speak_and_tokenize_take_changes_anywhere(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
     seen = {}
-    from wishbone.core.data import speak, tokenize
+    from wishbone.core.data import shards, speak, tokenize
 
-    monkeypatch.setattr(speak, "speak", lambda *words, **how: seen.update(how))
-    monkeypatch.setattr(tokenize, "tokenize", lambda *words, **how: seen.update(words=words))
+    def step(*words, **how):
+        seen.update(words=words)
+        return shards.ShardStep(print, [], tmp_path / "D", {})
+
+    monkeypatch.setattr(speak, "speak_step", step)
+    monkeypatch.setattr(tokenize, "tokenize_step", step)
     main(["data", "speak", "lines.txt", "--out", "D", "noise=0.5", "--set", "rate=2"])
-    assert seen["overrides"] == ["rate=2", "noise=0.5"]
+    assert seen["words"][4] == ["rate=2", "noise=0.5"]
     main(["data", "tokenize", "--set", "a=b", "c=d", "SRC", "--out", "D", "--set", "e=f"])
     sources, out, _, changes = seen["words"]
     assert (sources, out, changes) == (["SRC"], "D", ["a=b", "e=f", "c=d"])

@@ -43,21 +43,28 @@ class Run:
     seconds: float
 
 
-def run(name, source, out, kill_at=NOTHING, kill_after=None):
-    """Run a command; it dies before operation ``kill_at`` or after ``kill_after`` seconds."""
+def begin(name, source, out, kill_at=NOTHING, environment=()):
+    """Start a command in a process -> it, and the end of a pipe that says when it begins."""
     context = multiprocessing.get_context("forkserver")
     ours = [name for name in sys.modules if name.startswith("wishbone.")]
     context.set_forkserver_preload([*PRELOADED, *ours, "kill_commands"])
     # where the server, which begins with the first process, looks for the tests
     os.environ["PYTHONPATH"] = os.pathsep.join(FOLDERS)
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(name, source, out, kill_at, sending))
+    arguments = (name, source, out, kill_at, sending, dict(environment))
+    process = context.Process(target=_child, args=arguments)
     process.start()
     sending.close()
+    return process, receiving
+
+
+def run(name, source, out, kill_at=NOTHING, kill_after=None):
+    """Run a command; it dies before operation ``kill_at`` or after ``kill_after`` seconds."""
+    process, receiving = begin(name, source, out, kill_at)
     operations = 0
     try:
         receiving.recv()  # it begins
-        begin = time.perf_counter()
+        start = time.perf_counter()
         process.join(LONGEST if kill_after is None else kill_after)
         hangs = kill_after is None and process.is_alive()
         process.kill()
@@ -65,14 +72,15 @@ def run(name, source, out, kill_at=NOTHING, kill_after=None):
         operations = receiving.recv() if receiving.poll() else 0
     except EOFError:
         process.join(LONGEST)
-        begin, hangs = time.perf_counter(), False
-    return Run(None if hangs else process.exitcode, operations, time.perf_counter() - begin)
+        start, hangs = time.perf_counter(), False
+    return Run(None if hangs else process.exitcode, operations, time.perf_counter() - start)
 
 
-def _child(name, source, out, kill_at, sending):
+def _child(name, source, out, kill_at, sending, environment):
     code = 70
     try:
         torch.set_num_threads(1)
+        os.environ.update(environment)
         _silence()
         count = _watch(str(out), kill_at)
         sending.send("begins")

@@ -5,6 +5,7 @@ import torch
 
 from wishbone.core.contract.errors import DataError, MissingExtra
 from wishbone.core.contract.extensions.teacher import Word
+from wishbone.plugins.piper import noise
 from wishbone.plugins.piper.teacher import PiperTeacher, symbol
 
 WORDS = [
@@ -29,6 +30,35 @@ def teacher():
 )  # fmt: skip
 def test_phonemes_in_the_symbols_of_the_voice(ours, espeak):
     assert symbol(ours) == espeak
+
+
+def test_what_a_sentence_sounds_like_follows_from_its_words_alone(teacher):
+    first = teacher.speak(WORDS)
+    other = teacher.speak(WORDS[::-1])
+    assert torch.equal(teacher.speak(WORDS).audio, first.audio)
+    assert torch.equal(PiperTeacher().speak(WORDS).audio, first.audio)
+    assert len(other.audio) != len(first.audio) or not torch.equal(other.audio, first.audio)
+
+
+def test_noise_is_drawn_anew_where_there_is_not_enough(teacher, monkeypatch):
+    expected = teacher.speak(WORDS)
+    monkeypatch.setattr(noise, "SPARE", 0)
+    monkeypatch.setattr(noise, "STEPS", 1)
+    assert torch.equal(teacher.speak(WORDS).audio, expected.audio)
+    monkeypatch.setattr(noise, "TRIES", 1)
+    with pytest.raises(Exception, match="cannot be reshaped"):
+        teacher.speak(WORDS)
+
+
+def test_noise_is_noise():
+    """Mean and spread of what stands for the network's own generator, and a text's own values."""
+    drawn = noise.draw_noise(["a", "b"], [1, 2, 3], 500)
+    assert all(
+        abs(values.mean()) < 0.02 and abs(values.std() - 1) < 0.02 for values in drawn.values()
+    )
+    assert abs(float((drawn["a"] * drawn["b"]).mean())) < 0.02
+    assert (noise.draw_noise(["a"], [1, 2, 3], 900)["a"][: 500 * noise.WIDTH] == drawn["a"]).all()
+    assert (noise.draw_noise(["a"], [1, 2, 4], 500)["a"] != drawn["a"]).any()
 
 
 def test_words_end_inside_the_audio_in_order(teacher):

@@ -1,4 +1,4 @@
-"""``wishbone ab NAME --train``: the trainings that an A/B's arms need, one after another.
+"""``wishbone ab NAME --train``: the trainings that an A/B's arms need, in a row or in parts.
 
 Each is an ordinary run of ``wishbone train`` in a folder of its own, which can be looked at,
 stopped and resumed like any other. A lock beside that folder keeps two processes from doing the
@@ -8,14 +8,20 @@ same one, so that the same command in two terminals shares the work.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.evaluate.experiment.arms import Training
 from wishbone.core.report.progress import say
+from wishbone.core.scale.part_process import accelerators_of_part
+from wishbone.core.scale.step import Done
 from wishbone.core.train.run import run
 
 
@@ -26,6 +32,14 @@ def train(trainings: Sequence[Training], only: str = "") -> bool:
     is passed over, and so is the rest when somebody asks to stop (SIGINT, SIGTERM): the training
     at hand leaves a checkpoint first. Raises ``UsageError`` when nothing has such a name.
     """
+    step = training_step(trainings, only)
+    for _ in step.run():
+        continue
+    return not step.unfinished()
+
+
+def training_step(trainings: Sequence[Training], only: str = "") -> TrainingStep:
+    """The trainings called ``only`` as a step. Raises ``UsageError`` when nothing has the name."""
     chosen = [one for one in trainings if not only or fnmatchcase(one.key, only)]
     if not chosen:
         names = ", ".join(training.key for training in trainings[:8])
@@ -38,23 +52,56 @@ def train(trainings: Sequence[Training], only: str = "") -> bool:
             if trainings
             else "Write 'factors' and 'train' into the file, or train the systems yourself.",
         )
-    for training in chosen:
-        if training.done:
-            continue
-        with locked(training.folder) as acquired:
-            if not acquired:
-                say(f"{training.key}: another process is at it")
-                continue
-            # it may have been finished while this process was busy
+    return TrainingStep(tuple(chosen), trainings[0].folder.parent, tuple(trainings))
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Trainings as a step: rank r of N runs every N-th, from the r-th, one after another."""
+
+    chosen: tuple[Training, ...]
+    folder: Path
+    """The folder that has one for each training."""
+    all: tuple[Training, ...]
+
+    def prepare(self) -> None:
+        """Load nothing: each training loads its own data and model."""
+
+    def run(
+        self, data: Iterable[Any] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Done]:
+        """Run the trainings of a rank that are not done, until somebody asks to stop."""
+        for training in self.chosen[rank::world_size]:
             if training.done:
                 continue
-            say(f"{training.key}: training in {training.folder}")
-            run(str(training.recipe), training.overrides)
-            if not training.done:
-                break
-    count = sum(training.done for training in trainings)
-    say(f"{count} of {len(trainings)} trainings are done")
-    return all(training.done for training in chosen)
+            with locked(training.folder) as acquired:
+                if not acquired:
+                    say(f"{training.key}: another process is at it")
+                    continue
+                # it may have been finished while this process was busy
+                if training.done:
+                    continue
+                say(f"{training.key}: training in {training.folder}")
+                _run(training)
+                if not training.done:
+                    break
+            yield Done(training.key)
+        say(f"{sum(training.done for training in self.all)} of {len(self.all)} trainings are done")
+
+    def unfinished(self, rank: int = 0, world_size: int = 1) -> int:
+        """Return how many trainings of a rank are not done."""
+        return sum(not training.done for training in self.chosen[rank::world_size])
+
+
+def _run(training: Training) -> None:
+    """Train in this process, or under torchrun where this part has several accelerators."""
+    accelerators = accelerators_of_part()
+    if accelerators < 2:
+        run(str(training.recipe), training.overrides)
+        return
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    words += [f"--nproc-per-node={accelerators}", "-m", "wishbone", "train"]
+    subprocess.run([*words, str(training.recipe), *training.overrides], check=False)
 
 
 @contextmanager
