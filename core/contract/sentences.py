@@ -304,17 +304,22 @@ def tidy(text: str) -> str:
 
 
 def _fit(
-    text: str, encode: Callable[[str], list[int]], most: int
+    text: str, encode: Callable[[str], list[int]], most: int, cuts: int = 0
 ) -> Iterator[tuple[str, list[int]]]:
-    ids = encode(text) if len(text) <= MOST_CHARACTERS else None
+    """Yield the parts of a sentence; it is known to be cut in two ``cuts`` times, unasked."""
+    ids = encode(text) if len(text) <= MOST_CHARACTERS and not cuts else None
     if ids is not None and len(ids) <= most or len(text) == 1:
+        ids = encode(text) if ids is None else ids
         if ids:
             yield text, ids
         return
+    if ids is not None:
+        # halves of more than four times too much are too much, too: reading them costs as often
+        cuts = (len(ids) // most).bit_length() - 1
     cut = best_cut(text)
     for half in (text[:cut].strip(), text[cut:].strip()):
         if half:
-            yield from _fit(half, encode, most)
+            yield from _fit(half, encode, most, max(cuts - 1, 0))
 
 
 def best_cut(text: str) -> int:

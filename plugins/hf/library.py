@@ -8,6 +8,7 @@ file of a model, and fail on a machine without a GPU; they are hidden from it th
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,14 @@ VERSION = transformers.__version__
 # while it reads weights; a list made then would lack it, and builds on "meta" would break for good.
 with torch.device("cpu"):
     torch.empty(0)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Tell whether advice helps here: kernels for a GPU are of no use without one."""
+    return torch.cuda.is_available() or "falling back to its reference" not in record.getMessage()
+
+
+logging.getLogger("transformers.integrations.hub_kernels").addFilter(_is_of_use)
 DOWNLOADS = ("kernels",)
 """A package that would fetch kernels, and the name of a folder of ours, too."""
 ROWS = 8

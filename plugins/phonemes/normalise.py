@@ -18,7 +18,7 @@ from wishbone.plugins.phonemes.readings import (
     number,
     ordinal,
 )
-from wishbone.plugins.phonemes.spoken_forms import HTML, RULES
+from wishbone.plugins.phonemes.spoken_forms import HTML, NUMERIC, RULES
 from wishbone.plugins.phonemes.spoken_words import (
     ABBREVIATIONS,
     AMBIGUOUS,
@@ -53,11 +53,12 @@ _GREEK_WORD = re.compile("[\u0370-\u03ff\u1f00-\u1fff]{2,}")
 """Letters of formulas stand alone; words in Greek are left out."""
 _RAISED = re.compile("(?<=[\\d)])[⁺⁻]?[⁰¹²³⁴-⁹]+|(?<=\\b[A-Za-z])[⁺⁻]?[⁰¹²³⁴-⁹]+")
 _RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+_DIGIT = re.compile(r"\d")
 _APOSTROPHE = re.compile(r"(?<=[A-Za-z])[`´](?=[a-z]{1,2}\b)")
 _ENTITY = re.compile(
     r"&(?!lt;|gt;|amp;|nbsp;|quot;)(?:#\d{1,7}|#x[\da-fA-F]{1,6}|[A-Za-z]\w{1,30});"
 )
-_FRACTION = re.compile(r"(\d?)([¼-¾⅐-⅞])")
+_FRACTION = re.compile(r"(\d?)([¼-¾⅐-⅞])(?=([¼-¾⅐-⅞\w])?)")
 _DASH = re.compile(r"\s*[–—]+\s*|\s+--+\s+")
 
 
@@ -71,8 +72,9 @@ def normalise(text: str, keep: Collection[str] = ()) -> str:
         return _short_words(text)
     text = _short_words(plain(_ENTITY.sub(lambda entity: html.unescape(entity[0]), text)))
     text = re.sub(r"\d{25,}", lambda run: f" {cardinal(run[0])} ", text)
-    for _, pattern, form in _rules():
-        text = pattern.sub(_reader(form, keep), text)
+    for kind, pattern, form in _rules():
+        if kind not in NUMERIC or _DIGIT.search(text):
+            text = pattern.sub(_reader(form, keep), text)
     text = _DOTLESS.sub(_title, _ABBREVIATION.sub(_abbreviation, text))
     text = _DASH.sub(", ", text)
     text = _capitals(_CAMEL.sub(_cut_at_capitals, text))
@@ -140,7 +142,7 @@ def _raised(match: re.Match[str]) -> str:
 
 def _vulgar(match: re.Match[str]) -> str:
     fraction = unicodedata.normalize("NFKD", match[2]).replace("\u2044", "/")
-    return f"{match[1]} {fraction}" if match[1] else fraction
+    return (f"{match[1]} " if match[1] else "") + fraction + " " * bool(match[3])
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from num2words import num2words
 
@@ -25,6 +26,7 @@ _DIGITS = "oh one two three four five six seven eight nine".split()
 _DENOMINATORS = {2: "half", 4: "quarter"}
 
 
+@lru_cache(maxsize=1 << 12)
 def cardinal(number: str) -> str:
     """One hundred and five; digit by digit where it is too long to be said."""
     number = number.replace(",", "").rstrip(".")
@@ -33,6 +35,7 @@ def cardinal(number: str) -> str:
     return num2words(int(number)).replace("-", " ")
 
 
+@lru_cache(maxsize=1 << 12)
 def year(number: str) -> str:
     """Nineteen forty five."""
     return num2words(int(number), to="year").replace("-", " ")
@@ -58,6 +61,7 @@ def phone(text: str) -> str:
     return groups(f"{text[:3]} {text[3:6]} {text[6:]}") if len(text) == 10 else digits(text)
 
 
+@lru_cache(maxsize=1 << 12)
 def ordinal(text: str) -> str:
     """Twenty first."""
     return num2words(int(text.replace(",", "")), to="ordinal").replace("-", " ")

@@ -12,7 +12,7 @@ _MONTH = (
     r"|june?\.?|july?\.?|aug(?:ust|\.)?|sept?(?:ember|\.)?|oct(?:ober|\.)?|nov(?:ember|\.)?|dec(?:ember|\.)?))"
 )
 _N = r"(?<!\d)\d+(?:,\d{3})*(?:\.\d+)?"
-_ROMAN = r"(?=[IVXLCDM])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+_ROMAN = r"(?=[IVXLCDM])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?<=[IVXLCDM])"
 _LONE = r"(?![ICDM]\b(?!\s*(?:[,;:.!?)]|$)))"
 _SCALE = r"(?:hundred|thousand|million|billion|trillion)"
 _SITES = (
@@ -138,7 +138,7 @@ RULES = (
     ("signs", r"\bw/ ?(?=[A-Za-z])", "with "),
     ("signs", r"\bb/c\b", "because"),
     ("signs", r"\b[nN]/[aA]\b", "not applicable"),
-    ("signs", rf"(?P<a>\d[\d.,]*(?: ?(?:[kKMB%]|cents?|dollars?|{_SCALE})\b)?) ?/ ?"
+    ("signs", rf"(?<![\d.,])(?P<a>\d[\d.,]*(?: ?(?:[kKMB%]|cents?|dollars?|{_SCALE})\b)?) ?/ ?"
      rf"(?P<x>{_PERIODS})\b", "{a} per {x:period}"),
     ("signs", r"(?<![\w/])[~≈]\s?(?=[\d$£€¥])", "approximately "),
     ("numbers", r"(?<![\w.)$£€¥])\.(?=\d)", "0."),
@@ -328,3 +328,6 @@ RULES = (
      r"|XL[IVX]{1,4}|L(?:VI{1,3}|IV|IX|II)|M(?:CM|M)[XVILC]*[IVX])\b(?!(?!'s\b)['’.]\w)",
      "{x:roman}"),
 )  # fmt: skip
+
+NUMERIC = frozenset("phones dates ranges fractions units money".split())
+"""Kinds whose rules all need a digit, and are passed over without one."""

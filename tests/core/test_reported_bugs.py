@@ -38,7 +38,7 @@ T1 core/test_guard.py test_a_word_in_trouble_is_drawn_again_and_its_sound_is_the
 T2 core/test_guard.py test_of_several_draws_of_a_lone_word_the_likeliest_is_spoken
 T5 plugins/test_spoken.py test_the_locale_changes_nothing
 T20 plugins/test_spoken.py test_what_nobody_says_is_named
-T25 plugins/test_spoken.py test_long_runs_are_spelt
+T25 plugins/test_phonemes_time.py test_ten_thousand_characters_of_anything_take_a_second
 T26 plugins/test_homographs.py test_the_sentence_decides
 T27 core/test_pipeline.py test_controls_in_a_text_steer_nothing
 T28 plugins/test_cosyvoice2_text.py test_numbers_in_english

@@ -238,6 +238,8 @@ def test_kernels_for_a_gpu_are_hidden_from_models_on_a_cpu(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr[-1500:]
+    # transformers' advice to install them would help nobody here
+    assert "falling back" not in done.stderr
 
 
 def test_builds_on_meta_work_after_weights_were_read(folder):

@@ -12,6 +12,7 @@ from wishbone.core.config.schema import parse_slot
 from wishbone.core.contract.errors import CheckpointError, ConfigError
 from wishbone.core.system.loading import load_part
 from wishbone.core.testing import check_class, trained_looking_
+from wishbone.plugins.heads.head import FSQHead, FSQHeadConfig
 from wishbone.plugins.hf import codec_families as families
 from wishbone.plugins.hf.codecs import CODECS, TINY, HFCodecConfig, HFDecoder, HFSpeechTokenizer
 
@@ -245,3 +246,13 @@ def test_other_folders_are_refused(tmp_path):
     CONFIG_MAPPING["qwen3"]().save_pretrained(tmp_path)
     with pytest.raises((ConfigError, CheckpointError, ValueError), match="none of the codecs mimi"):
         HFCodecConfig(weights=str(tmp_path))
+
+
+def test_digits_of_codes_are_those_of_the_quantiser():
+    """The head ``fsq`` reads a code as digits, the least significant first; so does neucodec."""
+    decoder = HFDecoder(HFCodecConfig("neucodec", config=dict(XCODEC2)))
+    head = FSQHead(FSQHeadConfig(rank=2), width=8, codes=decoder.codes, extra=3)
+    assert head.levels == (4, 4, 4) and decoder.codes.size == 64
+    table = decoder.model.quantizer.quantizer.codebook.reshape(64, 3)
+    first, second = table[1] != table[0], table[4] != table[0]
+    assert first.tolist() == [True, False, False] and second.tolist() == [False, True, False]
