@@ -72,6 +72,8 @@ class PartCommand:
     tries: int = 3
     threads: int = 1
     accelerators: int = 0
+    program: tuple[str, ...] = ()
+    """Words before the command line; () is this installation, by the Python that runs the part."""
     directory: str = field(default_factory=os.getcwd)
     """The folder that relative paths start at."""
 
@@ -104,7 +106,8 @@ class PartCommand:
         return folder / f"part-{rank + 1:05d}-of-{world_size:05d}.log"
 
     def _run_once(self, name: str, log: Path, stop: Any) -> int:
-        words = [sys.executable, "-m", "wishbone", *self.words, "--part", name]
+        program = self.program or (sys.executable, "-m", "wishbone")
+        words = [*program, *self.words, "--part", name]
         above = os.getppid()
         with log.open("ab") as output:
             process = subprocess.Popen(

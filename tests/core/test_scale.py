@@ -6,16 +6,54 @@ import signal
 import sys
 import textwrap
 import time
+from functools import partial
 
 import pytest
 
-from wishbone.core.contract.errors import ConfigError, UsageError, WishboneError
+from wishbone.core.contract.errors import ConfigError, MissingExtra, UsageError, WishboneError
 from wishbone.core.scale import launch as launching
 from wishbone.core.scale.executors import Executor, read_executor
 from wishbone.core.scale.launch import launch
 from wishbone.core.scale.part_process import LAUNCHED, PartCommand
 from wishbone.core.scale.share import which_part
 from wishbone.core.scale.step import Done, do_part, work_of
+
+SLURM = {
+    "sinfo": 'echo "debug"; echo "main*"',
+    "squeue": "exit 0",
+    "scontrol": "echo here",
+    "srun": """while [ "${1#-}" != "$1" ]; do [ "$1" = -n ] && shift; shift; done; exec "$@" """,
+    "sbatch": """
+        for script; do :; done
+        [ -f "$SCRIPTS/refuse" ] && { echo "no such account" >&2; exit 1; }
+        cp "$script" "$SCRIPTS/script-$(ls "$SCRIPTS" | grep -c script)"
+        # Slurm would bring no modules, and the stand-in's Python is not beside its programs
+        sed -i 's/^export PATH=.*/true/' "$script"
+        if ! grep -q merge_stats "$script"; then
+            last=$(sed -n 's/.*--array=0-\\([0-9]*\\).*/\\1/p' "$script")
+            for task in $(seq 0 "$last"); do
+                SLURM_ARRAY_TASK_ID=$task RUN_OFFSET=0 SLURM_NODELIST=here bash "$script" \\
+                    >> "$SCRIPTS/output" 2>&1
+            done
+        fi
+        echo "Submitted batch job 17"
+    """,
+}
+"""Slurm's programs, as far as they are called: jobs run at once, one after another."""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (tmp_path / "scripts").mkdir()
+    for name, text in SLURM.items():
+        (programs / name).write_text("#!/bin/bash\n" + textwrap.dedent(text) + "\n")
+        (programs / name).chmod(0o755)
+    beside = os.path.dirname(sys.executable)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(programs), beside, os.environ["PATH"]]))
+    monkeypatch.setenv("SCRIPTS", str(tmp_path / "scripts"))
+    return tmp_path / "scripts"
 
 
 class Files:
@@ -70,10 +108,8 @@ def command(tmp_path, monkeypatch):
             """
         )
     )
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
+    program = (sys.executable, str(script), "wishbone", "as")
+    monkeypatch.setattr(launching, "PartCommand", partial(PartCommand, program=program))
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setattr(launching, "EVERY", 0.2)
     folder = tmp_path / "out"
@@ -123,7 +159,7 @@ def test_a_part_ends_with_its_launcher(command):
     pid = os.fork()
     if not pid:
         try:
-            PartCommand([str(command)], str(command))(None, 0, 7)
+            launching.PartCommand([str(command)], str(command))(None, 0, 7)
         finally:
             os._exit(0)
     for _ in range(200):
@@ -213,3 +249,60 @@ def test_steps_stand_in_pipelines_of_datatrove(tmp_path):
     step.prepare()
     LocalPipelineExecutor([step.run], tasks=3, workers=1, logging_dir=str(tmp_path / "l")).run()
     assert step.unfinished() == 0
+
+
+def test_slurm_gets_an_array_of_the_parts_that_are_missing(slurm, command):
+    pytest.importorskip("datatrove", reason="pip install 'wishbone-tts[scale]'")
+    (command / "1").write_text("before")
+    (command / "4").write_text("before")
+    more = {"setup": "module() { :; }; module load gcc", "sbatch": {"account": "speech"}}
+    figures = {"at_once": 2, "memory": 3.0, "cpus": 2, "gpus": 1, "time": "01:30:00"}
+    choice = Executor("slurm", 3, **figures, **more)
+    assert launch([str(command)], Files(command), choice) == 0
+    assert (command / "0").read_text().split()[0] == "1"
+    assert (command / "2").read_text().split()[0] == "3" and not (command / "starts-2").exists()
+    script = (slurm / "script-0").read_text()
+    for line in ("array=0-1%2", "partition=main", "time=01:30:00", "cpus-per-task=2", "gpus=1",
+                 "mem-per-cpu=3G", "account=speech", "requeue"):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in script
+    assert "module load gcc" in script and "launch_pickled_pipeline" in script
+    # what ended once and is missing now is not taken for complete
+    (command / "5").unlink()
+    assert launch([str(command)], Files(command), choice) == 0 and (command / "5").exists()
+
+
+def test_what_slurm_refuses_is_said(slurm, command):
+    pytest.importorskip("datatrove", reason="pip install 'wishbone-tts[scale]'")
+    (slurm / "refuse").touch()
+    with pytest.raises(WishboneError, match="could not be submitted") as caught:
+        launch([str(command)], Files(command), Executor("slurm", 2))
+    assert "launch_script.slurm" in caught.value.where
+
+
+def test_parts_that_fail_on_slurm_are_an_error(slurm, command):
+    pytest.importorskip("datatrove", reason="pip install 'wishbone-tts[scale]'")
+    (command / "wrong-4").touch()
+    with pytest.raises(WishboneError, match="2 pieces are missing"):
+        launch([str(command)], Files(command), Executor("slurm", 2))
+
+
+@pytest.mark.timeout(300)
+def test_a_cluster_of_ray_runs_the_parts(command):
+    pytest.importorskip("datatrove", reason="pip install 'wishbone-tts[scale]'")
+    pytest.importorskip("ray", reason="pip install 'wishbone-tts[ray]'")
+    (command / "kill-3").touch()
+    choice = Executor("ray", 2, address="local", memory=0.2)
+    assert launch([str(command)], Files(command), choice) == 0
+    assert (command / "starts-2").read_text() == "xx"
+    (command / "0").unlink()
+    (command / "wrong-0").touch()
+    with pytest.raises(WishboneError, match="1 of 1 parts failed: 1"):
+        launch([str(command)], Files(command), choice)
+
+
+def test_an_executor_without_its_package_says_what_to_install(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datatrove.executor", None)
+    for kind in ("slurm", "ray"):
+        with pytest.raises(MissingExtra, match="needs datatrove") as caught:
+            launch([str(command)], Files(command), Executor(kind, 2, partition="p"))
+        assert "wishbone-tts[scale]" in caught.value.do

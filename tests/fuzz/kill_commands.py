@@ -18,6 +18,7 @@ import wishbone.core.train.run  # noqa: F401
 from wishbone.core.cli.main import main
 from wishbone.core.data import speak as speaking
 from wishbone.core.data.join import join
+from wishbone.core.data.shards import Report
 from wishbone.core.data.sources import parts
 from wishbone.core.data.tokens import read_tokens
 from wishbone.core.evaluate import ab
@@ -95,7 +96,24 @@ def _read_items(out):
     return [(item.prompt, item.text) for item in Items(out / "items.jsonl").of("a")]
 
 
+def made_file(source, out):
+    """The file with the name of a shard for every time that one was finished."""
+    return source / f"made-{out.name}"
+
+
+def _note_shards(source, out):
+    add = Report.add
+
+    def noting(self, report):
+        add(self, report)
+        with made_file(source, out).open("a") as file:
+            file.write(f"{report.name}\n")
+
+    Report.add = noting
+
+
 def _speak(source, out):
+    _note_shards(source, out)
     speaking._parts = lambda *_: (FrontEnd(), Teacher())
     words = ["--out", str(out), "--shard", "2"]
     return main(["data", "speak", str(source / "long.txt"), *words])
@@ -111,11 +129,13 @@ def _recordings(out):
 
 
 def _tokenize(source, out):
+    _note_shards(source, out)
     words = ["--out", str(out), "--system", str(source / "system.yaml")]
     return main(["data", "tokenize", str(source / "audio"), *words])
 
 
 def _align(source, out):
+    _note_shards(source, out)
     aligner.BATCH, aligner.CROP = 4, 120
     aligning._front_end = lambda name: Tones()
     words = ["--like", str(source / "like"), "--out", str(out), "--steps", "4", "--rounds", "1"]

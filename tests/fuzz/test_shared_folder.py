@@ -4,9 +4,11 @@
 processes of each command and prints what came of it; by default it is two.
 """
 
+import json
 import os
 import shutil
 import sys
+from collections import Counter
 
 import pytest
 from mutators import seeded
@@ -15,6 +17,7 @@ pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for cor
 if not hasattr(os, "fork"):
     pytest.skip("needs processes that fork", allow_module_level=True)
 
+from kill_commands import made_file  # noqa: E402
 from kills import COMMANDS, LONGEST, NOTHING, begin, run  # noqa: E402
 from tiny_corpus import write_recipe  # noqa: E402
 
@@ -47,6 +50,16 @@ def pieces(name, out):
         names = [key for key in report.shards if report.done(key)] if report else []
         files = {key: out / f"{key}.parquet" for key in names}
     return {key: (path.stat().st_mtime_ns, path.stat().st_ino) for key, path in files.items()}
+
+
+def made_twice(name, source, out):
+    """Pieces that were finished more than once."""
+    if name == "synth":
+        lines = [line for file in (out / "items").glob("*.jsonl") for line in file.open()]
+        names = [json.loads(line)["id"] for line in lines]
+    else:
+        names = made_file(source, out).read_text().splitlines()
+    return [key for key, count in Counter(names).items() if count > 1]
 
 
 def finish(processes):
@@ -90,14 +103,15 @@ def test_processes_share_a_folder_and_are_killed(name, tmp_path, like, voice, sy
             now = pieces(name, out)
             again = [key for key in made if now.get(key) != made[key]]
             if again:
-                faults.append(("made twice or lost", again))
+                faults.append(("made again, or lost", again))
             before, made = before + len(now), now
         codes = finish([begin(name, tmp_path, out, NOTHING, how) for how in ways])
         now = pieces(name, out)
         again = [key for key in made if now.get(key) != made[key]]
         same = codes == [0, 0] and COMMANDS[name][1](out) == expected
-        if again or not same:
-            faults.append(("in the end", codes, again, same))
+        twice = made_twice(name, tmp_path, out)
+        if again or twice or not same:
+            faults.append(("in the end", codes, again, twice, same))
         elif gather(out).get("kept") is None:
             faults.append(("the report",))
         shutil.rmtree(out)
