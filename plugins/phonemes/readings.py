@@ -70,7 +70,7 @@ def ordinal(text: str) -> str:
 
 def digits(text: str) -> str:
     """Nine oh two one oh."""
-    return " ".join(_DIGITS[int(c)] for c in text if c.isdigit())
+    return " ".join(_DIGITS[int(c)] for c in text if c.isdecimal())
 
 
 def groups(text: str) -> str:
@@ -82,7 +82,7 @@ def address(text: str) -> str:
     """Signs by their names; a part in digits digit by digit."""
     said = []
     for part in re.findall(r"[A-Za-z]+|\d+|.", text):
-        if part.isdigit():
+        if part.isdecimal():
             said.append(cardinal(part) if len(part) < 3 and part[0] != "0" else digits(part))
         elif part.isalpha():
             word = part.lower() if part.isupper() and len(part) > 1 else part
