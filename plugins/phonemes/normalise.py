@@ -225,7 +225,7 @@ def _title(match: re.Match[str]) -> str:
 
 
 _CAMEL_NAME = re.compile(f"(?:{'|'.join(CAMEL_NAMES)})[A-Z][a-z]")
-_CAMEL = re.compile(r"(?<![\w'.-])[A-Za-z]*[a-z][A-Z][A-Za-z]*(?![\w'])")
+_CAMEL = re.compile(r"(?<![A-Za-z_'.-])[A-Za-z]*[a-z][A-Z][A-Za-z]*(?![\w'])")
 
 
 def _cut_at_capitals(match: re.Match[str]) -> str:
@@ -241,6 +241,7 @@ def _cut_at_capitals(match: re.Match[str]) -> str:
     return " ".join(letters(part) if len(part) == 1 else part for part in parts)
 
 
+_CONTRACTED = re.compile(r"(?<![\w'.])[A-Z]+'[A-Z]{1,2}(?![\w'])")
 _UPPER = re.compile(r"(?<![A-Za-z_'.])(?P<w>[A-Z]{2,})(?P<s>'?s)?(?![A-Za-z_'])(?!\.[A-Z])")
 
 
@@ -258,7 +259,12 @@ def _capitals(text: str) -> str:
             return SPOKEN_CAPITALS[word] + (match["s"] or "")
         return letters(word) + ("'s" if match["s"] else "")
 
-    return _UPPER.sub(read, text)
+    return _UPPER.sub(read, _CONTRACTED.sub(_contracted, text))
+
+
+def _contracted(match: re.Match[str]) -> str:
+    low = match[0].lower()
+    return low.capitalize() if low[0] == "i" else low if lexicon().entry(low) else match[0]
 
 
 def _short_words(text: str) -> str:

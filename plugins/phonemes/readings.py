@@ -11,6 +11,7 @@ from num2words import num2words
 from wishbone.plugins.phonemes.front_end import lexicon
 from wishbone.plugins.phonemes.spoken_forms import MONTHS
 from wishbone.plugins.phonemes.spoken_words import (
+    DAYS,
     GREEK,
     MONEY,
     PERIODS,
@@ -69,7 +70,7 @@ def ordinal(text: str) -> str:
 
 def digits(text: str) -> str:
     """Nine oh two one oh."""
-    return " ".join(_DIGITS[int(c)] for c in text if c.isdigit())
+    return " ".join(_DIGITS[int(c)] for c in text if c.isdecimal())
 
 
 def groups(text: str) -> str:
@@ -81,10 +82,11 @@ def address(text: str) -> str:
     """Signs by their names; a part in digits digit by digit."""
     said = []
     for part in re.findall(r"[A-Za-z]+|\d+|.", text):
-        if part.isdigit():
+        if part.isdecimal():
             said.append(cardinal(part) if len(part) < 3 and part[0] != "0" else digits(part))
         elif part.isalpha():
-            said.append(letters(part) if _is_spelt(part) else part)
+            word = part.lower() if part.isupper() and len(part) > 1 else part
+            said.append(letters(part) if _is_spelt(part) else word)
         else:
             said.append(SIGNS_IN_ADDRESSES.get(part, ""))
     return " ".join(filter(None, said))
@@ -163,7 +165,7 @@ def _measure(match: re.Match[str]) -> str:
     if match["u"] in ("s", "in", "h", "m", "g", "l", "V", "W", "L") and not match["k"] and (
         match["u"] in "s" or match["n"].startswith("0")):  # fmt: skip
         return match[0]
-    ends = re.match(r"\s*(?:[.,;)]|$)", match.string[match.end() :])
+    ends = re.match(r"\s*(?:[.,;)]|x\b|by\b|$)", match.string[match.end() :])
     if match["u"] == "in" and not match["dot"] and not ends:
         return match[0]
     one, *behind = unit.split(" per ")
@@ -190,7 +192,8 @@ READINGS: dict[str, Callable[[str], str]] = {
     "dotted": lambda x: " dot ".join(" ".join(map(_zero, group)) for group in x.split(".")),
     "points": lambda x: " point ".join(cardinal(group) for group in x.split(".")),
     "cardinals": lambda x: " ".join(cardinal(group) for group in x.split("/")),
-    "phone": phone, "spelt": " ".join, "upper": str.upper, "one": lambda c: MONEY[c][0],
+    "day": lambda d: DAYS[d[:2]], "phone": phone, "spelt": " ".join, "upper": str.upper,
+    "one": lambda c: MONEY[c][0],
     "period": lambda x: PERIODS.get(x, x), "joined": lambda x: re.sub(r"[ .]", "", x),
     "short_year": lambda y: year(("20" if int(y) < 50 else "19") + y),
     "out_of": lambda x: " out of ".join(map(cardinal, x.split("/"))),

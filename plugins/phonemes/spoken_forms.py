@@ -50,7 +50,10 @@ _SOFTWARE = (
     "|CUDA|PyTorch|Django|Chrome|Firefox|Safari|Windows|GCC|Clang|LLVM"
 )
 _CURRENCY = r"(?:(?:US|CA|AU|NZ|HK|MX|\b[ACSR])?\$|[£€¥₹₩₽₺₫₱₦₴₪฿₿])"
-_ONE_OF = r"[Aa]n?|[Aa]nother|[Tt]he|[Tt]his|[Ee]very|[Ee]ach"
+_ONE_OF = (
+    r"[Aa]n?|[Aa]nother|[Tt]he|[Tt]his|[Ee]very|[Ee]ach|[Tt]wo|[Tt]hree|[Ff]our|[Ff]ive|[Tt]en"
+    r"|[Ss]everal|[Mm]any|[Ss]ome"
+)
 _NO_THING = (
     r"(?:a|an|in|on|to|for|and|or|per|of|at|from|by|with|is|was|are|were|each|more|less|off|over"
     r"|under|they|that|which|who|worth|i|he|she|we|you|it|ago|instead|back|plus|than|up|as|but|if"
@@ -61,6 +64,7 @@ _PERIODS = (
     r"(?:second|sec|minute|min|hour|hr|day|night|week|wk|month|mo|year|yr|person|head|unit|user|seat"
     r"|page|lb|kg|oz|gal|gallon|pound|mile|share|sq ft|pack|item|piece|hundred|thousand|million)"
 )
+_COUNTED = r"cents?|dollars?|miles?|meters?|feet|gallons?|liters?"
 _VERBS = (
     r"(?:am|was|have|had|do|did|will|would|can|could|shall|should|may|might|must|like|liked|love"
     r"|loved|want|wanted|need|needed|know|knew|think|thought|see|saw|say|said|wrote|read|use|used"
@@ -82,6 +86,8 @@ _CALL = (
     r"|whatsapp|hotline|sms|ring|number is|reach (?:me|us)|contact)\b(?:(?: us| me| at| on)*|:))"
 )
 _CALL_ENDS = r"(?=\s*(?:[.,;:!?)]|$|(?:or|and|for|now|if|in|to|today|at|when|from|immediately)\b))"
+_DAY = r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)"
+_RULER = r"(?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser|Sultan|Prince)"
 _BEFORE_UNIT = rf"(?P<n>{_N})[ -]?"
 
 RULES = (
@@ -115,7 +121,7 @@ RULES = (
     ("stops", r"(?<=[a-z]{2})\.(?=[A-Z][a-z])", ". "),
     ("address", r"(?<![\w.+-])(?:mailto:)?(?P<x>[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+)",
      "{x:address}"),
-    ("address", r"\b(?:https?|ftp)://(?P<x>[^\s<>\"]*[^\s<>\".,;:!?)'/])/?", "{x:address}"),
+    ("address", r"\b(?i:https?|ftp)://(?P<x>[^\s<>\"]*[^\s<>\".,;:!?)'/])/?", "{x:address}"),
     ("address", r"\b(?P<x>www\.[^\s<>\"]*[^\s<>\".,;:!?)'/])/?", "{x:address}"),
     ("address",
      rf"(?<![\w.@-])(?P<x>[A-Za-z0-9-]+(?:\.[a-z0-9-]+){{0,3}}\.(?:{_SITES})(?::\d{{2,5}}\b)?"
@@ -131,15 +137,20 @@ RULES = (
     ("address", r"(?<!\w)\.NET\b", "dot net"),
     ("signs", r"\b(?P<x>[CFJ])#(?!\w)", "{x} sharp"),
     ("signs", r"(?<!\w)#(?P<n>\d+)\b", "number {n:cardinal}"),
-    ("signs", r"(?<!\w)#(?=[A-Za-z])", "hash "),
+    ("signs", r"(?<!\w)#(?=\w*[A-Za-z])", "hash "),
     ("signs", r"(?<!\w)@(?P<x>\w+)", "at {x:address}"),
     ("signs", r"\band/or\b", "and or"),
     ("signs", r"\bw/o\b", "without"),
     ("signs", r"\bw/ ?(?=[A-Za-z])", "with "),
     ("signs", r"\bb/c\b", "because"),
     ("signs", r"\b[nN]/[aA]\b", "not applicable"),
-    ("signs", rf"(?<![\d.,])(?P<a>\d[\d.,]*(?: ?(?:[kKMB%]|cents?|dollars?|{_SCALE})\b)?) ?/ ?"
+    ("signs", rf"(?<![\d.,])(?P<a>\d[\d.,]*(?: ?(?:[kKMB%]|{_COUNTED}|{_SCALE})\b)?) ?/ ?"
      rf"(?P<x>{_PERIODS})\b", "{a} per {x:period}"),
+    ("signs", r"(?<![\w)<>=-])(?<!\w )<\s?(?=[\d$£€¥])", "less than "),
+    ("signs", r"(?<![\w)<>=-])(?<!\w )>\s?(?=[\d$£€¥])", "greater than "),
+    ("numbers", r"\b[Nn]o\. of\b", "number of"),
+    ("units", r"(?<=\d/\d)\"|(?<=/\d\d)\"", " inch"),
+    ("signs", r"(?P<a>\d+)-(?P<b>\d+)(?= ?=)", "{a:cardinal} minus {b:cardinal}"),
     ("signs", r"(?<![\w/])[~≈]\s?(?=[\d$£€¥])", "approximately "),
     ("numbers", r"(?<![\w.)$£€¥])\.(?=\d)", "0."),
     ("numbers", r"\b(?P<x>40[13])\((?P<y>[kb])\)", "{x:digits} {y:upper}"),
@@ -163,7 +174,9 @@ RULES = (
     ("signs", r"(?<=\w) ?(?:→|->|=>) ?(?=\w)", " to "),
     ("signs", r"(?<=\w)\s?&\s?(?=\w)|(?<=\s)&(?=\s)", " and "),
     ("signs", r"(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])", " underscore "),
-    ("dates", r"\b(?P<y>[12]\d{3})-(?P<m>0[1-9]|1[0-2])-(?P<d>[0-3]\d)\b",
+    ("dates", r"\b(?P<y>[12]\d{3})([-/])(?P<m>0?[1-9]|1[0-2])\2(?P<d>[0-3]?\d)\b",
+     "{m:month} {d:ordinal}, {y:year}"),
+    ("dates", r"\b(?P<m>0[1-9]|1[0-2])-(?P<d>[0-3]\d)-(?P<y>(?:19|20)\d\d)\b",
      "{m:month} {d:ordinal}, {y:year}"),
     ("dates", r"\b(?P<m>0?[1-9]|1[0-2])/(?P<d>[0-3]?\d)/(?P<y>\d{4})\b",
      "{m:month} {d:ordinal}, {y:year}"),
@@ -198,7 +211,7 @@ RULES = (
     ("phones", r"(?<![\w.])(?P<x>(?:1[ -])?\(\d{3}\) ?\d{3}[ -]\d{4})\b", "{x:groups}"),
     ("phones", r"(?<!\w)(?P<x>\(0\d{2,5}\) ?\d{3,6}(?:[ -]\d{3,4})?)\b", "{x:groups}"),
     ("phones", r"(?<![\w.-])(?P<x>(?:1-)?\d{3}[-. ]\d{3}[-. ]\d{4})\b", "{x:groups}"),
-    ("phones", r"(?<![\w.,-])(?P<x>0\d{2,4}(?: \d{3,6}){1,3})\b", "{x:groups}"),
+    ("phones", r"(?<![\w.,-])(?P<x>0\d{2,4}(?: \d{3,8}){1,3})\b", "{x:groups}"),
     ("phones", r"(?<![\w.-])(?P<x>\d{3}-\d{4})\b(?!-)", "{x:groups}"),
     ("phones", r"(?<![\w.,-])(?<!\d )(?P<x>\d{3} \d{4})\b(?![-.,:]?\d| \d)", "{x:groups}"),
     ("phones", r"(?<![\w.-])(?P<x>\d{3}-\d{2}-\d{4})\b", "{x:groups}"),
@@ -207,6 +220,9 @@ RULES = (
     ("phones", rf"(?P<w>{_CALL}) (?P<x>\d{{3,}})(?P<o>,? or )(?P<y>\d{{3,}})\b{_CALL_ENDS}",
      "{w} {x:digits}{o}{y:digits}"),
     ("phones", rf"(?P<w>{_CALL}) (?P<x>\d{{3,}}(?:[ -]\d+)*){_CALL_ENDS}", "{w} {x:groups}"),
+    ("phones", r"(?P<w>\b[Tt]ext \w+ to) (?P<x>\d{4,6})\b", "{w} {x:digits}"),
+    ("phones", r"(?P<w>\b(?i:order|account|serial|reference|case|invoice|ticket|policy|tracking)"
+     r"(?i: (?:no\.|number|id))?:?) #?(?P<x>\d+(?:-\d+)+)\b", "{w} {x:groups}"),
     ("phones", r"\b911(?= (?:calls?|operators?|dispatch\w*|emergency)\b)", "nine one one"),
     ("phones", r"(?i)\bext\.? ?(?P<x>\d{1,6})\b", "extension {x:digits}"),
     ("phones", r"(?<![\w.,/$£€¥-])(?P<x>\d{10,})(?![\w/%-]|[.,]\d| ?(?:hundred|thousand))",
@@ -216,6 +232,12 @@ RULES = (
     ("numbers", r"\b(?P<x>\d+(?:\.\d+){2,})\b", "{x:points}"),
     ("numbers", rf"\b(?P<w>{_SOFTWARE}) (?P<x>\d+\.[1-9]\d)\b(?!%)", "{w} {x:points}"),
     ("times", r"\b(?P<h>[01]?\d|2[0-3]):00 ?(?=[apAP]\.?[mM]\b)", "{h:cardinal} "),
+    ("times", r"\b(?P<h>0\d)00(?: ?(?:hrs?|h)| hours)\b", "{h:minutes} hundred hours"),
+    ("times", r"\b(?P<h>[01]\d|2[0-3])(?P<m>[0-5]\d) ?(?:hrs?|h)\b",
+     "{h:minutes} {m:minutes} hours"),
+    ("times", r"\b(?P<h>1\d|2[0-3]):?00 ?(?:hrs?|h)\b", "{h:cardinal} hundred hours"),
+    ("times", rf"\b(?P<a>{_DAY})\.? ?[-–] ?(?P<b>{_DAY})\b(?:\.(?= [a-z\d]))?",
+     "{a:day} to {b:day}"),
     ("times", r"\b12:00(?= (?:noon|midnight)\b)", "twelve"),
     ("times", r"\b(?P<h>1[3-9]|2[0-4]):00\b", "{h:cardinal} hundred"),
     ("times", r"\b(?P<h>[01]?\d):00\b(?!:)", "{h:cardinal} o'clock"),
@@ -307,8 +329,6 @@ RULES = (
     ("signs", r" ?={1,2} ?(?=[\w(-])(?<=[\w)=] )|(?<=[\w)])==?(?=[\w(-])", " equals "),
     ("signs", r"(?<=\w) < (?=\w)|(?<=\d)<(?=\d)", " is less than "),
     ("signs", r"(?<=\w) > (?=\w)|(?<=\d)>(?=\d)", " is greater than "),
-    ("signs", r"(?<![\w)<>=-])<\s?(?=\d)", "less than "),
-    ("signs", r"(?<![\w)<>=-])>\s?(?=\d)", "greater than "),
     ("signs", r"∞", " infinity "),
     ("signs", r"(?P<x>[α-ωΑ-Ω])", " {x:greek} "),
     ("signs", r"(?<=\w)(?:²|\^2(?!\d))", " squared"),
@@ -317,6 +337,8 @@ RULES = (
     ("signs", r"[™®]", " "),
     ("roman", rf"\b(?P<w>{_KINGS}) {_LONE}(?P<x>{_ROMAN})(?!(?!'s\b)[\w'.-]*\w)",
      "{w} the {x:roman_ordinal}"),
+    ("roman", rf"\b(?P<w>{_RULER} (?:{_KINGS})) I\b", "{w} the first"),
+    ("roman", r"\b(?P<w>Saturn|Mark|Apollo|Mk\.?) V\b", "{w} five"),
     ("roman", r"\b(?:World War|(?P<w>WW)) ?(?P<x>I{1,3})\b(?!')", "World War {x:roman}"),
     ("roman", rf"\b(?P<x>{_ROMAN})(?:th|st|nd|rd)?(?= [Cc]entur(?:y|ies)\b)", "{x:roman_ordinal}"),
     ("roman", rf"\b(?P<w>{_COUNTED_PARTS}) I(?= (?!{_VERBS}\b)[a-z])", "{w} one"),

@@ -84,7 +84,8 @@ UNITS = {
     "PB": "petabyte", "kJ": "kilojoule", "MJ": "megajoule", "kN": "kilonewton", "MPa": "megapascal",
     "Pa": "pascal", "yds": "yard", "dl": "deciliter", "dL": "deciliter", "cl": "centiliter",
     "MP": "megapixel", "kgs": "kilogram", "kms": "kilometer", "sq. ft": "square foot",
-    "sq mi": "square mile", "sq m": "square meter", "cu ft": "cubic foot", "mol": "mole",
+    "sq mi": "square mile", "sq m": "square meter", "cu ft": "cubic foot",
+    "fl oz": "fluid ounce", "mol": "mole",
 }  # fmt: skip
 PLURALS = {"foot": "feet", "inch": "inches", "hertz": "hertz", "gigahertz": "gigahertz",
            "megahertz": "megahertz", "kilohertz": "kilohertz"}  # fmt: skip
@@ -163,3 +164,7 @@ SPELT_IN_ADDRESSES = frozenset(
 
 CAMEL_NAMES = ("Mc", "Mac", "De", "Du", "Di", "La", "Le", "Fitz", "Van", "Von", "St", "Ben")
 """What a name with a capital inside begins with; others are cut at the capital."""
+
+DAYS = {name[:2]: name for name in
+        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()}  # fmt: skip
+"""Days by their first two letters."""
