@@ -59,9 +59,7 @@ def launch(words: Sequence[str], step: Step, executor: Executor) -> int:
     return 0
 
 
-def _run_here(
-    command: PartCommand, missing: Sequence[int], step: Step, executor: Executor
-) -> None:
+def _run_here(command: PartCommand, missing: Sequence[int], step: Step, executor: Executor) -> None:
     """Run parts in processes of this machine, so many at once, and say how far they are."""
     parts, stop = executor.count, threading.Event()
     with ThreadPoolExecutor(executor.at_once or len(missing)) as pool:
@@ -119,5 +117,3 @@ def _watch(futures: Sequence[Future[object]], step: Step, parts: int) -> None:
             soon = spent / (total - left) * left
             say(f"{total - left}/{total} pieces, {spent:.0f} s, about {soon:.0f} s left")
             before = left
-
-

@@ -24,6 +24,8 @@ LAUNCHED = "WISHBONE_LAUNCHED"
 """Environment variable of a process that is a part: it launches no parts itself."""
 ACCELERATORS = "WISHBONE_GPUS"
 """Environment variable with the number of accelerators that a part has for itself."""
+KILLED = 137
+"""Exit code of a shell whose program was killed by signal 9."""
 LOOK = 0.2
 """Seconds between two looks at a part."""
 TAIL = 4000
@@ -92,7 +94,7 @@ class PartCommand:
             if code == 0:
                 return []
             # a kill, such as for want of memory, may not come again; an error will
-            if code >= 0 and code != 128 + signal.SIGKILL:
+            if code >= 0 and code != KILLED:
                 break
         raise WishboneError(
             f"Part {name} ended with {_end(code)}: {_last_error(log)}",
@@ -128,9 +130,7 @@ class PartCommand:
         return process.returncode
 
 
-def _environment(
-    environment: Mapping[str, str], threads: int, accelerators: int
-) -> dict[str, str]:
+def _environment(environment: Mapping[str, str], threads: int, accelerators: int) -> dict[str, str]:
     """Return the environment of a part: what says which part this is says it no longer."""
     outer = ("SLURM_ARRAY_", "RANK", "WORLD_SIZE", "LOCAL_RANK")
     values = {k: v for k, v in environment.items() if not k.startswith(outer)}
@@ -160,4 +160,3 @@ def _last_error(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace")[-TAIL:].splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or ["it printed nothing"])[-1].removeprefix("error: ").rstrip(".") + "."
-

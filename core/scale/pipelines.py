@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,11 @@ def run_on_ray(command: PartCommand, missing: Sequence[int], executor: Executor)
             "--executor",
             "Start one with 'ray start --head', or write its address in the YAML file.",
         ) from error
+    try:
+        _require_room(ray.nodes(), executor)
+    except UsageError:
+        ray.shutdown()
+        raise
     tasks = executors.RayPipelineExecutor(
         pipeline=[command],
         tasks=executor.count,
@@ -117,6 +122,22 @@ def run_on_ray(command: PartCommand, missing: Sequence[int], executor: Executor)
             f"{len(lost)} of {len(missing)} parts failed: {names}.",
             str(log),
             "Read its log; the same command goes on with what is missing.",
+        )
+
+
+def _require_room(nodes: Sequence[Mapping[str, Any]], executor: Executor) -> None:
+    """Raise ``UsageError`` where no machine of a cluster has room for a part; Ray would wait."""
+    needed = {"CPU": executor.cpus, "GPU": executor.gpus}
+    needed["memory"] = int(executor.memory * executor.cpus * 2**30)
+    rooms = [node["Resources"] for node in nodes if node["Alive"]]
+    if not any(all(room.get(k, 0) >= v for k, v in needed.items()) for room in rooms):
+        most = {k: max((room.get(k, 0) for room in rooms), default=0) for k in needed}
+        raise UsageError(
+            f"No machine of the cluster has room for a part: {executor.cpus} processors,"
+            f" {executor.cpus * executor.memory:g} GB and {executor.gpus} GPUs.",
+            "--executor",
+            f"Write fewer into its YAML file: the most are {most['CPU']:g} processors,"
+            f" {most['memory'] / 2**30:.1f} GB, {most['GPU']:g} GPUs.",
         )
 
 

@@ -62,7 +62,8 @@ def memory():
 step, times, start = Trainer._train_step, [], []
 def timed(self):
     if not start:
-        start.extend([float(open("/proc/uptime").read().split()[0]) - born, *memory()])
+        now = float(open("/proc/uptime").read().split()[0])
+        start.extend([now - born, time.process_time(), *memory()])
     rows, before = self.plan.rows(self.step)[1], time.perf_counter()
     step(self)
     times.append((time.perf_counter() - before) / self.lengths[rows].sum() * 1e6)
@@ -73,8 +74,11 @@ print("MEASURED", json.dumps([code, start, memory(), sorted(times)[len(times) //
 
 
 def start_training(recipe, *words):
-    """Train in a process -> seconds from its birth to its first step; GB at the most, of its own
-    and of mapped files, then and at the end; microseconds of a step for each position."""
+    """Train in a process and measure it.
+
+    Returns the seconds from its birth to its first step and those of the processor; GB at the most,
+    of its own and of mapped files, then and in the end; microseconds of a step for each position.
+    """
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(recipe), *words], capture_output=True, text=True
     )
@@ -82,4 +86,4 @@ def start_training(recipe, *words):
     assert lines, done.stderr[-3000:]
     code, start, end, step = json.loads(lines[0].removeprefix("MEASURED "))
     assert code == 0
-    return start[0], start[1:], end, step
+    return start[:2], start[2:], end, step

@@ -15,6 +15,7 @@ from wishbone.core.scale import launch as launching
 from wishbone.core.scale.executors import Executor, read_executor
 from wishbone.core.scale.launch import launch
 from wishbone.core.scale.part_process import LAUNCHED, PartCommand
+from wishbone.core.scale.pipelines import _require_room
 from wishbone.core.scale.share import which_part
 from wishbone.core.scale.step import Done, do_part, work_of
 
@@ -306,3 +307,17 @@ def test_an_executor_without_its_package_says_what_to_install(command, monkeypat
         with pytest.raises(MissingExtra, match="needs datatrove") as caught:
             launch([str(command)], Files(command), Executor(kind, 2, partition="p"))
         assert "wishbone-tts[scale]" in caught.value.do
+
+
+def test_a_cluster_without_room_for_a_part_is_not_waited_for():
+    def node(cpus, memory, alive=True):
+        return {"Alive": alive, "Resources": {"CPU": cpus, "memory": memory * 2**30}}
+
+    nodes = [node(1, 32), node(8, 3.5), node(64, 64, alive=False)]
+    _require_room(nodes, Executor("ray", 2, cpus=1, memory=4))
+    _require_room(nodes, Executor("ray", 2, cpus=7, memory=0.5))
+    with pytest.raises(UsageError, match="2 processors, 8 GB and 0 GPUs") as caught:
+        _require_room(nodes, Executor("ray", 2, cpus=2, memory=4))
+    assert "8 processors, 32.0 GB, 0 GPUs" in caught.value.do
+    with pytest.raises(UsageError, match="1 GPUs"):
+        _require_room(nodes, Executor("ray", 2, gpus=1))

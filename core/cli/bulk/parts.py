@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from wishbone.core.cli.arguments import option
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.part import Size
+from wishbone.core.report.progress import say
 from wishbone.core.scale.part_process import launched
 from wishbone.core.scale.share import which_part
 
@@ -57,6 +58,8 @@ def do_in_parts(
     workers = options.workers if isinstance(options, WorkerOptions) else 1
     executor = options.executor or (f"local:{workers}" if workers > 1 else "")
     if not executor or launched():
+        if count > 1 and not options.part:
+            say(f"part {number} of {count}, by this process's environment; --part 1/1 is all of it")
         return do_part(make_step(), number, count)
     if options.part:
         raise UsageError(

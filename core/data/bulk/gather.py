@@ -172,5 +172,3 @@ def _rate(parts: Sequence[Any]) -> Mapping[str, float]:
 def _few(names: Sequence[str]) -> str:
     rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + rest
-
-
