@@ -150,6 +150,8 @@ def meaning(source):
         if isinstance(node, ast.arguments):
             node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
             node.posonlyargs, node.kwonlyargs = [], []
+            node.defaults = [*node.defaults, *node.kw_defaults]
+            node.kw_defaults = []
         if isinstance(node, ast.keyword) and node.arg == "strict":
             node.value = ast.Constant(0)
         if isinstance(node, ast.AnnAssign):
