@@ -78,6 +78,7 @@ PARTS = {
     "weights": (
         ["core/weights"],
         "core/test_weights.py core/test_convert.py core/test_releases.py core/test_wrapping.py"
+        " core/test_voice.py core/test_train_dropping.py"
         " plugins/test_convert_formats.py",
     ),
     "serve": (
