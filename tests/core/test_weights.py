@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from wishbone.core.contract.errors import CheckpointError
@@ -115,11 +116,14 @@ def test_shared_tensors_survive(tmp_path):
 def test_foreign_files_run_no_code(tmp_path):
     class Evil:
         def __reduce__(self):
-            return (print, ("ran",))
+            return (open, (str(tmp_path / "ran"), "w"))
 
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_tensors(tmp_path / "evil.pt")
+    torch.save({"w": torch.ones(2), "more": Evil()}, tmp_path / "evil.pth")
+    for name in ("evil.pt", "evil.pth"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_tensors(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
     torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / "good.pth")
     assert torch.equal(read_tensors(tmp_path / "good.pth")["w"], torch.ones(2))
     torch.save({"w": torch.ones(2), "step": 3}, tmp_path / "mixed.pth")
@@ -287,3 +291,29 @@ def test_a_fingerprint_is_kept_until_a_tensor_is_changed(monkeypatch):
     identity.fingerprint(frozen)
     identity.fingerprint(frozen)
     assert len(hashed) == 4
+
+
+def test_a_full_disk_is_the_error_of_the_system(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError) as caught:
+        write_tensors(tmp_path / "w.safetensors", {"w": torch.ones(2)})
+    assert caught.value.errno == 28 and caught.value.filename.endswith("w.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"notes": {}}', '{"notes": {"steps": 1, "recipe": 2}}']
+)
+def test_an_origin_that_notes_no_training_has_none(tmp_path, text):
+    (tmp_path / "provenance.json").write_text(text)
+    assert origin.trainings(tmp_path) == []
+    assert origin.trainings(tmp_path / "nowhere") == []
+
+
+def test_trainings_come_first_one_first(tmp_path):
+    notes = {"steps": 2, "recipe": {"a": 1}, "before": [{"data": "x", "steps": 1, "recipe": {}}]}
+    (tmp_path / "provenance.json").write_text(json.dumps({"notes": notes, "data": "y"}))
+    assert [stage["data"] for stage in origin.trainings(tmp_path)] == ["x", "y"]
