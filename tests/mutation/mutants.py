@@ -78,6 +78,7 @@ PARTS = {
     "weights": (
         ["core/weights"],
         "core/test_weights.py core/test_convert.py core/test_releases.py core/test_wrapping.py"
+        " core/test_voice.py core/test_train_dropping.py"
         " plugins/test_convert_formats.py",
     ),
     "serve": (
@@ -150,6 +151,8 @@ def meaning(source):
         if isinstance(node, ast.arguments):
             node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
             node.posonlyargs, node.kwonlyargs = [], []
+            node.defaults = [*node.defaults, *node.kw_defaults]
+            node.kw_defaults = []
         if isinstance(node, ast.keyword) and node.arg == "strict":
             node.value = ast.Constant(0)
         if isinstance(node, ast.AnnAssign):
