@@ -80,6 +80,34 @@ def test_what_another_process_trains_is_left_to_it(tmp_path, calls):
     assert calls == ["r-w.1", "r-u.1"]
 
 
+def test_parts_train_every_so_manieth_and_say_what_is_missing(tmp_path, calls):
+    trainings = wanted(tmp_path, "a", "b", "c", "d", "e")
+    step = sweep.training_step(trainings, "[a-d]")
+    assert [done.name for done in step.run(None, 1, 3)] == ["b"]
+    assert [step.unfinished(rank, 3) for rank in range(3)] == [2, 0, 1]
+    assert [done.name for done in step.run(None, 0, 3)] == ["a", "d"]
+    assert step.unfinished() == 1 and calls == ["b", "a", "d"]
+
+
+def test_a_part_with_accelerators_of_its_own_trains_under_torchrun(tmp_path, calls, monkeypatch):
+    words = []
+    monkeypatch.setenv("WISHBONE_GPUS", "2")
+    monkeypatch.setattr(sweep.subprocess, "run", lambda each, check: words.append(each))
+    trainings = wanted(tmp_path, "a")
+    # only where an executor gave them
+    assert sweep.train(trainings) and calls == ["a"]
+    monkeypatch.setenv("WISHBONE_LAUNCHED", "1")
+    trainings = wanted(tmp_path, "b")
+    assert not sweep.train(trainings)
+    begin = "-m torch.distributed.run --standalone --nproc-per-node=2 -m wishbone train recipe"
+    assert words[0][1:] == [*begin.split(), *trainings[0].overrides]
+
+
+def test_only_trainings_of_an_ab_are_done_in_parts():
+    with pytest.raises(UsageError, match="Only the trainings"):
+        command.main(["quickstart", "--executor", "local:2"])
+
+
 def test_a_training_that_was_told_to_stop_ends_the_rest(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(sweep, "run", lambda *words: made.append(words))
