@@ -67,11 +67,14 @@ PARTS = {
         ["core/train"],
         "core/test_train_batches.py core/test_train_dropping.py core/test_train_long.py"
         " core/test_train_precision.py core/test_train_run.py core/test_train_shard.py"
-        " core/test_objective.py",
+        " core/test_objective.py core/test_looking.py",
     ),
+    # Triton's kernels run in its interpreter or on a GPU, where no line of them is seen
     "rwkv7": (
-        ["plugins/rwkv7/backbone.py", "plugins/rwkv7/layers.py", "kernels/wkv7",
-         "plugins/rwkv7/engines/native.py", "plugins/rwkv7/engines/native_prefill.py"],
+        ["plugins/rwkv7/backbone.py", "plugins/rwkv7/layers.py", "kernels/wkv7/reference.py",
+         "kernels/wkv7/chunked.py", "kernels/wkv7/packed.py", "kernels/wkv7/rows.py",
+         "kernels/wkv7/step.py", "plugins/rwkv7/engines/native.py",
+         "plugins/rwkv7/engines/native_prefill.py"],
         "plugins/test_rwkv7.py plugins/test_rwkv7_engine.py kernels/test_wkv7.py"
         " plugins/test_rwkv7_parity.py plugins/test_stack.py",
     ),
@@ -89,6 +92,9 @@ PARTS = {
     ),
 }  # fmt: skip
 """Name -> the code that is changed, and the tests that should notice."""
+
+ELSEWHERE = {"core/train/distributed": "tests/core/test_train_shard.py"}
+"""Code that runs in processes of its own, where no line is seen -> the tests that begin them."""
 
 
 @dataclass
@@ -273,6 +279,9 @@ def tests_of(mutant, source, known):
     if not names and any(str(line) in lines for line in statement(source, mutant.line)):
         # run when the module is imported: whoever uses the module may notice
         names = {name for each in lines.values() for name in each}
+    for folder, file in ELSEWHERE.items():
+        if mutant.path.startswith(folder):
+            names |= {name for name in known["seconds"] if name.startswith(file)}
     chosen, spent = [], 0.0
     for name in sorted(names - set(known["failed"]), key=lambda name: known["seconds"][name]):
         spent += known["seconds"][name]
