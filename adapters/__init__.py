@@ -24,6 +24,12 @@ def wishbone_register(registry: Registry) -> None:
     )
     registry.add(
         "layout",
+        "cosyvoice3",
+        "wishbone.adapters.cosyvoice3:CosyVoice3",
+        "CosyVoice3's: as cosyvoice2, with marks in the speech table and a prefix",
+    )
+    registry.add(
+        "layout",
         "spark",
         "wishbone.adapters.spark:Spark",
         "codes of the voice, then codes in time: ReSpark and Spark-TTS",

@@ -32,10 +32,7 @@ from random import Random
 import torch
 
 from wishbone.adapters.cosyvoice2_rules import (
-    MARKS,
-    SOS,
     SPEECH,
-    TASK,
     TEXT,
     CosyVoice2Config,
     SequenceRules,
@@ -62,6 +59,10 @@ class Line:
             self.table.append(table)
             self.ids.append(row)
             self.targets.append(IGNORE)
+
+    def put_one(self, table: int, row: int) -> None:
+        """Append one position that predicts nothing yet."""
+        self.put(table, (row,))
 
     def expect(self, target: int) -> None:
         """Set the target of the last position."""
@@ -105,14 +106,21 @@ class CosyVoice2(Layout):
         check_config(config, text, codes)
         self.config = config
         self.codes = codes
-        self.rules = SequenceRules(config, text, codes)
-        self.extra = 3 if config.fill else 1
+        self.rules = self.make_rules(config, text, codes)
+        self.extra = self.rules.extra
         self.codes_per_id = config.codes_per_id
         self.alternates = config.form == "bistream"
         self.times_words = self.alternates and config.pace == "words"
         self.instruct_alone = config.instruct == "alone"
         self.conditions = ("text", "instruct", "prompt_text", "prompt_audio")
-        self.tables = {"speech": codes.size + self.extra, "text": text.vocabulary, "marks": 2}
+        self.tables = self.rules.tables
+
+    @classmethod
+    def make_rules(
+        cls, config: CosyVoice2Config, text: TextSpace, codes: CodeSpace
+    ) -> SequenceRules:
+        """Make the rules that training and speaking share."""
+        return SequenceRules(config, text, codes)
 
     @classmethod
     def spoken_forms(cls, config: CosyVoice2Config) -> Sequence[CosyVoice2Config]:
@@ -137,7 +145,7 @@ class CosyVoice2(Layout):
         speech = [*prompt_codes, *(frame[0] for frame in sample.speech)]
         text = [*prompt.text, *sample.text]
         line = Line()
-        line.put(MARKS, (SOS,))
+        line.put_one(*self.rules.sos)
         line.put(TEXT, self.rules.close_instruct(sample.instruct))
         if bistream and self.config.pace == "words":
             self._alternate_words(line, sample, prompt, speech)
@@ -160,7 +168,7 @@ class CosyVoice2(Layout):
     def _close(self, line: Line, text: Iterable[int], speech: Iterable[int]) -> None:
         """The last block of every form: the remaining text, TASK, the remaining codes, EOS."""
         line.put(TEXT, text)
-        line.put(MARKS, (TASK,))
+        line.put_one(*self.rules.task)
         line.speak(speech)
         line.expect(self.rules.eos)
 

@@ -87,14 +87,40 @@ class SequenceRules:
         return self.codes.size
 
     @property
-    def unused(self) -> int:
-        """Id that the public model has and never uses."""
-        return self.codes.size + 1
-
-    @property
     def fill(self) -> int:
         """Id that asks for more text."""
         return self.codes.size + 2
+
+    @property
+    def meaningless(self) -> tuple[int, ...]:
+        """Ids that the public model has and no training predicts."""
+        return (self.codes.size + 1,)
+
+    @property
+    def extra(self) -> int:
+        """Number of ids behind the codes."""
+        return 3 if self.config.fill else 1
+
+    @property
+    def sos(self) -> tuple[int, int]:
+        """Table and row of the first position."""
+        return MARKS, SOS
+
+    @property
+    def task(self) -> tuple[int, int]:
+        """Table and row of the position that begins the last codes."""
+        return MARKS, TASK
+
+    @property
+    def tables(self) -> dict[str, int]:
+        """Tables of a sequence -> their rows, in order."""
+        rows = {"speech": self.codes.size + self.extra, "text": self.text.vocabulary}
+        return rows | {"marks": 2}
+
+    @property
+    def reads_instruct_first(self) -> bool:
+        """True where the public bistream code reads an instruction before it counts blocks."""
+        return False
 
     def fewest_codes(self, ids: Sequence[int]) -> int:
         """Fewest codes of a text for which it counts as spoken."""

@@ -12,10 +12,7 @@ from collections.abc import Generator, Iterable, Sequence
 
 from wishbone.adapters.cosyvoice2_rules import (
     LAST_WORD_LONGER,
-    MARKS,
-    SOS,
     SPEECH,
-    TASK,
     TEXT,
     SequenceRules,
 )
@@ -33,9 +30,6 @@ from wishbone.core.contract.session import (
     Stop,
     WordEnd,
 )
-
-START, BEGIN_SPEECH = (MARKS, (SOS,)), (MARKS, (TASK,))
-"""The positions of the two marks."""
 
 
 def text(ids: Iterable[int]) -> list[Position]:
@@ -58,6 +52,8 @@ class CosyVoice2Session(SteppedSession):
     def __init__(self, rules: SequenceRules, prompt: Prompt) -> None:
         super().__init__()
         self._rules = rules
+        self._never = rules.meaningless
+        self._sos, self._task = ((table, (row,)) for table, row in (rules.sos, rules.task))
         self._config = rules.config
         self._instruct = rules.close_instruct(prompt.instruct)
         self._prompt_text = list(prompt.text)
@@ -86,12 +82,12 @@ class CosyVoice2Session(SteppedSession):
 
     def _unistream(self) -> Steps:
         """All text, TASK, then all codes, as ``CosyVoice2._close`` lays them out."""
-        yield Feed([START, *text(self._instruct), *text(self._prompt_text)])
+        yield Feed([self._sos, *text(self._instruct), *text(self._prompt_text)])
         yield from self._wait_for_the_end()
         if not self._text:
             yield Stop("end")
             return
-        yield Feed([*text(self._text), BEGIN_SPEECH, *speech(self._prompt)])
+        yield Feed([*text(self._text), self._task, *speech(self._prompt)])
         yield from self._finish(*self._code_bounds())
 
     def _code_bounds(self) -> tuple[int, int]:
@@ -106,12 +102,14 @@ class CosyVoice2Session(SteppedSession):
         """
         begin = self._spoken
         rules = self._rules
-        ends_by_any = self._config.parity == "upstream" or not self._config.fill
-        never = () if ends_by_any else (rules.unused, rules.fill)
+        upstream = self._config.parity == "upstream"
+        # the public code bans the first id behind the codes, which is no longer the end in all
+        end = rules.codes.size if upstream else rules.eos
+        never = () if upstream or not self._config.fill else (*self._never, rules.fill)
         for spoken in range(most):
-            early = (rules.eos,) if spoken < fewest else ()
+            early = (end,) if spoken < fewest else ()
             code = yield from self._code(*never, *early)
-            if code >= rules.eos:
+            if code >= rules.codes.size:
                 self._share_ends(words, begin)
                 yield Stop("end")
                 return
@@ -141,7 +139,7 @@ class CosyVoice2Session(SteppedSession):
                 where="the prompt of a bistream request with pace: ratio",
                 do="Use form: unistream, pace: words, or a prompt that is spoken more slowly.",
             )
-        yield Feed([START, *text(self._instruct)])
+        yield Feed([self._sos, *text(self._instruct)])
         begin = spoken = 0
         while True:
             while len(self._prompt_text) + len(self._text) - begin < n and not self._ended:
@@ -156,7 +154,7 @@ class CosyVoice2Session(SteppedSession):
             yield Stop("end")
             return
         row = self._prompt_text + self._text
-        yield Feed([*text(row[begin:]), BEGIN_SPEECH, *speech(self._prompt)])
+        yield Feed([*text(row[begin:]), self._task, *speech(self._prompt)])
         fewest, most = self._code_bounds()
         yield from self._finish(fewest - spoken, max(most - spoken, 1))
 
@@ -167,7 +165,7 @@ class CosyVoice2Session(SteppedSession):
         yield Feed([*text(ids), *speech(prompt_codes)])
         missing = count - len(prompt_codes)
         for _ in range(missing):
-            code = yield from self._code(rules.eos, rules.unused, rules.fill)
+            code = yield from self._code(rules.eos, *self._never, rules.fill)
             yield from self._say(code)
         if missing:
             yield from self._code(forced=rules.fill)
@@ -184,7 +182,7 @@ class CosyVoice2Session(SteppedSession):
         rules, ahead = self._rules, self._config.lookahead_words
         prompt_words = rules.words(self._prompt_text)
         ends = rules.word_ends(prompt_words, len(self._prompt), self._prompt_ends)
-        yield Feed([START, *text(self._instruct)])
+        yield Feed([self._sos, *text(self._instruct)])
         if self._prompt and not prompt_words:
             # codes whose words are unknown come before all words
             yield Feed(speech(self._prompt))
@@ -215,7 +213,7 @@ class CosyVoice2Session(SteppedSession):
             yield Stop("end")
             return
         ids = [row for ids_of_word in words[fed:] for row in ids_of_word]
-        yield Feed([*text(ids), BEGIN_SPEECH, *speech(self._prompt[spoken:])])
+        yield Feed([*text(ids), self._task, *speech(self._prompt[spoken:])])
         remaining = words[max(word, len(prompt_words)) :]
         fewest = self._config.min_codes_per_word * len(remaining)
         most = sum(self._most_codes(ids) for ids in remaining)
@@ -230,7 +228,7 @@ class CosyVoice2Session(SteppedSession):
         rules = self._rules
         for spoken in range(self._most_codes(word)):
             early = (rules.fill,) if spoken < self._config.min_codes_per_word else ()
-            code = yield from self._code(rules.eos, rules.unused, *early)
+            code = yield from self._code(rules.eos, *self._never, *early)
             if code == rules.fill:
                 return
             yield from self._say(code)
@@ -241,7 +239,7 @@ class CosyVoice2Session(SteppedSession):
         rules, fewest = self._rules, self._rules.fewest_codes(word)
         for spoken in range(self._most_codes(word)):
             early = (rules.fill,) if spoken < fewest else ()
-            code = yield from self._code(rules.eos, rules.unused, *early)
+            code = yield from self._code(rules.eos, *self._never, *early)
             if code == rules.fill:
                 self.word_ends.append(WordEnd(self._spoken))
                 yield Stop("end")
@@ -258,8 +256,10 @@ class CosyVoice2Session(SteppedSession):
         bounds the length; ids that mean nothing at their place raise ``DataError``.
         """
         rules, (n, m) = self._rules, self._config.mix
-        pending: list[Position] = [START]
+        pending: list[Position] = [self._sos]
         waiting = self._instruct + self._prompt_text
+        if rules.reads_instruct_first:
+            pending, waiting = [self._sos, *text(self._instruct)], list(self._prompt_text)
         prompt = self._prompt
         next_fill = (len(prompt) // m + 1) * m - len(prompt)
         drawn, filled, read = 0, False, 0
@@ -284,7 +284,7 @@ class CosyVoice2Session(SteppedSession):
             while not filled:
                 yield Feed(pending)
                 forced = rules.fill if drawn == next_fill else None
-                code = yield from self._code(rules.eos, forced=forced)
+                code = yield from self._code(rules.codes.size, forced=forced)
                 filled = code == rules.fill
                 if filled:
                     next_fill = drawn + m + 1
@@ -293,7 +293,7 @@ class CosyVoice2Session(SteppedSession):
                     yield Emit((code,))
                     pending = speech((code,))
                 drawn += 1
-        yield Feed([*pending, *text(waiting), BEGIN_SPEECH])
+        yield Feed([*pending, *text(waiting), self._task])
         while (code := (yield from self._code())) != rules.eos:
             self._refuse_extra(code)
             yield from self._say(code)

@@ -76,16 +76,21 @@ def _answer(contender: Contender, question: dict[str, Any]) -> Any:
 
 def timed_round(contender: Contender, case: str, count: int) -> Round:
     """Run one round and note its disturbances: processor time and forced switches."""
-    begin, worked = time.perf_counter(), time.process_time()
+    begin, worked = time.perf_counter(), _worked()
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     measured = contender.run(case, count)
     wall = time.perf_counter() - begin
     return Round(
         measured=measured,
         wall=wall,
-        busy=(time.process_time() - worked) / wall if wall else 0.0,
+        busy=(_worked() - worked) / wall if wall else 0.0,
         switches=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches,
     )
+
+
+def _worked() -> float:
+    """Seconds of processor time of this process and of programs it started that have ended."""
+    return time.process_time() + sum(os.times()[2:4])
 
 
 if __name__ == "__main__":

@@ -82,6 +82,11 @@ class ABOptions(PartOptions):
     recompute: bool = option(
         False, help="with --page: make the statistics again from the JSON's raw values first"
     )
+    replay: Path | None = option(
+        None, metavar="JSON",
+        help="repeat the comparison of an ab.json in a new folder, and say what changed; the same"
+        " as 'wishbone ab replay'",
+    )  # fmt: skip
     train: bool = option(
         False, group=TRAINING, help="train the arms that the file describes, and stop then"
     )
@@ -123,6 +128,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in write_page(options.page, options.out, options.recompute):
             print(path)
         return 0
+    if options.replay:
+        where = ["--out", str(options.out)] if options.out else []
+        others = [word for word in words if word not in (*where, "--replay", str(options.replay))]
+        if [word for word in others if not word.startswith(("--out=", "--replay="))]:
+            raise UsageError(
+                "--replay repeats a comparison as it was, and takes only --out beside it.",
+                "wishbone ab",
+                "Run the comparison by its name to change something, then 'wishbone ab diff'.",
+            )
+        return ab_runs.main(["replay", str(options.replay), *where], main)
     if not options.name:
         raise UsageError("No A/B is named.", "wishbone ab", "Try 'wishbone ab quickstart'.")
     return _compare(options, options.name, words)

@@ -33,7 +33,7 @@ BOUNDARY = re.compile(
 
 TITLES = frozenset(
     "mr mrs ms dr prof st capt col gen lt sgt maj cmdr rev hon messrs mme mlle mt ft gov sen rep "
-    "pres supt insp pvt cpl adm fr sr v viz e.g i.e vs cf a.k.a approx".split()
+    "pres supt insp pvt cpl adm fr sr v viz e.g i.e vs cf a.k.a approx assoc asst atty".split()
 )
 """Abbreviations: their full stop ends no sentence."""
 
@@ -42,12 +42,22 @@ STREETS = frozenset("st dr".split())
 
 BEFORE_NUMBERS = frozenset(
     "no nos p pp vol vols ch chap fig figs sec art par eq ex tab pt bk rt apt ext tel est ca jan "
-    "feb mar apr jun jul aug sep sept oct nov dec".split()
+    "feb mar apr jun jul aug sep sept oct nov dec ste rs mon tue tues wed thu thur thurs fri "
+    "c".split()
 )
 """Abbreviations in front of a number: "No. 5" goes on, "He said no. Then" does not."""
 
 BEFORE_ROMAN = frozenset("vol vols chap fig pt bk".split())
 """Those of them with Roman numerals behind them: "Vol. II"."""
+
+GOES_ON = {
+    "co": ("Ltd", "Inc", "Limited", "KG"),
+    **dict.fromkeys(
+        "mon tue tues wed thu thur thurs fri sat sun".split(),
+        tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()),
+    ),
+}
+"""Abbreviations whose full stop ends no sentence in front of these words: "Thurs. Nov. 3"."""
 
 LETTERED = frozenset(
     "plan vitamin option group section grade type appendix exhibit part figure table class room "
@@ -70,8 +80,12 @@ SHORT_LINE = 50
 
 LAST_WORD = re.compile(r"[^\s\"'“‘«(\[—–]+$")
 LONGEST_WORD = 40
+SHORT_WORD = re.compile(r"[A-Z][a-z]")
 INITIALS = re.compile(r"[A-Z]|(?:[A-Za-z]\.)+[A-Za-z]")
-NUMBERED = re.compile(r"\s*\d{1,3}[.)]\s")
+NUMBERED = re.compile(r"\s*\d{1,3}(?:[.)]\s|\.(?=[A-Z]))")
+LETTERED_ITEM = re.compile(r"\(?(?:[A-Za-z]|[ivx]{1,4})\)\s")
+LONGEST_ITEM = 8
+"""Characters after which it is certain whether an item of a list begins: "(xiii) " has seven."""
 
 _BLANKS = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c != PIECE_END)
 _OPEN = _BLANKS + STOPS + WIDE_STOPS + CLOSING
@@ -182,12 +196,16 @@ class ArrivedText:
         if follows == PIECE_END:
             return False
         gap = match["gap"] if match["stop"] else match["line"]
-        if gap.count("\n") > 1 or "\n" in gap and self._ends_line(match.start(), follows):
+        line_ends = gap.count("\n") > 1 or "\n" in gap and self._ends_line(match, follows)
+        if line_ends is None:
+            return None
+        if line_ends:
             return not (match["stop"] == "." and gap.count("\n") == 1 and self._is_title(match))
         return self._ends_sentence(match, follows) if match["stop"] else False
 
-    def _ends_line(self, position: int, follows: str) -> bool:
-        """Tell if the end of the line at ``position`` ends a heading or an item of a list."""
+    def _ends_line(self, match: re.Match[str], follows: str) -> bool | None:
+        """Tell if a line ends a heading or an item of a list; None where more must arrive."""
+        position = match.start()
         if follows in "-*•–—+#>|":
             return True
         begin = self._text.rfind("\n", self._begin, position) + 1
@@ -195,6 +213,11 @@ class ArrivedText:
         begin = max(begin, self._begin)
         if follows.isdigit() and not column and NUMBERED.match(self._text, begin, position):
             return True
+        if not column and LETTERED_ITEM.match(self._text, begin, position):
+            if not self.closed and len(self._text) < match.end() + LONGEST_ITEM:
+                return None
+            if LETTERED_ITEM.match(self._text, match.end()):
+                return True
         return column + position - begin < SHORT_LINE and not follows.islower()
 
     def _ends_sentence(self, match: re.Match[str], follows: str) -> bool | None:
@@ -202,10 +225,7 @@ class ArrivedText:
         if any(mark in WIDE_STOPS for mark in stop):
             return True
         if not match["gap"]:
-            before = text[max(self._begin, match.start() - 2) : match.start()]
-            if not follows.isupper() or match["close"]:
-                return False
-            return before.islower() and before.isalpha() and (stop != "." or len(before) == 2)
+            return follows.isupper() and not match["close"] and self._lacks_blank(match)
         if follows.islower():
             return False
         if stop != ".":
@@ -214,13 +234,32 @@ class ArrivedText:
         low = word.lower()
         if low in TITLES:
             return low in STREETS and lead[:1].isupper() and lead[-1:].isalpha()
-        if low in BEFORE_NUMBERS:
+        if low in GOES_ON and follows in "".join(word[0] for word in GOES_ON[low]):
+            if not self.closed and len(text) < match.end() + LONGEST_ITEM:
+                return None
+            return not text.startswith(GOES_ON[low], match.end())
+        if low in BEFORE_NUMBERS and word != "C":
             return not (follows.isdigit() or low in BEFORE_ROMAN and follows in "IVX")
         if word.isdigit() and self._starts_line(match.start() - len(word)):
             return False
         if INITIALS.fullmatch(word) and word != "I":
             return True if lead.lower() in LETTERED and len(word) == 1 else self._opens(match.end())
         return True
+
+    def _lacks_blank(self, match: re.Match[str]) -> bool | None:
+        """Tell if a sentence ends at a stop that a capital follows at once: "Hello!How"."""
+        begin = max(self._begin, match.start() - 3)
+        before = self._text[begin : match.start()]
+        if match["stop"] != ".":
+            return before[-1:].isalpha()
+        if before[-2:].islower() and before[-2:].isalpha() and len(before) > 1:
+            return True
+        word = before[-2:]
+        if not SHORT_WORD.fullmatch(word) or before[:-2].isalnum() or word.lower() in TITLES:
+            return False
+        if match.end() + 1 == len(self._text) and not self.closed:
+            return None
+        return self._text[match.end() + 1 : match.end() + 2].islower()
 
     def _is_title(self, match: re.Match[str]) -> bool:
         return self._words_before(match)[0].lower() in TITLES
@@ -265,17 +304,22 @@ def tidy(text: str) -> str:
 
 
 def _fit(
-    text: str, encode: Callable[[str], list[int]], most: int
+    text: str, encode: Callable[[str], list[int]], most: int, cuts: int = 0
 ) -> Iterator[tuple[str, list[int]]]:
-    ids = encode(text) if len(text) <= MOST_CHARACTERS else None
+    """Yield the parts of a sentence; it is known to be cut in two ``cuts`` times, unasked."""
+    ids = encode(text) if len(text) <= MOST_CHARACTERS and not cuts else None
     if ids is not None and len(ids) <= most or len(text) == 1:
+        ids = encode(text) if ids is None else ids
         if ids:
             yield text, ids
         return
+    if ids is not None:
+        # halves of more than four times too much are too much, too: reading them costs as often
+        cuts = (len(ids) // most).bit_length() - 1
     cut = best_cut(text)
     for half in (text[:cut].strip(), text[cut:].strip()):
         if half:
-            yield from _fit(half, encode, most)
+            yield from _fit(half, encode, most, max(cuts - 1, 0))
 
 
 def best_cut(text: str) -> int:

@@ -23,6 +23,8 @@ class TextSpace:
     """Ids of marker strings such as ``<|endofprompt|>``."""
     blank: int | None = None
     """An id that no text has, to stand where text is left out on purpose; None without one."""
+    opening: tuple[int, ...] = ()
+    """Ids with which a prefix before every text begins, for layouts that have one."""
 
 
 class Tokenizer(Part, ABC):

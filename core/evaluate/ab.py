@@ -30,6 +30,7 @@ from wishbone.core.evaluate.experiment.plan import Plan, weights_hash
 from wishbone.core.evaluate.measure import held_out_loss, reference
 from wishbone.core.evaluate.measure.clips import read_audio
 from wishbone.core.evaluate.measure.score import Panel, Scorer
+from wishbone.core.evaluate.prompts import training_texts
 from wishbone.core.evaluate.prompts.slices import slices
 from wishbone.core.evaluate.report import terminal
 from wishbone.core.evaluate.report.html import write_report
@@ -42,6 +43,7 @@ from wishbone.core.evaluate.result import (
     Result,
     to_json,
 )
+from wishbone.core.evaluate.result_parts import SeenPrompts
 from wishbone.core.evaluate.sources.parity import parity
 from wishbone.core.evaluate.sources.speak_missing import speak_missing
 from wishbone.core.evaluate.statistics import metrics
@@ -120,6 +122,7 @@ def run(
         agreement=agreement(items, plan),
         slices=slices(items, plan),
         parity=parity(items, plan, out),
+        seen_prompts=_seen_prompts(plan),
         provenance=_provenance(plan, command, begin),
     )
     write_text(out / "ab.json", as_text(to_json(result)))
@@ -129,6 +132,16 @@ def run(
     say(f"wrote {out / 'ab.json'}, {items.path}, {table} and {report}")
     say(f"took {time.time() - begin:.0f} s; open {report} in a browser to listen")
     return result
+
+
+def _seen_prompts(plan: Plan) -> list[SeenPrompts]:
+    """Prompts that stand among the texts of the arms' trainings, of all checkpoints of an arm."""
+    records = [
+        (arm.key, training_diff.provenance(checkpoint))
+        for arm in plan.arms
+        for checkpoint in arm.checkpoints
+    ]
+    return training_texts.seen_prompts(plan.prompts, records)
 
 
 def arm_facts(arm: Arm) -> ArmFacts:

@@ -18,6 +18,7 @@ from wishbone.core.evaluate.result_parts import (
     Commitment,
     Failures,
     Parity,
+    SeenPrompts,
     Size,
     Slice,
     Timing,
@@ -382,6 +383,7 @@ class Result:
     """Arms against the baseline by kind of sentence; exploratory."""
     parity: list[Parity] | None = optional()
     """Codes that arms of one system drew from the same seeds; None of different systems."""
+    seen_prompts: list[SeenPrompts] | None = optional()
     provenance: Provenance
 
 

@@ -62,6 +62,26 @@ class Timing:
     """Items that ran out of processor time and have no value."""
     busy: str
     """Why no verdict on speed is given, or ""."""
+    others: float | None = optional()
+    """Processors that other programs used, the median; None where it is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenPrompts:
+    """Prompts that stand among the texts that arms were trained on."""
+
+    arms: list[str]
+    """Arms that were trained on these texts, at any stage."""
+    data: str
+    """Hash of the files of the training; "" for an arm whose training is not known."""
+    texts: int | None
+    """Texts that were compared; None where they are not at hand."""
+    seen: list[str]
+    """Keys of prompts that stand whole in a text."""
+    partly: list[str]
+    """Keys of those that share eight words in a row or more with one."""
+    short: list[str]
+    """Keys of those of so few words that they stand in any language's texts by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,10 @@ def load_part(
     if isinstance(module, ReleasePart) and not (folder / "config.yaml").is_file():
         # others name their files as ours are named
         is_checkpoint = False
+    if isinstance(module, ReleasePart) and not folder.is_dir():
+        # the part knows best what a folder of its own must be
+        module.load_release(folder)
+        return ""
     if not is_checkpoint and (note := load_release(module, folder, slot)) is not None:
         return note
     tensors, path = part_tensors(folder, slot)

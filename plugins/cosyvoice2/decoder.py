@@ -132,6 +132,7 @@ class CosyVoice2Decoder(Decoder):
 
         Raises ``CheckpointError`` naming whatever is missing, not known or of another shape.
         """
+        files.refuse_third(folder, "flow")
         path = folder / files.FLOW
         tensors = files.load_tensors(path, "flow")
         load_tensors(self.flow, translate(tensors, FLOW_NAMES, str(path)), str(path))

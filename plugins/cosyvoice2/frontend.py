@@ -38,10 +38,13 @@ LONGEST = 2
 class FrontEnd:
     """Normalises and splits. Raises ``ConfigError`` for limits or a normaliser that make no sense.
 
-    ``most``, ``least`` and ``merge`` are letters in Chinese and ids in other languages.
+    ``most``, ``least`` and ``merge`` are letters in Chinese and ids in other languages, ``mark`` is
+    the form of what is left as it is written.
     """
 
-    def __init__(self, normaliser: str, most: int, least: int, merge: int) -> None:
+    def __init__(
+        self, normaliser: str, most: int, least: int, merge: int, mark: re.Pattern[str] = MARK
+    ) -> None:
         if normaliser not in NORMALISERS:
             raise ConfigError(
                 f"{normaliser!r} is not a normaliser.",
@@ -54,15 +57,16 @@ class FrontEnd:
                 "tokenizer.merge, tokenizer.least and tokenizer.most",
                 "Let them rise.",
             )
+        self._mark = mark
         self._normaliser, self._most, self._least, self._merge = normaliser, most, least, merge
 
     def normalise(self, text: str) -> str:
         """Write ``text`` as it is spoken: numbers in words, signs that nobody speaks removed."""
         if self._normaliser == "none":
             return text.strip()
-        language = language_of(MARK.sub(" ", text))
+        language = language_of(self._mark.sub(" ", text))
         text = _join_lines(text.strip())
-        parts = re.split(f"({MARK.pattern})", text)
+        parts = re.split(f"({self._mark.pattern})", text)
         spoken = [
             part if index % 2 else self._words(part, language) for index, part in enumerate(parts)
         ]
@@ -75,7 +79,7 @@ class FrontEnd:
             return len(text)
         ends = []
         for word in re.finditer(r"\S+", text):
-            bare = MARK.sub("", word[0])
+            bare = self._mark.sub("", word[0])
             if bare and not PLAIN.fullmatch(bare):
                 break
             ends.append(word.end())
@@ -86,7 +90,7 @@ class FrontEnd:
         spoken = self.normalise(sentence)
         if not any(map(str.isalnum, spoken)):
             return ""
-        return _end(spoken, language_of(MARK.sub(" ", spoken)) == "zh")
+        return _end(spoken, language_of(self._mark.sub(" ", spoken)) == "zh")
 
     def pieces(
         self, text: str | Iterable[str], encode: Callable[[str], list[int]]
@@ -101,7 +105,7 @@ class FrontEnd:
             stopped = self.close(part)
             if not stopped:
                 continue
-            chinese = language_of(MARK.sub(" ", stopped)) == "zh"
+            chinese = language_of(self._mark.sub(" ", stopped)) == "zh"
             size = len if chinese else lambda piece: len(encode(piece))
             packed = self._pack(cut(stopped, "zh" if chinese else "en"), size)
             for piece in packed if complete else [stopped]:

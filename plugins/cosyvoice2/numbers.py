@@ -157,8 +157,14 @@ def _rules(*pairs: tuple[str, Callable[[re.Match[str]], str]]) -> tuple[Rule, ..
     return tuple((re.compile(pattern), say) for pattern, say in pairs)
 
 
+_RANGE = r"(?<![\w.,/-])(\d+(?:\.\d+)?)\s?[-–~～]\s?(\d+(?:\.\d+)?)(?![\w/-]|[.,]\d)"
+_VERSION = r"(?<![\d.])\d+(?:\.\d+){2,}(?![\d.]*\d)"
+
 ENGLISH = _rules(
     (_DATE.pattern, lambda m: _date_en(m[1], m[2], m[3]) or m[0]),
+    (r"(?<![\d.])(1\d|20)([1-9]0)'?s\b", lambda m: f"{number_en(m[1])} {_plural_en(m[2])}"),
+    (_VERSION, lambda m: " point ".join(map(number_en, m[0].split(".")))),
+    (_RANGE, lambda m: f"{_bound_en(m[1])} to {_bound_en(m[2])}"),
     (rf"{_SIGN}(?P<number>{NUMBER}){_SCALE}", _money_en),
     (rf"(?i:{_CLOCK})", _time_en),
     (r"\b(\d+)(?:st|nd|rd|th)\b", lambda m: ordinal_en(m[1])),
@@ -180,10 +186,23 @@ CHINESE = _rules(
         lambda m: f"{number_zh(m['number'])}{UNITS_ZH[m['unit']]}",
     ),
     (r"(?<!\d)(\d+)/(\d+)(?!\d)", lambda m: f"{number_zh(m[2])}分之{number_zh(m[1])}"),
+    (
+        r"(?<![A-Za-z0-9_.,/-])(\d+(?:\.\d+)?)\s?[-–~～]\s?(\d+(?:\.\d+)?)(?![A-Za-z0-9_/-]|[.,]\d)",
+        lambda m: f"{number_zh(m[1])}到{number_zh(m[2])}",
+    ),
     (r"(?<![\d.])1\d{10}(?![\d.])", lambda m: digits_zh(m[0]).replace("一", "幺")),
     (_MINUS, lambda m: f"负{number_zh(m[1])}"),
     (NUMBER, lambda m: number_zh(m[0])),
 )
+
+
+def _plural_en(number: str) -> str:
+    return re.sub("y$", "ie", number_en(number)) + "s"
+
+
+def _bound_en(number: str) -> str:
+    """One end of a range: four digits are a year."""
+    return year_en(number) if re.fullmatch(r"1[1-9]\d\d|20\d\d", number) else number_en(number)
 
 
 def _date_zh(year: str, month: str, day: str) -> str:

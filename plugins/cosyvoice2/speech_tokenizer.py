@@ -16,7 +16,7 @@ from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.contract.part import Layers, Size
 from wishbone.core.system.loading import load_tensors
 from wishbone.plugins.cosyvoice2.mel import whisper_mel
-from wishbone.plugins.cosyvoice2.release.files import EARS, file_of
+from wishbone.plugins.cosyvoice2.release.files import EARS, file_of, refuse_third
 from wishbone.plugins.cosyvoice2.release.onnx import Session, read_nodes
 from wishbone.plugins.cosyvoice2.speech_network import DIGITS, SpeechNetwork, weights_of
 
@@ -73,6 +73,7 @@ class CosyVoice2SpeechTokenizer(SpeechTokenizer):
 
     def load_release(self, folder: str | Path) -> None:
         """Load the weights of the release in ``folder``. Raises ``CheckpointError``."""
+        refuse_third(folder, "speech tokenizer")
         self.load_file(file_of(folder, EARS, "which turns recordings into codes"))
 
     def load_file(self, path: str | Path) -> None:

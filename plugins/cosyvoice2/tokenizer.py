@@ -1,4 +1,4 @@
-"""The text tokenizer of CosyVoice2: the byte-level BPE of Qwen2 with marks for how to speak.
+"""The text tokenizer of CosyVoice2 and 3: the byte-level BPE of Qwen2 with marks for how to speak.
 
 Its files are in the release (``CosyVoice-BlankEN``); no id is assumed. The marks are not in the
 files, they are appended in a fixed order (``QwenTokenizer`` in cosyvoice/tokenizer/tokenizer.py),
@@ -10,24 +10,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from wishbone.core.contract.errors import CheckpointError, ConfigError, MissingExtra
-from wishbone.core.contract.part import Layers, Size
+from wishbone.core.contract.part import Layers, OneOf, Size
 from wishbone.core.contract.tags import MARK
 from wishbone.core.contract.text import TextSpace, Tokenizer
+from wishbone.plugins.cosyvoice2 import marks
 from wishbone.plugins.cosyvoice2.frontend import FrontEnd
 from wishbone.plugins.cosyvoice2.release import files
-
-END_OF_PROMPT = "<|endofprompt|>"
-MARKS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", END_OF_PROMPT, "[breath]", "<strong>",
-    "</strong>", "[noise]", "[laughter]", "[cough]", "[clucking]", "[accent]", "[quick_breath]",
-    "<laughter>", "</laughter>", "[hissing]", "[sigh]", "[vocalized-noise]", "[lipsmack]", "[mn]",
-)  # fmt: skip
-"""The first three are in the files of a Qwen2; the others are CosyVoice2's, in its order."""
 
 PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -35,7 +28,7 @@ PIECES = (
 )
 """Pieces that merges never cross: contractions, words, digits, punctuation, blanks (Qwen2)."""
 
-UNFINISHED = re.compile(r"<[|/a-z_]*|\[[a-z_-]*")
+UNFINISHED = re.compile(r"<[|/a-z_]*|\[[\w-]*")
 """The beginning of a mark at the end of the text that has arrived."""
 
 
@@ -55,6 +48,9 @@ class CosyVoice2Tokenizer(Tokenizer):
         """Rows of the table of text where no release says; Qwen2's 151 646 ids and spare rows."""
         normaliser: str = "auto"
         """Normaliser of numbers: "wetext", "builtin", "none"; "auto" is wetext where installed."""
+        version: Annotated[str, OneOf("auto", "2", "3")] = "auto"
+        """Marks of CosyVoice2 or those of CosyVoice3, which has sounds, too; "auto" asks the
+        release."""
         most: Layers = 80
         """Letters of Chinese, ids of other languages, in a piece of text, ..."""
         least: Layers = 60
@@ -65,11 +61,21 @@ class CosyVoice2Tokenizer(Tokenizer):
     def __init__(self, config: CosyVoice2Tokenizer.Config) -> None:
         self.config = config
         self.ready = bool(config.release)
-        self._front = FrontEnd(config.normaliser, config.most, config.least, config.merge)
+        third = config.version == "3"
+        if config.release and config.version == "auto":
+            third = (Path(config.release) / files.THIRD).is_file()
+        self._mark = marks.SOUND if third else MARK
+        self._front = FrontEnd(
+            config.normaliser, config.most, config.least, config.merge, self._mark
+        )
         self._bpe: Any = None
         self.space = TextSpace(vocabulary=config.rows)
         if config.release:
-            self._bpe, self.space = _open(Path(config.release) / files.TEXT, config.rows)
+            folder = Path(config.release) / files.TEXT
+            known = marks.THIRD if third else marks.SECOND
+            self._bpe, self.space = _open(folder, config.rows, known)
+            if third:
+                self.space = replace(self.space, opening=tuple(self.encode(marks.OPENING)))
 
     def encode(self, text: str) -> list[int]:
         """Encode ``text`` as it is written; marks such as ``[laughter]`` are one id each."""
@@ -97,7 +103,7 @@ class CosyVoice2Tokenizer(Tokenizer):
         words = self._ready().pre_tokenizer.pre_tokenize_str(text)
         place = words[-1][1][0] if words else 0
         for opened in re.finditer(r"[<\[]", text):
-            mark = MARK.match(text, opened.start())
+            mark = self._mark.match(text, opened.start())
             if opened.start() < place and (mark is None or mark.end() > place):
                 unfinished = mark is not None or UNFINISHED.fullmatch(text, opened.start())
                 # a blank in front would join the sign, were it none of a mark
@@ -119,8 +125,8 @@ class CosyVoice2Tokenizer(Tokenizer):
         return self._bpe
 
 
-def _open(folder: Path, rows: int) -> tuple[Any, TextSpace]:
-    """Read the tokenizer in ``CosyVoice-BlankEN``, append the marks, and describe its ids."""
+def _open(folder: Path, rows: int, known: Sequence[str]) -> tuple[Any, TextSpace]:
+    """Read the tokenizer in ``CosyVoice-BlankEN``, append ``known`` marks, and describe its ids."""
     try:
         from tokenizers import AddedToken
     except ImportError as error:
@@ -131,13 +137,13 @@ def _open(folder: Path, rows: int) -> tuple[Any, TextSpace]:
         ) from error
     single = folder / "tokenizer.json"
     bpe = _from_single_file(single) if single.is_file() else _from_parts(folder)
-    bpe.add_special_tokens([AddedToken(m, special=True, normalized=False) for m in MARKS])
+    bpe.add_special_tokens([AddedToken(m, special=True, normalized=False) for m in known])
     bpe.no_padding()
     bpe.no_truncation()
     config = folder / "config.json"
     rows = int(_json(config).get("vocab_size", rows)) if config.is_file() else rows
     count = bpe.get_vocab_size(with_added_tokens=True)
-    ids = {mark: bpe.token_to_id(mark) for mark in MARKS}
+    ids = {mark: bpe.token_to_id(mark) for mark in known}
     if count > rows or max(ids.values()) >= rows:
         raise CheckpointError(
             f"The tokenizer has {count} ids, the release's table of text {rows} rows.",

@@ -298,6 +298,10 @@ class HF(Backbone):
 
     def load_release(self, folder: Path) -> None:
         """Fill the model with a released folder's weights. Raises ``CheckpointError``."""
+        library.require_folder(
+            folder,
+            "Check 'weights:'; to fetch a model of the hub, write 'download: true' beside its id.",
+        )
         load_tensors(self, self.release_tensors(folder), str(folder))
 
     def release_tensors(self, folder: Path) -> dict[str, Tensor]:

@@ -16,6 +16,10 @@ NAMES = {
 """Field of a backbone -> the value of a configuration of transformers that it is."""
 
 
+KERNELS = ("fla", "mamba_ssm", "causal_conv1d")
+"""Packages of kernels for GPUs that transformers calls wherever they are installed."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """The sizes that every backbone has."""
@@ -223,6 +227,7 @@ REFUSED = {
     "rwkv": "it mixes the rows of a batch; use 'stack' with the mixer 'rwkv4'",
     "recurrent_gemma": "it keeps its state in its modules, which no other sequence may share",
     "minimax": "its cache is a class of its own that cannot be saved and continued",
-    "xlstm": "it cannot be trained: it writes over what the gradient needs; use the mixer 'mlstm'",
+    "xlstm": "its cache is a class of its own that cannot be saved and continued; use 'stack' with"
+    " the mixer 'mlstm'",
 }
-"""Family -> the reason why it cannot be a backbone."""
+"""Family -> the reason why it cannot be a backbone, as tests/plugins/test_hf.py measures it."""

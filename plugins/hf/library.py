@@ -8,6 +8,7 @@ file of a model, and fail on a machine without a GPU; they are hidden from it th
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.errors import CheckpointError, ConfigError, MissingExtra
+from wishbone.plugins.hf.families import KERNELS
 
 INSTALL = "pip install 'wishbone-tts[hf]'"
 try:
@@ -35,8 +37,14 @@ VERSION = transformers.__version__
 # while it reads weights; a list made then would lack it, and builds on "meta" would break for good.
 with torch.device("cpu"):
     torch.empty(0)
-KERNELS = ("fla", "mamba_ssm", "causal_conv1d")
-"""Packages of kernels that transformers calls wherever they are installed."""
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Tell whether advice helps here: kernels for a GPU are of no use without one."""
+    return torch.cuda.is_available() or "falling back to its reference" not in record.getMessage()
+
+
+logging.getLogger("transformers.integrations.hub_kernels").addFilter(_is_of_use)
 DOWNLOADS = ("kernels",)
 """A package that would fetch kernels, and the name of a folder of ours, too."""
 ROWS = 8
@@ -163,12 +171,26 @@ def read_config(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def plain_values(config: Any) -> dict[str, Any]:
     """Turn a configuration to plain values, all that say something."""
-    values = config.to_dict()
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in UNUSED and value is not None and _is_plain(value)
-    }
+    return _plain(config.to_dict())
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what says nothing, also inside configurations of parts, which keep their family."""
+    plain = {}
+    for name, value in values.items():
+        if name in UNUSED or value is None:
+            continue
+        if isinstance(value, Mapping) and "model_type" in value:
+            plain[name] = {"model_type": value["model_type"], **_plain(value)}
+        elif _is_plain(value):
+            plain[name] = value
+    return plain
+
+
+def require_folder(folder: Path, do: str) -> None:
+    """Raise ``CheckpointError`` where there is no such folder; nothing is fetched for it."""
+    if not folder.is_dir():
+        raise CheckpointError("There is no folder of this name.", str(folder), do)
 
 
 def read_body(folder: Path) -> dict[str, Tensor]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from importlib import metadata, util
 from pathlib import Path
 
-from wishbone.plugins.hf.families import FAMILIES, REFUSED
+from wishbone.plugins.hf.families import FAMILIES, KERNELS, REFUSED
 
 TESTED = "5.24.0"
 """The version that the tables of README.md were made with."""
 FOLDERS = {"qwen3_5_text": "qwen3_5"}
 """Family -> its folder in transformers, where it is called otherwise."""
-CODECS = ("mimi", "dac")
+CODECS = (
+    "mimi", "dac", "encodec", "xcodec", "higgs_audio_v2_tokenizer", "neucodec", "xcodec2",
+    "wavtokenizer",
+)  # fmt: skip
 
 
 def hf_report() -> list[tuple[str, bool, str]]:
@@ -30,11 +33,14 @@ def hf_report() -> list[tuple[str, bool, str]]:
         with_version += f" (tested with {TESTED}: 'plugins check hf' says whether this one fits)"
     present = [name for name in FAMILIES if (models / FOLDERS.get(name, name)).is_dir()]
     codecs = [name for name in CODECS if (models / name).is_dir()]
+    refused = f"refused {', '.join(REFUSED)}; others are tried"
+    if installed := [name for name in KERNELS if util.find_spec(name)]:
+        refused += f"; {', '.join(installed)} used with a GPU, left out without one"
     return [
         ("hf codecs", len(codecs) == len(CODECS), f"{with_version}: {', '.join(codecs)}"),
         (
             "hf language models",
             len(present) == len(FAMILIES),
-            f"{with_version}: {', '.join(present)}; refused {', '.join(REFUSED)}; others are tried",
+            f"{with_version}: {', '.join(present)}; {refused}",
         ),
     ]

@@ -60,6 +60,9 @@ class PhonemeTokenizer(Tokenizer):
         tags.check(self.config.marks, SYMBOLS, "tokenizer.marks")
         self._symbols = (*SYMBOLS, *self.config.marks)
         self._ids = {symbol: number for number, symbol in enumerate(self._symbols)}
+        # a text that is cut in two again and again, or says the same again, is read once
+        self._encoded = lru_cache(maxsize=1 << 10)(self._encode)
+        self._word_ids = lru_cache(maxsize=1 << 14)(self._ids_of_word)
         specials = (END_OF_PROMPT, *self.config.marks)
         self.space = TextSpace(
             vocabulary=len(self._symbols),
@@ -70,13 +73,16 @@ class PhonemeTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; the marker ``<|endofprompt|>`` and marks in it become their own ids."""
+        return list(self._encoded(text))
+
+    def _encode(self, text: str) -> tuple[int, ...]:
         ids: list[int] = []
         text = self.prepare(text)
         for number, part in enumerate(text.split(END_OF_PROMPT)):
             if number:
                 ids.append(self._ids[END_OF_PROMPT])
             ids.extend(self._encode_part(part))
-        return ids
+        return tuple(ids)
 
     def _encode_part(self, text: str) -> list[int]:
         words: list[Word] = []
@@ -120,12 +126,12 @@ class PhonemeTokenizer(Tokenizer):
         A phoneme outside the alphabet is dropped and an unknown separator becomes a space, so
         that the number of separators always equals the number of words.
         """
-        ids: list[int] = []
-        for word in words:
-            phonemes = (self._ids.get(_unstress_consonant(p)) for p in word.phonemes)
-            ids.extend(i for i in phonemes if i is not None)
-            ids.append(self._ids[word.separator if word.separator in SEPARATORS else " "])
-        return ids
+        return [i for word in words for i in self._word_ids(tuple(word.phonemes), word.separator)]
+
+    def _ids_of_word(self, phonemes: tuple[str, ...], separator: str) -> tuple[int, ...]:
+        ids = (self._ids.get(_unstress_consonant(phoneme)) for phoneme in phonemes)
+        closing = self._ids[separator if separator in SEPARATORS else " "]
+        return (*(i for i in ids if i is not None), closing)
 
 
 def _words(text: str) -> list[Word]:

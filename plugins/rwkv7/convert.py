@@ -107,9 +107,11 @@ class _Converter(Converter):
             renamed[target] = _from(rule[cls.column + 1], tensor)
         if unknown:
             raise CheckpointError(
-                f"These names are not RWKV-7's: {', '.join(sorted(unknown))}.",
+                f"{len(unknown)} names are not RWKV-7's: {', '.join(sorted(unknown)[:8])}"
+                f"{', ...' if len(unknown) > 8 else ''}.",
                 where,
-                "Check that the file is an RWKV-7 of the kind this converter is for.",
+                "Check that the file is an RWKV-7 of the kind this converter is for; older ones"
+                " have the converters rwkv4, rwkv5 and rwkv6.",
             )
         _complete(renamed, where)
         config = _config(renamed, where)

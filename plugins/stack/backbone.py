@@ -13,7 +13,7 @@ What every backbone needs is here once: norms, residuals, padding, the names of 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from wishbone.core.config.blocks import BlocksConfig, parse_blocks
 from wishbone.core.config.schema import SlotSpec
 from wishbone.core.contract.backbone import Backbone, Caps, Reading, State
 from wishbone.core.contract.errors import CapabilityError
-from wishbone.core.contract.part import Dropout, OptionalSize, Positive, Size
+from wishbone.core.contract.part import Dropout, OneOf, OptionalSize, Positive, Size
 from wishbone.core.contract.stack.mixer import BALANCE, Call, Mixer
 from wishbone.plugins.engines import Engine, Maker, choose
 from wishbone.plugins.stack.block import Block
@@ -47,8 +47,12 @@ class StackConfig(BlocksConfig):
     """Inner width of feed-forward parts that name none themselves; 0 means by their own rule."""
     gated: bool = False
     """True weighs the answers of halves side by side by a learned gate; else it is their mean."""
+    norm: Annotated[str, OneOf("rms", "layer")] = "rms"
+    """RMSNorm or LayerNorm before every half and at the end."""
     norm_eps: Positive = 1e-6
-    """Added to the mean square inside every RMSNorm."""
+    """Added to the mean square, or to the variance, inside every norm."""
+    norm_in: bool = False
+    """True norms what goes into the first block, too, as every RWKV does."""
     dropout: Dropout = 0.0
     """Probability of dropping a number of a residual branch in training."""
 
@@ -107,7 +111,9 @@ class Stack(Backbone):
             ),
             tuple(numbers[entry] for entry in entries),
             config.ffn_width,
+            layer_norm=config.norm == "layer",
             norm_eps=config.norm_eps,
+            norm_in=config.norm_in,
             dropout=config.dropout,
         )
 

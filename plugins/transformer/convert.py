@@ -1,4 +1,4 @@
-"""Weights of Qwen2 and of CosyVoice2's language model, in and out, to the last bit.
+"""Weights of Qwen2 and of the language models of CosyVoice2 and 3, in and out, to the last bit.
 
 Their names are those of ``transformers`` (``Qwen2Model``). Ours differ in two ways: q, k and v
 are one matrix, and so are gate and up. Nothing is transposed or reordered inside a matrix.
@@ -44,6 +44,12 @@ COSYVOICE2 = {
     "llm_decoder.bias": "head.output.bias",
 }
 """The tables around the Qwen2 in CosyVoice2's ``llm.pt`` -> a ``SpeechLM`` with the linear head."""
+COSYVOICE3 = {
+    name: ours
+    for name, ours in COSYVOICE2.items()
+    if name not in ("llm_embedding.weight", "llm_decoder.bias")
+}
+"""The same of CosyVoice3: its marks are rows of the table of codes, and its head has no bias."""
 
 
 UNREAD = "llm.model.lm_head.weight"
@@ -142,34 +148,44 @@ def to_qwen2(
     return translate(split, back)
 
 
-def from_cosyvoice2(tensors: Mapping[str, Any], *, where: str = "") -> dict[str, Tensor]:
-    """CosyVoice2's ``llm.pt`` -> tensors of a ``SpeechLM`` of this backbone and the linear head.
+def names_around(tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Choose the table that a ``llm.pt`` follows: CosyVoice3's has no marks and no bias."""
+    second_alone = COSYVOICE2.keys() - COSYVOICE3.keys()
+    return COSYVOICE2 if second_alone & tensors.keys() else COSYVOICE3
 
-    That head needs ``bias: true``. The whole numbers ``epoch`` and ``step`` that training leaves
-    in the file are dropped. Raises ``CheckpointError`` for names that are missing or unknown.
+
+def from_cosyvoice2(tensors: Mapping[str, Any], *, where: str = "") -> dict[str, Tensor]:
+    """``llm.pt`` -> tensors of a ``SpeechLM`` of this backbone and the linear head.
+
+    CosyVoice2's head has ``bias: true``, CosyVoice3's has none. The whole numbers ``epoch`` and
+    ``step`` that training leaves in the file are dropped. Raises ``CheckpointError`` for names that
+    are missing or unknown.
     """
     remaining = {name: t for name, t in tensors.items() if name not in ("epoch", "step")}
-    around = {name: remaining.pop(name) for name in COSYVOICE2 if name in remaining}
+    table = names_around(remaining)
+    around = {name: remaining.pop(name) for name in table if name in remaining}
     backbone = from_qwen2(remaining, prefix="llm.model.model.", where=where)
-    renamed = translate(around, dict(COSYVOICE2), where)
+    renamed = translate(around, dict(table), where)
     return renamed | {f"backbone.{name}": tensor for name, tensor in backbone.items()}
 
 
 def to_cosyvoice2(tensors: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
-    """Tensors of such a ``SpeechLM`` -> CosyVoice2's ``llm.pt``, with the head nobody reads.
+    """Tensors of such a ``SpeechLM`` -> its ``llm.pt``, with the head nobody reads.
 
-    Raises ``CheckpointError`` for a model that is not of CosyVoice2's shape.
+    Raises ``CheckpointError`` for a model that is of neither CosyVoice's shape.
     """
-    missing = sorted(set(COSYVOICE2.values()) - tensors.keys())
+    second_alone = set(COSYVOICE2.values()) - set(COSYVOICE3.values())
+    table = COSYVOICE2 if second_alone & tensors.keys() else COSYVOICE3
+    missing = sorted(set(table.values()) - tensors.keys())
     if missing:
         raise CheckpointError(
             f"The model has no {', '.join(missing)}.",
             "the weights to convert",
-            "Use a model with the cosyvoice2 layout and a linear head with bias.",
+            "Use the cosyvoice2 layout and a linear head with bias, or cosyvoice3 and one without.",
         )
     inside = "backbone."
     body = {n.removeprefix(inside): t for n, t in tensors.items() if n.startswith(inside)}
-    renamed = {foreign: tensors[ours] for foreign, ours in COSYVOICE2.items()}
+    renamed = {foreign: tensors[ours] for foreign, ours in table.items()}
     renamed |= to_qwen2(body, config, prefix="llm.model.model.")
     text = renamed["llm.model.model.embed_tokens.weight"]
     return renamed | {UNREAD: tensors.get(UNREAD, text)}
@@ -207,7 +223,7 @@ class Qwen2(Converter):
 
 
 class CosyVoice2(Converter):
-    """CosyVoice2's ``llm.pt``: the whole language model."""
+    """The ``llm.pt`` of CosyVoice2 or 3: the whole language model."""
 
     slot = "model"
 
@@ -226,14 +242,16 @@ class CosyVoice2(Converter):
             check(Transformer(config), body, str(path))
         unread = tensors.get(UNREAD)
         same = unread is None or unread.equal(renamed["tables.text.weight"])
-        layout = {"name": "cosyvoice2"}
+        table = names_around(tensors)
+        second = table is COSYVOICE2
+        layout = {"name": "cosyvoice2" if second else "cosyvoice3"}
         backbone = {"name": "transformer", **asdict(config)}
-        account = {name: COSYVOICE2.get(name, "the backbone") for name in tensors}
+        account = {name: table.get(name, "the backbone") for name in tensors}
         if unread is not None:
             account[UNREAD] = "left out: nobody reads it"
         return Converted(
             self.slot,
-            {"layout": layout, "backbone": backbone, "head": {"name": "linear", "bias": True}},
+            {"layout": layout, "backbone": backbone, "head": {"name": "linear", "bias": second}},
             renamed,
             {} if same else {UNREAD: unread},
             account,

@@ -12,7 +12,9 @@ import pytest
 import torch
 from toy_codecs import HOP, RATE, learn, toy_system, utterance
 
+from wishbone.adapters.cosyvoice2_rules import CosyVoice2Config
 from wishbone.adapters.spark import SPARK_MARKS, Spark
+from wishbone.adapters.xy import XY
 from wishbone.core.audio.files import Audio
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import ConfigError, DataError
@@ -233,3 +235,8 @@ def test_a_voice_from_a_recording_keeps_its_global_codes(learnt, tmp_path):
     again = Voice.load(voice.save(tmp_path / "her.yaml"))
     assert again.prompt(system) == voice.prompt(system)
     assert again.prompt(system).global_codes == (0, 1, 2)
+
+
+def test_speech_is_cut_after_as_many_seconds_an_id_in_every_layout():
+    frames = [(CosyVoice2Config(), 25), (Spark.Config(), 50), (XY.Config(), 12.5)]
+    assert [config.max_code_ratio / rate for config, rate in frames] == [0.8] * 3

@@ -246,3 +246,10 @@ def test_an_id_that_says_nothing_adds_nothing():
         head.table.weight.fill_(1.0)
     ids = torch.tensor([[3, 20, 20], [20, 20, 20], [1, 2, 3]])
     assert head.embed(ids).sum(-1).tolist() == [16.0, 0.0, 48.0]
+
+
+@pytest.mark.parametrize("speakers", [1, 10])
+def test_there_is_a_mark_for_each_speaker_and_one_before_speech(speakers):
+    codes = CodeSpace(size=1024, rate=12.5, codebooks=4)
+    layout = XY(XY.Config(speakers=speakers), text=TextSpace(vocabulary=100), codes=codes)
+    assert layout.tables == {"speech": 1025, "text": 100, "marks": speakers + 1}

@@ -113,6 +113,21 @@ def test_a_run_is_repeated_by_its_own_command(tmp_path, capsys):
         ab_runs.main(["replay", str(tmp_path / "old"), "--out", str(tmp_path / "new")], compare)
 
 
+def test_the_option_replay_is_the_subcommand(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(ab_runs, "main", lambda words, compare: called.append(words) or 0)
+    assert ab.main(["--replay", "runs/one/ab.json", "--out", str(tmp_path)]) == 0
+    assert ab.main(["--replay=runs/one"]) == 0
+    assert called == [
+        ["replay", "runs/one/ab.json", "--out", str(tmp_path)],
+        ["replay", "runs/one"],
+    ]
+    for words in (["quickstart", "--replay", "one"], ["--replay", "one", "--prompts", "9"]):
+        with pytest.raises(UsageError, match="as it was"):
+            ab.main(words)
+    assert len(called) == 2
+
+
 def test_points_that_no_other_beats():
     def point(name, x, y):
         return charts.Point(name, (x, x, x), (y, y, y))

@@ -1,6 +1,9 @@
 """What is fixed before the data: margins, primary metrics and looks; and fair times."""
 
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from itertools import count
@@ -161,6 +164,7 @@ def run_of_one_system(tmp_path, monkeypatch, clock, fair=True):
     monkeypatch.setattr(generate, "process_time", lambda: clock.worked)
     monkeypatch.setattr(timing, "load", lambda: 0.5 + 4 * clock.load)
     monkeypatch.setattr(timing, "cores", lambda: 2)
+    monkeypatch.setattr(timing, "_used", lambda: None)  # the load counts where others do not
     items = Items(tmp_path / "items.jsonl")
     orders = [list(keys)] * 1
     if not fair:
@@ -197,6 +201,41 @@ def test_a_machine_is_busy_by_its_load_or_by_what_items_wait():
     assert timing.busy(1.9, 2, 0.05) == "" and timing.busy(None, 2, 0.0) == ""
     assert "load was 2.5" in timing.busy(2.5, 2, 0.0)
     assert "waited 30 %" in timing.busy(0.5, 2, 0.3)
+
+
+def test_the_work_of_others_counts_more_than_a_load_that_remembers_the_minute_before():
+    assert timing.busy(4.0, 2, 0.0, others=0.2) == "" and timing.busy(4.0, 1, 0.0, others=0.1) == ""
+    assert "other programs used 0.8 of 2 cores" in timing.busy(1.0, 2, 0.0, others=0.8)
+    assert "other programs used 0.2 of 1 cores" in timing.busy(0.5, 1, 0.0, others=0.2)
+    assert "waited 30 %" in timing.busy(0.5, 8, 0.3, others=0.0)
+
+
+def test_own_work_is_no_work_of_others(monkeypatch):
+    # clock, this process, all of this process's processors
+    readings = iter([(0.0, 5.0, 100.0), (2.0, 6.8, 102.5), (0.0, 5.0, 100.0), (0.05, 5.0, 101.0)])
+    monkeypatch.setattr(timing, "_used", lambda: next(readings))
+    assert timing.Others().count() == 0.35
+    assert timing.Others().count() is None  # too short for a clock of 10 ms steps
+
+
+def test_a_process_that_never_rests_is_counted():
+    pytest.importorskip("psutil", reason="psutil is not installed; it comes with wishbone-tts[ab]")
+    alone = timing.Others()
+    end = time.perf_counter() + 0.5
+    while time.perf_counter() < end:
+        pass
+    before = alone.count()
+    code = "import sys\nprint('spinning', flush=True)\nwhile True: pass"
+    spinner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert spinner.stdout.readline() == b"spinning\n"
+        beside = timing.Others()
+        time.sleep(0.5)
+        # tests beside this one may use every processor already
+        assert beside.count() >= min(before + 0.3, 0.5)
+    finally:
+        spinner.kill()
+        spinner.communicate()
 
 
 def test_patience_is_of_processor_time_and_what_ran_out_is_spoken_again(tmp_path, monkeypatch):

@@ -284,3 +284,8 @@ def test_a_model_metric_gives_one_number_an_utterance(monkeypatch):
     monkeypatch.setattr(Worst, "measure", lambda self, held_out: [1.0])
     with pytest.raises(PluginBroken, match="1 numbers for 2 utterances"):
         held_out_loss._values(metrics.create("acme/worst"), held_out)
+
+
+def test_a_metric_is_built_with_the_options_it_is_given():
+    assert metrics.create("acme/loud", LoudOptions(floor=-50)).config == LoudOptions(floor=-50)
+    assert metrics.create("acme/loud").config == LoudOptions()

@@ -56,6 +56,8 @@ def test_record_holds_what_was_spoken():
         "We speak of one thing.", "Then of another thing altogether!", "And stop."
     ]  # fmt: skip
     assert all(u.reason in ("end", "length") and u.codes for u in record)
+    # what prints a record shows no tokenizer
+    assert "tokenizer" not in repr(record[0])
     frames = sum(len(u.codes) for u in record)
     pauses = 2 * round(pipeline.PAUSE * 24_000)
     assert len(audio.samples) == HOP * frames + pauses

@@ -10,6 +10,7 @@ from tiny_system import tiny_system
 
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.speak import pipeline
+from wishbone.core.speak import server as server_module
 from wishbone.core.speak.server import Cancelled, Request, Server
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import trained_looking_
@@ -73,6 +74,27 @@ def test_a_request_says_in_company_what_it_says_alone(cls, fields):
     positions = sum(len(c) for one in said.values() for c in codes(one.utterances))
     assert 0 < server.steps < positions
     assert server.pool.free == 4
+
+
+@pytest.mark.parametrize("together", [0, 1, 3])
+def test_positions_that_go_alone_say_what_they_say_together(monkeypatch, together):
+    alone = []
+    prefill = server_module._SlotModel.prefill
+
+    def counted(row, positions):
+        alone.append(len(positions))
+        return prefill(row, positions)
+
+    monkeypatch.setattr(server_module, "TOGETHER", together)
+    monkeypatch.setattr(server_module._SlotModel, "prefill", counted)
+    system = system_with(RWKV7, form="bistream", pace="ratio", min_code_ratio=3, max_code_ratio=4)
+    server = Server(system, slots=4)
+    assert server.steps == 0
+    said = {one.number: one for one in server.say(requests())}
+    for number, (frames, samples) in enumerate(expected(system)):
+        assert codes(said[number].utterances) == frames
+        assert torch.allclose(said[number].audio.samples, samples, atol=1e-5)
+    assert alone and max(alone) > together
 
 
 def test_a_narrow_store_changes_what_is_said_only_a_little():

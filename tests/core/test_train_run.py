@@ -16,7 +16,7 @@ pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for cor
 from wishbone.core.cli.train import main  # noqa: E402
 from wishbone.core.data.tokens import read_tokens, write_tokens  # noqa: E402
 from wishbone.core.system.build import build_model  # noqa: E402
-from wishbone.core.train import loop  # noqa: E402
+from wishbone.core.train import loop, optimizer  # noqa: E402
 from wishbone.core.train.optimizer import make_optimizer  # noqa: E402
 from wishbone.core.train.recipe import Recipe, read_recipe  # noqa: E402
 from wishbone.core.train.time_budget import TimeBudget  # noqa: E402
@@ -361,3 +361,20 @@ def test_a_run_killed_before_its_first_rename_begins_again(tmp_path):
     assert len(list((tmp_path / "run").iterdir())) == 1
     assert main([recipe, "steps=1"]) == 0
     assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_the_smallest_matrix_that_muon_takes_is_one_of_its_own(tmp_path, monkeypatch):
+    recipe, system = read_recipe(write_recipe(tmp_path), ["optimizer=muon"])
+    model = build_model(system, "cpu")
+    sizes = [min(p.shape) for p in model.backbone.parameters() if p.ndim == 2]
+    monkeypatch.setattr(optimizer, "SMALLEST", max(sizes))
+    taken = [p for group in make_optimizer(model, recipe).parts[1].param_groups
+             for p in group["params"]]  # fmt: skip
+    assert len(taken) == sizes.count(max(sizes)) > 0
+
+
+def test_the_base_of_a_system_by_name_is_replaced_by_the_last_word():
+    words = ["system=quickstart-rwkv7", "system.base=text-rwkv7"]
+    words += ["system.base='quickstart-transformer'"]
+    _, system = read_recipe("quickstart", words)
+    assert system["backbone"]["name"] == "transformer"

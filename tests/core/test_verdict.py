@@ -12,6 +12,7 @@ from test_ab_parts import items_of, plan
 from wishbone.core.contract.errors import GateFailed, UsageError
 from wishbone.core.evaluate import gate
 from wishbone.core.evaluate.again import recomputed
+from wishbone.core.evaluate.experiment.items import UNMEASURED
 from wishbone.core.evaluate.report import claims, item_rows
 from wishbone.core.evaluate.statistics import compare
 from wishbone.core.evaluate.statistics.contrast import Tables, contrast, lost_sentence
@@ -233,3 +234,58 @@ def test_the_interval_without_an_end_settles_nothing():
     found = contrast([np.ones((2, 1, 1)), np.zeros((1, 1, 1))], (-1, 1), np.ones(1))
     answer = outcome(Asked(found, WER, (0.1, 0.1)), Level(), 0.01, quick=False)
     assert answer.verdict == "inconclusive" and answer.high_together is None
+
+
+def test_one_arm_is_measured_in_margins_and_effects_in_standard_deviations(tmp_path):
+    given = plan(prompts=4)
+    items = items_of(tmp_path, given, {"old": [1, 2, 3, 4], "new": [3, 3, 5, 8]})
+    (found,) = (c for c in compare.analyse(items, given).comparisons if c.metric == "wer")
+    # differences are 20, 10, 20 and 40 points: mean 22.5, deviation 12.58 with n - 1
+    assert found.pairs.dz == pytest.approx(22.5 / 12.583, abs=1e-3)
+    estimate, low, high = found.outcome.in_margins
+    # word errors are better when lower: 22.5 points more are 11.25 margins of 2 points worse
+    assert estimate == pytest.approx(-22.5 / WER.margin)
+    assert low <= estimate <= high
+
+
+def test_repeats_scatter_is_told_of_metrics_of_items_without_gaps(tmp_path):
+    given = plan(prompts=2, seeds=2)
+    items = items_of(tmp_path, given, {"old": [1, 2], "new": [3, 4]})
+    for repeat, (first, second) in enumerate([(1, 2), (3, 6)]):
+        for prompt, errors in (("000", first), ("001", second)):
+            told = {"words": 10, "errors": errors, "dnsmos": 3.0, "failure": "", "rtf": 0.2}
+            items.add("old", prompt, repeat, told)
+            items.add("new", prompt, repeat, {**told, "dnsmos": None if repeat else 3.0})
+    spread = compare.analyse(items, given).seed_spread
+    # 15 and 45 points: the deviation of the two is 30 / sqrt(2)
+    assert spread["old"]["wer"] == pytest.approx(30 / 2**0.5)
+    assert spread["old"]["dnsmos"] == 0 and "dnsmos" not in spread["new"]
+
+
+def test_what_was_not_measured_counts_no_words(tmp_path):
+    given = plan(prompts=2)
+    items = items_of(tmp_path, given, {"old": [1, 2], "new": [1, 2]})
+    items.add("new", "001", 0, {"words": 10, "errors": 10, "failure": UNMEASURED})
+    items.add("old", "001", 0, {"words": None, "failure": "empty"})
+    analysis = compare.analyse(items, given)
+    words = analysis.words
+    assert words["new"].words == 10 and words["old"].words == 10
+    # one prompt is left, which tells nothing about the scatter of others
+    assert analysis.comparisons[0].sizes is None
+
+
+def test_sizes_of_other_metrics_need_repeats_of_their_own(tmp_path):
+    given = plan(prompts=12)
+    items = items_of(tmp_path, given, {"old": [1, 2, 1] * 4, "new": [2, 1, 1] * 4})
+    for number, prompt in enumerate(given.prompts):
+        for arm in ("old", "new"):
+            items.add(arm, prompt.key, 0, {"dnsmos": 3.0 + (number % 5) / 10 + (arm == "new") / 20})
+    sizes = {c.metric: c.sizes for c in compare.analyse(items, given).comparisons}
+    assert any(size.assumed for size in sizes["wer"])
+    assert sizes["dnsmos"] and not any(size.assumed for size in sizes["dnsmos"])
+    assert {size.seeds for size in sizes["dnsmos"]} == {1}
+
+
+def test_of_few_items_one_may_be_lost():
+    asked = ask(tables(np.zeros(10), np.ones(10)), (-1, 1), WER)
+    assert asked.lost == 1.0

@@ -163,6 +163,15 @@ def test_find():
     assert find(voice) is voice
 
 
+def test_a_file_and_a_bundled_name_are_found_whatever_the_system(tmp_path):
+    voice = Voice(name="me", text=(1, 2), speech=((3,), (4,)))
+    voice.save(tmp_path / "me.yaml")
+    assert find(tmp_path / "me.yaml", tiny_system()).speech == voice.speech
+    assert find("joe", tiny_system()).speech == Voice.load("joe").speech
+    with pytest.raises(UnknownName, match="no voice 'nobody'"):
+        find("nobody", tiny_system())
+
+
 def test_fingerprints_tell_models_apart():
     first, second = tiny_system().model, tiny_system().model
     assert fingerprint(first) == fingerprint(second)

@@ -2,17 +2,26 @@
 
 import json
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.system.loading import load_part, load_tensors
-from wishbone.core.weights import checkpoint
+from wishbone.core.weights import checkpoint, training_record
+from wishbone.core.weights import fingerprint as identity
+from wishbone.core.weights import provenance as origin
 from wishbone.core.weights.checkpoint import save
 from wishbone.core.weights.provenance import hash_files, provenance
-from wishbone.core.weights.tensor_files import read_tensors, translate, write_tensors
+from wishbone.core.weights.tensor_files import (
+    read_tensors,
+    require_plausible,
+    translate,
+    write_tensors,
+)
 
 
 def small():
@@ -107,11 +116,14 @@ def test_shared_tensors_survive(tmp_path):
 def test_foreign_files_run_no_code(tmp_path):
     class Evil:
         def __reduce__(self):
-            return (print, ("ran",))
+            return (open, (str(tmp_path / "ran"), "w"))
 
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        read_tensors(tmp_path / "evil.pt")
+    torch.save({"w": torch.ones(2), "more": Evil()}, tmp_path / "evil.pth")
+    for name in ("evil.pt", "evil.pth"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_tensors(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
     torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / "good.pth")
     assert torch.equal(read_tensors(tmp_path / "good.pth")["w"], torch.ones(2))
     torch.save({"w": torch.ones(2), "step": 3}, tmp_path / "mixed.pth")
@@ -219,3 +231,89 @@ def test_weights_in_several_files_with_a_list_are_read(tmp_path):
     (tmp_path / "model-1.safetensors").unlink()
     with pytest.raises(CheckpointError, match="model-1.safetensors, which is not here"):
         load_part(other, tmp_path)
+
+
+def test_nothing_in_a_tensor_is_plausible_and_small_floats_are_looked_at():
+    plain = {
+        "empty": torch.zeros(0),
+        "shape": torch.empty(3, device="meta"),
+        "ids": torch.arange(3),
+    }
+    require_plausible(plain, "here")
+    eight = torch.tensor([1.0, -2.0]).to(torch.float8_e4m3fn)
+    require_plausible({"eight": eight}, "here")
+    with pytest.raises(CheckpointError, match="1 tensors.*eight"):
+        broken = torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn)
+        require_plausible({"eight": broken, "good": torch.ones(2)}, "here")
+
+
+def test_a_revision_is_marked_where_the_code_was_changed(monkeypatch):
+    answers = {"rev-parse": "abc123\n", "status": ""}
+
+    def git(words, **_):
+        return SimpleNamespace(stdout=answers[words[3]])
+
+    monkeypatch.setattr(origin.subprocess, "run", git)
+    assert origin.revision() == "abc123"
+    answers["status"] = " M core/x.py\n"
+    assert origin.revision() == "abc123 (changed)"
+
+    def missing(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(origin.subprocess, "run", missing)
+    assert origin.revision() == ""
+
+
+def test_what_was_learned_is_read_from_the_origin_of_weights(tmp_path):
+    (tmp_path / "provenance.json").write_text(
+        json.dumps({"notes": {"learned": {"instruct": True, "dropped": ["speaker"]}}})
+    )
+    record = training_record.learned({"weights": str(tmp_path)})
+    assert record == training_record.TrainingRecord(True, ("speaker",))
+    (tmp_path / "provenance.json").write_text(json.dumps({"notes": None}))
+    assert training_record.learned({"weights": str(tmp_path)}) == training_record.TrainingRecord()
+
+
+def test_a_fingerprint_is_kept_until_a_tensor_is_changed(monkeypatch):
+    hashed = []
+    digest = identity._hash
+    monkeypatch.setattr(identity, "_hash", lambda state: hashed.append(1) or digest(state))
+    module = torch.nn.Linear(2, 2)
+    first = identity.fingerprint(module)
+    assert identity.fingerprint(module) == first and len(hashed) == 1
+    with torch.no_grad():
+        module.bias += 1
+    assert identity.fingerprint(module) != first and len(hashed) == 2
+    # tensors made for inference count no changes, so nothing is kept of them
+    with torch.inference_mode():
+        frozen = torch.nn.Linear(2, 2)
+    identity.fingerprint(frozen)
+    identity.fingerprint(frozen)
+    assert len(hashed) == 4
+
+
+def test_a_full_disk_is_the_error_of_the_system(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError) as caught:
+        write_tensors(tmp_path / "w.safetensors", {"w": torch.ones(2)})
+    assert caught.value.errno == 28 and caught.value.filename.endswith("w.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"notes": {}}', '{"notes": {"steps": 1, "recipe": 2}}']
+)
+def test_an_origin_that_notes_no_training_has_none(tmp_path, text):
+    (tmp_path / "provenance.json").write_text(text)
+    assert origin.trainings(tmp_path) == []
+    assert origin.trainings(tmp_path / "nowhere") == []
+
+
+def test_trainings_come_first_one_first(tmp_path):
+    notes = {"steps": 2, "recipe": {"a": 1}, "before": [{"data": "x", "steps": 1, "recipe": {}}]}
+    (tmp_path / "provenance.json").write_text(json.dumps({"notes": notes, "data": "y"}))
+    assert [stage["data"] for stage in origin.trainings(tmp_path)] == ["x", "y"]

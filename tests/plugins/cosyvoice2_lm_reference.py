@@ -110,8 +110,11 @@ class Cache:
         return [torch.zeros(1, 1, self.past.get_seq_length(), 1)]
 
 
-def language_model():
-    """The reference's class on the tiny weights, drawing the likeliest id."""
+def public_class(name):
+    """A class of the reference's llm.py, imported with stubs for what it does not use here."""
+    # first: what is imported inside the patch is forgotten behind it, and torch cannot be, twice
+    from transformers import Qwen2ForCausalLM  # noqa: F401
+
     quiet = types.SimpleNamespace(info=lambda *_: None)
     empty = types.SimpleNamespace(
         SpeechTokenExtractor=None, online_feature=False, onnx_path="", logging=quiet,
@@ -119,7 +122,12 @@ def language_model():
     )  # fmt: skip
     stubs = {f"cosyvoice.utils.{name}": empty for name in ("onnx", "file_utils", "common")}
     with importing(folder("WISHBONE_COSYVOICE")), patch.dict(sys.modules, stubs):
-        cls = importlib.import_module("cosyvoice.llm.llm").Qwen2LM
+        return getattr(importlib.import_module("cosyvoice.llm.llm"), name)
+
+
+def language_model():
+    """The reference's class on the tiny weights, drawing the likeliest id."""
+    cls = public_class("Qwen2LM")
     model = cls(WIDTH, WIDTH, CODES, Body(), lambda scores, *_: int(scores.argmax())).eval()
     rows = weights()
     outer = {n: rows[n] for n in model.state_dict() if not n.startswith("llm.")}

@@ -20,7 +20,8 @@ from wishbone.core.testing import trained_looking_
 from wishbone.core.weights.tensor_files import translate
 from wishbone.plugins.cosyvoice2.decoder import CosyVoice2Decoder
 from wishbone.plugins.cosyvoice2.flow.names import FLOW_NAMES
-from wishbone.plugins.cosyvoice2.tokenizer import MARKS, PIECES
+from wishbone.plugins.cosyvoice2.marks import SECOND as MARKS
+from wishbone.plugins.cosyvoice2.tokenizer import PIECES
 from wishbone.plugins.cosyvoice2.vocoder.names import DIRECTION, LENGTH, table
 from wishbone.plugins.transformer.convert import COSYVOICE2, to_qwen2
 

@@ -10,8 +10,9 @@ from wishbone.core.contract.errors import CheckpointError, ConfigError, MissingE
 from wishbone.core.speak.arriving_text import arriving
 from wishbone.plugins.cosyvoice2 import frontend
 from wishbone.plugins.cosyvoice2.frontend import FrontEnd, cut, language_of
+from wishbone.plugins.cosyvoice2.marks import SECOND as MARKS
 from wishbone.plugins.cosyvoice2.numbers import spell
-from wishbone.plugins.cosyvoice2.tokenizer import MARKS, CosyVoice2Tokenizer
+from wishbone.plugins.cosyvoice2.tokenizer import CosyVoice2Tokenizer
 
 pytest.importorskip(
     "tokenizers", reason="the text tokenizer: pip install 'wishbone-tts[cosyvoice2]'"
@@ -203,6 +204,10 @@ def test_numbers_without_end_are_not_awaited(folder):
         ("-5 and 25%", "minus five and twenty-five percent"),
         ("40°C, 1 km, 2 kg", "forty degrees Celsius, one kilometer, two kilograms"),
         ("v2.0", "v two point zero"),
+        ("v1.2.3", "v one point two point three"),
+        ("in the 1980s", "in the nineteen eighties"),
+        ("$1,234.56", "one thousand two hundred thirty-four dollars and fifty-six cents"),
+        ("1-10 in 1990-1995", "one to ten in nineteen ninety to nineteen ninety-five"),
         ("12345678901234567890", " ".join("one two three four five six seven eight nine zero"
                                           .split() * 2)),
     ],
@@ -219,6 +224,7 @@ def test_numbers_in_english(text, spoken):
         ("2024年12月", "二零二四年十二月"), ("2024-12-06", "二零二四年十二月六日"),
         ("10:05", "十点零五分"), ("8:00", "八点整"), ("￥3.50", "三点五零元"),
         ("$5万", "五万美元"), ("25%", "百分之二十五"), ("3/4", "四分之三"),
+        ("1-10", "一到十"), ("第1-10页", "第一到十页"),
         ("13812345678", "幺三八幺二三四五六七八"), ("1,234", "一千二百三十四"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Language models of transformers keep the contract, and are what transformers computes."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -141,6 +142,35 @@ def test_refused_families_are_refused_with_a_reason(family):
         HF(HFConfig(model=family))
 
 
+BROKEN = {
+    "mamba": ("splits", {}),
+    "falcon_mamba": ("splits", {}),
+    "jamba": ("splits", {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2,
+                         "mamba_d_state": 8, "use_mamba_kernels": False}),
+    "rwkv": ("splits", {}),
+    "recurrent_gemma": ("state_file", {}),
+    "minimax": ("preflight", {}),
+    "xlstm": ("preflight", {}),
+}  # fmt: skip
+"""Refused family -> the check of the suite that its tiny copy fails, and values of that copy."""
+
+
+def test_every_refusal_is_measured():
+    assert set(BROKEN) == set(REFUSED)
+
+
+@pytest.mark.skipif(not EVERY, reason="WISHBONE_HF_FAMILIES=all runs the suite on every family")
+@pytest.mark.parametrize("family", BROKEN)
+def test_a_refused_family_breaks_the_contract(family, monkeypatch):
+    check, values = BROKEN[family]
+    monkeypatch.setattr(admission, "REFUSED", {})
+    monkeypatch.setattr(admission, "_TRIED", {family: ""})
+    layers = {"jamba": 4, "recurrent_gemma": 3}.get(family, 2)
+    config = dataclasses.replace(tiny_config(family), layers=layers, config=values)
+    results = check_class("backbone", HF, config)
+    assert check in [r.name for r in results if not r.passed]
+
+
 def test_unknown_names(monkeypatch):
     with pytest.raises(UnknownName, match="qwen33"):
         HF(HFConfig(model="qwen33"))
@@ -198,6 +228,9 @@ def test_kernels_for_a_gpu_are_hidden_from_models_on_a_cpu(tmp_path):
         "import torch\nfrom wishbone.plugins.hf.backbone import HF, tiny_config\n"
         "for family in ('mamba2', 'qwen3_5_text'):\n"
         "    HF(tiny_config(family)).eval()(torch.zeros(1, 3, 64))\n"
+        "from wishbone.plugins.hf.report import hf_report\n"
+        "said = hf_report()[1][2]\n"
+        "assert 'fla, mamba_ssm, causal_conv1d used with a GPU, left out without' in said, said\n"
         "import fla"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -205,6 +238,8 @@ def test_kernels_for_a_gpu_are_hidden_from_models_on_a_cpu(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr[-1500:]
+    # transformers' advice to install them would help nobody here
+    assert "falling back" not in done.stderr
 
 
 def test_builds_on_meta_work_after_weights_were_read(folder):

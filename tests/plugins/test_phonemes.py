@@ -164,3 +164,9 @@ def test_characters_are_letters_with_one_separator_after_each_word():
     assert tokenizer.decode(tokenizer.encode(text)) == "don't stop now?it's unicode,42."
     assert all(mark in SEPARATORS for mark in (" ", "?", ",", "."))
     assert tokenizer.encode("!?") == []
+
+
+def test_a_morning_is_no_article(phonemes):
+    said = phonemes.decode(phonemes.encode("It begins at 9 a.m. sharp."))
+    assert "ˈeɪ ˈɛm" in said
+    assert phonemes.encode("What am I?") == phonemes.encode("what am i?")

@@ -1,9 +1,11 @@
 """The normaliser: the table of what is written and said, and what must not change."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 import spoken_table
@@ -74,3 +76,18 @@ def test_what_nobody_says_is_named(capsys):
     assert main(["say", "--normalise-only", "你好 Dr. Fox paid $5."]) == 0
     printed = capsys.readouterr()
     assert printed.out == "Doctor Fox paid five dollars.\n" and "你好" in printed.err
+
+
+ODD = (
+    "Mon|$|5|10/|1/2|Act |II |I |IC|M|@|#|http://|.com|-|x|'| |\"|½|²|⁻³|^|√|π|°C|km|/h|a.m.|12:30"
+    "|+1|(555)|0|00|Rs.|€|1,|000|.|St|Dr|Jan|'99|e5|<|>|=|~|&amp;|*|_|①|Mr|no.|call |911|in|\n|1)"
+    "|a)|[x]|---|№|Louis |World War |ext|each |bill|text A to |Mark V|10-5=|03-15-2024|2024/99/99"
+    "|31/31/2020|99:99|1e999|%|‰|Ω|h|hrs|2500h|Part |i"
+).split("|")
+
+
+def test_no_mixture_of_what_rules_look_for_raises():
+    random = Random(2)
+    for _ in range(2500):
+        text = "".join(random.choices(ODD, k=random.randint(1, 7)))
+        assert not re.search(r"\d", normalise(text)), text

@@ -6,14 +6,17 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from time import perf_counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.nn import Module
 
 from wishbone.core.bench.built_in.models import accelerated_model
-from wishbone.core.bench.contenders import peak_bytes, resident_bytes
-from wishbone.core.contract.extensions.contender import Contender, Times
+from wishbone.core.bench.built_in.speaking import SpeakingContender, receive
+from wishbone.core.bench.contenders import resident_bytes
+from wishbone.core.config.compose import compose, weights_folder
+from wishbone.core.contract.extensions.contender import Times
 from wishbone.core.speak.server import Server
 from wishbone.core.speak.speaker import load
 
@@ -31,6 +34,10 @@ class SystemConfig:
     """Changes to it, as ``key=value``."""
     engine: str = "best"
     """As of the contender ``wishbone``."""
+    seed: int = 1
+    """Of all sentences; the same seed gives the same speech."""
+    licence: str = ""
+    """Of its weights, for the table."""
     weights: str = "float32"
     """Of the language model while it steps: "float32", "bfloat16" or "int8"."""
     crowds: list[int] = field(
@@ -39,8 +46,8 @@ class SystemConfig:
     """Numbers of streams at once, tried one after the other until a stream falls silent."""
 
 
-class SpeakingSystem(Contender):
-    """Cases ``say N`` (N sentences) and ``streams`` (how many keep up at once)."""
+class SpeakingSystem(SpeakingContender):
+    """Cases ``say N``, ``sentence I``, and ``streams`` (how many keep up at once)."""
 
     Config = SystemConfig
 
@@ -48,27 +55,25 @@ class SpeakingSystem(Contender):
         """Build it and read its weights."""
         before = resident_bytes()
         self.system = load(self.config.system, self.config.overrides, self.job.device)
+        self.rate = self.system.decoder.sample_rate
         facts = accelerated_model(self.system.model, self.config.engine, self.config.weights)
-        return {**facts, "loaded_bytes": resident_bytes() - before}
+        return {
+            **facts,
+            "loaded_bytes": resident_bytes() - before,
+            "parameters": sum(map(count_parameters, (self.system.model, self.system.decoder))),
+            "disk_bytes": _weights_bytes(compose(self.config.system, self.config.overrides)),
+            "licence": self.config.licence,
+        }
 
-    def prepare(self, case: str) -> dict[str, Any]:
-        """Speak once -> the most memory that the process held by then."""
-        if case.startswith("say"):
-            self.run(case, 1)
-        return {"peak_bytes": peak_bytes()}
+    def chunks(self, text: str) -> Iterator[np.ndarray]:
+        """Speak a text as it becomes final."""
+        yield from self.system.stream(text, seed=self.config.seed)
 
     def run(self, case: str, count: int) -> Times:
-        """Measure ``rtf`` (seconds of work per second of sound) and ``first_audio``, or streams."""
-        kind, _, number = case.partition(" ")
-        if kind == "streams":
+        """Measure as every speaking contender does, or count ``streams``."""
+        if case == "streams":
             return {"streams": [float(self._most()) for _ in range(count)]}
-        text = " ".join(islice(cycle(self.job.model["sentences"]), int(number)))
-        rate = self.system.decoder.sample_rate
-        deliveries = [_receive(self.system.stream(text), rate) for _ in range(count)]
-        return {
-            "rtf": [delivery.seconds * rate / delivery.samples for delivery in deliveries],
-            "first_audio": [delivery.first for delivery in deliveries],
-        }
+        return super().run(case, count)
 
     def _most(self) -> int:
         """Return the largest crowd of which every stream keeps up with its listener."""
@@ -87,7 +92,7 @@ class SpeakingSystem(Contender):
 
         def listen(index: int) -> None:
             chunks = server.stream(texts[index], seed=index)
-            late[index] = _receive(chunks, rate).late
+            late[index] = receive(chunks, rate).late
 
         threads = [threading.Thread(target=listen, args=(i,)) for i in range(crowd)]
         for thread in threads:
@@ -97,30 +102,21 @@ class SpeakingSystem(Contender):
         return max(late) <= LATE
 
 
-@dataclass(frozen=True)
-class _Delivery:
-    """The audio of one stream, as a player receives it."""
-
-    seconds: float
-    """Until all of it arrived."""
-    first: float
-    """Seconds until the first samples."""
-    samples: int
-    late: float
-    """Seconds of the worst chunk after the end of all that came before it."""
+def count_parameters(part: Any) -> int:
+    """Numbers that a part learned; 0 for one that learned none."""
+    return sum(p.numel() for p in part.parameters()) if isinstance(part, Module) else 0
 
 
-def _receive(chunks: Iterator[np.ndarray], rate: int) -> _Delivery:
-    """Receive a stream as a player does, who begins with the first chunk."""
-    begin = perf_counter()
-    first, samples, late = 0.0, 0, 0.0
-    for chunk in chunks:
-        if not len(chunk):
-            continue
-        now = perf_counter() - begin
-        if not samples:
-            first = now
-        else:
-            late = max(late, now - first - samples / rate)
-        samples += len(chunk)
-    return _Delivery(perf_counter() - begin, first, samples, late)
+def _weights_bytes(config: Any) -> int:
+    """Bytes of all files of weights that a system's configuration names."""
+    folders: dict[Path, None] = {}
+
+    def visit(node: Any) -> None:
+        for key, value in node.items() if isinstance(node, dict) else ():
+            if key == "weights" and isinstance(value, str) and value:
+                folders[weights_folder(value)] = None
+            visit(value)
+
+    visit(config)
+    files = {file.resolve() for folder in folders for file in folder.rglob("*.safetensors")}
+    return sum(file.stat().st_size for file in files)

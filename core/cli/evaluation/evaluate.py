@@ -14,6 +14,7 @@ from wishbone.core.cli.evaluation.evaluate_options import (
     ContaminationOptions,
     DriftOptions,
     EndingsOptions,
+    PeersOptions,
     ShortOptions,
     SpeechOptions,
     StatePrecisionOptions,
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   wishbone evaluate drift quickstart-rwkv7 --minutes 10 --out long.flac
   wishbone evaluate endings quickstart-rwkv7 --seeds 20 --failures-most 0
   wishbone evaluate short quickstart-rwkv7 --voice own --voice kathleen
+  wishbone evaluate peers --limit 50 --out peers
   wishbone evaluate binding quickstart-rwkv7 data/tokens
   wishbone evaluate contamination configs/ab/prompts-en-kinds.tsv
   wishbone evaluate state-precision quickstart-rwkv7 data/tokens
@@ -43,6 +45,7 @@ SUBCOMMANDS = {
     "drift": DriftOptions,
     "endings": EndingsOptions,
     "short": ShortOptions,
+    "peers": PeersOptions,
     "binding": BindingOptions,
     "contamination": ContaminationOptions,
     "state-precision": StatePrecisionOptions,

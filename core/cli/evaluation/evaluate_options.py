@@ -219,6 +219,36 @@ class BindingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeersOptions:
+    """Compare systems with what a user might take instead: words, quality, work, memory, licence.
+
+    Every synthesiser has a process of its own and speaks the same sentences; they take turns.
+    """
+
+    suite: str = argument(
+        "peers", help="a suite of 'wishbone bench' whose contenders speak: a name, or a YAML file"
+    )
+    set: list[str] = argument(
+        [], metavar="key=value", help="changes to it, such as contenders.flite=null"
+    )
+    text: Path = option(
+        Path("prompts-en.txt"), metavar="FILE", help="the sentences: a file of prompts"
+    )
+    limit: Count = option(20, metavar="N", help="use only the first N sentences", group=REPORT)
+    out: Path | None = option(
+        None, metavar="FOLDER", default_text="a temporary one, removed at the end",
+        help="where the recordings are kept", group=REPORT,
+    )  # fmt: skip
+    threads: Count = option(
+        2, metavar="N", help="recordings that are judged side by side", group=REPORT
+    )
+    json: Path | None = option(
+        None, metavar="FILE", default_text="not written",
+        help="write the figures of every recording to this file", group=REPORT,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContaminationOptions:
     """Find sentences that the texts of training data have, too, whole or in part."""
 

@@ -19,12 +19,14 @@ from wishbone.core.cli.evaluation.evaluate_options import (
     DriftOptions,
     EndingsOptions,
     PanelOptions,
+    PeersOptions,
     ShortOptions,
     SpeechOptions,
     StatePrecisionOptions,
     VoicesOptions,
 )
 from wishbone.core.cli.evaluation.output import _speed, keep, report, report_more, write_json
+from wishbone.core.cli.evaluation.peers import compare_peers
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import GateFailed, UsageError
 from wishbone.core.contract.extensions.metric import Clip
@@ -359,6 +361,7 @@ RUN: dict[type, Callable[[Any], int]] = {
     DriftOptions: measure_drift,
     EndingsOptions: count_endings,
     ShortOptions: judge_short_texts,
+    PeersOptions: compare_peers,
     BindingOptions: measure_binding,
     ContaminationOptions: find_contamination,
     StatePrecisionOptions: measure_state_precision,

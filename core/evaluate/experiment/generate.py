@@ -64,6 +64,8 @@ class Generation:
     """Times that it was spoken for its times, of which the median counts."""
     load: float | None = optional()
     """The machine's load then."""
+    others: float | None = optional()
+    """Processors that other programs used then; None where it is not known."""
 
 
 def speak(

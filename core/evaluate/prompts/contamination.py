@@ -39,20 +39,21 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def overlaps(sentences: Sequence[str], training: Iterable[str]) -> list[Overlap]:
     """Every sentence that stands whole or in part in one of the texts, in order."""
-    sought: dict[tuple[str, ...], list[tuple[int, bool]]] = {}
-    for place, sentence in enumerate(sentences):
-        words = words_of(sentence)
-        if words:
-            sought.setdefault(words, []).append((place, True))
-        for part in _runs(words, WORDS) if len(words) > WORDS else ():
-            sought.setdefault(part, []).append((place, False))
-    lengths = sorted({len(words) for words in sought})
+    words = [words_of(sentence) for sentence in sentences]
+    # run of words -> sentences that have it, and where it begins in each
+    sought: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+    for place, sentence in enumerate(words):
+        for begin, run in enumerate(_runs(sentence, min(len(sentence), WORDS)) if sentence else ()):
+            sought.setdefault(run, []).append((place, begin))
+    lengths = sorted({len(run) for run in sought})
     matches: dict[int, Overlap] = {}
     for text in training:
-        words = words_of(text)
+        spoken = words_of(text)
         for length in lengths:
-            for run in _runs(words, length):
-                for place, whole in sought.get(run, ()):
+            for at, run in enumerate(_runs(spoken, length)):
+                for place, begin in sought.get(run, ()):
+                    rest = spoken[at - begin : at - begin + len(words[place])]
+                    whole = at >= begin and rest == words[place]
                     if place not in matches or (whole and not matches[place].whole):
                         matches[place] = Overlap(place, whole, text)
     return [matches[place] for place in sorted(matches)]

@@ -45,10 +45,14 @@ def find_prompts(name: str | Path, folder: Path = Path(), place: str = "the prom
 def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
     """Read the first ``limit`` prompts of a file, or all; their keys are their lines' numbers.
 
-    Raises ``UsageError`` for a file that cannot be read, ``DataError`` for a line of another form.
+    Raises ``UsageError`` for a file that cannot be read, ``DataError`` for a line of another form
+    and for a file without any.
     """
     make = {".tsv": _tagged, ".lst": _listed}.get(path.suffix, _plain)
-    return [make(f"{i:03d}", line, path) for i, line in enumerate(read_lines(path)[:limit])]
+    lines = read_lines(path)
+    if not lines:
+        raise DataError("There is no sentence in it.", str(path), "Write one on each line.")
+    return [make(f"{i:03d}", line, path) for i, line in enumerate(lines[:limit])]
 
 
 def voice_of(system: System, prompt: Prompt, voice: str | None) -> Voice | str | None:

@@ -20,7 +20,7 @@ def headline(result: Result) -> str:
         return f"A smoke test of {wording.listed(names)}, which says nothing about them."
     if result.analysis.not_understood:
         return f"No arm is understood{_least_wrong(result)}: nothing about quality follows."
-    size = f"On {wording.count(len(result.prompts), 'sentence')}"
+    size = f"On {_sentences(result)}"
     size += f", {result.seeds} times each," if result.seeds > 1 else ""
     if result.factors:
         return f"{size} {_effects(result)}."
@@ -32,6 +32,14 @@ def headline(result: Result) -> str:
         if (listed := _claims(result, arm))
     ]
     return f"{size} {'; '.join(parts)}." if parts else f"{size} no verdict was asked for."
+
+
+def _sentences(result: Result) -> str:
+    """Count the sentences, and the voices where several say each."""
+    voices = {prompt.voice for prompt in result.prompts if prompt.voice}
+    number = len(result.prompts) // max(1, len(voices))
+    spoken = wording.count(number, "sentence")
+    return f"{spoken} in {wording.count(len(voices), 'voice')}" if voices else spoken
 
 
 def _least_wrong(result: Result) -> str:
@@ -108,7 +116,46 @@ def warnings(result: Result) -> list[str]:
             f"NOT MEASURED: {timing.unmeasured} items ran out of processor time and are left out in"
             " every arm; run the command again to try them again."
         )
+    return lines + _seen(result)
+
+
+def _seen(result: Result) -> list[str]:
+    """Write which prompts the arms were trained on."""
+    lines = []
+    for part in result.seen_prompts or []:
+        if part.seen or part.partly:
+            keys = wording.listed([*part.seen, *part.partly][:NAMED])
+            more = len(part.seen) + len(part.partly) - NAMED
+            lines.append(
+                f"SEEN IN TRAINING: of {len(result.prompts)} prompts, texts of the training of"
+                f" {wording.listed(part.arms)} have {len(part.seen)} whole and {len(part.partly)}"
+                f" by eight words in a row or more ({keys}{f' and {more} more' * (more > 0)})."
+            )
     return lines
+
+
+def unseen(result: Result) -> list[str]:
+    """Write which texts of training have none of the prompts, and which are not known."""
+    lines: list[str] = []
+    missing: dict[str, int] = {}
+    unknown: dict[str, int] = {}
+    for part in result.seen_prompts or []:
+        arms = wording.listed(part.arms)
+        if part.texts is None:
+            of = missing if part.data else unknown
+            of[arms] = of.get(arms, 0) + 1
+        elif not part.seen and not part.partly:
+            few = f" ({len(part.short)} of fewer than four words apart)" if part.short else ""
+            lines.append(
+                f"None of the prompts is among the {part.texts} texts that {arms} learned"
+                f" from{few}."
+            )
+    doubt = "whether they have these prompts is not known"
+    lines += [
+        f"Texts of {wording.count(number, 'training')} of {arms} are not at hand: {doubt}."
+        for arms, number in missing.items()
+    ]
+    return lines + [f"What {arms} learned from is not on record: {doubt}." for arms in unknown]
 
 
 def _changes(result: Result) -> list[str]:
@@ -134,7 +181,7 @@ def _unplanned(result: Result) -> list[str]:
 
 def rules(result: Result) -> list[str]:
     """Write the rules that the verdicts follow: the plan, the correction, the price of looks."""
-    lines = []
+    lines = unseen(result)
     commitment = result.commitment
     if commitment is not None:
         lines.append(
@@ -143,6 +190,11 @@ def rules(result: Result) -> list[str]:
             f" {wording.listed([str(look) for look in commitment.protocol.looks])} prompts of"
             f" {wording.count(commitment.protocol.seeds, 'seed')}."
         )
+        absent = [key for key in commitment.protocol.primary if not _is_measured(result, key)]
+        if absent:
+            lines.append(
+                f"Planned and not measured here: {wording.listed(_titles(result, absent))}."
+            )
         looks = len(commitment.protocol.looks)
         if commitment.look and looks > 1:
             lines.append(
@@ -173,6 +225,11 @@ def _confidences(result: Result) -> list[str]:
         if effect.kind in names and effect.outcome.confidence:
             levels.setdefault(names[effect.kind], effect.outcome.confidence)
     return [f"{100 * level:.2f} % each {name}" for name, level in levels.items()]
+
+
+def _is_measured(result: Result, key: str) -> bool:
+    values = result.analysis.values.values()
+    return any(own.get(key) is not None for own in values)
 
 
 def _titles(result: Result, keys: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ FACTS = (
     "made",
     "processor",
     "load",
+    "others",
     "stall",
     "redraws",
     "trouble",

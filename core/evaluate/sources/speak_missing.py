@@ -141,8 +141,11 @@ def speak_prompt(
         for key in [key for key in order if key in rounds]:
             if any(_is_once(one) for one in rounds[key]):
                 continue
+            others = timing.Others()
             spoken = sources[key].speak(prompt, seed, plan.voice)
-            generation = replace(spoken.generation, load=timing.load())
+            # a source outside is itself one of the others
+            used = others.count() if isinstance(sources[key], SystemSource) else None
+            generation = replace(spoken.generation, load=timing.load(), others=used)
             rounds[key].append(replace(spoken, generation=generation))
     for key, takes in rounds.items():
         name = f"audio/{key}/{prompt.key}-{repeat}.flac"

@@ -164,6 +164,9 @@ def _sizes(
     metric = asked.metric
     if confidence is None or asked.withheld or study.sources.get(metric.key) == "model":
         return None
+    if len(tables.weights) < 2:
+        # a single prompt does not tell how prompts scatter
+        return None
     if tables.voices > 1:
         # what more voices would show is another question, which nothing here was measured for
         return None

@@ -28,8 +28,10 @@ PRESETS = "spk2info.pt"
 """Speaker presets; not every release has them."""
 TEXT = "CosyVoice-BlankEN"
 """Folder of the text tokenizer, and of the config of the language model's body."""
-SETTINGS = ("cosyvoice2.yaml", "cosyvoice.yaml")
-"""Names of the YAML; the first releases and RWKVTTS use the second."""
+THIRD = "cosyvoice3.yaml"
+"""The YAML of CosyVoice3, whose language model and tokenizer are read, and no more."""
+SETTINGS = ("cosyvoice2.yaml", THIRD, "cosyvoice.yaml")
+"""Names of the YAML; the first releases and RWKVTTS use the last."""
 
 FORBIDDEN = re.compile(r"(?:GLOBAL|global:?|function) ([A-Za-z_][\w.]*\.\w+)")
 """The name, in PyTorch's message, of code that a pickle asks for and does not get."""
@@ -53,6 +55,20 @@ def file_of(folder: str | Path, name: str, what: str = "") -> Path:
             do if is_folder else "Name the folder that holds llm.pt.",
         )
     return path
+
+
+def refuse_third(folder: str | Path, what: str) -> None:
+    """Raise ``CheckpointError`` for a folder of CosyVoice3, of which only text and codes are read.
+
+    ``what`` names the part that is asked for, such as "flow".
+    """
+    if (Path(folder) / THIRD).is_file():
+        raise CheckpointError(
+            f"This is CosyVoice3, whose {what} is another network than CosyVoice2's, and not here.",
+            str(folder),
+            "Train or distil its language model, which needs none; plugins/cosyvoice2/README.md"
+            " lists what is missing to speak.",
+        )
 
 
 def body_type(folder: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Read a release of CosyVoice2 for ``weights: FOLDER``."""
+"""Read a release of CosyVoice2 or 3 for ``weights: FOLDER``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QWEN2 = ("qwen2", "")
 
 
 class Release(ReleaseReader):
-    """Folders of CosyVoice2-0.5B and its fine-tunings."""
+    """Folders of CosyVoice2-0.5B, of CosyVoice3's language model, and of their fine-tunings."""
 
     def holds(self, folder: Path) -> bool:
         """Tell whether the folder has an ``llm.pt`` around a Qwen2."""

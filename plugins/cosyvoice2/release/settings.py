@@ -27,6 +27,10 @@ TAGS = frozenset(
         )),
         *(f"!new:{name}" for name in (
             "cosyvoice.llm.llm.Qwen2LM", "cosyvoice.llm.llm.Qwen2Encoder",
+            "cosyvoice.llm.llm.CosyVoice3LM", "cosyvoice.flow.flow.CausalMaskedDiffWithDiT",
+            "cosyvoice.transformer.upsample_encoder.PreLookaheadLayer",
+            "cosyvoice.flow.DiT.dit.DiT", "cosyvoice.hifigan.generator.CausalHiFTGenerator",
+            "cosyvoice.hifigan.f0_predictor.CausalConvRNNF0Predictor",
             "cosyvoice.flow.flow.CausalMaskedDiffWithXvec",
             "cosyvoice.flow.flow_matching.CausalConditionalCFM",
             "cosyvoice.flow.decoder.CausalConditionalDecoder",
@@ -53,7 +57,7 @@ TAGS = frozenset(
         )),
     }
 )  # fmt: skip
-"""Every tag of the public YAML files of CosyVoice2 and RWKVTTS so far. None of them is run."""
+"""Every tag of the public YAML files of CosyVoice2, 3 and RWKVTTS so far. None of them is run."""
 
 FACTOR = re.compile(r"<(\w+)>|\d+")
 
