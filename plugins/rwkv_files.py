@@ -34,7 +34,7 @@ BLOCK = re.compile(r"blocks\.(\d+)\.(.*)")
 
 
 class RWKVFile(Converter):
-    """What the generations have in common; a subclass has their names."""
+    """A converter of one generation; a subclass has its names."""
 
     slot = "backbone"
     version: ClassVar[str]

@@ -92,7 +92,7 @@ def _by_bandwidth(model: Any, audio: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _features(family: str, rate: int, hop: int) -> Any:
-    """What makes mel spectrograms for the semantic half of a family."""
+    """Maker of mel spectrograms for the semantic half of a family."""
     from transformers import NeuCodecFeatureExtractor, Xcodec2FeatureExtractor
 
     cls = NeuCodecFeatureExtractor if family == "neucodec" else Xcodec2FeatureExtractor

@@ -23,7 +23,7 @@ NEVER = 1 << 30
 
 
 class StreamedDecoder(Protocol):
-    """What a stream needs of its decoder."""
+    """Facts of the decoder that a stream needs."""
 
     model: Any
     family: CodecFamily

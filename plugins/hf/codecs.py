@@ -91,7 +91,7 @@ def _space(config: HFCodecConfig, inner: Any) -> CodeSpace:
 
 
 class _Half(nn.Module):
-    """What both halves of a codec share: the model, without the other half."""
+    """The model of a codec without its other half; tokenizer and decoder each have one."""
 
     def _build(self, config: HFCodecConfig, encodes: bool) -> None:
         inner, self.family = _config(config), CODECS[config.model]

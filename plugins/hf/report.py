@@ -1,4 +1,4 @@
-"""What of transformers works on this machine, for ``wishbone doctor``; imports none of it."""
+"""Families of transformers that work on this machine, for ``wishbone doctor``; imports none."""
 
 from __future__ import annotations
 
