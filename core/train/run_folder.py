@@ -87,6 +87,9 @@ class RunFolder:
             writer = unfinished.suffix.removeprefix(".")
             if writer.isdigit() and not process_lives(int(writer)):
                 shutil.rmtree(unfinished)
+        # a kill between the last checkpoint and its removal
+        for old in self._all()[: -self.keep]:
+            shutil.rmtree(old)
         write_text(path, dump(now))
 
     def begun_with(self, field: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -378,3 +379,15 @@ def test_the_base_of_a_system_by_name_is_replaced_by_the_last_word():
     words += ["system.base='quickstart-transformer'"]
     _, system = read_recipe("quickstart", words)
     assert system["backbone"]["name"] == "transformer"
+
+
+def test_a_checkpoint_that_a_kill_kept_from_being_removed_goes_with_the_next_start(tmp_path):
+    recipe = str(write_recipe(tmp_path))
+    words = [recipe, "steps=3", "checkpoint_every=1", "evaluate_every=0"]
+    assert main(words) == 0
+    checkpoints = tmp_path / "run" / "checkpoints"
+    last_two = sorted(path.name for path in checkpoints.iterdir())
+    assert last_two == ["step-00000002", "step-00000003"]
+    shutil.copytree(checkpoints / "step-00000002", checkpoints / "step-00000001")
+    assert main(words) == 0
+    assert sorted(path.name for path in checkpoints.iterdir()) == last_two

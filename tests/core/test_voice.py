@@ -16,6 +16,7 @@ from wishbone.core.contract.errors import (
     WishboneError,
 )
 from wishbone.core.speak import pipeline
+from wishbone.core.speak import voice as voices
 from wishbone.core.speak.voice import Voice, find, fingerprint
 from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 
@@ -163,7 +164,11 @@ def test_find():
     assert find(voice) is voice
 
 
-def test_a_file_and_a_bundled_name_are_found_whatever_the_system(tmp_path):
+def test_a_file_and_a_bundled_name_come_before_those_of_a_release(tmp_path, monkeypatch):
+    other = Voice(name="other", text=(9,), speech=((9,),))
+    names = {"joe": other, str(tmp_path / "me.yaml"): other, "theirs": other}
+    monkeypatch.setattr(voices, "_system_voices", lambda system: names)
+    assert find("theirs", tiny_system()) is other
     voice = Voice(name="me", text=(1, 2), speech=((3,), (4,)))
     voice.save(tmp_path / "me.yaml")
     assert find(tmp_path / "me.yaml", tiny_system()).speech == voice.speech
