@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from wishbone.core.cli.evaluation import ab_runs
 from wishbone.core.cli.evaluation.ab_runs import SUBCOMMANDS
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.part import Count, Size
+from wishbone.core.scale.part_process import launched
+from wishbone.core.scale.share import which_part
 
 EXAMPLES = (
     "examples:",
@@ -22,6 +25,7 @@ EXAMPLES = (
     "  wishbone ab quickstart seeds=3 --out ab-three-seeds",
     "  wishbone ab mine.yaml --train && wishbone ab mine.yaml",
     "  wishbone ab mine.yaml --train --executor cluster.yaml      one training a task",
+    "  wishbone ab mine.yaml --executor cluster.yaml            prompts in parts, and the report",
     "  wishbone ab quickstart --fail-if 'wer.high > 3'",
     "  wishbone ab --page ab-quickstart/ab.json",
     "  wishbone ab show ab-quickstart        (diff and replay, too: see 'wishbone ab show --help')",
@@ -116,12 +120,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             "wishbone ab",
             "See 'wishbone ab --help'.",
         )
-    if not options.train and (options.executor or options.part):
-        raise UsageError(
-            "Only the trainings of an A/B are done in parts.",
-            "--executor, --part",
-            "Add --train; recordings are spoken and judged by one process.",
-        )
     if options.page:
         from wishbone.core.evaluate.report.markdown import write_page
 
@@ -144,10 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
-    from wishbone.core.evaluate.ab import TRAININGS, run
+    from wishbone.core.evaluate.ab import TRAININGS, prompt_step, run
     from wishbone.core.evaluate.experiment.plan import read_plan
     from wishbone.core.evaluate.experiment.sweep import training_step
     from wishbone.core.evaluate.gate import check_metrics, hold, read_limit
+    from wishbone.core.evaluate.parts import PromptStep
 
     limits = [read_limit(text) for text in options.fail_if]
     stem = Path(name).stem
@@ -171,9 +170,32 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
     if options.train:
         step = training_step(plan.trainings, options.only)
         return do_in_parts(options, ["ab", *words], lambda: step, _train_part)
+    _, count = which_part(options.part, os.environ)
+    if options.executor or count > 1:
+        code = do_in_parts(
+            options,
+            ["ab", *words],
+            lambda: prompt_step(plan, out, options.allow, options.threads),
+            _speak_part,
+        )
+        left = PromptStep(plan, out).unfinished()
+        # a part ends here, and who submitted jobs that are not done comes again
+        if code or count > 1 or launched() or left:
+            return code
     command = ["wishbone", "ab", *words]
     result = run(plan, out, allow=options.allow, threads=options.threads, command=command)
     hold(result, limits)
+    return 0
+
+
+def _speak_part(step: Any, part: int, parts: int) -> int:
+    from wishbone.core.scale.step import do_part
+
+    work = do_part(step, part, parts)
+    left = step.unfinished()
+    remaining = f"{left} prompts are left to other parts" if left else "all prompts are there"
+    counts = f"{work.pieces} prompts, {work.items} recordings"
+    print(f"part {part} of {parts}: {counts}; {remaining}", file=sys.stderr)
     return 0
 
 

@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from wishbone.core.config.text_files import read_json
 from wishbone.core.contract.atomic import contents, write_text
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.contract.extensions.metric import Clip, GenerationMetric, Package, Value
+from wishbone.core.contract.extensions.metric import Package
 from wishbone.core.evaluate.experiment import (
     commitment,
     config_diff,
@@ -25,11 +23,12 @@ from wishbone.core.evaluate.experiment import (
     training_diff,
 )
 from wishbone.core.evaluate.experiment.arms import Arm
-from wishbone.core.evaluate.experiment.items import Item, Items
+from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import Plan, weights_hash
+from wishbone.core.evaluate.judging import judge_missing
 from wishbone.core.evaluate.measure import held_out_loss, reference
-from wishbone.core.evaluate.measure.clips import read_audio
-from wishbone.core.evaluate.measure.score import Panel, Scorer
+from wishbone.core.evaluate.measure.score import Panel
+from wishbone.core.evaluate.parts import PromptStep, gather, known
 from wishbone.core.evaluate.prompts import training_texts
 from wishbone.core.evaluate.prompts.slices import slices
 from wishbone.core.evaluate.report import terminal
@@ -38,6 +37,8 @@ from wishbone.core.evaluate.report.item_rows import write_items
 from wishbone.core.evaluate.result import (
     SCHEMA,
     ArmFacts,
+    Commitment,
+    Difference,
     Estimate,
     Provenance,
     Result,
@@ -55,6 +56,7 @@ from wishbone.core.registry.extras import installed, missing_packages
 from wishbone.core.registry.loader import registry
 from wishbone.core.report.json_file import as_text
 from wishbone.core.report.progress import progress, say
+from wishbone.core.scale.step import LOGS
 from wishbone.core.weights.provenance import revision
 
 TRAININGS = "train"
@@ -75,22 +77,17 @@ def run(
     ``out`` holds another run, ``MissingExtra`` before any work when a package is missing.
     """
     begin = time.time()
-    config_diff.refuse_unfinished(plan)
     differences = config_diff.differences(plan)
-    confounds = config_diff.refuse_confounds(differences, allow)
     unequal = config_diff.unequal_training(plan, differences)
-    config_diff.refuse_untrained(plan, allow)
-    _need_packages(plan)
-    items = _claim(plan, out)
-    planned = None
-    if not plan.quick:
-        planned = commitment.commit(plan, out, begun=_begun(plan, items), allow=allow)
+    items, planned, confounds = claim(plan, out, differences, allow)
+    gather(items, plan, out)
     say(_announcement(plan))
     if unequal:
         say(unequal)
     costs = speak_missing(plan, items, out)
     losses = held_out_loss.measure(plan, out, progress)
-    signatures = held_out_loss.signatures(plan) | _judge(plan, items, out, threads)
+    panel = Panel(threads, list(plan.metrics), plan.options)
+    signatures = held_out_loss.signatures(plan) | judge_missing(plan, items, out, panel)
     on_cpu = not costs.machine.gpu
     timed = timing.summary(plan, items, on_cpu)
     alpha = planned.alpha if planned else ALPHA
@@ -168,6 +165,31 @@ def _need_packages(plan: Plan) -> None:
     metrics.need_packages(plan.used)
 
 
+def claim(
+    plan: Plan, out: Path, differences: Sequence[Difference], allow: bool
+) -> tuple[Items, Commitment | None, list[Difference]]:
+    """Begin or go on in ``out`` -> its items, what was planned, and what differs unasked.
+
+    Raises as ``run`` does.
+    """
+    config_diff.refuse_unfinished(plan)
+    confounds = config_diff.refuse_confounds(differences, allow)
+    config_diff.refuse_untrained(plan, allow)
+    _need_packages(plan)
+    items = _claim(plan, out)
+    planned = None
+    if not plan.quick:
+        begun = _begun(plan, known(plan, out))
+        planned = commitment.commit(plan, out, begun=begun, allow=allow)
+    return items, planned, confounds
+
+
+def prompt_step(plan: Plan, out: Path, allow: bool, threads: int) -> PromptStep:
+    """Begin or go on in ``out`` -> the step that speaks and judges its prompts in parts."""
+    claim(plan, out, config_diff.differences(plan), allow)
+    return PromptStep(plan, out, threads)
+
+
 def _claim(plan: Plan, out: Path) -> Items:
     """The items in ``out``, if this run may go on there."""
     mark = out / "run.json"
@@ -181,7 +203,7 @@ def _claim(plan: Plan, out: Path) -> Items:
                 "Choose another --out, or remove that folder; --engine eager goes on with a run"
                 " from before engines were chosen.",
             )
-    elif any(path.name != TRAININGS for path in contents(out)):
+    elif any(path.name not in (TRAININGS, LOGS) for path in contents(out)):
         raise UsageError(
             "The folder holds something that is no A/B.", str(out), "Choose another --out."
         )
@@ -193,52 +215,6 @@ def _claim(plan: Plan, out: Path) -> Items:
 def _begun(plan: Plan, items: Items) -> bool:
     """True where an item of the run has been spoken."""
     return any(items.of(checkpoint.key) for checkpoint in plan.checkpoints)
-
-
-def _judge(plan: Plan, items: Items, out: Path, threads: int) -> dict[str, str]:
-    """Judge the recordings that are not judged yet; returns the metrics' signatures."""
-    panel = Panel(threads, list(plan.metrics), plan.options)
-    clips = reference.recordings(plan)
-    if clips:
-        reference.judge_reference(panel, clips, items, progress)
-    signatures = panel.first.signatures
-    unjudged = [
-        item
-        for checkpoint in plan.checkpoints
-        for item in items.of(checkpoint.key)
-        if item.unjudged(signatures)
-    ]
-
-    def clip_of(item: Item) -> Clip:
-        # an item without any audio has no file
-        path = out / item.audio
-        audio, rate = read_audio(path) if path.is_file() else (np.zeros(0, np.float32), 1)
-        return Clip(item.prompt, item.text, audio, rate)
-
-    def judge(scorer: Scorer, item: Item) -> dict[str, Value]:
-        clip = held.get(item.key) or clip_of(item)
-        return scorer.values(clip, item.failure, item.unjudged(signatures))
-
-    size = panel.group or max(1, len(unjudged))
-    bar = iter(progress(unjudged, "listening"))
-    for start in range(0, len(unjudged), size):
-        part = unjudged[start : start + size]
-        held = {item.key: clip_of(item) for item in part if panel.group and not item.failure}
-        panel.listen(list(held.values()))
-        for values in panel.map(judge, part):
-            item = next(bar)
-            items.add(*item.key, {**values, "judged": signatures})
-    next(bar, None)
-    return signatures | _generation_signatures(plan)
-
-
-def _generation_signatures(plan: Plan) -> dict[str, str]:
-    used = [metrics.create(key, plan.options.get(key)) for key in plan.metrics]
-    return {
-        metric.info.key: metrics.signature(metric)
-        for metric in used
-        if isinstance(metric, GenerationMetric)
-    }
 
 
 def _reference_values(plan: Plan, items: Items) -> dict[str, Estimate]:

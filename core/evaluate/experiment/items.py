@@ -143,6 +143,10 @@ class Items:
             file.write("\n" * self._torn + json.dumps(row, ensure_ascii=False) + "\n")
         self._torn = False
 
+    def know(self, row: Row) -> None:
+        """Take what is known of an item, with its names, without writing it down."""
+        self._merge(row)
+
     def get(self, arm: str, prompt: str, repeat: int) -> Item:
         """Return an item, with its names alone when nothing is known about it."""
         return self._items.get((arm, prompt, repeat)) or Item(arm, prompt, repeat)

@@ -36,10 +36,37 @@ from wishbone.core.speak.speaker import build
 from wishbone.core.system.system import System
 
 
-def speak_missing(plan: Plan, items: Items, out: Path) -> Costs:
-    """Speak the items that are missing; measure budgets, speed and memory once."""
-    path = out / "measured.json"
-    missing = [
+class Speakers:
+    """The systems of a plan, with their engines, ready to speak."""
+
+    def __init__(self, plan: Plan, items: Items) -> None:
+        """Build and warm up; raises ``UsageError`` where ``items`` were spoken by other engines."""
+        self.systems = {
+            checkpoint.key: build(checkpoint.config)
+            for checkpoint in plan.checkpoints
+            if outside_of(checkpoint.config) is None
+        }
+        self.choice = _engines(plan, self.systems)
+        refuse_mixed(items, self.choice.used, list(self.systems))
+        used = dict.fromkeys(self.choice.used.values())
+        if used:
+            say(f"engine of the decoding steps: {', '.join(used)}")
+        self.sources = _sources(plan, self.systems)
+        # steps of small models are too short to share, and results must not depend on cores
+        torch.set_num_threads(1)
+        for source in self.sources.values():
+            for voice in plan.voices or [plan.voice]:
+                source.prepare(voice)
+
+    def speak(self, plan: Plan, items: Items, out: Path) -> None:
+        """Speak what is missing of a plan's prompts."""
+        for prompt, repeat, orders in progress(missing(plan, items), "speaking"):
+            speak_prompt(plan, items, out, prompt, repeat, orders, self.sources)
+
+
+def missing(plan: Plan, items: Items) -> list[tuple[Prompt, int, list[list[str]]]]:
+    """Prompt, repeat and order of the checkpoints, of all that is to be spoken."""
+    return [
         (prompt, repeat, orders)
         for prompt, repeat, orders in timing.schedule(plan)
         if any(
@@ -47,30 +74,19 @@ def speak_missing(plan: Plan, items: Items, out: Path) -> Costs:
             for key in orders[0]
         )
     ]
-    if path.exists() and not missing:
+
+
+def speak_missing(plan: Plan, items: Items, out: Path) -> Costs:
+    """Speak the items that are missing; measure budgets, speed and memory once."""
+    path = out / "measured.json"
+    if path.exists() and not missing(plan, items):
         costs = read_costs(path)
         # files from before engines could be chosen name none
         eager = {arm.key: "eager" for arm in plan.arms}
         return replace(costs, engines=costs.engines or eager, engine_note=costs.engine_note or "")
-    systems = {
-        checkpoint.key: build(checkpoint.config)
-        for checkpoint in plan.checkpoints
-        if outside_of(checkpoint.config) is None
-    }
-    choice = _engines(plan, systems)
-    refuse_mixed(items, choice.used, list(systems))
-    used = dict.fromkeys(choice.used.values())
-    if used:
-        say(f"engine of the decoding steps: {', '.join(used)}")
-    sources = _sources(plan, systems)
-    # steps of small models are too short to share, and results must not depend on cores
-    torch.set_num_threads(1)
-    for source in sources.values():
-        for voice in plan.voices or [plan.voice]:
-            source.prepare(voice)
-    for prompt, repeat, orders in progress(missing, "speaking"):
-        speak_prompt(plan, items, out, prompt, repeat, orders, sources)
-    costs = _costs(plan, systems, choice)
+    speakers = Speakers(plan, items)
+    speakers.speak(plan, items, out)
+    costs = _costs(plan, speakers.systems, speakers.choice)
     write_text(path, as_text(record_json(costs)))
     return costs
 
