@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   wishbone evaluate speech quickstart-rwkv7 --text configs/ab/prompts-en-kinds.tsv --limit 70
   wishbone evaluate codec quickstart --peers
   wishbone evaluate audio recordings --text sentences.txt --voice me.wav
+  wishbone evaluate audio spoken/audio --text list.txt --out judged --executor local:4
   wishbone evaluate voices mine.yaml anna=data/anna ben=data/ben --right-least 0.95
   wishbone evaluate drift quickstart-rwkv7 --minutes 10 --out long.flac
   wishbone evaluate endings quickstart-rwkv7 --seeds 20 --failures-most 0
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(options, CodecOptions) and options.peers:
         return run_command("codec-peers", [word for word in words[1:] if word != "--peers"])
     # after parsing, so that --help and mistakes need no torch
-    from wishbone.core.cli.evaluation.evaluations import RUN
+    from wishbone.core.cli.evaluation.evaluations import RUN, judge_audio_in_parts
 
+    if isinstance(options, AudioOptions) and (options.out or options.executor or options.part):
+        return judge_audio_in_parts(options, words)
     return RUN[type(options)](options)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wishbone.core.cli.arguments import EngineOptions, argument, option
+from wishbone.core.cli.bulk.parts import SHARING, PartOptions
 from wishbone.core.contract.part import Count, Finite, Positive, Size
 
 LIMITS = "limits: beyond them the exit code is 4"
@@ -71,14 +72,18 @@ class BesideOptions(PanelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioOptions(PanelOptions):
-    """Judge a folder of recordings against lines of text."""
+class AudioOptions(PanelOptions, PartOptions):
+    """Judge a folder of recordings against lines of text, by one process or in parts."""
 
     folder: Path = argument(metavar="FOLDER", help="recordings, in the order of the lines")
     text: Path = option(metavar="FILE", help="the text, one sentence a line")
     voice: Path | None = option(
         None, metavar="FILE", help="a recording of the voice that they should sound like"
     )
+    out: Path | None = option(
+        None, metavar="FOLDER", group=SHARING,
+        help="where parts keep the rows of their recordings; the last command prints all",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from wishbone.core.cli.evaluation.audio_parts import judge_in_parts
 from wishbone.core.cli.evaluation.evaluate_options import (
     AudioOptions,
     BindingOptions,
@@ -29,7 +30,7 @@ from wishbone.core.cli.evaluation.output import _speed, keep, report, report_mor
 from wishbone.core.cli.evaluation.peers import compare_peers
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import GateFailed, UsageError
-from wishbone.core.contract.extensions.metric import Clip
+from wishbone.core.contract.extensions.metric import Clip, Row
 from wishbone.core.data.tokens import read_tokens
 from wishbone.core.evaluate.calibration import promises
 from wishbone.core.evaluate.experiment import generate
@@ -40,7 +41,7 @@ from wishbone.core.evaluate.measure import (
     speech,
     state_precision,
 )
-from wishbone.core.evaluate.measure.clips import read_audio, read_folder, read_lines
+from wishbone.core.evaluate.measure.clips import list_folder, read_audio, read_folder, read_lines
 from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.measure.text_binding import binding
 from wishbone.core.evaluate.prompts import contamination
@@ -64,15 +65,34 @@ def judge_audio(options: AudioOptions) -> int:
     """Judge recordings against their texts, and print the figures."""
     prompts = read_prompts(find_prompts(options.text))
     clips = read_folder(options.folder, [prompt.text for prompt in prompts], options.limit)
+    panel = _audio_panel(options)
+    scores = panel.map(lambda scorer, clip: scorer.score(clip), clips)
+    rows = [row for _, row in zip(progress(clips, "listening"), scores, strict=True)]
+    return _report_audio(options, rows, prompts, panel)
+
+
+def judge_audio_in_parts(options: AudioOptions, words: Sequence[str]) -> int:
+    """Do the same by the parts of the command ``wishbone evaluate WORDS``, or be one of them."""
+    prompts = read_prompts(find_prompts(options.text))
+    files = list_folder(options.folder, [prompt.text for prompt in prompts], options.limit)
+    rows = judge_in_parts(options, words, files, lambda: _audio_panel(options))
+    return 0 if rows is None else _report_audio(options, rows, prompts, _audio_panel(options))
+
+
+def _audio_panel(options: AudioOptions) -> Panel:
     panel = _panel(options)
     if options.voice:
         audio, rate = read_audio(options.voice)
         panel.set_reference([Clip("voice", "", audio, rate)])
-    scores = panel.map(lambda scorer, clip: scorer.score(clip), clips)
-    rows = [row for _, row in zip(progress(clips, "listening"), scores, strict=True)]
+    return panel
+
+
+def _report_audio(
+    options: AudioOptions, rows: Sequence[Row], prompts: Sequence[Prompt], panel: Panel
+) -> int:
     report(str(options.folder), rows, options.items)
     report_more(rows, prompts, panel)
-    keep(options.json, panel, {"items": rows})
+    keep(options.json, panel, {"items": list(rows)})
     return 0
 
 

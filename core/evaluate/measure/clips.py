@@ -33,7 +33,14 @@ def failure(audio: np.ndarray, rate: int, text: str) -> str:
 
 
 def read_folder(folder: Path, texts: list[str], limit: int | None = None) -> list[Clip]:
-    """The recordings of ``folder`` with their texts.
+    """The recordings of ``folder`` with their texts; raises as ``list_folder`` does."""
+    return [
+        Clip(path.stem, text, *read_audio(path)) for path, text in list_folder(folder, texts, limit)
+    ]
+
+
+def list_folder(folder: Path, texts: list[str], limit: int | None = None) -> list[tuple[Path, str]]:
+    """The files of ``folder`` with their texts.
 
     Names that are numbers are line numbers of the text, from 0; otherwise the files in order of
     their names are the lines. Raises ``UsageError`` when they cannot be matched.
@@ -60,8 +67,7 @@ def read_folder(folder: Path, texts: list[str], limit: int | None = None) -> lis
             str(folder),
             "Give the text file these recordings were made from.",
         )
-    pairs = list(zip(files, lines, strict=True))[:limit]
-    return [Clip(path.stem, texts[line], *read_audio(path)) for path, line in pairs]
+    return [(path, texts[line]) for path, line in zip(files, lines, strict=True)][:limit]
 
 
 def read_lines(path: Path) -> list[str]:
