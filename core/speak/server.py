@@ -161,9 +161,12 @@ class Server:
         """Take steps as long as every active row waits for one. The lock is held."""
         while self._submitted and len(self._submitted) == self._active:
             rows = list(self._submitted)
-            answers: dict[_SlotModel, _Answer] = {}
+            # a row may have several positions, of which nobody wants the rest any more
+            answers: dict[_SlotModel, _Answer] = {
+                row: Cancelled() for row in rows if row.is_cancelled
+            }
             try:
-                answers.update(self._step(rows))
+                answers = answers or {**self._step(rows)}
             except BaseException as error:
                 answers = {row: error for row in rows}
             for row, answer in answers.items():
@@ -232,7 +235,7 @@ class _SlotModel:
     def rows(self, states: Sequence[State]) -> _SlotRows:
         """As ``SpeechLM.rows``, for one or two; the second row has a slot of its own."""
         if len(states) > 1 and self._second is None:
-            self._second = _SlotModel(self._server, active=False)
+            self._second = _SlotModel(self._server, active=False, cancelled=self._cancelled)
         rows = [self] if self._second is None else [self, self._second]
         return _SlotRows(self._server, rows[: len(states)], states)
 
@@ -244,8 +247,13 @@ class _SlotModel:
 
     def check(self) -> None:
         """Raise ``Cancelled`` where nobody wants the stream any more."""
-        if self._cancelled is not None and self._cancelled():
+        if self.is_cancelled:
             raise Cancelled
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True where nobody wants the stream any more."""
+        return self._cancelled is not None and self._cancelled()
 
     def submit(self, positions: Sequence[Position]) -> None:
         """Submit positions, to be taken one a step with the other rows. The lock is held."""

@@ -170,6 +170,27 @@ def test_a_stream_that_is_cancelled_ends_before_its_next_step():
     assert torch.equal(whole, pipeline.say(system, LINES[2], seed=2).samples)
 
 
+def test_several_positions_of_a_stream_are_cancelled_between_two_steps():
+    """A word's ids wait together; nobody takes the rest of them when the listener has gone."""
+    server = Server(system_with(), slots=2)
+    gone, positions = threading.Event(), []
+    step = server.pool.step
+
+    def braked(slots, x):
+        (row,) = server._submitted
+        positions.append(len(row.positions))
+        if row.positions:
+            gone.set()
+        return step(slots, x)
+
+    server.pool.step = braked
+    with pytest.raises(Cancelled):
+        list(server.stream(LINES[2], seed=2, cancelled=gone.is_set))
+    # the step in which others still waited is the last
+    assert positions[-1] > 0 and not any(positions[:-1])
+    assert server.pool.free == 2
+
+
 def test_a_request_that_fails_leaves_the_others_alone():
     system = system_with()
     server = Server(system, slots=2)

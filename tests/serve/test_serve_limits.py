@@ -71,7 +71,7 @@ def test_a_client_that_goes_away_frees_its_slot_within_two_steps(service, begun)
         task = asyncio.create_task(caller.run())
         if begun:
             while not caller.begun.is_set():
-                brake.release(1)
+                brake.release_one()
                 await asyncio.sleep(0.002)
         await until(lambda: tiny.gate.used == 1)
         caller.gone.set()

@@ -17,6 +17,7 @@ from wishbone.core.bench.built_in.speaking import SpeakingContender, receive
 from wishbone.core.bench.contenders import resident_bytes
 from wishbone.core.config.compose import compose, weights_folder
 from wishbone.core.contract.extensions.contender import Times
+from wishbone.core.contract.part import Seed
 from wishbone.core.speak.server import Server
 from wishbone.core.speak.speaker import load
 
@@ -34,7 +35,7 @@ class SystemConfig:
     """Changes to it, as ``key=value``."""
     engine: str = "best"
     """As of the contender ``wishbone``."""
-    seed: int = 1
+    seed: Seed = 1
     """Of all sentences; the same seed gives the same speech."""
     licence: str = ""
     """Of its weights, for the table."""
