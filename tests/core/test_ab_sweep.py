@@ -103,9 +103,11 @@ def test_a_part_with_accelerators_of_its_own_trains_under_torchrun(tmp_path, cal
     assert words[0][1:] == [*begin.split(), *trainings[0].overrides]
 
 
-def test_only_trainings_of_an_ab_are_done_in_parts():
-    with pytest.raises(UsageError, match="Only the trainings"):
-        command.main(["quickstart", "--executor", "local:2"])
+def test_a_slip_in_the_name_of_an_executor_is_seen_before_anything_is_spoken(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(UsageError, match="Did you mean 'local'"):
+        command.main(["quickstart", "--executor", "locl:2", "--out", str(out)])
+    assert not (out / "audio").exists()
 
 
 def test_a_training_that_was_told_to_stop_ends_the_rest(tmp_path, monkeypatch):

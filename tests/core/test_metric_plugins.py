@@ -19,10 +19,10 @@ from wishbone.core.contract.extensions.metric import (
     Package,
     UtteranceLosses,
 )
-from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import read_plan
-from wishbone.core.evaluate.measure.score import Scorer
+from wishbone.core.evaluate.judging import judge_missing
+from wishbone.core.evaluate.measure.score import Panel, Scorer
 from wishbone.core.evaluate.record import record_json
 from wishbone.core.evaluate.report import players
 from wishbone.core.evaluate.statistics import compare, counts, metrics
@@ -246,7 +246,9 @@ def test_it_is_judged_compared_and_shown(tmp_path, monkeypatch):
     keys = ("wer", "rtf", "acme/loud", "acme/stall")
     ab_plan = replace(plan(prompts=8), metrics={key: chosen[key] for key in keys})
     items = judged(tmp_path, ab_plan)
-    signatures = ab._judge(ab_plan, items, tmp_path, 1)
+    signatures = judge_missing(
+        ab_plan, items, tmp_path, Panel(1, list(ab_plan.metrics), ab_plan.options)
+    )
     assert signatures["acme/loud"] == "loud|version 1" and signatures["acme/stall"] == "stall"
     assert signatures.keys() == set(keys)
     assert len(calls) == 14
@@ -265,7 +267,7 @@ def test_it_is_judged_compared_and_shown(tmp_path, monkeypatch):
     # another version judges again, and only with that metric
     monkeypatch.setattr(Loud, "version", 2)
     monkeypatch.setattr(Loud, "score", lambda self, clip: {"acme/loud": 1.0})
-    ab._judge(ab_plan, items, tmp_path, 1)
+    judge_missing(ab_plan, items, tmp_path, Panel(1, list(ab_plan.metrics), ab_plan.options))
     assert len(calls) == 14 and items.get("old", "000", 0).row["acme/loud"] == 1.0
     assert items.get("old", "007", 0).failure == "error"
 

@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from wishbone.core.config.compose import Config
 from wishbone.core.contract.errors import ConfigError, DataError, WishboneError
 from wishbone.core.contract.extensions.metric import Clip
-from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.experiment.arms import Arm
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.experiment.plan import Plan, Prompt, read_plan
+from wishbone.core.evaluate.judging import judge_missing
+from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.statistics.metrics import choose, signature
 from wishbone.plugins.metrics import utmos
 from wishbone.plugins.metrics.aesthetics import Complexity, Enjoyment, Production, Usefulness
@@ -283,7 +284,7 @@ def test_a_comparison_gives_versa_all_its_recordings_at_once(versa, tmp_path):
             generate.write(tmp_path / name, clip(1, length).audio, RATE)
             row = {"text": prompt.text, "audio": name, "failure": "empty" if failed else ""}
             items.add(arm, prompt.key, 0, {**row, "judged": {}, "heard": None})
-    ab._judge(plan, items, tmp_path, 2)
+    judge_missing(plan, items, tmp_path, Panel(2, list(plan.metrics), plan.options))
     assert count.read_text() == "x"
     assert items.get("old", "002", 0).row["versa"] == 1.0
     assert items.get("new", "002", 0).row["versa"] == 2.0
