@@ -13,21 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.extensions.metric import Clip, Row
 from wishbone.core.evaluate.measure.clips import read_audio
 from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.report.progress import progress
+from wishbone.core.scale.part_lock import locked_part
 from wishbone.core.scale.step import LOGS, Done
 
 MARK = "judging.json"
 BLOCK = 64
 """Recordings that are read at a time: 40 MB at 5 s each."""
-PATIENCE = 5.0
-"""Seconds to wait for another process at the same part, which may just be ending."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +67,11 @@ class ClipStep:
         Raises ``UsageError`` where another process is at the same part.
         """
         file = self.folder / f"rows-{rank + 1:05d}-of-{world_size:05d}.jsonl"
-        lock = FileLock(f"{file}.lock")
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except Timeout:
-            raise UsageError(
-                f"Part {rank + 1} of {world_size} is being judged by another process.",
-                str(file),
-                "Give each process a part of its own: --part 1/2, --part 2/2.",
-            ) from None
-        try:
+        with locked_part(file, rank + 1, world_size):
             done = self._rows()
             missing = [pair for pair in self.files[rank::world_size] if pair[0].stem not in done]
             for row in self._judge(missing, file) if missing else ():
                 yield Done(str(row["key"]), 1, float(row["seconds"]), int(bool(row["failure"])))
-        finally:
-            lock.release()
 
     def unfinished(self, rank: int = 0, world_size: int = 1) -> int:
         """Return how many recordings of a rank have no row."""

@@ -13,9 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.extensions.metric import AudioMetric
 from wishbone.core.evaluate.experiment import timing
 from wishbone.core.evaluate.experiment.items import Item, Items, Key
@@ -26,14 +23,12 @@ from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.result import Prompt
 from wishbone.core.evaluate.sources.speak_missing import Speakers
 from wishbone.core.evaluate.statistics import metrics
+from wishbone.core.scale.part_lock import locked_part
 from wishbone.core.scale.step import Done
 
 FOLDER = "parts"
 BLOCK = 4
 """Prompts that are spoken, then judged: after a kill so many are judged again at most."""
-PATIENCE = 5.0
-"""Seconds to wait for another process at the same part: one that was lost on a cluster and is
-started again elsewhere ends within a second."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +52,8 @@ class PromptStep:
         """
         path = part_file(self.folder, rank, world_size)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock")
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except Timeout:
-            raise UsageError(
-                f"Part {rank + 1} of {world_size} is being spoken by another process.",
-                str(path),
-                "Give each process a part of its own: --part 1/2, --part 2/2.",
-            ) from None
-        try:
+        with locked_part(path, rank + 1, world_size):
             yield from self._run(Items(path), rank, world_size)
-        finally:
-            lock.release()
 
     def unfinished(self, rank: int = 0, world_size: int = 1) -> int:
         """Return how many prompts of a rank lack a recording or a judgement."""

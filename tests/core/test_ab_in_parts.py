@@ -19,6 +19,7 @@ from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.parts import PromptStep, gather, known, part_file
 from wishbone.core.evaluate.sources import speak_missing
 from wishbone.core.evaluate.sources.source import SystemSource
+from wishbone.core.scale import part_lock
 
 TIMES = (
     "made",
@@ -161,7 +162,7 @@ def test_what_the_run_itself_knows_is_not_replaced(given, tmp_path):
 
 
 def test_two_processes_at_one_part_are_told_apart(given, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "PATIENCE", 0.1)
+    monkeypatch.setattr(part_lock, "PATIENCE", 0.1)
     path = part_file(tmp_path, 0, 2)
     path.parent.mkdir(parents=True)
     held, free = threading.Event(), threading.Event()
@@ -175,7 +176,7 @@ def test_two_processes_at_one_part_are_told_apart(given, tmp_path, monkeypatch):
     other.start()
     held.wait(30)
     try:
-        with pytest.raises(UsageError, match="Part 1 of 2 is being spoken"):
+        with pytest.raises(UsageError, match="Part 1 of 2 is being done by another process"):
             list(PromptStep(given, tmp_path).run(None, 0, 2))
     finally:
         free.set()

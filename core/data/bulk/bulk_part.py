@@ -22,6 +22,7 @@ from wishbone.core.contract.errors import UsageError, WishboneError
 from wishbone.core.data.bulk.lists import Item
 from wishbone.core.model.device import torch_threads
 from wishbone.core.report.progress import progress
+from wishbone.core.scale.part_lock import locked_part
 from wishbone.core.scale.step import LOGS, Done
 from wishbone.core.speak.server import Request, Server, SpokenRequest
 from wishbone.core.speak.voice import Voice, find
@@ -33,9 +34,6 @@ BLOCK = 256
 """Items that wait at a time; voices of recordings are made for so many at once."""
 VOICES = 64
 """Voices of recordings that are remembered."""
-PATIENCE = 5.0
-"""Seconds to wait for another process at the same part: one that was lost on a cluster and is
-started again elsewhere ends within a second."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +104,7 @@ def _speak_part(
     system: System, items: Sequence[Item], out: Path, how: How, part: int, parts: int
 ) -> Iterator[dict[str, Any]]:
     file = out / "items" / f"{part:05d}-of-{parts:05d}.jsonl"
-    lock = FileLock(f"{file}.lock")
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        raise UsageError(
-            f"Part {part} of {parts} is being spoken by another process.",
-            str(file),
-            "Give each process a part of its own: --part 1/2, --part 2/2.",
-        ) from None
-    try:
+    with locked_part(file, part, parts):
         _refuse_other_parts(out, parts)
         _mend(file)
         done = finished(out)
@@ -125,8 +114,6 @@ def _speak_part(
                 record.write(json.dumps(row, ensure_ascii=False) + "\n")
                 record.flush()
                 yield row
-    finally:
-        lock.release()
 
 
 def _refuse_other_parts(out: Path, parts: int) -> None:
