@@ -120,6 +120,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "wishbone ab",
             "See 'wishbone ab --help'.",
         )
+    if options.only and not options.train:
+        raise UsageError(
+            "--only names trainings, and none is asked for.",
+            "wishbone ab",
+            "Add --train; which arms are compared stands in the A/B file.",
+        )
     if options.page:
         from wishbone.core.evaluate.report.markdown import write_page
 

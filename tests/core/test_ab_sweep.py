@@ -103,6 +103,12 @@ def test_a_part_with_accelerators_of_its_own_trains_under_torchrun(tmp_path, cal
     assert words[0][1:] == [*begin.split(), *trainings[0].overrides]
 
 
+def test_only_says_which_trainings_and_is_refused_without_any(tmp_path):
+    with pytest.raises(UsageError, match="--only names trainings"):
+        command.main(["quickstart", "--only", "x", "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_slip_in_the_name_of_an_executor_is_seen_before_anything_is_spoken(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(UsageError, match="Did you mean 'local'"):
