@@ -19,7 +19,7 @@ from wishbone.core.evaluate.experiment import commitment, generate, timing
 from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.experiment.items import UNMEASURED, Items
 from wishbone.core.evaluate.experiment.plan import read_plan
-from wishbone.core.evaluate.sources.source import SystemSource
+from wishbone.core.evaluate.sources.source import Source, SystemSource
 from wishbone.core.evaluate.sources.speak_missing import speak_prompt
 from wishbone.core.evaluate.statistics import compare
 from wishbone.core.evaluate.statistics.metrics import choose, choose_primary
@@ -216,6 +216,22 @@ def test_own_work_is_no_work_of_others(monkeypatch):
     monkeypatch.setattr(timing, "_used", lambda: next(readings))
     assert timing.Others().count() == 0.35
     assert timing.Others().count() is None  # too short for a clock of 10 ms steps
+
+
+def test_a_source_outside_is_none_of_the_others(tmp_path, monkeypatch):
+    """A server on this machine works for the arm: its work must not make the machine busy."""
+    monkeypatch.setattr(timing.Others, "count", lambda self: 1.5)
+    given, system = replace(plan(prompts=1), rounds=1), SystemSource(tiny_system())
+
+    class Outside(Source):
+        def speak(self, prompt, seed, voice):
+            return system.speak(prompt, seed, voice)
+
+    items = Items(tmp_path / "items.jsonl")
+    ((prompt, repeat, orders),) = timing.schedule(given)
+    speak_prompt(given, items, tmp_path, prompt, repeat, orders, {"old": system, "new": Outside()})
+    assert items.get("old", prompt.key, repeat).row["others"] == 1.5
+    assert "others" not in items.get("new", prompt.key, repeat).row
 
 
 def test_a_process_that_never_rests_is_counted():

@@ -127,6 +127,12 @@ def test_a_table_has_intervals_over_sentences(suite, tmp_path):
     assert cells["parameters (M)"] == "2.0" and cells["on disk (MiB)"] == "3"
 
 
+def test_word_errors_of_a_long_sentence_count_more():
+    rows = [{"errors": 0, "words": 18, "failure": ""}, {"errors": 2, "words": 2, "failure": ""}]
+    # 2 of 20 words, not the mean of 0 and 100 %
+    assert peers._value(rows, "wer").startswith("10.0 (")
+
+
 def test_a_folder_with_something_in_it_is_left_alone(suite, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
