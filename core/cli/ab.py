@@ -152,7 +152,7 @@ def _compare(options: ABOptions, name: str, words: Sequence[str]) -> int:
     from wishbone.core.evaluate.experiment.plan import read_plan
     from wishbone.core.evaluate.experiment.sweep import training_step
     from wishbone.core.evaluate.gate import check_metrics, hold, read_limit
-    from wishbone.core.evaluate.parts import PromptStep
+    from wishbone.core.evaluate.prompt_step import PromptStep
 
     limits = [read_limit(text) for text in options.fail_if]
     stem = Path(name).stem

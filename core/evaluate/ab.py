@@ -28,7 +28,7 @@ from wishbone.core.evaluate.experiment.plan import Plan, weights_hash
 from wishbone.core.evaluate.judging import judge_missing
 from wishbone.core.evaluate.measure import held_out_loss, reference
 from wishbone.core.evaluate.measure.score import Panel
-from wishbone.core.evaluate.parts import PromptStep, gather, known
+from wishbone.core.evaluate.prompt_step import PromptStep, gather, known
 from wishbone.core.evaluate.prompts import training_texts
 from wishbone.core.evaluate.prompts.slices import slices
 from wishbone.core.evaluate.report import terminal

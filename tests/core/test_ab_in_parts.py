@@ -13,10 +13,10 @@ from tiny_system import tiny_system
 from wishbone.core.cli import ab as command
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.extensions.metric import AudioMetric, MetricInfo
-from wishbone.core.evaluate import ab, parts
+from wishbone.core.evaluate import ab, prompt_step
 from wishbone.core.evaluate.experiment import generate
 from wishbone.core.evaluate.experiment.items import Items
-from wishbone.core.evaluate.parts import PromptStep, gather, known, part_file
+from wishbone.core.evaluate.prompt_step import PromptStep, gather, known, part_file
 from wishbone.core.evaluate.sources import speak_missing
 from wishbone.core.evaluate.sources.source import SystemSource
 from wishbone.core.scale import part_lock
@@ -65,7 +65,7 @@ def given(register, monkeypatch):
                 {checkpoint.key: SystemSource(system) for checkpoint in plan.checkpoints},
             )
 
-    monkeypatch.setattr(parts, "Speakers", Ready)
+    monkeypatch.setattr(prompt_step, "Speakers", Ready)
     monkeypatch.setattr(generate, "PATIENCE", 1000.0)
     return replace(plan(prompts=6, seeds=2), metrics={"loudness": Loudness.info}, rounds=1)
 
