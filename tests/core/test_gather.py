@@ -142,8 +142,9 @@ def test_a_list_is_spoken_in_one_number_of_parts_at_a_time(tmp_path, monkeypatch
     from filelock import FileLock
 
     from wishbone.core.contract.errors import UsageError
+    from wishbone.core.scale import part_lock
 
-    monkeypatch.setattr(bulk, "PATIENCE", 0.1)
+    monkeypatch.setattr(part_lock, "PATIENCE", 0.1)
     out = tmp_path / "out"
     spoken(out, 1, 2)
     with FileLock(out / "items" / "00002-of-00002.jsonl.lock"):
