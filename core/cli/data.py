@@ -144,7 +144,7 @@ class InspectOptions:
 class GatherOptions:
     """Check that all parts of a folder are there, once and alike; write its report and its index.
 
-    The index lets a training of any size start at once: it is mapped into memory, not read.
+    The index lets a training of any size start at once: of it, rows are read when they are needed.
     """
 
     folder: str = argument(help="folder that another subcommand, or 'wishbone synth', wrote")

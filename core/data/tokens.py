@@ -105,7 +105,7 @@ class Ragged:
 
 
 class Lists(Protocol):
-    """Lists of integers of different lengths: ``Ragged``, or those of a file that is mapped."""
+    """Lists of integers of different lengths: ``Ragged``, or those of a file."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> np.ndarray: ...
@@ -127,7 +127,7 @@ class Lists(Protocol):
 
 
 class Texts(Protocol):
-    """Texts by number: a list, or those of a file that is mapped, of which ``take`` is a view."""
+    """Texts by number: a list, or those of a file, of which ``take`` is a view."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> str: ...

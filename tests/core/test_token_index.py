@@ -131,6 +131,28 @@ def test_a_file_of_that_name_that_is_no_index_is_named(folder, facts):
     assert caught.value.where == str(path)
 
 
+def test_an_index_that_is_cut_while_it_is_read_is_named(folder):
+    mapped, _ = both(folder)
+    path = folder / INDEX
+    codes = mapped.codes[64]
+    os.truncate(path, 4096)
+    with pytest.raises(DataError, match="ends .* bytes early") as caught:
+        [mapped.codes[row] for row in range(65)]
+    assert caught.value.where == str(path) and len(codes)
+
+
+def test_rows_share_one_open_file(folder):
+    """A hundred record batches with seven columns would be more files than a process may open."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc to count open files")
+    write_index(folder)
+    before = len(os.listdir("/proc/self/fd"))
+    mapped = open_tokens(folder)
+    assert len(mapped.texts.pieces) > 4 and mapped.texts[64] and len(mapped.codes[64])
+    # the mapping itself, and the one file
+    assert len(os.listdir("/proc/self/fd")) - before <= 2
+
+
 def test_a_damaged_file_leaves_no_index(folder):
     made = rows(5)
     made[2]["codes"][1] = -3
@@ -187,7 +209,7 @@ def test_a_training_goes_on_with_an_index_as_without(tmp_path):
 
 @pytest.mark.timeout(3600)
 def test_the_start_of_a_training_does_not_follow_the_size_of_its_data(tmp_path):
-    """Memory of its own, since pages of a mapped file go when others need them."""
+    """Memory of its own, and in all."""
     words = ("steps=20", "evaluate_every=0", "checkpoint_every=0", "batch_positions=4000")
     figures = {}
     for codes in (30_000, CODES or 3_000_000):
@@ -206,5 +228,7 @@ def test_the_start_of_a_training_does_not_follow_the_size_of_its_data(tmp_path):
     small, large = figures.values()
     # 6 000 000 utterances: 0.35 GB and 5 s more; read whole, the codes alone would be 3.6 GB
     assert large[1][1] - small[1][1] < (1.0 if CODES else 0.1)
+    # and no pages of the file beside them: mapped, those of the rows read would be 1.5 GB
+    assert large[1][0] - small[1][0] < (1.0 if CODES else 0.1)
     if CODES:
         assert large[0][1] < 10 and large[1][0] < 2

@@ -1,4 +1,4 @@
-"""The index of token data: one file that training maps into memory instead of reading all of it.
+"""The index of token data: one file of which training reads what it needs, when it needs it.
 
 ``tokens.arrow`` beside the Parquet files is Arrow's own file format, not compressed: rows in the
 order of the files, with the columns of token data and ``text_hash``, the first 64 bits of each
@@ -13,16 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from io import FileIO
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.contract.atomic import replacing
+from wishbone.core.data.bulk.file_lists import EncodedTexts, FileLists, FileTexts, FileValues
 from wishbone.core.data.parquet import arrow, damage_named, read_schema
 from wishbone.core.data.tokens import (
     EXTRA,
@@ -42,85 +42,6 @@ VERSION = 1
 BATCH = 65_536
 """Rows of a record batch: a hundred batches for 10 000 hours, each with some MB of codes."""
 LISTS = ("text_ids", "codes", "word_ends", *EXTRA, PROMPT)
-
-
-class MappedLists:
-    """Lists of integers in several pieces of memory, which may be those of a mapped file.
-
-    It is what ``Ragged`` is for lists that are in memory; ``rows`` chooses some of them.
-    """
-
-    def __init__(
-        self,
-        pieces: Sequence[tuple[np.ndarray, np.ndarray]],
-        highest: int,
-        rows: np.ndarray | None = None,
-    ) -> None:
-        """``pieces`` are (values, starts [lists + 1]); ``highest`` is the largest of all values."""
-        self.pieces, self._highest, self.rows = pieces, highest, rows
-        counts = [0, *(len(starts) - 1 for _, starts in pieces)]
-        self.first = [int(number) for number in np.cumsum(counts)]
-        """Number of the first list of each piece, and of all."""
-
-    def __len__(self) -> int:
-        return self.first[-1] if self.rows is None else len(self.rows)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        row = int(index if self.rows is None else self.rows[index])
-        piece = bisect_right(self.first, row) - 1
-        values, starts = self.pieces[piece]
-        place = row - self.first[piece]
-        return values[starts[place] : starts[place + 1]]
-
-    def lengths(self) -> np.ndarray:
-        """Length of every list, [lists]."""
-        return self._lengths
-
-    @cached_property
-    def _lengths(self) -> np.ndarray:
-        parts = [np.diff(starts) for _, starts in self.pieces]
-        lengths = np.concatenate([np.empty(0, np.int64), *parts])
-        return lengths if self.rows is None else lengths[self.rows]
-
-    def take(self, rows: np.ndarray) -> MappedLists:
-        """The lists ``rows`` alone, not copied."""
-        chosen = rows if self.rows is None else self.rows[rows]
-        return MappedLists(self.pieces, self._highest, chosen)
-
-    def highest(self) -> int:
-        """The largest value, -1 where there is none; that of all lists, also of those not taken."""
-        return self._highest
-
-    def row_of(self, value: int) -> int:
-        """Return the first list that holds ``value``; -1 where none of those taken does."""
-        return next((row for row in range(len(self)) if (self[row] == value).any()), -1)
-
-
-class MappedTexts(Sequence[str]):
-    """Texts in several pieces of memory; ``rows`` chooses some of them."""
-
-    def __init__(self, pieces: Sequence[Any], rows: np.ndarray | None = None) -> None:
-        """``pieces`` are arrays of pyarrow, or lists."""
-        self.pieces, self.rows = pieces, rows
-        self.first = [int(number) for number in np.cumsum([0, *map(len, pieces)])]
-
-    def __len__(self) -> int:
-        return self.first[-1] if self.rows is None else len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        row = int(index if self.rows is None else self.rows[index])
-        piece = bisect_right(self.first, row) - 1
-        return str(self.pieces[piece][row - self.first[piece]])
-
-    def take(self, rows: np.ndarray) -> MappedTexts:
-        """The texts ``rows`` alone, not copied."""
-        return MappedTexts(self.pieces, rows if self.rows is None else self.rows[rows])
 
 
 def write_index(folder: str | Path) -> Path:
@@ -212,7 +133,10 @@ def open_tokens(folder: str | Path) -> TokenCorpus | None:
         return None
     pyarrow = arrow()
     with damage_named(path):
-        reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
+        mapped = pyarrow.memory_map(str(path))
+        content = StoredArrays(path, mapped.read_buffer().address)
+        mapped.seek(0)
+        reader = pyarrow.ipc.open_file(mapped)
         batches = [reader.get_batch(number) for number in range(reader.num_record_batches - 1)]
         _, metadata = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
         facts = _facts((metadata or {}).get(ABOUT), reader.schema.names)
@@ -229,7 +153,7 @@ def open_tokens(folder: str | Path) -> TokenCorpus | None:
         return None
     names = reader.schema.names
     lists = {
-        name: MappedLists([_piece(batch.column(name)) for batch in batches], facts["highest"][name])
+        name: FileLists([content.lists(b.column(name)) for b in batches], facts["highest"][name])
         for name in LISTS
         if name in names
     }
@@ -238,8 +162,8 @@ def open_tokens(folder: str | Path) -> TokenCorpus | None:
         return np.concatenate([np.empty(0, kind), *(np.asarray(b.column(name)) for b in batches)])
 
     return TokenCorpus(
-        ids=MappedTexts([batch.column("id") for batch in batches]),
-        texts=MappedTexts([batch.column("text") for batch in batches]),
+        ids=FileTexts([content.texts(batch.column("id")) for batch in batches]),
+        texts=FileTexts([content.texts(batch.column("text")) for batch in batches]),
         text=lists["text_ids"],
         codes=lists["codes"],
         word_ends=lists["word_ends"],
@@ -252,13 +176,37 @@ def open_tokens(folder: str | Path) -> TokenCorpus | None:
     )
 
 
+class StoredArrays:
+    """Where the arrays of a mapped file stand in it: starts stay mapped, values are read."""
+
+    def __init__(self, path: Path, address: int) -> None:
+        """``address`` is where the file is mapped."""
+        self._file, self._address = FileIO(path), address
+
+    def lists(self, column: Any) -> tuple[FileValues, np.ndarray]:
+        """Values and starts of a column of lists."""
+        return self._values(np.asarray(column.values)), np.asarray(column.offsets)
+
+    def texts(self, column: Any) -> EncodedTexts:
+        """A column of texts."""
+        _, starts, content = column.buffers()
+        starts = np.frombuffer(starts, np.int32)[column.offset :][: len(column) + 1]
+        # a column of empty texts, or of none, has no bytes and may have no buffer
+        content = np.frombuffer(content or b"", np.uint8)
+        return EncodedTexts(self._values(content), starts if len(starts) else np.zeros(1, np.int32))
+
+    def _values(self, array: np.ndarray) -> FileValues:
+        begin = array.ctypes.data - self._address if len(array) else 0
+        return FileValues(self._file, begin, len(array), array.dtype)
+
+
 def chain_mapped(parts: Sequence[TokenCorpus], about: dict[str, Any]) -> TokenCorpus:
     """Several corpora in a row, some of them mapped; nothing is copied.
 
     A column that only some have is empty in the others.
     """
 
-    def lists(name: str) -> MappedLists | None:
+    def lists(name: str) -> FileLists | None:
         columns = [getattr(part, name) for part in parts]
         if all(column is None for column in columns):
             return None
@@ -270,12 +218,12 @@ def chain_mapped(parts: Sequence[TokenCorpus], about: dict[str, Any]) -> TokenCo
             highest = max(highest, column.highest())
             one = isinstance(column, Ragged)
             pieces += [(column.values, column.starts)] if one else column.pieces
-        return MappedLists(pieces, highest)
+        return FileLists(pieces, highest)
 
-    def texts(name: str) -> MappedTexts:
+    def texts(name: str) -> FileTexts:
         columns = [getattr(part, name) for part in parts]
-        return MappedTexts(
-            [p for x in columns for p in (x.pieces if isinstance(x, MappedTexts) else [x])]
+        return FileTexts(
+            [p for x in columns for p in (x.pieces if isinstance(x, FileTexts) else [x])]
         )
 
     seconds, hashes = (
@@ -316,11 +264,6 @@ def _facts(text: bytes | None, columns: Sequence[str]) -> dict[str, Any]:
     if missing := {"id", "text", "seconds", "text_hash", "codes"} - set(columns):
         raise ValueError(f"it lacks the columns {', '.join(sorted(missing))}")
     return facts
-
-
-def _piece(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Values and starts of a list column, in the memory of the file."""
-    return np.asarray(column.values), np.asarray(column.offsets)
 
 
 def _stamp(file: Path) -> tuple[int, int]:
