@@ -5,6 +5,8 @@ goes on, not what it computes.
 """
 
 import json
+import os
+from dataclasses import replace
 
 import torch
 from ab_results import costs
@@ -15,17 +17,20 @@ from tiny_system import tiny_system
 
 import wishbone.core.data.text  # noqa: F401
 import wishbone.core.train.run  # noqa: F401
+from wishbone.core.cli.evaluation import evaluations
 from wishbone.core.cli.main import main
 from wishbone.core.data import speak as speaking
 from wishbone.core.data.join import join
 from wishbone.core.data.shards import Report
 from wishbone.core.data.sources import parts
 from wishbone.core.data.tokens import read_tokens
-from wishbone.core.evaluate import ab
+from wishbone.core.evaluate import ab, prompt_step
 from wishbone.core.evaluate.experiment.arm_engines import EngineChoice
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.sources import speak_missing
 from wishbone.core.report import charts
+from wishbone.core.scale.share import which_part
+from wishbone.core.scale.step import do_part
 from wishbone.core.speak import speaker
 from wishbone.core.speak.voice import Voice
 from wishbone.core.weights.tensor_files import read_tensors
@@ -158,6 +163,7 @@ class Judge:
     """A panel of one that hears one word in ten wrong."""
 
     signatures = {"wer": "toy-1", "dnsmos": "toy-1"}
+    used = list(signatures)
     group = 0
 
     def listen(self, clips):
@@ -168,6 +174,10 @@ class Judge:
 
     def map(self, judge, items):
         return map(lambda item: judge(self, item), items)
+
+    def score(self, clip):
+        facts = {"key": clip.key, "text": clip.text, "seconds": clip.seconds, "failure": ""}
+        return facts | self.values(clip, "", ())
 
     def values(self, clip, failure, wanted):
         return {"heard": clip.text, "errors": len(clip.audio) % 3, "words": 10, "dnsmos": 3.0}
@@ -200,6 +210,42 @@ def _compared(out):
     return items, judged, {p.name: p.read_bytes() for p in sorted(out.glob("audio/*/*"))}
 
 
+def _some_prompts(source, out):
+    """The part of an A/B's prompts that is this process's, as ``wishbone ab --part`` does it."""
+    speak_missing.build = lambda config: tiny_system()
+    prompt_step.Panel = Judge
+    speak_missing.accelerate_alike = lambda systems, engine: EngineChoice(
+        "eager", "float32", dict.fromkeys(systems, "eager"), ""
+    )
+    out.mkdir(exist_ok=True)
+    do_part(prompt_step.PromptStep(PROMPTS, out), *which_part("", os.environ))
+    return 0
+
+
+def _gathered(out):
+    items = Items(out / "items.jsonl")
+    prompt_step.gather(items, PROMPTS, out)
+    rows = [
+        tuple(item.row.get(name) for name in TOLD)
+        for arm in ("old", "new") for item in items.of(arm)
+    ]  # fmt: skip
+    return rows, {path.name: path.read_bytes() for path in sorted(out.glob("audio/*/*"))}
+
+
+def _clips(source, out):
+    evaluations.Panel = Judge
+    words = [str(source / "spoken" / "audio"), "--text", str(source / "lines.txt")]
+    return main(["evaluate", "audio", *words, "--out", str(out), "--threads", "1"])
+
+
+def _rows(out):
+    lines = [line for file in out.glob("rows-*.jsonl") for line in file.read_text().splitlines()]
+    return sorted((row["key"], row["errors"], row["words"]) for row in map(json.loads, lines))
+
+
+PROMPTS = plan(prompts=10)
+PROMPTS = replace(PROMPTS, metrics={key: PROMPTS.metrics[key] for key in Judge.signatures})
+
 COMMANDS = {
     "train": (_train, _trained),
     "data text": (_text, _tokens),
@@ -212,4 +258,6 @@ COMMANDS = {
     "data tokenize": (_tokenize, _tokens),
     "data align": (_align, _recordings),
     "synth": (_synth, _listed),
+    "ab --part": (_some_prompts, _gathered),
+    "evaluate audio": (_clips, _rows),
 }

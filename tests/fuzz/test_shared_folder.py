@@ -4,6 +4,7 @@
 processes of each command and prints what came of it; by default it is two.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -33,9 +34,11 @@ LINES = "".join(f"{first} and {second}\n" for first in ("one two", "three", "fou
 PARTS = tuple({"RANK": str(rank), "WORLD_SIZE": "2"} for rank in (0, 1))
 ALIKE = ({}, {})
 """Environments of two processes: each has a part, or both run one command over all of it."""
+LISTED = {"ab --part": "parts/items-*.jsonl", "evaluate audio": "rows-*.jsonl"}
+"""Command -> files in which its parts write a row for each recording that was judged."""
 SHARED = {
     "data speak": (PARTS, ALIKE), "data tokenize": (PARTS, ALIKE), "data align": (PARTS, ALIKE),
-    "synth": (PARTS,),
+    "synth": (PARTS,), "ab --part": (PARTS,), "evaluate audio": (PARTS,),
 }  # fmt: skip
 """Command -> the ways in which processes share it; parts of a list have a file each."""
 
@@ -45,6 +48,8 @@ def pieces(name, out):
     if name == "synth":
         rows = finished(out) if (out / "items").is_dir() else {}
         files = {key: out / row["audio"] for key, row in rows.items() if not row["failure"]}
+    elif name in LISTED:
+        return {key: rows[-1] for key, rows in listed(name, out).items()}
     else:
         report = Report(out) if (out / "report").is_dir() else None
         names = [key for key in report.shards if report.done(key)] if report else []
@@ -52,8 +57,23 @@ def pieces(name, out):
     return {key: (path.stat().st_mtime_ns, path.stat().st_ino) for key, path in files.items()}
 
 
+def listed(name, out):
+    """Name -> rows of every recording that was judged or spoken, in the files of all parts."""
+    rows = {}
+    for file in sorted(out.glob(LISTED[name])):
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # a line that a kill cut
+                row = json.loads(line)
+                names = [row[part] for part in ("arm", "prompt", "key") if part in row]
+                names.append("judged" if "errors" in row else "spoken")
+                rows.setdefault(" ".join(names), []).append(row)
+    return rows
+
+
 def made_twice(name, source, out):
     """Pieces that were finished more than once."""
+    if name in LISTED:
+        return [key for key, rows in listed(name, out).items() if len(rows) > 1]
     if name == "synth":
         lines = [line for file in (out / "items").glob("*.jsonl") for line in file.open()]
         names = [json.loads(line)["id"] for line in lines]
@@ -79,6 +99,8 @@ def test_processes_share_a_folder_and_are_killed(name, tmp_path, like, voice, sy
     (tmp_path / "long.txt").write_text(LINES)
     if name == "data tokenize":
         assert run("data speak", tmp_path, tmp_path / "audio").code == 0
+    if name == "evaluate audio":
+        assert run("synth", tmp_path, tmp_path / "spoken").code == 0
     alone = tmp_path / "alone"
     undisturbed = run(name, tmp_path, alone)
     assert undisturbed.code == 0
@@ -114,7 +136,7 @@ def test_processes_share_a_folder_and_are_killed(name, tmp_path, like, voice, sy
         twice = made_twice(name, tmp_path, out)
         if again or twice or not same:
             faults.append(("in the end", codes, again, twice, same))
-        elif gather(out).get("kept") is None:
+        elif name not in LISTED and gather(out).get("kept") is None:
             faults.append(("the report",))
         shutil.rmtree(out)
         made_file(tmp_path, out).unlink(missing_ok=True)
