@@ -68,7 +68,7 @@ def normalise(text: str, keep: Collection[str] = ()) -> str:
     Words of ordinary text stay as they are, and so does what this function made. Marks in ``keep``
     stay, too.
     """
-    if not re.search(r"[^a-z ,?!']", text):
+    if not re.search(r"[^a-z ,?!']|\b[ivx]{2,}\b", text):
         return _short_words(text)
     text = _short_words(plain(_ENTITY.sub(lambda entity: html.unescape(entity[0]), text)))
     text = re.sub(r"\d{25,}", lambda run: f" {cardinal(run[0])} ", text)
