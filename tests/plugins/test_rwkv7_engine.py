@@ -185,6 +185,16 @@ def test_many_positions_at_once(monkeypatch, weights, limit, config):
 
 
 @torch.no_grad()
+def test_a_batch_wider_than_a_piece_goes_position_by_position(monkeypatch):
+    monkeypatch.setattr("wishbone.plugins.rwkv7.engines.native_prefill.PIECE", 2)
+    backbone, x = model(), torch.randn(5, 4, 48)
+    exact_y, _ = copy.deepcopy(backbone).double()(x.double())
+    backbone.accelerate("native")
+    monkeypatch.setattr(module.Stack, "_forward", lambda *a: pytest.fail("plain"))
+    assert error(backbone(x)[0], exact_y) < 3e-6
+
+
+@torch.no_grad()
 def test_a_long_text_goes_in_pieces_without_an_engine(monkeypatch):
     backbone, x = model().double(), torch.randn(2, 300, 48, dtype=torch.float64)
     mask = torch.rand(2, 300) < 0.8

@@ -33,6 +33,8 @@ def test_a_full_queue_is_told_when_to_come_again(service):
         refused = await Caller(app, speech()).run()
         assert refused.status == 429 and int(refused.answer_headers[b"retry-after"]) >= 1
         assert error_of(refused)["type"] == "rate_limit_error"
+        counted = b'wishbone_requests_total{outcome="queue_full",route="none",system="tiny"} 1.0'
+        assert counted in service.gauges.text()
         brake.release()
         await asyncio.gather(*tasks)
         for seed, caller in enumerate(callers):
@@ -190,6 +192,37 @@ def test_draining_finishes_what_runs_and_refuses_the_rest(service):
         assert [caller.status for caller in callers] == [200, 200, 503]
         assert b"".join(callers[1].parts) == toys.offline(service, seed=1)
         await until(lambda: service.is_idle)
+
+    asyncio.run(scenario())
+
+
+def test_the_time_to_come_again_is_that_of_the_queue():
+    async def scenario():
+        gate = Gate(2, 9)
+        for _ in range(80):  # until the mean forgets what it began with
+            await gate.take()
+            gate.leave(5.9)
+        assert gate.retry_after() == 3  # one who comes now, in two slots
+        for _ in range(2):
+            await gate.take()
+        waiting = [asyncio.create_task(gate.take()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert gate.retry_after() == 12  # behind three others
+        for _ in range(3):
+            gate.leave(0.0)
+        await asyncio.gather(*waiting)
+        assert gate.used == 2
+
+    asyncio.run(scenario())
+
+
+def test_nobody_is_sent_back_at_once():
+    async def scenario():
+        gate = Gate(1, 1)
+        for _ in range(40):
+            await gate.take()
+            gate.leave(0.0)
+        assert gate.retry_after() == 1
 
     asyncio.run(scenario())
 
