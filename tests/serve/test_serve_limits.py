@@ -11,6 +11,7 @@ from serving_toys import TEXT, Brake, Caller, speech, until
 from wishbone.core.serve.admission import Gate
 from wishbone.core.serve.refusal import Refusal
 from wishbone.core.serve.web.app import create_app
+from wishbone.core.serve.web.request_guard import Guard
 
 
 @pytest.fixture
@@ -246,3 +247,16 @@ def test_a_gate_hands_on_the_slot_of_somebody_who_left_in_that_moment():
             await gate.take()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_error_that_nobody_foresaw_is_an_answer_where_none_has_begun(service, begun):
+    async def broken(scope, receive, send):
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+    caller = asyncio.run(Caller(Guard(broken, service), b"", "/health", "GET").run())
+    assert caller.status == (200 if begun else 500)
+    assert begun or error_of(caller)["code"] == "internal"
+    assert not begun or caller.parts == []

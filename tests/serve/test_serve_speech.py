@@ -13,6 +13,7 @@ from serving_toys import TEXT
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.serve.refusal import Refusal
 
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     with toys.closing(toys.make_service(tmp_path_factory.mktemp("serve"))) as service:
