@@ -66,8 +66,8 @@ PARTS = {
     "train": (
         ["core/train"],
         "core/test_train_batches.py core/test_train_dropping.py core/test_train_long.py"
-        " core/test_train_precision.py core/test_train_run.py core/test_train_shard.py"
-        " core/test_objective.py core/test_looking.py",
+        " core/test_train_precision.py core/test_train_reports.py core/test_train_run.py"
+        " core/test_train_shard.py core/test_objective.py core/test_looking.py",
     ),
     # Triton's kernels run in its interpreter or on a GPU, where no line of them is seen
     "rwkv7": (

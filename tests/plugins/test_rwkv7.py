@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from wishbone.core.contract.backbone import require_caps
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.wkv7 import chunked
@@ -204,6 +205,12 @@ def test_nothing_in_the_padding_gets_out():
     actual = backbone(x.masked_fill(~mask[..., None], math.nan), mask=mask)
     assert torch.equal(actual[0][mask], expected[0][mask])
     assert all(torch.equal(actual[1][name], expected[1][name]) for name in expected[1])
+
+
+def test_it_promises_what_streams_guidance_and_segments_ask_for():
+    for promises in (("streaming", "constant_state"), ("varlen",)):
+        require_caps(RWKV7, "a feature", *promises)
+    assert set(RWKV7.caps.peft_targets) == {"receptance", "key", "value", "output"}
 
 
 def test_heads_must_fill_the_width():
