@@ -49,6 +49,13 @@ def test_without_held_out_data_there_is_no_held_out_loss(tmp_path):
     assert len(entries) == 2 and all("loss" in entry for entry in entries)
 
 
+def test_the_origin_of_an_export_has_the_last_held_out_loss(tmp_path):
+    assert main([str(write_recipe(tmp_path)), "steps=2", "evaluate_every=0"]) == 0
+    last = log_of(tmp_path / "run")[-1]
+    origin = json.loads((tmp_path / "run" / "export" / "provenance.json").read_text())
+    assert last["step"] == 2 and origin["notes"]["held_out_loss"] == pytest.approx(last["held_out"])
+
+
 def test_events_are_written_where_they_are_asked_for(tmp_path):
     pytest.importorskip("tensorboard", reason="pip install 'wishbone-tts[train]' for events")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
