@@ -2,7 +2,7 @@
 
 import json
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +13,11 @@ pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for cor
 
 from wishbone.core.audio.files import Audio, read  # noqa: E402
 from wishbone.core.cli.train import main  # noqa: E402
-from wishbone.core.contract.errors import STOPPED  # noqa: E402
+from wishbone.core.contract.errors import STOPPED, ConfigError  # noqa: E402
 from wishbone.core.train import logger, loop  # noqa: E402
 from wishbone.core.train import run as module  # noqa: E402
 from wishbone.core.train.recipe import Recipe  # noqa: E402
+from wishbone.core.train.run_folder import RunFolder  # noqa: E402
 
 DEFAULTS = {
     "system": None, "weights": None, "data": None, "out": "", "held_out": 0.02,
@@ -117,6 +118,30 @@ def test_a_second_signal_ends_at_once():
         assert interrupted()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_folder_belongs_to_one_start_one_teacher_and_one_size_of_step(tmp_path):
+    recipe = Recipe(system={"base": "x"}, data="d", batch_positions=100, accumulate=2)
+
+    def claim(name, data="hash", processes=1, about=None, start="", recipe=recipe):
+        RunFolder(tmp_path / name).claim(recipe, data, False, processes, about, start)
+
+    claim("begun", start="one", about={"teacher": "t"})
+    claim("begun", start="one", about={"teacher": "t"})
+    for words, field in (
+        ({"start": "two", "about": {"teacher": "t"}}, "start_weights"),
+        ({"start": "one", "about": {"teacher": "u"}}, "learned_from"),
+        ({"start": "one", "about": {"teacher": "t"}, "data": "other"}, "data_hash"),
+        ({"start": "one", "about": {"teacher": "t"}, "processes": 2}, "positions_per_step"),
+    ):
+        with pytest.raises(ConfigError, match=f"other values of: {field}"):
+            claim("begun", **words)
+    # the same steps by two processes, and a record from before the start was written down
+    claim("begun", start="one", about={"teacher": "t"}, processes=2,
+          recipe=replace(recipe, accumulate=1))  # fmt: skip
+    claim("older")
+    assert "start_weights" not in (tmp_path / "older" / "config.yaml").read_text()
+    claim("older", start="one")
 
 
 @pytest.mark.parametrize("written", [None, "{", "5", "null", b"\xff"])
