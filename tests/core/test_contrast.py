@@ -6,6 +6,7 @@ of an arm an offset of its own.
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from wishbone.core.evaluate.statistics import paired as st
 from wishbone.core.evaluate.statistics.contrast import contrast
@@ -93,6 +94,20 @@ def test_one_training_an_arm_is_the_paired_bootstrap_over_prompts():
     assert found.interval == st.bootstrap((b - a)[0], WEIGHTS)
     assert found.p == found.p_checkpoints == st.sign_flip((b - a)[0], WEIGHTS)
     assert found.freedom is None and found.seed_share is None
+
+
+@pytest.mark.parametrize("units", [2, 9])
+@pytest.mark.parametrize(("trainings", "voices"), [(2, 1), (1, 2), (2, 2)])
+def test_trainings_and_voices_that_never_differ_leave_the_paired_t_test(units, trainings, voices):
+    random = np.random.default_rng(units)
+    a, b = random.normal(0, 1, units), random.normal(0.5, 1, units)
+    tables = [np.tile(np.tile(each, voices)[None, :, None], (trainings, 1, 1)) for each in (a, b)]
+    found = contrast(tables, PAIR, np.ones(units * voices), voices=voices)
+    expected = scipy.stats.ttest_rel(b, a)
+    ends = expected.confidence_interval()
+    assert (found.interval.low, found.interval.high) == pytest.approx((ends.low, ends.high))
+    assert (found.p, found.freedom) == pytest.approx((expected.pvalue, units - 1))
+    assert found.seed_share == (0.0 if trainings > 1 else None)
 
 
 def test_few_seeds_make_wide_intervals_and_it_says_why():

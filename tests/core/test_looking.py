@@ -87,6 +87,8 @@ def test_a_bundled_arms_recipes_are_repeated_in_order(tmp_path, capsys):
     assert recipes[3]["out"] == str(tmp_path / "mine")
     assert recipes[1]["weights"] == str(tmp_path / "mine-stage-1" / "export")
     assert all((bundled() / path).is_file() for recipe in recipes for path in recipe["data"])
+    # recorded by a path of another machine, found here by the name of its file
+    assert {recipe["held_out"] for recipe in recipes} == {"tokens/quickstart/held-out.parquet"}
     # the last stage's data is here to the last bit, that of the first is not
     notes = capsys.readouterr().err
     assert "stage 1 of quickstart-rwkv7 was trained on other data" in notes

@@ -139,6 +139,21 @@ def test_the_interval_is_reproducible_and_its_seed_matters_little():
     assert one.low == pytest.approx(two.low, abs=0.03)
 
 
+@pytest.mark.parametrize("groups", [None, np.arange(30) // 3])
+def test_any_number_of_draws_is_drawn_and_the_first_ones_are_the_same(groups):
+    values = np.random.default_rng(0).normal(0, 1, 30)
+    many, some = (st.resamples(values, groups=groups, draws=draws) for draws in (700, 500))
+    assert len(many.means) == 700 and np.array_equal(many.means[:500], some.means)
+    assert len(np.unique(many.means)) > 600
+
+
+def test_what_would_have_been_seen_four_times_in_five():
+    # z of 97.5 % is 1.96, of 80 % 0.8416
+    assert st.detectable(st.Interval(1.0, -1.0, 3.0)) == pytest.approx(2 * (1 + 0.84162 / 1.95996))
+    wider = st.detectable(st.Interval(1.0, -1.0, 3.0), confidence=0.99)
+    assert wider == pytest.approx(2 * (1 + 0.84162 / 2.57583), rel=1e-5)
+
+
 def test_one_unit_says_nothing():
     found = st.bootstrap(np.array([3.0]))
     assert (found.low, found.high) == (-np.inf, np.inf)
@@ -190,6 +205,15 @@ def test_repeats_buy_most_where_they_are_what_scatters():
     assert spread.within == pytest.approx(0) and spread.between == pytest.approx(
         fixed[0, :, 0].var(ddof=1)
     )
+
+
+def test_without_repeats_the_share_between_them_is_the_measured_one():
+    differences = np.random.default_rng(0).normal(0, 3, 20)
+    tables = [np.zeros((1, 20, 1)), differences[None, :, None]]
+    spread = sample_size.scatter(tables, (-1, 1), np.ones(20), 0.25)
+    variance = differences.var(ddof=1)
+    assert (spread.between, spread.within) == pytest.approx((0.02 * variance, 0.98 * variance))
+    assert spread.assumed and spread.trainings == 0.25
 
 
 def test_no_size_is_advised_from_few_prompts_or_beyond_those_that_exist():

@@ -26,6 +26,8 @@ def test_an_epoch_sees_every_utterance_once_within_the_budget():
     padded = sum(LENGTHS[rows].max() * len(rows) for rows in plan.epoch(0))
     # batches of utterances in random order would be a third padding
     assert LENGTHS.sum() / padded > 0.9
+    # and they are full
+    assert len(plan.epoch(0)) < 1.3 * LENGTHS.sum() / 1200
 
 
 def test_the_plan_follows_from_seed_and_step_alone():

@@ -153,6 +153,18 @@ def test_every_row_reads_whole_sequences_in_order(tmp_path):
         SegmentStreams(corpus, layout, rows=3, segment=9, seed=4).restore(other.progress())
 
 
+def test_a_state_is_carried_in_float32_at_least_and_cut_off():
+    kinds = {"low": torch.bfloat16, "half": torch.float16, "plain": torch.float32}
+    kinds |= {"wide": torch.float64, "count": torch.int16, "length": torch.int64}
+    after = {name: torch.arange(3).to(kind) for name, kind in kinds.items()}
+    after["low"].requires_grad_()
+    carried = detached(after)
+    assert {name: part.dtype for name, part in carried.items()} == kinds | {
+        "low": torch.float32, "half": torch.float32,
+    }  # fmt: skip
+    assert all(part.tolist() == [0, 1, 2] and not part.requires_grad for part in carried.values())
+
+
 def test_a_row_that_begins_takes_nothing_over_and_keeps_its_gradient():
     backbone = Recurrent()
     first = torch.nn.Parameter(torch.randn(16))

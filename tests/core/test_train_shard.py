@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -211,3 +212,20 @@ def test_a_backbone_that_names_what_is_not_its_own_is_told_so():
     for wrong in ([torch.nn.Linear(1, 1)], [part, part.blocks[0]]):
         with pytest.raises(PluginBroken, match="shardable"):
             fsdp.require_disjoint(part, wrong)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5, 1e6])
+def test_a_gradient_in_shares_is_clipped_to_the_length_of_a_whole_one(monkeypatch, limit):
+    monkeypatch.setattr(fsdp, "is_share", lambda tensor: True)
+    monkeypatch.setattr(fsdp, "local", lambda tensor: tensor)
+    # the other process holds as many rows with the same gradient
+    group = SimpleNamespace(sum_=lambda square: 2 * square)
+    shares = [torch.nn.Parameter(torch.zeros(size)) for size in ((3, 2), (4,), (5,))]
+    for share in shares[:2]:
+        share.grad = torch.ones_like(share)
+    norm = fsdp.clip_gradients_(shares, limit, group)
+    assert norm == pytest.approx(20**0.5)
+    factor = min(1.0, limit / norm) if limit else 1.0
+    for share in shares[:2]:
+        torch.testing.assert_close(share.grad, torch.full_like(share, factor))
+    assert shares[2].grad is None

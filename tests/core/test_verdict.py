@@ -55,6 +55,19 @@ def test_a_difference_must_outlast_one_more_lost_sentence():
     assert single(worse, worse - 2.5, metric=replace(WER, worst=None)).verdict == "better"
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_equal_arms_must_stay_equal_with_one_more_lost_sentence_of_either(sign):
+    """One end of the guarded interval beyond the margin is enough, whichever it is."""
+    differences = np.random.default_rng(3).normal(0, 0.1, 60)
+    asked = ask(tables(np.zeros(60), differences), (-1, 1), replace(WER, margin=1.0))
+    for move, expected in ((0.2, "equivalent"), (0.95, "inconclusive")):
+        moved = replace(asked, moves=(sign * move,))
+        ((answer, _),) = judge([moved], 0.05, quick=False)
+        assert answer.verdict == expected
+        inside = [abs(end) <= 1 for end in (answer.low_guarded, answer.high_guarded)]
+        assert sorted(inside) == [expected == "equivalent", True]
+
+
 def test_of_many_items_more_than_one_may_be_lost_unseen():
     random = np.random.default_rng(0)
     one = random.normal(10, 1, 450)

@@ -11,7 +11,7 @@ from torch import nn
 
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.system.loading import load_part, load_tensors
-from wishbone.core.weights import checkpoint, training_record
+from wishbone.core.weights import checkpoint, folders, foreign, training_record
 from wishbone.core.weights import fingerprint as identity
 from wishbone.core.weights import provenance as origin
 from wishbone.core.weights.checkpoint import save
@@ -317,3 +317,61 @@ def test_trainings_come_first_one_first(tmp_path):
     notes = {"steps": 2, "recipe": {"a": 1}, "before": [{"data": "x", "steps": 1, "recipe": {}}]}
     (tmp_path / "provenance.json").write_text(json.dumps({"notes": notes, "data": "y"}))
     assert [stage["data"] for stage in origin.trainings(tmp_path)] == ["x", "y"]
+
+
+def test_the_largest_weight_that_is_one():
+    require_plausible({"edges": torch.tensor([1e8, -1e8])}, "here")
+    for beyond in (1.01e8, -1.01e8):
+        with pytest.raises(CheckpointError, match="beyond 1e\\+08: edges"):
+            require_plausible({"edges": torch.tensor([0.0, beyond])}, "here")
+
+
+def test_the_revision_is_what_git_prints(tmp_path, monkeypatch):
+    git = tmp_path / "git"
+    git.write_text('#!/bin/sh\ncase "$3" in rev-parse) echo abc123 ;; *) echo " M x.py" ;; esac\n')
+    git.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert origin.revision() == "abc123 (changed)"
+
+
+def test_a_distribution_that_is_not_here_has_no_version():
+    assert origin._version("torch")[0].isdigit()
+    assert origin._version("no-such-distribution-at-all") == "not installed"
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b'{"notes": []}'])
+def test_an_origin_that_cannot_be_read_records_nothing(tmp_path, text):
+    (tmp_path / "provenance.json").write_bytes(text)
+    empty = training_record.TrainingRecord()
+    assert training_record.learned({"weights": str(tmp_path)}) == empty
+    assert training_record.learned({"weights": str(tmp_path / "nowhere")}) == empty
+
+
+def test_a_list_that_cannot_be_read_is_a_damaged_checkpoint(tmp_path, monkeypatch):
+    index = tmp_path / "model.safetensors.index.json"
+    for text in ("{", "[]", "{}", '{"weight_map": 3}'):
+        index.write_text(text)
+        with pytest.raises(CheckpointError, match="list of files cannot be read"):
+            folders.files(tmp_path)
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(folders.Path, "read_text", refused)
+    with pytest.raises(CheckpointError, match="Permission denied") as caught:
+        folders.files(tmp_path)
+    assert caught.value.where == str(index)
+
+
+def test_a_folder_without_weights_names_what_was_looked_for(tmp_path):
+    with pytest.raises(CheckpointError, match="neither model.safetensors nor pytorch_model.bin"):
+        folders.read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("count", [6, 7])
+def test_a_list_of_names_is_cut_after_six(count):
+    module = nn.ParameterDict({f"p{n}": nn.Parameter(torch.zeros(1)) for n in range(count)})
+    with pytest.raises(CheckpointError) as caught:
+        foreign.check(module, {}, "here")
+    names = ", ".join(f"p{n}" for n in range(6)) + (", ..." if count > 6 else "")
+    assert f"{count} tensors are missing: {names}." in caught.value.what

@@ -1,13 +1,16 @@
 """RWKV-7 beyond the contract: the official start, optimiser groups, the written-out backward."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from wishbone.core.contract.backbone import require_caps
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.wkv7 import chunked
+from wishbone.plugins.rwkv7 import layers
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.engines.fused_backward import Vectors, attend_fused
 from wishbone.plugins.rwkv7.layers import attend, rank
@@ -73,6 +76,20 @@ def test_autocast_trains_close_to_float32():
         assert relative(grads[1][name], expected) < 0.1, name
 
 
+def test_one_position_under_autocast_remembers_in_float32():
+    """The type of the memory decides, not that of the projections, whose digits are few."""
+    random = torch.Generator().manual_seed(6)
+    projected = [torch.randn(2, 1, 32, generator=random).bfloat16() for _ in range(6)]
+    vectors = [torch.randn(32, generator=random) for _ in range(7)]
+    vectors[4] = torch.randn(2, 16, generator=random)
+    state = torch.randn(2, 2, 16, 16, generator=random)
+    y, after = attend(tuple(projected), Vectors(*vectors), state, None, 64e-5)
+    wide = tuple(part.float() for part in projected)
+    expected_y, expected = attend(wide, Vectors(*vectors), state, None, 64e-5)
+    assert (y.dtype, after.dtype) == (torch.bfloat16, torch.float32)
+    assert relative(after, expected) < 1e-6 and relative(y, expected_y) < 1e-2
+
+
 @pytest.mark.parametrize("width", [64, 192])
 def test_the_official_start(width):
     layers, size = 3, 32
@@ -124,6 +141,12 @@ def test_the_formula_counts_what_is_there(changes):
     backbone = model(**changes)
     count = sum(p.numel() for p in backbone.parameters())
     assert RWKV7.count_parameters(backbone.config) == count
+
+
+def test_the_inner_width_is_what_the_configuration_says():
+    for ffn_width, inner in ((112, 112), (0, 4 * 48)):
+        blocks = model(ffn_width=ffn_width).blocks
+        assert {tuple(block.channel_mix.key.weight.shape) for block in blocks} == {(inner, 48)}
 
 
 def test_a_published_size():
@@ -184,9 +207,29 @@ def test_nothing_in_the_padding_gets_out():
     assert all(torch.equal(actual[1][name], expected[1][name]) for name in expected[1])
 
 
+def test_it_promises_what_streams_guidance_and_segments_ask_for():
+    for promises in (("streaming", "constant_state"), ("varlen",)):
+        require_caps(model(layers=1), "a feature", *promises)
+    assert set(RWKV7.caps.peft_targets) == {"receptance", "key", "value", "output"}
+
+
 def test_heads_must_fill_the_width():
     with pytest.raises(ConfigError, match="Width 100 is not a multiple of head size 64"):
         RWKV7(RWKV7.Config(width=100))
+
+
+@pytest.mark.parametrize(
+    ("is_cuda", "missing", "form"),
+    [
+        (True, "", "WKV-7 in Triton kernels"),
+        (True, "no triton", "WKV-7 in chunks, PyTorch (no triton)"),
+        (False, "", "WKV-7 in chunks, PyTorch (not on the GPU)"),
+    ],
+)
+def test_the_form_of_the_training_names_what_is_missing(monkeypatch, is_cuda, missing, form):
+    monkeypatch.setattr(layers, "triton_missing", lambda: missing)
+    half = SimpleNamespace(w0=SimpleNamespace(is_cuda=is_cuda))
+    assert layers.TimeMix.training_form(half) == form
 
 
 def test_it_says_how_it_trains():

@@ -185,6 +185,41 @@ def test_many_positions_at_once(monkeypatch, weights, limit, config):
 
 
 @torch.no_grad()
+def test_what_the_engine_takes_is_what_it_computes_right():
+    backbone = model()
+    backbone.accelerate("native")
+    engine, state = backbone._engine, backbone.init_state(1)
+    wide = {name: tensor.double() for name, tensor in state.items()}
+
+    def vectors(batch, length, dtype=torch.float32):
+        return torch.zeros(batch, length, 48, dtype=dtype)
+
+    assert engine.takes(vectors(1, 1), state) and engine.takes(vectors(16, 1), state)
+    assert not engine.takes(vectors(17, 1), state) and not engine.takes(vectors(0, 1), state)
+    # one position is a step, two are many
+    assert engine.takes_many(vectors(1, 2), state) and not engine.takes_many(vectors(1, 1), state)
+    for asked, length in ((engine.takes, 1), (engine.takes_many, 2)):
+        assert asked(vectors(1, length, torch.bfloat16), state)
+        assert not asked(vectors(1, length, torch.float64), state)
+        assert not asked(vectors(1, length), wide)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert engine.takes_many(vectors(1, 2), state)
+        assert not engine.takes(vectors(1, 1), state)
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert not engine.takes_many(vectors(1, 2), state)
+
+
+@torch.no_grad()
+def test_a_batch_wider_than_a_piece_goes_position_by_position(monkeypatch):
+    monkeypatch.setattr("wishbone.plugins.rwkv7.engines.native_prefill.PIECE", 2)
+    backbone, x = model(), torch.randn(5, 4, 48)
+    exact_y, _ = copy.deepcopy(backbone).double()(x.double())
+    backbone.accelerate("native")
+    monkeypatch.setattr(module.Stack, "_forward", lambda *a: pytest.fail("plain"))
+    assert error(backbone(x)[0], exact_y) < 3e-6
+
+
+@torch.no_grad()
 def test_a_long_text_goes_in_pieces_without_an_engine(monkeypatch):
     backbone, x = model().double(), torch.randn(2, 300, 48, dtype=torch.float64)
     mask = torch.rand(2, 300) < 0.8

@@ -160,6 +160,23 @@ def test_ffn_width_is_that_of_parts_that_name_none():
     assert [half.down.in_features for half in model.blocks[0].ffn.halves] == [80, 32]
 
 
+@pytest.mark.parametrize(
+    ("ffn", "inner"),
+    [({"name": "rwkv7_channel_mix", "width": 32}, 32), ("rwkv7_channel_mix", 80)],
+)
+def test_channel_mixing_has_its_own_width_or_the_stacks(ffn, inner):
+    model = stack(layers=1, mixer="none", ffn=ffn, ffn_width=80)
+    assert model.blocks[0].ffn.key.weight.shape == (inner, 48)
+
+
+def test_a_mixer_by_its_name_alone_has_the_heads_and_ranks_of_rwkv_lm():
+    model = trained_looking_(Stack(Stack.Config(width=128, layers=2, mixer="rwkv7")), 1)
+    assert model.init_state(1)["blocks.0.wkv"].shape == (1, 2, 64, 64)
+    mixer = model.blocks[1].mixer
+    ranks = [matrix.shape[1] for matrix in (mixer.w1, mixer.a1, mixer.v1, mixer.g1)]
+    assert ranks == [32, 32, 32, 64] and mixer.eps == 64e-5
+
+
 def test_decay_is_for_weights_of_linear_layers_alone():
     model = stack(layers=1, mixer=RWKV)
     decayed, plain, fast = (group["params"] for group in model.parameter_groups(1e-3, 0.1))

@@ -11,6 +11,7 @@ from serving_toys import TEXT, Brake, Caller, speech, until
 from wishbone.core.serve.admission import Gate
 from wishbone.core.serve.refusal import Refusal
 from wishbone.core.serve.web.app import create_app
+from wishbone.core.serve.web.request_guard import Guard
 
 
 @pytest.fixture
@@ -33,6 +34,8 @@ def test_a_full_queue_is_told_when_to_come_again(service):
         refused = await Caller(app, speech()).run()
         assert refused.status == 429 and int(refused.answer_headers[b"retry-after"]) >= 1
         assert error_of(refused)["type"] == "rate_limit_error"
+        counted = b'wishbone_requests_total{outcome="queue_full",route="none",system="tiny"} 1.0'
+        assert counted in service.gauges.text()
         brake.release()
         await asyncio.gather(*tasks)
         for seed, caller in enumerate(callers):
@@ -194,6 +197,37 @@ def test_draining_finishes_what_runs_and_refuses_the_rest(service):
     asyncio.run(scenario())
 
 
+def test_the_time_to_come_again_is_that_of_the_queue():
+    async def scenario():
+        gate = Gate(2, 9)
+        for _ in range(80):  # until the mean forgets what it began with
+            await gate.take()
+            gate.leave(5.9)
+        assert gate.retry_after() == 3  # one who comes now, in two slots
+        for _ in range(2):
+            await gate.take()
+        waiting = [asyncio.create_task(gate.take()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert gate.retry_after() == 12  # behind three others
+        for _ in range(3):
+            gate.leave(0.0)
+        await asyncio.gather(*waiting)
+        assert gate.used == 2
+
+    asyncio.run(scenario())
+
+
+def test_nobody_is_sent_back_at_once():
+    async def scenario():
+        gate = Gate(1, 1)
+        for _ in range(40):
+            await gate.take()
+            gate.leave(0.0)
+        assert gate.retry_after() == 1
+
+    asyncio.run(scenario())
+
+
 def test_a_gate_hands_on_the_slot_of_somebody_who_left_in_that_moment():
     async def scenario():
         gate = Gate(1, 5)
@@ -213,3 +247,16 @@ def test_a_gate_hands_on_the_slot_of_somebody_who_left_in_that_moment():
             await gate.take()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_error_that_nobody_foresaw_is_an_answer_where_none_has_begun(service, begun):
+    async def broken(scope, receive, send):
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+    caller = asyncio.run(Caller(Guard(broken, service), b"", "/health", "GET").run())
+    assert caller.status == (200 if begun else 500)
+    assert begun or error_of(caller)["code"] == "internal"
+    assert not begun or caller.parts == []

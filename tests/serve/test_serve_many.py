@@ -6,6 +6,8 @@ claim needs. The figures of such runs are in configs/bench/results/serve.
 
 import json
 import os
+import signal
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -49,6 +51,61 @@ def test_an_answer_that_differs_and_memory_that_grows_are_seen(monkeypatch):
     assert result.memory_mib["most"] > result.memory_mib["least"]
     result.settled_after, result.spread_percent = 60.0, 5.1
     assert not result.is_flat
+
+
+class Ended:
+    """A server that ends when it is told to."""
+
+    def send_signal(self, number):
+        self.told = number
+
+    def wait(self, seconds):
+        return 0 if self.told == signal.SIGTERM else 1
+
+
+@pytest.fixture
+def load_by_hand(monkeypatch):
+    """The test of a load with every measurement written down here; the requests of processes."""
+    looks = iter([(10.0, 0.0, 100.0), (13.0, 6.0, 110.0), (33.0, 46.0, 150.0)])
+    names = ("work", "audio", "memory")
+    monkeypatch.setattr(
+        load_test, "_metrics", lambda port: dict(zip(names, next(looks), strict=True), slots=4.0)
+    )
+    monkeypatch.setattr(load_test, "_ask", lambda port, model, *request: (b"", 0.1))
+    memory = {"settled": 120.0, "least": 100.0, "most": 125.0}
+    monkeypatch.setattr(
+        load_test, "_load", lambda result, *arguments: result.memory_mib.update(memory)
+    )
+    alone = []
+
+    def speak_alone(system, requests, folder):
+        alone.extend(requests)
+        return 2.0
+
+    @contextmanager
+    def run_server(words):
+        yield Ended(), 1, []
+
+    monkeypatch.setattr(load_test, "_work_of_processes", speak_alone)
+    monkeypatch.setattr(load_test, "run_server", run_server)
+    return alone
+
+
+def test_the_figures_of_a_load_follow_from_what_is_measured(load_by_hand):
+    result = run_load_test("quickstart-rwkv7", [], 2, 8.0)
+    # 120 to 150 MiB, and 100 to 125
+    assert (result.growth_percent, result.spread_percent) == pytest.approx((25.0, 25.0))
+    assert result.audio_seconds == 40.0 and result.settled_after == 2.0 and result.slots == 4
+    work = {"server, one client": 0.5, "server": 0.5, "a process each": 2.0}
+    assert result.work_per_second == pytest.approx(work) and result.ratio == pytest.approx(4.0)
+    assert result.exit_code == 0 and len(load_by_hand) == 3
+    assert (result.memory_mib["ready"], result.memory_mib["end"]) == (110.0, 150.0)
+
+
+def test_no_process_alone_means_no_ratio(load_by_hand):
+    result = run_load_test("quickstart-rwkv7", [], 2, 8.0, alone=0)
+    assert load_by_hand == [] and result.ratio == 0
+    assert "a process each" not in result.work_per_second
 
 
 def slow(most):

@@ -10,6 +10,9 @@ import serving_toys as toys
 import soundfile
 from serving_toys import TEXT
 
+from wishbone.core.contract.errors import CheckpointError
+from wishbone.core.serve.refusal import Refusal
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
@@ -150,6 +153,12 @@ def test_half_a_character_is_refused(client):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
 
 
+def test_half_a_character_is_refused_where_no_parser_stands_before(service):
+    with pytest.raises(Refusal, match="half a character") as caught:
+        service.check_text("hello \ud800", "text")
+    assert (caught.value.status, caught.value.param) == (400, "text")
+
+
 def test_instructions_that_no_part_follows_are_refused(client):
     answer = ask(client, instructions="in a whisper")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "instructions")
@@ -163,6 +172,26 @@ def test_an_error_of_the_system_is_an_answer(tmp_path):
             assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
             assert "ZeroDivision" not in answer.text
             assert 'outcome="error"' in client.get("/metrics").text
+
+
+def test_what_a_part_refuses_while_it_speaks_is_told_with_what_to_do(tmp_path):
+    def refuse(*arguments, **options):
+        raise CheckpointError("The voice is damaged.", "/secret/place", "Make it again.")
+        yield
+
+    with toys.closing(toys.make_service(tmp_path)) as service:
+        service.arms["tiny"].server.stream = refuse
+        with toys.client_of(service) as client:
+            answer = ask(client)
+            assert answer.status_code == 400 and "secret" not in answer.text
+            message = answer.json()["error"]["message"]
+            assert message == "The voice is damaged. Make it again."
+
+
+def test_the_document_has_only_answers_that_are_given(client):
+    document = client.get("/openapi.json").json()
+    assert "ValidationError" not in json.dumps(document)
+    assert "Error" in document["components"]["schemas"]
 
 
 def test_the_page_loads_nothing_from_elsewhere(client):

@@ -1,6 +1,7 @@
 """Voices by upload: what is a voice and what is none, and that names stay inside the folder."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -113,6 +114,28 @@ def test_a_recording_that_is_none_is_refused(client, kind):
     answer = upload(client, "bad", BAD[kind])
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "audio"), answer.text
     assert client.get(f"{URL}/bad").status_code == 404
+
+
+def test_the_header_tells_a_long_recording_before_it_is_decoded(client):
+    answer = upload(client, "long", recording(33, rate=16_000))
+    assert "33 s long" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("seconds", [-100, 100])
+def test_a_voice_file_that_is_another_is_read_again(client, seconds):
+    """Newer, or older as from a backup; one that is the same is read once."""
+    voices = client.service.voices
+    assert upload(client, "moving", transcript="the first words").status_code == 201
+    first = voices.read("moving")
+    assert voices.read("moving") is first
+    path = client.folder / "voices" / "moving.yaml"
+    path.write_text(path.read_text().replace("the first words", "the later words"))
+    changed = path.stat().st_mtime + seconds
+    os.utime(path, (changed, changed))
+    assert (first.transcript, voices.read("moving").transcript) == (
+        "the first words", "the later words",
+    )  # fmt: skip
+    assert client.delete(f"{URL}/moving").status_code == 200
 
 
 def test_a_header_that_lies_about_its_length_decodes_no_more_than_it_may(client):

@@ -1,0 +1,168 @@
+"""What a run tells and keeps beside its weights: log, events, samples, origin, a stop by hand."""
+
+import json
+import signal
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_corpus import write_recipe
+
+pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
+
+from wishbone.core.audio.files import Audio, read  # noqa: E402
+from wishbone.core.cli.train import main  # noqa: E402
+from wishbone.core.contract.errors import STOPPED, ConfigError  # noqa: E402
+from wishbone.core.train import logger, loop  # noqa: E402
+from wishbone.core.train import run as module  # noqa: E402
+from wishbone.core.train.recipe import Recipe  # noqa: E402
+from wishbone.core.train.run_folder import RunFolder  # noqa: E402
+
+DEFAULTS = {
+    "system": None, "weights": None, "data": None, "out": "", "held_out": 0.02,
+    "held_out_limit": 500, "objective": {"name": "codes"}, "freeze": [], "steps": 10_000,
+    "max_minutes": 0.0, "batch_positions": 8192, "accumulate": 1, "segment_positions": 0,
+    "carry": True, "shard": "none", "optimizer": "adamw", "muon_rate": 3.0,
+    "drop": dict.fromkeys(
+        ("text", "prompt", "prompt_text", "prompt_audio", "speaker", "instruct"), 0.0
+    ),
+    "learning_rate": 1e-3, "weight_decay": 0.01, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-18,
+    "clip": 1.0, "warmup_steps": 100, "schedule": "cosine", "final_rate": 0.0, "decay_share": 0.25,
+    "ema": 0.999, "precision": "auto", "seed": 1, "device": "auto", "log_every": 20,
+    "evaluate_every": 500, "checkpoint_every": 0, "checkpoint_minutes": 10.0, "keep": 2,
+    "tensorboard": False, "samples": [],
+}  # fmt: skip
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_field_that_a_record_lacks_had_the_value_it_has_today():
+    """Records of earlier runs leave out what was added since; another default would change them."""
+    assert asdict(Recipe()) == DEFAULTS
+
+
+def test_without_held_out_data_there_is_no_held_out_loss(tmp_path):
+    assert main([str(write_recipe(tmp_path)), "steps=2", "held_out=0.0"]) == 0
+    entries = log_of(tmp_path / "run")
+    assert len(entries) == 2 and all("loss" in entry for entry in entries)
+
+
+def test_the_origin_of_an_export_has_the_last_held_out_loss(tmp_path):
+    assert main([str(write_recipe(tmp_path)), "steps=2", "evaluate_every=0"]) == 0
+    last = log_of(tmp_path / "run")[-1]
+    origin = json.loads((tmp_path / "run" / "export" / "provenance.json").read_text())
+    assert last["step"] == 2 and origin["notes"]["held_out_loss"] == pytest.approx(last["held_out"])
+
+
+def test_events_are_written_where_they_are_asked_for(tmp_path):
+    pytest.importorskip("tensorboard", reason="pip install 'wishbone-tts[train]' for events")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = str(write_recipe(tmp_path))
+    assert main([recipe, f"out={tmp_path}/plain", "steps=3"]) == 0
+    assert not (tmp_path / "plain" / "tensorboard").exists()
+    assert main([recipe, f"out={tmp_path}/seen", "steps=3", "tensorboard=true"]) == 0
+    events = EventAccumulator(str(tmp_path / "seen" / "tensorboard"))
+    events.Reload()
+    expected = [entry["loss"] for entry in log_of(tmp_path / "seen") if "loss" in entry]
+    scalars = events.Scalars("loss")
+    assert [scalar.step for scalar in scalars] == [1, 2, 3]
+    assert [scalar.value for scalar in scalars] == pytest.approx(expected, rel=1e-6)
+    assert {"rate", "norm", "held_out"} <= set(events.Tags()["scalars"])
+
+
+def test_a_sample_of_a_step_that_is_repeated_replaces_the_old_one(tmp_path, monkeypatch):
+    model = SimpleNamespace(load_state_dict=lambda weights: None)
+    monkeypatch.setattr(logger, "build_system", lambda config: SimpleNamespace(model=model))
+    audio = Audio(torch.linspace(-0.5, 0.5, 2400), 24_000)
+    monkeypatch.setattr(logger.pipeline, "say", lambda system, sentence: audio)
+    target = tmp_path / "samples" / "step-00000002-0.wav"
+    target.parent.mkdir()
+    target.write_bytes(b"what a killed run left")
+    logger.speak({}, {}, "We go.", target)
+    assert read(target).seconds == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_step_and_the_same_command_goes_on(
+    tmp_path, monkeypatch, capsys, number
+):
+    complete = loop.Trainer._train_step
+
+    def interrupted(self):
+        complete(self)
+        if self.step == 3:
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    recipe = str(write_recipe(tmp_path))
+    monkeypatch.setattr(loop.Trainer, "_train_step", interrupted)
+    assert main([recipe]) == STOPPED
+    assert signal.getsignal(number) == before
+    said = capsys.readouterr().err
+    assert "stopping after this step" in said and "stopped at step 3" in said
+    run = tmp_path / "run"
+    assert max(path.name for path in (run / "checkpoints").iterdir()) == "step-00000003"
+    assert not (run / "export").exists()
+    monkeypatch.setattr(loop.Trainer, "_train_step", complete)
+    assert main([recipe]) == 0 and (run / "export").is_dir()
+
+
+def test_a_second_signal_ends_at_once():
+    with module._Interruptions() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_folder_belongs_to_one_start_one_teacher_and_one_size_of_step(tmp_path):
+    recipe = Recipe(system={"base": "x"}, data="d", batch_positions=100, accumulate=2)
+
+    def claim(name, data="hash", processes=1, about=None, start="", recipe=recipe):
+        RunFolder(tmp_path / name).claim(recipe, data, False, processes, about, start)
+
+    claim("begun", start="one", about={"teacher": "t"})
+    claim("begun", start="one", about={"teacher": "t"})
+    for words, field in (
+        ({"start": "two", "about": {"teacher": "t"}}, "start_weights"),
+        ({"start": "one", "about": {"teacher": "u"}}, "learned_from"),
+        ({"start": "one", "about": {"teacher": "t"}, "data": "other"}, "data_hash"),
+        ({"start": "one", "about": {"teacher": "t"}, "processes": 2}, "positions_per_step"),
+    ):
+        with pytest.raises(ConfigError, match=f"other values of: {field}"):
+            claim("begun", **words)
+    # the same steps by two processes, and a record from before the start was written down
+    claim("begun", start="one", about={"teacher": "t"}, processes=2,
+          recipe=replace(recipe, accumulate=1))  # fmt: skip
+    claim("older")
+    assert "start_weights" not in (tmp_path / "older" / "config.yaml").read_text()
+    claim("older", start="one")
+
+
+@pytest.mark.parametrize("written", [None, "{", "5", "null", b"\xff"])
+def test_weights_whose_origin_nobody_wrote_down_have_none(tmp_path, written):
+    if written is not None:
+        data = written if isinstance(written, bytes) else written.encode()
+        (tmp_path / "provenance.json").write_bytes(data)
+    system = {"weights": str(tmp_path)}
+    assert module._starting_provenance(system) == {}
+    assert module._earlier_trainings(system) == [] and module._positions_before(system) == 0
+
+
+def test_the_origin_of_the_weights_a_run_begins_with_is_counted_on(tmp_path):
+    notes = {"steps": 7, "positions": 100, "positions_before": 20, "before": [{"steps": 3}],
+             "recipe": {"seed": 4, "out": "x", "weights": "y", "ema": 0.5}}  # fmt: skip
+    origin = {"notes": notes, "data": "hash", "seeds": {"train": 4}}
+    (tmp_path / "provenance.json").write_text(json.dumps(origin))
+    system = {"weights": str(tmp_path)}
+    assert module._positions_before(system) == 120
+    first, last = module._earlier_trainings(system)
+    assert first == {"steps": 3}
+    assert last == {"data": "hash", "seeds": {"train": 4}, "steps": 7,
+                    "recipe": {"seed": 4, "ema": 0.5}}  # fmt: skip
+    assert module._starting_provenance({}) == {} == module._starting_provenance({"weights": None})
