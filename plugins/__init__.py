@@ -234,6 +234,8 @@ PARTS = (
     ("contender", "flite", "bench_peers.voices:Flite", "the program flite"),
     ("contender", "wkv7", "rwkv7.bench:WKV",
      "WKV-7 forward and backward: ours, or flash-linear-attention's"),
+    ("contender", "memories", "stack_speed.memories:Memories",
+     "forward and backward of a scan of matrix or vector memories"),
     ("contender", "cosyvoice2-flow", "cosyvoice2.bench.flow:FlowWay",
      "one more second of CosyVoice2's mel: keeping the past, or computing it again"),
     ("contender", "cosyvoice2-release", "cosyvoice2.bench.release:Release",

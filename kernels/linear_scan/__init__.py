@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from wishbone.kernels.linear_scan.reference import (
 )
 from wishbone.kernels.linear_scan.rows import log_scan, scan, scan_back
 from wishbone.kernels.precision import compute_dtype
+from wishbone.kernels.wkv7 import triton_missing
 
 __all__ = [
     "available",
@@ -79,12 +81,23 @@ def last_state(h: Tensor, start: Tensor, lengths: Tensor | None) -> Tensor:
     return torch.where(some, last, start.to(h.dtype))  # [B, ...]
 
 
+def _form(name: str, x: Tensor) -> Callable[..., Tensor]:
+    """Return the scan of this name that is for the device and the type of x [B, T, C]."""
+    if x.is_cuda and x.shape[1] > 1 and x.dtype == torch.float32 and not triton_missing():
+        from wishbone.kernels.linear_scan import triton
+
+        return {"scan": triton.scan, "scan_back": triton.scan_back, "log_scan": triton.log_scan}[
+            name
+        ]
+    return {"scan": scan, "scan_back": scan_back, "log_scan": log_scan}[name]
+
+
 class _Scan(torch.autograd.Function):
     """``scan`` with its backward pass, which is a scan from the end."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, start: Tensor) -> Tensor:
-        h = scan(a, b, start)  # [B, T, C]
+        h = _form("scan", b)(a, b, start)  # [B, T, C]
         ctx.save_for_backward(a, h, start)
         return h
 
@@ -92,7 +105,7 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, h, start = ctx.saved_tensors  # [B, T, C], start [B, C]
-        db = scan_back(a, dh)  # [B, T, C]
+        db = _form("scan_back", a)(a, dh)  # [B, T, C]
         before = torch.cat([start[:, None], h[:, :-1]], 1)  # [B, T, C]
         return db * before, db, a[:, 0] * db[:, 0]
 
@@ -105,7 +118,7 @@ class _LogScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, k: Tensor, start: Tensor) -> Tensor:
-        weights = log_scan(w, k, start)  # [B, T, C]
+        weights = _form("log_scan", k)(w, k, start)  # [B, T, C]
         ctx.save_for_backward(w, k, weights, start)
         return weights
 
@@ -115,11 +128,11 @@ class _LogScan(torch.autograd.Function):
         w, k, weights, start = ctx.saved_tensors  # [B, T, C], start [B, C]
         before = torch.cat([start[:, None], weights[:, :-1]], 1)  # [B, T, C]
         a = (before + w - k).sigmoid()  # [B, T, C]
-        total = scan_back(a, dl)  # [B, T, C]
+        total = _form("scan_back", a)(a, dl)  # [B, T, C]
         dw = a * total  # [B, T, C]
         return dw, total - dw, dw[:, 0]
 
 
 def available() -> dict[str, str]:
     """Return form -> why it cannot run on this machine; PyTorch's operations run everywhere."""
-    return {"reference": "", "torch": ""}
+    return {"reference": "", "torch": "", "triton": triton_missing()}

@@ -9,6 +9,7 @@ from wishbone.kernels.precision import compute_dtype
 from wishbone.kernels.recurrence.plain import Plain
 from wishbone.kernels.recurrence.reference import expand, recurrence_reference
 from wishbone.kernels.recurrence.scan import Scan
+from wishbone.kernels.wkv7 import triton_missing
 from wishbone.kernels.wkv7.chunked import shorter
 
 __all__ = ["available", "recurrence", "recurrence_reference"]
@@ -34,11 +35,16 @@ def recurrence(
     """Compute what ``recurrence_reference`` describes, in chunks, with backward passes of its own.
 
     Shapes as there; any g <= 0, which is cut off at e^-20 (float64: e^-40). Outputs are the same to
-    the last bit whatever follows. ``chunk`` is 4, 8, 16, 32 or 64, or 0 for the fastest. Raises
-    ``ValueError`` for another. Not differentiable twice.
+    the last bit whatever follows. ``chunk`` is 4, 8, 16, 32 or 64, or 0 for the fastest form, which
+    on a GPU is that of ``triton.py``. Raises ``ValueError`` for another. Not differentiable twice.
     """
     if chunk not in (0, 4, 8, 16, 32, 64):
         raise ValueError(f"chunk length {chunk}: must be 4, 8, 16, 32 or 64")
+    if k.is_cuda and k.shape[1] > 1 and not chunk and not triton_missing():
+        from wishbone.kernels.recurrence.triton import recurrence_triton, unfit
+
+        if not unfit(r, k, v, g, a, b, state):
+            return recurrence_triton(r, k, v, g, a, b, state, lengths)
     kind = compute_dtype(r, k, v, g, a, b, state)
     batch, length, heads, values = v.shape
     if state is None:
@@ -121,4 +127,4 @@ def _position(
 
 def available() -> dict[str, str]:
     """Return form -> why it cannot run on this machine; PyTorch's operations run everywhere."""
-    return {"reference": "", "torch": ""}
+    return {"reference": "", "torch": "", "triton": triton_missing()}

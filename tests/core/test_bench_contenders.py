@@ -241,7 +241,7 @@ def test_a_suite_runs_in_processes_of_its_own(tmp_path, capsys):
     assert re.search("Wishbone float32 +prefill 512", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("suite", ["kernel-gpu", "decode-gpu"])
+@pytest.mark.parametrize("suite", ["kernel-gpu", "memories-gpu", "decode-gpu"])
 def test_without_a_gpu_its_suites_say_so(suite):
     plan = read_plan(suite)
     if torch.cuda.is_available():

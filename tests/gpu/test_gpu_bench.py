@@ -7,7 +7,7 @@ import pytest
 from wishbone.core.cli.bench import main
 
 
-@pytest.mark.parametrize("suite", ["kernel-gpu", "decode-gpu"])
+@pytest.mark.parametrize("suite", ["kernel-gpu", "memories-gpu", "decode-gpu"])
 def test_a_suite_runs_to_its_end(suite, tmp_path, capsys):
     assert main([suite, "--quick", "--out", str(tmp_path / "out")]) == 0
     result = json.loads((tmp_path / "out" / "bench.json").read_text())
