@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from wishbone.core.cli.bundled import WIDEST
-from wishbone.core.config.limits import outside_limits
+from wishbone.core.config.schema import outside_limits
 from wishbone.core.contract.errors import UsageError, did_you_mean
 
 Options = TypeVar("Options")

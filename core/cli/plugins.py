@@ -212,7 +212,7 @@ def fields_of(config: type[Any]) -> list[tuple[str, str, str, str]]:
     import textwrap
     from typing import get_type_hints
 
-    from wishbone.core.config.limits import limits_of
+    from wishbone.core.config.schema import limits_of
 
     about: dict[str, str] = {}
     for cls in (base for base in reversed(config.__mro__) if dataclasses.is_dataclass(base)):

@@ -1,20 +1,21 @@
 """Parsing of slots: sections of a configuration to typed fields, each once.
 
 The schema of a slot is the dataclass ``Config`` nested in the class that the slot names. A field
-of it may hold a slot of its own, as a wrapper's ``base`` does; ``nested`` marks such a field.
+of it may hold a slot of its own, as a wrapper's ``base`` does; ``nested`` marks such a field. Its
+limits are part of its type, as in ``Annotated[int, Range(1)]``.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from wishbone.core.config.compose import Config
-from wishbone.core.config.limits import outside_limits
 from wishbone.core.contract.errors import ConfigError, UnknownName, WishboneError, did_you_mean
-from wishbone.core.contract.part import OneOf
+from wishbone.core.contract.part import OneOf, Range
 from wishbone.core.registry.loader import registry
 
 KIND = "wishbone.kind"
@@ -182,6 +183,45 @@ def check_limits(parsed: Any, key: str, config: Config | None = None) -> None:
             what = f"{full}: there is no '{value}'. {did_you_mean(str(value), limit)}".rstrip()
         place = full if config is None else config.place(full)
         raise ConfigError(what, place, f"Allowed: {limit}.")
+
+
+def limits_of(schema: type[Any]) -> dict[str, Range | OneOf]:
+    """Return field -> its limit, of the fields of a dataclass that declare one."""
+    limits: dict[str, Range | OneOf] = {}
+    for name, hint in get_type_hints(schema, include_extras=True).items():
+        optional = [option for option in get_args(hint) if get_origin(option) is Annotated]
+        for annotated in [hint, *optional]:
+            for extra in annotated.__metadata__ if get_origin(annotated) is Annotated else ():
+                if isinstance(extra, Range | OneOf):
+                    limits[name] = extra
+    return limits
+
+
+def outside_limits(config: Any) -> Iterator[tuple[str, Any, Range | OneOf]]:
+    """Yield (field, value, limit) of values that are not allowed, also in dataclasses inside.
+
+    A list or a mapping is checked value by value; None is an absent value, and allowed.
+    """
+    limits = limits_of(type(config))
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            inside = outside_limits(value)
+            yield from ((f"{item.name}.{name}", number, limit) for name, number, limit in inside)
+        elif item.name in limits:
+            limit, values = limits[item.name], value
+            if isinstance(value, dict):
+                values = list(value.values())
+            for one in values if isinstance(values, list) else [values]:
+                if one is None:
+                    continue
+                if isinstance(limit, OneOf):
+                    allowed = one in limit
+                else:
+                    closed = limit.at_least <= one <= limit.at_most
+                    allowed = math.isfinite(one) and closed and limit.above < one < limit.below
+                if not allowed:
+                    yield item.name, one, limit
 
 
 def _parse(section: Any, key: str, kind: str, config: Config, verb: str = "use") -> SlotSpec:

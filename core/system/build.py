@@ -1,18 +1,20 @@
 """From a parsed configuration to parts: construction, facts between slots, weights.
 
 ``build_system`` is the whole of it. ``build_model``, ``build_codec`` and ``build_layout`` make the
-part of a system that training and data need. Every system is constructed twice: on the device
-"meta", which takes no memory, to check that the parts fit, and then on the device to run on.
+part of a system that training and data need. Every system is constructed twice: first
+``without_memory``, to check that the parts fit, and then on the device to run on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.config.schema import SlotSpec, parse_slot
@@ -29,7 +31,6 @@ from wishbone.core.system.spec import SPEECH, TEXT, SystemSpec, Task, parse, req
 from wishbone.core.system.system import Codec, System
 from wishbone.core.system.text_layout import TextLayout
 from wishbone.core.system.vocabulary_growth import grow
-from wishbone.core.system.without_memory import without_memory
 
 
 def build_system(config: Mapping[str, Any] | SystemSpec, device: str = "cpu") -> System:
@@ -176,3 +177,42 @@ def _load_model(model: SpeechLM, spec: SystemSpec) -> list[str]:
         _load_slot(getattr(model, slot.key), slot)
     # the note is about the backbone, which its own weights replaced
     return [note] if note and not backbone.weights else []
+
+
+@contextmanager
+def without_memory(device: str) -> Iterator[None]:
+    """Build modules on ``device`` for their shapes alone while the block runs.
+
+    Their numbers mean nothing, and no random number of PyTorch's is used up. The device "meta" is
+    made for this, but computing anything there, such as a random value or a table of sines, imports
+    PyTorch's compiler, which is most of a command's start. Without first values there is less to
+    compute, and on the CPU memory that was never written to takes no place either.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device(device), _Unfilled():
+        yield
+
+
+FILLS = frozenset(
+    getattr(nn.init, name)
+    for name in (
+        "normal_", "uniform_", "trunc_normal_", "constant_", "ones_", "zeros_", "orthogonal_",
+        "xavier_normal_", "xavier_uniform_", "kaiming_normal_", "kaiming_uniform_",
+    )
+) | {Tensor.normal_, Tensor.uniform_}  # fmt: skip
+"""What a module begins with, and no shape depends on."""
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves every tensor as it was allocated, where it would be filled with first values."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Answer a call to ``func``, as PyTorch asks a mode to."""
+        if func in FILLS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))

@@ -8,8 +8,7 @@ import pytest
 from wishbone.core.cli.arguments import option, parse
 from wishbone.core.cli.plugins import fields_of
 from wishbone.core.config.compose import Config
-from wishbone.core.config.limits import limits_of
-from wishbone.core.config.schema import structured
+from wishbone.core.config.schema import limits_of, structured
 from wishbone.core.contract.errors import ConfigError, UsageError
 from wishbone.core.contract.part import OneOf, Range, Share, Size
 from wishbone.core.model.device import find_device

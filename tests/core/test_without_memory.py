@@ -6,9 +6,8 @@ import sys
 import torch
 from torch import nn
 
-from wishbone.core.system.build import build_model
+from wishbone.core.system.build import build_model, without_memory
 from wishbone.core.system.spec import read
-from wishbone.core.system.without_memory import without_memory
 
 CODE = """
 import sys, wishbone

@@ -18,9 +18,8 @@ import torch
 from wishbone.core.config.schema import SlotSpec, as_values, parse_slot
 from wishbone.core.contract.errors import ConfigError, GateFailed
 from wishbone.core.registry.loader import registry
-from wishbone.core.system.build import build_layout, build_model
+from wishbone.core.system.build import build_layout, build_model, without_memory
 from wishbone.core.system.spec import parse, resolve
-from wishbone.core.system.without_memory import without_memory
 
 AROUND = 3
 """Widths to each side of the one nearest in size that are tried at every depth."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -21,14 +22,14 @@ from wishbone.core.evaluate.measure.clips import failure
 from wishbone.core.evaluate.statistics.agreement import recognisers
 from wishbone.core.evaluate.statistics.metrics import (
     QUALITY,
-    blamed,
-    checked,
     create,
     metric_class,
     signature,
     value,
+    value_names,
     weight,
 )
+from wishbone.core.registry.loader import guarded, registry
 
 Work = TypeVar("Work")
 Score = TypeVar("Score")
@@ -50,19 +51,26 @@ class Scorer:
         Raises ``UnknownName`` or ``PluginError`` for a metric that cannot be used.
         """
         self.metrics: dict[str, AudioMetric] = {}
+        self._entries = {key: registry().entry("metric", key) for key in keys}
+        self._names: dict[str, tuple[str, ...]] = {}
         for key in keys:
             metric = create(key, (options or {}).get(key))
             if isinstance(metric, AudioMetric):
-                with blamed(key, "being prepared"):
+                with self.blamed(key, "being prepared"):
                     metric.prepare()
                 self.metrics[key] = metric
+                self._names[key] = value_names(type(metric))
         self.has_reference = False
+
+    def blamed(self, key: str, doing: str) -> AbstractContextManager[None]:
+        """Run code of the metric ``key`` inside ``guarded``; ``doing`` completes its error."""
+        return guarded(self._entries[key], doing=doing)
 
     def set_reference(self, clips: Sequence[Clip]) -> None:
         """Take recordings of the voice that is imitated."""
         self.has_reference = bool(clips)
         for key, metric in self.metrics.items():
-            with blamed(key, "taking the reference recordings"):
+            with self.blamed(key, "taking the reference recordings"):
                 metric.set_reference(clips)
 
     @property
@@ -97,20 +105,20 @@ class Scorer:
 
     def measure(self, key: str, clip: Clip) -> dict[str, Value]:
         """The values of one metric of a clip that did not fail."""
-        with blamed(key, f"judging '{clip.key}'"):
-            return checked(self.metrics[key], self.metrics[key].score(clip))
+        with self.blamed(key, f"judging '{clip.key}'"):
+            return checked(self.metrics[key].score(clip), self._names[key])
 
     def worst(self, key: str, text: str) -> dict[str, Value]:
         """The values of a clip that cannot be listened to."""
-        with blamed(key, "giving the values of a failed clip"):
-            return checked(self.metrics[key], self.metrics[key].failed(text))
+        with self.blamed(key, "giving the values of a failed clip"):
+            return checked(self.metrics[key].failed(text), self._names[key])
 
     def embed(self, clips: Sequence[Clip]) -> np.ndarray:
         """The voice of several clips: their embeddings' mean, as a unit vector [E]."""
         metric = self.metrics["similarity"]
         if not isinstance(metric, SpeakerMetric):
             raise TypeError("metric 'similarity' is no SpeakerMetric")
-        with blamed("similarity", "embedding a voice"):
+        with self.blamed("similarity", "embedding a voice"):
             return unit_mean(np.stack([metric.embed(clip) for clip in clips]))
 
     @property
@@ -154,7 +162,7 @@ class Panel:
         """Let the metrics that judge many clips at once hear some that did not fail."""
         for key, metric in self.first.metrics.items():
             if metric.listens_together and clips:
-                with blamed(key, f"judging {len(clips)} clips"):
+                with self.first.blamed(key, f"judging {len(clips)} clips"):
                     metric.listen(clips)
 
     def map(self, judge: Callable[[Scorer, Work], Score], items: Sequence[Work]) -> Iterator[Score]:
@@ -178,6 +186,25 @@ class Panel:
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+def checked(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Value]:
+    """Return values of a metric as plain numbers and strings.
+
+    Raises ``ValueError`` for a name that the metric did not announce in ``names`` and for a number
+    that is not finite.
+    """
+    result: dict[str, Value] = {}
+    for name, item in values.items():
+        number = item.item() if hasattr(item, "item") else item
+        if name not in names:
+            raise ValueError(f"it gives '{name}', and announced {', '.join(names)}")
+        if not isinstance(number, str | int | float):
+            raise ValueError(f"'{name}' is a {type(number).__name__}, not a number or a string")
+        if isinstance(number, float) and not abs(number) < float("inf"):
+            raise ValueError(f"'{name}' is {number}")
+        result[name] = number
+    return result
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, float]:

@@ -21,7 +21,6 @@ from wishbone.core.contract.extensions.metric import (
     ModelMetric,
     Package,
     Row,
-    Value,
 )
 from wishbone.core.evaluate.experiment.items import UNMEASURED
 from wishbone.core.evaluate.result import MetricFacts
@@ -121,26 +120,6 @@ def weight(row: Row, metric: MetricInfo) -> float:
 def weighs(metric: MetricInfo) -> bool:
     """True where prompts count differently for this metric."""
     return metric_class(metric.key).weight.__func__ is not ItemMetric.weight.__func__
-
-
-def checked(metric: AudioMetric, values: Mapping[str, Any]) -> dict[str, Value]:
-    """Return values as plain numbers and strings.
-
-    Raises ``ValueError`` for a name that the metric did not announce and for a number that is not
-    finite.
-    """
-    names = value_names(type(metric))
-    result: dict[str, Value] = {}
-    for name, item in values.items():
-        number = item.item() if hasattr(item, "item") else item
-        if name not in names:
-            raise ValueError(f"it gives '{name}', and announced {', '.join(names)}")
-        if not isinstance(number, str | int | float):
-            raise ValueError(f"'{name}' is a {type(number).__name__}, not a number or a string")
-        if isinstance(number, float) and not abs(number) < float("inf"):
-            raise ValueError(f"'{name}' is {number}")
-        result[name] = number
-    return result
 
 
 def facts(metric: MetricInfo) -> MetricFacts:

@@ -19,7 +19,8 @@ from wishbone.core.contract.extensions.metric import (
     UtteranceLosses,
 )
 from wishbone.core.contract.layout import Sample
-from wishbone.core.evaluate.statistics.metrics import checked
+from wishbone.core.evaluate.measure.score import checked
+from wishbone.core.evaluate.statistics.metrics import value_names
 from wishbone.core.registry.extras import missing_packages
 from wishbone.core.testing.common import Check, Skipped, Violation, require
 
@@ -73,9 +74,10 @@ def values(cls: Any, config: Any, module: str | None) -> str:
     clips = [_clip(1), _clip(2)]
     before = [clip.audio.copy() for clip in clips]
     first, second = _scorer(cls, config, clips), _scorer(cls, config, clips)
-    rows = [checked(first, first.score(clip)) for clip in clips]
+    names = value_names(cls)
+    rows = [checked(first.score(clip), names) for clip in clips]
     require(all(rows), "score gives nothing")
-    alone = checked(second, second.score(clips[1]))
+    alone = checked(second.score(clips[1]), names)
     require(alone == rows[1], f"after another clip it gives {rows[1]}, alone {alone}")
     for clip, audio in zip(clips, before, strict=True):
         require(np.array_equal(clip.audio, audio), "it changes the audio it is given")
@@ -87,7 +89,7 @@ def failures(cls: Any, config: Any, module: str | None) -> str:
     _need(cls)
     if not issubclass(cls, AudioMetric):
         raise Skipped("it judges no recordings")
-    row = checked(cls(config), cls.failed("Two words."))
+    row = checked(cls.failed("Two words."), value_names(cls))
     weight = cls.weight({**GENERATION, **row, "failure": "empty"})
     require(weight > 0, f"the weight of a failed item is {weight}")
     return ", ".join(f"{name}={value!r}" for name, value in row.items()) or "left out"
