@@ -209,6 +209,9 @@ def test_a_server_of_one_slot_refuses_a_guided_request():
     system = system_that_drops(["text"])
     with pytest.raises(CapabilityError, match="needs two slots"):
         list(Server(system, 1).stream(TEXT, guidance=2.0))
+    # a scale of nothing has a second row all the same
+    with pytest.raises(CapabilityError, match="needs two slots"):
+        list(Server(system, 1).stream(TEXT, guidance=0.0))
     assert len(list(Server(system, 1).stream(TEXT))) > 3
 
 
