@@ -71,6 +71,30 @@ def test_ids_of_arriving_text_come_word_by_word_and_the_record_has_them():
     assert [list(ids) for _, pieces in arriving for ids in pieces] != []
 
 
+@pytest.mark.parametrize("own", [(), (1, 2)])
+def test_a_speaker_that_was_drawn_speaks_all_sentences(monkeypatch, own):
+    system, asked, prefixes = tiny_system(), [], []
+    draw, before = pipeline.frames, pipeline.prefix
+
+    def frames(system, ids, prompt, draws, state, utterance, guide):
+        asked.append(prompt.global_codes)
+        yield from draw(system, ids, prompt, draws, state, utterance, guide)
+        utterance.global_codes = prompt.global_codes or (8, len(asked))
+
+    def prefix(model, layout, prompt):
+        prefixes.append(prompt.global_codes)
+        return before(model, layout, prompt)
+
+    monkeypatch.setattr(pipeline, "frames", frames)
+    monkeypatch.setattr(pipeline, "prefix", prefix)
+    record = []
+    pipeline.say(system, TEXT, Voice(global_codes=own), record=record)
+    (speaker,) = {utterance.global_codes for utterance in record}
+    assert len(record) == 3 and asked[0] == own and asked[-2:] == [speaker] * 2
+    # the state before the text is made again where the speaker is new
+    assert prefixes == ([own] if own else [(), speaker])
+
+
 def test_the_first_sound_needs_only_the_first_sentence():
     def arriving():
         yield "We speak of one thing. T"
