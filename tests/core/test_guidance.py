@@ -1,5 +1,8 @@
 """Guided generation: two streams, one drawn id, and what training leaves out for it."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_system import tiny_system
@@ -209,6 +212,9 @@ def test_a_server_of_one_slot_refuses_a_guided_request():
     system = system_that_drops(["text"])
     with pytest.raises(CapabilityError, match="needs two slots"):
         list(Server(system, 1).stream(TEXT, guidance=2.0))
+    # a scale of nothing has a second row all the same
+    with pytest.raises(CapabilityError, match="needs two slots"):
+        list(Server(system, 1).stream(TEXT, guidance=0.0))
     assert len(list(Server(system, 1).stream(TEXT))) > 3
 
 
@@ -230,6 +236,18 @@ def test_rows_of_a_pair_share_nothing(cls):
         if all(each is not None for each in hidden):
             wanted = torch.stack([model.head(each) for each in hidden])
             torch.testing.assert_close(pair.logits(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_guide_leaves_out_what_was_left_out_in_training(tmp_path):
+    notes = {"learned": {"instruct": False, "dropped": ["text", "prompt_audio"]}}
+    (tmp_path / "provenance.json").write_text(json.dumps({"notes": notes}))
+    system = replace(tiny_system(), config={"weights": str(tmp_path)})
+    assert set(Guide.of(system, Sampling(guidance=2.0)).drops) == {"text", "prompt_audio"}
+    asked = Sampling(guidance=2.0, guidance_drops=["prompt_text"])
+    assert Guide.of(system, asked).drops == ("prompt_text",)
+    assert Guide.of(system, Sampling()) is None
+    with pytest.raises(CapabilityError, match="never trained with a condition left out"):
+        Guide.of(replace(system, config={}), Sampling(guidance=2.0))
 
 
 def test_what_cannot_be_guided_is_refused():

@@ -12,7 +12,7 @@ from wishbone.core.contract.layout import Prompt
 from wishbone.core.model.sampling import Sampler
 from wishbone.core.speak import pipeline
 from wishbone.core.speak.prompt import prefix
-from wishbone.core.speak.utterance import without_controls
+from wishbone.core.speak.utterance import utterances, without_controls
 from wishbone.core.speak.voice import Voice
 
 TEXT = "We speak of one thing. Then of another thing altogether! And stop."
@@ -38,6 +38,61 @@ def test_arriving_text_gives_the_same_samples():
     system = tiny_system()
     arriving = pipeline.stream(system, iter(TEXT), seed=1)
     assert torch.equal(torch.cat(list(arriving)), pipeline.say(system, TEXT, seed=1).samples)
+
+
+class Certain(Letters):
+    """Letters that are certain of all but the last word, and close nothing."""
+
+    def encode(self, text):
+        return [ord(letter) - 96 for letter in text.lower() if letter.isalpha()]
+
+    def settled(self, text):
+        return max(text.rfind(" "), 0)
+
+
+def test_ids_of_arriving_text_come_word_by_word_and_the_record_has_them():
+    taken = []
+
+    def writer():
+        for word in "We speak of one thing. Then stop.".split():
+            taken.append(word)
+            yield f"{word} "
+
+    system = replace(tiny_system(), tokenizer=Certain())
+    (first, pieces), *others = utterances(system, "We speak of one thing. Then stop.")
+    assert [list(ids) for ids in pieces] == [first.ids] and len(others) == 1
+    arriving = utterances(system, writer())
+    utterance, pieces = next(arriving)
+    given = [next(iter(pieces))]
+    assert len(taken) < 4 and utterance.ids == list(given[0])
+    given += pieces
+    assert len(given) > 2 and [row for ids in given for row in ids] == utterance.ids == first.ids
+    assert utterance.text == "We speak of one thing."
+    assert [list(ids) for _, pieces in arriving for ids in pieces] != []
+
+
+@pytest.mark.parametrize("own", [(), (1, 2)])
+def test_a_speaker_that_was_drawn_speaks_all_sentences(monkeypatch, own):
+    system, asked, prefixes = tiny_system(), [], []
+    draw, before = pipeline.frames, pipeline.prefix
+
+    def frames(system, ids, prompt, draws, state, utterance, guide):
+        asked.append(prompt.global_codes)
+        yield from draw(system, ids, prompt, draws, state, utterance, guide)
+        utterance.global_codes = prompt.global_codes or (8, len(asked))
+
+    def prefix(model, layout, prompt):
+        prefixes.append(prompt.global_codes)
+        return before(model, layout, prompt)
+
+    monkeypatch.setattr(pipeline, "frames", frames)
+    monkeypatch.setattr(pipeline, "prefix", prefix)
+    record = []
+    pipeline.say(system, TEXT, Voice(global_codes=own), record=record)
+    (speaker,) = {utterance.global_codes for utterance in record}
+    assert len(record) == 3 and asked[0] == own and asked[-2:] == [speaker] * 2
+    # the state before the text is made again where the speaker is new
+    assert prefixes == ([own] if own else [(), speaker])
 
 
 def test_the_first_sound_needs_only_the_first_sentence():

@@ -119,6 +119,14 @@ def test_a_stream_gives_chunks_that_are_the_whole():
     assert torch.equal(torch.cat(chunks), pipeline.say(system, LINES[0], seed=0).samples)
 
 
+def test_without_a_seed_it_is_that_of_the_library():
+    system = system_with()
+    (said,) = Server(system, 2).say([LINES[1]])
+    alone = pipeline.say(system, LINES[1]).samples
+    assert torch.equal(said.audio.samples, alone)
+    assert torch.equal(torch.cat(list(Server(system, 2).stream(LINES[1]))), alone)
+
+
 def test_who_does_not_listen_holds_nobody_up():
     system = system_with()
     server = Server(system, slots=2)

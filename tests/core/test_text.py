@@ -134,6 +134,13 @@ def test_a_sentence_that_never_ends_goes_on_as_another():
         for sentence in arriving(["word "] * 40, Words(), most=30)
     ]
     assert len(said) > 3 and all(given for _, given in said)
+    # whatever the place of the cut, no blank is lost
+    for most in range(20, 30):
+        parts = []
+        for sentence in arriving(["word "] * 40, Words(), most=most):
+            assert list(sentence)
+            parts.append(sentence.text)
+        assert " ".join(parts).split() == ["word"] * 40
 
 
 class Shouting(Words):

@@ -82,6 +82,35 @@ def test_what_the_decoder_heard_is_kept_and_given_back(tmp_path, monkeypatch):
     assert given[0]["size"].tolist() == [28_800, 30] and given[1] is None
 
 
+@pytest.mark.parametrize("global_codes", [(), (3, 0, 7)])
+def test_codes_of_the_whole_recording_are_kept(tmp_path, global_codes):
+    voice = Voice(name="me", text=(1, 2), speech=((3,),), global_codes=global_codes)
+    path = voice.save(tmp_path / "me.yaml")
+    assert Voice.load(path).global_codes == global_codes
+    saved = read_tensors(path.with_suffix(".safetensors"))
+    assert ("global_codes" in saved) == bool(global_codes)
+
+
+def test_a_recording_that_is_none_is_named_by_its_file(tmp_path):
+    silent = Audio(torch.zeros(48_000), 24_000)
+    path = silent.save(tmp_path / "silent.wav")
+    for audio, where in ((path, str(path)), (str(path), str(path)), (silent, "the recording")):
+        with pytest.raises(WishboneError) as caught:
+            Voice.from_audio(tiny_system(), audio, WORDS)
+        assert where in caught.value.where
+
+
+def test_another_prompt_forgets_the_state_after_it_but_not_what_was_learned():
+    system = tiny_system()
+    kept = Voice.from_audio(system, recording(), WORDS, name="me").with_state(system)
+    other = kept.adapted("fast")
+    assert kept.state is not None and kept.model and (other.state, other.model) == (None, "")
+    start = {name: part + 1 for name, part in system.model.backbone.init_state(1).items()}
+    learned = Voice.from_start(system, start, name="style")
+    other = learned.adapted("fast")
+    assert other.start is learned.start and other.model == learned.model != ""
+
+
 def test_a_state_of_another_model_is_refused(tmp_path):
     voice = Voice.from_audio(tiny_system(), recording(), WORDS, name="me")
     other = tiny_system(seed=1)

@@ -347,6 +347,17 @@ def test_an_origin_that_cannot_be_read_records_nothing(tmp_path, text):
     assert training_record.learned({"weights": str(tmp_path / "nowhere")}) == empty
 
 
+@pytest.mark.parametrize(
+    ("before", "instruct"),
+    [({}, False), ({"backbone": {}, "head": None}, False), ({"weights": "nowhere"}, None),
+     ({"backbone": {"weights": "nowhere"}}, None), ({"head": {"weights": "nowhere"}}, None)],
+)  # fmt: skip
+def test_only_of_weights_that_begin_untrained_it_is_known_what_they_never_heard(before, instruct):
+    entry = training_record.provenance_entry(before, False, ("speaker",))
+    assert entry == {"instruct": instruct, "dropped": ("speaker",)}
+    assert training_record.provenance_entry(before, True, ())["instruct"] is True
+
+
 def test_a_list_that_cannot_be_read_is_a_damaged_checkpoint(tmp_path, monkeypatch):
     index = tmp_path / "model.safetensors.index.json"
     for text in ("{", "[]", "{}", '{"weight_map": 3}'):

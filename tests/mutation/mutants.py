@@ -23,6 +23,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -256,16 +257,21 @@ def forked(function, *given, limit):
     """Run a function in a fork, silently; False where it ran past ``limit`` seconds."""
     process = multiprocessing.get_context("fork").Process(target=_silently, args=(function, given))
     process.start()
-    process.join(limit)
-    hangs = process.is_alive()
-    if hangs:
-        process.kill()
-        process.join()
+    try:
+        process.join(limit)
+    finally:
+        hangs = process.is_alive()
+        if hangs:
+            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # servers that its tests began
+            process.join()
     return not hangs
 
 
 def _silently(function, given):
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)
@@ -358,6 +364,7 @@ def main(argv=None):
     parser.add_argument("--again", type=Path, help="try the survivors of this result alone")
     options = parser.parse_args(argv)
     again = survivors(options.again) if options.again else ()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing is left running
     out = options.out.resolve()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder).resolve()
