@@ -10,8 +10,8 @@ from tiny_system import HOP, Letters, tiny_system
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.model.sampling import Sampler
+from wishbone.core.model.speech_lm import prefix
 from wishbone.core.speak import pipeline
-from wishbone.core.speak.prompt import prefix
 from wishbone.core.speak.utterance import without_controls
 from wishbone.core.speak.voice import Voice
 
