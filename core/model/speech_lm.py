@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from wishbone.core.contract.backbone import Backbone, Reading, State
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.head import Head
-from wishbone.core.contract.layout import IGNORE, Layout
-from wishbone.core.contract.session import Position
-from wishbone.core.model.state_batch import check_masked_rows, join
+from wishbone.core.contract.layout import IGNORE, Layout, Prompt
+from wishbone.core.contract.session import Action, Feed, LayoutSession, Position
+from wishbone.core.model.state_batch import check_masked_rows, copied, join
 
 TABLE_STD = 0.02
 """Standard deviation of a new table's rows: the scale at which residual streams usually begin."""
@@ -214,6 +214,26 @@ class SpeechLM(nn.Module):
         ]
         groups = self.backbone.parameter_groups(learning_rate, weight_decay)
         return groups + [group for group in head_groups if group["params"]]
+
+
+def begin_session(layout: Layout, prompt: Prompt) -> tuple[LayoutSession, list[Position], Action]:
+    """Begin a request -> its session, the prompt's positions, and the action after them."""
+    session, positions = layout.start(prompt), []
+    while isinstance(action := session.next(), Feed):
+        positions.extend(action.positions)
+    return session, positions, action
+
+
+def prefix(model: SpeechLM, layout: Layout, prompt: Prompt) -> State:
+    """Compute the state after the positions that follow from ``prompt`` alone, before any text."""
+    _, positions, _ = begin_session(layout, prompt)
+    state = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
+    if prompt.start:
+        # copies, because a step may write into the state handed to it
+        state |= copied(prompt.start)
+    if prompt.adapter:
+        state = model.backbone.choose_adapter(state, prompt.adapter)
+    return model.advance(positions, state)[1] if positions else state
 
 
 class BatchRows:

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from wishbone.core.contract.errors import CapabilityError, UsageError, WishboneError
+from wishbone.core.model.speech_lm import begin_session
 from wishbone.core.serve.admission import Gate
 from wishbone.core.serve.refusal import Refusal, of_error
 from wishbone.core.serve.settings import Limits
-from wishbone.core.speak.prompt import begin_session
 from wishbone.core.speak.server import Server
 from wishbone.core.speak.speaker import load
 from wishbone.core.speak.voice import Voice, find

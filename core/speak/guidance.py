@@ -34,8 +34,8 @@ from wishbone.core.contract.errors import CapabilityError, ConfigError, did_you_
 from wishbone.core.contract.layout import Layout, Prompt, Sample
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampling
+from wishbone.core.model.speech_lm import prefix
 from wishbone.core.model.state_batch import check_masked_rows
-from wishbone.core.speak.prompt import prefix
 from wishbone.core.speak.request_rows import Follower, GuidedRows
 from wishbone.core.system.system import System
 from wishbone.core.weights.training_record import learned
@@ -127,15 +127,13 @@ class Guide:
         self._reduced: tuple[Prompt, State] | None = None
 
     @classmethod
-    def of(cls, system: System, sampling: Sampling) -> Guide | None:
-        """Make the guide of a request; None where it is plain.
+    def of(cls, system: System, sampling: Sampling) -> Guide:
+        """Make the guide of a request whose scale is not 1.
 
         Without ``guidance_drops`` it leaves out the conditions that were dropped in training.
         Raises ``CapabilityError`` where none was: the second row of such a model is not worth a
         step.
         """
-        if sampling.guidance == 1:
-            return None
         drops = sampling.guidance_drops or learned(system.config).dropped or ()
         if drops:
             return cls(system, sampling.guidance, drops)

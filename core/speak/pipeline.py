@@ -19,12 +19,12 @@ from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SetSpeaker, Stop
 from wishbone.core.model.sampling import Sampler
+from wishbone.core.model.speech_lm import begin_session, prefix
 from wishbone.core.speak.guard import Guard, seed_of
 from wishbone.core.speak.guidance import Guide
-from wishbone.core.speak.prompt import begin_session, prefix
 from wishbone.core.speak.request_rows import PlainRow
 from wishbone.core.speak.utterance import Text, Utterance, utterances
-from wishbone.core.speak.voice import Voice, find
+from wishbone.core.speak.voice import Voice, prepare
 from wishbone.core.system.system import System
 
 GROUPS = (4, 8, 16, 25)
@@ -66,11 +66,8 @@ def stream(
     words, ``CapabilityError`` for an instruction or a guide that no part understands.
     """
     sampling = system.sampling if guidance is None else replace(system.sampling, guidance=guidance)
-    guide = Guide.of(system, sampling)
-    voice = find(voice or system.config.get("voice"), system)
-    voice = voice.instructed(instruct) if instruct else voice
-    prompt = voice.prompt(system)
-    prompt_state = voice.state_for(system) or prefix(system.model, system.layout, prompt)
+    guide = None if sampling.guidance == 1 else Guide.of(system, sampling)
+    voice, prompt, prompt_state = prepare(voice, system, instruct)
     sampler = Sampler(sampling, system.decoder.codes, seed)
     first, spoken = True, 0
     rate = system.decoder.sample_rate

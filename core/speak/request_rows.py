@@ -15,8 +15,7 @@ from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.layout import Layout, Prompt
 from wishbone.core.contract.session import Action, Draw, Feed, NeedText, NextText, Position, Stop
 from wishbone.core.model.sampling import Pick, Sampler
-from wishbone.core.model.speech_lm import BatchRows, SpeechLM
-from wishbone.core.speak.prompt import begin_session
+from wishbone.core.model.speech_lm import BatchRows, SpeechLM, begin_session
 
 
 class PlainRow:

@@ -24,9 +24,10 @@ from wishbone.core.contract.atomic import write_text
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import CheckpointError, DataError, UsageError
 from wishbone.core.contract.layout import Prompt
+from wishbone.core.model.speech_lm import prefix
 from wishbone.core.registry.loader import guarded
-from wishbone.core.speak.prompt import prefix
 from wishbone.core.speak.voice_files import (
+    NAMED,
     RECORDINGS,
     bundled,
     locate,
@@ -82,7 +83,7 @@ class Voice:
     """Fingerprint of the model, and of its layout's and backbone's fields, whose states these are;
     empty without one."""
     state: State | None = None
-    """The model's state after the prompt, as ``wishbone.core.speak.prompt.prefix`` makes it."""
+    """The model's state after the prompt, as ``wishbone.core.model.speech_lm.prefix`` makes it."""
     start: State | None = None
     """Parts [1, ...] of the state before the prompt, learned for this voice or style; the other
     parts are the backbone's own."""
@@ -213,17 +214,6 @@ class Voice:
             return replace(prompt, text=(), speech=(), word_ends=())
         return prompt
 
-    def state_for(self, system: System) -> State | None:
-        """Return the saved state on the system's device, None where there is none.
-
-        Raises ``CheckpointError`` when it is the state of another model.
-        """
-        if self.state is None:
-            return None
-        if self.model != model_key(system):
-            self._refuse("its state belongs to another model")
-        return {name: tensor.to(system.model.device) for name, tensor in self.state.items()}
-
     def _check_codes(self, system: System) -> None:
         """Refuse ids and codes that the tables of this system do not have."""
         codes, ids = system.decoder.codes, system.layout.tables.get("text", 0)
@@ -271,12 +261,8 @@ class Voice:
             tensors["global_codes"] = torch.tensor(self.global_codes, dtype=torch.int32)
         if self.speaker is not None:
             tensors["speaker"] = self.speaker
-        for name, tensor in (self.heard or {}).items():
-            tensors[f"heard.{name}"] = tensor
-        for name, tensor in (self.state or {}).items():
-            tensors[f"state.{name}"] = tensor
-        for name, tensor in (self.start or {}).items():
-            tensors[f"start.{name}"] = tensor
+        for begin, parts in zip(NAMED, (self.heard, self.state, self.start), strict=True):
+            tensors |= {begin + name: tensor for name, tensor in (parts or {}).items()}
         write_tensors(path.with_suffix(".safetensors"), tensors)
         header = {key: getattr(self, key) for key in FIELDS if getattr(self, key)}
         write_text(path, OmegaConf.to_yaml(OmegaConf.create(header)))
@@ -330,6 +316,25 @@ def find(voice: Voice | str | Path | None, system: System | None = None) -> Voic
         return Voice.load(voice)
     of_release = _system_voices(system)
     return of_release[str(voice)] if str(voice) in of_release else Voice.load(voice, of_release)
+
+
+def prepare(
+    voice: Voice | str | None, system: System, instruct: str = ""
+) -> tuple[Voice, Prompt, State]:
+    """Return a voice, by default the configuration's, with its prompt and the state after that.
+
+    Raises the errors of ``find`` and ``Voice.prompt``, and ``CheckpointError`` for a voice whose
+    state is that of another model.
+    """
+    voice = find(voice or system.config.get("voice"), system)
+    voice = voice.instructed(instruct) if instruct else voice
+    prompt = voice.prompt(system)
+    if voice.state is None:
+        return voice, prompt, prefix(system.model, system.layout, prompt)
+    if voice.model != model_key(system):
+        voice._refuse("its state belongs to another model")
+    state = {name: tensor.to(system.model.device) for name, tensor in voice.state.items()}
+    return voice, prompt, state
 
 
 def release_voices(folder: str | Path) -> dict[str, Voice]:

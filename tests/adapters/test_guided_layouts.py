@@ -11,9 +11,9 @@ from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler
+from wishbone.core.model.speech_lm import prefix
 from wishbone.core.speak import pipeline
 from wishbone.core.speak.guidance import Guide, blanked, prompt_without
-from wishbone.core.speak.prompt import prefix
 from wishbone.core.speak.server import Request, Server
 from wishbone.plugins.heads.channels import ChannelsHead, ChannelsHeadConfig
 from wishbone.plugins.heads.head import LinearHead, LinearHeadConfig

@@ -22,8 +22,8 @@ from wishbone.core.contract.layout import IGNORE, Prompt, Sample
 from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SetSpeaker, Stop
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler
+from wishbone.core.model.speech_lm import prefix
 from wishbone.core.speak import pipeline
-from wishbone.core.speak.prompt import prefix
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import check_class
 from wishbone.plugins.heads.head import LinearHead, LinearHeadConfig

@@ -19,8 +19,8 @@ from wishbone.core.contract.layout import IGNORE, Prompt, Sample
 from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, Stop
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler
+from wishbone.core.model.speech_lm import prefix
 from wishbone.core.speak import pipeline
-from wishbone.core.speak.prompt import prefix
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import check_class
 from wishbone.plugins.heads.channels import ChannelsHead, ChannelsHeadConfig

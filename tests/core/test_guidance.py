@@ -12,10 +12,9 @@ from wishbone.core.contract.head import Head
 from wishbone.core.contract.layout import Prompt, Sample
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler, Sampling
-from wishbone.core.model.speech_lm import BatchRows
+from wishbone.core.model.speech_lm import BatchRows, prefix
 from wishbone.core.speak import guidance, pipeline, request_rows
 from wishbone.core.speak.guidance import Guide, blanked, prompt_without, sample_without
-from wishbone.core.speak.prompt import prefix
 from wishbone.core.speak.request_rows import guided
 from wishbone.core.speak.server import Request, Server
 from wishbone.core.speak.voice import Voice

@@ -10,8 +10,9 @@ from tiny_system import HOP, Letters, tiny_system
 from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.model.sampling import Sampler
+from wishbone.core.model.speech_lm import prefix
 from wishbone.core.speak import pipeline
-from wishbone.core.speak.prompt import prefix
+from wishbone.core.speak import voice as voices
 from wishbone.core.speak.utterance import utterances, without_controls
 from wishbone.core.speak.voice import Voice
 
@@ -86,7 +87,8 @@ def test_a_speaker_that_was_drawn_speaks_all_sentences(monkeypatch, own):
         return before(model, layout, prompt)
 
     monkeypatch.setattr(pipeline, "frames", frames)
-    monkeypatch.setattr(pipeline, "prefix", prefix)
+    for module in (pipeline, voices):
+        monkeypatch.setattr(module, "prefix", prefix)
     record = []
     pipeline.say(system, TEXT, Voice(global_codes=own), record=record)
     (speaker,) = {utterance.global_codes for utterance in record}

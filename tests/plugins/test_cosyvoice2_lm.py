@@ -29,9 +29,8 @@ from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler, Sampling
-from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.model.speech_lm import SpeechLM, prefix
 from wishbone.core.speak import pipeline
-from wishbone.core.speak.prompt import prefix
 from wishbone.core.speak.utterance import Utterance
 from wishbone.core.system.loading import load_tensors
 from wishbone.plugins.cosyvoice2.release.reader import Release

@@ -12,6 +12,7 @@ from wishbone.core.audio import files as audio_files
 from wishbone.core.cli.main import main
 from wishbone.core.contract.errors import CheckpointError, ConfigError, WishboneError
 from wishbone.core.speak import pipeline
+from wishbone.core.speak import voice as voices
 from wishbone.core.speak import voice_conversion as conversion
 from wishbone.core.speak.speaker import build
 from wishbone.core.speak.voice import Voice, find
@@ -106,7 +107,8 @@ def test_a_saved_voice_goes_on_without_prefill(folder, tmp_path, monkeypatch, fo
     voice = Voice.from_audio(system, recording(), "One two.", name="me")
     expected = spoken(system, voice=voice, seed=4)
     path = voice.with_state(system).save(tmp_path / "me.yaml")
-    monkeypatch.setattr(pipeline, "prefix", None)
+    for module in (pipeline, voices):
+        monkeypatch.setattr(module, "prefix", None)
     later = build(releases.config(folder, layout=SHORT["layout"] | {"form": form}))
     codes, samples = spoken(later, voice=path, seed=4)
     assert codes == expected[0] and torch.equal(samples, expected[1])

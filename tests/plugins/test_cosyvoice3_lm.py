@@ -34,9 +34,8 @@ from wishbone.core.contract.layout import IGNORE, Prompt, Sample
 from wishbone.core.contract.session import Draw
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler, Sampling
-from wishbone.core.model.speech_lm import SpeechLM
+from wishbone.core.model.speech_lm import SpeechLM, begin_session, prefix
 from wishbone.core.speak import pipeline
-from wishbone.core.speak.prompt import begin_session, prefix
 from wishbone.core.speak.utterance import Utterance
 from wishbone.core.system.loading import load_tensors
 from wishbone.core.testing import check_class

@@ -58,8 +58,9 @@ def speak_all(
     Also returns the facts of every ``Generation``, as rows for a file of JSON.
     """
     system = load(name, overrides, engine=engine)
-    # guidance that the system does not know is an error of the request, not of every clip
-    Guide.of(system, system.sampling)
+    if system.sampling.guidance != 1:
+        # guidance that the system does not know is an error of the request, not of every clip
+        Guide.of(system, system.sampling)
     generate.warm_up({"": system}, voice)
     clips, rows = [], []
     for prompt in progress(prompts, "speaking"):
