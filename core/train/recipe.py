@@ -103,6 +103,9 @@ class Recipe:
     """Steps between lines of the log."""
     evaluate_every: Count = 500
     """Steps between held-out losses; 0 means only at the end."""
+    reference: str = ""
+    """Folder of another run, or a curve such as train/curves/quickstart-rwkv7.json, whose held-out
+    losses at the same steps are printed and logged beside this run's; empty means none."""
     checkpoint_every: Count = 0
     """Steps between checkpoints; 0 means by time alone."""
     checkpoint_minutes: NonNegative = 10.0
@@ -117,7 +120,7 @@ class Recipe:
 
 RUNNING = (
     "out", "log_every", "evaluate_every", "held_out_limit", "checkpoint_every",
-    "checkpoint_minutes", "keep", "tensorboard", "samples", "device", "shard",
+    "checkpoint_minutes", "keep", "tensorboard", "samples", "device", "shard", "reference",
 )  # fmt: skip
 """Fields that may differ when a run is resumed, because no loss depends on them."""
 

@@ -26,6 +26,7 @@ from wishbone.core.model.device import multiplies_bfloat16_faster
 from wishbone.core.system.spec import require
 from wishbone.core.train.batches import split_held_out, without_texts
 from wishbone.core.train.distributed.processes import ProcessGroup, join_processes
+from wishbone.core.train.logger import ReferenceCurve
 from wishbone.core.train.loop import Trainer
 from wishbone.core.train.optimizer import count_trained
 from wishbone.core.train.recipe import RUNNING, Recipe, as_saved, read_recipe
@@ -50,8 +51,10 @@ def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) ->
     training, held_out = corpora(recipe, system)
     run = RunFolder(recipe.out, recipe.keep)
     recipe = replace(recipe, precision=_precision(recipe, run, group))
+    # all that can be mistaken comes before the folder is taken, so that nothing is left behind
+    if recipe.reference:
+        ReferenceCurve.read(recipe.reference)
     digest = hash_files(training.files, training.digests)
-    # the corpus is checked before the folder is taken, so that a mistake leaves nothing behind
     trainer_class = SegmentTrainer if recipe.segment_positions else Trainer
     if recipe.segment_positions:
         require(system, FEATURE, *CAPABILITIES)

@@ -31,7 +31,7 @@ DEFAULTS = {
     "clip": 1.0, "warmup_steps": 100, "schedule": "cosine", "final_rate": 0.0, "decay_share": 0.25,
     "ema": 0.999, "precision": "auto", "seed": 1, "device": "auto", "log_every": 20,
     "evaluate_every": 500, "checkpoint_every": 0, "checkpoint_minutes": 10.0, "keep": 2,
-    "tensorboard": False, "samples": [],
+    "tensorboard": False, "samples": [], "reference": "",
 }  # fmt: skip
 
 
@@ -166,3 +166,46 @@ def test_the_origin_of_the_weights_a_run_begins_with_is_counted_on(tmp_path):
     assert last == {"data": "hash", "seeds": {"train": 4}, "steps": 7,
                     "recipe": {"seed": 4, "ema": 0.5}}  # fmt: skip
     assert module._starting_provenance({}) == {} == module._starting_provenance({"weights": None})
+
+
+def test_a_run_tells_where_it_stands_beside_another(tmp_path, capsys):
+    recipe = str(write_recipe(tmp_path))
+    assert main([recipe, f"out={tmp_path / 'first'}", "evaluate_every=2"]) == 0
+    before = {
+        row["step"]: row["held_out"] for row in log_of(tmp_path / "first") if "held_out" in row
+    }
+    words = [recipe, "evaluate_every=1", "learning_rate=1e-4", f"reference={tmp_path / 'first'}"]
+    capsys.readouterr()
+    assert main(words) == 0
+    rows = {row["step"]: row for row in log_of(tmp_path / "run") if "held_out" in row}
+    # between two steps on a line, and nothing before the first
+    between = {3: (before[2] + before[4]) / 2, 5: (before[4] + before[6]) / 2}
+    assert "reference" not in rows[1]
+    for step, loss in (before | between).items():
+        assert rows[step]["reference"] == pytest.approx(loss)
+    told = capsys.readouterr().err
+    last = rows[6]["held_out"]
+    assert f"held-out loss {last:.4f}  reference {before[6]:.4f} ({last - before[6]:+.4f})" in told
+    assert "other data" not in told and last > before[6]
+
+
+def test_a_reference_on_other_data_says_so(tmp_path, capsys):
+    curve = tmp_path / "curve.json"
+    curve.write_text(json.dumps({"data_hash": "another", "held_out": {"1": 4.5, "2": 4.0}}))
+    assert main([str(write_recipe(tmp_path)), "steps=2", f"reference={curve}"]) == 0
+    told = capsys.readouterr().err
+    assert "the reference learned from other data" in told and "reference 4.0000" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "cannot be read"), ("{", "cannot be read"), ('{"held_out": 3}', "cannot be read"),
+     ('{"held_out": {"a": 1}}', "cannot be read"), ('{"held_out": {}}', "no held-out loss")],
+)  # fmt: skip
+def test_a_reference_that_is_none_leaves_nothing_behind(tmp_path, capsys, content, told):
+    curve = tmp_path / "curve.json"
+    if content is not None:
+        curve.write_text(content)
+    with pytest.raises(ConfigError, match=told):
+        module.run(str(write_recipe(tmp_path)), [f"reference={curve}"])
+    assert not (tmp_path / "run").exists()
