@@ -162,6 +162,36 @@ def test_an_instruction_stands_before_the_text_in_training_as_in_speaking():
         layout().train(sample, Random(0))
 
 
+@pytest.mark.parametrize(
+    ("fields", "ids", "fewest"),
+    [
+        ({"min_code_ratio": 2.0}, [1, 2, 3], 6),
+        ({"min_code_ratio": 1.5, "form": "bistream"}, [1, 2, 3], 4),
+        ({"min_code_ratio": 0.0}, [1, 2, 3], 0),
+        # words are counted only where the form goes by them
+        ({"min_code_ratio": 2.0, "pace": "words"}, [1, 2, 3], 6),
+        ({"form": "bistream", "pace": "words", "min_codes_per_word": 3}, [1, 100, 2, 100], 6),
+        # the only word is a last one: 1.3 codes an id
+        ({"form": "bistream", "pace": "words", "min_codes_per_word": 1}, [1, 2, 100], 4),
+        ({"form": "bistream", "pace": "words", "min_codes_per_word": 9}, [1, 2, 100], 9),
+    ],
+)
+def test_a_text_has_a_fewest_number_of_codes(fields, ids, fewest):
+    assert layout(**fields).fewest_codes(ids) == fewest
+
+
+@pytest.mark.parametrize("form", ["unistream", "bistream"])
+@pytest.mark.parametrize("pace", ["ratio", "words"])
+def test_the_form_tells_what_a_layout_does(form, pace):
+    part = layout(form=form, pace=pace)
+    assert part.alternates == (form == "bistream")
+    assert part.times_words == (form == "bistream" and pace == "words")
+    forms = CosyVoice2.spoken_forms(part.config)
+    assert forms[0] is part.config
+    assert {each.form for each in forms} == {"unistream", "bistream"}
+    assert {each.pace for each in forms} == {pace}
+
+
 def test_tables():
     assert list(layout().tables.items()) == [("speech", 6564), ("text", 200), ("marks", 2)]
     assert layout().extra == 3

@@ -207,6 +207,25 @@ def test_upstream_repeats_the_other_flaws():
     assert run.names()[21:36] == s(15, 30)
 
 
+def test_upstream_counts_an_instruction_among_the_ids_of_its_blocks():
+    part = layout(form="bistream", parity="upstream")
+    draws = [*range(15), FILL, EOS]
+    run = Run(part, [range(7)], draws, Prompt(instruct=[50, MARKER]))
+    assert run.names() == [
+        "SOS", "t50", f"t{MARKER}", *t(0, 3), *s(0, 15), "s14", *t(3, 7), "TASK",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_upstream_asks_for_text_after_a_block_of_codes_whatever_the_prompt(blocks):
+    part = layout(form="bistream", parity="upstream")
+    prompt = Prompt(text=range(5 * blocks), speech=frames(15 * blocks))
+    # no block of the request's own: four ids are too few
+    run = Run(part, [range(50, 54)], [*range(100, 115), EOS], prompt)
+    assert run.emitted == list(range(100, 115)) and run.reason == "end"
+    assert [forced for *_, forced in run.draws] == [None] * 15 + [FILL, None]
+
+
 WORDS = [1, 2, 100, 3, 100, 4, 5, 100, 6, 101]
 WORD_ENDS = [4, 6, 9, 11]
 

@@ -147,6 +147,13 @@ def test_the_end_is_allowed_between_the_bounds_and_only_on_channel_0():
     assert all(PAD in w.of(1).banned for w in wishes[1:6])
 
 
+def test_an_end_in_the_first_row_is_an_end():
+    fed, emitted, wishes, reason = speak(layout(min_code_ratio=0), Prompt(), [34], scripted([]))
+    assert emitted == [] and reason == "end"
+    assert wishes[0].of(0).forced is None and PAD not in wishes[0].of(0).banned
+    assert len(wishes) > 2 and all(wish.of(0).forced == PAD for wish in wishes[1:])
+
+
 def test_an_instruction_is_refused():
     with pytest.raises(CapabilityError, match="no place for an instruction"):
         layout().start(Prompt(instruct=[1]))

@@ -386,3 +386,10 @@ def test_a_list_of_names_is_cut_after_six(count):
         foreign.check(module, {}, "here")
     names = ", ".join(f"p{n}" for n in range(6)) + (", ..." if count > 6 else "")
     assert f"{count} tensors are missing: {names}." in caught.value.what
+
+
+def test_the_weights_at_the_start_are_named_by_their_contents(tmp_path):
+    assert origin.start_weights({}) == origin.start_weights({"weights": str(tmp_path)}) == ""
+    file = tmp_path / "model.safetensors"
+    write_tensors(file, {"w": torch.ones(2)})
+    assert origin.start_weights({"backbone": {"weights": str(tmp_path)}}) == hash_files([file])

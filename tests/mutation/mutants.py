@@ -56,7 +56,8 @@ PARTS = {
     "layouts": (
         ["adapters"],
         "adapters/test_cosyvoice2.py adapters/test_cosyvoice2_session.py adapters/test_spark.py"
-        " adapters/test_guided_layouts.py adapters/test_xy.py core/test_train_dropping.py",
+        " adapters/test_guided_layouts.py adapters/test_xy.py core/test_train_dropping.py"
+        " plugins/test_cosyvoice3_lm.py",
     ),
     "statistics": (
         ["core/evaluate/statistics"],
