@@ -9,7 +9,12 @@ import torch
 from wishbone.kernels.linear.build import compiler, obstacle, state
 from wishbone.kernels.linear.native import SOURCE as LINEAR
 from wishbone.plugins.rwkv7.engines.native import SOURCE as RWKV7
+from wishbone.plugins.stack.engines.native import SOURCE as STACK
 from wishbone.plugins.transformer.engines.native import SOURCE as TRANSFORMER
+
+_STEPS = (
+    ("linear", LINEAR), ("rwkv7", RWKV7), ("stack", STACK), ("transformer", TRANSFORMER),
+)  # fmt: skip
 
 
 def kernel_report() -> list[tuple[str, bool, str]]:
@@ -38,12 +43,12 @@ def engine_report() -> list[tuple[str, bool, str]]:
     The C++ steps are fine where they are built or can be, by the first use.
     """
     lines = []
-    for name, source in (("linear", LINEAR), ("rwkv7", RWKV7), ("transformer", TRANSFORMER)):
+    for name, source in _STEPS:
         missing = state(name, source)
         reason = obstacle(name, source) if missing else ""
         how = f"{missing}, with {compiler()}" if missing else "built"
         lines.append((f"C++ steps/{name}", not reason, reason or how))
     graph = "" if torch.cuda.is_available() else "CUDA graphs need a CUDA device"
-    for name in ("rwkv7", "transformer"):
+    for name in ("rwkv7", "stack", "transformer"):
         lines.append((f"{name}/graph", not graph, graph or "ready"))
     return lines

@@ -14,6 +14,7 @@ from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.stack.mixer import Mixer, Place
 from wishbone.core.contract.stack.rows import last_inputs, memory_dtype
 from wishbone.kernels.convolution import causal_convolution
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 SLOWEST, FASTEST = 1e-3, 1e-1
 """Range of the first step sizes of Mamba-2, Gated DeltaNet and KDA."""
@@ -49,6 +50,12 @@ class MatrixMixer(Mixer):
             return x, {}
         x, after = self.conv(x, state["conv"], lengths)  # [B, T, C]
         return x, {"conv": after}
+
+    def write_convolved(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``convolved`` at one position."""
+        if self.conv is None:
+            return x
+        return recipe.convolution(x, "conv", self.conv.weight, self.conv.bias)
 
     def operations(self, context: int = 0) -> int:
         """Count decay, writing and reading of every number, and the convolution."""

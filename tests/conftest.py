@@ -34,6 +34,7 @@ def built_steps():
     from wishbone.kernels.linear.build import cache_folder, library
     from wishbone.plugins import engines
     from wishbone.plugins.rwkv7.engines.native import SOURCE as RWKV7
+    from wishbone.plugins.stack.engines.native import SOURCE as STACK
     from wishbone.plugins.transformer.engines.native import SOURCE as TRANSFORMER
 
     with pytest.MonkeyPatch.context() as patch:
@@ -41,6 +42,7 @@ def built_steps():
         try:
             Native(build=True)
             library("rwkv7", RWKV7, build=True)
+            library("stack", STACK, build=True)
             library("transformer", TRANSFORMER, build=True)
         except NativeMissing as error:
             engines.note_once(str(error))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from wishbone.core.contract.stack.mixer import Place
 from wishbone.plugins.delta.memory import DeltaMemory, GroupedConfig
 from wishbone.plugins.matrix_memory import step_bias
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 class GatedDeltaNet(DeltaMemory):
@@ -39,6 +40,15 @@ class GatedDeltaNet(DeltaMemory):
     def gated(self, y: Tensor, x: Tensor) -> Tensor:
         """Gate y [B, T, H, V] after its norm."""
         return y * F.silu(self.gate(x).to(y.dtype)).view_as(y)
+
+    def write_decay(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``decay`` at one position."""
+        raw = recipe.linear(x, self.step_size, careful=True)
+        return recipe.map("softplus", raw, plus=self.dt_bias, times=-self.a_log.exp())
+
+    def write_gated(self, recipe: Recipe, y: Row, x: Row) -> Row:
+        """Write down ``gated`` at one position."""
+        return recipe.pair("multiply", y, recipe.map("silu", recipe.linear(x, self.gate)))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

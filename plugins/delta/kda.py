@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from wishbone.core.contract.stack.mixer import Place
 from wishbone.plugins.delta.memory import DeltaMemory
 from wishbone.plugins.matrix_memory import step_bias
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 class KimiDeltaAttention(DeltaMemory):
@@ -42,6 +43,18 @@ class KimiDeltaAttention(DeltaMemory):
     def gated(self, y: Tensor, x: Tensor) -> Tensor:
         """Gate y [B, T, H, V] after its norm."""
         return y * torch.sigmoid(self.gate_up(self.gate_down(x)).to(y.dtype)).view_as(y)
+
+    def write_decay(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``decay`` at one position."""
+        raw = recipe.linear(x, self.step_down, careful=True)
+        raw = recipe.linear(raw, self.step_up, careful=True)
+        times = -self.a_log.exp().repeat_interleave(self.shape[2])  # [H K]
+        return recipe.map("softplus", raw, plus=self.dt_bias, times=times)
+
+    def write_gated(self, recipe: Recipe, y: Row, x: Row) -> Row:
+        """Write down ``gated`` at one position."""
+        gate = recipe.linear(recipe.linear(x, self.gate_down, careful=True), self.gate_up)
+        return recipe.pair("multiply", y, recipe.map("sigmoid", gate))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

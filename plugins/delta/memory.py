@@ -21,6 +21,7 @@ from wishbone.core.contract.part import OptionalSize, Size
 from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.kernels.recurrence import recurrence
 from wishbone.plugins.matrix_memory import MatrixMixer, heads_of, start_normal, unit
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 @dataclass
@@ -102,6 +103,33 @@ class DeltaMemory(MatrixMixer):
 
     def gated(self, y: Tensor, x: Tensor) -> Tensor:
         """y [B, T, H, V] read from the state, x [B, T, D] -> y times a gate of x."""
+        return y
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        heads, _, size = self.shape
+        q, k, v = self.write_convolved(recipe, recipe.linear(x, self.qkv)).split(*self.sizes)
+        groups = q.size // size
+        q = recipe.norm(q, kind="unit", eps=1e-6, groups=groups, factor=size**-0.5)
+        k = recipe.norm(k, kind="unit", eps=1e-6, groups=groups)
+        if heads > groups:
+            q, k = (recipe.repeat(z, size, heads // groups) for z in (q, k))
+        rate = recipe.map("sigmoid", recipe.linear(x, self.rate, careful=True))
+        g = self.write_decay(recipe, x)
+        a = recipe.map("same", k, factor=-1.0)
+        if g is not None:
+            a = recipe.pair("multiply", a, recipe.map("exp", g))
+        v, b = recipe.pair("multiply", v, rate), recipe.pair("multiply", k, rate)
+        y = recipe.memory("matrix", self.shape, q, k, v, g, a, b)
+        y = recipe.norm(y, self.norm.weight, eps=self.eps, groups=heads)
+        return recipe.linear(self.write_gated(recipe, y, x), self.output)
+
+    def write_decay(self, recipe: Recipe, x: Row) -> Row | None:
+        """Write down ``decay`` at one position."""
+        return None
+
+    def write_gated(self, recipe: Recipe, y: Row, x: Row) -> Row:
+        """Write down ``gated`` at one position."""
         return y
 
     def operations(self, context: int = 0) -> int:

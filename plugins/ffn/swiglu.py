@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.part import OptionalSize, Positive
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 @dataclass
@@ -54,6 +55,12 @@ class SwiGLU(Mixer):
     def step(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
         """x [B, D] -> y [B, D]."""
         return self.forward(x, state, call)
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        inner = self.down.in_features
+        gate, up = recipe.linear(x, self.gate_up).split(inner, inner)
+        return recipe.linear(recipe.pair("multiply", recipe.map("silu", gate), up), self.down)
 
     @classmethod
     def count_parameters(cls, config: SwiGLUConfig, place: Place) -> int:

@@ -17,6 +17,7 @@ from wishbone.core.contract.part import OptionalSize, Size
 from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.kernels.recurrence import recurrence
 from wishbone.plugins.matrix_memory import MatrixMixer, heads_of, start_normal
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 TEMPERATURE = 16
 """The logarithm of the decay is divided by it."""
@@ -73,6 +74,20 @@ class GatedLinearAttention(MatrixMixer):
         y = F.rms_norm(y, (values,), self.norm.weight.to(kind), 1e-5).flatten(2)  # [B, T, D]
         y = y.to(x.dtype) * F.silu(self.gate(x))  # [B, T, D]
         return self.output(y), {"matrix": matrix, **after}
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        heads, _, keys = self.shape
+        qkv = self.write_convolved(recipe, recipe.linear(x, self.qkv))
+        q, k, v = qkv.split(*self.sizes)
+        low = recipe.linear(x, self.decay_down, careful=True)
+        low = recipe.linear(low, self.decay_up, careful=True)
+        g = recipe.map("log_sigmoid", low, factor=1 / TEMPERATURE)
+        q = recipe.map("same", q, factor=keys**-0.5)
+        y = recipe.memory("matrix", self.shape, q, k, v, g)
+        y = recipe.norm(y, self.norm.weight, eps=1e-5, groups=heads)
+        y = recipe.pair("multiply", y, recipe.map("silu", recipe.linear(x, self.gate)))
+        return recipe.linear(y, self.output)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

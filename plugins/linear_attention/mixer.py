@@ -19,6 +19,7 @@ from wishbone.core.contract.part import Size
 from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.kernels.recurrence import recurrence
 from wishbone.plugins.matrix_memory import MatrixMixer, heads_of, start_normal
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 @dataclass
@@ -58,6 +59,14 @@ class LinearAttention(MatrixMixer):
         y, matrix = recurrence(q, k, v, state=matrix, lengths=call.lengths)  # [B, T, H, V + 1]
         y = y[..., :-1] / (y[..., -1:] + 1e-10)  # [B, T, H, V]
         return self.output(y.flatten(2).to(x.dtype)), {"matrix": matrix}
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        heads, _, keys = self.shape
+        q, k, v = recipe.linear(x, self.qkv).split(*[self.place.width] * 3)
+        q, k = recipe.map("elu_1", q, factor=keys**-0.5), recipe.map("elu_1", k)
+        y = recipe.memory("matrix", self.shape, q, k, v)
+        return recipe.linear(recipe.divide(y, heads, 1e-10), self.output)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

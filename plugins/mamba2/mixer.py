@@ -20,6 +20,7 @@ from wishbone.core.contract.part import OptionalSize, Size
 from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.kernels.recurrence import recurrence
 from wishbone.plugins.matrix_memory import MatrixMixer, ShortConvolution, step_bias
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 @dataclass
@@ -93,6 +94,20 @@ class Mamba2(MatrixMixer):
         y = (y * F.silu(z.to(kind))).unflatten(-1, (groups, -1))  # [B, T, G, E / G]
         y = F.rms_norm(y, y.shape[-1:], eps=1e-5).flatten(2) * self.norm.to(kind)  # [B, T, E]
         return self.out_proj(y.to(x.dtype)), {"matrix": matrix, **after}
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        heads, size, _ = self.shape
+        inner, keys = self.sizes[:2]
+        z, xbc, dt = recipe.linear(x, self.in_proj).split(inner, inner + 2 * keys, heads)
+        u, b, c = self.write_convolved(recipe, xbc).split(*self.sizes)
+        dt = recipe.map("softplus", dt, plus=self.dt_bias)
+        g = recipe.map("same", dt, times=-self.a_log.exp())
+        y = recipe.memory("matrix", self.shape, c, b, recipe.pair("multiply", u, dt), g)
+        skip = recipe.map("same", u, times=self.skip.repeat_interleave(size))
+        y = recipe.pair("multiply", recipe.pair("add", y, skip), recipe.map("silu", z))
+        y = recipe.norm(y, self.norm, eps=1e-5, groups=self.config.groups)
+        return recipe.linear(y, self.out_proj)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -17,6 +17,7 @@ from wishbone.core.contract.part import Size
 from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.kernels.recurrence import recurrence
 from wishbone.plugins.matrix_memory import MatrixMixer, heads_of
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 BASE = 10000.0
 """Wave length of the slowest rotation, over 2 pi."""
@@ -62,11 +63,21 @@ class Retention(MatrixMixer):
         q, k, v = (z.unflatten(-1, (heads, -1)).to(kind) for z in parts)  # [B, T, H, K], with V
         angles = _angles(x, call.start, keys, kind)  # [B, T, 1, K / 2]
         q, k = (_rotated(z, angles) for z in (q * keys**-0.5, k))  # [B, T, H, K] each
-        steps = torch.arange(heads, device=x.device, dtype=kind)  # [H]
-        g = torch.log1p(-(2.0 ** (-5 - steps))).expand(*x.shape[:2], -1)  # [B, T, H]
+        g = _decays(heads, kind, x.device).expand(*x.shape[:2], -1)  # [B, T, H]
         y, matrix = recurrence(q, k, v, g, state=matrix, lengths=call.lengths)  # [B, T, H, V]
         y = F.rms_norm(y, (values,), eps=1e-6).flatten(2).to(x.dtype)  # [B, T, 2 D]
         return self.output(y * F.silu(self.gate(x))), {"matrix": matrix}
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        heads, _, keys = self.shape
+        q, k, v = recipe.linear(x, self.qkv).split(*self.sizes)
+        frequencies = _frequencies(keys)  # [K / 2]
+        q, k = recipe.turn(q, frequencies, keys**-0.5), recipe.turn(k, frequencies)
+        g = recipe.constant(_decays(heads, torch.float32))
+        y = recipe.norm(recipe.memory("matrix", self.shape, q, k, v, g), eps=1e-6, groups=heads)
+        y = recipe.pair("multiply", y, recipe.map("silu", recipe.linear(x, self.gate)))
+        return recipe.linear(y, self.output)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -77,14 +88,23 @@ class Retention(MatrixMixer):
         nn.init.xavier_uniform_(self.output.weight, gain=2**-1)
 
 
+def _decays(heads: int, kind: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """Logarithm of each head's decay [H]."""
+    return torch.log1p(-(2.0 ** (-5 - torch.arange(heads, device=device, dtype=kind))))
+
+
+def _frequencies(keys: int, device: torch.device | None = None) -> Tensor:
+    """Rotation of each pair from one position to the next, [K / 2] float64."""
+    pairs = torch.arange(0, keys, 2, device=device, dtype=torch.float64)  # [K / 2]
+    return BASE ** (-pairs / keys)
+
+
 def _angles(x: Tensor, start: Tensor | None, keys: int, kind: torch.dtype) -> Tensor:
     """Rotation of each pair at each position, [B, T, 1, K / 2] or [1, T, 1, K / 2]."""
     position = torch.arange(x.shape[1], device=x.device)[None]  # [1, T]
     if start is not None:
         position = position + start[:, None]  # [B, T]
-    pairs = torch.arange(0, keys, 2, device=x.device, dtype=torch.float64)  # [K / 2]
-    frequencies = BASE ** (-pairs / keys)  # [K / 2]
-    turned = position[..., None, None] * frequencies  # [B, T, 1, K / 2]
+    turned = position[..., None, None] * _frequencies(keys, x.device)  # [B, T, 1, K / 2]
     return turned.to(kind)
 
 

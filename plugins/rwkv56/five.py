@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wishbone.core.contract.stack.mixer import Place
 from wishbone.plugins.rwkv56.memory import BonusMemory
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 class RWKV5(BonusMemory):
@@ -32,6 +33,11 @@ class RWKV5(BonusMemory):
         x_k, x_v, x_r, x_g = (torch.lerp(before, x, mix.to(x.dtype)) for mix in self.mix)
         g = -self.time_decay.to(kind).exp().expand(x.shape)  # [B, T, D]
         return x_r, x_k, x_v, x_g, g
+
+    def write_mixed(self, recipe: Recipe, x: Row, before: Row) -> tuple[Row, ...]:
+        """As in ``BonusMemory``."""
+        x_k, x_v, x_r, x_g = (recipe.mix(before, x, mix) for mix in self.mix)
+        return x_r, x_k, x_v, x_g, recipe.constant(-self.time_decay.exp())
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -22,6 +22,7 @@ from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.core.contract.stack.rows import last_inputs
 from wishbone.kernels.recurrence import recurrence
 from wishbone.plugins.matrix_memory import MatrixMixer, heads_of
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 EPS = 64e-5
 """Inside the norm of each head: RWKV-LM's 1e-5 after dividing by 8."""
@@ -85,6 +86,25 @@ class BonusMemory(MatrixMixer):
         y = y * self.ln_x.weight.to(kind) + self.ln_x.bias.to(kind)  # [B, T, D]
         y = y.to(x.dtype) * F.silu(self.gate(x_g))  # [B, T, D]
         return self.output(y), {"matrix": matrix, "time_shift": shift[:, 0]}
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        before = recipe.load("time_shift", x.size)
+        recipe.store("time_shift", x)
+        x_r, x_k, x_v, x_g, g = self.write_mixed(recipe, x, before)
+        r, k = recipe.linear(x_r, self.receptance), recipe.linear(x_k, self.key)
+        v = recipe.linear(x_v, self.value)
+        y = recipe.memory("matrix", self.shape, r, k, v, g, bonus=self.bonus)
+        norm = self.ln_x
+        y = recipe.norm(
+            y, norm.weight, norm.bias, kind="layer", eps=EPS, groups=self.shape[0]
+        )  # fmt: skip
+        y = recipe.pair("multiply", y, recipe.map("silu", recipe.linear(x_g, self.gate)))
+        return recipe.linear(y, self.output)
+
+    def write_mixed(self, recipe: Recipe, x: Row, before: Row) -> tuple[Row, ...]:
+        """Write down ``mixed`` at one position."""
+        raise NotImplementedError
 
     def mixed(self, x: Tensor, before: Tensor, kind: torch.dtype) -> tuple[Tensor, ...]:
         """x and the one before each, [B, T, D] both -> inputs of r, k, v and gate, and g."""

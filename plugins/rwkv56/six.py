@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from wishbone.core.contract.part import Size
 from wishbone.core.contract.stack.mixer import Place
 from wishbone.plugins.rwkv56.memory import BonusMemory, TimeMixConfig
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 @dataclass
@@ -56,6 +57,20 @@ class RWKV6(BonusMemory):
         )  # [B, T, D] each
         low = torch.tanh(x_w @ self.decay_down) @ self.decay_up  # [B, T, D]
         g = -torch.exp(self.time_decay.to(kind) + low.to(kind))  # [B, T, D]
+        return x_r, x_k, x_v, x_g, g
+
+    def write_mixed(self, recipe: Recipe, x: Row, before: Row) -> tuple[Row, ...]:
+        """As in ``BonusMemory``."""
+        start, *rows = self.mix
+        low = recipe.product(recipe.mix(x, before, start), self.mix_down.T, careful=True)
+        parts = recipe.map("tanh", low).split(*[self.config.mix_rank] * 5)
+        x_w, x_k, x_v, x_r, x_g = (
+            recipe.mix(x, before, row, recipe.product(part, up.T, careful=True))
+            for part, up, row in zip(parts, self.mix_up, rows, strict=True)
+        )
+        low = recipe.map("tanh", recipe.product(x_w, self.decay_down.T, careful=True))
+        low = recipe.product(low, self.decay_up.T, careful=True)
+        g = recipe.map("exp", low, plus=self.time_decay, factor=-1.0)
         return x_r, x_k, x_v, x_g, g
 
     @torch.no_grad()

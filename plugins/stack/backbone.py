@@ -25,13 +25,13 @@ from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.contract.part import Dropout, OneOf, OptionalSize, Positive, Size
 from wishbone.core.contract.stack.mixer import BALANCE, Call, Mixer
 from wishbone.plugins.engines import Engine, Maker, choose
-from wishbone.plugins.stack.block import Block
+from wishbone.plugins.stack.block import LENGTH, Block
+from wishbone.plugins.stack.engines.cuda_graph import attach
+from wishbone.plugins.stack.engines.native import NativeStack
 from wishbone.plugins.stack.packing import Packing
 from wishbone.plugins.stack.parallel import Parallel, ParallelConfig
 from wishbone.plugins.stack.plan import Half, Plan
 
-LENGTH = "length"
-"""Name of the counter of positions [B], kept where a half wants it."""
 PIECE = 4096
 """Positions of all sequences together that go through the blocks at once without gradient: the
 memory a long text needs does not grow with it, and the state it leaves is the same."""
@@ -71,7 +71,7 @@ class Stack(Backbone):
         ("norm_ffn", "ffn"),
     )
     """Attributes of a block: norm and half of the mixer, norm and half of the other one."""
-    engines: ClassVar[dict[str, Maker]] = {}
+    engines: ClassVar[dict[str, Maker]] = {"native": NativeStack, "graph": attach}
     """Ways to compute a step faster than plain PyTorch, by the names of ``accelerate``."""
 
     def __init__(self, config: Any) -> None:
@@ -226,9 +226,12 @@ class Stack(Backbone):
         engine = self._engine
         if engine is not None and not self.training and engine.takes(x, state):
             return engine.step_(x, state)
+        return self.plain_step(x[:, 0], state, reading)[:, None]  # [B, 1, D]
+
+    def plain_step(self, x: Tensor, state: State, reading: Reading | None = None) -> Tensor:
+        """x [B, D] -> y [B, D] by the steps of the halves; ``state`` gets what they return."""
         table, ids = self._read(reading)
         call = Call(start=state.get(LENGTH), table=table, ids=ids)
-        x = x[:, 0]  # [B, D]
         if self.norm_in is not None:
             x = self.norm_in(x)  # [B, D]
         for depth, block in enumerate(self._row()):
@@ -238,7 +241,7 @@ class Stack(Backbone):
                 state[f"blocks.{depth}.{name}"] = new[name]
         if self._counts:
             state[LENGTH] = state[LENGTH] + 1  # [B]
-        return self.norm_out(x)[:, None]
+        return self.norm_out(x)
 
     def penalty(self) -> Tensor | None:
         """The sum of what halves left as "balance"."""

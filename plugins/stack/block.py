@@ -11,6 +11,9 @@ from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.stack.mixer import Call, Mixer
 
+LENGTH = "length"
+"""Name of a stack's counter of positions [B], kept where a half wants it."""
+
 
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + ffn(norm(x)); one half may be missing.

@@ -11,6 +11,7 @@ import torch
 from wishbone.core.config.blocks import STACK
 from wishbone.core.config.schema import filled
 from wishbone.core.contract.backbone import Backbone
+from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.registry.loader import registry
 
 BASELINE = "rwkv7"
@@ -32,12 +33,13 @@ def lines(mixers: Sequence[str], width: int, layers: int, length: int, turns: in
         f"torch {torch.__version__}, 1 thread, float32, width {width}, {layers} blocks, "
         f"{length} positions, eager"
     )
-    yield f"{'':<20}{'parameters':>12}{'train':>8}{'step':>8}"
+    yield f"{'':<20}{'parameters':>12}{'train':>8}{'step':>8}{'C++':>8}"
     for key, seconds in best.items():
         count = sum(p.numel() for p in models[key].parameters())
-        train, step = (one / of for one, of in zip(seconds, best[BASELINE], strict=True))
-        yield f"{key:<20}{count:>12}{train:>8.2f}{step:>8.2f}"
-    train, step = best[BASELINE]
+        train, step, _ = (one / of for one, of in zip(seconds, best[BASELINE], strict=True))
+        fast = f"{seconds[1] / seconds[2]:.1f}x" if seconds[2] < float("inf") else ""
+        yield f"{key:<20}{count:>12}{train:>8.2f}{step:>8.2f}{fast:>8}"
+    train, step, _ = best[BASELINE]
     yield f"{BASELINE}: train {train:.3f} s, step {1000 * step:.2f} ms"
 
 
@@ -62,12 +64,15 @@ def _configured(key: str) -> tuple[Any, Any]:
 def measure(
     models: dict[str, Backbone], width: int, length: int, turns: int
 ) -> dict[str, list[float]]:
-    """Least seconds of forward and backward, and of one step; one turn before does not count."""
-    best = {key: [float("inf")] * 2 for key in models}
+    """Least seconds of forward and backward, of a step, and of a step in C++ where there is one.
+
+    One turn before does not count.
+    """
+    best = {key: [float("inf")] * 3 for key in models}
     x = torch.randn(1, length, width, generator=torch.Generator().manual_seed(0))
     for turn in range(turns + 1):
         for key, model in models.items():
-            seconds = _train(model, x), _step(model, x)
+            seconds = _train(model, x), _step(model, x, "eager"), _step(model, x, "native")
             if turn:
                 best[key] = [min(pair) for pair in zip(best[key], seconds, strict=True)]
     return best
@@ -84,8 +89,12 @@ def _train(model: Backbone, x: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def _step(model: Backbone, x: torch.Tensor) -> float:
+def _step(model: Backbone, x: torch.Tensor, engine: str) -> float:
     model.eval()
+    try:
+        model.accelerate(engine)
+    except CapabilityError:
+        return float("inf")
     state = model.init_state(1)
     begin = time.process_time()
     for position in range(STEPS):

@@ -17,6 +17,7 @@ from wishbone.core.contract.part import Size
 from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.kernels.recurrence import recurrence
 from wishbone.plugins.matrix_memory import MatrixMixer, heads_of, start_normal
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 @dataclass
@@ -59,6 +60,16 @@ class UniMatrix(MatrixMixer):
         )  # [B, T, H, S]
         y = self.output(y.flatten(2).to(x.dtype)) * torch.sigmoid(self.gate(x))  # [B, T, D]
         return y, {"matrix": matrix}
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        row = recipe.map("tanh", recipe.linear(x, self.qkv))
+        q, k, v = row.split(*[self.place.width] * 3)
+        keep = recipe.linear(x, self.keep, careful=True)
+        k = recipe.pair("multiply", k, recipe.map("sigmoid", keep, scale=-1.0))
+        y = recipe.memory("matrix", self.shape, q, v, k, recipe.map("log_sigmoid", keep))
+        gate = recipe.map("sigmoid", recipe.linear(x, self.gate))
+        return recipe.pair("multiply", recipe.linear(y, self.output), gate)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

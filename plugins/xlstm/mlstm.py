@@ -23,6 +23,7 @@ from wishbone.core.contract.stack.rows import memory_dtype
 from wishbone.kernels.recurrence import recurrence
 from wishbone.plugins.initial_weights import start_small
 from wishbone.plugins.matrix_memory import MatrixMixer, heads_of
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 EPS = 1e-6
 """Added to the divisor, and inside the norm."""
@@ -91,6 +92,24 @@ class MLSTM(MatrixMixer):
         y = F.layer_norm(y, y.shape[-1:], eps=EPS).flatten(2) * self.norm.to(kind)  # [B, T, D]
         y = y.to(x.dtype) * torch.sigmoid(self.output_gate(x))  # [B, T, D]
         return self.output(y), {"matrix": matrix, "log_scale": _last(scale, first, call.lengths)}
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        heads, _, keys = self.shape
+        q, k, v = recipe.linear(x, self.qkv).split(*self.sizes)
+        cap, raw = self.config.cap, recipe.linear(x, self.gates, careful=True)
+        gates = recipe.map("tanh", raw, scale=1 / cap, factor=cap)
+        enter, stay = gates.split(heads, heads)
+        kept = recipe.pair("add", recipe.map("log_sigmoid", stay), recipe.load("log_scale", heads))
+        scale = recipe.pair("larger", kept, enter)  # m
+        recipe.store("log_scale", scale)
+        g = recipe.pair("subtract", kept, scale)
+        k = recipe.pair("multiply", k, recipe.map("exp", recipe.pair("subtract", enter, scale)))
+        q = recipe.map("same", q, factor=keys**-0.5)
+        y = recipe.divide(recipe.memory("matrix", self.shape, q, k, v, g), heads, EPS, scale)
+        y = recipe.norm(y, self.norm, kind="layer", eps=EPS, groups=heads)
+        gate = recipe.map("sigmoid", recipe.linear(x, self.output_gate))
+        return recipe.linear(recipe.pair("multiply", y, gate), self.output)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -219,7 +219,7 @@ class Inside:
         pass
 
 
-@pytest.mark.parametrize("suite", ["decode", "prefill", "growth", "kernel", "speech"])
+@pytest.mark.parametrize("suite", ["decode", "prefill", "growth", "kernel", "stack", "speech"])
 def test_every_suite_of_the_cpu_runs_to_its_end(suite, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rounds, "Worker", Inside)
     out = tmp_path / "out"

@@ -26,6 +26,7 @@ NAMES = ("r", "k", "v", "g", "a", "b", "state")
 
 def draw(decay="channel", delta=True, length=19, dtype=torch.float32, **sizes):
     """One of ``test_recurrence.inputs``, rounded to ``dtype`` but for the state."""
+    sizes = {"heads": 1, "groups": 1} | sizes
     return {
         name: x.detach().to(torch.float32 if name == "state" else dtype).requires_grad_()
         for name, x in inputs(decay, delta, length, **sizes).items()
@@ -44,7 +45,7 @@ def check(arguments, limit=EXACT, lengths=None, **options):
 
 @EVERY
 def test_every_class(decay, delta):
-    check(draw(decay, delta))
+    check(draw(decay, delta, heads=2, groups=2))
 
 
 @EVERY

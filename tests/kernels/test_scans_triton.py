@@ -51,15 +51,15 @@ def built(kernel, constants, half=(), warps=4):
     return compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
 
 
-def memory(kernel, size, decay, half, tile=0):
-    """Shared bytes of a kernel of matrix memories with a correction, as the launcher asks."""
+def memory(kernel, size, decay, half, delta=True):
+    """Shared bytes of a kernel of matrix memories, as the launcher asks."""
     from wishbone.kernels.recurrence.triton import TUNING
 
-    tuning = TUNING[size, True, half]
+    tuning = TUNING[size, delta, half]
     constants = {
-        "K": size, "V": tile or tuning.tile, "L": tuning.chunk,
+        "K": size, "V": tuning.tile, "L": tuning.chunk,
         "LEVELS": tuning.chunk.bit_length() - 1, "PRECISION": "bf16" if half else "tf32x3",
-        "SOLVE": "tf32x3", "DECAY": decay, "DELTA": True, "RAGGED": True,
+        "SOLVE": "tf32x3", "DECAY": decay, "DELTA": delta, "RAGGED": True,
         "START": True, "KEEP": True, "DY": True, "END": True,
     }  # fmt: skip
     low = ("r", "k", "v", "a", "b", "y", "before", "dy", "dr", "dk", "dv", "da", "db")
@@ -77,10 +77,12 @@ def test_the_kernels_of_matrix_memories_compile_for_a_gpu(size, decay, half):
         assert 0 < memory(kernel, size, decay, half) <= SHARED_LIMIT
 
 
-def test_a_kernel_too_large_for_a_gpu_would_be_noticed():
+def test_a_kernel_too_large_for_a_gpu_would_be_noticed(monkeypatch):
+    from wishbone.kernels.recurrence.triton import TUNING, Tuning
     from wishbone.kernels.recurrence.triton_forward import forward_kernel
 
-    assert memory(forward_kernel, 128, 0, True, tile=1024) > SHARED_LIMIT
+    monkeypatch.setitem(TUNING, (128, False, False), Tuning(8, 8, tile=64, chunk=64))
+    assert memory(forward_kernel, 128, 0, False, delta=False) > SHARED_LIMIT
 
 
 @pytest.mark.parametrize("logarithms", [False, True])
