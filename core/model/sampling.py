@@ -148,44 +148,26 @@ class Sampler:
         """Begin a new utterance: the history is empty, the generator goes on."""
         window = max(self._sampling.repetition_window, 1)
         self._history = [deque(maxlen=window) for _ in range(self._codes.codebooks)]
-        self._log_probability, self._drawn = 0.0, 0
-
-    @property
-    def log_probability(self) -> float:
+        self._total, self._drawn = 0.0, 0
+        self.log_probability = 0.0
         """Mean of log p(code) over the codes drawn for this utterance, in nats; 0 before the first.
+        The model's own p: before the temperature, the filters and what the layout bans."""
 
-        The model's own p: before the temperature, the filters and what the layout bans.
-        """
-        return self._log_probability / max(self._drawn, 1)
-
-    def draw(self, action: Draw, sample: Callable[[Pick], tuple[int, ...]]) -> tuple[int, ...]:
-        """Draw one id per codebook, as ``action`` allows; a forced id costs no draw.
-
-        ``sample(pick)`` returns the id that ``pick(logits [X], codebook)`` chooses for each
-        codebook, as ``Head.sample`` does.
-        """
-        if action.forced is not None:
-            return (action.forced,) * self._codes.codebooks
-        return sample(self._picker(action))
-
-    def _picker(self, action: Draw) -> Pick:
-        """Return what chooses an id of one codebook."""
-
-        def pick(logits: Tensor, codebook: int) -> int:
-            allowed, history = action.of(codebook), self._history[codebook]
-            if allowed.forced is not None:
-                return allowed.forced
-            drawn = choose(
-                logits,
-                self._sampling,
-                self._generator,
-                history=() if action.utterance_level else tuple(history),
-                banned=allowed.banned,
-            )
-            if drawn < self._codes.size and not action.utterance_level:
-                history.append(drawn)
-                self._log_probability += float(_log_probability(logits, drawn))
-                self._drawn += 1
-            return drawn
-
-        return pick
+    def pick(self, action: Draw, logits: Tensor, codebook: int) -> int:
+        """Draw the id of one codebook from its logits [X], as ``action`` allows."""
+        allowed, history = action.of(codebook), self._history[codebook]
+        if allowed.forced is not None:
+            return allowed.forced
+        drawn = choose(
+            logits,
+            self._sampling,
+            self._generator,
+            history=() if action.utterance_level else tuple(history),
+            banned=allowed.banned,
+        )
+        if drawn < self._codes.size and not action.utterance_level:
+            history.append(drawn)
+            self._total += float(_log_probability(logits, drawn))
+            self._drawn += 1
+            self.log_probability = self._total / self._drawn
+        return drawn

@@ -281,8 +281,15 @@ class BatchRows:
         self._hidden = torch.where(counts > 0, last, before)  # [B, D]
 
     @torch.inference_mode()
-    def sample(self, pick: Callable[[Tensor, int], int]) -> tuple[int, ...]:
-        """Draw the first row's next ids, as ``Head.sample`` does."""
+    def draw(
+        self, positions: Sequence[Position], pick: Callable[[Tensor, int], int]
+    ) -> tuple[int, ...]:
+        """Put positions of a single row through, if any, and draw the ids that follow.
+
+        Several positions are a prefill, one is a decoding step; ``pick`` as in ``Head.sample``.
+        """
+        if positions:
+            self.advance([positions])
         assert self._hidden is not None
         return self._model.head.sample(self._hidden[0], pick)  # of [D]
 

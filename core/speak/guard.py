@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import tee
 
 from torch import Tensor
 
-from wishbone.core.speak.utterance import Utterance
+from wishbone.core.speak.utterance import TextIds, Utterance
 from wishbone.core.system.system import System
 
 TRIES = 4
@@ -34,110 +36,68 @@ With six draws and this cost two recognisers hear ten words right in 160 of 180 
 with one draw in 148 (configs/pretrained/README.md)."""
 
 
-class Guard:
-    """Watches one piece; ``trouble`` and ``redraws`` of its ``Utterance`` are set here."""
+Loops = Callable[[], bool]
+"""Tells whether the last codes of a piece go round in circles."""
+DrawPiece = Callable[[int, TextIds, Loops | None], Iterator[Tensor]]
+"""Number of the try from 0, ids of the piece, and what ends it -> chunks [S], one or more."""
 
-    def __init__(
-        self, system: System, utterance: Utterance, text_ids: Iterable[Sequence[int]]
-    ) -> None:
-        self._utterance = utterance
-        self._layout, self._space = system.layout, system.tokenizer.space
-        self._rate = system.decoder.codes.rate
-        self._loop = round(LOOP * self._rate)
-        rules = system.sampling
-        # a greedy draw is the same each time
-        greedy = rules.greedy or rules.temperature == 0
-        self._lone_word_draws = 1 if greedy else rules.lone_word_draws
-        self._drafts: list[tuple[Utterance, list[Tensor]]] = []
-        self._arriving, self._arrived = iter(text_ids), list[Sequence[int]]()
-        self._last_try = False
-        self._held: list[Tensor] = []
-        self._coming: Iterator[Tensor] = iter(())
 
-    def tries(self) -> Iterator[int]:
-        """Number the tries from 0, until ``hold`` was given what can be spoken.
+def guarded(
+    system: System, utterance: Utterance, text_ids: TextIds, draw: DrawPiece
+) -> Iterator[Tensor]:
+    """Speak one piece: chunks [S] of the first draw without trouble, or of the last there may be.
 
-        That is one draw without trouble, or of a lone word the best of several.
-        """
-        number, tries = 0, TRIES
-        while number < tries:
-            self._last_try = number == tries - 1 and not self._drafts
-            yield number
-            # how many there are shows now at the latest, where text arrives
-            wanted = self._lone_word_draws if self._one_word() else 1
-            number, tries = number + 1, max(TRIES, wanted)
-            trouble = self._trouble() if self._utterance.reason else ""
-            if not trouble:
-                self._drafts.append((copy.copy(self._utterance), self._held))
-            elif not self._last_try:
-                self._utterance.redraws.append(trouble)
-            if len(self._drafts) == wanted or self._last_try:
-                break
-            self._utterance.begin_again()
-        self._last_try = True
-        if self._drafts:
-            best, self._held = max(self._drafts, key=lambda draft: self._merit(draft[0]))
-            self._utterance.take_over(best)
+    Of a lone word it is the best of several. Sets ``trouble`` and ``redraws`` of the utterance.
+    """
+    rules = system.sampling
+    # a greedy draw is the same each time
+    word_draws = 1 if rules.greedy or rules.temperature == 0 else rules.lone_word_draws
+    drafts: list[tuple[Utterance, list[Tensor]]] = []
+    number, tries, wanted = 0, TRIES, 1
+    held, coming = list[Tensor](), iter(list[Tensor]())
+    while number < tries:
+        last = number == tries - 1 and not drafts
+        ids, text_ids = tee(text_ids)
+        # a sentence is given out before it may loop, and the last try in any case
+        watched = not last and _is_word(system, utterance)
+        coming = draw(number, ids, partial(_loops, system, utterance) if watched else None)
+        held = [next(coming)]
+        if utterance.reason or _is_word(system, utterance):
+            held += coming
+        # how many words there are shows now at the latest, where text arrives
+        wanted = word_draws if _is_word(system, utterance) else 1
+        number, tries = number + 1, max(TRIES, wanted)
+        trouble = trouble_of(system, utterance, _peak(held)) if utterance.reason else ""
+        if not trouble:
+            drafts.append((copy.copy(utterance), held))
+        elif not last:
+            utterance.redraws.append(trouble)
+        if len(drafts) == wanted or last:
+            break
+        utterance.begin_again()
+    if wanted > 1 and drafts:
+        best, held = max(drafts, key=lambda draft: _merit(system, draft[0]))
+        utterance.take_over(best)
+    peak = _peak(held)
+    yield from held
+    for chunk in coming:
+        peak = max(peak, _peak([chunk]))
+        yield chunk
+    utterance.trouble = trouble_of(system, utterance, peak)
 
-    def text_ids(self) -> Iterator[Sequence[int]]:
-        """Ids of the piece from its start, those that have arrived and those that will."""
-        yield from tuple(self._arrived)
-        for ids in self._arriving:
-            self._arrived.append(ids)
-            yield ids
 
-    def watch(self, codes: Iterator[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
-        """Code frames as they are drawn, ended where they go round in circles and nobody knows."""
-        for frame in codes:
-            yield frame
-            if not self._last_try and self._one_word() and self._repeats():
-                self._utterance.reason = "repeats"
-                return
+def trouble_of(system: System, utterance: Utterance, peak: float) -> str:
+    """Name what is wrong with a piece whose end was drawn; "" for nothing.
 
-    def hold(self, chunks: Iterator[Tensor]) -> None:
-        """Take the chunks [S] of a try, and hold back what has to be."""
-        self._held, self._coming = [next(chunks)], chunks
-        if self._utterance.reason or self._one_word():
-            self._held += chunks
-
-    def chunks(self) -> Iterator[Tensor]:
-        """Chunks [S] of the last try, those that were held back first."""
-        peak = _peak(self._held)
-        yield from self._held
-        for chunk in self._coming:
-            peak = max(peak, _peak([chunk]))
-            yield chunk
-        self._utterance.trouble = self._trouble(peak)
-
-    def _merit(self, draft: Utterance) -> float:
-        """Mean log p of a draft of a lone word in nats, less the cost of its shortness."""
-        missing = max(0.0, WORD_SECONDS - len(draft.codes) / self._rate)
-        return draft.log_probability - SHORT_COST * missing
-
-    def _trouble(self, peak: float | None = None) -> str:
-        """Name what is wrong with the piece, whose end was drawn; "" for nothing."""
-        utterance = self._utterance
-        peak = _peak(self._held) if peak is None else peak
-        if len(utterance.codes) < self._layout.fewest_codes(utterance.ids):
-            return "too short"
-        if peak < QUIET:
-            return "silent"
-        if self._repeats():
-            return "repeats"
-        return "never stopped" if utterance.reason == "length" else ""
-
-    def _one_word(self) -> bool:
-        """Tell whether as much as is known of the piece is one word."""
-        ends = self._space.word_ends
-        if ends:
-            return sum(row in ends for row in self._utterance.ids) <= 1
-        return len(self._utterance.text.split()) <= 1
-
-    def _repeats(self) -> bool:
-        codes = self._utterance.codes[-self._loop :]
-        return len(codes) == self._loop and any(
-            codes[period:] == codes[:-period] for period in range(1, LONGEST_PERIOD + 1)
-        )
+    ``peak`` is the level of its loudest sample.
+    """
+    if len(utterance.codes) < system.layout.fewest_codes(utterance.ids):
+        return "too short"
+    if peak < QUIET:
+        return "silent"
+    if _repeats(system, utterance):
+        return "repeats"
+    return "never stopped" if utterance.reason == "length" else ""
 
 
 def seed_of(seed: int, piece: int, number: int) -> int:
@@ -150,3 +110,30 @@ def seed_of(seed: int, piece: int, number: int) -> int:
 
 def _peak(chunks: Iterable[Tensor]) -> float:
     return max((float(chunk.abs().max()) for chunk in chunks if len(chunk)), default=0.0)
+
+
+def _merit(system: System, draft: Utterance) -> float:
+    """Mean log p of a draft of a lone word in nats, less the cost of its shortness."""
+    missing = max(0.0, WORD_SECONDS - len(draft.codes) / system.decoder.codes.rate)
+    return draft.log_probability - SHORT_COST * missing
+
+
+def _is_word(system: System, utterance: Utterance) -> bool:
+    """Tell whether as much as is known of the piece is one word."""
+    ends = system.tokenizer.space.word_ends
+    if ends:
+        return sum(row in ends for row in utterance.ids) <= 1
+    return len(utterance.text.split()) <= 1
+
+
+def _loops(system: System, utterance: Utterance) -> bool:
+    """Tell whether the piece is a lone word that goes round in circles."""
+    return _is_word(system, utterance) and _repeats(system, utterance)
+
+
+def _repeats(system: System, utterance: Utterance) -> bool:
+    loop = round(LOOP * system.decoder.codes.rate)
+    codes = utterance.codes[-loop:]
+    return len(codes) == loop and any(
+        codes[period:] == codes[:-period] for period in range(1, LONGEST_PERIOD + 1)
+    )

@@ -7,9 +7,8 @@ draws one id from ::
     logits = u + s (c - u)
 
 s = 1 is plain decoding, for which no second row is made; s = 0 is the second row alone; more than
-1 exaggerates what the condition changes. Both rows are fed what was drawn; they are in
-``wishbone.core.speak.request_rows``. A model is trained for it with
-``wishbone.core.train.condition_dropout``; ``core/train/README.md`` has the commands.
+1 exaggerates what the condition changes. Both rows are fed what was drawn. A model is trained for
+it with ``wishbone.core.train.condition_dropout``; ``core/train/README.md`` has the commands.
 
 Conditions that can be left out, in training and in the second row, each independent of the others:
 
@@ -25,18 +24,20 @@ instruct       the instruction, or properties
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+
+from torch import Tensor
 
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import CapabilityError, ConfigError, did_you_mean
 from wishbone.core.contract.layout import Layout, Prompt, Sample
+from wishbone.core.contract.session import Action, Draw, Feed, NeedText, NextText, Position, Stop
 from wishbone.core.contract.text import TextSpace
-from wishbone.core.model.sampling import Sampling
-from wishbone.core.model.speech_lm import prefix
+from wishbone.core.model.sampling import Pick, Sampling
+from wishbone.core.model.speech_lm import BatchRows, begin_session, prefix
 from wishbone.core.model.state_batch import check_masked_rows
-from wishbone.core.speak.request_rows import Follower, GuidedRows
 from wishbone.core.system.system import System
 from wishbone.core.weights.training_record import learned
 
@@ -166,3 +167,106 @@ class Guide:
         if self._reduced is None or self._reduced[0] != reduced:
             self._reduced = reduced, prefix(system.model, system.layout, reduced)
         return self._reduced[1]
+
+
+class GuidedRows:
+    """The row of a request and the one without its conditions: two rows of logits become one.
+
+    Only the first row's session decides what may be drawn and when the utterance ends.
+    """
+
+    def __init__(self, batch: BatchRows, follower: Follower, scale: float) -> None:
+        self.follower = follower
+        self._batch = batch
+        self._scale = scale
+
+    def draw(self, positions: Sequence[Position], pick: Pick) -> tuple[int, ...]:
+        """Put the positions of both rows through, and draw from both where ``follower`` met."""
+        waiting, self.follower.waiting = self.follower.waiting, []
+        if positions or waiting:
+            self._batch.advance([positions, waiting])
+        logits = self._batch.logits()  # [2, Q, X]
+        combined = logits[0]  # [Q, X]
+        if self.follower.together:
+            combined = guided(logits[0], logits[1], self._scale)  # [Q, X]
+        return tuple(pick(codebook, q) for q, codebook in enumerate(combined))
+
+
+class Follower:
+    """The session of the second row, which goes from draw to draw beside the request's own."""
+
+    def __init__(
+        self, layout: Layout, prompt: Prompt, reduce_text: Callable[[Sequence[int]], Sequence[int]]
+    ) -> None:
+        """``reduce_text`` makes the text that the second row reads from the request's."""
+        self.waiting: list[Position] = []
+        """Positions to feed before the next draw."""
+        self.together = False
+        """True where both rows draw the same ids."""
+        self._session, _, action = begin_session(layout, prompt)
+        self._action: Action | None = action
+        self._reduce_text = reduce_text
+        self._pending: Draw | None = None
+
+    def meet(self, action: Draw, next_text: NextText) -> None:
+        """Go to the draw beside the first row's ``action``; ``next_text()`` serves both sessions.
+
+        It takes no part in a draw of the speaker that it does without. Raises
+        ``CapabilityError`` where it would have to draw when the first does not.
+        """
+        second = self._next_draw(next_text)
+        self.together = action.utterance_level == second.utterance_level
+        if self.together:
+            _check_same_place(action, second)
+
+    def drawn(self, ids: tuple[int, ...]) -> None:
+        """Take in the ids that were drawn for both rows, if it takes part."""
+        if self.together:
+            self._pending = None
+            self._session.drawn(ids)
+
+    def give_text(self, ids: Sequence[int]) -> None:
+        """Take in more of the request's text."""
+        self._session.give_text(self._reduce_text(ids))
+
+    def end_text(self) -> None:
+        """Take in that no more text will arrive."""
+        self._session.end_text()
+
+    def _next_draw(self, next_text: NextText) -> Draw:
+        """Go to the draw it needs ids for."""
+        while self._pending is None:
+            action, self._action = self._action or self._session.next(), None
+            match action:
+                case Feed(positions):
+                    self.waiting.extend(positions)
+                case NeedText():
+                    next_text()
+                case Draw():
+                    self._pending = action
+                case Stop():
+                    raise _out_of_step("it ends first")
+        return self._pending
+
+
+def guided(conditioned: Tensor, unconditioned: Tensor, scale: float) -> Tensor:
+    """Logits [Q, X] of both rows, c and u, with the scale s -> u + s (c - u)."""
+    return unconditioned + scale * (conditioned - unconditioned)  # [Q, X]
+
+
+def _check_same_place(first: Draw, second: Draw) -> None:
+    """Raise ``CapabilityError`` unless the same codebooks are free in both rows."""
+    free = [
+        [draw.of(q).forced is None for q in range(len(draw.per_codebook) or 1)]
+        for draw in (first, second)
+    ]
+    if free[0] != free[1]:
+        raise _out_of_step("it is at another place in its text")
+
+
+def _out_of_step(why: str) -> CapabilityError:
+    return CapabilityError(
+        f"The row without the conditions cannot go beside the other: {why}.",
+        "sampling.guidance_drops and the layout",
+        "Leave out something else; pace: ratio cannot be guided by what stands in a prompt.",
+    )

@@ -6,8 +6,9 @@ samples. Speaking a whole text is the stream, drained, so both give the same sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice, repeat
 
 import torch
@@ -15,22 +16,19 @@ from torch import Tensor
 
 from wishbone.core.audio.files import Audio, require_audible
 from wishbone.core.contract.backbone import State
-from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.layout import Prompt
-from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SetSpeaker, Stop
+from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, Position, SetSpeaker, Stop
 from wishbone.core.model.sampling import Sampler
 from wishbone.core.model.speech_lm import begin_session, prefix
-from wishbone.core.speak.guard import Guard, seed_of
+from wishbone.core.speak.guard import Loops, guarded, seed_of
 from wishbone.core.speak.guidance import Guide
-from wishbone.core.speak.request_rows import PlainRow
-from wishbone.core.speak.utterance import Text, Utterance, utterances
+from wishbone.core.speak.utterance import Text, TextIds, Utterance, utterances
 from wishbone.core.speak.voice import Voice, prepare
 from wishbone.core.system.system import System
 
 GROUPS = (4, 8, 16, 25)
 """Code frames that go to the decoder together, the last size again and again: the first sound
 comes early, and later calls are large enough to be cheap."""
-
 PAUSE = 0.15
 """Seconds of silence between two utterances, beside what the voice itself leaves."""
 
@@ -68,80 +66,86 @@ def stream(
     sampling = system.sampling if guidance is None else replace(system.sampling, guidance=guidance)
     guide = None if sampling.guidance == 1 else Guide.of(system, sampling)
     voice, prompt, prompt_state = prepare(voice, system, instruct)
-    sampler = Sampler(sampling, system.decoder.codes, seed)
-    first, spoken = True, 0
-    rate = system.decoder.sample_rate
+    space, rate = system.decoder.codes, system.decoder.sample_rate
+    sampler, spoken = Sampler(sampling, space, seed), 0
+
+    def draw(
+        number: int, utterance: Utterance, time: int, ids: TextIds, loops: Loops | None
+    ) -> Iterator[Tensor]:
+        draws = Sampler(sampling, space, seed_of(seed, number, time)) if time else sampler
+        codes = frames(system, ids, prompt, draws, prompt_state, utterance, guide, loops)
+        yield from decode(system, codes, seed, voice, utterance)
+
     # every utterance begins with the state after the prompt, so a long text does not drift
     for number, (utterance, text_ids) in enumerate(utterances(system, text)):
-        if not first:
+        if number:
             pause = torch.zeros(round(PAUSE * rate))  # [S]
             spoken += len(pause)
             yield pause
-        first, utterance.begin = False, spoken / rate
+        utterance.begin = spoken / rate
         if record is not None:
             record.append(utterance)
-        active_guide = guide if guide and guide.differs(prompt) else None
-        guard = Guard(system, utterance, text_ids)
-        for time in guard.tries():
-            draws = sampler
-            if time:
-                draws = Sampler(sampling, system.decoder.codes, seed_of(seed, number, time))
-            ids = guard.text_ids()
-            codes = frames(system, ids, prompt, draws, prompt_state, utterance, active_guide)
-            guard.hold(decode(system, guard.watch(codes), seed, voice, utterance))
-        for chunk in guard.chunks():
+        for chunk in guarded(system, utterance, text_ids, partial(draw, number, utterance)):
             spoken += len(chunk)
             yield chunk
         if utterance.global_codes and not prompt.global_codes:
             # the speaker that was drawn for the first utterance speaks the others, too
             prompt = replace(prompt, global_codes=utterance.global_codes)
             prompt_state = prefix(system.model, system.layout, prompt)
-    if first:
-        what = "Nothing in the text can be spoken."
-        raise UsageError(what, "the text given", "Give at least one word or number.")
 
 
 def frames(
     system: System,
-    text_ids: Iterable[Sequence[int]],
+    text_ids: TextIds,
     prompt: Prompt,
     sampler: Sampler,
     prompt_state: State,
     utterance: Utterance,
     guide: Guide | None = None,
+    loops: Loops | None = None,
 ) -> Iterator[tuple[int, ...]]:
     """Draw the code frames of one utterance; each is the codes of Q codebooks.
 
     ``text_ids`` arrive in pieces, taken when the layout needs more text. ``prompt_state`` is the
     state after ``prompt``; it is not changed. A ``guide`` puts a second batch row beside the
-    request's own, and raises ``CapabilityError`` where that row cannot keep up.
+    request's own, and raises ``CapabilityError`` where that row cannot keep up. Once ``loops()`` is
+    true the utterance is over.
     """
     # the prompt's positions are in the state already: the session goes on behind them
     session, _, action = begin_session(system.layout, prompt)
     if system.layout.times_words:
         utterance.word_ends, utterance.rate = session.word_ends, system.decoder.codes.rate
-    if guide:
-        row = guide.rows(system, prompt, prompt_state)
-    else:
-        row = PlainRow(system.model, prompt_state)
-    pieces = iter(text_ids)
+    guided = guide.rows(system, prompt, prompt_state) if guide and guide.differs(prompt) else None
+    rows = guided or system.model.rows([prompt_state])
+    followers = [guided.follower] if guided else []
+    pieces, waiting = iter(text_ids), list[Position]()
     sampler.forget()
 
     def next_text() -> None:
         ids = next(pieces, None)
-        for reader in (session, *row.followers):
+        for reader in (session, *followers):
             reader.end_text() if ids is None else reader.give_text(ids)
 
     while not isinstance(action, Stop):
         match action:
             case Feed(positions):  # conditioning, text, or the code that was drawn last
-                row.feed(positions)
-            case Draw():  # backbone, head, sampler
-                session.drawn(row.draw(action, sampler, next_text))
+                waiting.extend(positions)
+            case Draw(forced=forced):
+                for follower in followers:
+                    follower.meet(action, next_text)
+                if forced is None:  # backbone, head, sampler
+                    ids, waiting = rows.draw(waiting, partial(sampler.pick, action)), []
+                else:
+                    ids = (forced,) * system.decoder.codes.codebooks
+                for reader in (session, *followers):
+                    reader.drawn(ids)
                 utterance.cut_words += action.cut
             case Emit(code):
                 utterance.codes.append(code)
                 yield code
+                if loops and loops():
+                    utterance.reason = "repeats"
+                    return
             case SetSpeaker(global_codes):
                 utterance.global_codes = global_codes
             case NeedText():

@@ -364,8 +364,10 @@ class _SlotRows:
         self._answers = [row.wait() for row in self._rows]
 
     @torch.inference_mode()
-    def sample(self, pick: Pick) -> tuple[int, ...]:
-        """As ``BatchRows.sample``."""
+    def draw(self, positions: Sequence[Position], pick: Pick) -> tuple[int, ...]:
+        """As ``BatchRows.draw``."""
+        if positions:
+            self.advance([positions])
         answer = self._answers[0]
         if isinstance(answer, _Logits):
             return tuple(pick(logits, q) for q, logits in enumerate(answer.values))

@@ -14,6 +14,8 @@ from wishbone.core.system.system import System
 
 Text = str | Iterable[str]
 """A text, or the pieces of one that arrives."""
+TextIds = Iterable[Sequence[int]]
+"""Ids of a piece of text, in the parts in which they arrive."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,24 @@ class Utterance:
         self.log_probability = draft.log_probability
 
 
-def utterances(system: System, text: Text) -> Iterator[tuple[Utterance, Iterable[Sequence[int]]]]:
+def utterances(system: System, text: Text) -> Iterator[tuple[Utterance, TextIds]]:
     """Cut a text into utterances, each with its ids in pieces as they are to be fed.
 
     The ids of an utterance come in one piece. Only where text arrives, the layout speaks before
     all of it is known, and the tokenizer can tell which ids are certain, they come one by one.
+    Raises ``UsageError`` where nothing in the text can be spoken.
     """
+    nothing = True
+    for piece in _cut(system, text):
+        nothing = False
+        yield piece
+    if nothing:
+        what = "Nothing in the text can be spoken."
+        raise UsageError(what, "the text given", "Give at least one word or number.")
+
+
+def _cut(system: System, text: Text) -> Iterator[tuple[Utterance, TextIds]]:
+    """Cut a text into utterances, none where nothing in it can be spoken."""
     text = text if isinstance(text, str) else _checked(text)
     text = without_controls(text, system.tokenizer.space)
     # a tokenizer that inherits ``settled`` is certain of whole sentences only

@@ -67,7 +67,7 @@ class TextSystem:
         for _ in range(count):
             hidden, state = model.advance([(Layout.SPEECH, (row,)) for row in feed], state)  # [D]
             with torch.inference_mode():
-                (drawn,) = sampler.draw(Draw(), partial(model.head.sample, hidden))
+                (drawn,) = model.head.sample(hidden, partial(sampler.pick, Draw()))
             if drawn == self.layout.end:
                 return
             yield drawn

@@ -13,9 +13,8 @@ from wishbone.core.contract.layout import Prompt, Sample
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler, Sampling
 from wishbone.core.model.speech_lm import BatchRows, prefix
-from wishbone.core.speak import guidance, pipeline, request_rows
-from wishbone.core.speak.guidance import Guide, blanked, prompt_without, sample_without
-from wishbone.core.speak.request_rows import guided
+from wishbone.core.speak import guidance, pipeline
+from wishbone.core.speak.guidance import Guide, blanked, guided, prompt_without, sample_without
 from wishbone.core.speak.server import Request, Server
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import trained_looking_
@@ -110,7 +109,7 @@ def test_the_wrong_formula_would_be_seen(monkeypatch):
     system = system_that_drops(PROMPT)
     without = spoken(system)[0]
     assert spoken(system, voice=VOICE, scale=0.0)[0] == without
-    monkeypatch.setattr(request_rows, "guided", lambda c, u, s: c + s * (c - u))
+    monkeypatch.setattr(guidance, "guided", lambda c, u, s: c + s * (c - u))
     assert spoken(system, voice=VOICE, scale=0.0)[0] != without
 
 
@@ -122,7 +121,7 @@ def test_the_logits_of_the_first_draw_are_those_of_two_models(monkeypatch):
         seen.append(guided(conditioned, unconditioned, scale))
         return seen[-1]
 
-    monkeypatch.setattr(request_rows, "guided", watch)
+    monkeypatch.setattr(guidance, "guided", watch)
     spoken(system, "We go.", VOICE, scale=2.5)
     rows = []
     for prompt in (VOICE.prompt(system), Prompt()):

@@ -127,7 +127,8 @@ def sampler(seed=0, **fields):
 
 
 def draw(one, count, **fields):
-    return [one.draw(Draw(**fields), partial(Fixed().sample, torch.zeros(3))) for _ in range(count)]
+    pick = partial(one.pick, Draw(**fields))
+    return [Fixed().sample(torch.zeros(3), pick) for _ in range(count)]
 
 
 def test_requests_do_not_share_a_generator():
