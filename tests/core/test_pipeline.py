@@ -77,9 +77,9 @@ def test_a_speaker_that_was_drawn_speaks_all_sentences(monkeypatch, own):
     system, asked, prefixes = tiny_system(), [], []
     draw, before = pipeline.frames, pipeline.prefix
 
-    def frames(system, ids, prompt, draws, state, utterance, guide):
+    def frames(system, ids, prompt, draws, state, utterance, *rest):
         asked.append(prompt.global_codes)
-        yield from draw(system, ids, prompt, draws, state, utterance, guide)
+        yield from draw(system, ids, prompt, draws, state, utterance, *rest)
         utterance.global_codes = prompt.global_codes or (8, len(asked))
 
     def prefix(model, layout, prompt):
