@@ -46,7 +46,7 @@ class Sampling:
     """A draw that fills at least this share of the window is drawn again without filters."""
     repetition_masked: bool = True
     """The second draw cannot repeat the first; some published models were made to allow it."""
-    lone_word_draws: Annotated[int, Range(1)] = 6
+    lone_word_draws: Annotated[int, Range(1)] = 10
     """A piece of one word is drawn this often, and the likeliest draw that is not cut short is
     spoken; 1 is off."""
     guidance: Annotated[float, Range(0)] = 1.0

@@ -168,7 +168,7 @@ def bundled():
     arms = ("quickstart-rwkv7", "quickstart-transformer")
     systems = {arm: speaker.load(arm, [], "cpu", "auto") for arm in arms}
     for system in systems.values():
-        # one draw, not the likeliest of six: no word may need more to be there
+        # one draw, not the likeliest of ten: no word may need more to be there
         system.sampling.lone_word_draws = 1
     return systems
 

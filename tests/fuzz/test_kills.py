@@ -5,9 +5,8 @@ and leaves nothing.
 and prints how many did not go on; by default it is one, at an operation chosen by chance but always
 the same. Of more, every second one is at a moment, which may come after the end.
 
-Without a fault: of 100 points, data text was cut 91 times and data join 76 times; of 24 points,
-train 24 times and ab 21 times. say --lines was cut 82 times of 100 and had 18 faults, as many as
-points after its end, which no longer count; it was not tried at large again. Others: 1 or 2 times.
+Of 125 points each, without a fault: train was killed 116 times, say --lines 115, synth 117, ab 119,
+data text 113, data join 100, data speak 105, data tokenize 112, data align 123 times.
 """
 
 import os
