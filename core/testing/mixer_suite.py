@@ -85,7 +85,7 @@ def _in_stack(kind: str, check: Check) -> Callable[[Any, Any, str | None], str |
 
 def _engine(kind: str) -> Callable[..., str]:
     def run(cls: Any, config: Any, module: str | None) -> str:
-        if not hasattr(cls, "recipe"):
+        if cls.recipe is None:
             raise Skipped("it has no recipe")
         slow, fast = (build(*stack_config(kind, cls, config), torch.float32) for _ in range(2))
         try:
