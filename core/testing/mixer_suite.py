@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from wishbone.core.config.blocks import STACK
 from wishbone.core.config.schema import NONE, filled
+from wishbone.core.contract.backbone import Backbone
+from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.registry.loader import registry
 from wishbone.core.testing import backbone_suite
-from wishbone.core.testing.common import Check, small_config
+from wishbone.core.testing.case import build, same_state
+from wishbone.core.testing.common import Check, Skipped, Violation, near, small_config
 from wishbone.core.testing.half_alone import CHECKS, Alone, reading_of
 
 WIDTH = 48
@@ -24,13 +29,18 @@ OF_BACKBONE = (
     "gradient", "parameters", "adapters", "low_precision", "state_device", "cost",
 )  # fmt: skip
 """Checks of backbones that a stack with this half has to pass."""
+STEPS = 8
+"""Positions that the engine is compared over."""
+ALLOWED = 1e-4
+"""Of an output: two float32 computations in another order differ by 1e-6."""
 
 
 def checks(kind: str) -> tuple[Check, ...]:
     """Return the checks of halves of ``kind``."""
     own = tuple(Check(name, text, _alone(kind, run)) for name, text, run in CHECKS)
     inside = [check for check in backbone_suite.CHECKS if check.name in OF_BACKBONE]
-    return (*own, *(Check(c.name, c.sentence, _in_stack(kind, c)) for c in inside))
+    engine = Check("engine", "A step in C++ gives the numbers of the half.", _engine(kind))
+    return (*own, engine, *(Check(c.name, c.sentence, _in_stack(kind, c)) for c in inside))
 
 
 def stack_config(kind: str, cls: Any, config: Any) -> tuple[Any, Any]:
@@ -71,6 +81,38 @@ def _in_stack(kind: str, check: Check) -> Callable[[Any, Any, str | None], str |
         return check.run(*stack_config(kind, cls, config), module)
 
     return run
+
+
+def _engine(kind: str) -> Callable[..., str]:
+    def run(cls: Any, config: Any, module: str | None) -> str:
+        if cls.recipe is None:
+            raise Skipped("it has no recipe")
+        slow, fast = (build(*stack_config(kind, cls, config), torch.float32) for _ in range(2))
+        try:
+            fast.accelerate("native")
+        except CapabilityError as error:
+            if isinstance(error.__cause__, ValueError):
+                raise Violation(f"its recipe is refused: {error.__cause__}") from error
+            raise Skipped(f"nothing can be built here: {error.__cause__}") from error
+        return _same_steps(slow, fast)
+
+    return run
+
+
+@torch.no_grad()
+def _same_steps(slow: Backbone, fast: Backbone) -> str:
+    """Compare the steps of two backbones with the same weights, and their states."""
+    worst = 0.0
+    for batch in (1, 3):
+        random = torch.Generator().manual_seed(batch)
+        states = slow.init_state(batch), fast.init_state(batch)
+        for position in range(STEPS):
+            x = torch.randn(batch, 1, WIDTH, generator=random)  # [B, 1, D]
+            y, expected = fast.step_(x, states[1]), slow.step_(x, states[0])  # [B, 1, D]
+            what = f"the recipe is another function than forward: step {position}"
+            worst = max(worst, near(y, expected, ALLOWED, what))
+        same_state(states[1], states[0], ALLOWED, "the recipe leaves another state than forward")
+    return f"differs by {worst:.1e}"
 
 
 def _alone(kind: str, check: Callable[[Alone], str]) -> Callable[..., str]:

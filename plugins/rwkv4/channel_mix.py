@@ -15,6 +15,7 @@ from wishbone.core.contract.backbone import State
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import last_inputs
 from wishbone.plugins.rwkv4.config import ChannelMixConfig
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 class ChannelMix(Mixer):
@@ -48,6 +49,19 @@ class ChannelMix(Mixer):
         inner = torch.relu(self.key(x_k)).square()  # [B, T, F]
         y = torch.sigmoid(self.receptance(x_r)) * self.value(inner)  # [B, T, D]
         return y, {"channel_shift": shift[:, 0]}
+
+    def recipe(self, recipe: Recipe, x: Row) -> Row:
+        """Write down ``forward`` at one position."""
+        before = recipe.load("channel_shift", x.size)
+        recipe.store("channel_shift", x)
+        x_k, x_r = self.write_mixed(recipe, x, before)
+        inner = recipe.map("squared_relu", recipe.linear(x_k, self.key))
+        gate = recipe.map("sigmoid", recipe.linear(x_r, self.receptance))
+        return recipe.pair("multiply", recipe.linear(inner, self.value), gate)
+
+    def write_mixed(self, recipe: Recipe, x: Row, before: Row) -> list[Row]:
+        """Write down the token shift: inputs of k and r."""
+        return [recipe.mix(before, x, mix) for mix in self.mix]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -17,6 +17,7 @@ from wishbone.core.contract.part import OptionalSize
 from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.core.contract.stack.rows import last_inputs
 from wishbone.plugins.rwkv4.channel_mix import ChannelMix
+from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 
 @dataclass
@@ -48,6 +49,12 @@ class ChannelMix6(ChannelMix5):
         inner = torch.relu(self.key(x_k)).square()  # [B, T, F]
         y = torch.sigmoid(self.receptance(x_r)) * self.value(inner)  # [B, T, D]
         return y, {"channel_shift": shift[:, 0]}
+
+    recipe = ChannelMix5.recipe
+
+    def write_mixed(self, recipe: Recipe, x: Row, before: Row) -> list[Row]:
+        """Write down the token shift: the share is that of the position before."""
+        return [recipe.mix(x, before, mix) for mix in self.mix]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

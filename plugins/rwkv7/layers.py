@@ -39,6 +39,7 @@ from wishbone.kernels.elementwise import DECAY, finish, fused, mix, prepare, squ
 from wishbone.kernels.wkv7 import triton_missing, wkv7
 from wishbone.plugins.engines import Engine
 from wishbone.plugins.rwkv7.engines.fused_backward import Vectors, attend_fused
+from wishbone.plugins.rwkv7.engines.recipe import write_channel_mix, write_time_mix
 
 FIRST = "v_first"
 """Name in ``Call.shared`` of the values [B, T, D] of the first time mixing of a stack."""
@@ -88,6 +89,7 @@ class TimeMix(Mixer):
     targets = ("receptance", "key", "value", "output")
     fast = ("w0",)
     vectors = ("mix", "r_k")
+    recipe = write_time_mix
 
     def __init__(self, config: TimeMixConfig, place: Place) -> None:
         super().__init__(config, place)
@@ -162,18 +164,16 @@ class TimeMix(Mixer):
         return self.output(y), {"wkv": wkv, "time_shift": shift}
 
     def step(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
-        """x [B, D] -> y [B, D], state.
+        """x [B, D] -> y [B, D], state, in few operations: they are what a small step costs.
 
-        A step of a small model on a CPU costs what its number of operations costs, so there are
-        few. B and H count together as lanes.
+        B and H count together as lanes.
         """
         if torch.is_autocast_enabled(x.device.type):
             return super().step(x, state, call)
         h, wkv, shift = x, state["wkv"], state["time_shift"]  # [B, D], [B, H, V, K], [B, D]
         mixed = torch.addcmul(h, shift.to(h.dtype) - h, self.mix[:, None])  # [6, B, D]
         x_r, x_w, x_k, x_v, x_a, x_g = mixed  # [B, D] each
-        heads = self.heads
-        batch, full = len(h), wkv.dtype
+        heads, batch, full = self.heads, len(h), wkv.dtype
         r, k, v = self.receptance(x_r), self.key(x_k), self.value(x_v)  # [B, D] each
         low_w = torch.tanh(x_w @ self.w1) @ self.w2  # [B, D]
         decay = torch.exp(torch.sigmoid(low_w.to(full) + self.w0) * -DECAY)  # [B, D]
@@ -191,11 +191,9 @@ class TimeMix(Mixer):
         before = wkv.flatten(0, 1)  # [B H, V, K]
         removed = torch.bmm(before, -kappa.mT)  # [B H, V, 1]
         # [removed v] [a kappa; k] is both outer products at once.
-        after = torch.baddbmm(
-            before * decay.view(lanes),
-            torch.cat((removed, v_column), 2),
-            torch.cat((kappa * a.view(lanes), k), 1),
-        )  # [B H, V, K]
+        columns = torch.cat((removed, v_column), 2)  # [B H, V, 2]
+        rows = torch.cat((kappa * a.view(lanes), k), 1)  # [B H, 2, K]
+        after = torch.baddbmm(before * decay.view(lanes), columns, rows)  # [B H, V, K]
         y = torch.bmm(after, r.mT).view(batch, -1)  # [B, D]
         y = F.group_norm(
             y, heads, self.ln_x.weight.to(full), self.ln_x.bias.to(full), self.eps
@@ -289,6 +287,7 @@ class ChannelMix(Mixer):
     Config = ChannelMixConfig
     targets = ("key", "value")
     vectors = ("mix",)
+    recipe = write_channel_mix
 
     def __init__(self, config: ChannelMixConfig, place: Place) -> None:
         super().__init__(config, place)

@@ -11,6 +11,7 @@ from wishbone.core.contract.stack.mixer import Mixer
 from wishbone.core.contract.stack.rows import memory_dtype, real_positions
 from wishbone.core.testing import check_class, suite
 from wishbone.core.testing.half_alone import CHECKS
+from wishbone.kernels.linear import compiler_missing
 
 
 @dataclass
@@ -258,6 +259,52 @@ def test_a_sound_half_passes(kind):
 def test_every_check_of_a_half_by_itself_has_a_control():
     assert {name for name, _, _ in CHECKS} == {name for _, name, _ in MIXERS}
     assert {name for name, _, _ in CHECKS} < {check.name for check in suite("mixer")}
+
+
+class WritesAnother(Decaying):
+    """A recipe that leaves out the decay."""
+
+    def recipe(self, recipe, x):
+        new = recipe.linear(x, self.content)
+        mean = recipe.pair("add", recipe.load("mean", x.size), new)
+        recipe.store("mean", mean)
+        return recipe.linear(mean, self.output)
+
+
+class WritesIt(WritesAnother):
+    """The right one: only that has to pass."""
+
+    def recipe(self, recipe, x):
+        new = recipe.linear(x, self.content)
+        before = recipe.load("mean", x.size)
+        kept = recipe.map("same", before, times=self.decay.sigmoid())
+        mean = recipe.pair("add", kept, new)
+        recipe.store("mean", mean)
+        return recipe.linear(mean, self.output)
+
+
+class ForgetsToWrite(WritesIt):
+    """Changes what is computed, and not what is written."""
+
+    def forward(self, x, state, call):
+        y, state = super().forward(x, state, call)
+        return 2 * y, state
+
+
+def engine_of(cls):
+    results = {result.name: result for result in check_class("mixer", cls)}
+    return results["engine"]
+
+
+def test_a_recipe_has_to_be_that_of_the_half():
+    if compiler_missing():
+        pytest.skip("needs a C++ compiler")
+    assert engine_of(WritesIt).passed
+    result = engine_of(WritesAnother)
+    assert not result.passed and "is another function than forward: step 1" in result.detail
+    result = engine_of(ForgetsToWrite)
+    assert not result.passed and "whose forward is its own" in result.detail
+    assert "it has no recipe" in engine_of(Decaying).detail
 
 
 class Reader(Mixer):

@@ -77,6 +77,21 @@ def test_the_kernels_of_matrix_memories_compile_for_a_gpu(size, decay, half):
         assert 0 < memory(kernel, size, decay, half) <= SHARED_LIMIT
 
 
+def test_what_is_not_there_is_not_compiled():
+    """No decay, no correction, no state, no lengths: a launch passes None for each."""
+    from wishbone.kernels.recurrence.triton_backward import backward_kernel
+    from wishbone.kernels.recurrence.triton_forward import forward_kernel
+
+    constants = {
+        "K": 16, "V": 16, "L": 16, "LEVELS": 4, "PRECISION": "tf32", "SOLVE": "tf32x3",
+        "DECAY": 0, "DELTA": False, "RAGGED": False, "START": False, "KEEP": False,
+        "DY": False, "END": False,
+    }  # fmt: skip
+    missing = dict.fromkeys(("g", "a", "b", "lengths", "start", "dy", "dend"))
+    for kernel in (forward_kernel, backward_kernel):
+        assert built(kernel, constants | missing).metadata.shared <= SHARED_LIMIT
+
+
 def test_a_kernel_too_large_for_a_gpu_would_be_noticed(monkeypatch):
     from wishbone.kernels.recurrence.triton import TUNING, Tuning
     from wishbone.kernels.recurrence.triton_forward import forward_kernel

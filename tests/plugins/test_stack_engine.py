@@ -23,7 +23,7 @@ if compiler_missing():
 
 FAMILIES = (
     "linear_attention", "retnet", "gla", "mamba2", "mlstm", "unimatrix", "deltanet", "gdn", "kda",
-    "rwkv5", "rwkv6",
+    "rwkv5", "rwkv6", "rwkv7",
 )  # fmt: skip
 EVERY = pytest.mark.parametrize("mixer", FAMILIES)
 EXACT = 5e-6
@@ -107,13 +107,18 @@ def test_narrow_weights_are_those_that_are_kept():
     [
         {"norm": "layer", "norm_in": True},
         {"share": True},
+        {"ffn": "rwkv4_channel_mix"},
+        {"ffn": "rwkv5_channel_mix"},
+        {"mixer": "rwkv6", "ffn": "rwkv6_channel_mix"},
+        {"mixer": "rwkv7", "ffn": "rwkv7_channel_mix"},
+        {"blocks": [{"mixer": "gdn"}, {"mixer": "rwkv7", "times": 2}, {"mixer": "kda"}]},
         {"blocks": [{"mixer": "gla"}, {"mixer": "none"}, {"mixer": "rwkv5", "ffn": "none"}]},
     ],
 )
 def test_other_stacks(fields):
     torch.manual_seed(0)
     shape = {} if "blocks" in fields else {"mixer": "gdn", "layers": 3}
-    backbone = trained_looking_(Stack(StackConfig(width=64, **shape, **fields)), 0).eval()
+    backbone = trained_looking_(Stack(StackConfig(width=64, **{**shape, **fields})), 0).eval()
     assert backbone.accelerate("native") == "native"
     assert compare(backbone, copy.deepcopy(backbone).double(), 2) < EXACT
 

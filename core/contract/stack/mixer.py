@@ -95,6 +95,10 @@ class Mixer(Part, nn.Module):
     vectors: ClassVar[tuple[str, ...]] = ()
     """Name endings of parameters with several axes that are no matrices to multiply with."""
 
+    recipe: Any = None
+    """A method ``recipe(recipe, x)`` that writes down what a step does, for the C++ step of a stack
+    (``plugins/stack/README.md``); None where there is none."""
+
     def __init__(self, config: Any, place: Place) -> None:
         """Build for one place. Raises ``ConfigError`` where sizes do not fit, such as heads."""
         super().__init__()

@@ -147,7 +147,8 @@ def _write(stack: Any, recipe: Recipe) -> tuple[Row, Row]:
             used = recipe.used
             write = _recipe_of(half)
             recipe.add_into(x, write(recipe, norm_of(recipe, getattr(block, norm), x)))
-            recipe.used = used
+            kept = [row.place + row.size for row in recipe.shared.values()]
+            recipe.used = max(used, *kept, 0)
     if names != set(recipe.parts):
         missing = sorted(names.symmetric_difference(recipe.parts))
         raise ValueError(f"the recipes leave out '{missing[0]}' of the state")

@@ -77,6 +77,8 @@ class Recipe:
         """Beginning of the names of the block that is being written down."""
         self.used = self.width = 0
         """Numbers of a row of scratch memory in use, and the most that ever were."""
+        self.shared: dict[str, Row] = {}
+        """What one half leaves for later ones, as in ``Call.shared``."""
         self.columns = 0
         """Columns of the widest matrix."""
 
