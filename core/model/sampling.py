@@ -141,6 +141,8 @@ class Sampler:
         check_limits(sampling, "sampling")
         self._sampling = sampling
         self._codes = codes
+        self.codebooks = codes.codebooks
+        """Number of ids that are drawn together."""
         self._generator = torch.Generator().manual_seed(seed)
         self.forget()
 

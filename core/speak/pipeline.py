@@ -136,7 +136,7 @@ def frames(
                 if forced is None:  # backbone, head, sampler
                     ids, waiting = rows.draw(waiting, partial(sampler.pick, action)), []
                 else:
-                    ids = (forced,) * system.decoder.codes.codebooks
+                    ids = (forced,) * sampler.codebooks
                 for reader in (session, *followers):
                     reader.drawn(ids)
                 utterance.cut_words += action.cut

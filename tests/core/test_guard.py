@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_system import CODES, tiny_system
+from tiny_system import CODES, Letters, tiny_system
 
 from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SteppedSession, Stop
 from wishbone.core.model.sampling import Sampling
@@ -206,3 +206,40 @@ def test_stream_server_and_arriving_text_are_drawn_again_alike():
         again.append([(u.codes, u.redraws, u.trouble) for u in request.utterances])
     assert again[0] == again[1] == [(u.codes, u.redraws, u.trouble) for u in record]
     assert [u.redraws for u in letters] == [u.redraws for u in record]
+
+
+class Certain(Letters):
+    """Its ids of complete words do not depend on what follows; every word ends alike."""
+
+    def encode(self, text):
+        return [27 if row == 28 else row for row in super().encode(text)]
+
+    def settled(self, text):
+        return text.rfind(" ") + 1
+
+
+class Hasty(Scripted):
+    """Emits its codes after the first word, and reads the others behind them."""
+
+    def _run(self):
+        yield Feed([(2, (0,))])
+        while not self._text:
+            yield NeedText()
+        yield Feed([(1, (row,)) for row in self._text])
+        for code in self.scripts[0][0]:
+            yield from self._draw(Draw())
+            yield Emit((code,))
+            yield Feed([(0, (code,))])
+        yield from self._wait_for_the_end()
+        yield Stop(self.scripts[0][1])
+
+
+@pytest.mark.parametrize("text, draws", [(SENTENCE, 1), (WORD, Sampling().lone_word_draws)])
+def test_a_sentence_whose_first_word_came_alone_is_drawn_once(monkeypatch, text, draws):
+    system, record = tiny_system(), []
+    system.tokenizer = Certain()
+    monkeypatch.setattr(system.layout, "start", lambda prompt: Hasty([GOOD]))
+    words = [f"{word} " for word in text.split()]
+    list(pipeline.stream(system, iter(words), record=record))
+    assert record[0].text == text and len(record[0].codes) == 12
+    assert len(system.decoder.streams) == draws

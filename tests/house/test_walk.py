@@ -1,0 +1,18 @@
+"""A reader who follows one call is sent to few files, and to few of them again."""
+
+import walk
+
+STAYS, RETURNS = 15, 5
+"""Budgets of the way from a configuration to a built backbone, in core; they may only fall."""
+
+
+def test_the_way_from_a_configuration_to_a_backbone_is_short():
+    way = walk.load(("core",))
+    assert way.files[0] == "core/config/compose.py" and "core/system/build.py" in way.files
+    assert way.stays <= STAYS and way.returns <= RETURNS, way.files
+
+
+def test_a_return_is_a_stay_in_a_file_that_was_left():
+    way = walk.Walk()
+    way.files = ["core/a.py", "core/b.py", "core/a.py", "core/c.py", "core/a.py"]
+    assert (way.stays, way.returns) == (5, 2)
