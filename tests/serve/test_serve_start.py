@@ -70,3 +70,15 @@ def test_the_web_servers_own_lines_are_lines_of_the_log(loggers, capsys):
     assert [(line["level"], line["message"]) for line in lines] == [
         ("warning", "Invalid HTTP request received."), ("warning", "Something else."),
     ]  # fmt: skip
+
+
+def test_an_error_that_nobody_foresaw_has_its_trace_in_the_log(loggers, capsys):
+    log_lines.set_up_logging(as_json=True)
+    try:
+        raise ZeroDivisionError("why")
+    except ZeroDivisionError as error:
+        log_lines.LOGGER.error("it failed", exc_info=error)
+    log_lines.write("it goes on", {"status": 200})
+    first, second = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert first["level"] == "error" and first["trace"].endswith("ZeroDivisionError: why")
+    assert second["status"] == 200 and "trace" not in second
