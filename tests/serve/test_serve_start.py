@@ -1,9 +1,11 @@
 """How the process begins and ends, without another process: address, log, patience, exit code."""
 
+import asyncio
 import json
 import logging
 import socket
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import serving_toys as toys
@@ -49,10 +51,26 @@ def test_a_server_that_was_told_to_stop_ends_with_0(service, monkeypatch, logger
     monkeypatch.setattr(
         process.DrainingServer, "run", lambda self, sockets: begun.append(sockets[0].fileno())
     )
+    service.arms["tiny"].system.notes.append("a part is slow here")
     assert process.run(replace(service.settings, port=0)) == 0
     assert len(begun) == 1 and begun[0] >= 0
     lines = [line.split(" - ")[1] for line in capsys.readouterr().err.splitlines()]
-    assert lines[0].startswith("tiny is ready") and lines[-1] == "stopped"
+    assert lines[0].startswith("tiny is ready") and lines[1] == "a part is slow here"
+    assert lines[-1] == "stopped"
+
+
+def test_the_address_is_told_as_a_browser_takes_it(service, monkeypatch, loggers, capsys):
+    async def nothing(self, sockets=None):
+        return
+
+    monkeypatch.setattr(process.uvicorn.Server, "startup", nothing)
+    log_lines.set_up_logging(as_json=True)
+    addresses = [("127.0.0.1", 8880), ("::1", 8881, 0, 0)]
+    sockets = [SimpleNamespace(getsockname=lambda each=each: each) for each in addresses]
+    server = process.DrainingServer(service)
+    asyncio.run(server.startup(sockets))
+    lines = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["ready at http://127.0.0.1:8880", "ready at http://[::1]:8881"]
 
 
 def test_a_silent_websocket_is_left_when_the_patience_is_over(service):
