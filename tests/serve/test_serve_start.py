@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import signal
 import socket
 from dataclasses import replace
 from types import SimpleNamespace
@@ -100,3 +101,22 @@ def test_an_error_that_nobody_foresaw_has_its_trace_in_the_log(loggers, capsys):
     first, second = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert first["level"] == "error" and first["trace"].endswith("ZeroDivisionError: why")
     assert second["status"] == 200 and "trace" not in second
+
+
+def test_a_first_signal_drains_and_tells_the_time_and_a_second_ends_at_once(
+    service, loggers, capsys
+):
+    async def scenario(server):
+        server.handle_exit(signal.SIGTERM, None)
+        await asyncio.sleep(0)
+        assert service.is_draining and not server.force_exit
+        await asyncio.wait_for(server._waiting, 20)
+        assert server.should_exit and not server.force_exit
+        server.handle_exit(signal.SIGTERM, None)
+        assert server.force_exit
+
+    log_lines.set_up_logging(as_json=True)
+    asyncio.run(scenario(process.DrainingServer(service)))
+    lines = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    # 30 of the limits, and 3 for the last bytes
+    assert lines == ["SIGTERM: at most 33 s until the end"]
