@@ -1,7 +1,7 @@
 """Routes between arms, what came of them, votes, and the settings that name them."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import scipy.stats
@@ -199,6 +199,14 @@ def test_settings_are_read_from_a_file(tmp_path):
 def test_wrong_settings_are_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         read_settings(write(tmp_path / "serve.yaml", text)).check()
+
+
+def test_limits_that_nobody_wrote_are_those_of_the_page():
+    assert asdict(Limits()) == {
+        "slots": 0, "queue": 32, "characters": 4096, "seconds": 600.0, "timeout": 300.0,
+        "stall": 30.0, "drain": 30.0, "upload": 10_000_000, "voices": 1000, "connections": 256,
+    }  # fmt: skip
+    assert 4 <= Limits().resolved().slots <= 16 and Limits(slots=3).resolved().slots == 3
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "speech.example", ""])
