@@ -60,6 +60,12 @@ def test_a_server_that_was_told_to_stop_ends_with_0(service, monkeypatch, logger
     assert lines[-1] == "stopped"
 
 
+def test_pages_for_people_are_not_in_the_document_for_programs(service):
+    with toys.client_of(service) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    assert "/v1/audio/speech" in paths and not {"/", "/{name}"} & paths.keys()
+
+
 def test_the_address_is_told_as_a_browser_takes_it(service, monkeypatch, loggers, capsys):
     async def nothing(self, sockets=None):
         return
