@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from wishbone.core.evaluate.statistics import looks, sample_size
+from wishbone.core.evaluate.statistics import agreement, looks, sample_size
 from wishbone.core.evaluate.statistics import paired as st
 
 
@@ -270,6 +270,26 @@ def test_items_of_one_prompt_fail_together():
     # nothing failed: prompts count, however often each was spoken
     assert st.clustered_rate(np.zeros(48), 9).high == pytest.approx(st.wilson(0, 48).high)
     assert st.clustered_rate(np.array([1, 0, 2]), 3).estimate == pytest.approx(1 / 3)
+
+
+def test_a_rate_of_units_is_wilsons_of_as_many_independent_tries():
+    """By the formulas of the page: the design effect, and what six units tell of it."""
+    counts, trials = np.array([3, 0, 4, 1, 6, 2, 5, 0]), 30
+    rate = counts.sum() / 240
+    effect = counts.var(ddof=1) / trials / (rate * (1 - rate))
+    tries = 240 / effect * (1.959964 / 2.364624) ** 2  # t of 7 degrees of freedom
+    assert effect > 2 and tries > 8
+    answer, expected = st.clustered_rate(counts, trials), st.wilson_rate(rate, tries)
+    assert answer.estimate == pytest.approx(rate)
+    assert (answer.low, answer.high) == pytest.approx((expected.low, expected.high), rel=1e-4)
+
+
+def test_recognisers_are_compared_on_what_both_heard():
+    rows = [
+        {"a": "one two", "b": None}, {"b": "one"}, {"a": "1 2 5", "b": "2 3"}, {"a": "4", "b": ""},
+    ]  # fmt: skip
+    answer = agreement._agreement("arm", rows, ("wer", "a"), ("wer2", "b"))
+    assert (answer.both, answer.only, answer.metrics) == (1, (3, 1), ("wer", "wer2"))
 
 
 def test_holm_is_between_no_correction_and_bonferroni():

@@ -90,7 +90,8 @@ PARTS = {
         ["core/serve"],
         "serve/test_serve_speech.py serve/test_serve_limits.py serve/test_serve_voices.py"
         " serve/test_serve_arms.py serve/test_serve_texts.py serve/test_serve_live.py"
-        " serve/test_serve_many.py serve/test_serve_start.py serve/test_studio.py",
+        " serve/test_serve_many.py serve/test_serve_slow.py serve/test_serve_start.py"
+        " serve/test_studio.py",
     ),
 }  # fmt: skip
 """Name -> the code that is changed, and the tests that should notice."""

@@ -1,6 +1,7 @@
 """Routes between arms, what came of them, votes, and the settings that name them."""
 
 import json
+from dataclasses import asdict, replace
 
 import pytest
 import scipy.stats
@@ -19,6 +20,7 @@ from wishbone.core.serve.settings import (
     read_token,
 )
 from wishbone.core.serve.votes import Votes
+from wishbone.core.serve.web.gauges import Gauges
 
 ROUTE = Route({"left": 3, "right": 1}, "header")
 
@@ -103,11 +105,16 @@ def test_the_log_is_read_as_items_of_an_ab(service, tmp_path):
     assert len(Items(tmp_path / "items.jsonl").of("left")) == 4
 
 
-def test_a_difference_of_means_is_welchs():
-    first, second = [1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 6.0, 8.0, 10.0]
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [([1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 6.0, 8.0, 10.0]), ([1.0, 2.0], [4.0, 6.0, 8.0, 8.0])],
+)
+def test_a_difference_of_means_is_welchs(first, second):
     interval = difference(first, second)
     expected = scipy.stats.ttest_ind(second, first, equal_var=False).confidence_interval()
-    assert interval.estimate == pytest.approx(3.5)
+    mean = sum(second) / len(second) - sum(first) / len(first)
+    assert interval.estimate == pytest.approx(mean)
+    assert difference(first[:1], second).high == float("inf")
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
 
 
@@ -124,7 +131,7 @@ def test_votes_are_counted_in_either_order_and_survive(service, tmp_path):
         (tally,) = client.post("/v1/votes", json=same).json()["data"]
         assert (tally["a"], tally["a_wins"], tally["b_wins"], tally["same"]) == ("left", 2, 1, 1)
         assert tally["low"] < tally["rate"] < tally["high"]
-        assert tally["rate"] == pytest.approx(2 / 3)
+        assert tally["rate"] == pytest.approx(2 / 3) and tally["confidence"] == 0.95
         for wrong in ({"a": "nobody"}, {"b": "left"}, {"choice": "c"}, {"seed": "x"}, {"more": 1}):
             assert client.post("/v1/votes", json={**same, "a": "left", **wrong}).status_code == 400
         assert client.get("/v1/votes").json()["data"] == [tally]
@@ -133,6 +140,27 @@ def test_votes_are_counted_in_either_order_and_survive(service, tmp_path):
     with (tmp_path / "votes.jsonl").open("a") as file:
         file.write('{"a": "left", "b"')  # a server that was killed while it wrote
     assert Votes(tmp_path / "votes.jsonl").tally()["data"] == [tally]
+
+
+def test_a_full_file_of_votes_takes_no_more(service):
+    vote = {"a": "left", "b": "right", "choice": "same"}
+    with toys.client_of(service) as client:
+        service.votes.count = 999_999
+        assert client.post("/v1/votes", json=vote).status_code == 201
+        refused = client.post("/v1/votes", json=vote)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "folder_full")
+
+
+def test_only_whole_answers_tell_how_fast_a_system_is():
+    gauges = Gauges({})
+    entry = Entry("r", "", "left", "x", 0, "eager", "", 2.0, 1.0, 0.1, "")
+    for each in (entry, replace(entry, failure="cancelled"), replace(entry, seconds=0.0)):
+        gauges.observe(each)
+    text = gauges.text().decode()
+    labels = '{route="none",system="left"}'
+    assert f"wishbone_real_time_factor_count{labels} 1.0" in text
+    assert f"wishbone_real_time_factor_sum{labels} 0.5" in text
+    assert f"wishbone_audio_seconds_total{labels} 4.0" in text
 
 
 def write(path, text):
@@ -171,6 +199,14 @@ def test_settings_are_read_from_a_file(tmp_path):
 def test_wrong_settings_are_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         read_settings(write(tmp_path / "serve.yaml", text)).check()
+
+
+def test_limits_that_nobody_wrote_are_those_of_the_page():
+    assert asdict(Limits()) == {
+        "slots": 0, "queue": 32, "characters": 4096, "seconds": 600.0, "timeout": 300.0,
+        "stall": 30.0, "drain": 30.0, "upload": 10_000_000, "voices": 1000, "connections": 256,
+    }  # fmt: skip
+    assert 4 <= Limits().resolved().slots <= 16 and Limits(slots=3).resolved().slots == 3
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "speech.example", ""])

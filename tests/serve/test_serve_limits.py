@@ -166,6 +166,20 @@ def test_a_body_is_bounded_before_and_while_it_is_read(service):
     asyncio.run(scenario())
 
 
+def test_a_request_may_take_longer_than_its_body(tmp_path):
+    async def scenario(service):
+        brake = Brake(service.arms["tiny"].server)
+        caller = Caller(create_app(service), speech(seed=2))
+        task = asyncio.create_task(caller.run())
+        await asyncio.sleep(0.5)  # the patience with a body that does not come, some times over
+        brake.release()
+        await task
+        assert caller.status == 200 and b"".join(caller.parts) == toys.offline(service, seed=2)
+
+    with toys.closing(toys.make_service(tmp_path, stall=0.1)) as service:
+        asyncio.run(scenario(service))
+
+
 def test_a_body_that_never_comes_is_not_waited_for(tmp_path):
     async def scenario(service):
         caller = await Caller(create_app(service), None).run()

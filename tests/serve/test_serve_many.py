@@ -10,8 +10,11 @@ import signal
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 from real_server import ARMS
 
 from wishbone.core.config.compose import bundled
@@ -106,6 +109,28 @@ def test_no_process_alone_means_no_ratio(load_by_hand):
     result = run_load_test("quickstart-rwkv7", [], 2, 8.0, alone=0)
     assert load_by_hand == [] and result.ratio == 0
     assert "a process each" not in result.work_per_second
+
+
+def test_the_work_of_processes_is_theirs_alone(tmp_path, monkeypatch):
+    """Seconds of processor time that children took meanwhile, over the seconds that they spoke."""
+    import resource
+
+    used = iter([SimpleNamespace(ru_utime=40.0, ru_stime=2.0),
+                 SimpleNamespace(ru_utime=52.0, ru_stime=5.0)])  # fmt: skip
+    monkeypatch.setattr(resource, "getrusage", lambda who: next(used))
+    commands = []
+
+    def speak(command, **_):
+        commands.append(command)
+        soundfile.write(command[command.index("-o") + 1], np.zeros(24_000 * 3), 24_000)
+
+    monkeypatch.setattr(load_test.subprocess, "run", speak)
+    requests = [("Hello.", 0), ("Bye.", 7)]
+    work = load_test._work_of_processes("quickstart-rwkv7", requests, tmp_path)
+    assert work == pytest.approx(15.0 / 6.0)
+    assert [(c[c.index("say") + 1], c[c.index("--seed") + 1]) for c in commands] == [
+        ("Hello.", "0"), ("Bye.", "7"),
+    ]  # fmt: skip
 
 
 def slow(most):

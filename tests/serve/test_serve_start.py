@@ -1,9 +1,12 @@
 """How the process begins and ends, without another process: address, log, patience, exit code."""
 
+import asyncio
 import json
 import logging
+import signal
 import socket
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import serving_toys as toys
@@ -49,10 +52,32 @@ def test_a_server_that_was_told_to_stop_ends_with_0(service, monkeypatch, logger
     monkeypatch.setattr(
         process.DrainingServer, "run", lambda self, sockets: begun.append(sockets[0].fileno())
     )
+    service.arms["tiny"].system.notes.append("a part is slow here")
     assert process.run(replace(service.settings, port=0)) == 0
     assert len(begun) == 1 and begun[0] >= 0
     lines = [line.split(" - ")[1] for line in capsys.readouterr().err.splitlines()]
-    assert lines[0].startswith("tiny is ready") and lines[-1] == "stopped"
+    assert lines[0].startswith("tiny is ready") and lines[1] == "a part is slow here"
+    assert lines[-1] == "stopped"
+
+
+def test_pages_for_people_are_not_in_the_document_for_programs(service):
+    with toys.client_of(service) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    assert "/v1/audio/speech" in paths and not {"/", "/{name}"} & paths.keys()
+
+
+def test_the_address_is_told_as_a_browser_takes_it(service, monkeypatch, loggers, capsys):
+    async def nothing(self, sockets=None):
+        return
+
+    monkeypatch.setattr(process.uvicorn.Server, "startup", nothing)
+    log_lines.set_up_logging(as_json=True)
+    addresses = [("127.0.0.1", 8880), ("::1", 8881, 0, 0)]
+    sockets = [SimpleNamespace(getsockname=lambda each=each: each) for each in addresses]
+    server = process.DrainingServer(service)
+    asyncio.run(server.startup(sockets))
+    lines = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["ready at http://127.0.0.1:8880", "ready at http://[::1]:8881"]
 
 
 def test_a_silent_websocket_is_left_when_the_patience_is_over(service):
@@ -70,3 +95,34 @@ def test_the_web_servers_own_lines_are_lines_of_the_log(loggers, capsys):
     assert [(line["level"], line["message"]) for line in lines] == [
         ("warning", "Invalid HTTP request received."), ("warning", "Something else."),
     ]  # fmt: skip
+
+
+def test_an_error_that_nobody_foresaw_has_its_trace_in_the_log(loggers, capsys):
+    log_lines.set_up_logging(as_json=True)
+    try:
+        raise ZeroDivisionError("why")
+    except ZeroDivisionError as error:
+        log_lines.LOGGER.error("it failed", exc_info=error)
+    log_lines.write("it goes on", {"status": 200})
+    first, second = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert first["level"] == "error" and first["trace"].endswith("ZeroDivisionError: why")
+    assert second["status"] == 200 and "trace" not in second
+
+
+def test_a_first_signal_drains_and_tells_the_time_and_a_second_ends_at_once(
+    service, loggers, capsys
+):
+    async def scenario(server):
+        server.handle_exit(signal.SIGTERM, None)
+        await asyncio.sleep(0)
+        assert service.is_draining and not server.force_exit
+        await asyncio.wait_for(server._waiting, 20)
+        assert server.should_exit and not server.force_exit
+        server.handle_exit(signal.SIGTERM, None)
+        assert server.force_exit
+
+    log_lines.set_up_logging(as_json=True)
+    asyncio.run(scenario(process.DrainingServer(service)))
+    lines = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    # 30 of the limits, and 3 for the last bytes
+    assert lines == ["SIGTERM: at most 33 s until the end"]

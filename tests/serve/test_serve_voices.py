@@ -148,6 +148,9 @@ def test_a_header_that_lies_about_its_length_decodes_no_more_than_it_may(client)
 
 def test_an_upload_is_bounded(client):
     assert upload(client, "large", b"RIFF" + bytes(3_000_000)).status_code == 413
+    # a body has room for the fields beside the recording, the recording has not
+    over = upload(client, "large", b"RIFF" + bytes(2_000_000))
+    assert (over.status_code, over.json()["error"]["param"]) == (413, "audio")
 
 
 @pytest.mark.parametrize("transcript", ["", "?!", "a\0b", "word " * 300])
