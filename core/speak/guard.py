@@ -32,7 +32,7 @@ WORD_SECONDS = 0.48
 """A lone word that takes less is often cut off: "eight" heard as "it", "no" as "nope"."""
 SHORT_COST = 5.0
 """What a draft of a lone word loses for each second that it is shorter, in nats of its mean log p.
-With six draws and this cost two recognisers hear ten words right in 160 of 180 trials of two arms,
+With ten draws and this cost two recognisers hear ten words right in 165 of 180 trials of two arms,
 with one draw in 148 (configs/pretrained/README.md)."""
 
 

@@ -59,6 +59,10 @@ _ENTITY = re.compile(
     r"&(?!lt;|gt;|amp;|nbsp;|quot;)(?:#\d{1,7}|#x[\da-fA-F]{1,6}|[A-Za-z]\w{1,30});"
 )
 _FRACTION = re.compile(r"(\d?)([¼-¾⅐-⅞])(?=([¼-¾⅐-⅞\w])?)")
+_FRACTIONS = re.compile(r"(?<![\w/.−-])(?<!\d )[¼-¾⅐-⅞]{2,}(?!\s*[\w%/.])")
+"""Several in a row are read at once: as digits they would pass all rules about numbers."""
+_NO_PLAIN_WORD = re.compile(r"[^a-z ,?!']|\b[ivx]{2,}\b")
+"""What a text of small letters alone does not have: no rule changes that."""
 _DASH = re.compile(r"\s*[–—]+\s*|\s+--+\s+")
 
 
@@ -68,9 +72,11 @@ def normalise(text: str, keep: Collection[str] = ()) -> str:
     Words of ordinary text stay as they are, and so does what this function made. Marks in ``keep``
     stay, too.
     """
-    if not re.search(r"[^a-z ,?!']|\b[ivx]{2,}\b", text):
+    if not _NO_PLAIN_WORD.search(text):
         return _short_words(text)
     text = _short_words(plain(_ENTITY.sub(lambda entity: html.unescape(entity[0]), text)))
+    if not _NO_PLAIN_WORD.search(text):
+        return text
     text = re.sub(r"\d{25,}", lambda run: f" {cardinal(run[0])} ", text)
     for kind, pattern, form in _rules():
         if kind not in NUMERIC or _DIGIT.search(text):
@@ -89,6 +95,7 @@ def plain(text: str) -> str:
     if text.isascii():
         return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", " ", text)
     text = _GREEK_WORD.sub(" ", _RAISED.sub(_raised, text))
+    text = _FRACTIONS.sub(_vulgar_words, text)
     text = _FRACTION.sub(_vulgar, text.translate(_LOOKALIKES))
     text = "".join(map(_circled, text))
     text = "".join(c if c in _SPOKEN_SIGNS else unicodedata.normalize("NFKD", c) for c in text)
@@ -143,6 +150,17 @@ def _raised(match: re.Match[str]) -> str:
 def _vulgar(match: re.Match[str]) -> str:
     fraction = unicodedata.normalize("NFKD", match[2]).replace("\u2044", "/")
     return (f"{match[1]} " if match[1] else "") + fraction + " " * bool(match[3])
+
+
+def _vulgar_words(run: re.Match[str]) -> str:
+    return " ".join(map(_fraction_words, run[0]))
+
+
+@cache
+def _fraction_words(character: str) -> str:
+    written = unicodedata.normalize("NFKD", character).replace("\u2044", "/")
+    match = re.fullmatch(r"(?P<b>\d+)/(?P<c>\d+)", written)
+    return MATCH_READINGS["fraction"](match) if match else written
 
 
 @cache
