@@ -16,7 +16,7 @@ from wishbone.core.cli.train import main  # noqa: E402
 from wishbone.core.contract.errors import STOPPED, ConfigError  # noqa: E402
 from wishbone.core.train import logger, loop  # noqa: E402
 from wishbone.core.train import run as module  # noqa: E402
-from wishbone.core.train.recipe import Recipe  # noqa: E402
+from wishbone.core.train.recipe import Recipe, read_recipe  # noqa: E402
 from wishbone.core.train.run_folder import RunFolder  # noqa: E402
 
 DEFAULTS = {
@@ -209,3 +209,12 @@ def test_a_reference_that_is_none_leaves_nothing_behind(tmp_path, capsys, conten
     with pytest.raises(ConfigError, match=told):
         module.run(str(write_recipe(tmp_path)), [f"reference={curve}"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("arm", ["rwkv7", "transformer"])
+def test_bundled_recipes_have_curves_of_their_own(arm):
+    recipe, _ = read_recipe(f"quickstart-{arm}")
+    curve = logger.ReferenceCurve.read(recipe.reference)
+    # untrained, all codes of 6 561 are as likely: 8.8 nats
+    assert 8.8 > curve.at(50) > curve.at(125) > curve.at(200) > 3
+    assert curve.at(49) is None and curve.at(1600) is None
