@@ -218,3 +218,14 @@ def test_bundled_recipes_have_curves_of_their_own(arm):
     # untrained, all codes of 6 561 are as likely: 8.8 nats
     assert 8.8 > curve.at(50) > curve.at(125) > curve.at(200) > 3
     assert curve.at(49) is None and curve.at(1600) is None
+
+
+def test_a_reference_between_two_steps_is_nearer_to_the_nearer_one():
+    curve = logger.ReferenceCurve({20: 3.0, 10: 4.0})
+    assert [curve.at(step) for step in (9, 10, 12, 20, 21)] == [
+        None,
+        4.0,
+        pytest.approx(3.8),
+        3.0,
+        None,
+    ]
