@@ -51,13 +51,15 @@ PARTS = {
         ["core/speak", "core/model/sampling.py"],
         "core/test_pipeline.py core/test_guard.py core/test_server.py core/test_sampling.py"
         " core/test_voice.py core/test_recording.py core/test_guidance.py core/test_word_times.py"
-        " core/test_text.py core/test_say.py core/test_commitment.py core/test_replay.py",
+        " core/test_text.py core/test_say.py core/test_commitment.py core/test_replay.py"
+        " core/test_endings.py core/test_marks.py core/test_say_lines.py core/test_say_threads.py"
+        " core/test_text_model.py core/test_reported_bugs.py plugins/test_state_voices.py",
     ),
     "layouts": (
         ["adapters"],
         "adapters/test_cosyvoice2.py adapters/test_cosyvoice2_session.py adapters/test_spark.py"
         " adapters/test_guided_layouts.py adapters/test_xy.py core/test_train_dropping.py"
-        " plugins/test_cosyvoice3_lm.py",
+        " plugins/test_cosyvoice3_lm.py plugins/test_cosyvoice2_lm.py plugins/test_depth_head.py",
     ),
     "statistics": (
         ["core/evaluate/statistics"],
@@ -69,7 +71,10 @@ PARTS = {
         ["core/train"],
         "core/test_train_batches.py core/test_train_dropping.py core/test_train_long.py"
         " core/test_train_precision.py core/test_train_reports.py core/test_train_run.py"
-        " core/test_train_shard.py core/test_objective.py core/test_looking.py",
+        " core/test_train_shard.py core/test_objective.py core/test_looking.py"
+        " core/test_text_in_speech.py core/test_text_model.py core/test_token_index.py"
+        " core/test_training_texts.py core/test_narrow.py core/test_adapters.py"
+        " plugins/test_distil.py",
     ),
     # Triton's kernels run in its interpreter or on a GPU, where no line of them is seen
     "rwkv7": (
@@ -83,15 +88,16 @@ PARTS = {
     "weights": (
         ["core/weights"],
         "core/test_weights.py core/test_convert.py core/test_releases.py core/test_wrapping.py"
-        " core/test_voice.py core/test_train_dropping.py"
-        " plugins/test_convert_formats.py",
+        " core/test_voice.py core/test_train_dropping.py core/test_adapters.py"
+        " core/test_train_run.py plugins/test_convert_formats.py plugins/test_peft_files.py"
+        " plugins/test_rwkvtts.py plugins/test_rwkv7_convert.py plugins/test_state_voices.py",
     ),
     "serve": (
         ["core/serve"],
         "serve/test_serve_speech.py serve/test_serve_limits.py serve/test_serve_voices.py"
         " serve/test_serve_arms.py serve/test_serve_texts.py serve/test_serve_live.py"
         " serve/test_serve_many.py serve/test_serve_slow.py serve/test_serve_start.py"
-        " serve/test_studio.py",
+        " serve/test_studio.py serve/test_serve_document.py serve/test_serve_hostile.py",
     ),
 }  # fmt: skip
 """Name -> the code that is changed, and the tests that should notice."""
