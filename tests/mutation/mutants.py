@@ -97,7 +97,11 @@ PARTS = {
         "serve/test_serve_speech.py serve/test_serve_limits.py serve/test_serve_voices.py"
         " serve/test_serve_arms.py serve/test_serve_texts.py serve/test_serve_live.py"
         " serve/test_serve_many.py serve/test_serve_slow.py serve/test_serve_start.py"
-        " serve/test_studio.py serve/test_serve_document.py serve/test_serve_hostile.py",
+        " serve/test_studio.py serve/test_serve_document.py serve/test_serve_hostile.py"
+        " serve/test_serve_encoding.py serve/test_serve_job.py serve/test_serve_guard.py"
+        " serve/test_serve_patience.py serve/test_serve_settings.py serve/test_serve_folder.py"
+        " serve/test_serve_load.py serve/test_serve_pages.py serve/test_serve_answers.py"
+        " serve/test_serve_systems.py",
     ),
 }  # fmt: skip
 """Name -> the code that is changed, and the tests that should notice."""

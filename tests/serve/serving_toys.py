@@ -91,7 +91,8 @@ class Caller:
     async def run(self):
         scope = {
             "type": built("http"), "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1", "method": built(self.method), "scheme": "http", "path": self.path,
+            "http_version": "1.1", "method": built(self.method), "scheme": "http",
+            "path": self.path,
             "raw_path": self.path.encode(), "query_string": b"", "root_path": "",
             "headers": self.headers, "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 8880),
         }  # fmt: skip

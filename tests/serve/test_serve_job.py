@@ -1,4 +1,4 @@
-"""One request from its slot to its last byte: what bounds it, what is written of it, who is next."""
+"""One request from its slot to its last byte: its bounds, what is written of it, who is next."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the server tells about itself: its document, its errors, its state, metrics and log lines."""
+"""What the server tells about itself: its document, errors, state, metrics and log lines."""
 
 import asyncio
 import json

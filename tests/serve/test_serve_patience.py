@@ -1,4 +1,4 @@
-"""Connections that are left in the end, by a clock of our own; lines of the log, letter by letter."""
+"""Connections that are left in the end, by a clock of our own, and lines of the log."""
 
 import json
 import logging

@@ -129,6 +129,9 @@ def test_shares_are_numbers_of_which_one_is_more_than_none(arms, right):
         with pytest.raises(ConfigError, match="both") as caught:
             told.check()
         assert caught.value.where == "routes.both.arms"
+        if not arms or "c" in arms:
+            assert f"served: {'c' if arms else 'none'}." in caught.value.what
+            assert "a, b" in caught.value.do
 
 
 @pytest.mark.parametrize("name", ["a b", ".a", "", "a" * 65, "é", "a\n"])
