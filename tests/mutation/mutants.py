@@ -88,6 +88,7 @@ PARTS = {
     "weights": (
         ["core/weights"],
         "core/test_weights.py core/test_convert.py core/test_releases.py core/test_wrapping.py"
+        " core/test_weights_edges.py core/test_weights_origin.py"
         " core/test_voice.py core/test_train_dropping.py core/test_adapters.py"
         " core/test_train_run.py plugins/test_convert_formats.py plugins/test_peft_files.py"
         " plugins/test_rwkvtts.py plugins/test_rwkv7_convert.py plugins/test_state_voices.py",
