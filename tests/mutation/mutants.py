@@ -84,7 +84,8 @@ PARTS = {
          "kernels/wkv7/step.py", "plugins/rwkv7/engines/native.py",
          "plugins/rwkv7/engines/native_prefill.py"],
         "plugins/test_rwkv7.py plugins/test_rwkv7_engine.py plugins/test_rwkv7_graph.py"
-        " kernels/test_wkv7.py plugins/test_rwkv7_parity.py plugins/test_stack.py",
+        " kernels/test_wkv7.py plugins/test_rwkv7_parity.py plugins/test_stack.py"
+        " kernels/test_wkv7_step.py plugins/test_rwkv7_defaults.py",
     ),
     "weights": (
         ["core/weights"],
