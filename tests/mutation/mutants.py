@@ -60,7 +60,8 @@ PARTS = {
         ["adapters"],
         "adapters/test_cosyvoice2.py adapters/test_cosyvoice2_session.py adapters/test_spark.py"
         " adapters/test_guided_layouts.py adapters/test_xy.py core/test_train_dropping.py"
-        " plugins/test_cosyvoice3_lm.py plugins/test_cosyvoice2_lm.py plugins/test_depth_head.py",
+        " plugins/test_cosyvoice3_lm.py plugins/test_cosyvoice2_lm.py plugins/test_depth_head.py"
+        " adapters/test_layout_edges.py",
     ),
     "statistics": (
         ["core/evaluate/statistics"],
