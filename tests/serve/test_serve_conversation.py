@@ -10,6 +10,8 @@ from serving_toys import TEXT, built, until
 
 pytest.importorskip("websockets", reason="the extra 'serve' is not installed")
 
+from starlette.websockets import WebSocketDisconnect  # noqa: E402
+
 from wishbone.core.serve.refusal import Refusal  # noqa: E402
 from wishbone.core.serve.web import live_routes, log_lines  # noqa: E402
 from wishbone.core.serve.web.live_routes import Conversation  # noqa: E402
@@ -174,3 +176,45 @@ def test_a_client_of_a_route_is_told_by_its_name_its_cookie_or_its_address(servi
     assert told({"X-Wishbone-Client": "ann", **agent}, "jar") == "ann"
     assert told(agent, "jar") == "jar" and told(agent) == "1.2.3.4 curl"
     assert told() == "1.2.3.4 " and told(agent, client=False) == " curl"
+
+
+ENDS = [WebSocketDisconnect(1001), RuntimeError("closed"), OSError("gone"), TimeoutError()]
+
+
+@pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("place", ["receive", "send_text", "send_bytes", "close"])
+def test_a_connection_that_breaks_anywhere_ends_without_an_error(service, place, error):
+    async def scenario():
+        socket = Socket(START, text(TEXT), {"type": "end"}, stays=place == "send_bytes")
+        ended = asyncio.Event()
+
+        async def broken(*arguments):
+            ended.set()
+            raise error
+
+        setattr(socket, place, broken)
+        conversation = Conversation(service, socket)
+        running = asyncio.create_task(conversation.run())
+        await asyncio.wait_for(ended.wait(), 20)
+        if place == "send_bytes":
+            await until(lambda: service.is_idle)
+            assert len(socket.told) == 1  # started, and nothing after it
+            socket.stays, receiving = False, running
+            receiving.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        else:
+            await asyncio.wait_for(running, 20)
+        await until(lambda: service.is_idle)
+
+    asyncio.run(scenario())
+
+
+def test_the_farewell_of_a_server_that_stops_is_another(service):
+    async def scenario(stops):
+        socket = Socket(stays=False)
+        conversation = Conversation(service, socket)
+        service.is_draining = stops
+        await asyncio.wait_for(conversation.run(), 20)
+        return socket.closed
+
+    assert asyncio.run(scenario(False)) == 1000 and asyncio.run(scenario(True)) == 1001
