@@ -134,6 +134,7 @@ def test_nothing_is_measured_before_it_is():
     assert (empty.slots, empty.requests, empty.failed, empty.unequal) == (0, 0, 0, 0)
     assert (empty.audio_seconds, empty.settled_after, empty.growth_percent) == (0, 0, 0)
     assert (empty.spread_percent, empty.ratio, empty.exit_code) == (0, 0, None)
+    assert not empty.is_whole and empty.is_flat and empty.lines()[1].startswith("requests: 0,")
 
 
 class Process:
