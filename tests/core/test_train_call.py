@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -284,6 +284,12 @@ def test_a_plain_gradient_is_clipped_to_its_longest(tmp_path):
     assert whole["weight"].data_ptr() != model.weight.data_ptr()
     tensor = torch.ones(3)
     assert fsdp.share_like(tensor, tensor) is tensor and fsdp.local(tensor) is not None
+
+
+def test_a_segment_is_what_it_was_when_it_was_taken():
+    segment = truncated_bptt.Segment(1, 0, True, None)
+    with pytest.raises(FrozenInstanceError):
+        segment.first = False
 
 
 def test_states_of_rows_are_found_again_by_their_numbers():

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -168,6 +169,8 @@ def test_a_voice_is_made_told_and_removed_with_both_of_its_files(voices, system)
     assert voices.describe("me.1", 7.0)["seconds"] == round(len(voice.speech) / 7.0, 2)
     assert voices.names()[-1] == "me.1" and voices.describe("kathleen", 25.0)["bundled"] is True
     assert voices.read("me.1") is voices.read("me.1")
+    with pytest.raises(FrozenInstanceError):
+        voices._cached["me.1"].stamp = (0, 0)
     voices.remove("me.1")
     assert list(voices.folder.iterdir()) == [] and "me.1" not in voices.names()
     assert "me.1" not in voices._cached

@@ -11,7 +11,7 @@ import serving_toys as toys
 
 from wishbone.core.contract.errors import ConfigError, UsageError
 from wishbone.core.evaluate.statistics.paired import bootstrap, wilson
-from wishbone.core.serve import routing, settings, votes
+from wishbone.core.serve import routing, settings, voice_folder, votes
 from wishbone.core.serve.encoding import FORMATS
 from wishbone.core.serve.request_log import NEWEST, Entry, RequestLog, difference, prompt_key
 from wishbone.core.serve.routing import choose_arm
@@ -38,6 +38,7 @@ def test_what_threads_share_cannot_be_changed():
     shared = [
         (Limits(), "slots"), (Route(), "sticky"), (Settings({}), "port"), (entry, "seed"),
         (Choice(None), "route"), (FORMATS["wav"], "streaming"),
+        (voice_folder._Cached(None, (0, 0)), "stamp"),
     ]  # fmt: skip
     for value, name in shared:
         with pytest.raises(FrozenInstanceError):
