@@ -159,6 +159,15 @@ def test_a_transcript_without_words_is_refused(client, transcript):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "transcript")
 
 
+@pytest.mark.parametrize(("field", "most"), [("name", 200), ("model", 200), ("transcript", 10_000)])
+def test_fields_of_a_form_are_looked_at_up_to_a_length(client, field, most):
+    """Beyond it nothing is even split into words."""
+    for size, at_most in ((most, False), (most + 1, True)):
+        answer = upload(client, **{"name": "long", field: "x" * size})
+        told = answer.json()["error"]["message"]
+        assert answer.status_code in (400, 404) and (f"at most {most}" in told) is at_most
+
+
 def test_a_form_without_its_fields_is_refused(client):
     assert client.post(URL, data={"name": "x"}).status_code == 400
     assert client.post(URL, json={"name": "x"}).status_code == 400
