@@ -174,6 +174,26 @@ def test_a_form_without_its_fields_is_refused(client):
     assert upload(client, "x", model="nobody").status_code == 404
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data", "Multipart/Form-Data"])
+def test_the_type_of_a_form_is_a_word_in_any_letters(client, kind):
+    parts = [b'Content-Disposition: form-data; name="name"\r\n\r\nletters',
+             b'Content-Disposition: form-data; name="transcript"\r\n\r\nwhat I say',
+             b'Content-Disposition: form-data; name="audio"; filename="a.wav"\r\n\r\n'
+             + recording()]  # fmt: skip
+    body = b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + b"--x--\r\n"
+    answer = client.post(URL, content=body, headers={"content-type": f"{kind}; boundary=x"})
+    assert answer.status_code == 201, answer.text
+    assert client.delete(f"{URL}/letters").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_recording_that_comes_in_no_form_is_none(client, kind):
+    body = b"name=letters&transcript=what+I+say&audio=RIFF"
+    answer = client.post(URL, content=body, headers={"content-type": kind})
+    assert answer.status_code == 400 and answer.json()["error"]["message"]
+    assert client.get(f"{URL}/letters").status_code == 404
+
+
 def test_a_full_folder_takes_no_more(tmp_path):
     with toys.closing(toys.make_service(tmp_path, voices=1)) as service:
         with toys.client_of(service) as client:
