@@ -1,10 +1,14 @@
-"""Guard of a piece of text while it is spoken: what went wrong is noticed, and drawn again.
+"""A text to speech: cut into utterances, each spoken until nothing is wrong with it.
 
-Sound that was given out cannot be taken back, so a piece is drawn again only while none of it was.
-An ordinary sentence is held back as long as anyway, until its first chunk; a piece of one word,
-which models learn least of, until it is over, and of several draws of it the likeliest that is not
-cut short is spoken. Seeds of later tries follow from the request's, so a request sounds the same
-each time, and a sentence that nothing is wrong with as without the guard.
+``stream`` is a request, ``guarded`` one utterance of it; speaking a whole text is the stream,
+drained, so both give the same samples. How an utterance becomes sound is
+``wishbone.core.speak.pipeline``.
+
+Sound that was given out cannot be taken back, so an utterance that went wrong is drawn again only
+while none of it was. An ordinary sentence is held back as long as anyway, until its first chunk;
+one of a single word, which models learn least of, until it is over, and of several draws of it the
+likeliest that is not cut short is spoken. Seeds of later tries follow from the request's, so a
+request sounds the same each time, and a sentence that nothing is wrong with as if drawn once.
 """
 
 from __future__ import annotations
@@ -12,14 +16,24 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import tee
 
+import torch
 from torch import Tensor
 
-from wishbone.core.speak.utterance import TextIds, Utterance
+from wishbone.core.audio.files import Audio
+from wishbone.core.model.sampling import Sampler
+from wishbone.core.model.speech_lm import prefix
+from wishbone.core.speak.guidance import Guide
+from wishbone.core.speak.pipeline import Loops, decode, frames
+from wishbone.core.speak.utterance import Text, TextIds, Utterance, utterances
+from wishbone.core.speak.voice import Voice, prepare
 from wishbone.core.system.system import System
 
+PAUSE = 0.15
+"""Seconds of silence between two utterances, beside what the voice itself leaves."""
 TRIES = 4
 """Times that a piece in trouble is drawn, the last of which is spoken whatever it is."""
 QUIET = 0.005
@@ -35,11 +49,69 @@ SHORT_COST = 5.0
 With ten draws and this cost two recognisers hear ten words right in 165 of 180 trials of two arms,
 with one draw in 148 (configs/pretrained/README.md)."""
 
-
-Loops = Callable[[], bool]
-"""Tells whether the last codes of a piece go round in circles."""
 DrawPiece = Callable[[int, TextIds, Loops | None], Iterator[Tensor]]
 """Number of the try from 0, ids of the piece, and what ends it -> chunks [S], one or more."""
+
+
+def say(
+    system: System,
+    text: Text,
+    voice: Voice | str | None = None,
+    seed: int = 0,
+    record: list[Utterance] | None = None,
+    instruct: str = "",
+    guidance: float | None = None,
+) -> Audio:
+    """Speak all of ``text``: ``stream``, drained."""
+    chunks = list(stream(system, text, voice, seed, record, instruct, guidance))
+    return Audio(torch.cat(chunks), system.decoder.sample_rate)
+
+
+def stream(
+    system: System,
+    text: Text,
+    voice: Voice | str | None = None,
+    seed: int = 0,
+    record: list[Utterance] | None = None,
+    instruct: str = "",
+    guidance: float | None = None,
+) -> Iterator[Tensor]:
+    """Speak ``text`` as it arrives: samples [S] on the CPU, each chunk as soon as it is final.
+
+    ``voice`` is a voice, its name or its file; None means the one the configuration names.
+    ``record`` receives an ``Utterance`` for each piece of text. ``instruct`` says how to speak;
+    ``guidance`` takes the place of ``sampling.guidance``. Raises ``UsageError`` for a text without
+    words, ``CapabilityError`` for an instruction or a guide that no part understands.
+    """
+    sampling = system.sampling if guidance is None else replace(system.sampling, guidance=guidance)
+    guide = None if sampling.guidance == 1 else Guide.of(system, sampling)
+    voice, prompt, prompt_state = prepare(voice, system, instruct)
+    space, rate = system.decoder.codes, system.decoder.sample_rate
+    sampler, spoken = Sampler(sampling, space, seed), 0
+
+    def draw(
+        number: int, utterance: Utterance, time: int, ids: TextIds, loops: Loops | None
+    ) -> Iterator[Tensor]:
+        draws = Sampler(sampling, space, seed_of(seed, number, time)) if time else sampler
+        codes = frames(system, ids, prompt, draws, prompt_state, utterance, guide, loops)
+        yield from decode(system, codes, seed, voice, utterance)
+
+    # every utterance begins with the state after the prompt, so a long text does not drift
+    for number, (utterance, text_ids) in enumerate(utterances(system, text)):
+        if number:
+            pause = torch.zeros(round(PAUSE * rate))  # [S]
+            spoken += len(pause)
+            yield pause
+        utterance.begin = spoken / rate
+        if record is not None:
+            record.append(utterance)
+        for chunk in guarded(system, utterance, text_ids, partial(draw, number, utterance)):
+            spoken += len(chunk)
+            yield chunk
+        if utterance.global_codes and not prompt.global_codes:
+            # the speaker that was drawn for the first utterance speaks the others, too
+            prompt = replace(prompt, global_codes=utterance.global_codes)
+            prompt_state = prefix(system.model, system.layout, prompt)
 
 
 def guarded(
@@ -67,7 +139,7 @@ def guarded(
         # how many words there are shows now at the latest, where text arrives
         wanted = word_draws if _is_word(system, utterance) else 1
         number, tries = number + 1, max(TRIES, wanted)
-        trouble = trouble_of(system, utterance, _peak(held)) if utterance.reason else ""
+        trouble = trouble_of(system, utterance, _peak(held))
         if not trouble:
             drafts.append((copy.copy(utterance), held))
         elif not last:
@@ -87,17 +159,17 @@ def guarded(
 
 
 def trouble_of(system: System, utterance: Utterance, peak: float) -> str:
-    """Name what is wrong with a piece whose end was drawn; "" for nothing.
+    """Name what is wrong with a piece; "" for nothing, and before its end was drawn.
 
     ``peak`` is the level of its loudest sample.
     """
-    if len(utterance.codes) < system.layout.fewest_codes(utterance.ids):
-        return "too short"
-    if peak < QUIET:
-        return "silent"
-    if _repeats(system, utterance):
-        return "repeats"
-    return "never stopped" if utterance.reason == "length" else ""
+    signs = {
+        "too short": len(utterance.codes) < system.layout.fewest_codes(utterance.ids),
+        "silent": peak < QUIET,
+        "repeats": _repeats(system, utterance),
+        "never stopped": utterance.reason == "length",
+    }
+    return next((name for name, seen in signs.items() if seen and utterance.reason), "")
 
 
 def seed_of(seed: int, piece: int, number: int) -> int:
