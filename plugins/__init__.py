@@ -107,6 +107,8 @@ PARTS = (
      "RWKV-4's channel mixing: squared ReLU, a gate, a token shift"),
     ("ffn", "pattention", "pattention.ffn:Pattention",
      "attention to learned keys and values, more of which can be added"),
+    ("ffn", "meta_state", "meta_state.ffn:MetaState",
+     "Meta-State: a second matrix memory, written with what the mixer's answers"),
     ("ffn", "experts", "experts.ffn:Experts", "a mixture of SwiGLU parts, a few for each position"),
     ("ffn", "deep_embed", "deep_embed.ffn:DeepEmbed",
      "RWKV-7a's channel mixing, scaled by a matrix of the id that is read"),

@@ -38,6 +38,8 @@ class Place:
     """Inner width that the stack asks of a feed-forward part; 0 means by the part's own rule."""
     start: bool = True
     """False where the stack calls ``reset_parameters`` itself, once everything is built."""
+    demand: tuple[str, ...] = ()
+    """Names that some half of the stack reads."""
 
 
 @dataclass
@@ -84,6 +86,8 @@ class Mixer(Part, nn.Module):
     """Largest relative error of a model in bfloat16 that rounding explains."""
     publishes: ClassVar[tuple[str, ...]] = ()
     """Names it leaves in ``call.shared``."""
+    offers: ClassVar[tuple[str, ...]] = ()
+    """Names it leaves there where ``place.demand`` has them, which may cost a faster way."""
     reads: ClassVar[tuple[str, ...]] = ()
     """Names in ``call.shared`` that an earlier half, also of an earlier block, leaves."""
     memory: tuple[str, ...] = ()
