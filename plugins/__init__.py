@@ -74,6 +74,8 @@ PARTS = (
     ("mixer", "mlstm", "xlstm.mlstm:MLSTM", "xLSTM's matrix memory with exponential gates"),
     ("mixer", "unimatrix", "unimatrix.mixer:UniMatrix",
      "UniMatrix-Core: a running mean of outer products"),
+    ("mixer", "sparse_pointer", "unimatrix.pointer:SparsePointer",
+     "UniMatrix-SparsePointer: what followed where a position like this one stood"),
     ("mixer", "deltanet", "delta.deltanet:DeltaNet", "DeltaNet: the delta rule without a decay"),
     ("mixer", "gdn", "delta.gdn:GatedDeltaNet",
      "Gated DeltaNet: the delta rule with one decay a head"),
@@ -120,6 +122,8 @@ PARTS = (
      "one row per code for several delayed codebooks, whose last id says nothing"),
     ("head", "depth", "heads.depth:DepthHead",
      "a small Transformer over the codebooks of a frame, one code after another, as CSM has it"),
+    ("head", "pointer", "heads.pointer:PointerHead",
+     "a head around another: codes that the backbone points at become more likely"),
     # codes to audio
     ("decoder", "fsqcodec", "fsqcodec.decoder:FSQCodecDecoder",
      "codes to 24 kHz audio through an inverse-STFT head, streaming"),

@@ -20,6 +20,8 @@ from wishbone.core.contract.part import Part
 
 BALANCE = "balance"
 """Name in ``Call.extra`` of a penalty."""
+POINTER = "pointer"
+"""Name in ``Call.extra`` of ids and weights [B, T, k] for the head."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Call:
     are [B, T, ...], with a T of 1 in a step."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What halves leave beside y: the stack adds ``BALANCE``, a scalar, to the training loss of a
-    target, and drops the others."""
+    target, hands ``POINTER`` to a head that takes one, and drops the others."""
 
 
 class Mixer(Part, nn.Module):
@@ -75,6 +77,9 @@ class Mixer(Part, nn.Module):
     """Wants ``call.start``, the number of positions before the call."""
     ids: ClassVar[bool] = False
     """Wants ``call.table`` and ``call.ids``."""
+    points: int = 0
+    """k, ids of speech that each position leaves as ``POINTER``, with weights of at most 1 in
+    all."""
     constant: bool = True
     """The state does not grow. An instance may set it from its configuration."""
     exact: ClassVar[bool] = True
