@@ -106,6 +106,8 @@ class TimeMix(Mixer):
         self.adds_first = FIRST in place.published
         """True where an earlier half leaves its values."""
         self.eps = config.group_norm_eps
+        self.beside: Any = None
+        """A module with a memory of its own that adds to what ``wkv`` answers; state tuning's."""
         self.mix = nn.Parameter(torch.empty(6, width))
         """Share of the previous vector in r, w, k, v, a, g: RWKV-LM's x_r ... x_g."""
         self.w0 = nn.Parameter(torch.empty(width))
@@ -142,7 +144,8 @@ class TimeMix(Mixer):
         size, kind = self.config.head_size, memory_dtype(dtype)
         wkv = torch.zeros(batch, self.heads, size, size, device=device, dtype=kind)  # [B, H, V, K]
         shift = torch.zeros(batch, self.place.width, device=device, dtype=dtype)  # [B, D]
-        return {"wkv": wkv, "time_shift": shift}
+        state = {"wkv": wkv, "time_shift": shift}
+        return state if self.beside is None else state | self.beside.first(wkv)
 
     def forward(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
         """x [B, T, D] -> y [B, T, D], state."""
@@ -164,6 +167,9 @@ class TimeMix(Mixer):
         projected, mask = (r, k, v, low_w, low_a, gate), real_positions(call.lengths, x)
         if WKV in self.place.demand:
             call.shared[WKV] = Memory(*written(projected, vectors, state["wkv"]), state["wkv"])
+        if self.beside is not None:
+            y, after = self.beside(projected, vectors, state, mask, self.eps)  # [B, T, D]
+            return self.output(y), after | {"time_shift": shift}
         y, wkv = form(projected, vectors, state["wkv"], mask, self.eps)  # [B, T, D], [B, H, V, K]
         return self.output(y), {"wkv": wkv, "time_shift": shift}
 
@@ -172,7 +178,8 @@ class TimeMix(Mixer):
 
         B and H count together as lanes.
         """
-        if torch.is_autocast_enabled(x.device.type) or WKV in self.place.demand:
+        apart = self.beside is not None or WKV in self.place.demand
+        if apart or torch.is_autocast_enabled(x.device.type):
             return super().step(x, state, call)
         h, wkv, shift = x, state["wkv"], state["time_shift"]  # [B, D], [B, H, V, K], [B, D]
         mixed = torch.addcmul(h, shift.to(h.dtype) - h, self.mix[:, None])  # [6, B, D]
