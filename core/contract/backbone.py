@@ -120,6 +120,18 @@ class Backbone(Part, nn.Module):
         """
         return None
 
+    def point(self) -> None:
+        """Put a pointer behind every vector from now on, for a head with ``points``.
+
+        y is then [B, T, D + 2 k] in float32 at least: D numbers, k ids of the first codebook, and
+        their k weights, of at most 1 in all. Raises ``CapabilityError`` where nothing points.
+        """
+        raise CapabilityError(
+            f"The head takes a pointer, and {type(self).__name__} points at nothing.",
+            "the head of this system",
+            "Use a stack with the mixer 'sparse_pointer', or the head that is inside.",
+        )
+
     def plain(self) -> Backbone:
         """Return the backbone inside its adapters, on the same memory; itself without any.
 
