@@ -63,8 +63,8 @@ class DecoderStream(ABC):
     """One utterance on its way through a decoder; owns all of its state."""
 
     wants: ClassVar[Callable[..., int] | None] = None
-    """A method, of streams that mind how many code frames come: those that the next ``push`` needs
-    to make samples, 0 where any number does."""
+    """An optional method: the number of code frames that the next ``push`` needs to make samples,
+    or 0. Streams that make samples of any number of frames do without it."""
 
     @abstractmethod
     def push(self, codes: Tensor) -> Tensor:

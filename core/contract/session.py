@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 Position = tuple[int, tuple[int, ...]]
-"""Index into ``Layout.tables``, and the ids of Q codebooks (text and markers use the first)."""
+"""Index into ``Layout.tables``, and ids of Q codebooks; of text and markers the first is read."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ class Emit:
 
 @dataclass(frozen=True)
 class SetSpeaker:
-    """Hand the codes of the utterance as a whole to the decoder, as its speaker."""
+    """Hand the codes of the utterance as a whole to the decoder, as its speaker.
+
+    Comes before the first ``Emit``.
+    """
 
     global_codes: tuple[int, ...]
     """[G]."""
@@ -64,7 +67,8 @@ class Stop:
     """End the utterance."""
 
     reason: str
-    """"end" when the model ended it, "length" when the length rule did."""
+    """"end" when the model ended it, "length" when the length rule did. (The pipeline itself has
+    "repeats".)"""
 
 
 Action = Feed | Draw | Emit | SetSpeaker | NeedText | Stop
@@ -84,7 +88,11 @@ class WordEnd(NamedTuple):
 
 
 class LayoutSession(ABC):
-    """One request on its way through a layout: a state machine without parameters or tensors."""
+    """One request on its way through a layout: a state machine without parameters or tensors.
+
+    Its positions are those of ``Layout.train``, one after another. Actions before the first
+    ``NeedText`` depend on the prompt alone, so that a voice can store the state after them.
+    """
 
     word_ends: list[WordEnd]
     """Ends of the request's words so far, all of them at ``Stop``; only sessions of a layout with
@@ -95,8 +103,9 @@ class LayoutSession(ABC):
         """Return the first action, or the one that follows ``answer``.
 
         The answer to ``Draw`` is the ids that were sampled, one for each codebook; to ``NeedText``
-        it is more ids of the tokenizer, or None, after which no text is asked for again. Other
-        actions have none. When the utterance is over, ``Stop`` comes again and again.
+        it is more ids of the tokenizer (empty where none have come yet), or None, after which no
+        text is asked for again. Other actions have none. When the utterance is over, ``Stop`` comes
+        again and again.
         """
 
 
@@ -105,8 +114,7 @@ class SteppedSession(LayoutSession):
 
     Its actions are what ``_run`` yields, from its first position to its last. ``_run`` reads
     ``_text``, all ids that have arrived, and ``_ended``, True when no more will come; it draws by
-    ``ids = yield from self._draw(Draw(...))``. Actions before the first ``NeedText`` must depend
-    on the prompt alone, so that a voice can store their state.
+    ``ids = yield from self._draw(Draw(...))``.
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ FEWEST = 1000
 """Samples that a level is measured on at least."""
 
 Loops = Callable[[], bool]
-"""Tells whether the last codes of a piece go round in circles."""
+"""Tells whether the last codes of an utterance go round in circles."""
 
 
 def frames(
@@ -117,7 +117,7 @@ def decode(
     """Turn code frames into samples [S], in groups as the decoder wants, else of ``GROUPS``."""
     device, speaker = system.model.device, voice.speaker
     codes, sizes = iter(codes), chain(GROUPS, repeat(GROUPS[-1]))
-    # with its first code a layout has set the speaker, if it sets one at all
+    # a layout sets the speaker before its first code, if it sets one at all
     head = list(islice(codes, 1))
     if utterance.global_codes:
         speaker = torch.tensor(utterance.global_codes, device=device)  # [G]

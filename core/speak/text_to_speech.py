@@ -1,14 +1,15 @@
 """A text to speech: cut into utterances, each spoken until nothing is wrong with it.
 
-``stream`` is a request, ``guarded`` one utterance of it; speaking a whole text is the stream,
-drained, so both give the same samples. How an utterance becomes sound is
+``stream`` is a request, ``speak_utterance`` one utterance of it; speaking a whole text is the
+stream, drained, so both give the same samples. How an utterance becomes sound is
 ``wishbone.core.speak.pipeline``.
 
-Sound that was given out cannot be taken back, so an utterance that went wrong is drawn again only
-while none of it was. An ordinary sentence is held back as long as anyway, until its first chunk;
-one of a single word, which models learn least of, until it is over, and of several draws of it the
-likeliest that is not cut short is spoken. Seeds of later tries follow from the request's, so a
-request sounds the same each time, and a sentence that nothing is wrong with as if drawn once.
+Sound that was given out cannot be taken back, so an utterance is drawn again only while none of its
+sound was. What is wrong shows at its end. A sentence is given out from its first chunk on: it is
+drawn again where it was over by then, and only reported otherwise. An utterance of one word, which
+models learn least of, is held back until it is over, and the best of several draws is spoken: the
+likeliest, less a cost for being short. Seeds of later attempts follow from the request's, so that a
+request sounds the same each time.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from wishbone.core.system.system import System
 PAUSE = 0.15
 """Seconds of silence between two utterances, beside what the voice itself leaves."""
 TRIES = 4
-"""Times that a piece in trouble is drawn, the last of which is spoken whatever it is."""
+"""Times that an utterance in trouble is drawn; the last draw is spoken, whatever it is."""
 QUIET = 0.005
-"""A piece with no sample above this is silent; speech reaches 0.1 and more."""
+"""An utterance with no sample above this is silent; speech reaches 0.1 and more."""
 LOOP = 1.0
 """Seconds of the same few codes, again and again, that no held vowel takes."""
 LONGEST_PERIOD = 4
@@ -45,12 +46,12 @@ LONGEST_PERIOD = 4
 WORD_SECONDS = 0.48
 """A lone word that takes less is often cut off: "eight" heard as "it", "no" as "nope"."""
 SHORT_COST = 5.0
-"""What a draft of a lone word loses for each second that it is shorter, in nats of its mean log p.
+"""What a draw of a lone word loses for each second below ``WORD_SECONDS``, in nats of mean log p.
 With ten draws and this cost two recognisers hear ten words right in 165 of 180 trials of two arms,
 with one draw in 148 (configs/pretrained/README.md)."""
 
-DrawPiece = Callable[[int, TextIds, Loops | None], Iterator[Tensor]]
-"""Number of the try from 0, ids of the piece, and what ends it -> chunks [S], one or more."""
+DrawUtterance = Callable[[int, TextIds, Loops | None], Iterator[Tensor]]
+"""Number of the attempt from 0, ids of the text, and what ends it -> chunks [S], one or more."""
 
 
 def say(
@@ -90,9 +91,9 @@ def stream(
     sampler, spoken = Sampler(sampling, space, seed), 0
 
     def draw(
-        number: int, utterance: Utterance, time: int, ids: TextIds, loops: Loops | None
+        number: int, utterance: Utterance, attempt: int, ids: TextIds, loops: Loops | None
     ) -> Iterator[Tensor]:
-        draws = Sampler(sampling, space, seed_of(seed, number, time)) if time else sampler
+        draws = Sampler(sampling, space, seed_of(seed, number, attempt)) if attempt else sampler
         codes = frames(system, ids, prompt, draws, prompt_state, utterance, guide, loops)
         yield from decode(system, codes, seed, voice, utterance)
 
@@ -105,7 +106,7 @@ def stream(
         utterance.begin = spoken / rate
         if record is not None:
             record.append(utterance)
-        for chunk in guarded(system, utterance, text_ids, partial(draw, number, utterance)):
+        for chunk in speak_utterance(system, utterance, text_ids, partial(draw, number, utterance)):
             spoken += len(chunk)
             yield chunk
         if utterance.global_codes and not prompt.global_codes:
@@ -114,10 +115,10 @@ def stream(
             prompt_state = prefix(system.model, system.layout, prompt)
 
 
-def guarded(
-    system: System, utterance: Utterance, text_ids: TextIds, draw: DrawPiece
+def speak_utterance(
+    system: System, utterance: Utterance, text_ids: TextIds, draw: DrawUtterance
 ) -> Iterator[Tensor]:
-    """Speak one piece: chunks [S] of the first draw without trouble, or of the last there may be.
+    """Yield chunks [S] of the first draw without trouble, or of the last that is allowed.
 
     Of a lone word it is the best of several. Sets ``trouble`` and ``redraws`` of the utterance.
     """
@@ -125,20 +126,20 @@ def guarded(
     # a greedy draw is the same each time
     word_draws = 1 if rules.greedy or rules.temperature == 0 else rules.lone_word_draws
     drafts: list[tuple[Utterance, list[Tensor]]] = []
-    number, tries, wanted = 0, TRIES, 1
+    attempt, tries, wanted = 0, TRIES, 1
     held, coming = list[Tensor](), iter(list[Tensor]())
-    while number < tries:
-        last = number == tries - 1 and not drafts
+    while attempt < tries:
+        last = attempt == tries - 1 and not drafts
         ids, text_ids = tee(text_ids)
-        # a sentence is given out before it may loop, and the last try in any case
+        # a sentence is given out before it may loop, and the last attempt in any case
         watched = not last and _is_word(system, utterance)
-        coming = draw(number, ids, partial(_loops, system, utterance) if watched else None)
+        coming = draw(attempt, ids, partial(_loops, system, utterance) if watched else None)
         held = [next(coming)]
         if utterance.reason or _is_word(system, utterance):
             held += coming
         # how many words there are shows now at the latest, where text arrives
         wanted = word_draws if _is_word(system, utterance) else 1
-        number, tries = number + 1, max(TRIES, wanted)
+        attempt, tries = attempt + 1, max(TRIES, wanted)
         trouble = trouble_of(system, utterance, _peak(held))
         if not trouble:
             drafts.append((copy.copy(utterance), held))
@@ -159,7 +160,7 @@ def guarded(
 
 
 def trouble_of(system: System, utterance: Utterance, peak: float) -> str:
-    """Name what is wrong with a piece; "" for nothing, and before its end was drawn.
+    """Name what is wrong with an utterance: "" for nothing, and always before its end was drawn.
 
     ``peak`` is the level of its loudest sample.
     """
@@ -172,11 +173,11 @@ def trouble_of(system: System, utterance: Utterance, peak: float) -> str:
     return next((name for name, seen in signs.items() if seen and utterance.reason), "")
 
 
-def seed_of(seed: int, piece: int, number: int) -> int:
-    """Seed of the nth time a piece is drawn: ``seed`` itself at first."""
-    if not number:
+def seed_of(seed: int, number: int, attempt: int) -> int:
+    """Seed of an attempt at utterance ``number`` of a request: ``seed`` itself at the first."""
+    if not attempt:
         return seed
-    digest = hashlib.sha256(f"{seed} {piece} {number}".encode()).digest()
+    digest = hashlib.sha256(f"{seed} {number} {attempt}".encode()).digest()
     return int.from_bytes(digest[:7])
 
 
