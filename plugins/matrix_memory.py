@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,28 @@ from wishbone.plugins.stack.engines.recipe import Recipe, Row
 
 SLOWEST, FASTEST = 1e-3, 1e-1
 """Range of the first step sizes of Mamba-2, Gated DeltaNet and KDA."""
+
+WKV = "wkv"
+"""Name in ``Call.shared`` of a ``Memory``, that of the last mixer which offers one."""
+
+
+class Memory(NamedTuple):
+    """What a mixer does to its matrices: S = S diag(exp g) + (S a) b' + v k' at every position."""
+
+    r: Tensor
+    """[B, T, H, K], what the mixer itself reads with."""
+    g: Tensor
+    """[B, T, H, K], logarithm of the decay."""
+    k: Tensor
+    """[B, T, H, K]."""
+    v: Tensor
+    """[B, T, H, V]."""
+    a: Tensor
+    """[B, T, H, K]."""
+    b: Tensor
+    """[B, T, H, K]."""
+    before: Tensor
+    """[B, H, V, K], S before the first position."""
 
 
 class MatrixMixer(Mixer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -17,6 +18,10 @@ class Head(Part, nn.Module):
     Built as ``Head(config, width=D, codes=CodeSpace, extra=E)``: each codebook has
     X = codes.size + E ids, the last E being the layout's own (end, fill, ...).
     """
+
+    points: ClassVar[bool] = False
+    """``hidden`` may be [..., D + 2 k]: behind a vector, what the backbone points at
+    (``Backbone.point``)."""
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:

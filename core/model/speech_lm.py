@@ -29,7 +29,7 @@ class SpeechLM(nn.Module):
 
     The speech table is the head's own (it reads codes in both directions); every other table of
     the layout is an ``nn.Embedding`` in ``tables``, of which a position uses the id of its first
-    codebook.
+    codebook. Behind the D numbers of a hidden vector stands a pointer where the head takes one.
     """
 
     def __init__(self, backbone: Backbone, head: Head, layout: Layout) -> None:
@@ -42,6 +42,8 @@ class SpeechLM(nn.Module):
             table = nn.Embedding(layout.tables[name], backbone.width)
             nn.init.normal_(table.weight, std=TABLE_STD)
             self.tables[name] = table
+        if head.points:
+            backbone.point()
         self.engine = "eager"
         """The engine that computes steps, in words, as ``accelerate`` returned it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import torch
@@ -292,10 +293,12 @@ def names(alone: Alone) -> str:
         lost = [end for end in endings if not any(n.endswith(f".{end}") for n in existing)]
         kind = "linear layer" if what == "targets" else "parameter"
         require(not lost, f"{what} names {lost}, and no {kind} ends so")
-    call = alone.call(0, alone.x())
-    half(alone.x(), alone.first(), call)
-    missing = [name for name in half.publishes if name not in call.shared]
-    require(not missing, f"publishes names {missing}, which forward leaves not in call.shared")
+    for what, left in (("publishes", half.publishes), ("offers", half.offers)):
+        call, reader = alone.call(0, alone.x()), copy.deepcopy(half)
+        reader.place = dataclasses.replace(half.place, demand=(*half.place.demand, *left))
+        reader(alone.x(), alone.first(), call)
+        missing = [name for name in left if name not in call.shared]
+        require(not missing, f"{what} names {missing}, which forward leaves not in call.shared")
     return f"{len(linear)} linear layers"
 
 

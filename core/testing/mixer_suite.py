@@ -71,7 +71,7 @@ def _publisher(names: tuple[str, ...]) -> Any:
     """Return a small mixer that leaves ``names`` for a half that reads them; "none" without one."""
     for key in registry().names("mixer"):
         cls = registry().get("mixer", key)
-        if set(names) <= set(cls.publishes):
+        if set(names) <= {*cls.publishes, *cls.offers}:
             return filled("mixer", cls, small_config(cls))
     return NONE
 

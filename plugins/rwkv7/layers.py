@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import last_inputs, memory_dtype, real_positions
 from wishbone.kernels.elementwise import DECAY, finish, fused, mix, prepare, squared_relu
 from wishbone.kernels.wkv7 import triton_missing, wkv7
-from wishbone.plugins.engines import Engine
+from wishbone.plugins.matrix_memory import WKV, Memory
 from wishbone.plugins.rwkv7.engines.fused_backward import Vectors, attend_fused
 from wishbone.plugins.rwkv7.engines.recipe import write_channel_mix, write_time_mix
 
@@ -80,11 +80,13 @@ class TimeMix(Mixer):
     """The recurrent half of a block: it reads and writes the state of earlier positions.
 
     State: ``wkv`` [B, H, V, K], rows are values as in RWKV-LM, and ``time_shift`` [B, D], the last
-    vector. The first such half of a stack leaves its values to the later ones.
+    vector. The first such half of a stack leaves its values to the later ones; where a half reads
+    ``wkv``, each leaves what it does to its matrices.
     """
 
     Config = TimeMixConfig
     publishes = (FIRST,)
+    offers = (WKV,)
     memory = ("wkv",)
     targets = ("receptance", "key", "value", "output")
     fast = ("w0",)
@@ -104,6 +106,8 @@ class TimeMix(Mixer):
         self.adds_first = FIRST in place.published
         """True where an earlier half leaves its values."""
         self.eps = config.group_norm_eps
+        self.beside: Any = None
+        """A module with a memory of its own that adds to what ``wkv`` answers; state tuning's."""
         self.mix = nn.Parameter(torch.empty(6, width))
         """Share of the previous vector in r, w, k, v, a, g: RWKV-LM's x_r ... x_g."""
         self.w0 = nn.Parameter(torch.empty(width))
@@ -140,7 +144,8 @@ class TimeMix(Mixer):
         size, kind = self.config.head_size, memory_dtype(dtype)
         wkv = torch.zeros(batch, self.heads, size, size, device=device, dtype=kind)  # [B, H, V, K]
         shift = torch.zeros(batch, self.place.width, device=device, dtype=dtype)  # [B, D]
-        return {"wkv": wkv, "time_shift": shift}
+        state = {"wkv": wkv, "time_shift": shift}
+        return state if self.beside is None else state | self.beside.first(wkv)
 
     def forward(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
         """x [B, T, D] -> y [B, T, D], state."""
@@ -160,6 +165,11 @@ class TimeMix(Mixer):
         # On a GPU slices would only multiply the launches; kernels do there what fusing does here.
         form = attend_fused if x.device.type == "cpu" and x.shape[1] > 1 else attend
         projected, mask = (r, k, v, low_w, low_a, gate), real_positions(call.lengths, x)
+        if WKV in self.place.demand:
+            call.shared[WKV] = Memory(*written(projected, vectors, state["wkv"]), state["wkv"])
+        if self.beside is not None:
+            y, after = self.beside(projected, vectors, state, mask, self.eps)  # [B, T, D]
+            return self.output(y), after | {"time_shift": shift}
         y, wkv = form(projected, vectors, state["wkv"], mask, self.eps)  # [B, T, D], [B, H, V, K]
         return self.output(y), {"wkv": wkv, "time_shift": shift}
 
@@ -168,7 +178,8 @@ class TimeMix(Mixer):
 
         B and H count together as lanes.
         """
-        if torch.is_autocast_enabled(x.device.type):
+        apart = self.beside is not None or WKV in self.place.demand
+        if apart or torch.is_autocast_enabled(x.device.type):
             return super().step(x, state, call)
         h, wkv, shift = x, state["wkv"], state["time_shift"]  # [B, D], [B, H, V, K], [B, D]
         mixed = torch.addcmul(h, shift.to(h.dtype) - h, self.mix[:, None])  # [6, B, D]
@@ -262,20 +273,27 @@ def attend(
     ``finish`` are in ``kernels/elementwise/reference.py``, that of ``wkv7`` in
     ``kernels/wkv7/reference.py``.
     """
-    r, k, v, low_w, low_a, gate = projected  # [B, T, D] each
+    r, _, v, _, _, gate = projected  # [B, T, D] each
+    inputs = written(projected, vectors, wkv)
+    y, after = wkv7(*inputs, wkv, mask)  # [B, T, H, V], [B, H, V, K]
+    key = inputs[2]  # [B, T, H, K]
+    norm = (vectors.norm_weight, vectors.norm_bias, eps)
+    return finish(y, r, key, v, gate, vectors.r_k, *norm), after
+
+
+def written(
+    projected: tuple[Tensor, ...], vectors: Vectors, wkv: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Compute r, g, k, v, a, b of ``wkv7``, [B, T, H, K] each; arguments as in ``attend``."""
+    r, k, v, low_w, low_a, _ = projected  # [B, T, D] each
     heads = vectors.r_k.shape[0]
     # On a GPU the traffic counts, and the kernels there round to the type of r anyway.
     kind = r.dtype if r.is_cuda else wkv.dtype
-    log_decay, key, removing, adding = prepare(
+    g, key, a, b = prepare(
         k, low_w, low_a, vectors.w0, vectors.a0, vectors.k_k, vectors.k_a, heads, kind
     )  # [B, T, H, K] each
-    split = (heads, -1)
-    r_heads, v_heads = r.unflatten(-1, split), v.unflatten(-1, split)  # [B, T, H, K], [B, T, H, V]
-    y, after = wkv7(
-        r_heads, log_decay, key, v_heads, removing, adding, wkv, mask
-    )  # [B, T, H, V], [B, H, V, K]
-    norm = (vectors.norm_weight, vectors.norm_bias, eps)
-    return finish(y, r, key, v, gate, vectors.r_k, *norm), after
+    r, v = r.unflatten(-1, (heads, -1)), v.unflatten(-1, (heads, -1))  # [B, T, H, K] each
+    return r, g, key, v, a, b
 
 
 class ChannelMix(Mixer):
@@ -343,27 +361,6 @@ class _SquaredReLU(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
         return (dy * positive).mul_(2)
-
-
-class Block(Protocol):
-    """The parts of a block that an engine reads."""
-
-    norm_time: nn.LayerNorm
-    time_mix: TimeMix
-    norm_channel: nn.LayerNorm
-    channel_mix: ChannelMix
-
-
-class Stack(Protocol):
-    """The parts of the backbone that an engine reads."""
-
-    config: Any
-    width: int
-    norm_in: nn.LayerNorm
-    blocks: nn.ModuleList
-    """``Block`` each."""
-    norm_out: nn.LayerNorm
-    _engine: Engine | None
 
 
 def check_heads(width: int, size: int) -> int:

@@ -31,6 +31,7 @@ from wishbone.plugins.stack.engines.native import NativeStack
 from wishbone.plugins.stack.packing import Packing
 from wishbone.plugins.stack.parallel import Parallel, ParallelConfig
 from wishbone.plugins.stack.plan import Half, Plan
+from wishbone.plugins.stack.pointer import points_of, with_pointer
 
 PIECE = 4096
 """Positions of all sequences together that go through the blocks at once without gradient: the
@@ -93,6 +94,7 @@ class Stack(Backbone):
         self._counts = any(leaf.cls.positions for leaf in leaves)
         self._engine: Engine | None = None
         self._penalty: Tensor | None = None
+        self._points = 0
 
     @classmethod
     def planned(cls, config: Any) -> Plan:
@@ -154,7 +156,7 @@ class Stack(Backbone):
         table, ids = self._read(reading)
         state = self.init_state(len(x), device=x.device) if state is None else state
         if not x.shape[1]:
-            return x.clone(), {name: tensor.clone() for name, tensor in state.items()}
+            return self._wide(x), {name: tensor.clone() for name, tensor in state.items()}
         if not torch.is_grad_enabled() and not self.training:
             fast = self._prefill(x, state, mask, reading)
             if fast is not None:
@@ -164,7 +166,8 @@ class Stack(Backbone):
             call = Call(start=state.get(LENGTH), table=table, ids=ids, first=first)
             return self._forward(x, state, call)
         if not packing.size:
-            return torch.zeros_like(x), {name: tensor.clone() for name, tensor in state.items()}
+            after = {name: tensor.clone() for name, tensor in state.items()}
+            return self._wide(torch.zeros_like(x)), after
         if table is not None and ids is not None:
             table = packing.pack(table[..., None])[..., 0]  # [B, P]
             ids = packing.pack(ids)  # [B, P, Q]
@@ -186,7 +189,11 @@ class Stack(Backbone):
             x, new = block(x, own, call)  # [B, P, D]
             after |= {f"blocks.{depth}.{name}": new[name] for name in names}
         self._penalty = call.extra.get(BALANCE) if self.training else None
-        return self.norm_out(x), after
+        return with_pointer(self.norm_out(x), call, self._points), after
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> a copy, with zeros where a pointer would stand."""
+        return nn.functional.pad(x, (0, 2 * self._points)).clone()  # [B, T, D + 2 k]
 
     def _read(self, reading: Reading | None) -> tuple[Tensor | None, Tensor | None]:
         """Return table and ids where a half asks for them. Raises ``CapabilityError`` without."""
@@ -241,11 +248,15 @@ class Stack(Backbone):
                 state[f"blocks.{depth}.{name}"] = new[name]
         if self._counts:
             state[LENGTH] = state[LENGTH] + 1  # [B]
-        return self.norm_out(x)
+        return with_pointer(self.norm_out(x), call, self._points)
 
     def penalty(self) -> Tensor | None:
         """The sum of what halves left as "balance"."""
         return self._penalty
+
+    def point(self) -> None:
+        """As in ``Backbone``, from the last half that leaves a pointer."""
+        self._points = points_of(self._halves())
 
     def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
         """As in ``Backbone``; ``engines`` are the names beside "auto" and "eager"."""

@@ -26,21 +26,28 @@ class Block(nn.Module):
         super().__init__()
         self.pairs = [(norm_name, name) for norm_name, _, name, _ in halves]
         """Names of the norm and the half, in order."""
-        self.parts: list[tuple[str, ...]] = []
-        """Names of the state of each half."""
-        self.memory = tuple(name for *_, half in halves for name in half.memory)
-        """Names of what recurs, in a type of its own."""
         for norm_name, norm, name, half in halves:
             self.add_module(norm_name, norm)
             self.add_module(name, half)
-            self.parts.append(tuple(state_of(half)))
         self.drop = nn.Dropout(dropout)
+        self.name_state()
+
+    def name_state(self) -> None:
+        """Take the names of the state from the halves; again where one remembers more than before.
+
+        Raises ``ConfigError`` for a name that both have.
+        """
+        halves = self.halves()
+        self.parts = [tuple(state_of(half)) for half in halves]
+        """Names of the state of each half."""
+        self.memory = tuple(name for half in halves for name in half.memory)
+        """Names of what recurs, in a type of its own."""
         names = self.state_names = tuple(name for part in self.parts for name in part)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigError(
                 f"Both halves of a block remember something by the name '{twice[0]}'.",
-                " and ".join(type(half).__name__ for *_, half in halves),
+                " and ".join(type(half).__name__ for half in halves),
                 "Rename it in one of them; names are told apart within a block.",
             )
 

@@ -66,16 +66,20 @@ class Plan:
         Raises ``ConfigError`` for a half that reads what no earlier one leaves.
         """
         published: tuple[str, ...] = ()
+        inside = [leaf for pair in self.entries for half in pair if half for leaf in half.leaves()]
+        demand = tuple(dict.fromkeys(name for leaf in inside for name in leaf.cls.reads))
         for entry, pair in enumerate(self.entries):
             layer = self.order.index(entry)
             for which, half in enumerate(pair):
                 if half is None:
                     continue
                 width = self.ffn_width if which else 0
-                place = Place(self.width, layer, len(self.order), published, width, self.start)
+                depth = layer, len(self.order)
+                place = Place(self.width, *depth, published, width, self.start, demand)
                 for leaf in half.leaves():
                     _check_reads(leaf, published, layer)
-                    published += tuple(n for n in leaf.cls.publishes if n not in published)
+                    left = (*leaf.cls.publishes, *leaf.cls.offers)
+                    published += tuple(name for name in left if name not in published)
                 yield entry, which, half, place
 
     def leaves(self) -> list[Half]:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import Backbone, Caps, State, require_caps
+from wishbone.core.contract.engines import eager_only
 from wishbone.core.contract.errors import CapabilityError, ConfigError
-from wishbone.core.contract.part import OptionalSize, Positive
+from wishbone.core.contract.part import NonNegative, OptionalSize, Positive, Share
 from wishbone.core.model.wrapper import Wrapper, build_base, count_base, trainable
+from wishbone.plugins.state_tuning.upscaling import upscale, upscaled
 
 MATRIX = 4
 """Axes of a tuned part: batch, heads, rows, columns; shifts and convolutions have fewer."""
@@ -76,9 +78,23 @@ class StateTuned(Wrapper):
         far to go, and RWKV-PEFT's rates for it (1 falling to 0.01) would spoil anything else."""
         vectors: bool = False
         """True learns parts [B, D] as well, such as RWKV-7's token shifts."""
+        supports: OptionalSize = 0
+        """M; above 0, a larger matrix [M, M] of features stands beside every head's, begins with
+        a state of its own and is read by a learned map (``upscaling.py``, an interpretation)."""
+        gamma: NonNegative = 0.0
+        """Width of these features; 0 means 1 / 2N, N the size of a head."""
+        decorrelate: NonNegative = 0.0
+        """Rate of the rule that decorrelates them in training; 0 leaves them as they are."""
+        variance_share: Share = 0.5
+        """Share of that rule which goes to variances of 1, the rest to correlations of 0."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        if config.supports:
+            upscale(self.base, config.supports, config.gamma)
+            self.memory = self.base.memory
+        for memory in upscaled(self.base):
+            memory.learn(config.decorrelate, config.variance_share)
         begin = self.base.init_state(1)
         check_base(self.base, begin)
         self.names = tuple(tunable(begin, config.vectors))
@@ -119,9 +135,13 @@ class StateTuned(Wrapper):
     @classmethod
     def count_parameters(cls, config: Config) -> int:
         """The base's, and the learned parts, whose shapes a base on the meta device gives."""
-        with torch.device("meta"):
-            begin = build_base(config.base).init_state(1)
         count = 0
+        with torch.device("meta"):
+            base = build_base(config.base)
+            if config.supports:
+                upscale(base, config.supports, config.gamma)
+                count = sum(memory.output.numel() for memory in upscaled(base))
+            begin = base.init_state(1)
         for name in tunable(begin, config.vectors):
             shape = begin[name].shape[1:]
             if config.rank and len(shape) == MATRIX - 1:
@@ -131,8 +151,15 @@ class StateTuned(Wrapper):
         return count_base(config.base) + count
 
     def flops_per_position(self, context: int = 0) -> int:
-        """The base's: what a sequence begins with costs no position anything."""
-        return self.base.flops_per_position(context)
+        """The base's, and the larger memories: what a sequence begins with costs nothing."""
+        more = sum(memory.operations() for memory in upscaled(self.base))
+        return self.base.flops_per_position(context) + more
+
+    def accelerate(self, engine: str = "auto", weights: str = "float32") -> str:
+        """The base's; with larger memories there is no engine but plain PyTorch."""
+        if self.config.supports:
+            return eager_only("state_tuned with 'supports'", engine, weights)
+        return self.base.accelerate(engine, weights)
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """The state at ``rate`` times the learning rate, and never decayed: zero is no home."""

@@ -39,6 +39,13 @@ def unwrap(system: System) -> tuple[System, State]:
             "the system given",
             "Give the export of a training whose backbone is 'state_tuned'.",
         )
+    if backbone.config.supports:
+        raise CapabilityError(
+            "A voice holds a first state, and this one is read by a memory that the plain system"
+            " does not have.",
+            "supports of the backbone 'state_tuned'",
+            "Speak with the training's export itself: --system RUN/export.",
+        )
     learned = {name: part.detach()[None].clone() for name, part in backbone.learned().items()}
     model = SpeechLM(backbone.base, system.model.head, system.layout)
     model.tables = system.model.tables

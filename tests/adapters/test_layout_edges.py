@@ -178,21 +178,17 @@ def test_the_last_word_takes_longer_than_the_others():
 
 def driven(session, text, draws, most=500):
     """Actions of a session whose draws are a script, or the first id that is not banned."""
-    seen, draws = [], list(draws)
+    seen, draws, texts, answer = [], list(draws), iter([text]), None
     for _ in range(most):
-        action = session.next()
+        action, answer = session.next(answer), None
         seen.append(action)
         match action:
             case NeedText():
-                session.give_text(text)
-                session.end_text()
+                answer = next(texts, None)
             case Draw():
                 code = draws.pop(0) if draws else 7
-                books = max(1, len(action.per_codebook))
-                session.drawn(tuple(
-                    code if action.of(q).forced is None else action.of(q).forced
-                    for q in range(books)
-                ))  # fmt: skip
+                rules = action.per_codebook or (action,)
+                answer = [code if rule.forced is None else rule.forced for rule in rules]
             case Stop():
                 return seen
     raise AssertionError("it never stops")
@@ -212,7 +208,8 @@ def test_bounds_of_codes_are_ratios_rounded_down(kind, fewest, most):
     emitted = sum(isinstance(action, Emit) for action in seen)
     assert emitted == int(3 * most) and seen[-1] == Stop("length")
     draws = [action for action in seen if isinstance(action, Draw)]
-    allowed = [50 not in action.of(0).banned and action.of(0).forced is None for action in draws]
+    rules = [action.per_codebook[0] if action.per_codebook else action for action in draws]
+    allowed = [50 not in rule.banned and rule.forced is None for rule in rules]
     assert allowed.index(True) == int(3 * fewest)
 
 

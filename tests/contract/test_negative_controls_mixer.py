@@ -182,6 +182,10 @@ class LeavesNothing(Decaying):
     publishes = ("mean",)
 
 
+class KeepsItsOffer(Decaying):
+    offers = ("sum",)
+
+
 class HasOtherNames(Decaying):
     def write(self, rows):
         return {"average": rows[:, -1].clone()}
@@ -215,6 +219,7 @@ MIXERS = [
     (KeepsItsTranspose, "storage", "mean is not contiguous"),
     (WrapsNothing, "names", "targets names ['contents']"),
     (LeavesNothing, "names", "publishes names ['mean']"),
+    (KeepsItsOffer, "names", "offers names ['sum']"),
     (HasOtherNames, "form", "init_state has ['mean'], forward gives ['average']"),
     (AnswersOneVector, "form", "y is [3, 1, 48]"),
 ]

@@ -13,7 +13,7 @@ from wishbone.core.contract.layout import Prompt, Sample
 from wishbone.core.contract.session import Draw, WordEnd
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampling, choose
-from wishbone.core.speak import guard, guidance, pipeline, speaker, voice_files
+from wishbone.core.speak import guidance, speaker, text_to_speech, voice_files
 from wishbone.core.speak import server as server_module
 from wishbone.core.speak import utterance as utterance_module
 from wishbone.core.speak import voice as voice_module
@@ -36,7 +36,7 @@ def spoken(codes, reason="end", **fields):
 def judged(system, codes, peak=0.5, reason="end", fewest=3):
     layout = SimpleNamespace(fewest_codes=lambda ids: fewest)
     parts = SimpleNamespace(layout=layout, decoder=system.decoder, tokenizer=system.tokenizer)
-    return guard.trouble_of(parts, spoken(codes, reason), peak)
+    return text_to_speech.trouble_of(parts, spoken(codes, reason), peak)
 
 
 def test_fields_of_sampling_that_a_configuration_lacks_are_those_that_arms_were_measured_with():
@@ -49,9 +49,9 @@ def test_fields_of_sampling_that_a_configuration_lacks_are_those_that_arms_were_
 
 def test_who_names_no_seed_has_the_first(system):
     text = "We go."
-    said = pipeline.say(system, text, seed=0).samples
-    assert torch.equal(torch.cat(list(pipeline.stream(system, text))), said)
-    assert torch.equal(pipeline.say(system, text).samples, said)
+    said = text_to_speech.say(system, text, seed=0).samples
+    assert torch.equal(torch.cat(list(text_to_speech.stream(system, text))), said)
+    assert torch.equal(text_to_speech.say(system, text).samples, said)
     talking = speaker.Speaker(**vars(system))
     assert torch.equal(talking.say(text).samples, said)
     assert torch.equal(torch.cat(list(talking.stream(text))), said)
@@ -89,13 +89,13 @@ def test_what_is_wrong_with_a_piece_is_named(system, codes, peak, reason, troubl
 
 def test_the_loudest_sample_is_that_of_all_chunks():
     chunks = [torch.zeros(0), torch.tensor([0.1, -0.7]), torch.tensor([0.3])]
-    assert guard._peak(chunks) == pytest.approx(0.7) and guard._peak([]) == 0.0
+    assert text_to_speech._peak(chunks) == pytest.approx(0.7) and text_to_speech._peak([]) == 0.0
 
 
 def test_a_lone_word_pays_for_what_it_is_shorter_than_most(system):
     for count, cost in ((12, 0.0), (20, 0.0), (11, 5 * 0.04), (0, 5 * 0.48)):
         draft = spoken(range(count), log_probability=-2.0)
-        assert guard._merit(system, draft) == pytest.approx(-2.0 - cost)
+        assert text_to_speech._merit(system, draft) == pytest.approx(-2.0 - cost)
 
 
 @pytest.mark.parametrize(
@@ -104,17 +104,17 @@ def test_a_lone_word_pays_for_what_it_is_shorter_than_most(system):
      ((1, 2), "a b", True)],
 )  # fmt: skip
 def test_a_word_is_told_by_its_ids_or_else_by_blanks(system, ids, text, word):
-    assert guard._is_word(system, Utterance(text, ids)) is word
+    assert text_to_speech._is_word(system, Utterance(text, ids)) is word
     plain = SimpleNamespace(tokenizer=SimpleNamespace(space=TextSpace(vocabulary=9)))
-    assert guard._is_word(plain, Utterance(text, ids)) is (len(text.split()) < 2)
+    assert text_to_speech._is_word(plain, Utterance(text, ids)) is (len(text.split()) < 2)
     looping = Utterance(text, ids, codes=[(1,)] * 25)
-    assert guard._loops(system, looping) is word
-    assert not guard._loops(system, Utterance(text, ids, codes=[(1,)] * 24))
+    assert text_to_speech._loops(system, looping) is word
+    assert not text_to_speech._loops(system, Utterance(text, ids, codes=[(1,)] * 24))
 
 
 def test_seeds_of_later_tries_are_numbers_that_a_generator_takes():
-    assert guard.seed_of(5, 3, 0) == 5
-    seeds = {guard.seed_of(seed, piece, number) for seed in (0, 1) for piece in (0, 1)
+    assert text_to_speech.seed_of(5, 3, 0) == 5
+    seeds = {text_to_speech.seed_of(seed, piece, number) for seed in (0, 1) for piece in (0, 1)
              for number in (1, 2)}  # fmt: skip
     assert len(seeds) == 8 and all(0 <= seed < 2**56 for seed in seeds)
     assert max(seeds) > 2**50

@@ -22,7 +22,7 @@ from wishbone.core.serve.serving_arm import ServingArm  # noqa: E402
 from wishbone.core.serve.settings import Limits, Settings  # noqa: E402
 from wishbone.core.serve.web.app import create_app  # noqa: E402
 from wishbone.core.serve.web.service import Service  # noqa: E402
-from wishbone.core.speak import pipeline  # noqa: E402
+from wishbone.core.speak import text_to_speech  # noqa: E402
 
 URL = "http://127.0.0.1:8880"
 TEXT = "We speak of one thing. Then of another thing altogether!"
@@ -48,7 +48,9 @@ def client_of(service, **options):
 
 def offline(service, text=TEXT, seed=0, name="tiny", voice=None):
     """The samples of ``text`` spoken without any server, as 16-bit bytes."""
-    return as_pcm(pipeline.say(service.arms[name].system, text, voice, seed).samples).tobytes()
+    return as_pcm(
+        text_to_speech.say(service.arms[name].system, text, voice, seed).samples
+    ).tobytes()
 
 
 class Brake:

@@ -20,6 +20,8 @@ from wishbone.core.contract.part import Part
 
 BALANCE = "balance"
 """Name in ``Call.extra`` of a penalty."""
+POINTER = "pointer"
+"""Name in ``Call.extra`` of ids and weights [B, T, k] for the head."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Place:
     """Inner width that the stack asks of a feed-forward part; 0 means by the part's own rule."""
     start: bool = True
     """False where the stack calls ``reset_parameters`` itself, once everything is built."""
+    demand: tuple[str, ...] = ()
+    """Names that some half of the stack reads."""
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Call:
     are [B, T, ...], with a T of 1 in a step."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What halves leave beside y: the stack adds ``BALANCE``, a scalar, to the training loss of a
-    target, and drops the others."""
+    target, hands ``POINTER`` to a head that takes one, and drops the others."""
 
 
 class Mixer(Part, nn.Module):
@@ -73,6 +77,9 @@ class Mixer(Part, nn.Module):
     """Wants ``call.start``, the number of positions before the call."""
     ids: ClassVar[bool] = False
     """Wants ``call.table`` and ``call.ids``."""
+    points: int = 0
+    """k, ids of speech that each position leaves as ``POINTER``, with weights of at most 1 in
+    all."""
     constant: bool = True
     """The state does not grow. An instance may set it from its configuration."""
     exact: ClassVar[bool] = True
@@ -84,6 +91,8 @@ class Mixer(Part, nn.Module):
     """Largest relative error of a model in bfloat16 that rounding explains."""
     publishes: ClassVar[tuple[str, ...]] = ()
     """Names it leaves in ``call.shared``."""
+    offers: ClassVar[tuple[str, ...]] = ()
+    """Names it leaves there where ``place.demand`` has them, which may cost a faster way."""
     reads: ClassVar[tuple[str, ...]] = ()
     """Names in ``call.shared`` that an earlier half, also of an earlier block, leaves."""
     memory: tuple[str, ...] = ()

@@ -21,7 +21,8 @@ from wishbone.core.contract.errors import CapabilityError
 from wishbone.core.model.cuda_graph import Replay
 from wishbone.kernels.wkv7 import step
 from wishbone.kernels.wkv7.step import SMALL
-from wishbone.plugins.rwkv7.layers import Block, Stack, TimeMix
+from wishbone.plugins.rwkv7.engines.parts import Block, Stack
+from wishbone.plugins.rwkv7.layers import TimeMix
 
 SIZES = (16, 32, 64, 128)
 """Head sizes the kernels hold in registers."""

@@ -18,7 +18,7 @@ from wishbone.core.contract.backbone import State
 from wishbone.kernels.linear.build import library
 from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack, addresses, threads
 from wishbone.plugins.rwkv7.engines.native_prefill import Prefill
-from wishbone.plugins.rwkv7.layers import Block, Stack
+from wishbone.plugins.rwkv7.engines.parts import Block, Stack
 
 SOURCE = Path(__file__).parent / "native.cpp"
 LARGEST = 256

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wishbone.core.contract.backbone import State
-from wishbone.plugins.rwkv7.layers import Block, Stack
+from wishbone.plugins.rwkv7.engines.parts import Block, Stack
 
 PIECE = 512
 """Positions that go through the blocks together: enough for the matrix products, few enough for
