@@ -12,7 +12,7 @@ from wishbone.core.contract.errors import CapabilityError, CheckpointError, Conf
 from wishbone.core.contract.layout import Prompt, Sample
 from wishbone.core.contract.session import Draw, WordEnd
 from wishbone.core.contract.text import TextSpace
-from wishbone.core.model.sampling import Sampling, choose
+from wishbone.core.model.sampling import Sampler, Sampling, choose
 from wishbone.core.speak import guidance, speaker, text_to_speech, voice_files
 from wishbone.core.speak import server as server_module
 from wishbone.core.speak import utterance as utterance_module
@@ -338,3 +338,20 @@ def test_of_two_ids_as_likely_the_first_is_taken_and_none_beyond():
         for count in (0, 1, 3, 4, 5)
     }  # fmt: skip
     assert [len(drawn[count]) for count in (0, 1, 3, 4, 5)] == [4, 1, 3, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("field", "right", "wrong"),
+    [
+        ("temperature", [0, 50], [-0.01]), ("top_k", [0], [-1]), ("top_p", [0, 2], [-0.01]),
+        ("min_p", [0, 1], [-0.01, 1.01]), ("repetition_window", [0], [-1]),
+        ("repetition_threshold", [0.001], [0, -1]), ("lone_word_draws", [1], [0]),
+        ("guidance", [0], [-0.01]),
+    ],
+)  # fmt: skip
+def test_fields_of_sampling_have_ranges(field, right, wrong):
+    for value in right:
+        assert Sampler(Sampling(**{field: value}), CODES)
+    for value in wrong:
+        with pytest.raises(ConfigError, match=field):
+            Sampler(Sampling(**{field: value}), CODES)
