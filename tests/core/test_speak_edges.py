@@ -12,6 +12,7 @@ from wishbone.core.contract.errors import CapabilityError, CheckpointError, Conf
 from wishbone.core.contract.layout import Prompt, Sample
 from wishbone.core.contract.session import Draw, WordEnd
 from wishbone.core.contract.text import TextSpace
+from wishbone.core.model import sampling as sampling_module
 from wishbone.core.model.sampling import Sampler, Sampling, choose
 from wishbone.core.speak import guidance, speaker, text_to_speech, voice_files
 from wishbone.core.speak import server as server_module
@@ -325,6 +326,18 @@ def test_a_name_too_long_for_a_voice_is_shown_in_part():
     with pytest.raises(UsageError, match="in .m4a cannot be read") as caught:
         voice_files.locate("a.M4A")
     assert "ffmpeg -i 'a.M4A' 'a.wav'" in caught.value.do
+
+
+def test_a_top_p_of_one_leaves_out_nothing_that_rounding_would(monkeypatch):
+    """Sums of thousands of float32 numbers go over 1 before the last id is added."""
+    chances = torch.rand(40_000, generator=torch.Generator().manual_seed(3)).softmax(0)
+    chances *= 1.001
+    kept = []
+    monkeypatch.setattr(torch, "multinomial", lambda chances, *_, **__: kept.append(chances) or 0)
+    for rules in ({"top_k": 39_999}, {"top_k": 0, "min_p": 1e-6}):
+        for top_p, whole in ((1.0, True), (1.5, True), (0.999, False)):
+            sampling_module._draw_filtered(chances, Sampling(top_p=top_p, **rules), None)
+            assert bool((kept[-1] > 0).all()) is whole
 
 
 def test_of_two_ids_as_likely_the_first_is_taken_and_none_beyond():
