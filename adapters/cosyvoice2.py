@@ -75,8 +75,9 @@ class Line:
             self.put(SPEECH, (code,))
 
     def ignore_prompt(self, count: int, size: int) -> None:
-        """Remove the targets in front of the code after the first ``count`` codes, the prompt's.
+        """Remove the targets in front of the first code that is not the prompt's.
 
+        The prompt has ``count`` codes; marks between them are no targets either.
         A target below ``size`` is a code, any other an id of the layout.
         """
         code_places = [at for at, target in enumerate(self.targets) if 0 <= target < size]
@@ -129,7 +130,7 @@ class CosyVoice2(Layout):
         return config, replace(config, form=other)
 
     def fewest_codes(self, ids: Sequence[int]) -> int:
-        """Count the codes that each form waits for, and those of a last word where it is alone."""
+        """Count the codes that the form demands of ``ids``, or a lone word always takes."""
         return self.rules.fewest_codes(ids)
 
     def train(self, sample: Sample, random: Random) -> Positions:

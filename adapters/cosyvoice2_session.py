@@ -20,6 +20,7 @@ from wishbone.core.contract.errors import DataError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.contract.session import (
     Action,
+    Answer,
     Draw,
     Emit,
     Feed,
@@ -43,7 +44,7 @@ def speech(codes: Iterable[int]) -> list[Position]:
 
 
 class CosyVoice2Session(SteppedSession):
-    """Text comes in by ``give_text``, actions go out by ``next``, in the form the layout names.
+    """The actions of one request, in the form the layout names.
 
     Text and codes of the prompt stand in the sequence as if the utterance had begun with them. The
     actions before the first ``NeedText`` depend on the prompt alone, so their state can be kept.
@@ -70,7 +71,7 @@ class CosyVoice2Session(SteppedSession):
             return self._ratio_upstream()
         return self._ratio()
 
-    def _code(self, *banned: int, forced: int | None = None) -> Generator[Action, None, int]:
+    def _code(self, *banned: int, forced: int | None = None) -> Generator[Action, Answer, int]:
         """Draw one id."""
         return (yield from self._draw(Draw(banned, forced)))[0]
 

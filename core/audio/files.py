@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from wishbone.core.contract.atomic import replacing
-from wishbone.core.contract.errors import DataError, MissingExtra, UsageError, WishboneError
+from wishbone.core.contract.errors import DataError, MissingExtra, UsageError
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 """File ending -> how soundfile names the container and the coding."""
@@ -29,10 +29,6 @@ RATES = (1000, 768_000)
 """Samples per second that a recording may have; anything else is a damaged header."""
 BLOCK = 1 << 16
 """Samples that are read at once: a header may promise more than a memory holds."""
-LOUD = 0.8
-"""Root mean square, 1 being a square wave at full scale; shouted speech reaches 0.4."""
-FEWEST = 1000
-"""Samples that a level is measured on at least."""
 
 
 @dataclass(frozen=True)
@@ -204,22 +200,6 @@ def check_finite(samples: Tensor, where: str) -> None:
             where,
             "Export it again, for example as 16-bit WAV.",
         )
-
-
-def require_audible(samples: Tensor, where: str) -> Tensor:
-    """Return decoded samples [S], unless they are noise that hurts: raises ``WishboneError``.
-
-    Noise is what has samples that are no numbers, or a level that no speech has.
-    """
-    if not torch.isfinite(samples).all():
-        what = "The decoder made samples that are infinite or not numbers."
-    elif len(samples) >= FEWEST and float(samples.float().clamp(-1, 1).square().mean()) > LOUD**2:
-        what = "The decoder made noise at full scale, louder than any speech."
-    else:
-        return samples
-    raise WishboneError(
-        what, where, "Check the weights of the decoder and the voice, or use earlier ones."
-    )
 
 
 def resample(audio: Audio, sample_rate: int) -> Audio:

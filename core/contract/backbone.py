@@ -43,8 +43,8 @@ class Backbone(Part, nn.Module):
 
     ``wishbone match`` finds sizes at which two backbones cost the same; it changes those of the
     fields ``width``, ``layers`` or ``depth``, ``heads`` (whole heads of ``head_size``) and
-    ``size_fields`` that ``Config`` has;
-    where ``blocks`` has a pattern, ``repeat`` in the place of ``layers``.
+    ``size_fields`` that ``Config`` has. A stack of blocks by a pattern is changed by ``repeat``
+    in the place of ``layers``.
     """
 
     caps: ClassVar[Caps] = Caps()
@@ -57,8 +57,8 @@ class Backbone(Part, nn.Module):
     exact: bool = True
     """Earlier outputs are the same to the last bit whatever follows; not so with an FFT."""
     memory: tuple[str, ...] | None = None
-    """Name endings of what recurs in the state, float32 at least; None where that is not said:
-    the largest part then, if the state is constant."""
+    """Endings of the names of those parts of the state that recur, which are float32 at least. None
+    leaves it to the contract suite to take the largest part of a constant state for it."""
     differentiable: bool = True
     """Outputs change smoothly with inputs; not so with bits inside."""
     rounding: float = 0.05

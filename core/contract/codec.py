@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +62,9 @@ class SpeechTokenizer(Part, nn.Module):
 class DecoderStream(ABC):
     """One utterance on its way through a decoder; owns all of its state."""
 
-    def wants(self) -> int:
-        """Return the code frames that ``push`` needs to make samples; 0 where any number does."""
-        return 0
+    wants: ClassVar[Callable[..., int] | None] = None
+    """An optional method: the number of code frames that the next ``push`` needs to make samples,
+    or 0. Streams that make samples of any number of frames do without it."""
 
     @abstractmethod
     def push(self, codes: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Positions:
     table: Tensor
     """[T] int64, index into ``Layout.tables``; ``Layout.SPEECH`` means the head's table."""
     ids: Tensor
-    """[T, Q] int64 row in that table (text and marker positions repeat one row)."""
+    """[T, Q] int64 row in that table; of text and markers the first is read, the rest equal it."""
     targets: Tensor
     """[T, Q] int64 id that the head is to predict here, or ``IGNORE``."""
 
@@ -68,7 +68,7 @@ class Prompt:
     instruct: Sequence[int] = ()
     """Ids of an instruction, spoken by nobody; the layout closes it with its own marker."""
     global_codes: Sequence[int] = ()
-    """As in ``Sample``, for the prompt; where they are missing, a model that can draws them."""
+    """As in ``Sample``, for the prompt. A model that is able to draws them where there are none."""
     anonymous: bool = False
     """As in ``Sample``; a session then draws no speaker either."""
     adapter: str = ""
@@ -114,14 +114,17 @@ class Layout(Part, ABC):
 
     @classmethod
     def spoken_forms(cls, config: Any) -> Sequence[Any]:
-        """Return configs of the forms that training holds side by side, ``config`` first.
+        """Return ``config``, and those of other forms of sequence that ``train`` mixes in.
 
         The contract suite speaks each training sample in one of them. By default one form.
         """
         return (config,)
 
     def fewest_codes(self, ids: Sequence[int]) -> int:
-        """Count the codes below which ``ids`` were hardly spoken; 0 where a layout cannot tell."""
+        """Count the codes that a text of ``ids`` has at least; 0 where a layout cannot tell.
+
+        An utterance with fewer is drawn again, as too short.
+        """
         return 0
 
     @abstractmethod

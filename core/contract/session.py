@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 Position = tuple[int, tuple[int, ...]]
-"""Index into ``Layout.tables``, and the ids of Q codebooks (text and markers use the first)."""
+"""Index into ``Layout.tables``, and ids of Q codebooks; of text and markers the first is read."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Draw:
-    """Sample the next ids from the last hidden vector and give them to ``LayoutSession.drawn``."""
+    """Sample the next ids from the last hidden vector, and answer with them."""
 
     banned: tuple[int, ...] = ()
     """Ids that must not be drawn."""
@@ -36,10 +37,6 @@ class Draw:
     cut: bool = False
     """True where the length rule, not the model, ends a word; counted as ``cut_words``."""
 
-    def of(self, codebook: int) -> Draw:
-        """Return the rules of one codebook."""
-        return self.per_codebook[codebook] if self.per_codebook else self
-
 
 @dataclass(frozen=True)
 class Emit:
@@ -51,7 +48,10 @@ class Emit:
 
 @dataclass(frozen=True)
 class SetSpeaker:
-    """Hand the codes of the utterance as a whole to the decoder, as its speaker."""
+    """Hand the codes of the utterance as a whole to the decoder, as its speaker.
+
+    Comes before the first ``Emit``.
+    """
 
     global_codes: tuple[int, ...]
     """[G]."""
@@ -59,7 +59,7 @@ class SetSpeaker:
 
 @dataclass(frozen=True)
 class NeedText:
-    """Wait for text: ``give_text`` or ``end_text`` must be called."""
+    """Wait for text, and answer with its ids, or with None where no more will come."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,15 @@ class Stop:
     """End the utterance."""
 
     reason: str
-    """"end" when the model ended it, "length" when the length rule did."""
+    """"end" when the model ended it, "length" when the length rule did. (The pipeline itself has
+    "repeats".)"""
 
 
 Action = Feed | Draw | Emit | SetSpeaker | NeedText | Stop
-Steps = Generator[Action, None, None]
-"""Actions, one after the other; the last is a ``Stop``."""
-
-
-NextText = Callable[[], None]
-"""Hands the next text, or its end, to every session of a request."""
+Answer = Sequence[int] | None
+"""Ids that ``Draw`` or ``NeedText`` asked for; None where text has ended, and to other actions."""
+Steps = Generator[Action, Answer, None]
+"""Actions, one after the other; the last is a ``Stop``. What a ``yield`` gives is its answer."""
 
 
 class WordEnd(NamedTuple):
@@ -89,27 +88,25 @@ class WordEnd(NamedTuple):
 
 
 class LayoutSession(ABC):
-    """One request on its way through a layout: a state machine without parameters or tensors."""
+    """One request on its way through a layout: a state machine without parameters or tensors.
+
+    Its positions are those of ``Layout.train``, one after another. Actions before the first
+    ``NeedText`` depend on the prompt alone, so that a voice can store the state after them.
+    """
 
     word_ends: list[WordEnd]
     """Ends of the request's words so far, all of them at ``Stop``; only sessions of a layout with
     ``times_words`` have it."""
 
     @abstractmethod
-    def give_text(self, ids: Sequence[int]) -> None:
-        """Take more text: ids of the tokenizer."""
+    def next(self, answer: Answer = None) -> Action:
+        """Return the first action, or the one that follows ``answer``.
 
-    @abstractmethod
-    def end_text(self) -> None:
-        """Mark the text as complete."""
-
-    @abstractmethod
-    def next(self) -> Action:
-        """Return the next action. After ``Draw`` comes ``drawn``; after ``NeedText`` comes text."""
-
-    @abstractmethod
-    def drawn(self, ids: tuple[int, ...]) -> None:
-        """Take the ids that were sampled for the last ``Draw``, one for each codebook."""
+        The answer to ``Draw`` is the ids that were sampled, one for each codebook; to ``NeedText``
+        it is more ids of the tokenizer (empty where none have come yet), or None, after which no
+        text is asked for again. Other actions have none. When the utterance is over, ``Stop`` comes
+        again and again.
+        """
 
 
 class SteppedSession(LayoutSession):
@@ -117,15 +114,13 @@ class SteppedSession(LayoutSession):
 
     Its actions are what ``_run`` yields, from its first position to its last. ``_run`` reads
     ``_text``, all ids that have arrived, and ``_ended``, True when no more will come; it draws by
-    ``ids = yield from self._draw(Draw(...))``. It begins with the first ``next``. Actions before
-    the first ``NeedText`` must depend on the prompt alone, so that a voice can store their state.
+    ``ids = yield from self._draw(Draw(...))``.
     """
 
     def __init__(self) -> None:
         self.word_ends: list[WordEnd] = []
         self._text: list[int] = []
         self._ended = False
-        self._drawn: tuple[int, ...] | None = None
         self._action: Action | None = None
         self._steps: Steps | None = None
 
@@ -133,34 +128,24 @@ class SteppedSession(LayoutSession):
     def _run(self) -> Steps:
         """Yield the actions of the request; the last is a ``Stop``."""
 
-    def give_text(self, ids: Sequence[int]) -> None:
-        """Take more text: ids of the tokenizer."""
-        self._text.extend(ids)
-
-    def end_text(self) -> None:
-        """Mark the text as complete."""
-        self._ended = True
-
-    def next(self) -> Action:
-        """Return the next action; after the utterance is over, ``Stop`` again and again."""
+    def next(self, answer: Answer = None) -> Action:
+        """Return the first action, or the one that follows ``answer``."""
+        if isinstance(self._action, NeedText):
+            self._text.extend(answer or ())
+            self._ended = answer is None
         if self._steps is None:
             self._steps = self._run()
-        action = next(self._steps, self._action)
-        assert action is not None
-        self._action = action
-        return action
+        with suppress(StopIteration):
+            self._action = self._steps.send(answer)
+        assert self._action is not None
+        return self._action
 
-    def drawn(self, ids: tuple[int, ...]) -> None:
-        """Take the ids that were sampled for the last ``Draw``."""
-        self._drawn = ids
-
-    def _draw(self, draw: Draw) -> Generator[Action, None, tuple[int, ...]]:
+    def _draw(self, draw: Draw) -> Generator[Action, Answer, tuple[int, ...]]:
         """Yield ``draw`` and return its ids, one for each codebook."""
-        self._drawn = None
-        yield draw
-        if self._drawn is None:
+        ids = yield draw
+        if ids is None:
             raise RuntimeError("no ids were given to a session after its Draw")
-        return self._drawn
+        return tuple(ids)
 
     def _wait_for_the_end(self) -> Steps:
         """Yield ``NeedText`` until the text is complete."""

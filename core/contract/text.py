@@ -75,7 +75,8 @@ class Tokenizer(Part, ABC):
     def closed(self, sentence: str) -> str:
         """Normalise a sentence of which all has arrived.
 
-        Begins with the characters that ``settled`` counted before.
+        What comes back begins with the characters that ``settled`` counted while it arrived,
+        because these may have been spoken.
         """
         return self.prepare(sentence)
 

@@ -157,7 +157,8 @@ class Sampler:
 
     def pick(self, action: Draw, logits: Tensor, codebook: int) -> int:
         """Draw the id of one codebook from its logits [X], as ``action`` allows."""
-        allowed, history = action.of(codebook), self._history[codebook]
+        allowed = action.per_codebook[codebook] if action.per_codebook else action
+        history = self._history[codebook]
         if allowed.forced is not None:
             return allowed.forced
         drawn = choose(

@@ -27,7 +27,10 @@ def as_pcm(samples: Tensor) -> np.ndarray:
 
 
 class Encoder:
-    """PCM: samples as they are, little-endian, one channel. Other formats extend it."""
+    """PCM: samples as they are, little-endian, one channel. Other formats extend it.
+
+    A request without a sample is an error, so that no encoder ends before its first one.
+    """
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
@@ -55,10 +58,6 @@ class WavEncoder(Encoder):
         header, self._header = self._header, b""
         return header + samples.tobytes()
 
-    def finish(self) -> bytes:
-        """Return the header where no sample came."""
-        return self._header
-
 
 class FlacEncoder(Encoder):
     """A whole file at the end: its header names the number of samples, which many readers need."""
@@ -75,7 +74,7 @@ class FlacEncoder(Encoder):
     def finish(self) -> bytes:
         """Return the file."""
         file = io.BytesIO()
-        samples = np.concatenate(self._parts) if self._parts else np.zeros(0, "<i2")
+        samples = np.concatenate(self._parts)
         soundfile.write(file, samples, self.sample_rate, subtype="PCM_16", format="FLAC")
         return file.getvalue()
 

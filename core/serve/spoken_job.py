@@ -28,9 +28,9 @@ class Order:
     """All that decides about the samples of a request."""
 
     text: str | ArrivingPieces
-    voice: Voice | None = None
-    instructions: str = ""
-    seed: int = 0
+    voice: Voice | None
+    instructions: str
+    seed: int
 
 
 @dataclass

@@ -24,7 +24,7 @@ instruct       the instruction, or properties
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -33,7 +33,7 @@ from torch import Tensor
 from wishbone.core.contract.backbone import State
 from wishbone.core.contract.errors import CapabilityError, ConfigError, did_you_mean
 from wishbone.core.contract.layout import Layout, Prompt, Sample
-from wishbone.core.contract.session import Action, Draw, Feed, NeedText, NextText, Position, Stop
+from wishbone.core.contract.session import Answer, Draw, Feed, NeedText, Position, Stop
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Pick, Sampling
 from wishbone.core.model.speech_lm import BatchRows, begin_session, prefix
@@ -149,17 +149,23 @@ class Guide:
         """Tell whether the second row has less than the first, with this prompt."""
         return "text" in self.drops or prompt_without(prompt, self.drops) != prompt
 
-    def rows(self, system: System, prompt: Prompt, prompt_state: State) -> GuidedRows:
-        """Put a row without the conditions beside the request's own; ``prompt_state`` is its state.
+    def rows(
+        self,
+        system: System,
+        prompt: Prompt,
+        prompt_state: State,
+        text_ids: Iterator[Sequence[int]],
+    ) -> GuidedRows:
+        """Put a row without the conditions beside the request's own.
 
-        Raises ``CapabilityError`` for a backbone that cannot hold both in one batch.
+        ``prompt_state`` is the request's state, ``text_ids`` its text, as it arrives. Raises
+        ``CapabilityError`` for a backbone that cannot hold both in one batch.
         """
         reduced = prompt_without(prompt, self.drops)
         second = prompt_state if reduced == prompt else self._reduced_state(system, reduced)
-        reduce_text = list
         if "text" in self.drops:
-            reduce_text = partial(blanked, space=system.tokenizer.space)
-        follower = Follower(system.layout, reduced, reduce_text)
+            text_ids = map(partial(blanked, space=system.tokenizer.space), text_ids)
+        follower = Follower(system.layout, reduced, text_ids)
         return GuidedRows(system.model.rows([prompt_state, second]), follower, self.scale)
 
     def _reduced_state(self, system: System, reduced: Prompt) -> State:
@@ -195,58 +201,44 @@ class GuidedRows:
 class Follower:
     """The session of the second row, which goes from draw to draw beside the request's own."""
 
-    def __init__(
-        self, layout: Layout, prompt: Prompt, reduce_text: Callable[[Sequence[int]], Sequence[int]]
-    ) -> None:
-        """``reduce_text`` makes the text that the second row reads from the request's."""
+    def __init__(self, layout: Layout, prompt: Prompt, text_ids: Iterator[Sequence[int]]) -> None:
+        """``text_ids`` is the text that the second row reads, as it arrives."""
         self.waiting: list[Position] = []
         """Positions to feed before the next draw."""
         self.together = False
         """True where both rows draw the same ids."""
-        self._session, _, action = begin_session(layout, prompt)
-        self._action: Action | None = action
-        self._reduce_text = reduce_text
-        self._pending: Draw | None = None
+        self._session, _, self._action = begin_session(layout, prompt)
+        self._text_ids = text_ids
 
-    def meet(self, action: Draw, next_text: NextText) -> None:
-        """Go to the draw beside the first row's ``action``; ``next_text()`` serves both sessions.
+    def meet(self, action: Draw) -> None:
+        """Go to the draw beside the first row's ``action``.
 
         It takes no part in a draw of the speaker that it does without. Raises
         ``CapabilityError`` where it would have to draw when the first does not.
         """
-        second = self._next_draw(next_text)
+        second = self._next_draw()
         self.together = action.utterance_level == second.utterance_level
         if self.together:
             _check_same_place(action, second)
 
-    def drawn(self, ids: tuple[int, ...]) -> None:
+    def drawn(self, ids: Sequence[int]) -> None:
         """Take in the ids that were drawn for both rows, if it takes part."""
         if self.together:
-            self._pending = None
-            self._session.drawn(ids)
+            self._action = self._session.next(ids)
 
-    def give_text(self, ids: Sequence[int]) -> None:
-        """Take in more of the request's text."""
-        self._session.give_text(self._reduce_text(ids))
-
-    def end_text(self) -> None:
-        """Take in that no more text will arrive."""
-        self._session.end_text()
-
-    def _next_draw(self, next_text: NextText) -> Draw:
+    def _next_draw(self) -> Draw:
         """Go to the draw it needs ids for."""
-        while self._pending is None:
-            action, self._action = self._action or self._session.next(), None
-            match action:
+        while not isinstance(self._action, Draw):
+            answer: Answer = None
+            match self._action:
                 case Feed(positions):
                     self.waiting.extend(positions)
                 case NeedText():
-                    next_text()
-                case Draw():
-                    self._pending = action
+                    answer = next(self._text_ids, None)
                 case Stop():
                     raise _out_of_step("it ends first")
-        return self._pending
+            self._action = self._session.next(answer)
+        return self._action
 
 
 def guided(conditioned: Tensor, unconditioned: Tensor, scale: float) -> Tensor:
@@ -257,8 +249,7 @@ def guided(conditioned: Tensor, unconditioned: Tensor, scale: float) -> Tensor:
 def _check_same_place(first: Draw, second: Draw) -> None:
     """Raise ``CapabilityError`` unless the same codebooks are free in both rows."""
     free = [
-        [draw.of(q).forced is None for q in range(len(draw.per_codebook) or 1)]
-        for draw in (first, second)
+        [rules.forced is None for rules in draw.per_codebook or (draw,)] for draw in (first, second)
     ]
     if free[0] != free[1]:
         raise _out_of_step("it is at another place in its text")

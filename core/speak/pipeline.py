@@ -1,97 +1,49 @@
-"""THE path of a token: text goes in at the top, samples come out at the bottom.
+"""THE path of a token: ids of a text go in at the top, samples come out at the bottom.
 
-``stream`` is the request, ``frames`` the loop in which codes are drawn, ``decode`` their way to
-samples. Speaking a whole text is the stream, drained, so both give the same samples.
+``frames`` is the loop in which the codes of an utterance are drawn, ``decode`` their way to
+samples. ``wishbone.core.speak.text_to_speech`` cuts a text into utterances, and draws again what
+went wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, islice, repeat, tee
 
 import torch
 from torch import Tensor
 
-from wishbone.core.audio.files import Audio, require_audible
 from wishbone.core.contract.backbone import State
+from wishbone.core.contract.errors import WishboneError
 from wishbone.core.contract.layout import Prompt
-from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, Position, SetSpeaker, Stop
+from wishbone.core.contract.session import (
+    Answer,
+    Draw,
+    Emit,
+    Feed,
+    NeedText,
+    Position,
+    SetSpeaker,
+    Stop,
+)
 from wishbone.core.model.sampling import Sampler
-from wishbone.core.model.speech_lm import begin_session, prefix
-from wishbone.core.speak.guard import Loops, guarded, seed_of
+from wishbone.core.model.speech_lm import begin_session
 from wishbone.core.speak.guidance import Guide
-from wishbone.core.speak.utterance import Text, TextIds, Utterance, utterances
-from wishbone.core.speak.voice import Voice, prepare
+from wishbone.core.speak.utterance import TextIds, Utterance
+from wishbone.core.speak.voice import Voice
 from wishbone.core.system.system import System
 
 GROUPS = (4, 8, 16, 25)
 """Code frames that go to the decoder together, the last size again and again: the first sound
 comes early, and later calls are large enough to be cheap."""
-PAUSE = 0.15
-"""Seconds of silence between two utterances, beside what the voice itself leaves."""
+LOUD = 0.8
+"""Root mean square, 1 being a square wave at full scale; shouted speech reaches 0.4."""
+FEWEST = 1000
+"""Samples that a level is measured on at least."""
 
-
-def say(
-    system: System,
-    text: Text,
-    voice: Voice | str | None = None,
-    seed: int = 0,
-    record: list[Utterance] | None = None,
-    instruct: str = "",
-    guidance: float | None = None,
-) -> Audio:
-    """Speak all of ``text``: ``stream``, drained."""
-    chunks = list(stream(system, text, voice, seed, record, instruct, guidance))
-    return Audio(torch.cat(chunks), system.decoder.sample_rate)
-
-
-def stream(
-    system: System,
-    text: Text,
-    voice: Voice | str | None = None,
-    seed: int = 0,
-    record: list[Utterance] | None = None,
-    instruct: str = "",
-    guidance: float | None = None,
-) -> Iterator[Tensor]:
-    """Speak ``text`` as it arrives: samples [S] on the CPU, each chunk as soon as it is final.
-
-    ``voice`` is a voice, its name or its file; None means the one the configuration names.
-    ``record`` receives an ``Utterance`` for each piece of text. ``instruct`` says how to speak;
-    ``guidance`` takes the place of ``sampling.guidance``. Raises ``UsageError`` for a text without
-    words, ``CapabilityError`` for an instruction or a guide that no part understands.
-    """
-    sampling = system.sampling if guidance is None else replace(system.sampling, guidance=guidance)
-    guide = None if sampling.guidance == 1 else Guide.of(system, sampling)
-    voice, prompt, prompt_state = prepare(voice, system, instruct)
-    space, rate = system.decoder.codes, system.decoder.sample_rate
-    sampler, spoken = Sampler(sampling, space, seed), 0
-
-    def draw(
-        number: int, utterance: Utterance, time: int, ids: TextIds, loops: Loops | None
-    ) -> Iterator[Tensor]:
-        draws = Sampler(sampling, space, seed_of(seed, number, time)) if time else sampler
-        codes = frames(system, ids, prompt, draws, prompt_state, utterance, guide, loops)
-        yield from decode(system, codes, seed, voice, utterance)
-
-    # every utterance begins with the state after the prompt, so a long text does not drift
-    for number, (utterance, text_ids) in enumerate(utterances(system, text)):
-        if number:
-            pause = torch.zeros(round(PAUSE * rate))  # [S]
-            spoken += len(pause)
-            yield pause
-        utterance.begin = spoken / rate
-        if record is not None:
-            record.append(utterance)
-        for chunk in guarded(system, utterance, text_ids, partial(draw, number, utterance)):
-            spoken += len(chunk)
-            yield chunk
-        if utterance.global_codes and not prompt.global_codes:
-            # the speaker that was drawn for the first utterance speaks the others, too
-            prompt = replace(prompt, global_codes=utterance.global_codes)
-            prompt_state = prefix(system.model, system.layout, prompt)
+Loops = Callable[[], bool]
+"""Tells whether the last codes of an utterance go round in circles."""
 
 
 def frames(
@@ -115,30 +67,32 @@ def frames(
     session, _, action = begin_session(system.layout, prompt)
     if system.layout.times_words:
         utterance.word_ends, utterance.rate = session.word_ends, system.decoder.codes.rate
-    guided = guide.rows(system, prompt, prompt_state) if guide and guide.differs(prompt) else None
-    rows = guided or system.model.rows([prompt_state])
-    followers = [guided.follower] if guided else []
+    follower = None
+    if guide and guide.differs(prompt):
+        text_ids, same_text = tee(text_ids)
+        rows = guide.rows(system, prompt, prompt_state, same_text)
+        follower = rows.follower
+    else:
+        rows = system.model.rows([prompt_state])
     pieces, waiting = iter(text_ids), list[Position]()
     sampler.forget()
 
-    def next_text() -> None:
-        ids = next(pieces, None)
-        for reader in (session, *followers):
-            reader.end_text() if ids is None else reader.give_text(ids)
-
     while not isinstance(action, Stop):
+        answer: Answer = None
         match action:
             case Feed(positions):  # conditioning, text, or the code that was drawn last
                 waiting.extend(positions)
+            case NeedText():
+                answer = next(pieces, None)
             case Draw(forced=forced):
-                for follower in followers:
-                    follower.meet(action, next_text)
+                if follower:
+                    follower.meet(action)
                 if forced is None:  # backbone, head, sampler
-                    ids, waiting = rows.draw(waiting, partial(sampler.pick, action)), []
+                    answer, waiting = rows.draw(waiting, partial(sampler.pick, action)), []
                 else:
-                    ids = (forced,) * sampler.codebooks
-                for reader in (session, *followers):
-                    reader.drawn(ids)
+                    answer = (forced,) * sampler.codebooks
+                if follower:
+                    follower.drawn(answer)
                 utterance.cut_words += action.cut
             case Emit(code):
                 utterance.codes.append(code)
@@ -148,9 +102,7 @@ def frames(
                     return
             case SetSpeaker(global_codes):
                 utterance.global_codes = global_codes
-            case NeedText():
-                next_text()
-        action = session.next()
+        action = session.next(answer)
     utterance.reason, utterance.log_probability = action.reason, sampler.log_probability
 
 
@@ -165,14 +117,30 @@ def decode(
     """Turn code frames into samples [S], in groups as the decoder wants, else of ``GROUPS``."""
     device, speaker = system.model.device, voice.speaker
     codes, sizes = iter(codes), chain(GROUPS, repeat(GROUPS[-1]))
-    # with its first code a layout has set the speaker, if it sets one at all
+    # a layout sets the speaker before its first code, if it sets one at all
     head = list(islice(codes, 1))
     if utterance.global_codes:
         speaker = torch.tensor(utterance.global_codes, device=device)  # [G]
     recording = {name: part.to(device) for name, part in (voice.heard or {}).items()}
     decoder = system.decoder.start(seed=seed, speaker=speaker, prompt=recording or None)
     codes = chain(head, codes)
-    while group := list(islice(codes, decoder.wants() or next(sizes))):
+    wants = decoder.wants or (lambda: 0)
+    while group := list(islice(codes, wants() or next(sizes))):
         samples = decoder.push(torch.tensor(group, device=device)).cpu()  # [T, Q] -> [S]
-        yield require_audible(samples, "the decoder")  # [S]
-    yield require_audible(decoder.finish().cpu(), "the decoder")  # [S]
+        yield require_audible(samples)  # [S]
+    yield require_audible(decoder.finish().cpu())  # [S]
+
+
+def require_audible(samples: Tensor) -> Tensor:
+    """Return decoded samples [S], unless they are noise that hurts: raises ``WishboneError``.
+
+    Noise is what has samples that are no numbers, or a level that no speech has.
+    """
+    if not torch.isfinite(samples).all():
+        what = "The decoder made samples that are infinite or not numbers."
+    elif len(samples) >= FEWEST and float(samples.float().clamp(-1, 1).square().mean()) > LOUD**2:
+        what = "The decoder made noise at full scale, louder than any speech."
+    else:
+        return samples
+    do = "Check the weights of the decoder and the voice, or use earlier ones."
+    raise WishboneError(what, "the decoder", do)

@@ -1,9 +1,9 @@
 """Many requests at once: each runs the pipeline in a thread of its own, all share every step.
 
-A request runs ``wishbone.core.speak.pipeline.stream`` unchanged, in the thread that asks for it,
-with its own generator, layout session and decoder. Only its model is replaced, by a ``_SlotModel``:
-a decoding step waits until every active request has submitted its position, and the last thread to
-submit takes one step of the whole batch.
+A request runs ``wishbone.core.speak.text_to_speech.stream`` unchanged, in the thread that asks for
+it, with its own generator, layout session and decoder. Only its model is replaced, by a
+``_SlotModel``: a decoding step waits until every active request has submitted its position, and
+the last thread to submit takes one step of the whole batch.
 
 Thread safety: ``Server._lock`` guards the pool, the submitted positions and the number of active
 requests; a docstring says "the lock is held" where the caller must have it. The model itself runs
@@ -32,7 +32,7 @@ from wishbone.core.contract.session import Position
 from wishbone.core.model.sampling import Pick
 from wishbone.core.model.slot_queue import SlotQueue
 from wishbone.core.model.state_batch import Pool, copied
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak.utterance import Text, Utterance
 from wishbone.core.speak.voice import Voice
 from wishbone.core.system.system import System
@@ -105,7 +105,7 @@ class Server:
         guidance: float | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[Tensor]:
-        """Speak as ``wishbone.core.speak.pipeline.stream``, in steps shared with other streams.
+        """Speak as ``text_to_speech.stream`` does, in steps shared with other streams.
 
         Waits for a free slot first, a guided request for two, which raises ``CapabilityError``
         where there is only one. Between two chunks a stream holds nobody up, nor while it waits
@@ -117,7 +117,7 @@ class Server:
         with self._queue.slots(1 if scale == 1 else 2):
             model = _SlotModel(self, cancelled=cancelled)
             try:
-                chunks = pipeline.stream(
+                chunks = text_to_speech.stream(
                     replace(self.system, model=model),
                     model.without_waiting(text),
                     voice,

@@ -12,7 +12,7 @@ from torch import Tensor
 from wishbone.core.audio.files import Audio
 from wishbone.core.config.compose import compose
 from wishbone.core.contract.engines import parse_engine
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak.utterance import Text, Utterance
 from wishbone.core.speak.voice import Voice
 from wishbone.core.system.build import build_system
@@ -33,11 +33,11 @@ class Speaker(System):
         guidance: float | None = None,
         record: list[Utterance] | None = None,
     ) -> Audio:
-        """Speak all of ``text``; the arguments are those of ``wishbone.core.speak.pipeline``.
+        """Speak all of ``text``; the arguments are those of ``wishbone.core.speak.text_to_speech``.
 
         ``record`` receives an ``Utterance`` for each piece, whose ``words`` have their times.
         """
-        return pipeline.say(self, text, voice, seed, record, instruct, guidance)
+        return text_to_speech.say(self, text, voice, seed, record, instruct, guidance)
 
     def stream(
         self,
@@ -49,7 +49,7 @@ class Speaker(System):
         record: list[Utterance] | None = None,
     ) -> Iterator[Tensor]:
         """Speak in chunks [S], each as soon as it is final; the same samples as ``say``."""
-        return pipeline.stream(self, text, voice, seed, record, instruct, guidance)
+        return text_to_speech.stream(self, text, voice, seed, record, instruct, guidance)
 
 
 def load(

@@ -130,7 +130,7 @@ def prompt_tensors(cls: Any, config: Any, module: str | None) -> str:
         near(again[name], tensor, 0.0, f"'{name}' of the same recording")
     stream, parts, at = decoder.start(seed=1, prompt=prompt), [], 0
     while at < FRAMES:
-        count = stream.wants()
+        count = stream.wants() if stream.wants else 0
         require(count >= 0, f"wants() gives {count} code frames")
         parts.append(stream.push(codes[at : at + (count or 1)]))
         at += count or 1

@@ -15,7 +15,16 @@ import torch
 from wishbone.core.contract.codec import CodeSpace
 from wishbone.core.contract.errors import CapabilityError, WishboneError
 from wishbone.core.contract.layout import IGNORE, Layout, Positions, Prompt, Sample
-from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, Position, SetSpeaker, Stop
+from wishbone.core.contract.session import (
+    Answer,
+    Draw,
+    Emit,
+    Feed,
+    NeedText,
+    Position,
+    SetSpeaker,
+    Stop,
+)
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.testing.common import Check, Violation, require
 
@@ -31,6 +40,11 @@ Sampler = Callable[[Sequence[int]], int]
 def codes_of(cls: Any) -> CodeSpace:
     """The codec a layout is tested with."""
     return cls.small_codes() or CODES
+
+
+def _rules(action: Draw, book: int) -> Draw:
+    """What one codebook may draw."""
+    return action.per_codebook[book] if action.per_codebook else action
 
 
 def _build(cls: Any, config: Any) -> Layout:
@@ -166,7 +180,7 @@ def _retrace(
         drawn.add(at)
         ids = []
         for book, target in enumerate(targets[at]):
-            wish = action.of(book)
+            wish = _rules(action, book)
             blank = target == IGNORE
             wrong = wish.forced is None if blank else wish.forced not in (None, target)
             require(
@@ -201,27 +215,22 @@ def drive(
     """Speak ``text``, given ``piece`` ids at a time; the codes emitted and why it stopped."""
     session = layout.start(prompt)
     waiting, ended, emitted, drawn = list(text), False, [], False
-    if piece >= len(text):
-        session.give_text(waiting)
-        session.end_text()
-        waiting, ended = [], True
+    reply: Answer = None
     for _ in range(ACTIONS):
-        action = session.next()
+        action, reply = session.next(reply), None
         if isinstance(action, Feed):
             feed(action.positions)
         elif isinstance(action, Draw):
-            session.drawn(answer(action))
-            drawn = True
+            reply, drawn = answer(action), True
         elif isinstance(action, Emit):
             require(drawn, "emits a code before anything was drawn")
             emitted.append(tuple(action.code))
         elif isinstance(action, SetSpeaker):
             require(not emitted, "tells of the whole utterance after its first code")
         elif isinstance(action, NeedText):
-            require(not ended, "waits for text after end_text")
+            require(not ended, "waits for text after its end")
             arriving, waiting = waiting[:piece], waiting[piece:]
-            session.give_text(arriving) if arriving else session.end_text()
-            ended = not arriving
+            reply, ended = arriving or None, not arriving
         elif isinstance(action, Stop):
             require(action.reason in ("end", "length"), f"stops for {action.reason!r}")
             return emitted, action.reason
@@ -274,7 +283,7 @@ def _within(layout: Layout, choose: Sampler, codes: CodeSpace) -> Callable[[Draw
         require(
             len(action.per_codebook) in (0, codes.codebooks), f"{action} is not for every codebook"
         )
-        return tuple(pick(action.of(book)) for book in range(codes.codebooks))
+        return tuple(pick(_rules(action, book)) for book in range(codes.codebooks))
 
     return answer
 

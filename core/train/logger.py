@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wishbone.core.config.compose import weights_folder
 from wishbone.core.contract.errors import ConfigError, MissingExtra
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.system.build import build_system
 from wishbone.core.train.distributed.processes import ProcessGroup
 from wishbone.core.train.recipe import Recipe
@@ -184,7 +184,7 @@ def speak(weights: Mapping[str, Tensor], system: Any, sentence: str, target: Pat
     speaking = build_system({key: value for key, value in system.items() if key != "weights"})
     speaking.model.load_state_dict(dict(weights))
     target.parent.mkdir(parents=True, exist_ok=True)
-    pipeline.say(speaking, sentence).save(target, overwrite=True)
+    text_to_speech.say(speaking, sentence).save(target, overwrite=True)
 
 
 def _tensorboard(folder: Path) -> Any:

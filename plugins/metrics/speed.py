@@ -106,5 +106,5 @@ class Redraws(GenerationMetric):
     )
 
     def signature(self) -> str:
-        """What counts as wrong stands in ``wishbone.core.speak.guard``."""
+        """What counts as wrong stands in ``wishbone.core.speak.text_to_speech``."""
         return "redraws|guard:1"

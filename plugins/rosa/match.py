@@ -28,8 +28,10 @@ def next_match(
     slots = k.shape[1]
     longer = torch.nn.functional.pad(match, (0, 0, 1, 0))[:, :slots] + 1  # [B, S, C]
     slot = torch.arange(slots, device=k.device)  # [S]
-    earlier = (slot < start[:, None] + t)[..., None]  # [B, S, 1]
-    match = torch.where((k == q[:, None]) & earlier, longer, 0)  # [B, S, C]
+    equal = k == q[:, None]  # [B, S, C]
+    if len(k) > 1:  # a single row is as long as the longest
+        equal &= (slot < start[:, None] + t)[..., None]  # [B, S, C]
+    match = torch.where(equal, longer, 0)  # [B, S, C]
     # One number orders by length and then by slot.
     wide = torch.int32 if slots < 2**15 else torch.int64
     order = torch.add(slot[:, None].to(wide), match.to(wide), alpha=slots)  # [B, S, C]

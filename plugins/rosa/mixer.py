@@ -105,6 +105,29 @@ class Rosa(Mixer):
             "rosa_shift": shift[:, 0],
         }
 
+    def step(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
+        """x [B, D] -> y [B, D] and the longer history; the answer stays a bit until it is read."""
+        assert call.start is not None
+        before = state["rosa_shift"].to(x.dtype)  # [B, D]
+        x_q, x_k, x_v = (torch.lerp(x, before, mix.to(x.dtype)) for mix in self.mix)  # [B, D]
+        q, k, v = self.query(x_q) > 0, self.key(x_k) > 0, self.value(x_v) > 0  # [B, D]
+        start = call.start
+        keys, next_keys = extended(state["keys"], k[:, None], start, None)  # [B, S + 1, D]
+        values, next_values = extended(state["values"], v[:, None], start, None)  # [B, S + 1, D]
+        earlier = keys.shape[1] - 1
+        match, answer = state["matches"][:, :earlier], torch.zeros_like(values[:, 0])  # [B, D]
+        if earlier:
+            now = q.to(keys.dtype)  # [B, D]
+            match, source, hit = next_match(match, now, keys[:, :earlier], start, 0)
+            answer = torch.where(hit, values.gather(1, source[:, None])[:, 0], 0)  # [B, D]
+        y = self.output(self.amplitude.to(x.dtype) * (2 * answer.to(x.dtype) - 1))  # [B, D]
+        return y, {
+            "keys": next_keys,
+            "values": next_values,
+            "matches": _cut(match, start + 1, next_keys.shape[1]),
+            "rosa_shift": x.to(state["rosa_shift"].dtype),
+        }
+
     def growth(self) -> Mapping[str, int]:
         """A bit of k, one of v, and the length of a match in every channel."""
         return dict.fromkeys(("keys", "values", "matches"), self.place.width)

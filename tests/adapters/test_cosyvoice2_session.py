@@ -30,8 +30,9 @@ class Run:
         session, pieces, script = part.start(prompt or Prompt()), list(pieces), list(script)
         self.session = session
         self.before_wait = None
+        answer = None
         for _ in range(most):
-            action = session.next()
+            action, answer = session.next(answer), None
             match action:
                 case Feed(positions):
                     self.fed += [(table, row[0]) for table, row in positions]
@@ -40,7 +41,7 @@ class Run:
                 case NeedText():
                     if self.before_wait is None:
                         self.before_wait = len(self.fed)
-                    session.give_text(pieces.pop(0)) if pieces else session.end_text()
+                    answer = pieces.pop(0) if pieces else None
                 case Draw(banned, forced):
                     if forced is None or script[:1] == [forced]:
                         id = script.pop(0) if script else 7
@@ -48,7 +49,7 @@ class Run:
                         id = forced
                     assert id not in banned, (id, banned, len(self.draws))
                     self.draws.append((id, banned, forced))
-                    session.drawn((id,))
+                    answer = (id,)
                 case Stop(reason):
                     self.reason = reason
                     assert session.next() == action
@@ -282,10 +283,8 @@ def test_words_wait_only_for_the_text_in_front():
     part = paced()
     session = part.start(Prompt())
     assert isinstance(session.next(), Feed) and session.next() == NeedText()
-    session.give_text(WORDS[:5])
-    assert session.next() == NeedText(), "the second word may be the last one"
-    session.give_text(WORDS[5:6])
-    assert session.next() == Feed([(1, (row,)) for row in WORDS[:5]])
+    assert session.next(WORDS[:5]) == NeedText(), "the second word may be the last one"
+    assert session.next(WORDS[5:6]) == Feed([(1, (row,)) for row in WORDS[:5]])
     assert isinstance(session.next(), Draw)
 
 
@@ -338,9 +337,8 @@ def test_words_have_bounds():
 
 def test_a_draw_must_be_answered():
     session = layout().start(Prompt())
-    session.give_text([1])
-    session.end_text()
-    while not isinstance(session.next(), Draw):
-        pass
+    text, answer = iter([[1]]), None
+    while not isinstance(action := session.next(answer), Draw):
+        answer = next(text, None) if isinstance(action, NeedText) else None
     with pytest.raises(RuntimeError, match="no ids were given"):
         session.next()

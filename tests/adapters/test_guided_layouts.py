@@ -12,7 +12,7 @@ from wishbone.core.contract.layout import Prompt
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler
 from wishbone.core.model.speech_lm import prefix
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import pipeline, text_to_speech
 from wishbone.core.speak.guidance import Guide, blanked, prompt_without
 from wishbone.core.speak.server import Request, Server
 from wishbone.plugins.heads.channels import ChannelsHead, ChannelsHeadConfig
@@ -82,7 +82,7 @@ def test_the_first_stream_alone_draws_the_voice():
 
 def test_requests_of_every_kind_share_a_server(system):
     record = []
-    pipeline.say(system, "Go on.", None, 3, record, guidance=2.0)
+    text_to_speech.say(system, "Go on.", None, 3, record, guidance=2.0)
     wanted = [utterance.codes for utterance in record]
     server = Server(system, 4)
     both = list(server.say([Request("Go on.", None, 3, 2.0), Request("Hello.", None, 1)]))

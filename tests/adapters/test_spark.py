@@ -23,7 +23,7 @@ from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, SetSpeake
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler
 from wishbone.core.model.speech_lm import prefix
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import pipeline, text_to_speech
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import check_class
 from wishbone.plugins.heads.head import LinearHead, LinearHeadConfig
@@ -78,8 +78,9 @@ def test_golden_respark_with_properties():
 
 def speak(part, prompt, text, draws):
     session, fed, told, emitted, wishes = part.start(prompt), [], [], [], []
-    draws = list(draws)
-    while not isinstance(action := session.next(), Stop):
+    draws, given, answer = list(draws), iter([text]), None
+    while not isinstance(action := session.next(answer), Stop):
+        answer = None
         match action:
             case Feed(positions):
                 fed += [(table, row[0]) for table, row in positions]
@@ -88,12 +89,11 @@ def speak(part, prompt, text, draws):
             case Emit(code):
                 emitted.append(code[0])
             case NeedText():
-                session.give_text(text)
-                session.end_text()
+                answer = next(given, None)
             case Draw():
                 wishes.append(action)
                 assert draws[0] not in action.banned
-                session.drawn((draws.pop(0),))
+                answer = (draws.pop(0),)
     return named(part, fed), told, emitted, wishes
 
 
@@ -202,7 +202,7 @@ def test_a_toy_system_learns_and_speaks_with_the_voice_it_drew(learnt):
         assert said.global_codes == tuple(sample.global_codes)
         # the voice given: nothing is drawn but speech
         voice = Voice(global_codes=tuple(sample.global_codes))
-        audio = pipeline.say(system, text, voice, record=record)
+        audio = text_to_speech.say(system, text, voice, record=record)
         assert record[0].codes == codes and record[0].reason == "end"
         assert len(audio.samples) == HOP * len(codes)
         assert system.decoder.told[-1] == tuple(sample.global_codes)
@@ -219,7 +219,7 @@ def spoken(system, text, prompt):
 def test_the_voice_drawn_for_the_first_sentence_speaks_the_others(learnt):
     system, _, _ = learnt
     record = []
-    pipeline.say(system, "Hello there. Go on. Hello there.", record=record)
+    text_to_speech.say(system, "Hello there. Go on. Hello there.", record=record)
     voices = {utterance.global_codes for utterance in record}
     assert len(record) == 3 and len(voices) == 1 and set(system.decoder.told[-3:]) == voices
 

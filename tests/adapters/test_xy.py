@@ -20,7 +20,7 @@ from wishbone.core.contract.session import Draw, Emit, Feed, NeedText, Stop
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler
 from wishbone.core.model.speech_lm import prefix
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import pipeline, text_to_speech
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import check_class
 from wishbone.plugins.heads.channels import ChannelsHead, ChannelsHeadConfig
@@ -88,25 +88,26 @@ def test_the_last_code_of_the_codec_is_a_code():
 def speak(part, prompt, text, script):
     """Drive a session: ``script`` maps (row, codebook) to a code, everything else ends."""
     session, fed, emitted, wishes = part.start(prompt), [], [], []
-    while not isinstance(action := session.next(), Stop):
+    given, answer = iter([text]), None
+    while not isinstance(action := session.next(answer), Stop):
+        answer = None
         match action:
             case Feed(positions):
                 fed += [row for table, row in positions if table == 0]
             case Emit(code):
                 emitted.append(code)
             case NeedText():
-                session.give_text(text)
-                session.end_text()
+                answer = next(given, None)
             case Draw():
                 wishes.append(action)
                 books, t = range(part.codes.codebooks), len(fed)
                 drawn = []
                 for book in books:
-                    wish = action.of(book)
+                    wish = action.per_codebook[book] if action.per_codebook else action
                     wanted = script(t, book) if wish.forced is None else wish.forced
                     assert wanted not in wish.banned, (t, book)
                     drawn.append(wanted)
-                session.drawn(tuple(drawn))
+                answer = tuple(drawn)
     return fed, emitted, wishes, action.reason
 
 
@@ -136,22 +137,23 @@ def test_a_prompt_continues_the_same_rows():
     assert fed == [tuple(row) for row in rows.ids[rows.table == 0].tolist()]
     assert emitted == frames[3:]
     # channels behind the first still owe codes of the prompt
-    assert [wishes[0].of(book).forced for book in range(4)] == [None, 203, 302, 401]
+    assert [wish.forced for wish in wishes[0].per_codebook] == [None, 203, 302, 401]
 
 
 def test_the_end_is_allowed_between_the_bounds_and_only_on_channel_0():
     part = layout(min_code_ratio=1, max_code_ratio=3)
     _, emitted, wishes, reason = speak(part, Prompt(), [34, 42], lambda t, book: 7)
     assert len(emitted) == 6 and reason == "length"
-    assert [PAD in w.of(0).banned for w in wishes[:4]] == [True, True, False, False]
-    assert all(PAD in w.of(1).banned for w in wishes[1:6])
+    assert [PAD in w.per_codebook[0].banned for w in wishes[:4]] == [True, True, False, False]
+    assert all(PAD in w.per_codebook[1].banned for w in wishes[1:6])
 
 
 def test_an_end_in_the_first_row_is_an_end():
     fed, emitted, wishes, reason = speak(layout(min_code_ratio=0), Prompt(), [34], scripted([]))
     assert emitted == [] and reason == "end"
-    assert wishes[0].of(0).forced is None and PAD not in wishes[0].of(0).banned
-    assert len(wishes) > 2 and all(wish.of(0).forced == PAD for wish in wishes[1:])
+    first, *later = [wish.per_codebook[0] if wish.per_codebook else wish for wish in wishes]
+    assert first.forced is None and PAD not in first.banned
+    assert len(later) > 1 and all(rules.forced == PAD for rules in later)
 
 
 def test_an_instruction_is_refused():
@@ -222,7 +224,7 @@ def test_a_toy_system_learns_and_speaks_three_codebooks(learnt):
     assert losses[0] > 2.0 > 0.1 > losses[-1]
     for text, sample in zip(["hello there", "go on"], known, strict=True):
         record = []
-        audio = pipeline.say(system, text, record=record)
+        audio = text_to_speech.say(system, text, record=record)
         assert record[0].codes == list(map(tuple, sample.speech))
         assert record[0].reason == "end"
         assert len(audio.samples) == HOP * len(sample.speech)

@@ -19,14 +19,14 @@ from wishbone.core.evaluate.sources.manner import Manner
 from wishbone.core.evaluate.sources.parity import compared, parity
 from wishbone.core.evaluate.sources.source import SystemSource
 from wishbone.core.evaluate.sources.speak_missing import speak_prompt
-from wishbone.core.speak import guard
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak.server import Server
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_drawn_again(monkeypatch):
     """A whole piece may be drawn again, which a streamed one may not once it was heard."""
-    monkeypatch.setattr(guard, "trouble_of", lambda *_: "")
+    monkeypatch.setattr(text_to_speech, "trouble_of", lambda *_: "")
 
 
 PROMPT = Prompt("000", "we speak of one thing")

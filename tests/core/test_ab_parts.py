@@ -222,7 +222,7 @@ def test_an_error_of_a_system_is_a_failed_item(monkeypatch):
 
 
 def test_speech_that_only_the_length_rule_stopped_is_a_failure(monkeypatch):
-    from wishbone.core.speak.pipeline import Utterance
+    from wishbone.core.speak.utterance import Utterance
 
     def endless(system, text, voice, seed, record):
         record.append(Utterance(text, reason="length"))

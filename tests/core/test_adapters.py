@@ -12,7 +12,7 @@ from tiny_corpus import write_recipe
 from tiny_system import tiny_system
 
 from wishbone.core.model.wrapper import build_base
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak.server import Request, Server
 from wishbone.core.speak.voice import Voice
 from wishbone.core.system.build import build_model
@@ -59,7 +59,7 @@ def speaking(folder):
 
 def said(system, line, seed, adapter):
     record = []
-    pipeline.say(system, line, Voice().adapted(adapter), seed, record)
+    text_to_speech.say(system, line, Voice().adapted(adapter), seed, record)
     return [utterance.codes for utterance in record]
 
 
@@ -95,7 +95,7 @@ def test_a_voice_may_say_which_adapter(tmp_path):
     assert again.adapter == "calm" and again.state["adapter"].tolist() == [1]
     records = [[], []]
     for record, each in zip(records, (voice, again), strict=True):
-        pipeline.say(system, "Go on.", each, 0, record)
+        text_to_speech.say(system, "Go on.", each, 0, record)
     assert records[0][0].codes == records[1][0].codes
 
 

@@ -10,7 +10,7 @@ from wishbone.core.contract.errors import GateFailed, UsageError
 from wishbone.core.evaluate.experiment.generate import Generation
 from wishbone.core.evaluate.measure import completion
 from wishbone.core.speak import speaker
-from wishbone.core.speak.pipeline import stream
+from wishbone.core.speak.text_to_speech import stream
 
 
 def test_every_text_is_said_with_every_seed_as_it_is_said_alone():

@@ -10,10 +10,11 @@ from tiny_system import tiny_system
 from wishbone.core.contract.errors import CapabilityError, ConfigError
 from wishbone.core.contract.head import Head
 from wishbone.core.contract.layout import Prompt, Sample
+from wishbone.core.contract.session import Draw, NeedText
 from wishbone.core.contract.text import TextSpace
 from wishbone.core.model.sampling import Sampler, Sampling
 from wishbone.core.model.speech_lm import BatchRows, prefix
-from wishbone.core.speak import guidance, pipeline
+from wishbone.core.speak import guidance, pipeline, text_to_speech
 from wishbone.core.speak.guidance import Guide, blanked, guided, prompt_without, sample_without
 from wishbone.core.speak.server import Request, Server
 from wishbone.core.speak.voice import Voice
@@ -44,7 +45,7 @@ def system_that_drops(drops, cls=None, **fields):
 
 def spoken(system, text=TEXT, voice=None, seed=3, scale=None):
     record = []
-    audio = pipeline.say(system, text, voice, seed, record, guidance=scale)
+    audio = text_to_speech.say(system, text, voice, seed, record, guidance=scale)
     return [utterance.codes for utterance in record], audio.samples
 
 
@@ -126,10 +127,9 @@ def test_the_logits_of_the_first_draw_are_those_of_two_models(monkeypatch):
     rows = []
     for prompt in (VOICE.prompt(system), Prompt()):
         session = system.layout.start(prompt)
-        session.give_text(system.tokenizer.encode("We go."))
-        session.end_text()
-        positions = []
-        while hasattr(action := session.next(), "positions") or type(action).__name__ == "NeedText":
+        text, positions, answer = iter([system.tokenizer.encode("We go.")]), [], None
+        while not isinstance(action := session.next(answer), Draw):
+            answer = next(text, None) if isinstance(action, NeedText) else None
             positions += getattr(action, "positions", [])
         state = system.model.backbone.init_state(1)
         rows.append(system.model.head(system.model.advance(positions, state)[0]))
@@ -163,7 +163,7 @@ def test_the_seed_and_arriving_text_change_nothing_and_the_scale_does(fields):
     codes, samples = spoken(system, scale=2.0)
     assert spoken(system, scale=2.0)[0] == codes != spoken(system, scale=1.0)[0]
     assert spoken(system, seed=4, scale=2.0)[0] != codes
-    chunks = list(pipeline.stream(system, iter(TEXT), seed=3, guidance=2.0))
+    chunks = list(text_to_speech.stream(system, iter(TEXT), seed=3, guidance=2.0))
     assert torch.equal(torch.cat(chunks), samples)
     system.sampling.guidance = 2.0
     assert spoken(system)[0] == codes

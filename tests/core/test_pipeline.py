@@ -11,7 +11,7 @@ from wishbone.core.contract.errors import UsageError
 from wishbone.core.contract.layout import Prompt
 from wishbone.core.model.sampling import Sampler
 from wishbone.core.model.speech_lm import prefix
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import pipeline, text_to_speech
 from wishbone.core.speak import voice as voices
 from wishbone.core.speak.utterance import utterances, without_controls
 from wishbone.core.speak.voice import Voice
@@ -27,18 +27,18 @@ FORMS = [
 @pytest.mark.parametrize("fields", FORMS)
 def test_say_is_the_stream_drained(fields):
     system = tiny_system(**fields)
-    whole = pipeline.say(system, TEXT, seed=3)
-    chunks = list(pipeline.stream(system, TEXT, seed=3))
+    whole = text_to_speech.say(system, TEXT, seed=3)
+    chunks = list(text_to_speech.stream(system, TEXT, seed=3))
     assert len(chunks) > 3 and torch.equal(torch.cat(chunks), whole.samples)
     assert whole.sample_rate == 24_000 and whole.samples.abs().max() <= 1
-    other = pipeline.say(system, TEXT, seed=4).samples
+    other = text_to_speech.say(system, TEXT, seed=4).samples
     assert len(other) != len(whole.samples) or not torch.equal(other, whole.samples)
 
 
 def test_arriving_text_gives_the_same_samples():
     system = tiny_system()
-    arriving = pipeline.stream(system, iter(TEXT), seed=1)
-    assert torch.equal(torch.cat(list(arriving)), pipeline.say(system, TEXT, seed=1).samples)
+    arriving = text_to_speech.stream(system, iter(TEXT), seed=1)
+    assert torch.equal(torch.cat(list(arriving)), text_to_speech.say(system, TEXT, seed=1).samples)
 
 
 class Certain(Letters):
@@ -75,7 +75,7 @@ def test_ids_of_arriving_text_come_word_by_word_and_the_record_has_them():
 @pytest.mark.parametrize("own", [(), (1, 2)])
 def test_a_speaker_that_was_drawn_speaks_all_sentences(monkeypatch, own):
     system, asked, prefixes = tiny_system(), [], []
-    draw, before = pipeline.frames, pipeline.prefix
+    draw, before = text_to_speech.frames, text_to_speech.prefix
 
     def frames(system, ids, prompt, draws, state, utterance, *rest):
         asked.append(prompt.global_codes)
@@ -86,11 +86,11 @@ def test_a_speaker_that_was_drawn_speaks_all_sentences(monkeypatch, own):
         prefixes.append(prompt.global_codes)
         return before(model, layout, prompt)
 
-    monkeypatch.setattr(pipeline, "frames", frames)
-    for module in (pipeline, voices):
+    monkeypatch.setattr(text_to_speech, "frames", frames)
+    for module in (text_to_speech, voices):
         monkeypatch.setattr(module, "prefix", prefix)
     record = []
-    pipeline.say(system, TEXT, Voice(global_codes=own), record=record)
+    text_to_speech.say(system, TEXT, Voice(global_codes=own), record=record)
     (speaker,) = {utterance.global_codes for utterance in record}
     assert len(record) == 3 and asked[0] == own and asked[-2:] == [speaker] * 2
     # the state before the text is made again where the speaker is new
@@ -102,13 +102,13 @@ def test_the_first_sound_needs_only_the_first_sentence():
         yield "We speak of one thing. T"
         raise RuntimeError("the rest never came")
 
-    chunks = pipeline.stream(tiny_system(), arriving())
+    chunks = text_to_speech.stream(tiny_system(), arriving())
     assert len(next(chunks)) > 0
 
 
 def test_record_holds_what_was_spoken():
     system, record = tiny_system(), []
-    audio = pipeline.say(system, TEXT, record=record)
+    audio = text_to_speech.say(system, TEXT, record=record)
     assert [u.text for u in record] == [
         "We speak of one thing.", "Then of another thing altogether!", "And stop."
     ]  # fmt: skip
@@ -116,7 +116,7 @@ def test_record_holds_what_was_spoken():
     # what prints a record shows no tokenizer
     assert "tokenizer" not in repr(record[0])
     frames = sum(len(u.codes) for u in record)
-    pauses = 2 * round(pipeline.PAUSE * 24_000)
+    pauses = 2 * round(text_to_speech.PAUSE * 24_000)
     assert len(audio.samples) == HOP * frames + pauses
 
 
@@ -125,30 +125,30 @@ def test_every_sentence_starts_from_the_voice_not_from_the_last_sentence():
     system = tiny_system(**fields)
     system.sampling.greedy = True
     record = []
-    pipeline.say(system, "Go home now. Stay there. Go home now.", record=record)
+    text_to_speech.say(system, "Go home now. Stay there. Go home now.", record=record)
     assert record[0].codes == record[2].codes != record[1].codes
 
 
 def test_prompt_prefix_is_computed_once():
     system = tiny_system()
     voice = Voice(text=tuple([1, 2, 27] * 8), speech=tuple([(3,)] * 40))
-    pipeline.say(system, TEXT, voice)
+    text_to_speech.say(system, TEXT, voice)
     long = [length for length in system.model.backbone.calls if length > 40]
     assert len(long) == 1
 
 
 def test_a_request_leaves_no_trace():
     system = tiny_system()
-    before = pipeline.say(system, TEXT, seed=1).samples
-    pipeline.say(system, "Something else.", seed=9)
+    before = text_to_speech.say(system, TEXT, seed=1).samples
+    text_to_speech.say(system, "Something else.", seed=9)
     torch.manual_seed(77)
-    half = pipeline.stream(system, TEXT, seed=5)
+    half = text_to_speech.stream(system, TEXT, seed=5)
     next(half)
-    assert torch.equal(pipeline.say(system, TEXT, seed=1).samples, before)
+    assert torch.equal(text_to_speech.say(system, TEXT, seed=1).samples, before)
 
 
 def test_the_callers_gradient_mode_is_left_alone():
-    chunks = pipeline.stream(tiny_system(), TEXT)
+    chunks = text_to_speech.stream(tiny_system(), TEXT)
     chunk = next(chunks)
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     assert not chunk.requires_grad
@@ -159,7 +159,7 @@ def test_codes_go_to_the_decoder_in_growing_groups():
     system = tiny_system(word_base=40)
     system.sampling.greedy = True
     record = []
-    pipeline.say(system, "We go.", record=record)
+    text_to_speech.say(system, "We go.", record=record)
     pushed, sizes = system.decoder.streams[0].pushed, list(pipeline.GROUPS)
     assert sum(pushed) == len(record[0].codes) > sum(sizes)
     assert pushed[:4] == sizes and set(pushed[4:-1]) <= {25}
@@ -168,22 +168,22 @@ def test_codes_go_to_the_decoder_in_growing_groups():
 def test_a_decoder_gets_as_many_codes_as_it_wants(monkeypatch):
     system = tiny_system(word_base=40)
     system.sampling.greedy = True
-    pipeline.say(system, "We go.")
+    text_to_speech.say(system, "We go.")
     stream = type(system.decoder.streams[0])
     monkeypatch.setattr(stream, "wants", lambda self: 3 if len(self.pushed) < 2 else 0)
-    pipeline.say(system, "We go.")
+    text_to_speech.say(system, "We go.")
     assert system.decoder.streams[1].pushed[:4] == [3, 3, *pipeline.GROUPS[:2]]
 
 
 @pytest.mark.parametrize("text", ["", "   ", "?!...", []])
 def test_nothing_to_speak_is_an_error(text):
     with pytest.raises(UsageError, match="Nothing in the text"):
-        pipeline.say(tiny_system(), text)
+        text_to_speech.say(tiny_system(), text)
 
 
 def test_ten_thousand_characters():
     system, record = tiny_system(word_base=1, word_per_id=0), []
-    pipeline.say(system, "so it goes on and on, " * 455, record=record)
+    text_to_speech.say(system, "so it goes on and on, " * 455, record=record)
     assert sum(len(u.ids) for u in record) == 455 * (15 + 6)
     assert len(record) > 10
 
@@ -221,6 +221,6 @@ def test_controls_in_a_text_steer_nothing(monkeypatch, size):
     assert "".join(without_controls(pieces, space)) == "we   go <|end on.<|endofprompt"
     assert without_controls(text, space) == "we   go <|end on.<|endofprompt"
     assert without_controls("ha [laughter]", space) == "ha [laughter]"
-    pipeline.say(system, pieces, record=record)
-    pipeline.say(system, "we go <|end on.<|endofprompt", record=plain)
+    text_to_speech.say(system, pieces, record=record)
+    text_to_speech.say(system, "we go <|end on.<|endofprompt", record=plain)
     assert [u.codes for u in record] == [u.codes for u in plain]

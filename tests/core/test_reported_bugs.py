@@ -23,7 +23,7 @@ from wishbone.core.cli.main import main
 from wishbone.core.contract.errors import DataError, UsageError
 from wishbone.core.contract.sentences import sentences
 from wishbone.core.evaluate.prompts.prompt_lists import read_prompts
-from wishbone.core.speak import pipeline, speaker
+from wishbone.core.speak import speaker, text_to_speech
 from wishbone.plugins.phonemes.normalise import normalise
 from wishbone.plugins.phonemes.tokenizer import PhonemeTokenizer
 
@@ -177,14 +177,14 @@ def bundled():
 @pytest.mark.parametrize("text", ["Hello.", "No.", "Stop!"])
 def test_t1_a_word_alone_is_spoken_in_a_bundled_voice(bundled, arm, text):
     for voice in ("kathleen", "joe"):
-        assert 0.2 < pipeline.say(bundled[arm], text, voice=voice, seed=1).seconds < 1.2
+        assert 0.2 < text_to_speech.say(bundled[arm], text, voice=voice, seed=1).seconds < 1.2
 
 
 def test_t1_short_sentences_inside_a_text_are_all_spoken(bundled):
     text = "No. Stop! Why? He left the house. Yes. Really?"
     for system in bundled.values():
         record = []
-        pipeline.say(system, text, voice="kathleen", seed=0, record=record)
+        text_to_speech.say(system, text, voice="kathleen", seed=0, record=record)
         assert len(record) == 6
         assert min(len(each.codes) for each in record) / 25 > 0.2
 

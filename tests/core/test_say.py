@@ -14,7 +14,7 @@ from wishbone.core.audio.files import Audio
 from wishbone.core.cli.main import main
 from wishbone.core.cli.speech import speaking
 from wishbone.core.contract.engines import parse_engine
-from wishbone.core.speak import pipeline, speaker
+from wishbone.core.speak import speaker, text_to_speech
 from wishbone.core.speak.voice import Voice
 
 TEXT = "We go there. And back again!"
@@ -36,7 +36,7 @@ def loaded(monkeypatch):
 
 
 def expected(**how):
-    return pipeline.say(tiny_system(), TEXT, **how).samples
+    return text_to_speech.say(tiny_system(), TEXT, **how).samples
 
 
 def wav(path):
@@ -183,7 +183,7 @@ def test_pieces_cut_by_the_length_rule_are_told(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "2 of 2 pieces ended by the length rule" in said
     record = []
-    pipeline.say(system, TEXT, record=record)
+    text_to_speech.say(system, TEXT, record=record)
     words = sum(utterance.cut_words for utterance in record)
     assert words > 0 and f"{words} words inside the pieces were ended by the length rule" in said
 
@@ -199,13 +199,13 @@ def test_a_guide_is_refused_where_nothing_was_learned_and_doubted_where_nobody_k
     system.sampling.guidance_drops = ["text"]
     assert main(asked) == 0
     assert "learned to do without text" in capsys.readouterr().err
-    guided = pipeline.say(system, TEXT, guidance=2.0).samples
+    guided = text_to_speech.say(system, TEXT, guidance=2.0).samples
     assert torch.allclose(wav(tmp_path / "a.wav"), guided, atol=1e-4)
     assert main([*asked, "--revoice", "x.wav"]) == 2
 
 
 def test_no_samples_are_an_error_and_no_file(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pipeline, "stream", lambda *_, **__: iter([torch.zeros(0)]))
+    monkeypatch.setattr(text_to_speech, "stream", lambda *_, **__: iter([torch.zeros(0)]))
     assert main(["say", TEXT, "-o", str(tmp_path / "a.wav")]) == 5
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and "said nothing" in lines[0]

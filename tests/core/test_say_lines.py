@@ -8,7 +8,7 @@ from tiny_system import tiny_system
 from wishbone.core.audio import files
 from wishbone.core.cli.main import main
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.speak import pipeline, speaker
+from wishbone.core.speak import speaker, text_to_speech
 
 LINES = ["We go there. And back again!", "", "Stop.", "?!...", "One more line of words."]
 
@@ -40,7 +40,7 @@ def test_every_line_becomes_the_file_of_its_number(tmp_path, source, capsys, loa
     made = sorted(path.name for path in tmp_path.glob("*.wav"))
     assert made == ["said-0001.wav", "said-0003.wav", "said-0005.wav"]
     for number in (1, 3, 5):
-        whole = pipeline.say(tiny_system(), LINES[number - 1], seed=5).samples
+        whole = text_to_speech.say(tiny_system(), LINES[number - 1], seed=5).samples
         ours = files.read(tmp_path / f"said-{number:04d}.wav").samples
         assert len(ours) == len(whole) and (ours - whole).abs().max() < 1e-4
     printed = capsys.readouterr()
@@ -106,14 +106,14 @@ def test_a_stopped_command_goes_on(tmp_path, source, capsys, monkeypatch):
 
 
 def test_a_line_that_fails_is_named_and_others_are_spoken(tmp_path, source, capsys, monkeypatch):
-    stream = pipeline.stream
+    stream = text_to_speech.stream
 
     def fail(system, text, *arguments, **more):
         if text.startswith("Stop"):
             raise UsageError("No.", "here", "Give another line.")
         return stream(system, text, *arguments, **more)
 
-    monkeypatch.setattr(pipeline, "stream", fail)
+    monkeypatch.setattr(text_to_speech, "stream", fail)
     assert main(["say", "--lines", str(source), "-o", str(tmp_path / "said.wav")]) == 5
     assert "line 3 failed: No." in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.glob("*.wav")) == [

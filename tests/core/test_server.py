@@ -9,8 +9,8 @@ import torch
 from tiny_system import tiny_system
 
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.speak import pipeline
 from wishbone.core.speak import server as server_module
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak.server import Cancelled, Request, Server
 from wishbone.core.speak.voice import Voice
 from wishbone.core.testing import trained_looking_
@@ -53,7 +53,7 @@ def expected(system):
     records = []
     for seed, line in enumerate(LINES):
         record = []
-        audio = pipeline.say(system, line, VOICE if seed == 2 else None, seed, record)
+        audio = text_to_speech.say(system, line, VOICE if seed == 2 else None, seed, record)
         records.append((codes(record), audio.samples))
     return records
 
@@ -116,13 +116,13 @@ def test_a_stream_gives_chunks_that_are_the_whole():
     system = system_with()
     chunks = list(Server(system, 2).stream(LINES[0], seed=0))
     assert len(chunks) > 3
-    assert torch.equal(torch.cat(chunks), pipeline.say(system, LINES[0], seed=0).samples)
+    assert torch.equal(torch.cat(chunks), text_to_speech.say(system, LINES[0], seed=0).samples)
 
 
 def test_without_a_seed_it_is_that_of_the_library():
     system = system_with()
     (said,) = Server(system, 2).say([LINES[1]])
-    alone = pipeline.say(system, LINES[1]).samples
+    alone = text_to_speech.say(system, LINES[1]).samples
     assert torch.equal(said.audio.samples, alone)
     assert torch.equal(torch.cat(list(Server(system, 2).stream(LINES[1]))), alone)
 
@@ -133,9 +133,9 @@ def test_who_does_not_listen_holds_nobody_up():
     slow = server.stream(LINES[0], seed=0)
     first = next(slow)
     fast = torch.cat(list(server.stream(LINES[3], seed=3)))
-    assert torch.equal(fast, pipeline.say(system, LINES[3], seed=3).samples)
+    assert torch.equal(fast, text_to_speech.say(system, LINES[3], seed=3).samples)
     rest = torch.cat([first, *slow])
-    assert torch.equal(rest, pipeline.say(system, LINES[0], seed=0).samples)
+    assert torch.equal(rest, text_to_speech.say(system, LINES[0], seed=0).samples)
 
 
 def test_who_waits_for_text_holds_nobody_up():
@@ -155,7 +155,7 @@ def test_who_waits_for_text_holds_nobody_up():
     finally:
         more.set()
         job.join(20)
-    assert torch.equal(torch.cat(out), pipeline.say(system, LINES[0], seed=0).samples)
+    assert torch.equal(torch.cat(out), text_to_speech.say(system, LINES[0], seed=0).samples)
 
 
 def test_a_stream_that_is_dropped_gives_its_slot_back():
@@ -175,7 +175,7 @@ def test_a_stream_that_is_cancelled_ends_before_its_next_step():
         list(stream)
     assert server.pool.free == 2 and 0 < server.steps <= 5
     whole = torch.cat(list(server.stream(LINES[2], seed=2, cancelled=lambda: False)))
-    assert torch.equal(whole, pipeline.say(system, LINES[2], seed=2).samples)
+    assert torch.equal(whole, text_to_speech.say(system, LINES[2], seed=2).samples)
 
 
 def test_several_positions_of_a_stream_are_cancelled_between_two_steps():
@@ -206,7 +206,7 @@ def test_a_request_that_fails_leaves_the_others_alone():
         list(server.stream("?!..."))
     assert torch.equal(
         torch.cat(list(server.stream(LINES[4], seed=4))),
-        pipeline.say(system, LINES[4], seed=4).samples,
+        text_to_speech.say(system, LINES[4], seed=4).samples,
     )
 
 
@@ -227,7 +227,7 @@ def test_a_bad_request_is_a_failed_result_and_the_others_are_spoken():
     assert [results[n].error is None for n in range(4)] == [True, False, False, True]
     assert "codebooks" in results[1].error.what and len(results[1].audio.samples) == 0
     assert isinstance(results[2].error, UsageError)
-    alone = pipeline.say(system, LINES[3], seed=2).samples
+    alone = text_to_speech.say(system, LINES[3], seed=2).samples
     assert torch.equal(results[3].audio.samples, alone)
 
 
@@ -249,7 +249,7 @@ def test_a_source_of_something_else_is_named(source, said, served):
     system, server = system_with(), Server(system_with(), slots=1)
     source = source if isinstance(source, list) else raising()
     with pytest.raises(UsageError, match=said):
-        list(server.stream(source) if served else pipeline.stream(system, source))
+        list(server.stream(source) if served else text_to_speech.stream(system, source))
     assert server.pool.free == 1
 
 

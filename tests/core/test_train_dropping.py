@@ -52,18 +52,18 @@ def replayed(layout, sample):
     laid = layout.train(sample, Random(0))
     wanted = iter([int(t) for t in laid.targets.flatten() if t != IGNORE])
     session = layout.start(replace(sample.prompt, instruct=sample.instruct))
-    session.give_text(sample.text)
-    session.end_text()
+    text, answer = iter([sample.text]), None
     fed, drawn = [], 0
-    while not isinstance(action := session.next(), Stop):
+    while not isinstance(action := session.next(answer), Stop):
+        answer = None
         match action:
             case Feed(positions):
                 fed += positions
             case Draw():
-                session.drawn((next(wanted),))
+                answer = (next(wanted),)
                 drawn += 1
             case NeedText():
-                raise AssertionError("all text was given")
+                answer = next(text, None)
             case Emit():
                 pass
     inputs = [(int(t), tuple(i)) for t, i in zip(laid.table, laid.ids.tolist(), strict=True)]

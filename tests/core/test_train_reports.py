@@ -78,7 +78,7 @@ def test_a_sample_of_a_step_that_is_repeated_replaces_the_old_one(tmp_path, monk
     model = SimpleNamespace(load_state_dict=lambda weights: None)
     monkeypatch.setattr(logger, "build_system", lambda config: SimpleNamespace(model=model))
     audio = Audio(torch.linspace(-0.5, 0.5, 2400), 24_000)
-    monkeypatch.setattr(logger.pipeline, "say", lambda system, sentence: audio)
+    monkeypatch.setattr(logger.text_to_speech, "say", lambda system, sentence: audio)
     target = tmp_path / "samples" / "step-00000002-0.wav"
     target.parent.mkdir()
     target.write_bytes(b"what a killed run left")

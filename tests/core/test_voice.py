@@ -15,7 +15,7 @@ from wishbone.core.contract.errors import (
     UsageError,
     WishboneError,
 )
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak import voice as voices
 from wishbone.core.speak.voice import Voice, find, fingerprint
 from wishbone.core.weights.tensor_files import read_tensors, write_tensors
@@ -48,8 +48,8 @@ def test_a_voice_changes_what_is_said():
     system = tiny_system()
     voice = Voice.from_audio(system, recording(), WORDS)
     plain, spoken = [], []
-    pipeline.say(system, "We go.", record=plain)
-    pipeline.say(system, "We go.", voice, record=spoken)
+    text_to_speech.say(system, "We go.", record=plain)
+    text_to_speech.say(system, "We go.", voice, record=spoken)
     assert plain[0].codes != spoken[0].codes
 
 
@@ -57,12 +57,14 @@ def test_a_voice_changes_what_is_said():
 def test_save_and_load_continue_exactly(tmp_path, form):
     system = tiny_system(form=form)
     voice = Voice.from_audio(system, recording(), WORDS, name="me", word_ends=[6, 12, 20, 29])
-    plain = pipeline.say(system, "We go there now.", voice, seed=5).samples
+    plain = text_to_speech.say(system, "We go there now.", voice, seed=5).samples
     kept = voice.with_state(system)
     loaded = Voice.load(kept.save(tmp_path / "me.yaml"))
     assert loaded.state is not None and loaded.word_ends == (6, 12, 20, 29)
     for one in (kept, loaded, str(tmp_path / "me.yaml"), tmp_path / "me.safetensors"):
-        assert torch.equal(pipeline.say(system, "We go there now.", one, seed=5).samples, plain)
+        assert torch.equal(
+            text_to_speech.say(system, "We go there now.", one, seed=5).samples, plain
+        )
 
 
 def test_what_the_decoder_heard_is_kept_and_given_back(tmp_path, monkeypatch):
@@ -77,8 +79,8 @@ def test_what_the_decoder_heard_is_kept_and_given_back(tmp_path, monkeypatch):
     # at 16 kHz: the decoder hears it at its own rate
     voice = Voice.from_audio(system, recording(16_000), WORDS, name="me")
     loaded = Voice.load(voice.save(tmp_path / "me.yaml"))
-    pipeline.say(system, "We go.", loaded)
-    pipeline.say(system, "We go.")
+    text_to_speech.say(system, "We go.", loaded)
+    text_to_speech.say(system, "We go.")
     assert given[0]["size"].tolist() == [28_800, 30] and given[1] is None
 
 
@@ -114,20 +116,20 @@ def test_another_prompt_forgets_the_state_after_it_but_not_what_was_learned():
 def test_a_state_of_another_model_is_refused(tmp_path):
     voice = Voice.from_audio(tiny_system(), recording(), WORDS, name="me")
     other = tiny_system(seed=1)
-    pipeline.say(other, "We go.", voice)
+    text_to_speech.say(other, "We go.", voice)
     with pytest.raises(CheckpointError, match="another model"):
-        pipeline.say(other, "We go.", voice.with_state(tiny_system()))
+        text_to_speech.say(other, "We go.", voice.with_state(tiny_system()))
 
 
 @pytest.mark.parametrize("field, value", [("lookahead_words", 2), ("form", "unistream")])
 def test_a_state_of_another_layout_is_refused(field, value):
     system = tiny_system()
     kept = Voice.from_audio(system, recording(), WORDS, name="me").with_state(system)
-    pipeline.say(tiny_system(), "We go.", kept)
+    text_to_speech.say(tiny_system(), "We go.", kept)
     other = tiny_system(**{field: value})
     assert fingerprint(other.model) == fingerprint(system.model)
     with pytest.raises(CheckpointError, match="another model"):
-        pipeline.say(other, "We go.", kept)
+        text_to_speech.say(other, "We go.", kept)
 
 
 def test_codes_of_another_codec_are_refused():
@@ -135,7 +137,7 @@ def test_codes_of_another_codec_are_refused():
     other = tiny_system()
     torch.nn.init.constant_(other.speech_tokenizer.scale, 40.0)
     with pytest.raises(CheckpointError, match="another codec"):
-        pipeline.say(other, "We go.", voice)
+        text_to_speech.say(other, "We go.", voice)
 
 
 def test_ids_of_another_tokenizer_are_refused():
@@ -143,7 +145,7 @@ def test_ids_of_another_tokenizer_are_refused():
     other = tiny_system()
     other.config["tokenizer"]["name"] = "phonemes"
     with pytest.raises(CheckpointError, match="tokenizer 'letters'"):
-        pipeline.say(other, "We go.", voice)
+        text_to_speech.say(other, "We go.", voice)
 
 
 def test_recordings_that_make_no_voice():
@@ -160,7 +162,7 @@ def test_recordings_that_make_no_voice():
 
 def test_a_recording_is_no_voice_by_itself():
     with pytest.raises(UsageError) as caught:
-        pipeline.say(tiny_system(), "We go.", "me.wav")
+        text_to_speech.say(tiny_system(), "We go.", "me.wav")
     assert caught.value.where == "me.wav" and "Voice.from_audio" in caught.value.do
 
 
@@ -244,14 +246,14 @@ def saved(folder):
 )
 def test_a_damaged_voice_is_refused(tmp_path, name, change, said):
     path, tensors = saved(tmp_path)
-    pipeline.say(tiny_system(), "We go.", Voice.load(path))
+    text_to_speech.say(tiny_system(), "We go.", Voice.load(path))
     if change is None:
         del tensors[name]
     else:
         tensors[name] = change(tensors.get(name))
     write_tensors(path.with_suffix(".safetensors"), tensors)
     with pytest.raises(CheckpointError, match=said):
-        pipeline.say(tiny_system(), "We go.", Voice.load(path))
+        text_to_speech.say(tiny_system(), "We go.", Voice.load(path))
 
 
 def test_keys_of_a_voice_are_texts(tmp_path):
@@ -268,4 +270,4 @@ def test_noise_of_a_decoder_is_never_handed_on(monkeypatch, value):
     noise = type(system.decoder.streams[0])
     monkeypatch.setattr(noise, "sound", lambda self, codes: torch.full((960 * len(codes),), value))
     with pytest.raises(WishboneError, match="The decoder made"):
-        pipeline.say(system, "We go there now.")
+        text_to_speech.say(system, "We go there now.")

@@ -9,7 +9,7 @@ from tiny_system import HOP, tiny_system
 from wishbone.core.audio import word_times
 from wishbone.core.cli.main import main
 from wishbone.core.contract.errors import UsageError
-from wishbone.core.speak import pipeline, speaker
+from wishbone.core.speak import speaker, text_to_speech
 from wishbone.core.speak.server import Server
 from wishbone.core.speak.utterance import SpokenWord
 from wishbone.core.speak.voice import Voice
@@ -19,7 +19,7 @@ TEXT = "We go home now. No. Then we stay."
 
 def spoken(text=TEXT, voice=None, **layout):
     system, record = tiny_system(**layout), []
-    return pipeline.say(system, text, voice, 3, record), record
+    return text_to_speech.say(system, text, voice, 3, record), record
 
 
 @pytest.mark.parametrize("fields", [{}, {"lone_word": "again"}, {"lookahead_words": 0}])
@@ -40,7 +40,7 @@ def test_every_word_has_its_place_in_the_audio(fields):
 def test_pieces_begin_behind_their_pause():
     _, record = spoken()
     for before, after in zip(record, record[1:], strict=False):
-        assert after.begin == pytest.approx(before.words[-1].end + pipeline.PAUSE)
+        assert after.begin == pytest.approx(before.words[-1].end + text_to_speech.PAUSE)
 
 
 def test_a_word_ends_where_its_last_code_does():
@@ -55,8 +55,8 @@ def test_stream_server_and_voices_time_words_alike():
     voice = Voice(text=(1, 27, 2, 28), speech=((1,), (2,), (3,)))
     results = []
     for speak in (
-        lambda r: pipeline.say(system, TEXT, voice, 3, r),
-        lambda r: list(pipeline.stream(system, iter(TEXT), voice, 3, r)),
+        lambda r: text_to_speech.say(system, TEXT, voice, 3, r),
+        lambda r: list(text_to_speech.stream(system, iter(TEXT), voice, 3, r)),
         lambda r: list(Server(system, 2).stream(TEXT, voice, 3, r)),
     ):
         record = []

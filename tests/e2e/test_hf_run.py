@@ -9,7 +9,7 @@ pytest.importorskip("transformers", minversion="5.24", reason="pip install 'wish
 
 from wishbone.core.cli import ab
 from wishbone.core.cli.train import main
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.system.build import build_system
 from wishbone.core.system.spec import read
 from wishbone.core.weights.tensor_files import read_tensors
@@ -62,7 +62,7 @@ def distil(runs):
 
 def speak(export):
     system = build_system(read(str(export)))
-    samples = pipeline.say(system, "Hello there.", seed=1).samples
+    samples = text_to_speech.say(system, "Hello there.", seed=1).samples
     assert len(samples) > 0 and samples.isfinite().all()
     return system
 

@@ -29,7 +29,7 @@ from wishbone.core.data.tokens import METADATA, read_tokens, write_tokens
 from wishbone.core.evaluate.experiment.items import Items
 from wishbone.core.evaluate.prompts.prompt_lists import read_prompts
 from wishbone.core.evaluate.report.markdown import read_result
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak.voice import Voice
 from wishbone.core.system.loading import load_part
 from wishbone.core.system.spec import parse
@@ -194,7 +194,7 @@ def voice(folder, random):
         path.write_bytes(changed_text(path.read_text(), random))
     else:
         save_file(_odd_tensors(files_tensors(tensors), random), tensors)
-    audio = pipeline.say(system, "Hello there.", Voice.load(path))
+    audio = text_to_speech.say(system, "Hello there.", Voice.load(path))
     assert torch.isfinite(audio.samples).all() and len(audio.samples)
     return True
 

@@ -122,7 +122,7 @@ def test_a_state_in_bfloat16(figures):
 @pytest.mark.parametrize("arm", ["quickstart-rwkv7", "quickstart-transformer"])
 def test_a_server_says_what_the_pipeline_says(arm, figures):
     import wishbone
-    from wishbone.core.speak import pipeline
+    from wishbone.core.speak import text_to_speech
     from wishbone.core.speak.server import Request, Server
 
     system = wishbone.load(arm, device="cuda")
@@ -130,7 +130,7 @@ def test_a_server_says_what_the_pipeline_says(arm, figures):
     alone = []
     for seed, line in enumerate(lines):
         record = []
-        pipeline.say(system, line, seed=seed, record=record)
+        text_to_speech.say(system, line, seed=seed, record=record)
         alone.append([u.codes for u in record])
     system.model.backbone.accelerate("graph")
     together = [None] * len(lines)

@@ -158,9 +158,9 @@ def public_definitions(tree):
 
 
 INHERITED = {"forward", "main", "Config"} | {
-    "encode", "decode", "embed", "push", "finish", "start", "next", "drawn", "give_text",
-    "end_text", "train", "speak", "read", "init_state", "step_", "state_bytes", "count_parameters",
-    "flops_per_position", "parameter_groups", "sample", "space", "small_config",
+    "encode", "decode", "embed", "push", "finish", "start", "next", "train",
+    "speak", "read", "init_state", "step_", "state_bytes", "count_parameters", "flops_per_position",
+    "parameter_groups", "sample", "space", "small_config",
     "wishbone_register", "wishbone_doctor", "error",
 }  # fmt: skip
 """Named by a contract (``error`` by that of argparse), which says what they do."""

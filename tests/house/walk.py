@@ -112,7 +112,7 @@ def item(layers):
     def follow():
         generation, audio = speak(system, text, 1)
         clip = Clip("first", text, audio, system.decoder.sample_rate)
-        scorer.score(clip, generation.failure)
+        scorer.values(clip, generation.failure)
 
     follow()
     with Walk(layers) as walk:

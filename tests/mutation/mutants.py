@@ -31,10 +31,14 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from parts import ELSEWHERE, PARTS
+
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("core", "plugins", "adapters", "kernels", "configs", "tests", "pyproject.toml")
 MOST_SECONDS = 30
 """Seconds of tests, as measured without a fault, that one mutant is given."""
+QUICK_SECONDS = 10
+"""Seconds for the other tests of the same files, where a line runs when its module is imported."""
 SLACK, FACTOR = 60, 6
 """Seconds, and times its tests' own, after which a mutant hangs: then it counts as caught."""
 PRELOADED = (
@@ -45,59 +49,6 @@ PRELOADED = (
 )  # fmt: skip
 """What tests import and no mutant changes: once, for all of them."""
 ARITHMETIC = "Add Sub Mul Div FloorDiv Mod Pow".split()
-
-PARTS = {
-    "speak": (
-        ["core/speak", "core/model/sampling.py"],
-        "core/test_pipeline.py core/test_guard.py core/test_server.py core/test_sampling.py"
-        " core/test_voice.py core/test_recording.py core/test_guidance.py core/test_word_times.py"
-        " core/test_text.py core/test_say.py core/test_commitment.py core/test_replay.py",
-    ),
-    "layouts": (
-        ["adapters"],
-        "adapters/test_cosyvoice2.py adapters/test_cosyvoice2_session.py adapters/test_spark.py"
-        " adapters/test_guided_layouts.py adapters/test_xy.py core/test_train_dropping.py"
-        " plugins/test_cosyvoice3_lm.py",
-    ),
-    "statistics": (
-        ["core/evaluate/statistics"],
-        "core/test_statistics.py core/test_verdict.py core/test_metrics.py core/test_contrast.py"
-        " core/test_looking.py core/test_ab_factors.py core/test_ab_result.py"
-        " core/test_calibration.py core/test_metric_plugins.py plugins/test_recognisers.py",
-    ),
-    "train": (
-        ["core/train"],
-        "core/test_train_batches.py core/test_train_dropping.py core/test_train_long.py"
-        " core/test_train_precision.py core/test_train_reports.py core/test_train_run.py"
-        " core/test_train_shard.py core/test_objective.py core/test_looking.py",
-    ),
-    # Triton's kernels run in its interpreter or on a GPU, where no line of them is seen
-    "rwkv7": (
-        ["plugins/rwkv7/backbone.py", "plugins/rwkv7/layers.py", "kernels/wkv7/reference.py",
-         "kernels/wkv7/chunked.py", "kernels/wkv7/packed.py", "kernels/wkv7/rows.py",
-         "kernels/wkv7/step.py", "plugins/rwkv7/engines/native.py",
-         "plugins/rwkv7/engines/native_prefill.py"],
-        "plugins/test_rwkv7.py plugins/test_rwkv7_engine.py plugins/test_rwkv7_graph.py"
-        " kernels/test_wkv7.py plugins/test_rwkv7_parity.py plugins/test_stack.py",
-    ),
-    "weights": (
-        ["core/weights"],
-        "core/test_weights.py core/test_convert.py core/test_releases.py core/test_wrapping.py"
-        " core/test_voice.py core/test_train_dropping.py"
-        " plugins/test_convert_formats.py",
-    ),
-    "serve": (
-        ["core/serve"],
-        "serve/test_serve_speech.py serve/test_serve_limits.py serve/test_serve_voices.py"
-        " serve/test_serve_arms.py serve/test_serve_texts.py serve/test_serve_live.py"
-        " serve/test_serve_many.py serve/test_serve_slow.py serve/test_serve_start.py"
-        " serve/test_studio.py",
-    ),
-}  # fmt: skip
-"""Name -> the code that is changed, and the tests that should notice."""
-
-ELSEWHERE = {"core/train/distributed": "tests/core/test_train_shard.py"}
-"""Code that runs in processes of its own, where no line is seen -> the tests that begin them."""
 
 
 @dataclass
@@ -282,19 +233,31 @@ def _silently(function, given):
 
 
 def tests_of(mutant, source, known):
-    """The tests that run the changed line, the fastest first, for ``MOST_SECONDS``."""
+    """The tests that run the changed line, the fastest first, for ``MOST_SECONDS``.
+
+    Of a line that runs when the module is imported, whoever uses the module may notice: those that
+    run any line of it, and the others of their files, because what a dataclass makes of its fields
+    is no line of anybody's.
+    """
     lines = known["lines"].get(mutant.path, {})
     names = {n for line in statement(source, mutant.line) for n in lines.get(str(line), [])}
+    beside = set()
     if not names and any(str(line) in lines for line in statement(source, mutant.line)):
-        # run when the module is imported: whoever uses the module may notice
         names = {name for each in lines.values() for name in each}
+        files = {name.partition("::")[0] for name in names}
+        beside = {name for name in known["seconds"] if name.partition("::")[0] in files} - names
     for folder, file in ELSEWHERE.items():
         if mutant.path.startswith(folder):
             names |= {name for name in known["seconds"] if name.startswith(file)}
+    return fastest(names, known, MOST_SECONDS) + fastest(beside - names, known, QUICK_SECONDS)
+
+
+def fastest(names, known, most):
+    """As many of the tests that pass without a fault as take ``most`` seconds, one at least."""
     chosen, spent = [], 0.0
     for name in sorted(names - set(known["failed"]), key=lambda name: known["seconds"][name]):
         spent += known["seconds"][name]
-        if chosen and spent > MOST_SECONDS:
+        if chosen and spent > most:
             break
         chosen.append(name)
     return chosen

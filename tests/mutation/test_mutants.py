@@ -68,6 +68,18 @@ def test_tests_that_run_the_changed_statement_are_asked_the_fastest_first():
     assert mutants.tests_of(mutants.Mutant("toy.py", 5, "", ""), CODE, known) == ["fast", "other"]
 
 
+def test_of_a_default_the_other_tests_of_the_same_files_are_asked_too():
+    """What a dataclass makes of its fields is no line, so that no coverage sees who uses it."""
+    seconds = {"a.py::runs": 3.0, "a.py::builds": 0.1, "a.py::slow": 11.0, "b.py::other": 0.1}
+    known = {"lines": {"toy.py": {"5": [], "9": ["a.py::runs"]}}, "seconds": seconds, "failed": []}
+    mutant = mutants.Mutant("toy.py", 5, "", "")
+    assert mutants.tests_of(mutant, CODE, known) == ["a.py::runs", "a.py::builds"]
+    known["failed"] = ["a.py::builds"]
+    assert mutants.tests_of(mutant, CODE, known) == ["a.py::runs", "a.py::slow"]
+    # a line that somebody runs is asked of those alone
+    assert mutants.tests_of(mutants.Mutant("toy.py", 10, "", ""), CODE, known) == ["a.py::runs"]
+
+
 def test_every_part_names_code_and_tests_that_exist():
     for folders, tests in mutants.PARTS.values():
         assert all((mutants.ROOT / folder).exists() for folder in folders)

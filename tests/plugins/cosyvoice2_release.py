@@ -13,7 +13,7 @@ from cosyvoice2_onnx import random_state, speaker_encoder, speech_tokenizer
 
 from wishbone.core.audio.files import Audio
 from wishbone.core.config.compose import Config
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.system.build import build_model
 from wishbone.core.system.spec import resolve
 from wishbone.core.testing import trained_looking_
@@ -268,7 +268,7 @@ def recording(seconds=1.0, rate=16_000):
 def spoken(system, text=SAID, **how):
     """Codes and samples of a text."""
     record = []
-    audio = pipeline.say(system, text, record=record, **how)
+    audio = text_to_speech.say(system, text, record=record, **how)
     assert audio.sample_rate == 24_000 and torch.isfinite(audio.samples).all()
     return [code for utterance in record for code in utterance.codes], audio.samples
 

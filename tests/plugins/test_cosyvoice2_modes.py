@@ -11,7 +11,7 @@ from cosyvoice2_release import SAID, SHORT, recording, spoken
 from wishbone.core.audio import files as audio_files
 from wishbone.core.cli.main import main
 from wishbone.core.contract.errors import CheckpointError, ConfigError, WishboneError
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak import voice as voices
 from wishbone.core.speak import voice_conversion as conversion
 from wishbone.core.speak.speaker import build
@@ -76,7 +76,7 @@ def test_an_instruction_may_stand_beside_it(folder):
 
 def test_marks_are_one_id_each(system):
     record = []
-    pipeline.say(system, SAID, record=record)
+    text_to_speech.say(system, SAID, record=record)
     assert system.tokenizer.space.specials["[laughter]"] in record[0].ids
 
 
@@ -107,7 +107,7 @@ def test_a_saved_voice_goes_on_without_prefill(folder, tmp_path, monkeypatch, fo
     voice = Voice.from_audio(system, recording(), "One two.", name="me")
     expected = spoken(system, voice=voice, seed=4)
     path = voice.with_state(system).save(tmp_path / "me.yaml")
-    for module in (pipeline, voices):
+    for module in (text_to_speech, voices):
         monkeypatch.setattr(module, "prefix", None)
     later = build(releases.config(folder, layout=SHORT["layout"] | {"form": form}))
     codes, samples = spoken(later, voice=path, seed=4)
@@ -124,7 +124,7 @@ def test_text_is_spoken_before_it_is_complete(folder):
             read.append(word)
             yield f"{word} "
 
-    stream = pipeline.stream(system, writer(), record=record)
+    stream = text_to_speech.stream(system, writer(), record=record)
     first = next(chunk for chunk in stream if len(chunk))
     assert len(first) and len(read) < len(words) and not record[0].reason
     remaining = list(stream)
@@ -135,10 +135,10 @@ def test_text_is_spoken_before_it_is_complete(folder):
 
 
 def test_streaming_and_another_request_change_nothing(system):
-    alone = pipeline.stream(system, SAID, "recorded", seed=1)
+    alone = text_to_speech.stream(system, SAID, "recorded", seed=1)
     expected = list(alone)
-    first = pipeline.stream(system, SAID, "recorded", seed=1)
-    other = pipeline.stream(system, "Something else entirely.", "plain", seed=2)
+    first = text_to_speech.stream(system, SAID, "recorded", seed=1)
+    other = text_to_speech.stream(system, "Something else entirely.", "plain", seed=2)
     mixed = []
     for chunk in first:
         mixed.append(chunk)
@@ -180,7 +180,7 @@ def test_the_command_speaks(folder, tmp_path, capsys):
 def test_a_system_without_a_folder_says_so():
     bare = releases.config(rows=400)
     with pytest.raises(WishboneError, match="names no release") as caught:
-        pipeline.say(build(bare), "Hello.")
+        text_to_speech.say(build(bare), "Hello.")
     assert "weights=FOLDER" in caught.value.do
 
 

@@ -14,7 +14,7 @@ from wishbone.adapters.xy import XY  # noqa: E402
 from wishbone.core.contract.codec import CodeSpace  # noqa: E402
 from wishbone.core.contract.layout import IGNORE  # noqa: E402
 from wishbone.core.contract.text import TextSpace  # noqa: E402
-from wishbone.core.speak import pipeline  # noqa: E402
+from wishbone.core.speak import text_to_speech  # noqa: E402
 from wishbone.core.testing import Violation, suite, trained_looking_  # noqa: E402
 from wishbone.plugins.heads.depth import DepthHead, DepthHeadConfig  # noqa: E402
 from wishbone.plugins.transformer.convert import from_qwen2  # noqa: E402
@@ -105,9 +105,9 @@ def test_a_toy_system_learns_and_streams_three_codebooks():
     assert losses[0] > 2.0 > 0.1 > losses[-1]
     for text, sample in zip(["hello there", "go on"], known, strict=True):
         record = []
-        audio = pipeline.say(system, text, record=record)
+        audio = text_to_speech.say(system, text, record=record)
         assert record[0].codes == list(map(tuple, sample.speech))
-        chunks = list(pipeline.stream(system, text))
+        chunks = list(text_to_speech.stream(system, text))
         assert len(chunks) > 1
         assert torch.equal(
             torch.cat([torch.as_tensor(c) for c in chunks]), torch.as_tensor(audio.samples)

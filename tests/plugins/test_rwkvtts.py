@@ -274,7 +274,7 @@ def test_a_release_speaks_from_text_to_samples(tmp_path):
     pytest.importorskip("onnx", reason="pip install onnx: it writes the ears of a toy release")
     import cosyvoice2_release as original
 
-    from wishbone.core.speak import pipeline
+    from wishbone.core.speak import text_to_speech
     from wishbone.core.speak.speaker import build
     from wishbone.core.speak.voice import release_voices
 
@@ -286,7 +286,7 @@ def test_a_release_speaks_from_text_to_samples(tmp_path):
     values["speech_tokenizer"] |= {"weights": str(folder)}
     speaking = build(values | {"layout": values["layout"] | {"max_code_ratio": 2.0}})
     voice, record = release_voices(folder)["recorded"], []
-    audio = pipeline.say(speaking, "Hello world.", voice, record=record)
+    audio = text_to_speech.say(speaking, "Hello world.", voice, record=record)
     assert record[0].codes and len(audio.samples) == 960 * len(record[0].codes)
     assert all(code < 6561 for (code,) in record[0].codes)
-    assert torch.equal(pipeline.say(speaking, "Hello world.", voice).samples, audio.samples)
+    assert torch.equal(text_to_speech.say(speaking, "Hello world.", voice).samples, audio.samples)

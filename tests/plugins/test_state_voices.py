@@ -62,9 +62,9 @@ def system(folder):
 
 
 def said(one, voice=None):
-    from wishbone.core.speak import pipeline
+    from wishbone.core.speak import text_to_speech
 
-    return pipeline.say(one, TEXT, voice, seed=3).samples
+    return text_to_speech.say(one, TEXT, voice, seed=3).samples
 
 
 def test_nothing_but_the_state_was_trained(runs):

@@ -26,7 +26,7 @@ from wishbone.core.audio.files import Audio
 from wishbone.core.audio.files import read as read_audio
 from wishbone.core.config.compose import bundled
 from wishbone.core.contract.errors import GATE, WishboneError
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak.speaker import load
 from wishbone.core.speak.voice import Voice
 from wishbone.core.speak.voice_conversion import revoice
@@ -187,7 +187,7 @@ class _Spoken:
         record: list[Any] = []
         begin, first, chunks = time.perf_counter(), 0.0, []
         how = {"voice": self.voice} | how
-        for chunk in pipeline.stream(self.system, text, seed=0, record=record, **how):
+        for chunk in text_to_speech.stream(self.system, text, seed=0, record=record, **how):
             first = first or (time.perf_counter() - begin if len(chunk) else 0.0)
             chunks.append(chunk)
         taken, seconds = time.perf_counter() - begin, self._keep(name, torch.cat(chunks))
@@ -215,7 +215,7 @@ class _Spoken:
         runs = []
         for _ in range(2):
             record: list[Any] = []
-            chunks = list(pipeline.stream(self.system, TEXTS["en"], self.voice, 3, record))
+            chunks = list(text_to_speech.stream(self.system, TEXTS["en"], self.voice, 3, record))
             runs.append(([u.codes for u in record], chunks))
         (codes, chunks), (again, samples) = runs
         assert codes == again, "the same seed drew other codes"
@@ -234,14 +234,14 @@ class _Spoken:
             kept = Voice.load(path)
         size = sum(t.numel() * t.element_size() for t in (kept.state or {}).values())
         text = TEXTS["en"][:23]
-        one, two = (pipeline.say(self.system, text, v).samples for v in (self.voice, kept))
+        one, two = (text_to_speech.say(self.system, text, v).samples for v in (self.voice, kept))
         assert torch.equal(one, two), "it speaks otherwise than the one that was saved"
         return f"the same samples; its state has {size / 1e6:.2f} MB"
 
     def _arriving(self) -> str:
         words = iter(f"{word} " for word in TEXTS["en"].split())
         record: list[Any] = []
-        list(pipeline.stream(self.system, words, self.voice, 0, record))
+        list(text_to_speech.stream(self.system, words, self.voice, 0, record))
         assert [u.text for u in record] == [TEXTS["en"]], "the text was not spoken whole"
         return f"layout.form is {self.system.config['layout']['form']}"
 

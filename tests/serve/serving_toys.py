@@ -22,7 +22,7 @@ from wishbone.core.serve.serving_arm import ServingArm  # noqa: E402
 from wishbone.core.serve.settings import Limits, Settings  # noqa: E402
 from wishbone.core.serve.web.app import create_app  # noqa: E402
 from wishbone.core.serve.web.service import Service  # noqa: E402
-from wishbone.core.speak import pipeline  # noqa: E402
+from wishbone.core.speak import text_to_speech  # noqa: E402
 
 URL = "http://127.0.0.1:8880"
 TEXT = "We speak of one thing. Then of another thing altogether!"
@@ -48,7 +48,9 @@ def client_of(service, **options):
 
 def offline(service, text=TEXT, seed=0, name="tiny", voice=None):
     """The samples of ``text`` spoken without any server, as 16-bit bytes."""
-    return as_pcm(pipeline.say(service.arms[name].system, text, voice, seed).samples).tobytes()
+    return as_pcm(
+        text_to_speech.say(service.arms[name].system, text, voice, seed).samples
+    ).tobytes()
 
 
 class Brake:
@@ -72,6 +74,11 @@ class Brake:
             self.steps.release()
 
 
+def built(word):
+    """The same word as another object: a web server's words need not be those of our source."""
+    return "".join(list(word))
+
+
 class Caller:
     """One request to the application as a web server makes it, whose client may go away."""
 
@@ -85,20 +92,21 @@ class Caller:
 
     async def run(self):
         scope = {
-            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1", "method": self.method, "scheme": "http", "path": self.path,
+            "type": built("http"), "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1", "method": built(self.method), "scheme": "http",
+            "path": self.path,
             "raw_path": self.path.encode(), "query_string": b"", "root_path": "",
             "headers": self.headers, "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 8880),
         }  # fmt: skip
         # a body of None never comes
-        sent = [{"type": "http.request", "body": self.body, "more_body": False}]
+        sent = [{"type": built("http.request"), "body": self.body, "more_body": False}]
         sent = sent if self.body is not None else []
 
         async def receive():
             if sent:
                 return sent.pop()
             await self.gone.wait()
-            return {"type": "http.disconnect"}
+            return {"type": built("http.disconnect")}
 
         async def send(message):
             if message["type"] == "http.response.start":

@@ -51,7 +51,7 @@ from wishbone.core.evaluate.statistics.agreement import recognisers
 from wishbone.core.evaluate.statistics.metrics import QUALITY, need_packages
 from wishbone.core.report import table
 from wishbone.core.report.progress import progress
-from wishbone.core.speak import pipeline, speaker
+from wishbone.core.speak import speaker, text_to_speech
 from wishbone.core.speak.voice_files import bundled
 from wishbone.core.system.spec import read
 
@@ -287,7 +287,7 @@ def count_endings(options: EndingsOptions) -> int:
         )
     system = speaker.load(options.system, engine=options.engine)
     # a wrong voice is one error at once and not a failure of every utterance
-    next(pipeline.stream(system, generate.WARM_UP, options.voice, 0))
+    next(text_to_speech.stream(system, generate.WARM_UP, options.voice, 0))
     total = range(len(texts) * options.seeds)
     utterances = completion.endings(system, texts, options.seeds, options.voice, options.slots)
     rows = [row for _, row in zip(progress(total, "speaking"), utterances, strict=True)]

@@ -28,7 +28,7 @@ from wishbone.core.contract.errors import UsageError, WishboneError, when_stoppe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wishbone.core.speak.pipeline import Utterance
+    from wishbone.core.speak.utterance import Utterance
     from wishbone.core.speak.voice import Voice
     from wishbone.core.system.system import System
 
@@ -182,12 +182,12 @@ class _Spoken:
 
     def _chunks(self) -> Iterator[Tensor]:
         from wishbone.core.audio import files
-        from wishbone.core.speak import pipeline
+        from wishbone.core.speak import text_to_speech
         from wishbone.core.speak.voice_conversion import revoice
 
         if self.source:
             return revoice(self.system, files.read(self.source), self.voice, self.seed)
-        return pipeline.stream(
+        return text_to_speech.stream(
             self.system, self.text, self.voice, self.seed, self.record, guidance=self.guidance
         )
 

@@ -102,9 +102,11 @@ def main(argv: Sequence[str]) -> int:
         alone = text_system.build(config)
         compare_logits(alone, system, [options.text, whole_text])
     if speech and options.speak:
-        from wishbone.core.speak import pipeline
+        from wishbone.core.speak import text_to_speech
 
-        pipeline.say(speech, whole_text, seed=options.seed).save(options.speak, overwrite=False)
+        text_to_speech.say(speech, whole_text, seed=options.seed).save(
+            options.speak, overwrite=False
+        )
         print(f"wrote {options.speak}", file=sys.stderr)
     return 0
 

@@ -15,8 +15,9 @@ from wishbone.core.contract.atomic import replacing
 from wishbone.core.evaluate.experiment.items import UNMEASURED
 from wishbone.core.evaluate.measure.clips import failure
 from wishbone.core.evaluate.record import optional, stored_as
-from wishbone.core.speak.pipeline import Utterance, stream
 from wishbone.core.speak.server import Server
+from wishbone.core.speak.text_to_speech import stream
+from wishbone.core.speak.utterance import Utterance
 from wishbone.core.speak.voice import Voice
 from wishbone.core.system.system import System
 

@@ -19,7 +19,7 @@ from wishbone.core.evaluate.measure.score import Panel
 from wishbone.core.evaluate.record import record_json
 from wishbone.core.evaluate.statistics.metrics import metric_class, value
 from wishbone.core.report.table import Table
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak.server import Server
 from wishbone.core.speak.utterance import Utterance
 from wishbone.core.speak.voice import find
@@ -70,7 +70,7 @@ def short_texts(
         voice = find(name or None, system)
         for text, seed in [(text, seed) for text in texts for seed in range(seeds)]:
             record: list[Utterance] = []
-            audio = pipeline.say(system, text, voice, seed, record).samples.numpy()  # [S]
+            audio = text_to_speech.say(system, text, voice, seed, record).samples.numpy()  # [S]
             key, padded = f"{name} {text} {seed}", np.concatenate([around, audio, around])
             clips.append(Clip(key, text, padded, rate))
             redraws = sum(len(utterance.redraws) for utterance in record)

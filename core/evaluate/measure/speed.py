@@ -34,14 +34,14 @@ def peak():
     # on Linux the usage of a new process begins with its parent's peak; this does not
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-from wishbone.core.speak import pipeline
+from wishbone.core.speak import text_to_speech
 from wishbone.core.speak.speaker import build
 values, text, voice, engine, weights = json.load(sys.stdin)
 imported = peak()
 system = build(values)
 system.model.accelerate(engine, weights)
 loaded = peak()
-seconds = pipeline.say(system, text, voice or None).seconds
+seconds = text_to_speech.say(system, text, voice or None).seconds
 print(json.dumps({"imported": imported, "loaded": loaded, "peak": peak(), "seconds": seconds}))
 """
 

@@ -93,13 +93,13 @@ class Release(Speaking):
         """codes [N] -> logits [X] after the request's prompt, its text and these, one by one."""
         model, session = self.system.model, self.system.layout.start(self.voice.prompt(self.system))
         positions: list[Any] = []
-        text_fed = False
-        while not isinstance(action := session.next(), Draw):
+        text, answer = iter([self.request.text]), None
+        while not isinstance(action := session.next(answer), Draw):
+            answer = None
             if isinstance(action, Feed):
                 positions.extend(action.positions)
             else:
-                session.end_text() if text_fed else session.give_text(self.request.text)
-                text_fed = True
+                answer = next(text, None)
         state = model.backbone.init_state(1, device=model.device, dtype=model.dtype)
         hidden, state = model.advance(positions, state)  # hidden [1, D]
         for code in codes.tolist():
