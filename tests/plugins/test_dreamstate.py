@@ -183,7 +183,7 @@ def voices(tmp_path_factory):
 
 
 def test_commands_learn_draw_and_move_voices(voices, tmp_path, capsys):
-    from wishbone.core.speak import pipeline
+    from wishbone.core.speak import text_to_speech
     from wishbone.core.speak.voice import Voice
 
     folder, system, names = voices
@@ -198,7 +198,9 @@ def test_commands_learn_draw_and_move_voices(voices, tmp_path, capsys):
     one, same, other = (Voice.load(p) for p in sorted(tmp_path.glob("drawn*.yaml")))
     assert all(torch.equal(one.start[n], same.start[n]) for n in names)
     assert not torch.equal(one.start[names[0]], other.start[names[0]])
-    assert one.heard is not None and pipeline.say(system, "Hello.", one, seed=3).samples.numel()
+    assert (
+        one.heard is not None and text_to_speech.say(system, "Hello.", one, seed=3).samples.numel()
+    )
 
     a, b = folder / "calm/0.yaml", folder / "tense/1.yaml"
     assert run("edit", a, "--towards", b, "--amount", 0.25, "--out", tmp_path / "ab.yaml") == 0
