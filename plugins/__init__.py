@@ -115,7 +115,7 @@ PARTS = (
      "Meta-State: a second matrix memory, written with what the mixer's answers"),
     ("ffn", "experts", "experts.ffn:Experts", "a mixture of SwiGLU parts, a few for each position"),
     ("ffn", "deep_embed", "deep_embed.ffn:DeepEmbed",
-     "RWKV-7a's channel mixing, scaled by a matrix of the id that is read"),
+     "RWKV-7a's or RWKV-8's channel mixing, scaled by the id that is read"),
     ("ffn", "belief", "belief.readout:Belief", "a running mean and variance, read out"),
     # the hidden vector to logits of the next code
     ("head", "linear", "heads.head:LinearHead", "one row per code, in and out"),
