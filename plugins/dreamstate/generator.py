@@ -203,7 +203,7 @@ def fit(
     generator: StateGenerator, rows: Tensor, asked: Tensor | None, *, steps: int, rate: float,
     batch: int, drop: float, seed: int,
 ) -> list[float]:  # fmt: skip
-    """Learn rows [N, P] with what they are asked by [N, C] -> the loss of every step.
+    """Learn rows [N, P], asked [N, C] -> the loss of every step.
 
     The optimiser is AdamW, its rate rises over a twentieth and then falls as a cosine.
     """

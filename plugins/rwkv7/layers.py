@@ -174,7 +174,7 @@ class TimeMix(Mixer):
         return self.output(y), {"wkv": wkv, "time_shift": shift}
 
     def low(self, x_w: Tensor, x_a: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """x [B, T, D] of decay and rate -> what is inside of their sigmoids, without w0 and a0."""
+        """x_w, x_a [B, T, D] -> what is inside the sigmoids of decay and rate, but w0 and a0."""
         return torch.tanh(x_w @ self.w1) @ self.w2, (x_a @ self.a1) @ self.a2  # [B, T, D] each
 
     def step(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
