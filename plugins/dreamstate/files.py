@@ -19,6 +19,7 @@ from wishbone.core.system.system import System
 from wishbone.core.weights.tensor_files import read_tensors, write_tensors
 from wishbone.plugins.dreamstate.generator import GeneratorConfig, StateGenerator
 from wishbone.plugins.state_tuning.backbone import check_base, tunable
+from wishbone.plugins.state_tuning.files import read_time_state
 
 SHAPE, TENSORS = "shape.yaml", "generator.safetensors"
 SPEAKER = "speaker"
@@ -26,11 +27,12 @@ SPEAKER = "speaker"
 
 
 def voice_files(folder: Path) -> list[tuple[Path, str]]:
-    """Return the voices in a folder, and in its folders with their names as labels.
+    """Return voices and RWKV-PEFT's states in a folder, and in its folders, which are labels.
 
     Raises ``DataError`` where there is none.
     """
     paths = sorted(p for p in folder.rglob("*.yaml") if p.with_suffix(".safetensors").is_file())
+    paths += sorted(p for p in folder.rglob("*") if p.suffix in (".pth", ".pt"))
     if not paths:
         raise DataError(
             "There is no voice in this folder.",
@@ -38,6 +40,23 @@ def voice_files(folder: Path) -> list[tuple[Path, str]]:
             "Make some: 'wishbone say --save-voice', or 'wishbone state-convert'.",
         )
     return [(path, "" if path.parent == folder else path.parent.name) for path in paths]
+
+
+def state_of(path: Path, system: System, names: dict[str, list[int]]) -> State:
+    """Return the parts [1, ...] of a voice, or of a file of RWKV-PEFT.
+
+    Raises ``CheckpointError`` for those of another model.
+    """
+    if path.suffix == ".yaml":
+        return parts_of(Voice.load(path), system, list(names))
+    state = read_time_state(path)
+    if {name: list(part.shape[1:]) for name, part in state.items()} != names:
+        raise CheckpointError(
+            "The state in this file has other layers or sizes than the system's.",
+            str(path),
+            "Use the model it was learned with, without '--vectors'.",
+        )
+    return {name: state[name] for name in names}
 
 
 def parts_of(voice: Voice, system: System, names: Sequence[str]) -> State:
@@ -63,8 +82,9 @@ def names_of(system: System, vectors: bool) -> dict[str, list[int]]:
     return {name: list(begin[name].shape[1:]) for name in tunable(begin, vectors)}
 
 
-def style_of(voice: Voice, where: object) -> Tensor:
+def style_of(voice: Voice | None, where: object) -> Tensor:
     """Return the voice's style vector [C], its speaker's. Raises ``DataError`` without one."""
+    voice = voice or Voice()
     vector = voice.speaker if voice.speaker is not None else (voice.heard or {}).get(SPEAKER)
     if vector is None or vector.ndim != 1:
         raise DataError(

@@ -16,6 +16,7 @@ from wishbone.plugins.dreamstate.files import (
     load,
     names_of,
     parts_of,
+    state_of,
     style_of,
     voice_files,
     voice_from,
@@ -41,15 +42,14 @@ def train(options: Any) -> str:
             "--width and --heads",
             "Change one of them.",
         )
-    voices = [Voice.load(path) for path, _ in paths]
-    states = [parts_of(voice, system, list(names)) for voice in voices]
+    states = [state_of(path, system, names) for path, _ in paths]
     joined = {name: torch.cat([state[name] for state in states]) for name in names}  # [N, ...]
     asked, vector = None, 0
     if by == "label":
         asked = torch.eye(len(labels))[[labels.index(label) for _, label in paths]]  # [N, C]
     elif by == "speaker":
-        pairs = zip(voices, paths, strict=True)
-        asked = torch.stack([style_of(voice, path) for voice, (path, _) in pairs])  # [N, C]
+        voices = {path: Voice.load(path) for path, _ in paths if path.suffix == ".yaml"}
+        asked = torch.stack([style_of(voices.get(path), path) for path, _ in paths])  # [N, C]
         vector = asked.shape[1]
     torch.manual_seed(options.seed)
     shape = GeneratorConfig(

@@ -231,6 +231,24 @@ def test_recordings_give_the_state_after_them(voices):
     assert all((again[n] - parts[n]).abs().max() < 1e-4 for n in names)
 
 
+def test_files_of_rwkv_peft_are_states_too(voices, tmp_path, capsys):
+    from wishbone.core.speak.voice import Voice
+    from wishbone.plugins.dreamstate.files import names_of, state_of
+    from wishbone.plugins.state_tuning.files import write_time_state
+
+    folder, system, names = voices
+    start = Voice.load(folder / "calm/0.yaml").start
+    write_time_state(tmp_path / "one.pth", start)
+    state = state_of(tmp_path / "one.pth", system, names_of(system, False))
+    assert all(torch.equal(state[name], start[name]) for name in names)
+    Voice.load(folder / "calm/1.yaml").save(tmp_path / "two.yaml")
+    small = ("--steps", 2, "--width", 32, "--layers", 1)
+    assert run("train", tmp_path, "--out", tmp_path / "generator", *small) == 0
+    assert "2 states of" in capsys.readouterr().out
+    with pytest.raises(CheckpointError, match="other layers or sizes"):
+        state_of(tmp_path / "one.pth", system, names_of(system, True))
+
+
 def test_what_does_not_fit_is_refused(voices, tmp_path):
     from wishbone.core.speak.voice import Voice
     from wishbone.plugins.dreamstate.files import load
