@@ -81,7 +81,7 @@ def repeat(name: str, words: Sequence[str], change: bool = False, dry_run: bool 
             continue
         print(f"stage {number} of {len(files)}: {file}", file=sys.stderr, flush=True)
         code = run(str(file), others, change)
-        if not (export / "config.yaml").is_file():
+        if code or not (export / "config.yaml").is_file():
             return code
     return 0
 

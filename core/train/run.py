@@ -39,7 +39,11 @@ from wishbone.core.weights.training_record import provenance_entry
 
 
 def run(config: str, overrides: Sequence[str] = (), change: bool = False) -> int:
-    """Begin the run that ``config`` describes, or go on with it; ``STOPPED`` if interrupted."""
+    """Begin the run that ``config`` describes, or go on with it; ``STOPPED`` if interrupted.
+
+    A run that is asked to stop in its last step is done all the same; then, too, it is ``STOPPED``,
+    so that nothing else is begun.
+    """
     recipe, system = read_recipe(config, overrides)
     with join_processes(recipe.device) as group:
         return _train(recipe, system, group, change)
@@ -82,10 +86,12 @@ def _train(recipe: Recipe, system: Config, group: ProcessGroup, change: bool) ->
     if group.leads:
         if finished:
             export(trainer, weights, digest, held_out_loss)
+            if interrupted.requested:
+                print("asked to stop in its last step; the run is done", file=sys.stderr)
         else:
             print(f"stopped at step {trainer.step}; the same command goes on", file=sys.stderr)
     group.barrier()
-    return 0 if finished else STOPPED
+    return STOPPED if interrupted.requested or not finished else 0
 
 
 def _precision(recipe: Recipe, run: RunFolder, group: ProcessGroup) -> str:

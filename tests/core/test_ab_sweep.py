@@ -1,12 +1,13 @@
 """Training the arms of an A/B: what is missing, in order, once, and by one process at a time."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from tiny_corpus import write_recipe
 
 from wishbone.core.cli import ab as command
-from wishbone.core.contract.errors import ConfigError, UsageError
+from wishbone.core.contract.errors import STOPPED, ConfigError, UsageError
 from wishbone.core.evaluate import ab
 from wishbone.core.evaluate.experiment import config_diff, sweep, training_diff
 from wishbone.core.evaluate.experiment.arms import Training
@@ -92,7 +93,8 @@ def test_parts_train_every_so_manieth_and_say_what_is_missing(tmp_path, calls):
 def test_a_part_with_accelerators_of_its_own_trains_under_torchrun(tmp_path, calls, monkeypatch):
     words = []
     monkeypatch.setenv("WISHBONE_GPUS", "2")
-    monkeypatch.setattr(sweep.subprocess, "run", lambda each, check: words.append(each))
+    ended = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(sweep.subprocess, "run", lambda each, check: words.append(each) or ended)
     trainings = wanted(tmp_path, "a")
     # only where an executor gave them
     assert sweep.train(trainings) and calls == ["a"]
@@ -114,6 +116,16 @@ def test_a_slip_in_the_name_of_an_executor_is_seen_before_anything_is_spoken(tmp
     with pytest.raises(UsageError, match="Did you mean 'local'"):
         command.main(["quickstart", "--executor", "locl:2", "--out", str(out)])
     assert not (out / "audio").exists()
+
+
+def test_a_training_that_was_told_to_stop_in_its_last_step_ends_the_rest(
+    tmp_path, calls, monkeypatch
+):
+    finish = sweep.run
+    monkeypatch.setattr(sweep, "run", lambda *words: finish(*words) or STOPPED)
+    trainings = wanted(tmp_path, "a", "b")
+    assert not sweep.train(trainings)
+    assert calls == ["a"] and [training.done for training in trainings] == [True, False]
 
 
 def test_a_training_that_was_told_to_stop_ends_the_rest(tmp_path, monkeypatch):

@@ -111,6 +111,20 @@ def test_a_signal_ends_the_run_after_its_step_and_the_same_command_goes_on(
     assert main([recipe]) == 0 and (run / "export").is_dir()
 
 
+def test_a_signal_in_the_last_step_is_not_forgotten(tmp_path, monkeypatch, capsys):
+    complete, recipe = loop.Trainer._train_step, str(write_recipe(tmp_path))
+
+    def interrupted(self):
+        complete(self)
+        if self.step == self.recipe.steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(loop.Trainer, "_train_step", interrupted)
+    assert main([recipe]) == STOPPED
+    assert (tmp_path / "run" / "export").is_dir()
+    assert "the run is done" in capsys.readouterr().err
+
+
 def test_a_second_signal_ends_at_once():
     with module._Interruptions() as interrupted:
         assert not interrupted()

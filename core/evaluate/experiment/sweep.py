@@ -82,10 +82,12 @@ class TrainingStep:
                 if training.done:
                     continue
                 say(f"{training.key}: training in {training.folder}")
-                _run(training)
+                stopped = _run(training) != 0
                 if not training.done:
                     break
             yield Done(training.key)
+            if stopped:
+                break
         say(f"{sum(training.done for training in self.all)} of {len(self.all)} trainings are done")
 
     def unfinished(self, rank: int = 0, world_size: int = 1) -> int:
@@ -93,15 +95,18 @@ class TrainingStep:
         return sum(not training.done for training in self.chosen[rank::world_size])
 
 
-def _run(training: Training) -> None:
-    """Train in this process, or under torchrun where this part has several accelerators."""
+def _run(training: Training) -> int:
+    """Train in this process, or under torchrun where this part has several accelerators.
+
+    Returns an exit code, which is not 0 where somebody asked to stop.
+    """
     accelerators = accelerators_of_part()
     if accelerators < 2:
-        run(str(training.recipe), training.overrides)
-        return
+        return run(str(training.recipe), training.overrides)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     words += [f"--nproc-per-node={accelerators}", "-m", "wishbone", "train"]
-    subprocess.run([*words, str(training.recipe), *training.overrides], check=False)
+    words += [str(training.recipe), *training.overrides]
+    return subprocess.run(words, check=False).returncode
 
 
 @contextmanager
