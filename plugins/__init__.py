@@ -63,6 +63,8 @@ PARTS = (
      "RWKV-7's channel mixing: squared ReLU, with a token shift"),
     ("ffn", "swiglu", "ffn.swiglu:SwiGLU", "SwiGLU: two projections, one the gate of the other"),
     # with matrices for memory
+    ("mixer", "rwkv7_offsets", "dreamstate.offsets:OffsetTimeMix",
+     "RWKV-7's time mixing with a decay and a rate that every sequence may move for itself"),
     ("mixer", "linear_attention", "linear_attention.mixer:LinearAttention",
      "linear attention: elu + 1, a normaliser, no decay"),
     ("mixer", "retnet", "retnet.mixer:Retention",
@@ -113,7 +115,7 @@ PARTS = (
      "Meta-State: a second matrix memory, written with what the mixer's answers"),
     ("ffn", "experts", "experts.ffn:Experts", "a mixture of SwiGLU parts, a few for each position"),
     ("ffn", "deep_embed", "deep_embed.ffn:DeepEmbed",
-     "RWKV-7a's channel mixing, scaled by a matrix of the id that is read"),
+     "RWKV-7a's or RWKV-8's channel mixing, scaled by the id that is read"),
     ("ffn", "belief", "belief.readout:Belief", "a running mean and variance, read out"),
     # the hidden vector to logits of the next code
     ("head", "linear", "heads.head:LinearHead", "one row per code, in and out"),
@@ -256,6 +258,8 @@ PARTS = (
      "Judge a codec beside others; the same as 'wishbone evaluate codec --peers'."),
     ("command", "stack-speed", "stack_speed.command:main",
      "Time every token mixer in a stack beside RWKV-7: training, and one step."),
+    ("command", "dreamstate", "dreamstate.command:main",
+     "Learn, draw and move the states that voices begin with (DREAMSTATE)."),
     ("command", "state-convert", "state_tuning.__main__:main",
      "Turn a learned state into a voice, or into a file of RWKV-PEFT, or back."),
 )  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import State
-from wishbone.core.contract.stack.mixer import Call, Mixer
+from wishbone.core.contract.stack.mixer import POINTER, Call, Mixer
 from wishbone.core.model.state_batch import copied
 from wishbone.core.testing.case import NARROW, build, row, same_state
 from wishbone.core.testing.common import Skipped, Violation, difference, near, require
@@ -302,6 +302,28 @@ def names(alone: Alone) -> str:
     return f"{len(linear)} linear layers"
 
 
+def pointer(alone: Alone) -> str:
+    """A half with ``points`` leaves so many ids of speech, with weights of at most 1 in all."""
+    count = alone.half.points
+    if not count:
+        raise Skipped("it points at nothing")
+    for state, start in alone.starts():
+        call = alone.call(start, alone.x())
+        alone.half(alone.x(), dict(state), call)
+        require(POINTER in call.extra, f"points is {count}, and forward leaves no pointer")
+        ids, weights = call.extra[POINTER]  # [B, T, k] each
+        for what, part in (("ids", ids), ("weights", weights)):
+            shape, expected = list(part.shape), [ROWS, POSITIONS, count]
+            require(shape == expected, f"{what} of the pointer are {shape}, not {expected}")
+        require(not ids.is_floating_point(), f"ids of the pointer are {ids.dtype}")
+        total = weights.sum(-1).max().item()
+        require(
+            weights.min().item() >= 0 and total <= 1 + 1e-6,
+            f"weights of the pointer are {weights.min():.2g} and more, {total:.3g} in all",
+        )
+    return f"{count} ids a position"
+
+
 CHECKS = (
     ("form", "States keep names, types and rows; y has the shape of x.", form),
     ("causal", "No output depends on a later input.", causal),
@@ -314,5 +336,6 @@ CHECKS = (
     ("growth", "The state grows as growth says.", size),
     ("storage", "The state holds no views of larger tensors.", storage),
     ("names", "Layers and parameters that are named exist.", names),
+    ("pointer", "A pointer has its ids, and weights of at most 1.", pointer),
 )
 """Name, property, and the check of an ``Alone``."""

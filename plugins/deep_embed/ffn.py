@@ -1,8 +1,9 @@
-"""DeepEmbed (RWKV-7a; RWKV-LM, RWKV-v7/rwkv_v7a_demo.py): channel mixing, turned by an embedding.
+"""DeepEmbed (RWKV-7a and RWKV-8): channel mixing, scaled by an embedding of what is read.
 
     k = x + (x' - x) m                    x' the position before
-    E = table[id] [R, R]                  one matrix for every id
-    y = W_v (relu(W_k k)^2 * ((x S_1) E S_2 + s_0))
+    E = table[id]                         of every id, [R, R] inside or [D] at the output
+    inner:   y = W_v (relu(W_k k)^2 * ((x S_1) E S_2 + s_0))     RWKV-7a, rwkv_v7a_demo.py
+    output:  y = (W_v relu(W_k k)^2) * E                         RWKV-8, the first one published
 
 An id is hashed with its table and codebook into ``rows`` of one table: a half of a block does not
 know the tables of the layout.
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from wishbone.core.contract.backbone import State
-from wishbone.core.contract.part import OptionalSize, Size
+from wishbone.core.contract.part import OneOf, OptionalSize, Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import last_inputs
 
@@ -31,8 +33,10 @@ class DeepEmbedConfig:
 
     width: OptionalSize = 0
     """Inner width F; 0 means the stack's ``ffn_width``, or four times the width without one."""
+    at: Annotated[str, OneOf("inner", "output")] = "inner"
+    """What an id scales: the inner numbers, as in RWKV-7a, or the output, as in RWKV-8."""
     rank: Size = 32
-    """R; every id has R * R numbers."""
+    """R; every id has R * R numbers, or D where it scales the output."""
     rows: Size = 8192
     """Rows of the table; ids beyond share them."""
 
@@ -53,10 +57,12 @@ class DeepEmbed(Mixer):
         """Share of the position before: RWKV-LM's x_k."""
         self.key = nn.Linear(width, inner, bias=False)
         self.value = nn.Linear(inner, width, bias=False)
-        self.down = nn.Linear(width, rank, bias=False)
-        self.up = nn.Linear(rank, inner)
-        """S_2, and s_0 as its bias."""
-        self.table = nn.Embedding(config.rows, rank * rank)
+        self.inside = config.at == "inner"
+        if self.inside:
+            self.down = nn.Linear(width, rank, bias=False)
+            self.up = nn.Linear(rank, inner)
+            """S_2, and s_0 as its bias."""
+        self.table = nn.Embedding(config.rows, rank * rank if self.inside else width)
         self.reset_parameters()
 
     @classmethod
@@ -72,27 +78,35 @@ class DeepEmbed(Mixer):
         """x [B, T, D] -> y [B, T, D] and the last position."""
         joined, shift = last_inputs(state["embed_shift"][:, None], x, call.lengths)
         k = torch.lerp(x, joined[:, :-1], self.mix.to(x.dtype))  # [B, T, D]
-        turned = (self.down(x)[..., None, :] @ self.matrices(call)).squeeze(-2)  # [B, T, R]
-        inner = torch.relu(self.key(k)).square() * self.up(turned)  # [B, T, F]
-        return self.value(inner), {"embed_shift": shift[:, 0]}
+        inner, rows = torch.relu(self.key(k)).square(), self.embedded(call)  # [B, T, F]
+        if not self.inside:
+            return self.value(inner) * rows, {"embed_shift": shift[:, 0]}
+        matrices = rows.unflatten(-1, (self.config.rank, -1))  # [B, T, R, R]
+        turned = (self.down(x)[..., None, :] @ matrices).squeeze(-2)  # [B, T, R]
+        return self.value(inner * self.up(turned)), {"embed_shift": shift[:, 0]}
 
-    def matrices(self, call: Call) -> Tensor:
-        """Return E of every position [B, T, R, R], the sum over its codebooks."""
+    def embedded(self, call: Call) -> Tensor:
+        """Return E of every position, the sum over its codebooks [B, T, R R], or at the output,
+        where 1 changes nothing, their product [B, T, D].
+        """
         assert call.table is not None and call.ids is not None
         book = torch.arange(call.ids.shape[-1], device=call.ids.device)  # [Q]
         moved = call.ids + OF_TABLE * call.table[..., None] + OF_CODEBOOK * book  # [B, T, Q]
-        rows = self.table(moved.clamp_min(0) % self.config.rows).sum(-2)  # [B, T, R R]
-        return rows.unflatten(-1, (self.config.rank, -1))  # [B, T, R, R]
+        rows = self.table(moved.clamp_min(0) % self.config.rows)  # [B, T, Q, R R]
+        return rows.sum(-2) if self.inside else rows.prod(-2)  # [B, T, R R] or [B, T, D]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start as plain channel mixing of RWKV-7: S_2 is zero and s_0 one."""
+        """Start as plain channel mixing of RWKV-7: S_2 is zero and s_0 one, or E is one."""
         height = 1 - self.place.layer / self.place.layers
         share = torch.arange(self.place.width, dtype=torch.float32) / self.place.width  # [D]
         self.mix.copy_(1 - share ** (height**4))
         rows, columns = self.key.weight.shape
         nn.init.orthogonal_(self.key.weight, gain=math.sqrt(max(1.0, rows / columns)))
         nn.init.zeros_(self.value.weight)
+        if not self.inside:
+            nn.init.ones_(self.table.weight)
+            return
         self.down.reset_parameters()
         nn.init.zeros_(self.up.weight)
         nn.init.ones_(self.up.bias)

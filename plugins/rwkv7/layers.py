@@ -35,9 +35,10 @@ from wishbone.core.contract.errors import ConfigError
 from wishbone.core.contract.part import OptionalSize, Positive, Size
 from wishbone.core.contract.stack.mixer import Call, Mixer, Place
 from wishbone.core.contract.stack.rows import last_inputs, memory_dtype, real_positions
-from wishbone.kernels.elementwise import DECAY, finish, fused, mix, prepare, squared_relu
-from wishbone.kernels.wkv7 import triton_missing, wkv7
+from wishbone.kernels.elementwise import DECAY, fused, mix, squared_relu
+from wishbone.kernels.wkv7 import triton_missing
 from wishbone.plugins.matrix_memory import WKV, Memory
+from wishbone.plugins.rwkv7.attention import attend, written
 from wishbone.plugins.rwkv7.engines.fused_backward import Vectors, attend_fused
 from wishbone.plugins.rwkv7.engines.recipe import write_channel_mix, write_time_mix
 
@@ -152,8 +153,7 @@ class TimeMix(Mixer):
         mixed, shift = _mixed(x, state["time_shift"], self.mix, call.lengths)
         x_r, x_w, x_k, x_v, x_a, x_g = mixed  # [B, T, D] each
         r, k, v = self.receptance(x_r), self.key(x_k), self.value(x_v)  # [B, T, D] each
-        low_w = torch.tanh(x_w @ self.w1) @ self.w2  # [B, T, D]
-        low_a = (x_a @ self.a1) @ self.a2  # [B, T, D]
+        low_w, low_a = self.low(x_w, x_a, state)  # [B, T, D] each
         gate = torch.sigmoid(x_g @ self.g1) @ self.g2  # [B, T, D]
         v_first = call.shared.setdefault(FIRST, v)  # [B, T, D]
         if self.adds_first:
@@ -172,6 +172,10 @@ class TimeMix(Mixer):
             return self.output(y), after | {"time_shift": shift}
         y, wkv = form(projected, vectors, state["wkv"], mask, self.eps)  # [B, T, D], [B, H, V, K]
         return self.output(y), {"wkv": wkv, "time_shift": shift}
+
+    def low(self, x_w: Tensor, x_a: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """x_w, x_a [B, T, D] -> what is inside the sigmoids of decay and rate, but w0 and a0."""
+        return torch.tanh(x_w @ self.w1) @ self.w2, (x_a @ self.a1) @ self.a2  # [B, T, D] each
 
     def step(self, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
         """x [B, D] -> y [B, D], state, in few operations: they are what a small step costs.
@@ -260,40 +264,6 @@ class TimeMix(Mixer):
         _orthogonal(self.key.weight, 0.1)
         _orthogonal(self.value.weight, 1.0)
         nn.init.zeros_(self.output.weight)
-
-
-def attend(
-    projected: tuple[Tensor, ...], vectors: Vectors, wkv: Tensor, mask: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Decay, in-context learning rate, WKV, norm per head, bonus and gate.
-
-    projected is r, k, v, low_w, low_a, gate, each [B, T, D]: the low ones are the low-rank
-    products without the bias that belongs inside the sigmoid. wkv [B, H, V, K], mask [B, T].
-    Returns [B, T, D] in the type of r and the state after. The formulas of ``prepare`` and
-    ``finish`` are in ``kernels/elementwise/reference.py``, that of ``wkv7`` in
-    ``kernels/wkv7/reference.py``.
-    """
-    r, _, v, _, _, gate = projected  # [B, T, D] each
-    inputs = written(projected, vectors, wkv)
-    y, after = wkv7(*inputs, wkv, mask)  # [B, T, H, V], [B, H, V, K]
-    key = inputs[2]  # [B, T, H, K]
-    norm = (vectors.norm_weight, vectors.norm_bias, eps)
-    return finish(y, r, key, v, gate, vectors.r_k, *norm), after
-
-
-def written(
-    projected: tuple[Tensor, ...], vectors: Vectors, wkv: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Compute r, g, k, v, a, b of ``wkv7``, [B, T, H, K] each; arguments as in ``attend``."""
-    r, k, v, low_w, low_a, _ = projected  # [B, T, D] each
-    heads = vectors.r_k.shape[0]
-    # On a GPU the traffic counts, and the kernels there round to the type of r anyway.
-    kind = r.dtype if r.is_cuda else wkv.dtype
-    g, key, a, b = prepare(
-        k, low_w, low_a, vectors.w0, vectors.a0, vectors.k_k, vectors.k_a, heads, kind
-    )  # [B, T, H, K] each
-    r, v = r.unflatten(-1, (heads, -1)), v.unflatten(-1, (heads, -1))  # [B, T, H, K] each
-    return r, g, key, v, a, b
 
 
 class ChannelMix(Mixer):

@@ -10,6 +10,8 @@ from wishbone.core.contract.part import Layers, Size
 
 EXAMPLES = """examples:
   wishbone stack-speed gla mamba2 gdn
+  wishbone stack-speed rwkv7 --ffn meta_state
+  wishbone stack-speed hybrid-gdn-3-1 hybrid-mamba2-1-11
   wishbone stack-speed kda --length 1024 --turns 5"""
 
 
@@ -19,10 +21,14 @@ class SpeedOptions:
 
     One thread, in turn; the least processor time of the turns counts. Ratios are to the RWKV-7
     backbone: of forward and backward, and of one eager step. C++: how many times as fast that
-    engine steps as the same stack's eager step.
+    engine steps as the same stack's eager step. State: bytes of float32 after so many positions,
+    one and sixty seconds of 25 codes.
     """
 
-    mixers: list[str] = argument(metavar="MIXER", help="keys of mixers")
+    mixers: list[str] = argument(
+        metavar="MIXER", help="keys of mixers, or systems, whose backbone is timed as it is"
+    )
+    ffn: str = option("swiglu", metavar="KEY", help="the feed-forward part beside the mixers")
     width: Size = option(192, metavar="D", help="numbers per position")
     layers: Layers = option(6, metavar="N", help="blocks")
     length: Size = option(2048, metavar="T", help="positions of forward and backward")
@@ -35,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     # after parsing, so that --help and mistakes need no torch
     from wishbone.plugins.stack_speed.measure import lines
 
-    for line in lines(options.mixers, options.width, options.layers, options.length, options.turns):
+    sizes = options.width, options.layers, options.length, options.turns
+    for line in lines(options.mixers, options.ffn, *sizes):
         print(line, flush=True)
     return 0

@@ -29,8 +29,9 @@ from wishbone.core.contract.backbone import Backbone, State
 from wishbone.core.contract.errors import CapabilityError
 from wishbone.kernels.elementwise import finish
 from wishbone.kernels.wkv7 import wkv7
+from wishbone.plugins.rwkv7.attention import written
 from wishbone.plugins.rwkv7.engines.fused_backward import Vectors
-from wishbone.plugins.rwkv7.layers import TimeMix, written
+from wishbone.plugins.rwkv7.layers import TimeMix
 from wishbone.plugins.stack.block import Block
 
 NAME = "upscaled"

@@ -7,7 +7,7 @@ import torch
 from controls import failed
 from torch import Tensor, nn
 
-from wishbone.core.contract.stack.mixer import Mixer
+from wishbone.core.contract.stack.mixer import POINTER, Mixer
 from wishbone.core.contract.stack.rows import memory_dtype, real_positions
 from wishbone.core.testing import check_class, suite
 from wishbone.core.testing.half_alone import CHECKS
@@ -186,6 +186,21 @@ class KeepsItsOffer(Decaying):
     offers = ("sum",)
 
 
+class PointsTooMuch(Decaying):
+    points = 2
+
+    def forward(self, x, state, call):
+        call.extra[POINTER] = (
+            torch.zeros(*x.shape[:2], 2, dtype=torch.int64),
+            torch.ones(*x.shape[:2], 2),
+        )
+        return super().forward(x, state, call)
+
+
+class PointsAtNothing(Decaying):
+    points = 2
+
+
 class HasOtherNames(Decaying):
     def write(self, rows):
         return {"average": rows[:, -1].clone()}
@@ -220,6 +235,8 @@ MIXERS = [
     (WrapsNothing, "names", "targets names ['contents']"),
     (LeavesNothing, "names", "publishes names ['mean']"),
     (KeepsItsOffer, "names", "offers names ['sum']"),
+    (PointsTooMuch, "pointer", "weights of the pointer are 1 and more, 2 in all"),
+    (PointsAtNothing, "pointer", "points is 2, and forward leaves no pointer"),
     (HasOtherNames, "form", "init_state has ['mean'], forward gives ['average']"),
     (AnswersOneVector, "form", "y is [3, 1, 48]"),
 ]

@@ -11,9 +11,10 @@ from wishbone.core.contract.errors import ConfigError
 from wishbone.core.testing import trained_looking_
 from wishbone.kernels.wkv7 import chunked
 from wishbone.plugins.rwkv7 import layers
+from wishbone.plugins.rwkv7.attention import attend
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.engines.fused_backward import Vectors, attend_fused
-from wishbone.plugins.rwkv7.layers import attend, rank
+from wishbone.plugins.rwkv7.layers import rank
 
 
 def model(seed=0, **changes):

@@ -1,6 +1,6 @@
-"""``attend`` of layers.py with its backward written out, for training on CPUs.
+"""``attend`` of attention.py with its backward written out, for training on CPUs.
 
-Checked against ``layers.attend`` and its autograd, in float64 to 1e-12, by
+Checked against ``attention.attend`` and its autograd, in float64 to 1e-12, by
 ``tests/plugins/test_rwkv7.py::test_the_written_out_backward_is_that_of_the_formula``.
 
 Between the projections there are some thirty elementwise operations. One after another over a
@@ -38,7 +38,7 @@ class Vectors(NamedTuple):
 def attend_fused(
     projected: tuple[Tensor, ...], vectors: Vectors, wkv: Tensor, mask: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Compute the same function as ``layers.attend``, for any T > 0."""
+    """Compute the same function as ``attention.attend``, for any T > 0."""
     y, after = _Attend.apply(*projected, *vectors, wkv, mask, eps)
     return y, after
 
