@@ -372,11 +372,3 @@ def test_a_step_belongs_to_its_epoch(epochs, step, epoch):
     assert len(plan._epochs) == 1  # of one epoch at a time
     # backwards, too
     assert plan.rows(0)[0] == 0
-
-
-def test_utterances_of_one_position_have_pools_as_large():
-    lengths = np.random.default_rng(2).choice([1, 2], 400, p=[0.7, 0.3])
-    assert int(lengths.mean()) == 1
-    # two pools of 50 batches of 4, in each of which one batch at most has both lengths
-    batches = BatchPlan(lengths, 4, seed=1).epoch(0)
-    assert sum(len(set(lengths[rows].tolist())) > 1 for rows in batches) <= 2
