@@ -1,16 +1,25 @@
 """What a training prints and logs, line by line, by a clock of the test's own."""
 
+import json
 import math
+from itertools import count
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from tiny_corpus import write_recipe
+from torch import nn
 
+from wishbone.core.cli.train import main
 from wishbone.core.train import logger as logger_module
+from wishbone.core.train import loop
 from wishbone.core.train.distributed.processes import ProcessGroup
 from wishbone.core.train.logger import Logger, ReferenceCurve
 from wishbone.core.train.loop import Tally
 from wishbone.core.train.recipe import Recipe
+from wishbone.core.train.run import export
+from wishbone.core.train.run_folder import RunFolder
 
 ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 
@@ -121,3 +130,45 @@ def test_a_sample_that_fails_stops_neither_the_others_nor_the_training(
 )
 def test_time_is_told_as_on_a_clock(seconds, told):
     assert logger_module._clock(seconds) == told
+
+
+def test_speed_is_positions_over_the_seconds_of_steps(tmp_path, monkeypatch):
+    """By a clock that goes on by half a second each time that somebody looks at it."""
+    pytest.importorskip("pyarrow", reason="pip install 'wishbone-tts[train]' for corpora")
+    ticks = count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: 500 + next(ticks) / 2))
+    run = tmp_path / "run"
+    assert main([str(write_recipe(tmp_path)), "steps=3", "log_every=1", "evaluate_every=0"]) == 0
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if "loss" in row]
+    notes = json.loads((run / "export" / "provenance.json").read_text())["notes"]
+    # between two looks of a step there is no other
+    assert sum(row["positions_per_second"] for row in rows) == 2 * notes["positions"]
+    # a look before a step, two in it, one behind it for its time and one for all of it
+    assert [row["elapsed"] for row in rows] == [2.5, 5.0, 7.5]
+    assert notes["minutes"] == round(7.5 / 60, 2)
+
+
+def test_the_origin_of_an_export_has_rounded_figures(tmp_path):
+    training = type("Corpus", (), {"seconds": np.array([3600.0, 70_000.0]), "instruct": None,
+                                   "__len__": lambda self: 2})()  # fmt: skip
+    trainer = SimpleNamespace(
+        run=RunFolder(tmp_path), recipe=Recipe(out="x", seed=5), step=7, positions=99,
+        elapsed=100.0,
+        system={"backbone": {"weights": "w", "width": 3}, "head": {}}, model=nn.Linear(2, 3),
+        training=training, objective=SimpleNamespace(about=lambda: {"a": 1}),
+    )  # fmt: skip
+    trainer.model.bias.requires_grad_(False)
+    folder = export(trainer, {"w": torch.ones(1)}, "hash", 2.5)
+    origin = json.loads((folder / "provenance.json").read_text())
+    notes = origin["notes"]
+    assert folder == tmp_path / "export" and origin["data"] == "hash"
+    assert origin["seeds"] == {"train": 5}
+    assert (notes["hours"], notes["minutes"], notes["utterances"]) == (20.44, 1.67, 2)
+    assert (notes["steps"], notes["positions"], notes["positions_before"]) == (7, 99, 0)
+    assert (notes["held_out_loss"], notes["trained_parameters"]) == (2.5, 6)
+    assert notes["objective"] == {"a": 1} and "system" not in notes["recipe"]
+    config = (folder / "config.yaml").read_text()
+    # what the part began with is not laid over what it has now
+    assert "weights: ." in config and "weights: w" not in config and "width: 3" in config
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export"]

@@ -209,3 +209,30 @@ def test_numbers_are_summed_over_processes_and_weights_asked_of_all():
         )  # fmt: skip
         assert Trainer.weights(trainer).keys() == names
     assert len(applied) == 2
+
+
+@pytest.mark.parametrize("leads", [True, False])
+@pytest.mark.parametrize("samples", [[], ["We go."]])
+@pytest.mark.parametrize("told", [True, False])
+def test_samples_are_spoken_where_somebody_wants_them(leads, samples, told):
+    asked = []
+    logger = SimpleNamespace(
+        saved=lambda folder: asked.append(("saved", folder)),
+        samples=lambda folder, weights, system: asked.append(("samples", folder, weights, system)),
+    )
+    written = []
+    trainer = SimpleNamespace(
+        step=4, elapsed=1.5, positions=9, tally=Tally(loss=2.0), model="m", average="a",
+        optimizer="o", group=SimpleNamespace(leads=leads, barrier=lambda: asked.append("barrier")),
+        recipe=Recipe(samples=samples), system="s", weights=lambda: asked.append("weights") or "w",
+        run=SimpleNamespace(save=lambda *given: written.append(given) or "folder"),
+        _progress=lambda: ({"more": 1}, {"rows": 2}),
+    )  # fmt: skip
+    Trainer.save(trainer, logger if told else None)
+    ((*_, state, _, carried),) = written
+    assert (state["step"], state["elapsed"], state["positions"], state["more"]) == (4, 1.5, 9, 1)
+    assert state["tally"]["loss"] == 2.0 and carried == {"rows": 2}
+    expected = [("saved", "folder")] if told else []
+    expected += ["weights"] if told and samples else []
+    expected += [("samples", "folder", "w", "s")] if told and samples and leads else []
+    assert asked == [*expected, "barrier"]

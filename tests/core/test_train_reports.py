@@ -16,6 +16,7 @@ from wishbone.core.cli.train import main  # noqa: E402
 from wishbone.core.contract.errors import STOPPED, ConfigError  # noqa: E402
 from wishbone.core.train import logger, loop  # noqa: E402
 from wishbone.core.train import run as module  # noqa: E402
+from wishbone.core.train.distributed.processes import ProcessGroup  # noqa: E402
 from wishbone.core.train.recipe import Recipe, read_recipe  # noqa: E402
 from wishbone.core.train.run_folder import RunFolder  # noqa: E402
 
@@ -243,3 +244,38 @@ def test_a_reference_between_two_steps_is_nearer_to_the_nearer_one():
         3.0,
         None,
     ]
+
+
+def test_one_process_alone_shares_nothing_out(tmp_path, monkeypatch):
+    """``shard: full`` names what many processes do; a part of one is all of it."""
+    monkeypatch.setattr(loop, "shard_", lambda *given: pytest.fail("shared out"))
+    recipe = str(write_recipe(tmp_path))
+    for shard in ("none", "full"):
+        words = [recipe, "steps=2", f"out={tmp_path / shard}", f"shard={shard}"]
+        assert main(words) == 0
+    losses = [[row.get("loss") for row in log_of(tmp_path / each)] for each in ("none", "full")]
+    assert losses[0] == losses[1] and losses[0][0] is not None
+
+
+@pytest.mark.parametrize(
+    ("shard", "size", "shared"),
+    [("none", 1, False), ("full", 1, False), ("none", 2, False), ("full", 2, True)],
+)
+def test_many_processes_share_out_where_they_are_told_to(
+    tmp_path, monkeypatch, shard, size, shared
+):
+    class Done(Exception):
+        pass
+
+    seen = []
+
+    def build(trainer):
+        seen.append(trainer.sharded)
+        raise Done
+
+    monkeypatch.setattr(loop.Trainer, "_build_objective", build)
+    recipe, system = read_recipe(str(write_recipe(tmp_path)), [f"shard={shard}"])
+    group = ProcessGroup(0, size, torch.device("cpu"))
+    with pytest.raises(Done):
+        loop.Trainer(recipe, system, None, None, group, None)
+    assert seen == [shared]

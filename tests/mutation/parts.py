@@ -6,7 +6,7 @@ PARTS = {
         "core/test_pipeline.py core/test_guard.py core/test_server.py core/test_sampling.py"
         " core/test_voice.py core/test_recording.py core/test_guidance.py core/test_word_times.py"
         " core/test_text.py core/test_say.py core/test_commitment.py core/test_replay.py"
-        " core/test_speak_edges.py"
+        " core/test_speak_edges.py core/test_releases.py"
         " core/test_endings.py core/test_marks.py core/test_say_lines.py core/test_say_threads.py"
         " core/test_text_model.py core/test_reported_bugs.py plugins/test_state_voices.py",
     ),
@@ -29,7 +29,7 @@ PARTS = {
         " core/test_train_precision.py core/test_train_reports.py core/test_train_run.py"
         " core/test_train_shard.py core/test_objective.py core/test_looking.py"
         " core/test_train_edges.py core/test_train_log.py core/test_train_call.py"
-        " core/test_train_loop.py"
+        " core/test_train_loop.py core/test_train_repeat.py"
         " core/test_text_in_speech.py core/test_text_model.py core/test_token_index.py"
         " core/test_training_texts.py core/test_narrow.py core/test_adapters.py"
         " plugins/test_distil.py",

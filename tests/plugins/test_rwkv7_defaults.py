@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wishbone.core.contract.errors import ConfigError
-from wishbone.core.contract.stack.mixer import Place
+from wishbone.core.contract.stack.mixer import Call, Place
 from wishbone.plugins.rwkv7 import layers
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.layers import (
@@ -88,3 +88,45 @@ def test_parameters_on_no_device_are_left_as_they_are():
     plain = torch.zeros(4, 4)
     layers._orthogonal(plain, 3.0)
     assert torch.allclose(plain @ plain.T, 9 * torch.eye(4), atol=1e-5)
+
+
+def test_the_smallest_stack_that_there_is_starts_with_numbers():
+    stack = RWKV7(RWKV7.Config(width=1, layers=1, head_size=1, ffn_width=1))
+    assert all(parameter.isfinite().all() for parameter in stack.parameters())
+    assert stack(torch.ones(1, 2, 1))[0].isfinite().all()
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_rates_start_as_the_official_ones_do(layer):
+    size, width, layers_ = 4, 12, 2
+    half = TimeMix(TimeMixConfig(head_size=size), Place(width, layer, layers_, (layers.FIRST,)))
+    n = torch.arange(width, dtype=torch.float32)
+    tooth = (n % size - 1.5) / 1.5
+    expected = -0.19 + 0.3 * tooth * tooth.abs() + 0.4 * (n / 11 - 0.5)
+    assert torch.allclose(half.a0, expected, atol=1e-6)
+    # the second factors are orthogonal, a tenth as long where they are no higher than wide
+    for up in (half.w2, half.a2, half.v2, half.g2):
+        gain = 0.1 * max(1.0, up.shape[0] / up.shape[1]) ** 0.5
+        assert torch.allclose(up.T @ up, gain**2 * torch.eye(width), atol=1e-6)
+    assert not any(down.any() for down in (half.w1, half.a1, half.v1, half.g1))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kind", [TimeMix, ChannelMix])
+def test_a_step_is_one_position_of_what_is_trained(kind, autocast):
+    torch.manual_seed(3)
+    half = kind(kind.small_config() if kind is TimeMix else ChannelMixConfig(), Place(48))
+    for parameter in half.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, state = torch.randn(2, 48), half.init_state(2, torch.device("cpu"), torch.float32)
+    state = {name: torch.randn_like(part) for name, part in state.items()}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y, after = half.step(x, dict(state), Call())
+        expected, later = half.forward(x[:, None], dict(state), Call())
+    if autocast:
+        # the same operations, to the last bit
+        assert torch.equal(y, expected[:, 0])
+        assert all(torch.equal(after[name], later[name]) for name in later)
+    else:
+        assert torch.allclose(y, expected[:, 0], atol=1e-4, rtol=1e-4)
+        assert all(torch.allclose(after[name], later[name], atol=1e-4) for name in later)
