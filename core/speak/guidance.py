@@ -205,8 +205,8 @@ class Follower:
         """``text_ids`` is the text that the second row reads, as it arrives."""
         self.waiting: list[Position] = []
         """Positions to feed before the next draw."""
-        self.together = False
-        """True where both rows draw the same ids."""
+        self.together: bool
+        """True where both rows draw the same ids; ``meet`` tells."""
         self._session, _, self._action = begin_session(layout, prompt)
         self._text_ids = text_ids
 

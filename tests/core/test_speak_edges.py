@@ -12,7 +12,8 @@ from wishbone.core.contract.errors import CapabilityError, CheckpointError, Conf
 from wishbone.core.contract.layout import Prompt, Sample
 from wishbone.core.contract.session import Draw, WordEnd
 from wishbone.core.contract.text import TextSpace
-from wishbone.core.model.sampling import Sampling, choose
+from wishbone.core.model import sampling as sampling_module
+from wishbone.core.model.sampling import Sampler, Sampling, choose
 from wishbone.core.speak import guidance, speaker, text_to_speech, voice_files
 from wishbone.core.speak import server as server_module
 from wishbone.core.speak import utterance as utterance_module
@@ -327,6 +328,18 @@ def test_a_name_too_long_for_a_voice_is_shown_in_part():
     assert "ffmpeg -i 'a.M4A' 'a.wav'" in caught.value.do
 
 
+def test_a_top_p_of_one_leaves_out_nothing_that_rounding_would(monkeypatch):
+    """Sums of thousands of float32 numbers go over 1 before the last id is added."""
+    chances = torch.rand(40_000, generator=torch.Generator().manual_seed(3)).softmax(0)
+    chances *= 1.001
+    kept = []
+    monkeypatch.setattr(torch, "multinomial", lambda chances, *_, **__: kept.append(chances) or 0)
+    for rules in ({"top_k": 39_999}, {"top_k": 0, "min_p": 1e-6}):
+        for top_p, whole in ((1.0, True), (1.5, True), (0.999, False)):
+            sampling_module._draw_filtered(chances, Sampling(top_p=top_p, **rules), None)
+            assert bool((kept[-1] > 0).all()) is whole
+
+
 def test_of_two_ids_as_likely_the_first_is_taken_and_none_beyond():
     logits = torch.tensor([1.0, 3.0, 3.0, 0.0])
     assert choose(logits, Sampling(greedy=True), torch.Generator()) == 1
@@ -338,3 +351,20 @@ def test_of_two_ids_as_likely_the_first_is_taken_and_none_beyond():
         for count in (0, 1, 3, 4, 5)
     }  # fmt: skip
     assert [len(drawn[count]) for count in (0, 1, 3, 4, 5)] == [4, 1, 3, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("field", "right", "wrong"),
+    [
+        ("temperature", [0, 50], [-0.01]), ("top_k", [0], [-1]), ("top_p", [0, 2], [-0.01]),
+        ("min_p", [0, 1], [-0.01, 1.01]), ("repetition_window", [0], [-1]),
+        ("repetition_threshold", [0.001], [0, -1]), ("lone_word_draws", [1], [0]),
+        ("guidance", [0], [-0.01]),
+    ],
+)  # fmt: skip
+def test_fields_of_sampling_have_ranges(field, right, wrong):
+    for value in right:
+        assert Sampler(Sampling(**{field: value}), CODES)
+    for value in wrong:
+        with pytest.raises(ConfigError, match=field):
+            Sampler(Sampling(**{field: value}), CODES)

@@ -172,6 +172,19 @@ def test_a_text_without_stops_or_certainty_ends_at_a_blank():
     assert " ".join(said).split() == [f"word{n}" for n in range(200)]
 
 
+def test_letters_without_a_blank_are_not_cut_in_two():
+    """There is no place for it: more of the word may come, and a stop behind it."""
+
+    class Patient(Words):
+        def settled(self, text):
+            return 0
+
+    letters = "abcdefghij" * (MOST_CHARACTERS // 5)
+    assert len(letters) > MOST_CHARACTERS
+    (sentence,) = arriving(iter([*letters, "."]), Patient())
+    assert sentence.text == letters + "."
+
+
 def test_a_sentence_that_is_not_read_is_passed_over():
     sentences_seen = list(arriving(["One two. ", "Three four."], Words()))
     assert [sentence.text for sentence in sentences_seen] == ["One two.", "Three four."]

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from wishbone.core.config.compose import Config
+from wishbone.core.config.schema import structured
 from wishbone.core.contract.errors import CheckpointError, ConfigError, DataError
 from wishbone.core.contract.layout import IGNORE, Positions
 from wishbone.core.train import optimizer as optimizers
@@ -158,10 +160,10 @@ def test_an_average_of_nothing_is_the_weights():
         model.weight.fill_(3.0)
     assert float(average.tensors()["weight"]) == 3.0
     with average.applied():
-        assert float(model.weight) == 3.0
+        assert float(model.weight.detach()) == 3.0
         with torch.no_grad():
             model.weight.fill_(4.0)
-    assert float(model.weight) == 4.0
+    assert float(model.weight.detach()) == 4.0
 
 
 @pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (8, 0.5), (80, 0.9), (79, 80 / 89)])
@@ -175,7 +177,7 @@ def test_a_young_average_forgets_faster(step, decay):
     assert float(average.tensors()["weight"]) == pytest.approx(1 - decay)
     with pytest.raises(ZeroDivisionError), average.applied():
         raise ZeroDivisionError
-    assert float(model.weight) == 1.0
+    assert float(model.weight.detach()) == 1.0
 
 
 def test_two_optimisers_are_one():
@@ -323,3 +325,50 @@ def test_a_state_that_cannot_be_read_names_its_checkpoint(tmp_path):
         with pytest.raises(CheckpointError, match="cannot be read") as caught:
             run.load(None, None, None)
         assert caught.value.where == str(newest)
+
+
+RANGES = [
+    ("steps", [1, 10**9], [0, 10**9 + 1]), ("batch_positions", [1, 2**31 - 1], [0, 2**31]),
+    ("weight_decay", [0, 10], [-0.1, 10.1]), ("epsilon", [0, 1], [-1e-9, 1.1]),
+    ("log_every", [1, 10**12], [0]), ("keep", [1, 10**6], [0, 10**6 + 1]),
+    ("accumulate", [1], [0]), ("max_minutes", [0], [-1]), ("beta1", [0, 0.999], [1.0, -0.1]),
+    ("ema", [0], [1]), ("final_rate", [0, 1], [1.1]), ("muon_rate", [0.1], [0]),
+    ("shard", ["full"], ["half"]), ("schedule", ["cosine", "trapezoid"], ["square"]),
+    ("optimizer", ["muon"], ["sgd"]), ("precision", ["auto", "fp32"], ["fp16"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "right", "wrong"), RANGES)
+def test_fields_of_a_recipe_have_ranges(field, right, wrong):
+    for value in right:
+        values = {field: value}
+        assert getattr(structured(Recipe, values, "recipe", Config(values)), field) == value
+    for value in wrong:
+        with pytest.raises(ConfigError, match=field):
+            structured(Recipe, {field: value}, "recipe", Config({field: value}))
+
+
+def test_a_pool_is_fifty_batches_of_the_mean_length():
+    lengths = np.random.default_rng(1).integers(9, 11, 400)
+    size = 50 * 20 // int(lengths.mean())
+    order = np.random.default_rng((5, 0)).permutation(400).tolist()
+    pool_of = {row: place // size for place, row in enumerate(order)}
+    batches = BatchPlan(lengths, 20, seed=5).epoch(0)
+    assert size == 111 and all(len({pool_of[row] for row in rows}) == 1 for rows in batches)
+    # and they are not in the order in which they were cut
+    pools = [pool_of[int(rows[0])] for rows in batches]
+    assert pools != sorted(pools)
+    # utterances as long as the budget have a step each
+    assert len(BatchPlan(np.array([1000, 1000]), 1000, 0).epoch(3)) == 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "step", "epoch"), [(3, 0, 0), (3, 3, 0), (3, 4, 1), (3, 7, 1), (3, 8, 2)]
+)
+def test_a_step_belongs_to_its_epoch(epochs, step, epoch):
+    plan = BatchPlan(np.full(8, 10), 20, 0)
+    assert plan.rows(step)[0] == epoch
+    assert plan.rows(step)[1].tolist() == plan.epoch(epoch)[step % 4].tolist()
+    assert len(plan._epochs) == 1  # of one epoch at a time
+    # backwards, too
+    assert plan.rows(0)[0] == 0

@@ -29,6 +29,7 @@ PARTS = {
         " core/test_train_precision.py core/test_train_reports.py core/test_train_run.py"
         " core/test_train_shard.py core/test_objective.py core/test_looking.py"
         " core/test_train_edges.py core/test_train_log.py core/test_train_call.py"
+        " core/test_train_loop.py"
         " core/test_text_in_speech.py core/test_text_model.py core/test_token_index.py"
         " core/test_training_texts.py core/test_narrow.py core/test_adapters.py"
         " plugins/test_distil.py",

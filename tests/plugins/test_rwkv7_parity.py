@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from wishbone.core.contract.stack.mixer import Call
 from wishbone.kernels.elementwise import reference
-from wishbone.plugins.rwkv7 import layers
+from wishbone.plugins.rwkv7 import attention, layers
 from wishbone.plugins.rwkv7.backbone import RWKV7
 from wishbone.plugins.rwkv7.convert import FLA, RWKVLM
 
@@ -212,27 +212,28 @@ MISTAKES = {
     "the bonus comes before the norm": (
         "finish", "F.layer_norm(y,", "F.layer_norm(y + (r * key * r_k).sum(-1, keepdim=True) * v,"),
     "the bonus takes the key as it was": (
-        "attend", "finish(y, r, key,", "finish(y, r, k.unflatten(-1, split),"),
+        "attend", "finish(y, r, key,", "finish(y, r, projected[1].unflatten(-1, key.shape[2:]),"),
     "a is not in the row that is written": ("prepare", "(direction * rate)", "direction"),
     "the decay is not squashed": ("prepare", "torch.sigmoid(low_w + w0)", "torch.sigmoid(low_w)"),
     "nothing is wrong": ("prepare", "-DECAY", "-DECAY"),
 }  # fmt: skip
 PLACES = {
-    "attend": (layers, layers.attend),
-    "prepare": (reference, reference.prepare_reference),
-    "finish": (reference, reference.finish_reference),
+    "attend": (attention, attention.attend, layers),
+    "prepare": (reference, reference.prepare_reference, attention),
+    "finish": (reference, reference.finish_reference, attention),
 }
+"""Name -> the module that defines it, the function, and the module that calls it."""
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_in_the_formula_would_be_seen(official, monkeypatch, mistake):
     name, before, after = MISTAKES[mistake]
-    module, function = PLACES[name]
+    module, function, caller = PLACES[name]
     source = re.sub(r"  # \[.*", "", inspect.getsource(function))  # without the shapes
     assert before in source
     space = dict(vars(module))
     exec(compile(source.replace(before, after), mistake, "exec"), space)
-    monkeypatch.setattr(layers, name, space[function.__name__])
+    monkeypatch.setattr(caller, name, space[function.__name__])
     monkeypatch.setattr(layers, "attend_fused", layers.attend)
     logits, _ = ours("narrow")(TOKENS)
     difference = apart(logits, official["narrow"]["whole"])

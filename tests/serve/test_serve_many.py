@@ -83,7 +83,7 @@ def load_by_hand(monkeypatch):
 
     def speak_alone(system, requests, folder):
         alone.extend(requests)
-        return 2.0
+        return 2.25
 
     @contextmanager
     def run_server(words):
@@ -99,8 +99,8 @@ def test_the_figures_of_a_load_follow_from_what_is_measured(load_by_hand):
     # 120 to 150 MiB, and 100 to 125
     assert (result.growth_percent, result.spread_percent) == pytest.approx((25.0, 25.0))
     assert result.audio_seconds == 40.0 and result.settled_after == 2.0 and result.slots == 4
-    work = {"server, one client": 0.5, "server": 0.5, "a process each": 2.0}
-    assert result.work_per_second == pytest.approx(work) and result.ratio == pytest.approx(4.0)
+    work = {"server, one client": 0.5, "server": 0.5, "a process each": 2.25}
+    assert result.work_per_second == pytest.approx(work) and result.ratio == pytest.approx(4.5)
     assert result.exit_code == 0 and len(load_by_hand) == 3
     assert (result.memory_mib["ready"], result.memory_mib["end"]) == (110.0, 150.0)
 

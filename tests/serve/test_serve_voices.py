@@ -159,10 +159,39 @@ def test_a_transcript_without_words_is_refused(client, transcript):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "transcript")
 
 
+@pytest.mark.parametrize(("field", "most"), [("name", 200), ("model", 200), ("transcript", 10_000)])
+def test_fields_of_a_form_are_looked_at_up_to_a_length(client, field, most):
+    """Beyond it nothing is even split into words."""
+    for size, at_most in ((most, False), (most + 1, True)):
+        answer = upload(client, **{"name": "long", field: "x" * size})
+        told = answer.json()["error"]["message"]
+        assert answer.status_code in (400, 404) and (f"at most {most}" in told) is at_most
+
+
 def test_a_form_without_its_fields_is_refused(client):
     assert client.post(URL, data={"name": "x"}).status_code == 400
     assert client.post(URL, json={"name": "x"}).status_code == 400
     assert upload(client, "x", model="nobody").status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "Multipart/Form-Data"])
+def test_the_type_of_a_form_is_a_word_in_any_letters(client, kind):
+    parts = [b'Content-Disposition: form-data; name="name"\r\n\r\nletters',
+             b'Content-Disposition: form-data; name="transcript"\r\n\r\nwhat I say',
+             b'Content-Disposition: form-data; name="audio"; filename="a.wav"\r\n\r\n'
+             + recording()]  # fmt: skip
+    body = b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + b"--x--\r\n"
+    answer = client.post(URL, content=body, headers={"content-type": f"{kind}; boundary=x"})
+    assert answer.status_code == 201, answer.text
+    assert client.delete(f"{URL}/letters").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_recording_that_comes_in_no_form_is_none(client, kind):
+    body = b"name=letters&transcript=what+I+say&audio=RIFF"
+    answer = client.post(URL, content=body, headers={"content-type": kind})
+    assert answer.status_code == 400 and answer.json()["error"]["message"]
+    assert client.get(f"{URL}/letters").status_code == 404
 
 
 def test_a_full_folder_takes_no_more(tmp_path):

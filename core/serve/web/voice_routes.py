@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, UploadFile
 
 from wishbone.core.serve.refusal import Refusal
 from wishbone.core.serve.serving_arm import ServingArm
 from wishbone.core.serve.voice_folder import check_transcript
 from wishbone.core.serve.web.log_lines import write
 from wishbone.core.serve.web.service import Service
-
-FORM = "multipart/form-data"
 
 
 def voice_routes(service: Service) -> APIRouter:
@@ -30,14 +28,11 @@ def voice_routes(service: Service) -> APIRouter:
 
     @routes.post("", status_code=201)
     async def upload(
-        request: Request,
         name: Annotated[str, Form(max_length=200)],
         transcript: Annotated[str, Form(max_length=10_000)],
         audio: Annotated[UploadFile, File()],
         model: Annotated[str, Form(max_length=200)] = "",
     ) -> dict[str, Any]:
-        if not request.headers.get("content-type", "").startswith(FORM):
-            raise Refusal(400, f"Send the recording as {FORM}.", "audio")
         arm = _arm_of(service, model)
         # all that can be told without decoding, before the recording is even read
         service.voices.check_name(name)
