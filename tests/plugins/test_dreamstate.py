@@ -1,5 +1,6 @@
 """The generator of states, edits of states as voices, and offsets of parameters."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -108,9 +109,23 @@ def test_the_way_back_to_noise_leads_there_again(learned):
     one, parts, number, _ = learned
     rows = one.flat(parts)[:4]
     noise = one.flow(rows, back=True, steps=64)
+    assert (noise - rows).square().mean().sqrt() > 1  # it has gone somewhere
     again = one.flow(noise, steps=64)
     assert (again - rows).square().mean().sqrt() < 0.3
     assert (one.flow(noise.roll(1, 0), steps=64) - rows).square().mean().sqrt() > 0.7  # control
+
+
+@torch.no_grad()
+def test_the_way_is_that_of_the_equation():
+    """With d = t^2, x / (1 - t) grows by t^2 / (1 - t)^2, whose sum is known."""
+    one = generator()
+    one.forward = lambda x, t, asked=None: (t**2)[:, None].expand_as(x)
+    start, end = torch.randn(3, sum(one.sizes)), 0.98
+    x = (1 - end) * (start + end + 2 * math.log(1 - end) + 1 / (1 - end) - 1)
+    assert (one.flow(start, steps=8) - end**2).abs().max() < 1e-5  # the last step names the state
+    errors = [(one.flow(x, back=True, steps=n) - start).abs().max() for n in (256, 512)]
+    print(errors)
+    assert errors[1] < 0.05 and errors[1] < 0.3 * errors[0]  # Heun's falls with the square
 
 
 def test_one_state_is_learned_by_heart():
@@ -185,6 +200,7 @@ def voices(tmp_path_factory):
 def test_commands_learn_draw_and_move_voices(voices, tmp_path, capsys):
     from wishbone.core.speak import text_to_speech
     from wishbone.core.speak.voice import Voice
+    from wishbone.plugins.dreamstate.files import load
 
     folder, system, names = voices
     out = tmp_path / "generator"
@@ -213,6 +229,16 @@ def test_commands_learn_draw_and_move_voices(voices, tmp_path, capsys):
         assert (moved.start[name] - expected).abs().max() < 1e-6
         expected = last[name] + 2 * (last[name] - first[name])
         assert (beyond.start[name] - expected).abs().max() < 1e-5
+    few = tmp_path / "few"
+    assert run("train", folder, "--out", few, "--steps", 20, "--width", 32, "--rank", 1) == 0
+    stay = ("--amount", 0, "--generator", few, "--out", tmp_path / "stay.yaml")
+    assert run("edit", a, "--towards", b, *stay) == 0
+    one, moved = load(few, system), Voice.load(tmp_path / "stay.yaml").start
+    with torch.no_grad():  # what it has no direction for stays
+        rest = [one.states(one.flat(state)) for state in (moved, first)]
+    for name in names:
+        kept = moved[name] - rest[0][name] - (first[name] - rest[1][name])
+        assert kept.abs().max() < 1e-5 < (first[name] - rest[1][name]).abs().max()
     through = ("--generator", out, "--flow", 4, "--out", tmp_path / "through.yaml")
     assert run("edit", a, "--towards", b, *through) == 0
     assert Voice.load(tmp_path / "through.yaml").start.keys() == set(names)
