@@ -72,6 +72,8 @@ def test_the_first_two_steps_of_a_call_are_left_out_where_there_are_others(tmp_p
 def test_a_fit_has_at_most_the_steps_of_the_recipe_and_at_least_those_that_are_done(tmp_path):
     assert timed(tmp_path, 0.0, steps=50).fitting_steps(1, 0.0, 0.0) == 50
     assert timed(tmp_path, 1.0).fitting_steps(7, 1e6, 0.0) == 7
+    # a quarter of a second each
+    assert timed(tmp_path, 0.25, steps=9999).fitting_steps(1, 0.0, 0.0) == 1 + 4 * 582
 
 
 @pytest.mark.parametrize(

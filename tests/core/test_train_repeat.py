@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tiny_corpus import write_recipe
 
-from wishbone.core.contract.errors import ConfigError
+from wishbone.core.contract.errors import ConfigError, DataError
 from wishbone.core.train import repeat
-from wishbone.core.train.recipe import Recipe, as_saved
+from wishbone.core.train.recipe import Recipe, as_saved, read_recipe
 from wishbone.core.train.run import run
 from wishbone.core.train.truncated_bptt import SegmentStreams
 
@@ -63,3 +63,52 @@ def test_a_run_is_not_changed_by_who_does_not_ask_for_it(tmp_path):
     with pytest.raises(ConfigError, match="other values of: steps"):
         run(recipe, ["steps=2"])
     assert run(recipe, ["steps=2"], change=True) == 0
+
+
+@pytest.mark.parametrize("done, begun", [((), [1, 2, 3]), ((1,), [2, 3]), ((1, 2), [3])])
+def test_stages_that_are_done_are_passed_over_and_the_others_follow(
+    tmp_path, monkeypatch, done, begun
+):
+    out, ran = tmp_path / "run", []
+    stages = [
+        (f"stage {n}", out.with_name(f"run-stage-{n}.yaml"), {"steps": n}) for n in (1, 2, 3)
+    ]
+    exports = [*(file.with_suffix("") / "export" for _, file, _ in stages[:2]), out / "export"]
+
+    def leave(number):
+        exports[number - 1].mkdir(parents=True)
+        (exports[number - 1] / "config.yaml").write_text("")
+
+    def train(file, others, change):
+        ran.append(int(Path(file).stem[-1]))
+        leave(ran[-1])
+        return 0
+
+    for number in done:
+        leave(number)
+    monkeypatch.setattr(repeat, "recipes", lambda name, system, folder: iter(stages))
+    monkeypatch.setattr(repeat, "_read", lambda recipe, words: RECIPE)
+    monkeypatch.setattr(repeat, "_need_same", lambda *_: None)
+    monkeypatch.setattr(repeat, "run", train)
+    assert repeat.repeat("bundled", ["system=mine", f"out={out}"]) == 0
+    assert ran == begun
+
+
+def test_data_that_is_elsewhere_is_the_first_of_its_name_among_the_bundled(tmp_path, monkeypatch):
+    for name in ("b", "a", "c"):
+        (tmp_path / "tokens" / name).mkdir(parents=True)
+        (tmp_path / "tokens" / name / "train.parquet").touch()
+    monkeypatch.setattr(repeat, "bundled", lambda: tmp_path)
+    assert repeat._here("gone/train.parquet", "stage 1") == "tokens/a/train.parquet"
+    with pytest.raises(DataError, match="The data of stage 1 is not here"):
+        repeat._here("gone/other.parquet", "stage 1")
+
+
+def test_a_system_beside_its_recipe_is_found_from_anywhere(tmp_path, monkeypatch):
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("base: tiny-rwkv7\nlayout: {min_code_ratio: 1.5}\n")
+    (folder / "recipe.yaml").write_text("system: {base: mine.yaml}\ndata: d\n")
+    monkeypatch.chdir(tmp_path)
+    _, system = read_recipe("deep/recipe.yaml")
+    assert system["layout"]["min_code_ratio"] == 1.5
