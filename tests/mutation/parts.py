@@ -36,7 +36,8 @@ PARTS = {
     ),
     # Triton's kernels run in its interpreter or on a GPU, where no line of them is seen
     "rwkv7": (
-        ["plugins/rwkv7/backbone.py", "plugins/rwkv7/layers.py", "plugins/rwkv7/attention.py", "kernels/wkv7/reference.py",
+        ["plugins/rwkv7/backbone.py", "plugins/rwkv7/layers.py", "plugins/rwkv7/attention.py",
+         "kernels/wkv7/reference.py",
          "kernels/wkv7/chunked.py", "kernels/wkv7/packed.py", "kernels/wkv7/rows.py",
          "kernels/wkv7/step.py", "plugins/rwkv7/engines/native.py",
          "plugins/rwkv7/engines/native_prefill.py"],

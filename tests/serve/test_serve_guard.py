@@ -164,9 +164,11 @@ def test_a_body_has_stall_seconds_and_one_for_each_thousand_bytes(monkeypatch):
     clock, waits = SimpleNamespace(now=50.0), []
     parts = iter([b"x" * 2000, b"y" * 500, b""])
 
-    async def wait_for(waiting, seconds):
+    bound = request_guard.asyncio.timeout
+
+    def timeout(seconds):
         waits.append(round(seconds, 6))
-        return await waiting
+        return bound(seconds)
 
     async def receive():
         body = next(parts, None)
@@ -175,7 +177,7 @@ def test_a_body_has_stall_seconds_and_one_for_each_thousand_bytes(monkeypatch):
         return {"type": "http.request", "body": body, "more_body": body != b""}
 
     monkeypatch.setattr(request_guard, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(request_guard.asyncio, "wait_for", wait_for)
+    monkeypatch.setattr(request_guard.asyncio, "timeout", timeout)
 
     async def scenario():
         body = _Body(receive, 10_000, 8.0)

@@ -10,6 +10,7 @@ from serving_toys import TEXT, Brake, Caller, speech, until
 
 from wishbone.core.serve.admission import Gate
 from wishbone.core.serve.refusal import Refusal
+from wishbone.core.serve.web import request_guard
 from wishbone.core.serve.web.app import create_app
 from wishbone.core.serve.web.request_guard import Guard
 
@@ -61,6 +62,25 @@ def test_the_first_samples_come_before_the_last_are_made(service):
         brake.release()
         await task
         assert len(b"".join(caller.parts)) > 2 * len(early)
+
+    asyncio.run(scenario())
+
+
+def test_who_is_cancelled_while_a_message_is_sent_goes_no_further():
+    async def scenario():
+        async def send(message):
+            # the client leaves just when the message is through
+            working.cancel()
+
+        async def work():
+            await answer({"type": "http.response.body"})
+            await asyncio.sleep(0)
+            passed.append("went on")
+
+        answer, passed = request_guard._Answer(send, 5.0), []
+        working = asyncio.create_task(work())
+        await asyncio.wait({working}, timeout=10)
+        assert working.cancelled() and passed == []
 
     asyncio.run(scenario())
 

@@ -105,7 +105,7 @@ class Conversation:
             await self._stop()
             with suppress(RuntimeError, OSError, TimeoutError, WebSocketDisconnect):
                 code = 1001 if self._service.is_draining else 1000
-                await asyncio.wait_for(self._socket.close(code), self._service.limits.stall)
+                await self._in_time(self._socket.close(code))
             write("WebSocket closed")
 
     async def _next(self) -> str | bytes | None:
@@ -213,7 +213,9 @@ class Conversation:
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
         """Send, but wait no longer than a client may take nothing. Raises ``TimeoutError``."""
-        await asyncio.wait_for(sending, self._service.limits.stall)
+        # not asyncio.wait_for, which before Python 3.12 may swallow a cancellation
+        async with asyncio.timeout(self._service.limits.stall):
+            await sending
 
     def _client(self) -> str:
         """A word that tells this client from others, for routes."""

@@ -191,7 +191,9 @@ class _Body:
         try:
             # a byte now and then would hold the connection for as long as somebody likes
             left = self._begin + self._stall + self._bytes / SLOWEST - time.monotonic()
-            message = await asyncio.wait_for(self._receive(), min(self._stall, left))
+            # not asyncio.wait_for, which before Python 3.12 may swallow a cancellation
+            async with asyncio.timeout(min(self._stall, left)):
+                message = await self._receive()
         except TimeoutError:
             message = f"The body came too slowly: nothing for {self._stall:g} s, or not"
             message += f" {SLOWEST} bytes a second after that."
@@ -223,7 +225,9 @@ class _Answer:
             headers += _raw(own.items(), names)
             message = {**message, "headers": headers}
         try:
-            await asyncio.wait_for(self._send(message), self._stall)
+            # not asyncio.wait_for, as above: a client that left would be spoken to until the end
+            async with asyncio.timeout(self._stall):
+                await self._send(message)
         except TimeoutError:
             raise _Gone from None
 
