@@ -284,6 +284,7 @@ def test_words_wait_only_for_the_text_in_front():
     session = part.start(Prompt())
     assert isinstance(session.next(), Feed) and session.next() == NeedText()
     assert session.next(WORDS[:5]) == NeedText(), "the second word may be the last one"
+    assert session.next([]) == NeedText(), "nothing has come yet, and nothing has ended"
     assert session.next(WORDS[5:6]) == Feed([(1, (row,)) for row in WORDS[:5]])
     assert isinstance(session.next(), Draw)
 

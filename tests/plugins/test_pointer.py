@@ -280,3 +280,17 @@ def test_pairs_are_recalled_with_a_pointer_and_not_without():
     pointer = {"mixer": {"name": "sparse_pointer", "slots": 16}, "ffn": "none"}
     assert recalled([pointer, *BLOCKS[1:]], head()) > 0.95
     assert recalled(BLOCKS[1:], head().base) < 0.4
+
+
+def test_of_two_that_point_the_later_one_is_heard():
+    torch.manual_seed(0)
+    blocks = [
+        {"mixer": {"name": "sparse_pointer", "slots": SLOTS, "chosen": chosen}, "ffn": "none"}
+        for chosen in (2, 3)
+    ]
+    stack = STACK(STACK.Config(width=WIDTH, blocks=blocks, ffn_width=64)).eval()
+    stack.point()
+    y, state = stack(torch.randn(1, 20, WIDTH), reading=batch())
+    assert y.shape == (1, 20, WIDTH + 2 * 3)
+    step = stack.step_(torch.randn(1, 1, WIDTH), state, reading=tuple(z[:, -1:] for z in batch()))
+    assert step.shape == (1, 1, WIDTH + 2 * 3)
