@@ -185,6 +185,8 @@ PARTS = (
      "standard deviation of the pitch, in semitones"),
     ("metric", "prosody", "metrics.melody:Prosody",
      "distance of the melody to the reference's, in semitones (extra: ab)"),
+    ("metric", "final_pitch", "metrics.melody:FinalPitch",
+     "distance of a sentence's last pitch to the reference's, in semitones"),
     ("metric", "rtf", "metrics.speed:RealTimeFactor", "seconds of computing per second of audio"),
     ("metric", "processor_rtf", "metrics.speed:ProcessorFactor",
      "seconds of processor time per second of audio"),

@@ -17,6 +17,7 @@ from wishbone.core.contract.atomic import replacing
 from wishbone.core.contract.errors import DataError
 from wishbone.core.weights.provenance import hash_files
 from wishbone.plugins.fsqcodec.decoder import HOP, PITCH_HIGH, PITCH_LOW, SAMPLE_RATE, SAMPLES
+from wishbone.plugins.fsqcodec.semantic import features
 
 VOWELS = "ɪ i ʊ u ɛ ə ʌ ɔ ɑ æ ɚ eɪ aɪ ɔɪ oʊ aʊ".split()
 CONSONANTS = "p b t d k ɡ t͡ʃ d͡ʒ f v θ ð s z ʃ ʒ h m n ŋ l ɹ j w".split()
@@ -38,6 +39,8 @@ class Recording:
     """[4 T] bool."""
     labels: np.ndarray
     """[2 T] phoneme class, or -1 without phoneme ends in the data."""
+    semantic: np.ndarray | None = None
+    """[2 T, 384] float16 features of a recogniser (``semantic.py``), where they are wanted."""
 
 
 def recording(row: dict) -> Recording:
@@ -84,14 +87,16 @@ def _labels(row: dict, frames: int) -> np.ndarray:
     return np.asarray(classes, np.int8)[place]  # [frames]
 
 
-def prepared(file: Path) -> list[Recording]:
+def prepared(file: Path, semantic: bool = False) -> list[Recording]:
     """The recordings of one Parquet file; the arrays are stored beside it for the next run.
 
-    Tracking the pitch takes longer than reading: a second for each minute of audio.
+    Tracking the pitch takes longer than reading: a second for each minute of audio. So do the
+    recogniser's features of ``semantic``.
     """
     import pyarrow.parquet as parquet
 
-    cache = file.parent / "prepared" / f"{file.stem}-{hash_files([file])[:12]}-{PREPARED}.npz"
+    name = f"{file.stem}-{hash_files([file])[:12]}-{PREPARED}"
+    cache = file.parent / "prepared" / f"{name}.npz"
     if not cache.exists():
         recordings = [recording(row) for row in parquet.read_table(file).to_pylist()]
         arrays = {
@@ -107,13 +112,30 @@ def prepared(file: Path) -> list[Recording]:
             np.split(stored[name], cuts * per_frame)
             for name, per_frame in (("audio", SAMPLES), ("pitch", 4), ("voiced", 4), ("labels", 2))
         )
-        return [Recording(*arrays) for arrays in zip(*parts, strict=True)]
+        recordings = [Recording(*arrays) for arrays in zip(*parts, strict=True)]
+    if semantic:
+        _add_semantic(recordings, cache.with_name(f"{name}-tiny.en.npy"))
+    return recordings
 
 
-def load(folders: Sequence[Path], hours: float) -> tuple[list[list[Recording]], list[Path]]:
+def _add_semantic(recordings: list[Recording], cache: Path) -> None:
+    """Give the recordings of a file their recogniser's features, from ``cache`` or stored there."""
+    if not cache.exists():
+        with replacing(cache) as temporary, temporary.open("wb") as out:
+            np.save(out, np.concatenate(features([item.audio for item in recordings])))
+    stored = np.load(cache, mmap_mode="r", allow_pickle=False)  # [sum of 2 T, 384]
+    start = 0
+    for item in recordings:
+        item.semantic = stored[start : start + len(item.labels)]  # [2 T, 384]
+        start += len(item.labels)
+
+
+def load(
+    folders: Sequence[Path], hours: float, semantic: bool = False
+) -> tuple[list[list[Recording]], list[Path]]:
     """Recordings of each folder's Parquet files, last names first, up to ``hours`` from each.
 
-    Also returns the files that were read.
+    Also returns the files that were read. With ``semantic`` they have a recogniser's features.
     """
     groups, files_read = [], []
     for folder in folders:
@@ -127,7 +149,7 @@ def load(folders: Sequence[Path], hours: float) -> tuple[list[list[Recording]], 
         group: list[Recording] = []
         for file in files:
             files_read.append(file)
-            group += prepared(file)
+            group += prepared(file, semantic)
             if sum(len(item.audio) for item in group) / SAMPLE_RATE > hours * 3600:
                 break
         groups.append(group)
@@ -166,7 +188,7 @@ class Crops:
     def batch(self, size: int) -> Batch:
         """``size`` cuts, each with another cut of the same recording for the speaker embedding."""
         draw = self.generator
-        cuts, others = [], []
+        cuts, others, semantic = [], [], []
         for _ in range(size):
             group = self.groups[draw.choice(len(self.groups), p=self.weights)]
             item = group[draw.integers(len(group))]
@@ -174,7 +196,10 @@ class Crops:
             if draw.random() < self.stretched:
                 labels = round(labels * STRETCH ** draw.uniform(-1.0, 1.0))
             spare = len(item.labels) - labels
-            cuts.append(_cut(item, int(draw.integers(spare + 1)), labels, self.frames))
+            start = int(draw.integers(spare + 1))
+            cuts.append(_cut(item, start, labels, self.frames))
+            if item.semantic is not None:
+                semantic.append(item.semantic[start + _places(labels, self.frames)])
             others.append(_cut(item, int(draw.integers(spare + 1)), labels, self.frames)[0])
         # [size, samples], [size, 4 F], [size, 4 F], [size, 2 F]
         audio, pitch, voiced, labels = (np.stack(part) for part in zip(*cuts, strict=True))
@@ -184,6 +209,7 @@ class Crops:
             torch.from_numpy(voiced),
             torch.from_numpy(labels).long(),
             torch.from_numpy(np.stack(others)),
+            torch.from_numpy(np.stack(semantic)).float() if semantic else None,
         )
 
 
@@ -207,6 +233,13 @@ class Batch:
     """[B, 2 F] phoneme class or -1."""
     other: Tensor
     """[B, 960 F]: the same voice, elsewhere in the recording."""
+    semantic: Tensor | None = None
+    """[B, 2 F, 384] features of a recogniser; None where no recording has them."""
+
+
+def _places(length: int, frames: int) -> np.ndarray:
+    """For each of 2 ``frames`` labels its place [2 F] among ``length`` labels of the recording."""
+    return ((np.arange(2 * frames) + 0.5) * length / (2 * frames)).astype(int)  # [2 F]
 
 
 def _cut(
@@ -230,5 +263,5 @@ def _cut(
         ends = (np.arange(4 * frames) + 1) * factor - 1
         pitch = np.interp(ends, np.arange(len(pitch)), pitch).astype(np.float32) * factor
         voiced = voiced[ends.round().astype(int).clip(0, len(voiced) - 1)]
-        labels = labels[((np.arange(2 * frames) + 0.5) * factor).astype(int)]
+        labels = labels[_places(length, frames)]
     return audio, pitch.clip(PITCH_LOW, PITCH_HIGH), voiced, labels

@@ -18,6 +18,7 @@ from wishbone.plugins.fsqcodec.decoder import (
     FSQCodecDecoder,
 )
 from wishbone.plugins.fsqcodec.layers import Convolution, LogMel
+from wishbone.plugins.fsqcodec.semantic import WIDTH as SEMANTIC_WIDTH
 from wishbone.plugins.fsqcodec.speaker import Film
 from wishbone.plugins.fsqcodec.tokenizer import FSQCodecTokenizer
 
@@ -39,14 +40,31 @@ class PhonemeReader(nn.Module):
         return logits.unflatten(-1, (2, self.classes)).flatten(1, 2)  # [B, 2 T, classes]
 
 
+class SemanticReader(nn.Module):
+    """A recogniser's features, two per code frame, from a code and two neighbours on each side."""
+
+    def __init__(self):
+        super().__init__()
+        self.entry = Convolution(DIGITS, 256, 5, lookahead=2)
+        self.middle = nn.Conv1d(256, 256, 1)
+        self.exit = nn.Conv1d(256, 2 * SEMANTIC_WIDTH, 1)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values [B, 8, T] -> features [B, 2 T, 384]."""
+        h = F.gelu(self.middle(F.gelu(self.entry(values))))  # [B, 256, T]
+        both = self.exit(h).transpose(1, 2)  # [B, T, 768]
+        return both.unflatten(-1, (2, SEMANTIC_WIDTH)).flatten(1, 2)  # [B, 2 T, 384]
+
+
 class Trainee(nn.Module):
-    """Everything that learns: the two parts of the codec and two readers for training only."""
+    """Everything that learns: the two parts of the codec and three readers for training only."""
 
     def __init__(self, speaker_width: int = 0, tokenizer: FSQCodecTokenizer.Config | None = None):
         super().__init__()
         self.tokenizer = FSQCodecTokenizer(tokenizer or FSQCodecTokenizer.Config())
         self.decoder = FSQCodecDecoder(FSQCodecDecoder.Config(speaker_width=speaker_width))
         self.reader = PhonemeReader(len(corpus.CLASSES) + 1)
+        self.semantic_reader = SemanticReader()
         self.mel_reader = nn.Linear(self.decoder.config.fine_width, 80)
 
 
@@ -91,9 +109,14 @@ def film_of(decoder: FSQCodecDecoder, other: Tensor) -> Film | None:
 
 
 def step_code(
-    model: Trainee, mel: LogMel, batch: corpus.Batch, phoneme_weight: float = 0.6
+    model: Trainee,
+    mel: LogMel,
+    batch: corpus.Batch,
+    phoneme_weight: float = 0.6,
+    semantic_weight: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Losses of the frame's log-mel, pitch and phoneme, all reached through the rounded code.
+    """Losses of the frame's log-mel, pitch, phoneme and, where the batch has them, recogniser's
+    features, all reached through the rounded code.
 
     The decoder has the speaker embedding, so the code need not carry the voice.
     """
@@ -103,15 +126,20 @@ def step_code(
         features = model.decoder.trunk(values, film=film)  # [B, 4 F, C]
         logits = model.reader(values).float()  # [B, 2 F, classes]
         predicted_mel = model.mel_reader(features).float()  # [B, 4 F, 80]
+        if batch.semantic is not None:
+            semantic = model.semantic_reader(values).float()  # [B, 2 F, 384]
     predicted_pitch = log_pitch(model.decoder.pitch_of(features.float()))  # [B, 4 F]
     weight = 0.05 + batch.voiced.float()  # [B, 4 F]
     pitch_error = (predicted_pitch - log_pitch(batch.pitch)).abs()  # [B, 4 F]
-    return {
+    losses = {
         "mel": F.l1_loss(predicted_mel, mel(batch.audio).transpose(1, 2)),
         "pitch": 8.0 * (pitch_error * weight).sum() / weight.sum(),
         "phoneme": phoneme_weight
         * F.cross_entropy(logits.transpose(1, 2), batch.labels, ignore_index=-1),
     }
+    if batch.semantic is not None:
+        losses["semantic"] = semantic_weight * F.mse_loss(semantic, batch.semantic)
+    return losses
 
 
 def step_sound(model: Trainee, spectra: Spectra, batch: corpus.Batch) -> dict[str, Tensor]:

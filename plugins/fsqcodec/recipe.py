@@ -58,6 +58,10 @@ class TrainOptions:
     phoneme_weight: NonNegative = option(
         0.6, metavar="WEIGHT", group=LOOP, help="weight of the phonemes' loss in stage code"
     )
+    semantic_weight: NonNegative = option(
+        0.0, metavar="WEIGHT", group=LOOP,
+        help="weight, in stage code, of predicting Whisper tiny.en's encoder (extra 'metrics')",
+    )  # fmt: skip
     stretched: NonNegative = option(
         0.0, metavar="SHARE", group=LOOP, help="share of the cuts that are played faster or slower"
     )

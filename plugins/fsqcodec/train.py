@@ -34,6 +34,10 @@ from wishbone.plugins.fsqcodec.losses import Spectra, Trainee, step_code, step_s
 from wishbone.plugins.fsqcodec.recipe import EXAMPLES, TrainOptions
 from wishbone.plugins.fsqcodec.tokenizer import FSQCodecTokenizer
 
+READER_STEPS = 300
+"""Steps in which readers that begin anew learn alone: until they read, their gradients would only
+disturb a code that is trained already."""
+READERS = ("reader.", "mel_reader.", "semantic_reader.")
 CROP = 48  # code frames, 1.92 s: several words, and small enough for a batch of 16 on two cores
 
 
@@ -48,17 +52,17 @@ def main(argv: Sequence[str]) -> int:
         )
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    groups, files = corpus.load(options.audio, options.hours)
+    semantic = options.stage == "code" and options.semantic_weight > 0
+    groups, files = corpus.load(options.audio, options.hours, semantic)
     count = 64 // len(groups) + 1
     held_out = [group[:count] for group in groups]
     groups = [group[count:] for group in groups]
     print(f"{' + '.join(str(len(group)) for group in groups)} recordings", flush=True)
     model = Trainee(options.speaker_width, _tokenizer_settings(options))
-    if options.start:
-        _begin_from(model, options.start)
+    alone = options.start is not None and _begin_from(model, options.start)
     if options.decoder:
         _take_decoder(model, options.decoder)
-    train(model, groups, held_out, options, hash_files(files))
+    train(model, groups, held_out, options, hash_files(files), READER_STEPS if alone else 0)
     return 0
 
 
@@ -88,13 +92,15 @@ def _load(model: Trainee, tensors: dict[str, Tensor]) -> tuple[list[str], list[s
     return [name for name in missing if name not in unfit], unfit
 
 
-def _begin_from(model: Trainee, file: Path) -> None:
+def _begin_from(model: Trainee, file: Path) -> bool:
     """Load the weights of an earlier stage; one of a single voice lacks the speaker's.
 
-    A tokenizer that has grown begins as it was: its new blocks add nothing yet.
+    A tokenizer that has grown begins as it was: its new blocks add nothing yet. A codec that was
+    exported lacks the readers, which begin anew: the result says whether that is so.
     """
     missing, unfit = _load(model, read_tensors(file))
     new = ("decoder.listener.", "decoder.modulation.", "decoder.voice", "tokenizer.burst")
+    new += READERS
     tokenizer = model.tokenizer
     for name, blocks in (("fine", tokenizer.fine), ("coarse", tokenizer.coarse)):
         for number, block in enumerate(blocks):
@@ -112,6 +118,7 @@ def _begin_from(model: Trainee, file: Path) -> None:
             "Start from a model of this recipe with the same --speaker-width, or without one, and"
             " with a tokenizer as wide and no deeper.",
         )
+    return any(name.startswith("reader.") for name in missing)
 
 
 def _take_decoder(model: Trainee, file: Path) -> None:
@@ -156,11 +163,19 @@ def train(
     held_out: list[list[corpus.Recording]],
     options: TrainOptions,
     data: str,
+    reader_steps: int = 0,
 ) -> None:
-    """Train for ``options.steps`` or ``minutes``; the learning rate falls until the end."""
+    """Train for ``options.steps`` or ``minutes``; the learning rate falls until the end.
+
+    In the first ``reader_steps`` steps only the readers learn.
+    """
     if options.stage == "code":
         trained, measure = list(model.parameters()), LogMel(SAMPLE_RATE, 1024, 240, 80, 11_000.0)
-        step = partial(step_code, phoneme_weight=options.phoneme_weight)
+        step = partial(
+            step_code,
+            phoneme_weight=options.phoneme_weight,
+            semantic_weight=options.semantic_weight,
+        )
     else:
         trained, measure, step = list(model.decoder.parameters()), Spectra(), step_sound
     optimizers = make_optimizers(trained, options.learning_rate, options.muon)
@@ -185,6 +200,10 @@ def train(
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if count < reader_steps:
+            for name, parameter in model.named_parameters():
+                if not name.startswith(READERS):
+                    parameter.grad = None
         norm = nn.utils.clip_grad_norm_(trained, 5.0)
         if not torch.isfinite(norm):
             print(f"step {count}: the gradient is not finite, skipped", flush=True)
@@ -211,6 +230,16 @@ def train(
     save(model, options, count, data)
 
 
+def _stages_until(start: Path) -> list[dict]:
+    """The stages behind the weights to start from: of a run, or of a codec that was exported."""
+    run, exported = start.with_name("config.json"), start.with_name("provenance.json")
+    if run.exists():
+        return json.loads(run.read_text()).get("stages", [])
+    if exported.exists():
+        return json.loads(exported.read_text()).get("notes", {}).get("stages", [])
+    return []
+
+
 def save(model: Trainee, options: TrainOptions, count: int, data: str) -> None:
     """Write all weights and settings, so that the next stage can start from them.
 
@@ -220,8 +249,7 @@ def save(model: Trainee, options: TrainOptions, count: int, data: str) -> None:
     notes = {"stage": options.stage, "steps": str(count), "seed": str(options.seed)}
     with replacing(path) as temporary:
         save_file(model.state_dict(), temporary, metadata=notes)
-    earlier = options.start.with_name("config.json") if options.start else None
-    stages = json.loads(earlier.read_text()).get("stages", []) if earlier else []
+    stages = _stages_until(options.start) if options.start else []
     settings = {
         "tokenizer": asdict(model.tokenizer.config),
         "decoder": asdict(model.decoder.config),

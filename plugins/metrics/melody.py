@@ -1,7 +1,8 @@
-"""Metrics of pitch: ``pitch``, ``pitch_spread`` and ``prosody``, the melody beside a reference's.
+"""Metrics of pitch: ``pitch``, ``pitch_spread``, ``prosody`` and ``final_pitch``, the last two
+beside a reference.
 
 Pitch is tracked as in ``core/audio/pitch.py`` (Boersma 1993). The first two describe; a flat
-reading has a small spread. The third needs the same sentence spoken by the reference.
+reading has a small spread. The others need the same sentence spoken by the reference.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ HOP = 160
 BANDS, WINDOW, COEFFICIENTS = 40, 400, 12
 """Mel bands, the window of 25 ms and the cepstral coefficients by which two readings are laid over
 each other."""
+FINAL_FRAMES = 20
+"""Voiced frames at the end, 0.2 s: about the last syllable, on which a question rises."""
 SETTINGS = "autocorrelation|10ms|voiced frames"
 
 
@@ -72,7 +75,21 @@ class PitchSpread(AudioMetric):
         return f"pitch_spread|standard deviation|{SETTINGS}"
 
 
-class Prosody(AudioMetric):
+class BesideReference(AudioMetric):
+    """A metric of two readings of the same sentence."""
+
+    needs_reference = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._reference: dict[str, Clip] = {}
+
+    def set_reference(self, clips: Sequence[Clip]) -> None:
+        """Take the recordings, by their keys."""
+        self._reference = {clip.key: clip for clip in clips}
+
+
+class Prosody(BesideReference):
     """Root mean square of the difference of two melodies, each around its own median.
 
     The two readings are laid over each other by dynamic time warping of mel cepstra, as for the
@@ -88,16 +105,7 @@ class Prosody(AudioMetric):
         about="Distance of the melody to the reference's reading of the same sentence, without "
         "regard to the voice's height or the pace; good readings differ, too.",
     )
-    needs_reference = True
     packages = (Package("librosa", "librosa"),)
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self._reference: dict[str, Clip] = {}
-
-    def set_reference(self, clips: Sequence[Clip]) -> None:
-        """Take the recordings, by their keys."""
-        self._reference = {clip.key: clip for clip in clips}
 
     def score(self, clip: Clip) -> Mapping[str, Value]:
         """Semitones; nothing without the sentence in the reference, or without voiced frames."""
@@ -111,6 +119,45 @@ class Prosody(AudioMetric):
         """The tracker and the alignment."""
         warping = f"dtw:mfcc{COEFFICIENTS}|librosa:{version_of('librosa')}"
         return f"prosody|rms around the median|{SETTINGS}|{warping}"
+
+
+class FinalPitch(BesideReference):
+    """How far the last 0.2 s of voice are from the reference's, each above its own median.
+
+    A question that the reference ends on a rise and the clip on a fall is some ten semitones off.
+    """
+
+    info = MetricInfo(
+        key="final_pitch",
+        title="final pitch beside the reference",
+        unit="semitones",
+        better="lower",
+        margin=None,
+        about="Distance of the pitch at the end of a sentence to the reference's, without regard "
+        "to the voice's height: whether a question rises where the reference's does.",
+    )
+
+    def score(self, clip: Clip) -> Mapping[str, Value]:
+        """Semitones; nothing without the sentence in the reference, or without voiced frames."""
+        other = self._reference.get(clip.key)
+        if other is None:
+            return {}
+        heights = [_final_height(one) for one in (clip, other)]
+        if heights[0] is None or heights[1] is None:
+            return {}
+        return {self.info.key: abs(heights[0] - heights[1])}
+
+    def signature(self) -> str:
+        """The tracker and the stretch that counts as the end."""
+        return f"final_pitch|last {FINAL_FRAMES} frames above the median|{SETTINGS}"
+
+
+def _final_height(clip: Clip) -> float | None:
+    """Semitones of the last voiced frames above the median of all; None without any."""
+    hertz = voiced(clip)  # [n]
+    if not len(hertz):
+        return None
+    return float(12 * np.log2(np.median(hertz[-FINAL_FRAMES:]) / np.median(hertz)))
 
 
 def voiced(clip: Clip) -> np.ndarray:

@@ -140,6 +140,17 @@ class Recogniser:
         )
         return " ".join(segment.text.strip() for segment in segments)
 
+    def encode(self, audio: np.ndarray) -> np.ndarray:
+        """audio [S] float32 at ``RATE``, at most 30 s -> what the encoder makes of it [1500, C].
+
+        There are 50 vectors a second; what is missing to 30 s is silence.
+        """
+        extractor = self._model.feature_extractor
+        padded = np.zeros(extractor.n_samples, np.float32)  # [480000]
+        padded[: min(len(audio), len(padded))] = audio[: len(padded)]
+        mel = extractor(padded)[:, : extractor.nb_max_frames]  # [80, 3000]
+        return np.array(self._model.encode(mel))[0].astype(np.float32)  # [1500, C]
+
     def transcript(self, clip: Clip) -> str:
         """The text of a clip; one metric's work is the next one's, too."""
         return clip.once(f"whisper-{self.weights.name}", lambda: self.transcribe(clip.at(RATE)))

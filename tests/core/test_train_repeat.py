@@ -70,9 +70,7 @@ def test_stages_that_are_done_are_passed_over_and_the_others_follow(
     tmp_path, monkeypatch, done, begun
 ):
     out, ran = tmp_path / "run", []
-    stages = [
-        (f"stage {n}", out.with_name(f"run-stage-{n}.yaml"), {"steps": n}) for n in (1, 2, 3)
-    ]
+    stages = [(f"stage {n}", out.with_name(f"run-stage-{n}.yaml"), {"steps": n}) for n in (1, 2, 3)]
     exports = [*(file.with_suffix("") / "export" for _, file, _ in stages[:2]), out / "export"]
 
     def leave(number):

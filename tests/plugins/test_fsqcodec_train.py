@@ -205,7 +205,7 @@ def test_training_counted_in_steps_takes_as_many_and_slows_towards_the_end(tmp_p
     """With a stand-in for the losses: what is counted, and the learning rate, are the loop's."""
     rates, model = [], train.Trainee()
 
-    def step(trainee, measure, batch, phoneme_weight):
+    def step(trainee, measure, batch, phoneme_weight, semantic_weight):
         return {"loss": trainee.mel_reader.weight.sum() * 0.0}
 
     class Optimizer(torch.optim.SGD):

@@ -78,6 +78,22 @@ def test_the_melody_is_compared_without_height_and_pace():
     assert metric.score(clip(voice(rise), key="other")) == {}
 
 
+def test_a_question_that_falls_where_the_reference_rises_is_far_from_it():
+    metric = melody.FinalPitch(None)
+    level = np.full(2 * RATE, 100.0)
+    ending = slice(-RATE // 3, None)
+    rises, falls, high = level.copy(), level.copy(), np.full(3 * RATE, 200.0)
+    rises[ending], falls[ending], high[ending] = 150.0, 75.0, 300.0
+    metric.set_reference([clip(voice(rises))])
+    # a fifth up, whatever the voice's height and pace; two fifths less a tone, an octave, down
+    assert metric.score(clip(voice(high)))["final_pitch"] == pytest.approx(0.0, abs=0.2)
+    assert metric.score(clip(voice(level)))["final_pitch"] == pytest.approx(7.02, abs=0.2)
+    assert metric.score(clip(voice(falls)))["final_pitch"] == pytest.approx(12.0, abs=0.2)
+    noise = np.random.default_rng(0).normal(0, 0.1, RATE)
+    assert metric.score(clip(noise)) == {}
+    assert metric.score(clip(voice(rises), key="other")) == {}
+
+
 def test_gaps_and_repetitions_are_told_from_single_slips():
     for package in ("jiwer", "whisper_normalizer"):
         pytest.importorskip(package, reason=AB)
