@@ -27,6 +27,17 @@ class Engine(Protocol):
         """As ``Backbone.step_``."""
 
 
+FEW, SMALL = 8, 8_000_000
+"""Positions of one sequence up to which single steps are sooner done than all at once, of a model
+of up to so many parameters: its weights stay in the processor's cache between two steps. The
+bundled RWKV-7 takes 0.7 ms for four steps and 2.2 ms for four at once (one thread, AMD EPYC)."""
+
+
+def few(part: nn.Module) -> int:
+    """Return the most positions of one sequence that an engine should do step by step."""
+    return FEW if sum(p.numel() for p in part.parameters()) <= SMALL else 0
+
+
 LARGEST_UNASKED = 200_000_000
 """Parameters up to which "auto" packs float32 weights: half a second, and their memory again."""
 

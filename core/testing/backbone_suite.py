@@ -265,7 +265,7 @@ def _misspelt(cls: Any, missing: Sequence[str]) -> str:
     return "; ".join(["", *dict.fromkeys(hint for hint in hints if hint)])
 
 
-@torch.no_grad()
+@torch.enable_grad()  # as in training: without it an engine may do the call
 def shares(cls: Any, config: Any, module: str | None) -> str:
     """Modules that training may share out are called as modules, and nothing is named twice."""
     model = build(cls, config, torch.float32)

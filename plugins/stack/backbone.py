@@ -212,6 +212,9 @@ class Stack(Backbone):
     ) -> tuple[Tensor, State] | None:
         """Compute by the engine or, where memory would grow, in pieces; return None elsewhere."""
         engine = self._engine
+        if mask is None and reading is None and self._few(x, state):
+            state = dict(state)  # an engine with ``few`` leaves the tensors in it as they are
+            return torch.cat([engine.step_(one, state) for one in x.split(1, dim=1)], 1), state
         many = getattr(engine, "takes_many", None)
         if mask is None and many is not None and many(x, state):
             return engine.prefill(x, state)
@@ -226,6 +229,11 @@ class Stack(Backbone):
             y, state = self(x[:, positions], state, mask=part, reading=read)  # [B, P, D]
             parts.append(y)
         return torch.cat(parts, 1), state
+
+    def _few(self, x: Tensor, state: State) -> bool:
+        """Return whether steps of the engine compute x [B, T, D] sooner than all at once."""
+        engine = self._engine
+        return len(x) == 1 and x.shape[1] <= getattr(engine, "few", 0) and engine.takes(x, state)
 
     @torch.no_grad()
     def step_(self, x: Tensor, state: State, reading: Reading | None = None) -> Tensor:

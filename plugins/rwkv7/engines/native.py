@@ -17,6 +17,7 @@ from torch import Tensor
 from wishbone.core.contract.backbone import State
 from wishbone.kernels.linear.build import library
 from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack, addresses, threads
+from wishbone.plugins.engines import few
 from wishbone.plugins.rwkv7.engines.native_prefill import Prefill
 from wishbone.plugins.rwkv7.engines.parts import Block, Stack
 
@@ -69,6 +70,7 @@ class NativeRWKV7:
         if backbone.norm_in.weight.dtype == torch.float64:
             raise ValueError("it computes in float32, the weights are float64")
         native = Native(build=True)
+        self.few = few(backbone)
         self.library = library("rwkv7", SOURCE, build=True)
         self.threads = threads()
         self.width, self.layers, self.size = shape.width, shape.layers, shape.head_size

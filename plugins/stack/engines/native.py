@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wishbone.core.contract.backbone import State
 from wishbone.kernels.linear.build import library
 from wishbone.kernels.linear.native import Native, addresses, threads
+from wishbone.plugins.engines import few
 from wishbone.plugins.stack.block import LENGTH
 from wishbone.plugins.stack.engines.recipe import Op, Recipe, Row, norm_of, packed
 
@@ -44,6 +45,7 @@ class NativeStack:
         self.size = stack.width
         x, y = _write(stack, recipe)
         native = Native(build=True)
+        self.few = few(stack)
         step = library("stack", SOURCE, build=True)
         if step.recipe_size() != ctypes.sizeof(Op):
             raise ValueError("recipe.cpp and recipe.py differ in the size of an operation")

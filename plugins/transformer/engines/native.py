@@ -17,6 +17,7 @@ from torch import Tensor
 from wishbone.core.contract.backbone import State
 from wishbone.kernels.linear.build import library
 from wishbone.kernels.linear.native import LANES, Matrix, Native, Pack, threads
+from wishbone.plugins.engines import few
 from wishbone.plugins.transformer.cache import room_
 from wishbone.plugins.transformer.layers import Block, Stack, rotary
 
@@ -65,6 +66,7 @@ class NativeTransformer:
         if backbone.norm_out.weight.dtype == torch.float64:
             raise ValueError("it computes in float32, the weights are float64")
         native = Native(build=True)
+        self.few = few(backbone)
         self.library = library("transformer", SOURCE, build=True)
         self.threads = threads()
         self.theta = config.rope_theta
