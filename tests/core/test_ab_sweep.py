@@ -229,3 +229,23 @@ def test_a_finished_training_from_other_start_weights_is_noticed(experiment, tmp
     recipe.write_text(f"{recipe.read_text()}weights: {export}\n")
     with pytest.raises(ConfigError, match="start weights"):
         read_plan(experiment, trained=out / "train")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_training_in_the_precision_of_its_machine_is_the_one_asked_for(
+    experiment, tmp_path, monkeypatch, fast
+):
+    from wishbone.core.train import run
+
+    monkeypatch.setattr(run, "multiplies_bfloat16_faster", lambda device: fast)
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    lines = [line for line in recipe.read_text().splitlines() if not line.startswith("precision")]
+    recipe.write_text("\n".join([*lines, "precision: auto", ""]))
+    words = [str(experiment), "--train", "--only", "wide-words.1", "--out", str(out)]
+    assert command.main(words) == 0
+    for machine in (fast, not fast):
+        monkeypatch.setattr(run, "multiplies_bfloat16_faster", lambda device, to=machine: to)
+        assert command.main(words) == 0
+    other = "train.set.precision=" + ("fp32" if fast else "bf16")
+    with pytest.raises(ConfigError, match="with other precision"):
+        read_plan(experiment, [other], trained=out / "train")

@@ -322,6 +322,8 @@ def _need_recipe(training: Training) -> None:
     recipe, system = read_recipe(training.recipe, training.overrides)
     required = as_saved(recipe)
     keys = [key for key in required if key not in (*RUNNING, "system")]
+    if recipe.precision == "auto":
+        keys.remove("precision")  # what was done says which one it was on that machine
     differ = [k for k in keys if saved is None or k in saved and saved[k] != required[k]]
     before, begun = notes.get("start_weights"), start_weights(system)
     if before is not None and begun and before != begun:
