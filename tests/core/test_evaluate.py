@@ -8,7 +8,7 @@ import soundfile
 from tiny_system import tiny_system
 
 from wishbone.core.cli.evaluation import evaluate
-from wishbone.core.contract.errors import ConfigError, GateFailed, UsageError
+from wishbone.core.contract.errors import ConfigError, GateFailed, UsageError, WishboneError
 from wishbone.core.contract.extensions.metric import Clip
 from wishbone.core.evaluate.measure import speech
 from wishbone.core.evaluate.measure.clips import read_lines
@@ -49,6 +49,21 @@ def test_the_teacher_is_understood(tmp_path, capsys):
 def test_nothing_is_put_through_a_codec():
     with pytest.raises(UsageError, match="nothing to put through"):
         evaluate.main(["codec", "quickstart", "--reference", "none"])
+
+
+def test_a_voice_of_another_model_is_refused_before_anything_is_spoken(tmp_path, monkeypatch):
+    """It once made 100 % of word errors, with not a word of why."""
+    from wishbone.core.speak.voice import Voice, prepare
+
+    system, other = tiny_system(), tiny_system(seed=1)
+    voice = Voice(speech=((1,), (2,), (3,)), text=(1, 27))
+    voice.with_state(other).save(tmp_path / "other.yaml")
+    with pytest.raises(WishboneError, match="another model"):
+        prepare(str(tmp_path / "other.yaml"), system)
+    monkeypatch.setattr(speech, "load", lambda *_, **__: system)
+    monkeypatch.setattr(speech.generate, "speak", lambda *_: pytest.fail("spoken"))
+    with pytest.raises(WishboneError, match="another model"):
+        speech.speak_all("any", [], tmp_path, str(tmp_path / "other.yaml"), 0)
 
 
 def test_every_bundled_prompt_has_its_reference():

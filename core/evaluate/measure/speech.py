@@ -28,6 +28,7 @@ from wishbone.core.evaluate.statistics.paired import bootstrap
 from wishbone.core.report.progress import progress, say
 from wishbone.core.speak.guidance import Guide
 from wishbone.core.speak.speaker import load
+from wishbone.core.speak.voice import prepare
 from wishbone.core.system.build import build_codec
 from wishbone.core.system.system import Codec, System
 
@@ -61,6 +62,9 @@ def speak_all(
     if system.sampling.guidance != 1:
         # guidance that the system does not know is an error of the request, not of every clip
         Guide.of(system, system.sampling)
+    if voice:
+        # so is a voice that does not fit, such as one with the state of another model
+        prepare(voice, system)
     generate.warm_up({"": system}, voice)
     clips, rows = [], []
     for prompt in progress(prompts, "speaking"):
