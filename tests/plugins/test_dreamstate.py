@@ -209,7 +209,7 @@ def test_commands_learn_draw_and_move_voices(voices, tmp_path, capsys):
     assert "4 states of 73728 numbers, 54 along" in capsys.readouterr().out
     for seed in (1, 1, 2):
         name = tmp_path / f"drawn{seed}-{len(list(tmp_path.glob('drawn*')))}.yaml"
-        drawn = ("sample", out, "--label", "calm", "--like", "alpha", "--flow", 4)
+        drawn = ("sample", out, "--label", "calm", "--like", "kathleen", "--flow", 4)
         assert run(*drawn, "--seed", seed, "--out", name) == 0
     one, same, other = (Voice.load(p) for p in sorted(tmp_path.glob("drawn*.yaml")))
     assert all(torch.equal(one.start[n], same.start[n]) for n in names)
@@ -249,7 +249,7 @@ def test_recordings_give_the_state_after_them(voices):
     from wishbone.plugins.dreamstate.files import parts_of
 
     _, system, names = voices
-    voice = find("alpha")
+    voice = find("kathleen")
     parts = parts_of(voice, system, names)
     _, _, state = prepare(voice, system)
     assert all(torch.equal(parts[n], state[n]) and parts[n].abs().max() > 0 for n in names)
