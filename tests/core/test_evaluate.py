@@ -118,6 +118,19 @@ def test_a_codec_needs_no_backbone_beside_it(capsys):
     assert "000: spoken in the codec's own voice" in capsys.readouterr().err
 
 
+def test_a_clip_is_coded_at_the_level_of_the_training_and_copied_at_its_own():
+    """As the recording of a voice is; codes of twice the level once made errors of their own."""
+    codec = speech.codec_of("quickstart")
+    audio, rate = soundfile.read(speech.own_reference() / "001.ogg", dtype="float32")
+    loud, soft = (Clip("000", "a", (audio * factor).astype("f4"), rate) for factor in (1.0, 0.25))
+    (first,), codes = speech.resynthesise(codec, [loud])
+    (second,), codes_soft = speech.resynthesise(codec, [soft])
+    assert np.mean(np.equal(codes, codes_soft)) > 0.99
+    levels = [np.sqrt(np.mean(np.square(c.audio))) for c in (loud, first, second)]
+    assert levels[1] == pytest.approx(levels[0], rel=0.4)
+    assert levels[2] == pytest.approx(levels[1] / 4, rel=0.05)
+
+
 def test_a_codec_speaks_its_copy_in_the_voice_of_the_clip():
     """A decoder of many voices is told whose voice the recording is, clip by clip."""
     system, told = tiny_system(), []

@@ -12,6 +12,7 @@ import torch
 
 from wishbone.core.audio.files import Audio, resample
 from wishbone.core.audio.pitch import semitones_off
+from wishbone.core.audio.recording import at_level
 from wishbone.core.config.compose import bundled, compose
 from wishbone.core.contract.errors import GateFailed, UsageError
 from wishbone.core.contract.extensions.metric import Clip
@@ -100,10 +101,16 @@ def matching(reference: Path, clips: Sequence[Clip], texts: Sequence[str]) -> li
 
 
 def resynthesise(system: System | Codec, clips: Sequence[Clip]) -> tuple[list[Clip], list[int]]:
-    """Every clip through the codec and back, and all codes that were used."""
+    """Every clip through the codec and back, and all codes that were used.
+
+    A clip is coded at the level of the codec's training, as the recording of a voice is, and its
+    copy is as loud as the clip.
+    """
     copies, used = [], []
     for clip in progress(clips, "coding"):
-        sound = Audio(torch.from_numpy(clip.audio), clip.rate)
+        given = Audio(torch.from_numpy(clip.audio), clip.rate)
+        sound = at_level(given, system.speech_tokenizer.level)
+        gain = float(given.samples.norm() / sound.samples.norm().clamp(min=1e-9))
         audio = resample(sound, system.speech_tokenizer.sample_rate)
         with torch.inference_mode():
             codes = system.speech_tokenizer.encode(audio.samples)
@@ -118,7 +125,7 @@ def resynthesise(system: System | Codec, clips: Sequence[Clip]) -> tuple[list[Cl
             stream = system.decoder.start(
                 speaker=speaker if len(speaker) else None, prompt=prompt or None
             )
-            copy = torch.cat([stream.push(codes), stream.finish()])  # [S]
+            copy = gain * torch.cat([stream.push(codes), stream.finish()])  # [S]
         used += codes.flatten().tolist()
         copies.append(Clip(clip.key, clip.text, copy.numpy(), system.decoder.sample_rate))
     return copies, used
