@@ -25,11 +25,12 @@ BUDGET = (
         for key in (
             "steps", "max_minutes", "batch_positions", "accumulate", "learning_rate",
             "warmup_steps", "schedule", "final_rate", "decay_share", "ema", "seed", "precision",
+            "optimizer", "muon_rate",
         )
     ),
 )  # fmt: skip
-"""Keys that say for how long, at which rates, from which seed and how rounded, and not what was
-learned."""
+"""Keys that say for how long, by which optimiser, at which rates, from which seed and how rounded,
+and not what was learned."""
 
 
 @dataclass(frozen=True)
