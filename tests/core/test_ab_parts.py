@@ -130,7 +130,7 @@ def test_an_own_arm_beside_a_bundled_one_is_compared_and_its_budget_stated(tmp_p
     line = config_diff.unequal_training(given, found)
     assert "bundled: 5,300 steps in 5 stages (1,600 + 800 + 900 + 1,400 + 600)" in line
     assert "mine: 1,600 steps, 6.6 M positions" in line and "decay_share" in line
-    # the bundled arms' last stage was by Muon, that of the default recipe is by AdamW
+    # the bundled arms' last stage was by Muon, this training by AdamW
     assert "optimizer" in line
     # what was learned from, and what from it, is no budget
     for key, change in (("data", {"data": "y"}), ("freeze", {"recipe": {"freeze": ["head"]}})):
