@@ -5,8 +5,9 @@ stream, drained, so both give the same samples. How an utterance becomes sound i
 ``wishbone.core.speak.pipeline``.
 
 Sound that was given out cannot be taken back, so an utterance is drawn again only while none of its
-sound was. What is wrong shows at its end. A sentence is given out from its first chunk on: it is
-drawn again where it was over by then, and only reported otherwise. An utterance of one word, which
+sound was, or all of it was silent. What is wrong shows at its end. A sentence is given out from its
+first chunk on: it is drawn again where it was over by then or nothing of it was heard, and only
+reported otherwise. An utterance of one word, which
 models learn least of, is held back until it is over, and the best of several draws is spoken: the
 likeliest, less a cost for being short. Seeds of later attempts follow from the request's, so that a
 request sounds the same each time.
@@ -116,17 +117,18 @@ def stream(
 
 
 def speak_utterance(
-    system: System, utterance: Utterance, text_ids: TextIds, draw: DrawUtterance
+    system: System, utterance: Utterance, text_ids: TextIds, draw: DrawUtterance, attempt: int = 0
 ) -> Iterator[Tensor]:
     """Yield chunks [S] of the first draw without trouble, or of the last that is allowed.
 
-    Of a lone word it is the best of several. Sets ``trouble`` and ``redraws`` of the utterance.
+    Of a lone word it is the best of several. A silent draw that was given out is followed by
+    another. ``attempt`` counts the draws before. Sets ``trouble`` and ``redraws`` of the utterance.
     """
     rules = system.sampling
     # a greedy draw is the same each time
     word_draws = 1 if rules.greedy or rules.temperature == 0 else rules.lone_word_draws
     drafts: list[tuple[Utterance, list[Tensor]]] = []
-    attempt, tries, wanted = 0, TRIES, 1
+    tries, wanted = TRIES, 1
     held, coming = list[Tensor](), iter(list[Tensor]())
     while attempt < tries:
         last = attempt == tries - 1 and not drafts
@@ -151,12 +153,17 @@ def speak_utterance(
     if wanted > 1 and drafts:
         best, held = max(drafts, key=lambda draft: _merit(system, draft[0]))
         utterance.take_over(best)
-    peak = _peak(held)
+    peak, samples = _peak(held), sum(map(len, held))
     yield from held
     for chunk in coming:
-        peak = max(peak, _peak([chunk]))
+        peak, samples = max(peak, _peak([chunk])), samples + len(chunk)
         yield chunk
     utterance.trouble = trouble_of(system, utterance, peak)
+    if utterance.trouble and peak < QUIET and attempt < tries:
+        utterance.redraws.append(utterance.trouble)
+        utterance.begin += samples / system.decoder.sample_rate
+        utterance.begin_again()
+        yield from speak_utterance(system, utterance, text_ids, draw, attempt)
 
 
 def trouble_of(system: System, utterance: Utterance, peak: float) -> str:

@@ -70,20 +70,55 @@ def test_a_word_in_trouble_is_drawn_again_and_its_sound_is_the_good_one(scripted
     assert plain[0].redraws == []
 
 
-def test_a_silent_word_is_drawn_again(scripted, monkeypatch):
-    record, system = [], scripted(GOOD)
+def quieten(monkeypatch, system, frames):
+    """Let so many code frames of the first draw be silent."""
     streams, start = [], system.decoder.start
 
     def quiet_at_first(**options):
         streams.append(start(**options))
         if len(streams) == 1:
-            sound = streams[0].sound
-            streams[0].sound = lambda codes: 0.001 * sound(codes)
+            sound, done = streams[0].sound, []
+
+            def soft(codes):
+                done.extend(codes)
+                return (0.001 if len(done) <= frames else 1.0) * sound(codes)
+
+            streams[0].sound = soft
         return streams[-1]
 
     monkeypatch.setattr(system.decoder, "start", quiet_at_first)
-    audio = text_to_speech.say(system, WORD, record=record)
+    return streams
+
+
+@pytest.mark.parametrize("text", [WORD, SENTENCE])
+def test_what_is_silent_is_drawn_again(scripted, monkeypatch, text):
+    script = (list(range(30)), "end")
+    record, system = [], scripted(script, GOOD)
+    quieten(monkeypatch, system, 30)
+    audio = text_to_speech.say(system, text, record=record)
     assert record[0].redraws == ["silent"] and audio.samples.abs().max() > 0.1
+    assert record[0].trouble == "" and record[0].codes == [(code,) for code in GOOD[0]]
+    # the silence of a sentence was given out before it was one, so the words are as much later
+    silence = 0 if text == WORD else len(text_to_speech.say(scripted(script), text).samples)
+    assert record[0].begin == silence / system.decoder.sample_rate
+    assert not (audio.samples[:silence].abs() >= text_to_speech.QUIET).any()
+
+
+def test_a_sentence_that_stays_silent_is_drawn_as_often_as_one_may(scripted, monkeypatch):
+    record, system = [], scripted(GOOD)
+    monkeypatch.setattr(text_to_speech, "QUIET", 10.0)
+    text_to_speech.say(system, SENTENCE, record=record)
+    assert record[0].redraws == ["silent"] * (text_to_speech.TRIES - 1)
+    assert record[0].trouble == "silent" and len(system.decoder.streams) == text_to_speech.TRIES
+
+
+def test_a_silent_beginning_is_no_trouble(scripted, monkeypatch):
+    # as a breath is; what follows is heard
+    system, record = scripted((list(range(30)), "end")), []
+    streams = quieten(monkeypatch, system, sum(pipeline.GROUPS[:2]))
+    chunks = list(text_to_speech.stream(system, SENTENCE, record=record))
+    assert chunks[0].abs().max() < text_to_speech.QUIET
+    assert record[0].redraws == [] and record[0].trouble == "" and len(streams) == 1
 
 
 def test_tries_are_bounded_and_what_is_left_is_reported(scripted):
