@@ -63,14 +63,17 @@ def test_steps_in_float32_are_those_of_pytorch(shape):
     change = (theirs - steps_of(torch.optim.Muon, shape, 0)).norm()
     assert (ours - theirs).norm() / change < 0.02  # bfloat16 has 8 bits
     # what decides a step, changed, is seen
-    for changed in ({"momentum": 0.5}, {"weight_decay": 0.5}, {"ns_coefficients": (3, -4, 2)}):
+    for changed in ({"momentum": 0.5}, {"weight_decay": 0.5}, {"ns_coefficients": (2, -1.5, 0.5)},
+                    {"nesterov": False}, {"ns_steps": 3}):  # fmt: skip
         other = steps_of(Float32Muon, shape, **changed)
         assert (other - theirs).norm() / change > 0.04, changed
+        same = steps_of(torch.optim.Muon, shape, **changed)
+        assert (other - same).norm() / change < 0.02, changed
 
 
 def test_a_matrix_of_zeros_stays_one_and_a_transposed_one_gives_the_transposed():
     coefficients = (3.4445, -4.7750, 2.0315)
-    assert not orthogonal(torch.zeros(4, 6), coefficients).any()
+    assert not orthogonal(torch.zeros(4, 6), coefficients, 5).any()
     matrix = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
-    turned = orthogonal(matrix.T.contiguous(), coefficients)
-    torch.testing.assert_close(turned.T, orthogonal(matrix, coefficients))
+    turned = orthogonal(matrix.T.contiguous(), coefficients, 5)
+    torch.testing.assert_close(turned.T, orthogonal(matrix, coefficients, 5))
