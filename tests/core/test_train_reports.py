@@ -231,8 +231,12 @@ def test_bundled_recipes_have_curves_of_their_own(arm):
     recipe, _ = read_recipe(f"quickstart-{arm}")
     curve = logger.ReferenceCurve.read(recipe.reference)
     # untrained, all codes of 6 561 are as likely: 8.8 nats
-    assert 8.8 > curve.at(50) > curve.at(125) > curve.at(200) > 3
-    assert curve.at(49) is None and curve.at(1600) is None
+    assert 8.8 > curve.at(100) > curve.at(125) > curve.at(200) > 3
+    assert curve.at(99) is None and curve.at(1600) is None
+    # of a short training, which is the same until its learning rate falls
+    short = logger.ReferenceCurve.read(f"train/curves/quickstart-{arm}-400.json")
+    assert [short.at(100), short.at(200)] == [curve.at(100), curve.at(200)]
+    assert short.at(200) > short.at(300) > short.at(400)
 
 
 def test_a_reference_between_two_steps_is_nearer_to_the_nearer_one():
