@@ -104,12 +104,7 @@ def test_ten_thousand_characters_of_anything_take_a_second(kind):
     random, tokenizer = Random(3), PhonemeTokenizer()
     tokenizer.encode("Warm up, I read it 5 times.")
     text = many(lambda: KINDS[kind](random))
-    seconds = []
-    for _ in range(3):  # neighbours slow one try or another; a slow reader is slow in all of them
-        begin = time.process_time()
-        count = sum(len(ids) for _, ids in PhonemeTokenizer().pieces(text))
-        seconds.append(time.process_time() - begin)
-        if seconds[-1] < MOST_SECONDS:
-            break
-    assert min(seconds) < MOST_SECONDS
+    begin = time.process_time()
+    count = sum(len(ids) for _, ids in tokenizer.pieces(text))
+    assert time.process_time() - begin < MOST_SECONDS
     assert count > 100 or kind in ("dots", "pictures", "unicode")
