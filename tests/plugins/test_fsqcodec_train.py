@@ -123,12 +123,16 @@ def test_settings_of_a_tokenizer_follow_the_run_it_starts_from(tmp_path):
             train._tokenizer_settings(options)
 
 
-def test_muon_takes_the_matrices_alone():
+@pytest.mark.parametrize("fast", [True, False])
+def test_muon_takes_the_matrices_alone(monkeypatch, fast):
+    monkeypatch.setattr(train, "multiplies_bfloat16_faster", lambda device: fast)
     model = train.Trainee()
     adamw, muon = train.make_optimizers(list(model.parameters()), 1e-3, 2.0)
     assert {p.ndim for g in muon.param_groups for p in g["params"]} == {2}
     assert 2 not in {p.ndim for g in adamw.param_groups for p in g["params"]}
     assert muon.defaults["lr"] == pytest.approx(2e-3)
+    # in float32 where bfloat16 is emulated
+    assert isinstance(muon, train.Float32Muon) != fast
     assert len(train.make_optimizers(list(model.parameters()), 1e-3, 0.0)) == 1
 
 
