@@ -1,7 +1,9 @@
-"""The front end is gruut's, word for word, and takes under a second for any 10 000 characters."""
+"""The front end is gruut's, word for word, and takes about a second for any 10 000 characters."""
 
+import re
 import string
 import time
+from collections import Counter
 from random import Random
 
 import pytest
@@ -94,8 +96,20 @@ KINDS = {
     "formulas": lambda r: "x=1 ",
     "marks": lambda r: "<b>x</b> ",
 }
-MOST_SECONDS = 2.5
-"""Of processor time: one on an idle core; neighbours on a busy machine make it twice as much."""
+MOST_UNITS = 30
+"""Of fixed work on the same machine at the same time: 10 to 16 where a core is idle or shared."""
+WORDS = re.compile(r"(?<![\w'])[a-z]{2,}(?![\w'])|\d+")
+
+
+def fixed_work():
+    """Seconds of processor time for work like a front end's: patterns, strings and tables."""
+    begin = time.process_time()
+    text = " ".join(f"word{n} and other{n % 97}, {n}" for n in range(500))
+    for _ in range(40):
+        counts = Counter(match[0].upper() for match in WORDS.finditer(text))
+        text = WORDS.sub(lambda match: match[0], text)
+        "".join(sorted(counts, key=counts.__getitem__))
+    return time.process_time() - begin
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,7 +118,9 @@ def test_ten_thousand_characters_of_anything_take_a_second(kind):
     random, tokenizer = Random(3), PhonemeTokenizer()
     tokenizer.encode("Warm up, I read it 5 times.")
     text = many(lambda: KINDS[kind](random))
+    before = fixed_work()
     begin = time.process_time()
     count = sum(len(ids) for _, ids in tokenizer.pieces(text))
-    assert time.process_time() - begin < MOST_SECONDS
+    taken = time.process_time() - begin
+    assert taken < MOST_UNITS * (before + fixed_work()) / 2
     assert count > 100 or kind in ("dots", "pictures", "unicode")
