@@ -126,6 +126,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "wishbone ab",
             "Add --train; which arms are compared stands in the A/B file.",
         )
+    if options.voices and (bare := [word for word in options.set if "=" not in word]):
+        raise UsageError(
+            f"'{bare[0]}' is neither a change of the file nor one of --voices.",
+            "wishbone ab",
+            "Join voices by commas, such as --voices joe,kathleen; a change is key=value.",
+        )
     if options.page:
         from wishbone.core.evaluate.report.markdown import write_page
 

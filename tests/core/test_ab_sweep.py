@@ -111,6 +111,13 @@ def test_only_says_which_trainings_and_is_refused_without_any(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_voices_that_are_parted_by_blanks_are_told_how_to_stand(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(UsageError, match="'kathleen' is neither a change.*nor one of --voices"):
+        command.main(["quickstart", "--voices", "joe", "kathleen", "--out", str(out)])
+    assert not out.exists()
+
+
 def test_a_slip_in_the_name_of_an_executor_is_seen_before_anything_is_spoken(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(UsageError, match="Did you mean 'local'"):
