@@ -232,10 +232,13 @@ def test_bundled_recipes_have_curves_of_their_own(arm):
     curve = logger.ReferenceCurve.read(recipe.reference)
     # untrained, all codes of 6 561 are as likely: 8.8 nats
     assert 8.8 > curve.at(100) > curve.at(125) > curve.at(200) > 3
-    assert curve.at(99) is None and curve.at(1600) is None
-    # of a short training, which is the same until its learning rate falls
+    assert curve.at(200) > curve.at(400) > curve.at(800) > curve.at(recipe.steps) > 2
+    assert curve.at(99) is None and curve.at(recipe.steps + 1) is None
+    # of a short training, which is the same until its learning rate falls: one was in float32, the
+    # other in bfloat16
     short = logger.ReferenceCurve.read(f"train/curves/quickstart-{arm}-400.json")
-    assert [short.at(100), short.at(200)] == [curve.at(100), curve.at(200)]
+    assert short.at(100) == curve.at(100)
+    assert short.at(200) == pytest.approx(curve.at(200), abs=0.05)
     assert short.at(200) > short.at(300) > short.at(400)
 
 
