@@ -337,7 +337,7 @@ def mean_of(result, arm, key, metric):
     values = np.array(raw, float).reshape(len(raw), len(raw[0]), -1)
     if np.isnan(values).any():
         return None
-    weights = result.raw.words if key == "wer" else None
+    weights = result.raw.words if key == "wer" else (result.raw.weights or {}).get(key)
     rows = np.log(values) if metric.ratio else values
     return float(np.average(rows.mean((0, 2)), weights=weights))
 
